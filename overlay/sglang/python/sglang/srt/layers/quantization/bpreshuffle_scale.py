@@ -1,0 +1,184 @@
+"""Activation scales written once, in the order the block-FP8 GEMM reads them.
+
+On gfx95 with ROCm >= 7.2, CK's ``gemm_a8w8_blockscale_bpreshuffle`` reads the
+activation scale as raw bytes in (groups, M) order, while AITER's Triton GEMM
+reads it through its strides. A scale of shape (M, groups) with strides (1, M)
+serves both without a copy: its bytes lie as CK wants them and its values are
+where the strides say. The fused quantization kernels can write such a scale at
+no cost; this module asks them to, and hands the result to either GEMM.
+
+The contract has two sides, and a tensor attribute joins them:
+
+* a producer goes through :func:`quant_pretransposed_scale`, which is the only
+  place that sets ``_aiter_bpreshuffle_layout``, always on a scale whose strides
+  tell the truth;
+* the consumer goes through :func:`x_scale_for_gemm`. A scale without the
+  attribute gets exactly the treatment it got before this module existed. If the
+  attribute is lost on the way (any view, slice or copy drops it), the strides
+  still hold, so the values stay right.
+
+``SGLANG_AITER_PRETRANSPOSED_SCALE`` selects the behaviour for the process:
+``1`` (default) as above; ``0`` never asks for a transposed scale; ``check``
+also recomputes each scale row-major and compares it with what the GEMM is about
+to read, for the first uses of every call site, outside graph capture.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+import sys
+from collections import Counter
+from functools import lru_cache
+from typing import Any, Callable
+
+import torch
+
+logger = logging.getLogger(__name__)
+
+_SWITCH = "SGLANG_AITER_PRETRANSPOSED_SCALE"
+_MARKER = "_aiter_bpreshuffle_layout"
+_REFERENCE = "_aiter_bpreshuffle_reference"
+# The block size of the GEMM; other group sizes have other consumers.
+_GROUP_SIZE = 128
+# Enough to see every layer's shape in warm-up and the first requests.
+_CHECKED_USES_PER_SITE = 64
+
+_uses: Counter[str] = Counter()
+
+
+def quant_pretransposed_scale(
+    quant: Callable[..., Any], *args: Any, **kwargs: Any
+) -> Any:
+    """Call an AITER fused quantization so that its scale needs no copy later.
+
+    Returns what ``quant(*args, **kwargs)`` returns, ``((q, scale), ...)`` or
+    ``(q, scale)``. Where the consumer is CK's GEMM and the quantization is
+    FP8 in groups of 128, the scale, float32 of shape (M, groups), has strides
+    (1, M) and is marked for the consumer; elsewhere nothing changes.
+    """
+    if not _wants_transposed(quant, kwargs):
+        return quant(*args, **kwargs)
+
+    outputs = quant(*args, transpose_scale=True, **kwargs)
+    nested = isinstance(outputs[0], tuple)
+    q, scale = outputs[0] if nested else outputs
+    scale = _with_honest_strides(scale, quant)
+    setattr(scale, _MARKER, True)
+    if _mode() == "check" and not torch.cuda.is_current_stream_capturing():
+        row_major = quant(*args, **kwargs)
+        reference = row_major[0][1] if nested else row_major[1]
+        setattr(scale, _REFERENCE, (_call_site(quant), reference))
+    return ((q, scale), *outputs[1:]) if nested else (q, scale)
+
+
+def x_scale_for_gemm(x_scale: torch.Tensor, bpreshuffle: bool) -> torch.Tensor:
+    """The activation scale as the chosen GEMM reads it; ``x_scale`` is not changed.
+
+    ``bpreshuffle`` is True for CK's GEMM (raw bytes, (groups, M) order) and False
+    for the Triton GEMM (strides). A marked scale is never copied. One scale may
+    feed several GEMMs of either kind.
+    """
+    if not getattr(x_scale, _MARKER, False):
+        if not bpreshuffle:
+            return x_scale
+        return x_scale.transpose(-1, -2).contiguous().view(*x_scale.shape)
+
+    if not x_scale.t().is_contiguous():
+        raise RuntimeError(
+            f"activation scale of shape {tuple(x_scale.shape)} is marked {_MARKER} but "
+            f"has strides {x_scale.stride()}, expected (1, {x_scale.shape[0]}): it was "
+            "marked outside bpreshuffle_scale.quant_pretransposed_scale"
+        )
+    for_gemm = x_scale.t().view(*x_scale.shape) if bpreshuffle else x_scale
+    if hasattr(x_scale, _REFERENCE):
+        _check_use(x_scale, for_gemm, bpreshuffle)
+    return for_gemm
+
+
+@lru_cache(maxsize=None)
+def _mode() -> str:
+    mode = os.environ.get(_SWITCH, "1")
+    if mode not in ("0", "1", "check"):
+        raise ValueError(f"{_SWITCH}={mode!r}: expected 0, 1 or check")
+    return mode
+
+
+def _consumer_reads_transposed() -> bool:
+    # Imported late: fp8_utils, which owns the predicate, imports this module.
+    from sglang.srt.layers.quantization import fp8_utils
+
+    return fp8_utils._use_aiter_bpreshuffle_gfx95
+
+
+def _wants_transposed(quant: Callable[..., Any], kwargs: dict[str, Any]) -> bool:
+    return (
+        _mode() != "0"
+        and kwargs.get("group_size") == _GROUP_SIZE
+        and kwargs.get("dtype_quant") == torch.float8_e4m3fn
+        and _consumer_reads_transposed()
+        and _takes_transpose_scale(quant)
+    )
+
+
+@lru_cache(maxsize=None)
+def _takes_transpose_scale(quant: Callable[..., Any]) -> bool:
+    """Whether the installed AITER's ``quant`` can write a transposed scale."""
+    if "transpose_scale" in inspect.signature(quant).parameters:
+        return True
+    logger.warning(
+        "AITER's %s has no transpose_scale parameter: its scale stays row-major and "
+        "is copied before each GEMM. An AITER with ROCm/aiter#3041 avoids the copy.",
+        getattr(quant, "__name__", quant),
+    )
+    return False
+
+
+def _with_honest_strides(
+    scale: torch.Tensor, quant: Callable[..., Any]
+) -> torch.Tensor:
+    """A scale of shape (M, groups), stored (groups, M), with strides (1, M).
+
+    AITER releases return the transposed bytes either behind those strides or
+    behind a contiguous (M, groups) view; neither case copies.
+    """
+    if scale.is_contiguous():
+        m, groups = scale.shape
+        return scale.view(groups, m).t()
+    if scale.t().is_contiguous():
+        return scale
+    raise RuntimeError(
+        f"AITER's {getattr(quant, '__name__', quant)} returned a scale of shape "
+        f"{tuple(scale.shape)} with strides {scale.stride()} for transpose_scale=True; "
+        f"set {_SWITCH}=0 to run without pre-transposed scales"
+    )
+
+
+def _call_site(quant: Callable[..., Any]) -> str:
+    caller = sys._getframe(2)
+    return (
+        f"{getattr(quant, '__name__', quant)} called by {caller.f_code.co_name} at "
+        f"{caller.f_code.co_filename}:{caller.f_lineno}"
+    )
+
+
+def _check_use(
+    x_scale: torch.Tensor, for_gemm: torch.Tensor, bpreshuffle: bool
+) -> None:
+    if torch.cuda.is_current_stream_capturing():
+        return
+    site, reference = getattr(x_scale, _REFERENCE)
+    _uses[site] += 1
+    if _uses[site] > _CHECKED_USES_PER_SITE:
+        return
+    m, groups = x_scale.shape
+    seen = for_gemm.view(groups, m).t() if bpreshuffle else for_gemm
+    if not torch.equal(seen, reference):
+        wrong = int((seen != reference).sum())
+        raise RuntimeError(
+            f"pre-transposed activation scale is wrong at {wrong} of {seen.numel()} "
+            f"places: {site}, read by the "
+            f"{'bpreshuffle' if bpreshuffle else 'Triton'} GEMM; "
+            f"set {_SWITCH}=0 to run without pre-transposed scales and report this"
+        )

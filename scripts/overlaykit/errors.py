@@ -1,0 +1,93 @@
+"""Errors that a user can act on, and the exit codes that every verb shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """Exit codes; the same for every verb, shown in every ``--help``."""
+
+    DONE = 0
+    FAILS = 1
+    USAGE = 2
+    CANNOT_APPLY = 3
+    INVALID = 4
+    ENVIRONMENT = 5
+    INTERRUPTED = 130
+
+
+EXIT_HELP = (
+    "Exit codes: 0 done, or the check holds; 1 the check does not hold; "
+    "2 usage or bad input; 3 cannot apply (drift, conflict, refused landing, dirty "
+    "tree); 4 invalid or inconclusive evidence; 5 environment (tool, network, disk); "
+    "130 interrupted."
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong: where, what was expected, what was found, what to do."""
+
+    what: str
+    path: str | None = None
+    line: int | None = None
+    patch: str | None = None
+    hunk: int | None = None
+    scope: str | None = None
+    site: str | None = None
+    expected: str | None = None
+    found: str | None = None
+    next_step: str | None = None
+
+    def lines(self) -> list[str]:
+        """The finding as a person reads it, most telling line first."""
+        where = self.path or ""
+        if self.line is not None:
+            where += f":{self.line}"
+        text = [f"{where}: {self.what}" if where else self.what]
+        if self.patch is not None:
+            hunk = f", hunk {self.hunk}" if self.hunk is not None else ""
+            text.append(f"  patch     {self.patch}{hunk}")
+        for name, value in (
+            ("scope", self.scope),
+            ("site", self.site),
+            ("expected", self.expected),
+            ("found", self.found),
+            ("next", self.next_step),
+        ):
+            if value is not None:
+                text.append(f"  {name:<9} {value}")
+        return text
+
+
+@dataclass(eq=False)
+class OverlayError(Exception):
+    """Base of all errors meant for a user; the verbs turn it into their exit code."""
+
+    message: str
+    findings: tuple[Finding, ...] = field(default=())
+
+    exit_code = Exit.USAGE
+
+    def __str__(self) -> str:
+        return "\n".join([self.message, *(x for f in self.findings for x in f.lines())])
+
+
+class InputError(OverlayError):
+    """The command line, the manifest, the lock or a patch file is wrong."""
+
+    exit_code = Exit.USAGE
+
+
+class CannotApply(OverlayError):
+    """The tree is not one that the series may be put on or taken off."""
+
+    exit_code = Exit.CANNOT_APPLY
+
+
+class EnvironmentFailure(OverlayError):
+    """A tool, the network, a disk or a permission is missing."""
+
+    exit_code = Exit.ENVIRONMENT
