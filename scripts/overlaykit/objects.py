@@ -7,19 +7,23 @@ so it must cost a hash and no process. Formats: gitformat-index(5), git-hash-obj
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 
-def _object_id(kind: str, data: bytes) -> str:
-    return hashlib.sha1(
-        f"{kind} {len(data)}\0".encode() + data, usedforsecurity=False
-    ).hexdigest()
+def encode_object(kind: str, data: bytes) -> bytes:
+    """An object as git hashes and stores it."""
+    return f"{kind} {len(data)}\0".encode() + data
+
+
+def object_id(kind: str, data: bytes) -> str:
+    """The name git gives an object (40 hex digits, SHA-1)."""
+    return hashlib.sha1(encode_object(kind, data), usedforsecurity=False).hexdigest()
 
 
 def blob_id(data: bytes) -> str:
-    """The id that ``git hash-object`` gives ``data`` (40 hex digits, SHA-1)."""
-    return _object_id("blob", data)
+    """The id that ``git hash-object`` gives ``data``."""
+    return object_id("blob", data)
 
 
 @dataclass(frozen=True)
@@ -30,21 +34,25 @@ class Entry:
     blob: str
 
 
-def tree_id(entries: Mapping[str, Entry]) -> str:
-    """The id that ``git write-tree`` gives an index of just these files."""
-    files: dict[str, Entry] = {}
+def tree_id(
+    entries: Mapping[str, Entry], write: Callable[[str, bytes], str] = object_id
+) -> str:
+    """The id that ``git write-tree`` gives an index of just these files.
+
+    ``write`` is called with every tree object from the leaves up and returns its id.
+    """
     folders: dict[str, dict[str, Entry]] = {}
+    rows = []
     for path, entry in entries.items():
-        head, _, rest = path.partition("/")
-        if rest:
+        head, slash, rest = path.partition("/")
+        if slash:
             folders.setdefault(head, {})[rest] = entry
         else:
-            files[head] = entry
-    rows = [(name, e.mode, e.blob) for name, e in files.items()]
+            rows.append((head, entry.mode, entry.blob))
     # Git orders a folder as if its name ended in a slash.
-    rows += [(name + "/", "40000", tree_id(sub)) for name, sub in folders.items()]
+    rows += [(f"{name}/", "40000", tree_id(sub, write)) for name, sub in folders.items()]
     body = b"".join(
         f"{mode} {name.rstrip('/')}\0".encode() + bytes.fromhex(oid)
         for name, mode, oid in sorted(rows)
     )
-    return _object_id("tree", body)
+    return write("tree", body)

@@ -34,6 +34,9 @@ class Tree(Protocol):
     def read(self, path: str) -> bytes | None:
         """The file's bytes; None where the tree has no such file."""
 
+    def holds(self, path: str) -> bool:
+        """Whether this kind of tree has a place for the path, file there or not."""
+
     def paths(self) -> Iterator[str]:
         """All paths, in no order. Walks the whole tree."""
 
@@ -83,7 +86,6 @@ class DirectoryTree:
         return str(self.root)
 
     def holds(self, path: str) -> bool:
-        """Whether this kind of tree has a place for the repository's ``path``."""
         return self.layout.inside(path) is not None
 
     def locate(self, path: str) -> Path:
@@ -157,6 +159,9 @@ class WheelTree:
             return None
         return self._zip.read(self._infos[inside])
 
+    def holds(self, path: str) -> bool:
+        return self.layout.inside(path) is not None
+
     def mode(self, path: str) -> str:
         """The git mode of a file that the wheel holds."""
         info = self._infos[self.layout.inside(path) or ""]
@@ -189,6 +194,9 @@ class GitTree:
             stdout=subprocess.PIPE,
             env=git.environment(clone),
         )
+
+    def holds(self, path: str) -> bool:
+        return True
 
     def read(self, path: str) -> bytes | None:
         return self.read_object(f"{self.id}:{path}")
@@ -233,6 +241,9 @@ class EditedTree:
     @property
     def name(self) -> str:
         return f"{self.base.name} as planned"
+
+    def holds(self, path: str) -> bool:
+        return self.base.holds(path)
 
     def read(self, path: str) -> bytes | None:
         return self.changes[path] if path in self.changes else self.base.read(path)

@@ -1,0 +1,111 @@
+#!/usr/bin/env python3
+"""Write overlay.lock from overlay.toml, patches/ and overlay/. Never edit it by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from overlaykit import git
+from overlaykit.carried import load_parts
+from overlaykit.cli import ROOT, Report, Result, run
+from overlaykit.errors import Exit, InputError
+from overlaykit.lock import (
+    LOCK,
+    LockedTarget,
+    encode_lock,
+    load_lock,
+    lock_target,
+    new_lock,
+)
+from overlaykit.sources import describe, fetch
+from overlaykit.trees import GitTree, WheelTree
+
+
+def lock(
+    check: Annotated[
+        bool, typer.Option("--check", help="Only say whether the lock is current.")
+    ] = False,
+    clone: Annotated[
+        list[Path] | None,
+        typer.Option(help="An upstream clone: record the commit that the tag names."),
+    ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document.")
+    ] = False,
+) -> Report:
+    """Apply the series to the pinned packages and record every digest."""
+    manifest, parts = load_parts(ROOT)
+    try:
+        known = load_lock(ROOT).targets
+    except InputError:
+        known = {}
+    targets = {}
+    for name, target in manifest.targets.items():
+        wheel = fetch(ROOT, target, None if name not in known else known[name].dist)
+        tree = WheelTree(wheel, target.site_layout())
+        commit = known[name].commit if name in known else None
+        series, new_files = parts[name]
+        made = lock_target(target, tree, describe(wheel), series, new_files, commit)
+        for path in clone or ():
+            made = _with_commit(made, path)
+        targets[name] = made
+    data = encode_lock(new_lock(ROOT, targets))
+    path = ROOT / LOCK
+    current = path.exists() and path.read_bytes() == data
+    if not current and not check:
+        path.write_bytes(data)
+    outcome = "current" if current else "stale" if check else "written"
+    results = tuple(
+        Result(name, made.dist.filename, outcome) for name, made in targets.items()
+    )
+    failed = check and not current
+    return Report(
+        verb="lock",
+        exit_code=Exit.FAILS if failed else Exit.DONE,
+        message=f"{LOCK} is {outcome}"
+        + ("; run scripts/lock.py and read the difference" if failed else ""),
+        results=results,
+    )
+
+
+def _with_commit(made: LockedTarget, clone: Path) -> LockedTarget:
+    """Record the tag's commit if the clone has the tag and the very files we pin."""
+    import msgspec
+
+    if made.tag is None:
+        return made
+    ref = f"refs/tags/{made.tag}^{{commit}}"
+    found = git.run(clone, "rev-parse", "--verify", "-q", ref, ok=(0, 1, 128))
+    if found.returncode:
+        return made
+    commit = found.stdout.decode().strip()
+    first = {f.path: f.before for p in reversed(made.patches) for f in p.files}
+    with GitTree(clone, commit) as tree:
+        from overlaykit.objects import blob_id
+
+        for path, blob in first.items():
+            if blob_id(tree.read(path) or b"") != blob:
+                raise InputError(
+                    f"{clone}: {made.tag} is {commit}, but {path} there is not the "
+                    f"file that {made.dist.filename} holds"
+                )
+    return msgspec.structs.replace(made, commit=commit)
+
+
+def show(report: Report) -> str:
+    return ""
+
+
+if __name__ == "__main__":
+    run(
+        lock,
+        show,
+        (
+            "scripts/lock.py",
+            "scripts/lock.py --check",
+            "scripts/lock.py --clone ~/src/sglang",
+        ),
+    )

@@ -1,0 +1,91 @@
+"""An overlay as loaded: manifest, lock, series and new files that agree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from overlaykit.errors import Finding, InputError
+from overlaykit.lock import LOCK, LockedFile, LockedPatch, LockedTarget, load_lock
+from overlaykit.lock import stale as stale_parts
+from overlaykit.manifest import Manifest, Target, load_manifest
+from overlaykit.series import NewFile, Series, load_new_files, load_series
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What is carried onto one target."""
+
+    name: str
+    target: Target
+    series: Series
+    new_files: tuple[NewFile, ...]
+    lock: LockedTarget
+
+    def locked(self, path: str) -> Iterator[tuple[LockedPatch, LockedFile]]:
+        """What the lock says of one touched file, patch by patch."""
+        for patch in self.lock.patches:
+            for file in patch.files:
+                if file.path == path:
+                    yield patch, file
+
+    @cached_property
+    def chains(self) -> dict[str, tuple[str, ...]]:
+        """Per touched file its blob ids: as pinned, then after each of its patches."""
+        chains: dict[str, tuple[str, ...]] = {}
+        for patch in self.lock.patches:
+            for file in patch.files:
+                known = chains.get(file.path, (file.before,))
+                chains[file.path] = (*known, file.after)
+        return chains
+
+
+def series_folder(root: Path, target: str) -> Path:
+    """Where an overlay keeps a target's patches."""
+    return root / "patches" / target
+
+
+def new_files_folder(root: Path, target: str) -> Path:
+    """Where an overlay keeps a target's new files."""
+    return root / "overlay" / target
+
+
+def load_parts(
+    root: Path,
+) -> tuple[Manifest, dict[str, tuple[Series, tuple[NewFile, ...]]]]:
+    """The manifest, and per target its series and new files, without the lock."""
+    manifest = load_manifest(root)
+    return manifest, {
+        name: (
+            load_series(series_folder(root, name)),
+            load_new_files(new_files_folder(root, name)),
+        )
+        for name in manifest.targets
+    }
+
+
+def load_overlay(root: Path) -> dict[str, Carried]:
+    """An overlay by target. Raises InputError where its parts do not agree."""
+    manifest, parts = load_parts(root)
+    lock = load_lock(root)
+    overlay = {}
+    for name, target in manifest.targets.items():
+        series, new_files = parts[name]
+        if name not in lock.targets or (
+            changed := stale_parts(lock.targets[name], series, new_files)
+        ):
+            what = changed if name in lock.targets else f"target {name}"
+            raise InputError(
+                f"{LOCK} is stale",
+                (
+                    Finding(
+                        f"changed since the lock was made: {what}",
+                        path=LOCK,
+                        next_step="run scripts/lock.py, read the difference, commit it",
+                    ),
+                ),
+            )
+        overlay[name] = Carried(name, target, series, new_files, lock.targets[name])
+    return overlay

@@ -1,0 +1,155 @@
+"""What all verbs share: options, output for people and for programs, exit codes.
+
+A verb returns a :class:`Report`; this module prints it, as text or as one JSON
+document, and turns it, or an error, into the exit code.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+try:
+    import msgspec
+    import typer
+except ModuleNotFoundError as missing:
+    sys.exit(
+        f"{missing.name} is not installed for {sys.executable}: run "
+        f"'{sys.executable} -m pip install -r "
+        f"{Path(__file__).parents[2] / 'requirements.txt'}'"
+    )
+
+from overlaykit.errors import EXIT_HELP, Exit, Finding, OverlayError
+from overlaykit.plan import HunkPlan
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Result(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What became of one tree (or of one file that a verb wrote)."""
+
+    target: str
+    tree: str
+    outcome: str
+    hunks: tuple[HunkPlan, ...] = ()
+    changed: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """A verb's answer; with ``--json`` it is the one document on standard output."""
+
+    verb: str
+    exit_code: Exit = Exit.DONE
+    message: str = ""
+    dry_run: bool = False
+    results: tuple[Result, ...] = ()
+    findings: tuple[Finding, ...] = ()
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Columns aligned by spaces: readable in a terminal, a log and a pipe."""
+    lines = [tuple(header), *(tuple(row) for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip()
+        for line in lines
+    )
+
+
+def hunk_table(hunks: Iterable[HunkPlan]) -> str:
+    """The landing table."""
+    rows = []
+    for hunk in hunks:
+        state = hunk.state.value + (f" {hunk.shift:+d}" if hunk.shift else "")
+        line = f":{hunk.line}" if hunk.line is not None else ""
+        rows.append(
+            (
+                hunk.patch.removesuffix(".patch"),
+                f"{hunk.path.rpartition('/')[2]}{line}",
+                hunk.scope,
+                " ".join(hunk.sites) or "-",
+                state,
+            )
+        )
+    return table(("PATCH", "FILE", "SCOPE", "SITES", "OUTCOME"), rows)
+
+
+def progress(what: str, done: int, total: int) -> None:
+    """Progress on standard error: a line that moves in a terminal, else few lines."""
+    if sys.stderr.isatty():
+        end = "\n" if done == total else ""
+        print(f"\r{what}: {done}/{total}", end=end, file=sys.stderr, flush=True)
+    elif done == total or done % 1000 == 0:
+        print(f"{what}: {done}/{total}", file=sys.stderr, flush=True)
+
+
+def run(
+    verb: Callable[..., Report],
+    show: Callable[[Report], str],
+    examples: Sequence[str],
+) -> NoReturn:
+    """Run a verb as a program. Does not return."""
+    name = Path(sys.argv[0]).stem
+    as_json = "--json" in sys.argv[1:]
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        report = _call(verb, examples)
+    except OverlayError as error:
+        report = Report(
+            verb=name,
+            exit_code=error.exit_code,
+            message=error.message,
+            findings=error.findings,
+        )
+    except KeyboardInterrupt:
+        report = Report(verb=name, exit_code=Exit.INTERRUPTED, message="interrupted")
+    _print(report, show, as_json)
+    sys.exit(report.exit_code)
+
+
+def _call(verb: Callable[..., Report], examples: Sequence[str]) -> Report:
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    epilog = "\n\n".join(["Examples:", *(f"  {line}" for line in examples), EXIT_HELP])
+    app.command(epilog=epilog)(verb)
+    command = typer.main.get_command(app)
+    try:
+        answer: Any = command.main(standalone_mode=False)
+    except typer.Abort:
+        raise KeyboardInterrupt from None
+    except Exception as error:
+        # Usage errors are click's own type, which typer carries under changing names.
+        if hasattr(error, "show") and hasattr(error, "exit_code"):
+            error.show()
+            sys.exit(Exit.USAGE)
+        raise
+    if not isinstance(answer, Report):
+        sys.exit(Exit.DONE)
+    return answer
+
+
+def _print(report: Report, show: Callable[[Report], str], as_json: bool) -> None:
+    try:
+        if as_json:
+            print(msgspec.json.format(msgspec.json.encode(report)).decode())
+        else:
+            if report.results and (text := show(report)):
+                print(text)
+            for finding in report.findings:
+                print("\n".join(finding.lines()), file=sys.stderr)
+            if report.message:
+                ok = report.exit_code is Exit.DONE
+                print(report.message, file=sys.stdout if ok else sys.stderr)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader has seen enough; keep the interpreter from complaining at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt

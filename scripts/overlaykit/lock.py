@@ -1,0 +1,293 @@
+"""``overlay.lock``: digests of everything that the manifest pins. Generated.
+
+With the lock at hand, "is this file what the series expects, or what it leaves?" is
+a comparison of blob ids, on a clone, in site-packages and inside an image alike, and
+a landing that matches them needs no further proof: scopes were checked when the lock
+was made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import msgspec
+
+from overlaykit.errors import Finding, InputError
+from overlaykit.manifest import MANIFEST, Target
+from overlaykit.objects import Entry, blob_id, tree_id
+from overlaykit.patches import (
+    FileDiff,
+    Hunk,
+    Patch,
+    apply_hunks,
+    split_lines,
+)
+from overlaykit.scopes import ScopeMap, map_scopes
+from overlaykit.series import Header, NewFile, Series, read_header
+from overlaykit.trees import WheelTree
+
+LOCK = "overlay.lock"
+_FORMAT = 1
+
+
+class LockedHunk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The one scope that all changed lines of a hunk lie in, and its sites."""
+
+    scope: str
+    sites: tuple[str, ...]
+
+
+class LockedFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A file before and after one patch (blob ids), with that patch's hunks in it."""
+
+    path: str
+    mode: str
+    before: str
+    after: str
+    hunks: tuple[LockedHunk, ...]
+
+
+class LockedPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A patch file of the series."""
+
+    name: str
+    sha256: str
+    files: tuple[LockedFile, ...]
+
+
+class LockedNewFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A file that the overlay lays into the tree."""
+
+    path: str
+    mode: str
+    blob: str
+
+
+class LockedDist(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The wheel that the target's sources come from."""
+
+    filename: str
+    sha256: str
+    size: int
+
+
+class LockedTarget(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One target. ``tree`` is the git tree id of the touched and new files alone.
+
+    ``commit`` is what the manifest's tag pointed to in the first clone that
+    ``scripts/lock.py --clone`` met; null until then.
+    """
+
+    tag: str | None
+    commit: str | None
+    dist: LockedDist
+    new_files: tuple[LockedNewFile, ...]
+    patches: tuple[LockedPatch, ...]
+    tree: str
+
+
+class Lock(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The whole of ``overlay.lock``; ``manifest`` is the sha256 of overlay.toml."""
+
+    format: int
+    manifest: str
+    targets: dict[str, LockedTarget]
+
+
+def manifest_digest(root: Path) -> str:
+    """The sha256 of an overlay's manifest."""
+    return hashlib.sha256((root / MANIFEST).read_bytes()).hexdigest()
+
+
+def load_lock(root: Path) -> Lock:
+    """Read the lock. Raises InputError where it is missing, stale or malformed."""
+    path = root / LOCK
+    again = Finding(
+        "the lock does not fit this overlay",
+        path=LOCK,
+        next_step="run scripts/lock.py, read the difference, commit it",
+    )
+    try:
+        lock = msgspec.json.decode(path.read_bytes(), type=Lock)
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist", (again,)) from None
+    except msgspec.DecodeError as error:
+        raise InputError(f"{path}: {error}", (again,)) from error
+    if lock.format != _FORMAT:
+        raise InputError(f"{path}: format {lock.format}, expected {_FORMAT}", (again,))
+    if lock.manifest != manifest_digest(root):
+        raise InputError(f"{path} is stale: {MANIFEST} changed since", (again,))
+    return lock
+
+
+def encode_lock(lock: Lock) -> bytes:
+    """The lock as it is committed: one value a line, sorted, so that diffs read."""
+    return msgspec.json.format(msgspec.json.encode(lock, order="sorted")) + b"\n"
+
+
+def new_lock(root: Path, targets: dict[str, LockedTarget]) -> Lock:
+    """A lock for the manifest as it stands."""
+    return Lock(_FORMAT, manifest_digest(root), targets)
+
+
+def stale(
+    locked: LockedTarget, series: Series, new_files: tuple[NewFile, ...]
+) -> str | None:
+    """What in ``patches/`` or ``overlay/`` changed since the lock; None if nothing."""
+    want = [(p.name, p.sha256) for p in locked.patches]
+    have = [(p.name, p.sha256) for p in series.patches]
+    if want != have:
+        changed = [*dict(set(want) ^ set(have))] or ["the order of the series"]
+        return ", ".join(sorted(changed))
+    laid = {(f.path, f.mode, f.blob) for f in locked.new_files}
+    files = {(f.path, f.mode, blob_id(f.data)) for f in new_files}
+    if laid != files:
+        return ", ".join(sorted({path for path, _, _ in laid ^ files}))
+    return None
+
+
+def lock_target(
+    target: Target,
+    tree: WheelTree,
+    dist: LockedDist,
+    series: Series,
+    new_files: tuple[NewFile, ...],
+    commit: str | None,
+) -> LockedTarget:
+    """Apply the series to the pin and record what that gives.
+
+    Raises InputError where a patch does not fit the pin exactly, where a hunk's context
+    is not unique in its file, or where its changed lines lie in more than one scope.
+    """
+    contents: dict[str, bytes] = {}
+    modes: dict[str, str] = {}
+    for path in series.paths:
+        data = tree.read(path)
+        if data is None:
+            raise InputError(f"{tree.name} holds no {path}")
+        contents[path], modes[path] = data, tree.mode(path)
+    for new in new_files:
+        if tree.read(new.path) is not None:
+            raise InputError(f"{new.path} is no new file: {tree.name} holds one")
+    patches = []
+    for patch in series.patches:
+        header = read_header(patch)
+        files = []
+        for diff in patch.files:
+            before = contents[diff.path]
+            after = _apply(patch, diff, before)
+            hunks = _lock_hunks(patch, header, diff, before, after)
+            files.append(
+                LockedFile(diff.path, modes[diff.path], diff.before, diff.after, hunks)
+            )
+            contents[diff.path] = after
+        _check_sites(patch, header, files)
+        patches.append(LockedPatch(patch.name, patch.sha256, tuple(files)))
+    laid = tuple(LockedNewFile(f.path, f.mode, blob_id(f.data)) for f in new_files)
+    entries = {p: Entry(modes[p], blob_id(data)) for p, data in contents.items()}
+    entries |= {f.path: Entry(f.mode, f.blob) for f in laid}
+    return LockedTarget(
+        target.tag, commit, dist, laid, tuple(patches), tree_id(entries)
+    )
+
+
+def _apply(patch: Patch, diff: FileDiff, before: bytes) -> bytes:
+    remake = "re-make the patch against the pinned release"
+    if blob_id(before) != diff.before:
+        finding = Finding(
+            "the index line names another file",
+            path=diff.path,
+            patch=patch.name,
+            expected=f"blob {diff.before}",
+            found=f"blob {blob_id(before)}",
+            next_step=remake,
+        )
+        raise InputError(f"{patch.name} does not fit the pin", (finding,))
+    lines = split_lines(before)
+    for hunk in diff.hunks:
+        twins = _occurrences(lines, hunk.old)
+        if twins != [hunk.old_start]:
+            finding = Finding(
+                "the context is not unique" if twins else "the context is not there",
+                path=diff.path,
+                line=hunk.old_start,
+                patch=f"{patch.name}:{hunk.at}",
+                hunk=hunk.number,
+                expected=f"at line {hunk.old_start} and nowhere else",
+                found=f"at lines {twins}",
+                next_step="give the hunk more context" if twins else remake,
+            )
+            raise InputError(f"{patch.name} does not fit the pin", (finding,))
+    after = apply_hunks(before, diff.hunks)
+    if after is None or blob_id(after) != diff.after:
+        raise InputError(
+            f"{patch.name}: its index line promises blob {diff.after} for {diff.path}; "
+            f"its hunks give another. {remake[0].upper()}{remake[1:]}."
+        )
+    return after
+
+
+def _occurrences(lines: list[bytes], block: tuple[bytes, ...]) -> list[int]:
+    """The 1-based lines at which ``block`` stands."""
+    size = len(block)
+    return [
+        at + 1
+        for at in range(len(lines) - size + 1)
+        if lines[at] == block[0] and tuple(lines[at : at + size]) == block
+    ]
+
+
+def _lock_hunks(
+    patch: Patch, header: Header, diff: FileDiff, before: bytes, after: bytes
+) -> tuple[LockedHunk, ...]:
+    old, new = map_scopes(before), map_scopes(after)
+    if old is None or new is None:
+        raise InputError(f"{patch.name}: {diff.path} is not Python that parses")
+    scopes = []
+    for hunk in diff.hunks:
+        found = hunk_scopes(hunk, old, new)
+        if len(found) != 1:
+            raise InputError(
+                f"{patch.name}:{hunk.at}: hunk {hunk.number} changes lines in more than "
+                f"one scope ({', '.join(sorted(found))}); split it"
+            )
+        scopes += found
+    sites = {
+        scope: _spread(names, scopes.count(scope))
+        for scope, names in header.sites.items()
+    }
+    return tuple(
+        LockedHunk(scope, sites[scope].pop(0) if sites.get(scope) else ())
+        for scope in scopes
+    )
+
+
+def hunk_scopes(hunk: Hunk, old: ScopeMap, new: ScopeMap) -> set[str]:
+    """The scopes of a hunk's changed lines: removed in the old file, added in the new."""
+    return {
+        old.at(change.old_line + i)
+        for change in hunk.changes
+        for i in range(len(change.removed))
+    } | {
+        new.at(change.new_line + i)
+        for change in hunk.changes
+        for i in range(len(change.added))
+    }
+
+
+def _spread(names: tuple[str, ...], hunks: int) -> list[tuple[str, ...]]:
+    """Sites of a scope over its hunks: one each where the numbers agree, else all."""
+    if len(names) == hunks:
+        return [(name,) for name in names]
+    return [names] * hunks
+
+
+def _check_sites(patch: Patch, header: Header, files: list[LockedFile]) -> None:
+    scopes = {hunk.scope for file in files for hunk in file.hunks}
+    for scope in header.sites:
+        if scope not in scopes:
+            raise InputError(
+                f"{patch.name}: X-Sites names {scope}, which no hunk changes; "
+                f"its hunks change {', '.join(sorted(scopes))}"
+            )

@@ -1,0 +1,141 @@
+"""A quilt series on disk: ``patches/<target>/series`` and the files it names."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email import message_from_bytes, policy
+from functools import cached_property
+from pathlib import Path
+
+from overlaykit.errors import InputError
+from overlaykit.patches import FileDiff, Patch, parse_patch
+from overlaykit.trees import check_path
+
+SERIES = "series"
+_REQUIRED_FIELDS = ("Forwarded", "X-Drop-When", "X-Sites")
+
+
+@dataclass(frozen=True)
+class Series:
+    """Patches in the order in which they apply."""
+
+    patches: tuple[Patch, ...]
+
+    @cached_property
+    def paths(self) -> tuple[str, ...]:
+        """The files that the series changes, in order of first use."""
+        return tuple(dict.fromkeys(f.path for p in self.patches for f in p.files))
+
+    def diffs(self, path: str) -> tuple[tuple[Patch, FileDiff], ...]:
+        """What the series does to one file, in order."""
+        return tuple((p, f) for p in self.patches for f in p.files if f.path == path)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a patch says about itself.
+
+    The mail's fields, and the DEP-3 fields of the last paragraph of its text
+    (https://dep-team.pages.debian.net/deps/dep3/). ``X-Sites`` holds one line a scope:
+    ``Class.method: S1 S2``.
+    """
+
+    author: str
+    date: str
+    subject: str
+    body: str
+    fields: Mapping[str, str]
+
+    @property
+    def message(self) -> str:
+        """The commit message that ``git am`` would make of the patch."""
+        return f"{self.subject}\n\n{self.body}\n"
+
+    @cached_property
+    def sites(self) -> dict[str, tuple[str, ...]]:
+        """Site names by scope."""
+        rows = (r.partition(":") for r in self.fields.get("X-Sites", "").splitlines())
+        return {scope.strip(): tuple(names.split()) for scope, _, names in rows if names}
+
+
+def read_header(patch: Patch) -> Header:
+    """The header of a patch. Raises InputError where a field is missing."""
+    mail = message_from_bytes(patch.header, policy=policy.default)
+    text = mail.get_content() if mail.get_content_type() == "text/plain" else ""
+    body = text.partition("\n---\n")[0].strip()
+    fields: dict[str, str] = {}
+    last = ""
+    for line in body.rpartition("\n\n")[2].splitlines():
+        if line[:1] in (" ", "\t") and last:
+            fields[last] += "\n" + line.strip()
+            continue
+        name, colon, value = line.partition(":")
+        if not colon or " " in name:
+            continue
+        last = name
+        fields[name] = value.strip()
+    subject = str(mail["Subject"] or "")
+    subject = subject.partition("] ")[2] if subject.startswith("[") else subject
+    missing = [
+        *(n for n in ("From", "Date", "Subject") if not mail[n]),
+        *(n for n in _REQUIRED_FIELDS if n not in fields),
+    ]
+    if missing:
+        raise InputError(f"{patch.name}: the header lacks {', '.join(missing)}")
+    return Header(str(mail["From"]), str(mail["Date"]), subject, body, fields)
+
+
+def load_series(folder: Path) -> Series:
+    """Read a series. Raises InputError where names are missing, twice or astray."""
+    listing = folder / SERIES
+    try:
+        text = listing.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"{listing} does not exist") from None
+    names = []
+    for number, line in enumerate(text.splitlines(), 1):
+        name = line.partition("#")[0].strip()
+        if not name:
+            continue
+        if "/" in name or len(name.split()) > 1 or name == SERIES:
+            raise InputError(
+                f"{listing}:{number}: {name!r} is not the name of a patch in {folder}"
+            )
+        if not (folder / name).is_file():
+            raise InputError(
+                f"{listing}:{number}: names {name}, which does not exist in {folder}"
+            )
+        names.append(name)
+    twice = [name for name, n in Counter(names).items() if n > 1]
+    if twice:
+        raise InputError(f"{listing}: names {', '.join(twice)} more than once")
+    stray = sorted(p.name for p in folder.iterdir() if p.name not in (SERIES, *names))
+    if stray:
+        raise InputError(f"{folder}: {', '.join(stray)} not named in {SERIES}")
+    return Series(tuple(parse_patch(n, (folder / n).read_bytes()) for n in names))
+
+
+@dataclass(frozen=True)
+class NewFile:
+    """A whole file that the overlay lays into the tree."""
+
+    path: str
+    mode: str
+    data: bytes
+
+
+def load_new_files(folder: Path) -> tuple[NewFile, ...]:
+    """The files under ``overlay/<target>``, by their path in the repository."""
+    found = []
+    for place in sorted(folder.rglob("*")):
+        if place.is_symlink():
+            raise InputError(f"{place} is a symbolic link")
+        if place.is_dir() or "__pycache__" in place.parts:
+            continue
+        path = place.relative_to(folder).as_posix()
+        check_path(path)
+        mode = "100755" if place.stat().st_mode & 0o100 else "100644"
+        found.append(NewFile(path, mode, place.read_bytes()))
+    return tuple(found)
