@@ -16,8 +16,9 @@ from overlaykit.series import NewFile, Series, load_new_files, load_series
 
 @dataclass(frozen=True)
 class Carried:
-    """What is carried onto one target."""
+    """What is carried onto one target, by which overlay."""
 
+    overlay: str
     name: str
     target: Target
     series: Series
@@ -87,5 +88,7 @@ def load_overlay(root: Path) -> dict[str, Carried]:
                     ),
                 ),
             )
-        overlay[name] = Carried(name, target, series, new_files, lock.targets[name])
+        overlay[name] = Carried(
+            manifest.name, name, target, series, new_files, lock.targets[name]
+        )
     return overlay

@@ -10,7 +10,6 @@ each job gets a process of its own.
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import logging
 import os
@@ -169,6 +168,7 @@ def produced(
     sglang: Path, aiter: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Results:
     pytest.importorskip("triton", reason="AITER's producers are Triton kernels")
+    pytest.importorskip("numpy", reason="Triton's interpreter needs it")
     results = tmp_path_factory.mktemp("produced") / "results.pt"
     run_worker("produce", sglang, aiter, results)
     loaded = torch.load(results, weights_only=True)
@@ -195,12 +195,15 @@ def run_worker(*arguments: object) -> str:
 
 
 def run_unit_test(sglang: Path) -> None:
-    """As upstream's CI does: ``python3 test_file.py``."""
+    """As upstream's CI does: find its registration, then ``python3 test_file.py``."""
     from islands import SGLANG_PARENTS, empty_packages
 
     test = sglang / UNIT_TEST
     sys.argv = [str(test)]
     with empty_packages(sglang / "python", *SGLANG_PARENTS):
+        ci_register = importlib.import_module("sglang.test.ci.ci_register")
+        (registered,) = ci_register.collect_tests([str(test)], sanity_check=True)
+        assert registered.backend.name == "CPU" and not registered.disabled
         runpy.run_path(str(test), run_name="__main__")
 
 
@@ -238,7 +241,7 @@ def produce(sglang: Path, aiter: Path, results: Path) -> None:
         module._mode.cache_clear()
         module._takes_transpose_scale.cache_clear()
         found = {
-            key: dataclasses.asdict(run_case(module, warnings, quant, args, kwargs))
+            key: vars(run_case(module, warnings, quant, args, kwargs))
             for key, quant, args, kwargs in cases(kernels)
         }
     torch.save(found, results)

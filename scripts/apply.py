@@ -1,0 +1,233 @@
+#!/usr/bin/env python3
+"""Put the overlay and its series on trees, or take them off: all of it or none."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from overlaykit.carried import Carried, load_overlay
+from overlaykit.cli import ROOT, Report, Result, hunk_table, run
+from overlaykit.errors import CannotApply, Exit, Finding, InputError
+from overlaykit.plan import (
+    Plan,
+    Standing,
+    locate,
+    plan_apply,
+    plan_unapply,
+    refuse,
+)
+from overlaykit.targets import Found, find_targets
+from overlaykit.transaction import Transaction, hold, interrupted, refuse_interrupted
+
+
+def apply(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            help="SGLang or AITER: a clone, an unpacked source tree, a site-packages "
+            "or an installed package's directory.",
+            show_default=False,
+        ),
+    ],
+    unapply: Annotated[
+        bool, typer.Option("--unapply", help="Take the series and new files off.")
+    ] = False,
+    status: Annotated[
+        bool,
+        typer.Option(
+            "--status",
+            help="Only say where the trees stand; 1 unless all are applied. Repairs a "
+            "tree that an interrupted run left behind.",
+        ),
+    ] = False,
+    commit: Annotated[
+        bool,
+        typer.Option(
+            "--commit",
+            help="On a clone: also commit, one commit a patch, on a branch of its own "
+            "(overlay/NAME), and switch to it.",
+        ),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Plan and report; write nothing.")
+    ] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document.")
+    ] = False,
+) -> Report:
+    """Put the overlay and its series on the trees at PATHS, all or nothing."""
+    if sum((unapply, status, commit)) > 1:
+        raise InputError("--unapply, --status and --commit exclude one another")
+    found = find_targets(paths, load_overlay(ROOT))
+    if status:
+        return _status(found, dry_run)
+    if dry_run:
+        for one in found:
+            refuse_interrupted(one.tree)
+        plans = [_plan(one, unapply) for one in found]
+        return _report(found, plans, unapply, dry_run=True)
+    with ExitStack() as stack:
+        # The order of the paths must not decide who waits for whom.
+        order = sorted(found, key=lambda one: one.tree.root)
+        held = {o.tree.root: stack.enter_context(hold(o.tree)) for o in order}
+        plans = [_plan(one, unapply) for one in found]
+        if commit:
+            _commit_checks(found)
+        _carry_out([(held[one.tree.root], plan) for one, plan in zip(found, plans)])
+        notes = {root: _repaired(held[root]) for root in held}
+        if commit:
+            for one in found:
+                notes[one.tree.root] += (_commit(one),)
+    return _report(found, plans, unapply, notes=[notes[o.tree.root] for o in found])
+
+
+def _plan(one: Found, unapply: bool) -> Plan:
+    plan = (plan_unapply if unapply else plan_apply)(one.carried, one.tree)
+    if plan.standing is Standing.DRIFTED:
+        _explain(one, plan)
+    refuse(plan)
+    return plan
+
+
+def _explain(one: Found, plan: Plan) -> None:
+    """Refuse a drifted tree, with what each hunk would come to where that is known."""
+    from overlaykit.bases import pinned_base
+    from overlaykit.landing import foresee
+
+    with pinned_base(ROOT, one.carried, one.tree.root) as base:
+        if base is None:
+            hint = "run scripts/fetch.py to see what each hunk would come to"
+        else:
+            foreseen = foresee(one.carried, one.tree, base)
+            hint = "this is what each hunk would come to:\n" + hunk_table(foreseen.hunks)
+    raise CannotApply(
+        f"{plan.tree}: {plan.target} is {plan.standing.value}, nothing was changed; {hint}",
+        plan.findings,
+    )
+
+
+def _carry_out(work: list[tuple[Transaction, Plan]]) -> None:
+    work = [(transaction, plan) for transaction, plan in work if plan.changes]
+    for transaction, plan in work:
+        transaction.stage(plan.changes)
+    for transaction, _ in work:
+        transaction.swap()
+    for transaction, _ in work:
+        transaction.finish()
+
+
+def _repaired(transaction: Transaction) -> tuple[str, ...]:
+    if not transaction.repaired:
+        return ()
+    return ("an interrupted run had left this tree unfinished; it was rolled back",)
+
+
+def _commit_checks(found: list[Found]) -> None:
+    from overlaykit.git import top_of_clone
+
+    for one in found:
+        if top_of_clone(one.tree.root) is None:
+            raise InputError(f"{one.tree.root} is no clone: --commit needs one")
+
+
+def _commit(one: Found) -> str:
+    from overlaykit.commits import commit_series, current_base, publish, switch
+
+    branch = f"overlay/{one.carried.overlay}"
+    base = current_base(one.tree.root, branch, one.carried)
+    tip = commit_series(one.tree.root, base, one.carried)
+    made = publish(one.tree.root, branch, tip)
+    switch(one.tree.root, branch, _paths(one.carried))
+    return f"{'committed' if made else 'already committed'} on {branch}, {tip}"
+
+
+def _paths(carried: Carried) -> tuple[str, ...]:
+    return (*carried.series.paths, *(new.path for new in carried.new_files))
+
+
+def _status(found: list[Found], dry_run: bool) -> Report:
+    results, findings = [], []
+    for one in found:
+        notes: tuple[str, ...] = ()
+        if interrupted(one.tree):
+            if dry_run:
+                refuse_interrupted(one.tree)
+            with hold(one.tree) as transaction:
+                notes = _repaired(transaction)
+        plan = plan_apply(one.carried, one.tree)
+        findings += list(plan.findings)
+        standing = locate(one.carried, one.tree).standing(one.carried)
+        results.append(
+            Result(
+                one.carried.name,
+                one.tree.name,
+                standing.value,
+                skipped=plan.skipped,
+                notes=notes,
+            )
+        )
+    clear = {Standing.APPLIED.value, Standing.PRISTINE.value}
+    code = Exit.DONE
+    if any(r.outcome != Standing.APPLIED.value for r in results):
+        code = Exit.FAILS
+    if any(r.outcome not in clear for r in results):
+        code = Exit.CANNOT_APPLY
+    return Report(
+        verb="apply", exit_code=code, results=tuple(results), findings=tuple(findings)
+    )
+
+
+def _report(
+    found: list[Found],
+    plans: list[Plan],
+    unapply: bool,
+    dry_run: bool = False,
+    notes: list[tuple[str, ...]] | None = None,
+) -> Report:
+    results = []
+    for number, plan in enumerate(plans):
+        done = ("would be " if dry_run else "") + ("taken off" if unapply else "applied")
+        same = "nothing to take off" if unapply else "already applied"
+        results.append(
+            Result(
+                plan.target,
+                plan.tree,
+                done if plan.changes else same,
+                () if unapply else plan.hunks,
+                tuple(change.path for change in plan.changes),
+                plan.skipped,
+                notes[number] if notes else (),
+            )
+        )
+    return Report(verb="apply", dry_run=dry_run, results=tuple(results))
+
+
+def show(report: Report) -> str:
+    """The report as a person reads it."""
+    blocks = []
+    for result in report.results:
+        lines = [f"{result.target}: {result.outcome}  ({result.tree})"]
+        if result.hunks:
+            lines.append(hunk_table(result.hunks))
+        lines += [f"  changed  {path}" for path in result.changed]
+        lines += [f"  no place for {path} in this kind of tree" for path in result.skipped]
+        lines += [f"  {note}" for note in result.notes]
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
+
+
+if __name__ == "__main__":
+    run(
+        apply,
+        show,
+        (
+            "scripts/apply.py ~/src/sglang ~/src/aiter",
+            "scripts/apply.py --dry-run --json /opt/venv/lib/python3.10/site-packages",
+            "scripts/apply.py --unapply ~/src/sglang",
+            "scripts/apply.py --commit ~/src/sglang",
+        ),
+    )

@@ -1,0 +1,414 @@
+"""Runs one path through a function, on values that are mostly unknown.
+
+Calls that carry a scale or a kernel into another function of the tree are run too.
+Whatever is not understood becomes a Symbol, and a scale that goes into one is lost,
+not guessed at.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from contract.modules import Const, Function, Imported, Kernel, Module, Modules
+from contract.sites import MARKER, PRODUCERS
+from contract.values import (
+    NONE,
+    Arguments,
+    Named,
+    Scale,
+    Symbol,
+    Value,
+    compare,
+    local_names,
+    output_of,
+    parameters,
+    producer_among,
+    scales_in,
+    unpack,
+)
+
+_DEEPEST_CALL = 8
+
+
+class PathEnds(Exception):
+    """Nothing more is to be learnt on this path."""
+
+
+class LoopEnds(Exception):
+    """``break`` or ``continue``."""
+
+
+class Returns(Exception):
+    """The function returns ``value``."""
+
+    def __init__(self, value: Value) -> None:
+        super().__init__()
+        self.value = value
+
+
+@dataclass(frozen=True)
+class Use:
+    """What a scale was when it was handed on, and to whom."""
+
+    by: str
+    transposed: bool | None
+    marked: bool | None
+    copied: bool
+
+
+@dataclass
+class Frame:
+    """A function that is being run, and its names."""
+
+    module: Module
+    names: dict[str, Value]
+    depth: int = 0
+
+
+class Path:
+    """One path: the choices made on it, and what became of the scale.
+
+    ``script`` gives the first choices; later ones are taken as true. ``root`` is the
+    producing call whose scale is followed; None follows a parameter.
+    """
+
+    def __init__(
+        self, modules: Modules, script: Sequence[bool], root: ast.Call | None
+    ) -> None:
+        self.uses: list[Use] = []
+        self.taken: list[bool] = []
+        self._modules = modules
+        self._script = script
+        self._root = root
+        self._in_root = False
+        self._known: dict[str, bool] = {}
+
+    def assume(self, test: ast.expr, truth: bool, frame: Frame) -> None:
+        """Take it from an enclosing ``if`` that its test went this way."""
+        if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+            self.assume(test.operand, not truth, frame)
+        elif isinstance(test, ast.BoolOp):
+            if isinstance(test.op, ast.And) == truth:
+                for part in test.values:
+                    self.assume(part, truth, frame)
+        else:
+            value = self._value(test, frame)
+            if isinstance(value, Symbol):
+                self._known[value.text] = truth != value.negated
+
+    def block(self, body: Sequence[ast.stmt], frame: Frame) -> None:
+        """Run statements. Raises PathEnds, LoopEnds and Returns."""
+        for statement in body:
+            self._statement(statement, frame)
+
+    def use(self, by: str, value: Value) -> None:
+        """Note that a scale is handed on; where a call is followed, that ends it."""
+        for scale in scales_in(value):
+            if scale.ours:
+                self.uses.append(Use(by, scale.transposed, scale.marked, scale.copied))
+        if self.uses and self._root is not None:
+            raise PathEnds
+
+    def _decide(self, key: str) -> bool:
+        if key not in self._known:
+            at = len(self.taken)
+            self._known[key] = self._script[at] if at < len(self._script) else True
+            self.taken.append(self._known[key])
+        return self._known[key]
+
+    def _truth(self, value: Value) -> bool:
+        if isinstance(value, Symbol):
+            return self._decide(value.text) != value.negated
+        if isinstance(value, Const):
+            return bool(value.value)
+        if isinstance(value, tuple):
+            return bool(value)
+        return isinstance(value, Scale | Kernel | Function) or self._decide(repr(value))
+
+    def _statement(self, node: ast.stmt, frame: Frame) -> None:
+        if isinstance(node, ast.Assign):
+            value = self._value(node.value, frame)
+            for target in node.targets:
+                self._bind(target, value, frame)
+        elif isinstance(node, ast.AnnAssign) and node.value is not None:
+            self._bind(node.target, self._value(node.value, frame), frame)
+        elif isinstance(node, ast.AugAssign):
+            self._bind(node.target, self._opaque(node, frame), frame)
+        elif isinstance(node, ast.Expr):
+            self._value(node.value, frame)
+        elif isinstance(node, ast.Return):
+            raise Returns(self._value(node.value, frame) if node.value else NONE)
+        elif isinstance(node, ast.Raise):
+            raise PathEnds
+        elif isinstance(node, ast.Break | ast.Continue):
+            raise LoopEnds
+        elif isinstance(node, ast.For | ast.AsyncFor | ast.While):
+            self._loop(node, frame)
+        else:
+            self._branch(node, frame)
+
+    def _loop(self, node: ast.For | ast.AsyncFor | ast.While, frame: Frame) -> None:
+        """No round or one round."""
+        here = f"{frame.module.path}:{node.lineno}"
+        if not isinstance(node, ast.While):
+            self._value(node.iter, frame)
+            self._bind(node.target, Symbol(f"item at {here}"), frame)
+        try:
+            if self._decide(f"{here} loops"):
+                self.block(node.body, frame)
+            self.block(node.orelse, frame)
+        except LoopEnds:
+            return
+
+    def _branch(self, node: ast.stmt, frame: Frame) -> None:
+        here = f"{frame.module.path}:{node.lineno}"
+        if isinstance(node, ast.If):
+            truth = self._truth(self._value(node.test, frame))
+            self.block(node.body if truth else node.orelse, frame)
+        elif isinstance(node, ast.With | ast.AsyncWith):
+            for item in node.items:
+                value = self._value(item.context_expr, frame)
+                if item.optional_vars is not None:
+                    self._bind(item.optional_vars, value, frame)
+            self.block(node.body, frame)
+        elif isinstance(node, ast.Try):
+            for handler in node.handlers:
+                if self._decide(f"{here} raises for {handler.lineno}"):
+                    self.block(handler.body, frame)
+                    break
+            else:
+                self.block([*node.body, *node.orelse], frame)
+            self.block(node.finalbody, frame)
+        elif isinstance(node, ast.Match):
+            for case in node.cases:
+                if self._decide(f"{here} matches {case.pattern.lineno}"):
+                    self.block(case.body, frame)
+                    break
+
+    def _bind(self, target: ast.expr, value: Value, frame: Frame) -> None:
+        if isinstance(target, ast.Name):
+            frame.names[target.id] = value
+        elif isinstance(target, ast.Starred):
+            self._bind(target.value, value, frame)
+        elif isinstance(target, ast.Tuple | ast.List):
+            for part, item in zip(target.elts, unpack(target.elts, value)):
+                self._bind(part, item, frame)
+        elif isinstance(target, ast.Attribute):
+            self._set(self._value(target.value, frame), Const(target.attr), value)
+        elif isinstance(target, ast.Subscript):
+            owner = self._value(target.value, frame)
+            key = self._value(target.slice, frame)
+            if not isinstance(owner, Named):
+                self.use("an item", value)
+            elif isinstance(key, Const) and isinstance(key.value, str):
+                owner.items[key.value] = value
+            else:
+                owner.opaque = True
+
+    def _set(self, owner: Value, name: Value, value: Value) -> None:
+        """``owner.name = value``, however it is spelled."""
+        if not isinstance(owner, Scale):
+            self.use("an attribute", value)
+        elif not isinstance(name, Const):
+            owner.marked = None
+        elif name.value == MARKER:
+            owner.marked = self._truth(value)
+
+    def _value(self, node: ast.expr, frame: Frame) -> Value:
+        if isinstance(node, ast.Constant):
+            return Const(node.value)
+        if isinstance(node, ast.Name):
+            if node.id in frame.names:
+                return frame.names[node.id]
+            return self._modules.meaning(frame.module, node.id) or Symbol(node.id)
+        if isinstance(node, ast.Tuple | ast.List):
+            return tuple(self._items(node.elts, frame))
+        if isinstance(node, ast.Attribute):
+            owner = self._value(node.value, frame)
+            return self._get(owner, Const(node.attr), frame)
+        if isinstance(node, ast.Subscript):
+            return self._subscript(node, frame)
+        if isinstance(node, ast.Call):
+            return self._call(node, frame)
+        if isinstance(node, ast.IfExp):
+            truth = self._truth(self._value(node.test, frame))
+            return self._value(node.body if truth else node.orelse, frame)
+        if isinstance(node, ast.NamedExpr):
+            value = self._value(node.value, frame)
+            self._bind(node.target, value, frame)
+            return value
+        return self._operator(node, frame)
+
+    def _operator(self, node: ast.expr, frame: Frame) -> Value:
+        if isinstance(node, ast.BoolOp):
+            for part in node.values[:-1]:
+                value = self._value(part, frame)
+                if self._truth(value) != isinstance(node.op, ast.And):
+                    return value
+            return self._value(node.values[-1], frame)
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+            value = self._value(node.operand, frame)
+            if isinstance(value, Symbol):
+                return Symbol(value.text, not value.negated)
+            return Const(not self._truth(value))
+        if isinstance(node, ast.Compare) and len(node.ops) == 1:
+            left = self._value(node.left, frame)
+            right = self._value(node.comparators[0], frame)
+            return compare(left, node.ops[0], right)
+        if isinstance(node, ast.Await):
+            return self._value(node.value, frame)
+        if isinstance(node, ast.Yield | ast.YieldFrom) and node.value is not None:
+            self.use("yield", self._value(node.value, frame))
+        return self._opaque(node, frame)
+
+    def _opaque(self, node: ast.AST, frame: Frame) -> Symbol:
+        """Anything else; its parts are run for what they do."""
+        if isinstance(node, ast.Lambda | ast.comprehension):
+            return Symbol(ast.dump(node))
+        parts = [type(node).__name__]
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.expr):
+                parts.append(repr(self._value(child, frame)))
+            elif not isinstance(child, ast.expr_context):
+                parts.append(repr(self._opaque(child, frame)))
+        return Symbol(f"({' '.join(parts)})")
+
+    def _items(self, nodes: Sequence[ast.expr], frame: Frame) -> Iterator[Value]:
+        for node in nodes:
+            if not isinstance(node, ast.Starred):
+                yield self._value(node, frame)
+                continue
+            value = self._value(node.value, frame)
+            yield from value if isinstance(value, tuple) else [Symbol(f"*{value!r}")]
+
+    def _get(self, owner: Value, name: Value, frame: Frame) -> Value:
+        """``owner.name``, however it is spelled."""
+        if isinstance(name, Const) and isinstance(name.value, str):
+            if isinstance(owner, Imported):
+                return self._modules.member(frame.module, owner.name, name.value)
+            if isinstance(owner, Scale) and name.value == MARKER:
+                if owner.marked is not None:
+                    return Const(owner.marked)
+            elif isinstance(owner, Scale):
+                return owner.derived(name.value)
+            return Symbol(f"{owner!r}.{name.value}")
+        return Symbol(f"{owner!r}.{name!r}")
+
+    def _subscript(self, node: ast.Subscript, frame: Frame) -> Value:
+        owner, key = self._value(node.value, frame), self._value(node.slice, frame)
+        index = key.value if isinstance(key, Const) else None
+        if isinstance(owner, tuple) and isinstance(index, int):
+            if -len(owner) <= index < len(owner):
+                return owner[index]
+        if isinstance(owner, Named) and isinstance(index, str):
+            if index in owner.items:
+                return owner.items[index]
+        return Symbol(f"{owner!r}[{key!r}]")
+
+    def _call(self, node: ast.Call, frame: Frame) -> Value:
+        callee = self._callee(node.func, frame)
+        given = self._arguments(node, frame)
+        if node is not self._root:
+            return self._run(callee, given, node, frame)
+        self._in_root = True
+        try:
+            return self._run(callee, given, node, frame)
+        finally:
+            self._in_root = False
+
+    def _callee(self, node: ast.expr, frame: Frame) -> Value | _Method:
+        if not isinstance(node, ast.Attribute):
+            return self._value(node, frame)
+        owner = self._value(node.value, frame)
+        if isinstance(owner, Scale):
+            return _Method(owner, node.attr)
+        if isinstance(owner, Named) and node.attr not in ("get", "items", "keys"):
+            owner.opaque = True
+        return self._get(owner, Const(node.attr), frame)
+
+    def _arguments(self, node: ast.Call, frame: Frame) -> Arguments:
+        positional = list(self._items(node.args, frame))
+        opaque = any(repr(value).startswith("*") for value in positional)
+        named: dict[str, Value] = {}
+        for keyword in node.keywords:
+            value = self._value(keyword.value, frame)
+            if keyword.arg is not None:
+                named[keyword.arg] = value
+            elif isinstance(value, Named):
+                named.update(value.items)
+                opaque |= value.opaque
+            else:
+                opaque = True
+        return Arguments(positional, named, opaque)
+
+    def _run(
+        self, callee: Value | _Method, given: Arguments, node: ast.Call, frame: Frame
+    ) -> Value:
+        values = given.all()
+        kernel = producer_among(values)
+        if isinstance(callee, _Method):
+            return callee.scale.derived(callee.name)
+        if isinstance(callee, Kernel):
+            return self._kernel(callee.name, given, node)
+        if isinstance(callee, Symbol) and hasattr(builtins, callee.text):
+            return self._builtin(callee.text, given.positional, frame)
+        if isinstance(callee, Function) and (kernel or scales_in(values)):
+            if frame.depth < _DEEPEST_CALL:
+                return self._inline(callee, given, frame.depth + 1)
+        if isinstance(callee, Imported) and callee.name.startswith("torch."):
+            if given.positional and isinstance(given.positional[0], Scale):
+                return given.positional[0].derived(callee.name.rpartition(".")[2])
+        elif kernel:
+            return output_of(kernel, self._new_scale(node, None))
+        else:
+            self.use(_name_of(node.func), values)
+        return Symbol(f"{callee!r}({', '.join(map(repr, values))})")
+
+    def _kernel(self, kernel: str, given: Arguments, node: ast.Call) -> Value:
+        if kernel not in PRODUCERS:
+            self.use(kernel, given.all())
+            return Symbol(f"output of {kernel} at {node.lineno}")
+        bound = dict(zip(PRODUCERS[kernel], given.positional)) | given.named
+        transposed: bool | None = None if given.opaque else False
+        if "transpose_scale" in bound:
+            transposed = self._truth(bound["transpose_scale"])
+        return output_of(kernel, self._new_scale(node, transposed))
+
+    def _new_scale(self, node: ast.Call, transposed: bool | None) -> Scale:
+        return Scale(f"scale at {node.lineno}", self._in_root, transposed)
+
+    def _builtin(self, name: str, given: Sequence[Value], frame: Frame) -> Value:
+        if name == "setattr" and len(given) == 3:
+            self._set(given[0], given[1], given[2])
+            return NONE
+        if name == "getattr" and len(given) > 1:
+            return self._get(given[0], given[1], frame)
+        if name == "hasattr" and given[1:] == [Const(MARKER)]:
+            return self._get(given[0], given[1], frame)
+        if name in ("tuple", "list") and given and isinstance(given[0], tuple):
+            return given[0]
+        if name == "isinstance" and given[1:] == [Symbol("tuple")]:
+            if isinstance(given[0], tuple | Scale):
+                return Const(isinstance(given[0], tuple))
+        return Symbol(f"{name}({', '.join(map(repr, given))})")
+
+    def _inline(self, function: Function, given: Arguments, depth: int) -> Value:
+        names = local_names(function.node) | parameters(function.node, given)
+        try:
+            self.block(function.node.body, Frame(function.module, names, depth))
+        except Returns as returned:
+            return returned.value
+        return NONE
+
+
+@dataclass(frozen=True)
+class _Method:
+    scale: Scale
+    name: str
+
+
+def _name_of(node: ast.expr) -> str:
+    return node.attr if isinstance(node, ast.Attribute) else ast.unparse(node)

@@ -1,0 +1,160 @@
+"""The series as commits: one for the new files, then one a patch.
+
+Made from objects alone, in a scratch index, so that nothing shows until the branch
+does. Authors and dates come from the patch headers: the same series on the same base
+gives the same commit ids everywhere, which makes a repeated ``--commit`` a no-op.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from email.utils import parseaddr, parsedate_to_datetime
+from pathlib import Path
+
+from overlaykit import git
+from overlaykit.carried import Carried
+from overlaykit.errors import CannotApply, Finding
+from overlaykit.objects import blob_id
+from overlaykit.patches import apply_hunks
+from overlaykit.series import Header, read_header
+from overlaykit.trees import GitTree
+
+NEW_FILES_SUBJECT = "Add the files that the series uses"
+
+
+@dataclass(frozen=True)
+class Step:
+    """A commit to be: what it says and the contents it sets."""
+
+    author: str
+    date: str
+    message: str
+    files: tuple[tuple[str, str, bytes], ...]
+
+
+def new_files_message(carried: Carried) -> str:
+    """The message of the commit, or patch, that lays the new files."""
+    laid = "\n".join(new.path for new in carried.new_files)
+    return f"{NEW_FILES_SUBJECT}\n\n{laid}\n"
+
+
+def steps(carried: Carried, contents: dict[str, bytes]) -> Iterator[Step]:
+    """The series from the pinned ``contents`` of its files on, step by step."""
+    headers: list[Header] = [read_header(patch) for patch in carried.series.patches]
+    if carried.new_files:
+        yield Step(
+            headers[0].author,
+            headers[0].date,
+            new_files_message(carried),
+            tuple((new.path, new.mode, new.data) for new in carried.new_files),
+        )
+    for patch, locked, header in zip(
+        carried.series.patches, carried.lock.patches, headers, strict=True
+    ):
+        files = []
+        for diff, file in zip(patch.files, locked.files, strict=True):
+            after = apply_hunks(contents[diff.path], diff.hunks)
+            assert after is not None
+            contents[diff.path] = after
+            files.append((diff.path, file.mode, after))
+        yield Step(header.author, header.date, header.message, tuple(files))
+
+
+def commit_series(clone: Path, base: str, carried: Carried) -> str:
+    """Commit the series on top of ``base`` and return the last commit's id.
+
+    Raises CannotApply where ``base`` does not hold the pinned files. Moves no branch.
+    """
+    contents: dict[str, bytes] = {}
+    with GitTree(clone, base) as tree, tempfile.TemporaryDirectory() as scratch:
+        for path in carried.series.paths:
+            data = tree.read(path)
+            found = blob_id(data) if data is not None else "none"
+            if data is None or found != carried.chains[path][0]:
+                raise CannotApply(
+                    f"{clone}: {base} does not hold the pinned files",
+                    (
+                        Finding(
+                            "is not the pinned file",
+                            path=path,
+                            expected=f"blob {carried.chains[path][0]}",
+                            found=f"blob {found}",
+                            next_step="check out the pinned release first",
+                        ),
+                    ),
+                )
+            contents[path] = data
+        env = {"GIT_INDEX_FILE": str(Path(scratch) / "index")}
+        git.run(clone, "read-tree", base, env=env)
+        head = git.text(clone, "rev-parse", f"{base}^{{commit}}")
+        for step in steps(carried, contents):
+            head = _commit(clone, head, step, env)
+    return head
+
+
+def _commit(clone: Path, parent: str, step: Step, env: dict[str, str]) -> str:
+    rows = []
+    for path, mode, data in step.files:
+        blob = git.run(clone, "hash-object", "-w", "--stdin", stdin=data).stdout
+        rows.append(f"{mode} {blob.decode().strip()}\t{path}\0")
+    git.run(
+        clone, "update-index", "-z", "--add", "--index-info",
+        stdin="".join(rows).encode(), env=env,
+    )  # fmt: skip
+    tree = git.text(clone, "write-tree", env=env)
+    name, address = parseaddr(step.author)
+    date = f"@{int(parsedate_to_datetime(step.date).timestamp())} +0000"
+    who = {
+        f"GIT_{role}_{key}": value
+        for role in ("AUTHOR", "COMMITTER")
+        for key, value in (("NAME", name), ("EMAIL", address), ("DATE", date))
+    }
+    made = git.run(
+        clone, "commit-tree", tree, "-p", parent, stdin=step.message.encode(), env=who
+    )
+    return made.stdout.decode().strip()
+
+
+def publish(clone: Path, branch: str, tip: str) -> bool:
+    """Create ``branch`` at ``tip``; False where it is there already.
+
+    Raises CannotApply where the branch exists and holds something else.
+    """
+    ref = f"refs/heads/{branch}"
+    found = git.run(clone, "rev-parse", "--verify", "-q", ref, ok=(0, 1))
+    old = found.stdout.decode().strip()
+    if old == tip:
+        return False
+    if old:
+        raise CannotApply(
+            f"{clone}: branch {branch} exists and is not this series",
+            (
+                Finding(
+                    "the branch holds other commits",
+                    path=ref,
+                    expected=f"{tip}, or no such branch",
+                    found=old,
+                    next_step=f"rename or delete it (git branch -m {branch} ...)",
+                ),
+            ),
+        )
+    # The all-zero old id makes git refuse if somebody creates the branch just now.
+    git.run(clone, "update-ref", ref, tip, "0" * 40)
+    return True
+
+
+def switch(clone: Path, branch: str, paths: Iterable[str]) -> None:
+    """Make ``branch`` the current one of a work tree that holds its files already."""
+    git.run(clone, "symbolic-ref", "HEAD", f"refs/heads/{branch}")
+    git.run(clone, "reset", "-q", "HEAD", "--", *paths)
+
+
+def current_base(clone: Path, branch: str, carried: Carried) -> str:
+    """What the series goes on top of: HEAD, or below its commits where HEAD is
+    ``branch``, so that a second ``--commit`` finds those of the first."""
+    head = git.run(clone, "symbolic-ref", "-q", "--short", "HEAD", ok=(0, 1)).stdout
+    if head.decode().strip() != branch:
+        return "HEAD"
+    return f"HEAD~{len(carried.series.patches) + bool(carried.new_files)}"
