@@ -3,14 +3,12 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentParser, Namespace
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from overlaykit.carried import Carried, load_overlay
-from overlaykit.cli import ROOT, Report, Result, hunk_table, run
+from overlaykit.cli import ROOT, Report, Result, Verb, hunk_table, run
 from overlaykit.errors import CannotApply, Exit, Finding, InputError
 from overlaykit.plan import (
     Plan,
@@ -24,46 +22,42 @@ from overlaykit.targets import Found, find_targets
 from overlaykit.transaction import Transaction, hold, interrupted, refuse_interrupted
 
 
-def apply(
-    paths: Annotated[
-        list[Path],
-        typer.Argument(
-            help="SGLang or AITER: a clone, an unpacked source tree, a site-packages "
-            "or an installed package's directory.",
-            show_default=False,
-        ),
-    ],
-    unapply: Annotated[
-        bool, typer.Option("--unapply", help="Take the series and new files off.")
-    ] = False,
-    status: Annotated[
-        bool,
-        typer.Option(
-            "--status",
-            help="Only say where the trees stand; 1 unless all are applied. Repairs a "
-            "tree that an interrupted run left behind.",
-        ),
-    ] = False,
-    commit: Annotated[
-        bool,
-        typer.Option(
-            "--commit",
-            help="On a clone: also commit, one commit a patch, on a branch of its own "
-            "(overlay/NAME), and switch to it.",
-        ),
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Plan and report; write nothing.")
-    ] = False,
-    json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document.")
-    ] = False,
-) -> Report:
-    """Put the overlay and its series on the trees at PATHS, all or nothing."""
-    if sum((unapply, status, commit)) > 1:
-        raise InputError("--unapply, --status and --commit exclude one another")
-    found = find_targets(paths, load_overlay(ROOT))
-    if status:
+def options(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "paths",
+        metavar="PATH",
+        nargs="+",
+        type=Path,
+        help="SGLang or AITER: a clone, an unpacked source tree, a site-packages, or an "
+        "installed package's directory; told by content",
+    )
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "--unapply", action="store_true", help="take the series and its new files off"
+    )
+    what.add_argument(
+        "--status",
+        action="store_true",
+        help="only say where the trees stand: exit 0 if applied, 1 if pristine, 3 if "
+        "neither; repairs a tree that an interrupted run left behind",
+    )
+    what.add_argument(
+        "--commit",
+        action="store_true",
+        help="on a clone: also commit, one commit a patch, on a branch of its own "
+        "(overlay/NAME), and switch to it",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="plan and report, write nothing"
+    )
+
+
+def apply(arguments: Namespace) -> Report:
+    """Put the overlay and its series on the trees, or take them off."""
+    unapply, commit = arguments.unapply, arguments.commit
+    dry_run = arguments.dry_run
+    found = find_targets(arguments.paths, load_overlay(ROOT))
+    if arguments.status:
         return _status(found, dry_run)
     if dry_run:
         for one in found:
@@ -222,12 +216,17 @@ def show(report: Report) -> str:
 
 if __name__ == "__main__":
     run(
-        apply,
-        show,
-        (
-            "scripts/apply.py ~/src/sglang ~/src/aiter",
-            "scripts/apply.py --dry-run --json /opt/venv/lib/python3.10/site-packages",
-            "scripts/apply.py --unapply ~/src/sglang",
-            "scripts/apply.py --commit ~/src/sglang",
-        ),
+        Verb(
+            "Put the overlay and its series on trees, or take them off: "
+            "all of it or none.",
+            (
+                "scripts/apply.py ~/src/sglang ~/src/aiter",
+                "scripts/apply.py --dry-run --json /opt/venv/lib/python3.10/site-packages",
+                "scripts/apply.py --unapply ~/src/sglang",
+                "scripts/apply.py --commit ~/src/sglang",
+            ),
+            options,
+            apply,
+            show,
+        )
     )

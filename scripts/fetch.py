@@ -3,21 +3,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
+from argparse import ArgumentParser, Namespace
 
 from overlaykit.carried import load_overlay
-from overlaykit.cli import ROOT, Report, Result, progress, run
+from overlaykit.cli import ROOT, Report, Result, Verb, progress, run
 from overlaykit.sources import fetch as fetch_wheel
 from overlaykit.sources import lay_out
 
 
-def fetch(
-    json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document.")
-    ] = False,
-) -> Report:
+def options(parser: ArgumentParser) -> None:
+    """None of its own."""
+
+
+def fetch(arguments: Namespace) -> Report:
     """Fetch the packages that overlay.lock names and lay them out under build/."""
     results = []
     for name, carried in load_overlay(ROOT).items():
@@ -35,4 +33,13 @@ def show(report: Report) -> str:
 
 
 if __name__ == "__main__":
-    run(fetch, show, ("scripts/fetch.py",))
+    run(
+        Verb(
+            "Fetch the packages that overlay.lock names and lay them out under build/ "
+            "as clones.",
+            ("scripts/fetch.py",),
+            options,
+            fetch,
+            show,
+        )
+    )

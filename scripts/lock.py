@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
-from typing import Annotated
 
-import typer
+import msgspec
 
 from overlaykit import git
 from overlaykit.carried import load_parts
-from overlaykit.cli import ROOT, Report, Result, run
+from overlaykit.cli import ROOT, Report, Result, Verb, run
 from overlaykit.errors import Exit, InputError
 from overlaykit.lock import (
     LOCK,
@@ -20,22 +20,26 @@ from overlaykit.lock import (
     lock_target,
     new_lock,
 )
+from overlaykit.objects import blob_id
 from overlaykit.sources import describe, fetch
 from overlaykit.trees import GitTree, WheelTree
 
 
-def lock(
-    check: Annotated[
-        bool, typer.Option("--check", help="Only say whether the lock is current.")
-    ] = False,
-    clone: Annotated[
-        list[Path] | None,
-        typer.Option(help="An upstream clone: record the commit that the tag names."),
-    ] = None,
-    json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document.")
-    ] = False,
-) -> Report:
+def options(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--check", action="store_true", help="only say whether the lock is current"
+    )
+    parser.add_argument(
+        "--clone",
+        metavar="PATH",
+        action="append",
+        type=Path,
+        default=[],
+        help="an upstream clone: record the commit that the pinned tag names there",
+    )
+
+
+def lock(arguments: Namespace) -> Report:
     """Apply the series to the pinned packages and record every digest."""
     manifest, parts = load_parts(ROOT)
     try:
@@ -49,19 +53,19 @@ def lock(
         commit = known[name].commit if name in known else None
         series, new_files = parts[name]
         made = lock_target(target, tree, describe(wheel), series, new_files, commit)
-        for path in clone or ():
+        for path in arguments.clone:
             made = _with_commit(made, path)
         targets[name] = made
     data = encode_lock(new_lock(ROOT, targets))
     path = ROOT / LOCK
     current = path.exists() and path.read_bytes() == data
-    if not current and not check:
+    if not current and not arguments.check:
         path.write_bytes(data)
-    outcome = "current" if current else "stale" if check else "written"
+    outcome = "current" if current else "stale" if arguments.check else "written"
     results = tuple(
         Result(name, made.dist.filename, outcome) for name, made in targets.items()
     )
-    failed = check and not current
+    failed = arguments.check and not current
     return Report(
         verb="lock",
         exit_code=Exit.FAILS if failed else Exit.DONE,
@@ -73,8 +77,6 @@ def lock(
 
 def _with_commit(made: LockedTarget, clone: Path) -> LockedTarget:
     """Record the tag's commit if the clone has the tag and the very files we pin."""
-    import msgspec
-
     if made.tag is None:
         return made
     ref = f"refs/tags/{made.tag}^{{commit}}"
@@ -84,8 +86,6 @@ def _with_commit(made: LockedTarget, clone: Path) -> LockedTarget:
     commit = found.stdout.decode().strip()
     first = {f.path: f.before for p in reversed(made.patches) for f in p.files}
     with GitTree(clone, commit) as tree:
-        from overlaykit.objects import blob_id
-
         for path, blob in first.items():
             if blob_id(tree.read(path) or b"") != blob:
                 raise InputError(
@@ -96,16 +96,22 @@ def _with_commit(made: LockedTarget, clone: Path) -> LockedTarget:
 
 
 def show(report: Report) -> str:
-    return ""
+    """The report as a person reads it."""
+    return "\n".join(f"{r.target}: {r.tree}" for r in report.results)
 
 
 if __name__ == "__main__":
     run(
-        lock,
-        show,
-        (
-            "scripts/lock.py",
-            "scripts/lock.py --check",
-            "scripts/lock.py --clone ~/src/sglang",
-        ),
+        Verb(
+            "Write overlay.lock from overlay.toml, patches/ and overlay/: apply the "
+            "series to the pinned packages and record every digest.",
+            (
+                "scripts/lock.py",
+                "scripts/lock.py --check",
+                "scripts/lock.py --clone ~/src/sglang",
+            ),
+            options,
+            lock,
+            show,
+        )
     )

@@ -6,16 +6,17 @@ document, and turns it, or an error, into the exit code.
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 try:
     import msgspec
-    import typer
 except ModuleNotFoundError as missing:
     sys.exit(
         f"{missing.name} is not installed for {sys.executable}: run "
@@ -89,17 +90,37 @@ def progress(what: str, done: int, total: int) -> None:
         print(f"{what}: {done}/{total}", file=sys.stderr, flush=True)
 
 
-def run(
-    verb: Callable[..., Report],
-    show: Callable[[Report], str],
-    examples: Sequence[str],
-) -> NoReturn:
-    """Run a verb as a program. Does not return."""
+@dataclass(frozen=True)
+class Verb:
+    """A program of ``scripts/`` or ``ci/``: its options, what it does, how it shows it.
+
+    argparse and not a larger library: a verb starts in the time that quilt needs to
+    start, and an image needs one package more than Python, msgspec.
+    """
+
+    summary: str
+    examples: tuple[str, ...]
+    options: Callable[[argparse.ArgumentParser], None]
+    call: Callable[[argparse.Namespace], Report]
+    show: Callable[[Report], str]
+
+
+def run(verb: Verb) -> NoReturn:
+    """Run a verb as a program: parse, call, print, exit."""
     name = Path(sys.argv[0]).stem
-    as_json = "--json" in sys.argv[1:]
+    examples = "\n".join(f"  {line}" for line in verb.examples)
+    parser = argparse.ArgumentParser(
+        description=verb.summary,
+        epilog=f"examples:\n{examples}\n\n{EXIT_HELP}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    verb.options(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        report = _call(verb, examples)
+        report = verb.call(arguments)
     except OverlayError as error:
         report = Report(
             verb=name,
@@ -109,28 +130,8 @@ def run(
         )
     except KeyboardInterrupt:
         report = Report(verb=name, exit_code=Exit.INTERRUPTED, message="interrupted")
-    _print(report, show, as_json)
+    _print(report, verb.show, arguments.json)
     sys.exit(report.exit_code)
-
-
-def _call(verb: Callable[..., Report], examples: Sequence[str]) -> Report:
-    app = typer.Typer(add_completion=False, rich_markup_mode=None)
-    epilog = "\n\n".join(["Examples:", *(f"  {line}" for line in examples), EXIT_HELP])
-    app.command(epilog=epilog)(verb)
-    command = typer.main.get_command(app)
-    try:
-        answer: Any = command.main(standalone_mode=False)
-    except typer.Abort:
-        raise KeyboardInterrupt from None
-    except Exception as error:
-        # Usage errors are click's own type, which typer carries under changing names.
-        if hasattr(error, "show") and hasattr(error, "exit_code"):
-            error.show()
-            sys.exit(Exit.USAGE)
-        raise
-    if not isinstance(answer, Report):
-        sys.exit(Exit.DONE)
-    return answer
 
 
 def _print(report: Report, show: Callable[[Report], str], as_json: bool) -> None:

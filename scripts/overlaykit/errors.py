@@ -18,12 +18,15 @@ class Exit(IntEnum):
     INTERRUPTED = 130
 
 
-EXIT_HELP = (
-    "Exit codes: 0 done, or the check holds; 1 the check does not hold; "
-    "2 usage or bad input; 3 cannot apply (drift, conflict, refused landing, dirty "
-    "tree); 4 invalid or inconclusive evidence; 5 environment (tool, network, disk); "
-    "130 interrupted."
-)
+EXIT_HELP = """\
+exit codes:
+  0    done, or the check holds
+  1    the check does not hold
+  2    usage or bad input
+  3    cannot apply: drift, conflict, refused landing, dirty tree
+  4    invalid or inconclusive evidence
+  5    environment: tool, network, disk, permission
+  130  interrupted"""
 
 
 @dataclass(frozen=True)

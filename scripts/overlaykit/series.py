@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from email import message_from_bytes, policy
 from functools import cached_property
 from pathlib import Path
 
@@ -62,6 +61,9 @@ class Header:
 
 def read_header(patch: Patch) -> Header:
     """The header of a patch. Raises InputError where a field is missing."""
+    # Imported late: only commits, exports and the lock need headers.
+    from email import message_from_bytes, policy
+
     mail = message_from_bytes(patch.header, policy=policy.default)
     text = mail.get_content() if mail.get_content_type() == "text/plain" else ""
     body = text.partition("\n---\n")[0].strip()

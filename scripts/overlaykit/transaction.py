@@ -16,7 +16,6 @@ import errno
 import fcntl
 import os
 import shutil
-import socket
 import stat
 import sys
 import time
@@ -287,7 +286,7 @@ def _acquire(tree: DirectoryTree, folder: Path) -> int:
         os.close(lock)
     os.ftruncate(lock, 0)
     started = time.strftime("%Y-%m-%d %H:%M:%S")
-    who = f"pid {os.getpid()} on {socket.gethostname()}, since {started}: {sys.argv[0]}"
+    who = f"pid {os.getpid()} on {os.uname().nodename}, since {started}: {sys.argv[0]}"
     os.pwrite(lock, who.encode(), 0)
     return lock
 
