@@ -9,7 +9,7 @@ from pathlib import Path
 
 from overlaykit.carried import Carried, load_overlay
 from overlaykit.cli import ROOT, Report, Result, Verb, hunk_table, run
-from overlaykit.errors import CannotApply, Exit, Finding, InputError
+from overlaykit.errors import CannotApply, Exit, InputError
 from overlaykit.plan import (
     Plan,
     Standing,
@@ -28,8 +28,8 @@ def options(parser: ArgumentParser) -> None:
         metavar="PATH",
         nargs="+",
         type=Path,
-        help="SGLang or AITER: a clone, an unpacked source tree, a site-packages, or an "
-        "installed package's directory; told by content",
+        help="SGLang or AITER: a clone, an unpacked source tree, a site-packages or "
+        "an installed package's directory; told by content",
     )
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
@@ -71,7 +71,7 @@ def apply(arguments: Namespace) -> Report:
         plans = [_plan(one, unapply) for one in found]
         if commit:
             _commit_checks(found)
-        _carry_out([(held[one.tree.root], plan) for one, plan in zip(found, plans)])
+        _carry_out([(held[o.tree.root], p) for o, p in zip(found, plans, strict=True)])
         notes = {root: _repaired(held[root]) for root in held}
         if commit:
             for one in found:
@@ -97,9 +97,11 @@ def _explain(one: Found, plan: Plan) -> None:
             hint = "run scripts/fetch.py to see what each hunk would come to"
         else:
             foreseen = foresee(one.carried, one.tree, base)
-            hint = "this is what each hunk would come to:\n" + hunk_table(foreseen.hunks)
+            table = hunk_table(foreseen.hunks)
+            hint = f"this is what each hunk would come to:\n{table}"
     raise CannotApply(
-        f"{plan.tree}: {plan.target} is {plan.standing.value}, nothing was changed; {hint}",
+        f"{plan.tree}: {plan.target} is {plan.standing.value}, nothing was changed; "
+        f"{hint}",
         plan.findings,
     )
 
@@ -184,7 +186,8 @@ def _report(
 ) -> Report:
     results = []
     for number, plan in enumerate(plans):
-        done = ("would be " if dry_run else "") + ("taken off" if unapply else "applied")
+        would = "would be " if dry_run else ""
+        done = would + ("taken off" if unapply else "applied")
         same = "nothing to take off" if unapply else "already applied"
         results.append(
             Result(
@@ -208,7 +211,9 @@ def show(report: Report) -> str:
         if result.hunks:
             lines.append(hunk_table(result.hunks))
         lines += [f"  changed  {path}" for path in result.changed]
-        lines += [f"  no place for {path} in this kind of tree" for path in result.skipped]
+        lines += [
+            f"  skipped  {path}: not in this kind of tree" for path in result.skipped
+        ]
         lines += [f"  {note}" for note in result.notes]
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
@@ -221,7 +226,7 @@ if __name__ == "__main__":
             "all of it or none.",
             (
                 "scripts/apply.py ~/src/sglang ~/src/aiter",
-                "scripts/apply.py --dry-run --json /opt/venv/lib/python3.10/site-packages",
+                "scripts/apply.py --dry-run --json /opt/venv/lib/python3.10/sglang",
                 "scripts/apply.py --unapply ~/src/sglang",
                 "scripts/apply.py --commit ~/src/sglang",
             ),

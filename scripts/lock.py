@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write overlay.lock from overlay.toml, patches/ and overlay/. Never edit it by hand."""
+"""Write overlay.lock from overlay.toml, patches/ and overlay/; it is never edited."""
 
 from __future__ import annotations
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from contract.interpreter import Frame, LoopEnds, Path, PathEnds, Returns, Use
 from contract.modules import FunctionNode, Module, Modules
-from contract.values import Scale, local_names
+from contract.values import Tensor, loaded_names, local_names, stored_names
 
 _MOST_PATHS = 2000
 
@@ -21,9 +22,20 @@ class TooManyPaths(Exception):
     """The code branches too often to be followed."""
 
 
-def uses_of_call(
+@dataclass(frozen=True)
+class Flow:
+    """What becomes of a scale on all paths together.
+
+    ``asked``: on some path it is, or may be, made transposed, used or not.
+    """
+
+    uses: frozenset[Use]
+    asked: bool
+
+
+def follow_call(
     modules: Modules, module: Module, function: FunctionNode | None, call: ast.Call
-) -> frozenset[Use]:
+) -> Flow:
     """The first use, on every path on from ``call``, of the scale it makes.
 
     Raises TooManyPaths.
@@ -31,7 +43,7 @@ def uses_of_call(
     blocks, conditions = _continuation((function or module.tree).body, call)
 
     def run(path: Path) -> None:
-        frame = Frame(module, local_names(function) if function else {})
+        frame = Frame(module, dict(local_names(function)) if function else {})
         for test, truth in conditions:
             path.assume(test, truth, frame)
         for block in blocks:
@@ -46,20 +58,20 @@ def uses_of_call(
     return _on_all_paths(lambda script: Path(modules, script, call), run)
 
 
-def uses_of_parameter(
+def follow_parameter(
     modules: Modules,
     module: Module,
     function: FunctionNode,
     parameter: str,
     marked: bool,
-) -> frozenset[Use]:
+) -> Flow:
     """Every use, on every path, of a scale given as ``parameter``.
 
     Raises TooManyPaths.
     """
 
     def run(path: Path) -> None:
-        given = Scale(parameter, ours=True, transposed=None, marked=marked)
+        given = Tensor(parameter, ours=True, transposed=None, marked=marked)
         frame = Frame(module, {**local_names(function), parameter: given})
         try:
             path.block(function.body, frame)
@@ -71,9 +83,10 @@ def uses_of_parameter(
 
 def _on_all_paths(
     start: Callable[[Sequence[bool]], Path], run: Callable[[Path], None]
-) -> frozenset[Use]:
+) -> Flow:
     """Each run repeats the one before up to its last open choice, taken otherwise."""
     uses: set[Use] = set()
+    asked = False
     script: list[bool] = []
     for _ in range(_MOST_PATHS):
         path = start(script)
@@ -82,11 +95,12 @@ def _on_all_paths(
         except PathEnds:
             pass
         uses.update(path.uses)
+        asked |= path.asked
         taken = path.taken
         while taken and not taken[-1]:
             taken.pop()
         if not taken:
-            return frozenset(uses)
+            return Flow(frozenset(uses), asked)
         script = [*taken[:-1], False]
     raise TooManyPaths
 
@@ -123,8 +137,4 @@ def _holds(node: ast.AST, call: ast.Call) -> bool:
 
 
 def _tests_what_it_stores(node: ast.If) -> bool:
-    tested = {n.id for n in ast.walk(node.test) if isinstance(n, ast.Name)}
-    return any(
-        isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store) and n.id in tested
-        for n in ast.walk(node)
-    )
+    return bool(loaded_names(node.test) & stored_names(node))

@@ -18,15 +18,18 @@ from contract.values import (
     NONE,
     Arguments,
     Named,
-    Scale,
+    Tensor,
     Symbol,
     Value,
     compare,
+    loaded_names,
     local_names,
     output_of,
     parameters,
     producer_among,
     scales_in,
+    sliced,
+    stored_names,
     unpack,
 )
 
@@ -72,18 +75,21 @@ class Path:
     """One path: the choices made on it, and what became of the scale.
 
     ``script`` gives the first choices; later ones are taken as true. ``root`` is the
-    producing call whose scale is followed; None follows a parameter.
+    producing call whose scale is followed; None follows a parameter. ``asked`` is
+    whether ``root`` may have made a transposed scale, seen to be used or not.
     """
 
     def __init__(
         self, modules: Modules, script: Sequence[bool], root: ast.Call | None
     ) -> None:
         self.uses: list[Use] = []
+        self.asked = False
         self.taken: list[bool] = []
         self._modules = modules
         self._script = script
         self._root = root
         self._in_root = False
+        self._root_made = False
         self._known: dict[str, bool] = {}
 
     def assume(self, test: ast.expr, truth: bool, frame: Frame) -> None:
@@ -107,8 +113,7 @@ class Path:
     def use(self, by: str, value: Value) -> None:
         """Note that a scale is handed on; where a call is followed, that ends it."""
         for scale in scales_in(value):
-            if scale.ours:
-                self.uses.append(Use(by, scale.transposed, scale.marked, scale.copied))
+            self.uses.append(Use(by, scale.transposed, scale.marked, scale.copied))
         if self.uses and self._root is not None:
             raise PathEnds
 
@@ -126,7 +131,9 @@ class Path:
             return bool(value.value)
         if isinstance(value, tuple):
             return bool(value)
-        return isinstance(value, Scale | Kernel | Function) or self._decide(repr(value))
+        return isinstance(value, Tensor | Kernel | Function) or self._decide(
+            repr(value)
+        )
 
     def _statement(self, node: ast.stmt, frame: Frame) -> None:
         if isinstance(node, ast.Assign):
@@ -165,7 +172,10 @@ class Path:
 
     def _branch(self, node: ast.stmt, frame: Frame) -> None:
         here = f"{frame.module.path}:{node.lineno}"
-        if isinstance(node, ast.If):
+        if isinstance(node, ast.If) and self._is_beside(node, frame):
+            for name in stored_names(node):
+                frame.names[name] = Symbol(f"{name} after {here}")
+        elif isinstance(node, ast.If):
             truth = self._truth(self._value(node.test, frame))
             self.block(node.body if truth else node.orelse, frame)
         elif isinstance(node, ast.With | ast.AsyncWith):
@@ -187,6 +197,18 @@ class Path:
                 if self._decide(f"{here} matches {case.pattern.lineno}"):
                     self.block(case.body, frame)
                     break
+
+    def _is_beside(self, node: ast.If, frame: Frame) -> bool:
+        """Whether a branch of the site's own function leaves the scale alone.
+
+        Such functions branch a lot; each such branch would double the paths.
+        """
+        names = frame.names
+        return (
+            self._root_made
+            and frame.depth == 0
+            and not any(scales_in(names.get(n, NONE)) for n in loaded_names(node))
+        )
 
     def _bind(self, target: ast.expr, value: Value, frame: Frame) -> None:
         if isinstance(target, ast.Name):
@@ -210,7 +232,8 @@ class Path:
 
     def _set(self, owner: Value, name: Value, value: Value) -> None:
         """``owner.name = value``, however it is spelled."""
-        if not isinstance(owner, Scale):
+        name, value = self._resolved(name), self._resolved(value)
+        if not isinstance(owner, Tensor):
             self.use("an attribute", value)
         elif not isinstance(name, Const):
             owner.marked = None
@@ -228,7 +251,7 @@ class Path:
             return tuple(self._items(node.elts, frame))
         if isinstance(node, ast.Attribute):
             owner = self._value(node.value, frame)
-            return self._get(owner, Const(node.attr), frame)
+            return self._get(owner, Const(node.attr))
         if isinstance(node, ast.Subscript):
             return self._subscript(node, frame)
         if isinstance(node, ast.Call):
@@ -284,21 +307,24 @@ class Path:
             value = self._value(node.value, frame)
             yield from value if isinstance(value, tuple) else [Symbol(f"*{value!r}")]
 
-    def _get(self, owner: Value, name: Value, frame: Frame) -> Value:
+    def _get(self, owner: Value, name: Value) -> Value:
         """``owner.name``, however it is spelled."""
+        name = self._resolved(name)
         if isinstance(name, Const) and isinstance(name.value, str):
             if isinstance(owner, Imported):
-                return self._modules.member(frame.module, owner.name, name.value)
-            if isinstance(owner, Scale) and name.value == MARKER:
+                return self._modules.member(owner, name.value)
+            if isinstance(owner, Tensor) and name.value == MARKER:
                 if owner.marked is not None:
                     return Const(owner.marked)
-            elif isinstance(owner, Scale):
+            elif isinstance(owner, Tensor):
                 return owner.derived(name.value)
             return Symbol(f"{owner!r}.{name.value}")
         return Symbol(f"{owner!r}.{name!r}")
 
     def _subscript(self, node: ast.Subscript, frame: Frame) -> Value:
         owner, key = self._value(node.value, frame), self._value(node.slice, frame)
+        if isinstance(owner, tuple) and isinstance(node.slice, ast.Slice):
+            return sliced(owner, node.slice)
         index = key.value if isinstance(key, Const) else None
         if isinstance(owner, tuple) and isinstance(index, int):
             if -len(owner) <= index < len(owner):
@@ -317,17 +343,17 @@ class Path:
         try:
             return self._run(callee, given, node, frame)
         finally:
-            self._in_root = False
+            self._in_root, self._root_made = False, True
 
     def _callee(self, node: ast.expr, frame: Frame) -> Value | _Method:
         if not isinstance(node, ast.Attribute):
             return self._value(node, frame)
         owner = self._value(node.value, frame)
-        if isinstance(owner, Scale):
+        if isinstance(owner, Tensor):
             return _Method(owner, node.attr)
         if isinstance(owner, Named) and node.attr not in ("get", "items", "keys"):
             owner.opaque = True
-        return self._get(owner, Const(node.attr), frame)
+        return self._get(owner, Const(node.attr))
 
     def _arguments(self, node: ast.Call, frame: Frame) -> Arguments:
         positional = list(self._items(node.args, frame))
@@ -347,25 +373,31 @@ class Path:
     def _run(
         self, callee: Value | _Method, given: Arguments, node: ast.Call, frame: Frame
     ) -> Value:
-        values = given.all()
-        kernel = producer_among(values)
         if isinstance(callee, _Method):
             return callee.scale.derived(callee.name)
         if isinstance(callee, Kernel):
             return self._kernel(callee.name, given, node)
         if isinstance(callee, Symbol) and hasattr(builtins, callee.text):
-            return self._builtin(callee.text, given.positional, frame)
-        if isinstance(callee, Function) and (kernel or scales_in(values)):
-            if frame.depth < _DEEPEST_CALL:
-                return self._inline(callee, given, frame.depth + 1)
+            return self._builtin(callee.text, given.positional)
+        values = given.all()
+        kernel = producer_among(values)
+        result = Symbol(f"{callee!r}({', '.join(map(repr, values))})")
+        if not kernel and not scales_in(values):
+            return result
+        target = self._resolved(callee)
+        if isinstance(target, Function) and frame.depth < _DEEPEST_CALL:
+            return self._inline(target, given, frame.depth + 1)
         if isinstance(callee, Imported) and callee.name.startswith("torch."):
-            if given.positional and isinstance(given.positional[0], Scale):
+            if given.positional and isinstance(given.positional[0], Tensor):
                 return given.positional[0].derived(callee.name.rpartition(".")[2])
         elif kernel:
             return output_of(kernel, self._new_scale(node, None))
         else:
             self.use(_name_of(node.func), values)
-        return Symbol(f"{callee!r}({', '.join(map(repr, values))})")
+        return result
+
+    def _resolved(self, value: Value) -> Value:
+        return self._modules.resolve(value) if isinstance(value, Imported) else value
 
     def _kernel(self, kernel: str, given: Arguments, node: ast.Call) -> Value:
         if kernel not in PRODUCERS:
@@ -377,26 +409,29 @@ class Path:
             transposed = self._truth(bound["transpose_scale"])
         return output_of(kernel, self._new_scale(node, transposed))
 
-    def _new_scale(self, node: ast.Call, transposed: bool | None) -> Scale:
-        return Scale(f"scale at {node.lineno}", self._in_root, transposed)
+    def _new_scale(self, node: ast.Call, transposed: bool | None) -> Tensor:
+        self.asked |= self._in_root and transposed is not False
+        return Tensor(f"scale at {node.lineno}", self._in_root, transposed)
 
-    def _builtin(self, name: str, given: Sequence[Value], frame: Frame) -> Value:
+    def _builtin(self, name: str, given: Sequence[Value]) -> Value:
         if name == "setattr" and len(given) == 3:
             self._set(given[0], given[1], given[2])
             return NONE
         if name == "getattr" and len(given) > 1:
-            return self._get(given[0], given[1], frame)
-        if name == "hasattr" and given[1:] == [Const(MARKER)]:
-            return self._get(given[0], given[1], frame)
+            return self._get(given[0], given[1])
+        if name == "hasattr" and list(map(self._resolved, given[1:])) == [
+            Const(MARKER)
+        ]:
+            return self._get(given[0], given[1])
         if name in ("tuple", "list") and given and isinstance(given[0], tuple):
             return given[0]
         if name == "isinstance" and given[1:] == [Symbol("tuple")]:
-            if isinstance(given[0], tuple | Scale):
+            if isinstance(given[0], tuple | Tensor):
                 return Const(isinstance(given[0], tuple))
         return Symbol(f"{name}({', '.join(map(repr, given))})")
 
     def _inline(self, function: Function, given: Arguments, depth: int) -> Value:
-        names = local_names(function.node) | parameters(function.node, given)
+        names = {**local_names(function.node), **parameters(function.node, given)}
         try:
             self.block(function.node.body, Frame(function.module, names, depth))
         except Returns as returned:
@@ -406,7 +441,7 @@ class Path:
 
 @dataclass(frozen=True)
 class _Method:
-    scale: Scale
+    scale: Tensor
     name: str
 
 

@@ -43,11 +43,25 @@ class Function:
 
 @dataclass(frozen=True)
 class Imported:
-    """Anything else that is imported: a module, or a name that a module holds."""
+    """Anything else that is imported; each target a module and a name in it."""
 
-    name: str
+    importer: str
+    targets: tuple[Target, ...]
+
+    @property
+    def name(self) -> str:
+        return ".".join(filter(None, self.targets[0]))
+
+    def __repr__(self) -> str:
+        return self.name
+
+    def member(self, name: str) -> Imported:
+        """``name`` of this, taken to be a module."""
+        modules = [".".join(filter(None, target)) for target in self.targets]
+        return Imported(self.importer, tuple((module, name) for module in modules))
 
 
+Target = tuple[str, str | None]
 Meaning = Const | Kernel | Function | Imported
 
 
@@ -57,7 +71,7 @@ class Module:
 
     path: str
     tree: ast.Module
-    imports: Mapping[str, tuple[tuple[str, str | None], ...]]
+    imports: Mapping[str, tuple[Target, ...]]
     functions: Mapping[str, FunctionNode]
     constants: Mapping[str, Const]
 
@@ -67,7 +81,7 @@ def parse(path: str, source: bytes) -> Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         tree = ast.parse(source)
-    imports: dict[str, tuple[tuple[str, str | None], ...]] = {}
+    imports: dict[str, tuple[Target, ...]] = {}
     for node in ast.walk(tree):
         for local, target in _imported(node, path):
             imports[local] = (*imports.get(local, ()), target)
@@ -81,7 +95,7 @@ class Modules:
 
     def __init__(self, tree: Tree, kernels: Collection[str]) -> None:
         self._tree = tree
-        self._kernels = kernels
+        self.kernels = kernels
         self._parsed: dict[str, Module | None] = {}
 
     def add(self, module: Module) -> None:
@@ -90,44 +104,35 @@ class Modules:
 
     def meaning(self, module: Module, name: str) -> Meaning | None:
         """What a name stands for at module level; None where that is not plain."""
-        return self._meaning(module, name, frozenset())
-
-    def member(self, module: Module, dotted: str, name: str) -> Meaning:
-        """What ``dotted.name``, imported by ``module``, stands for."""
-        return self._member(module.path, dotted, name, frozenset())
-
-    def _meaning(
-        self, module: Module, name: str, seen: frozenset[tuple[str, str]]
-    ) -> Meaning | None:
-        if (module.path, name) in seen:
-            return None
-        seen |= {(module.path, name)}
-        if name in module.functions:
-            if name in self._kernels:
-                return Kernel(name)
-            return Function(name, module, module.functions[name])
-        found: Meaning | None = module.constants.get(name)
-        for dotted, member in module.imports.get(name, ()):
-            if member is None:
-                found = found or Imported(dotted)
-                continue
-            meaning = self._member(module.path, dotted, member, seen)
-            if not isinstance(meaning, Imported):
-                return meaning
-            found = found or meaning
-        return found
-
-    def _member(
-        self, importer: str, dotted: str, name: str, seen: frozenset[tuple[str, str]]
-    ) -> Meaning:
-        if name in self._kernels:
+        targets = module.imports.get(name, ())
+        if name in self.kernels and name in module.functions:
             return Kernel(name)
-        for path in _places(importer, dotted):
-            module = self._module(path)
-            meaning = self._meaning(module, name, seen) if module else None
-            if meaning is not None:
-                return meaning
-        return Imported(f"{dotted}.{name}")
+        if name in module.functions:
+            return Function(name, module, module.functions[name])
+        for _, member in targets:
+            if member in self.kernels:
+                return Kernel(member)
+        if targets:
+            return Imported(module.path, targets)
+        return module.constants.get(name)
+
+    def member(self, owner: Imported, name: str) -> Meaning:
+        """What ``owner.name`` stands for."""
+        return Kernel(name) if name in self.kernels else owner.member(name)
+
+    def resolve(self, imported: Imported, hops: int = 4) -> Meaning:
+        """What an imported name stands for, if this tree defines it."""
+        for module_name, member in imported.targets if hops else ():
+            for path in _places(imported.importer, module_name):
+                module = self._module(path)
+                if module is None or member is None:
+                    continue
+                meaning = self.meaning(module, member)
+                if isinstance(meaning, Imported):
+                    meaning = self.resolve(meaning, hops - 1)
+                if meaning is not None and not isinstance(meaning, Imported):
+                    return meaning
+        return imported
 
     def _module(self, path: str) -> Module | None:
         if path not in self._parsed:
@@ -139,9 +144,7 @@ class Modules:
         return self._parsed[path]
 
 
-def _imported(
-    node: ast.AST, path: str
-) -> Iterator[tuple[str, tuple[str, str | None]]]:
+def _imported(node: ast.AST, path: str) -> Iterator[tuple[str, Target]]:
     if isinstance(node, ast.Import):
         for alias in node.names:
             top = alias.name.partition(".")[0]

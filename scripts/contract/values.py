@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeAlias
 
 from contract.modules import Const, Function, FunctionNode, Imported, Kernel
@@ -26,13 +27,13 @@ class Symbol:
 
 
 @dataclass(eq=False)
-class Scale:
-    """One scale tensor object; views of it are others and lose the marker.
+class Tensor:
+    """One tensor object; views of it are others and lose the marker.
 
     ``transposed``: its kernel was asked for (groups, M) bytes; None where the source
     does not tell, as in ``marked``. ``turned``: this view swaps the dimensions, so
-    ``contiguous`` copies the bytes into the other order. ``ours``: made by the call,
-    or given as the parameter, that is followed.
+    ``contiguous`` copies the bytes into the other order. ``ours``: this is the scale
+    made by the call, or given as the parameter, that is followed.
     """
 
     name: str
@@ -63,7 +64,7 @@ class Scale:
             if how.endswith("_"):
                 self.transposed = None
             return Symbol(name)
-        return Scale(name, self.ours, transposed, False, copied, turned)
+        return Tensor(name, self.ours, transposed, False, copied, turned)
 
 
 @dataclass(eq=False)
@@ -75,7 +76,7 @@ class Named:
 
 
 Value: TypeAlias = (
-    "Symbol | Scale | Named | Const | Kernel | Function | Imported | tuple[Value, ...]"
+    "Symbol | Tensor | Named | Const | Kernel | Function | Imported | tuple[Value, ...]"
 )
 NONE = Const(None)
 
@@ -92,17 +93,18 @@ class Arguments:
         return (*self.positional, *self.named.values())
 
 
-def scales_in(value: Value) -> list[Scale]:
-    if isinstance(value, Scale):
-        return [value]
+def scales_in(value: Value) -> list[Tensor]:
+    """The scales in a value that are followed."""
+    if isinstance(value, Tensor):
+        return [value] if value.ours else []
     if isinstance(value, Named):
         return scales_in(tuple(value.items.values()))
     return [s for v in value for s in scales_in(v)] if isinstance(value, tuple) else []
 
 
-def output_of(kernel: str, scale: Scale) -> Value:
+def output_of(kernel: str, scale: Tensor) -> Value:
     """What the kernel returns: ((q, scale), bf16, second, residual), or the pair."""
-    pair = (Symbol(f"q of {scale}"), scale)
+    pair = (Tensor(f"q of {scale}", ours=False, transposed=None), scale)
     if kernel != RMS:
         return pair
     rest = ("unquantized", "second output", "residual")
@@ -131,27 +133,54 @@ def unpack(targets: Sequence[ast.expr], value: Value) -> Sequence[Value]:
     return [Symbol(f"{value!r}[{i}]") for i in range(len(targets))]
 
 
+def sliced(value: tuple[Value, ...], part: ast.Slice) -> Value:
+    """``value[a:b]`` with literal bounds; else unknown."""
+    try:
+        bounds = [
+            n and ast.literal_eval(n) for n in (part.lower, part.upper, part.step)
+        ]
+        return value[slice(*bounds)]
+    except (ValueError, TypeError):
+        return Symbol(f"{value!r}[{ast.unparse(part)}]")
+
+
 def compare(left: Value, op: ast.cmpop, right: Value) -> Value:
     negated = isinstance(op, ast.IsNot | ast.NotEq)
     if isinstance(op, ast.Is | ast.IsNot | ast.Eq | ast.NotEq):
         if isinstance(left, Const) and isinstance(right, Const):
             return Const((left == right) != negated)
-        if right == NONE and isinstance(left, Scale | tuple | Kernel | Function):
+        if right == NONE and isinstance(left, Tensor | tuple | Kernel | Function):
             return Const(negated)
         kind = "is" if isinstance(op, ast.Is | ast.IsNot) else "=="
         return Symbol(f"({left!r} {kind} {right!r})", negated)
     return Symbol(f"({left!r} {type(op).__name__} {right!r})")
 
 
-def local_names(function: FunctionNode) -> dict[str, Value]:
+@lru_cache(maxsize=1024)
+def stored_names(node: ast.AST) -> frozenset[str]:
+    """The names that are assigned somewhere in ``node``."""
+    return frozenset(
+        n.id
+        for n in ast.walk(node)
+        if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
+    )
+
+
+@lru_cache(maxsize=1024)
+def loaded_names(node: ast.AST) -> frozenset[str]:
+    """The names that are read somewhere in ``node``."""
+    return frozenset(
+        n.id
+        for n in ast.walk(node)
+        if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)
+    )
+
+
+@lru_cache(maxsize=256)
+def local_names(function: FunctionNode) -> Mapping[str, Value]:
     """A function's own names, all open: they hide those of its module."""
-    names: dict[str, Value] = {}
-    for node in ast.walk(function):
-        if isinstance(node, ast.arg):
-            names[node.arg] = Symbol(node.arg)
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            names[node.id] = Symbol(node.id)
-    return names
+    given = {n.arg for n in ast.walk(function) if isinstance(n, ast.arg)}
+    return {name: Symbol(name) for name in given | stored_names(function)}
 
 
 def parameters(function: FunctionNode, given: Arguments) -> dict[str, Value]:

@@ -123,7 +123,7 @@ class _Step:
 def _land(
     step: _Step, ours: dict[str, bytes], store: MergeStore
 ) -> tuple[HunkPlan, dict[str, bytes]]:
-    """Merge one hunk and judge the result; a hunk that does not land changes nothing."""
+    """Merge one hunk and judge the result; one that does not land changes nothing."""
     if not ours:
         return step.plan(State.GONE, "the file is gone and none took its place"), ours
     merged = store.merge({step.path: step.old}, ours, {step.path: step.new})

@@ -244,13 +244,13 @@ def _lock_hunks(
     old, new = map_scopes(before), map_scopes(after)
     if old is None or new is None:
         raise InputError(f"{patch.name}: {diff.path} is not Python that parses")
-    scopes = []
+    scopes: list[str] = []
     for hunk in diff.hunks:
         found = hunk_scopes(hunk, old, new)
         if len(found) != 1:
             raise InputError(
-                f"{patch.name}:{hunk.at}: hunk {hunk.number} changes lines in more than "
-                f"one scope ({', '.join(sorted(found))}); split it"
+                f"{patch.name}:{hunk.at}: hunk {hunk.number} changes lines in more "
+                f"than one scope ({', '.join(sorted(found))}); split it"
             )
         scopes += found
     sites = {
@@ -264,7 +264,7 @@ def _lock_hunks(
 
 
 def hunk_scopes(hunk: Hunk, old: ScopeMap, new: ScopeMap) -> set[str]:
-    """The scopes of a hunk's changed lines: removed in the old file, added in the new."""
+    """The scopes of the lines removed from the old file and added to the new one."""
     return {
         old.at(change.old_line + i)
         for change in hunk.changes

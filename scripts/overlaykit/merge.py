@@ -1,8 +1,9 @@
-"""Three-way merges by git itself (``merge-tree``, the ort strategy), in a scratch store.
+"""Three-way merges by git itself, in a scratch store.
 
-The store is a bare repository that holds just the files at hand: no work tree, no
-checkout, nothing of the user's repository is written. Ort follows renames and is the
-one textual tool that refuses where a look-alike block tempts others.
+The merge is ``git merge-tree`` (the ort strategy). The store is a bare repository that
+holds just the files at hand: no work tree, no checkout, nothing of the user's
+repository is written. Ort follows renames, and is the one textual tool that refuses
+where a look-alike block tempts others.
 """
 
 from __future__ import annotations

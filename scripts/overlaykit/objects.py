@@ -50,7 +50,9 @@ def tree_id(
         else:
             rows.append((head, entry.mode, entry.blob))
     # Git orders a folder as if its name ended in a slash.
-    rows += [(f"{name}/", "40000", tree_id(sub, write)) for name, sub in folders.items()]
+    rows += [
+        (f"{name}/", "40000", tree_id(sub, write)) for name, sub in folders.items()
+    ]
     body = b"".join(
         f"{mode} {name.rstrip('/')}\0".encode() + bytes.fromhex(oid)
         for name, mode, oid in sorted(rows)

@@ -112,16 +112,8 @@ class Patch:
 
 def split_lines(data: bytes) -> list[bytes]:
     """Lines with their ends, split at newlines alone, as git and diff do."""
-    return [line + b"\n" for line in data[:-1].split(b"\n")] if data.endswith(
-        b"\n"
-    ) else _split_open(data)
-
-
-def _split_open(data: bytes) -> list[bytes]:
-    if not data:
-        return []
     *whole, last = data.split(b"\n")
-    return [line + b"\n" for line in whole] + [last]
+    return [line + b"\n" for line in whole] + ([last] if last else [])
 
 
 def apply_hunks(data: bytes, hunks: Sequence[Hunk]) -> bytes | None:

@@ -19,6 +19,11 @@ from overlaykit.objects import blob_id
 from overlaykit.patches import apply_hunks, reverse_hunks
 from overlaykit.trees import Tree
 
+OTHER_RELEASE = (
+    "if the tree is another release, the series must be rebased onto it "
+    "(what scripts/drift.py and scripts/rebase.py are for; see README)"
+)
+
 
 class State(Enum):
     """What would become of one hunk."""
@@ -141,7 +146,10 @@ def locate(carried: Carried, tree: Tree) -> Position:
             steps[path] = chain.index(oid)
         else:
             drifted.append(path)
-    laid, foreign, absent, skipped = [], [], [], []
+    laid: list[str] = []
+    foreign: list[str] = []
+    absent: list[str] = []
+    skipped: list[str] = []
     for new in carried.new_files:
         if not tree.holds(new.path):
             skipped.append(new.path)
@@ -238,10 +246,11 @@ def plan_unapply(carried: Carried, tree: Tree) -> Plan:
             data = reverse_hunks(data, diff.hunks)
             if data is None or blob_id(data) != locked.before:
                 raise InputError(
-                    f"{patch.name} cannot be taken back from {path}; run scripts/lock.py"
+                    f"{patch.name} cannot be taken back from {path}; "
+                    "run scripts/lock.py"
                 )
         after[path] = data
-    after |= {path: None for path in position.laid}
+    after |= dict.fromkeys(position.laid)
     hunks = _hunk_plans(carried, State.CLEAN)
     return Plan(
         carried.name,
@@ -324,45 +333,36 @@ def _drift(carried: Carried, position: Position, path: str) -> Finding:
     data = position.contents[path]
     chain = carried.chains[path]
     release = f"{carried.target.dist.name} {carried.target.dist.version}"
-    patch = carried.series.diffs(path)[0][0].name
-    common = {
-        "path": path,
-        "patch": patch,
-        "expected": f"blob {chain[0]} ({release})",
-    }
+    what, line, found, next_step = _difference(data, chain, release)
+    return Finding(
+        what,
+        path=path,
+        line=line,
+        patch=carried.series.diffs(path)[0][0].name,
+        expected=f"blob {chain[0]} ({release})",
+        found=found,
+        next_step=next_step,
+    )
+
+
+def _difference(
+    data: bytes | None, chain: tuple[str, ...], release: str
+) -> tuple[str, int | None, str, str]:
+    """What is wrong with a file, in which line, what it is, and what to do."""
     if data is None:
-        return Finding(
-            "does not exist",
-            found="no file",
-            next_step=f"check that this is {release}; otherwise see scripts/drift.py "
-            "and scripts/rebase.py",
-            **common,
-        )
+        step = f"check that this is {release}; {OTHER_RELEASE}"
+        return "does not exist", None, "no file", step
     found = f"blob {blob_id(data)}"
     if blob_id(data.replace(b"\r\n", b"\n")) in chain:
-        return Finding(
-            "has CRLF line ends",
-            found=f"{found}, the pinned text with CRLF line ends",
-            next_step="check it out with core.autocrlf=false",
-            **common,
-        )
+        step = "check it out with core.autocrlf=false"
+        return "has CRLF line ends", None, f"{found}, the pinned text with CRLF", step
     try:
         data.decode()
     except UnicodeDecodeError as error:
-        return Finding(
-            "is not UTF-8 text",
-            line=data[: error.start].count(b"\n") + 1,
-            found=f"{found}, byte {data[error.start]:#04x}",
-            next_step="restore the file from upstream",
-            **common,
-        )
-    return Finding(
-        "is not the pinned file",
-        found=found,
-        next_step="if it has local edits, commit or stash them; if the tree is another "
-        "release, see scripts/drift.py and scripts/rebase.py",
-        **common,
-    )
+        line = data[: error.start].count(b"\n") + 1
+        found += f", byte {data[error.start]:#04x}"
+        return "is not UTF-8 text", line, found, "restore the file from upstream"
+    return "is not the pinned file", None, found, OTHER_RELEASE
 
 
 def refuse(plan: Plan) -> None:

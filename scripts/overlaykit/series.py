@@ -56,7 +56,9 @@ class Header:
     def sites(self) -> dict[str, tuple[str, ...]]:
         """Site names by scope."""
         rows = (r.partition(":") for r in self.fields.get("X-Sites", "").splitlines())
-        return {scope.strip(): tuple(names.split()) for scope, _, names in rows if names}
+        return {
+            scope.strip(): tuple(sites.split()) for scope, _, sites in rows if sites
+        }
 
 
 def read_header(patch: Patch) -> Header:

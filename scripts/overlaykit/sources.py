@@ -146,7 +146,7 @@ def lay_out(carried: Carried, wheel: Path, folder: Path, progress: Progress) -> 
             progress(f"laying out {carried.name}", number, len(paths))
         _make_clone(carried, part, release)
         part.chmod(0o755)
-        os.rename(part, folder)
+        part.rename(folder)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise

@@ -53,7 +53,7 @@ def interrupted(tree: DirectoryTree) -> bool:
 
 
 def refuse_interrupted(tree: DirectoryTree) -> None:
-    """For those who only read: raise CannotApply where a transaction was left behind."""
+    """For who only reads: raise CannotApply where a transaction was left behind."""
     if interrupted(tree):
         raise CannotApply(
             f"{tree.name}: a transaction is unfinished",
@@ -204,17 +204,17 @@ class Transaction:
         if data is None:
             return
         place = self._folder / name
-        with open(place, "wb") as file:
+        with place.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         if like is not None:
-            os.chmod(place, stat.S_IMODE(like.st_mode))
+            place.chmod(stat.S_IMODE(like.st_mode))
             _chown_like(place, like)
             if name.startswith("old-"):
                 os.utime(place, ns=(like.st_atime_ns, like.st_mtime_ns))
         elif mode == "100755":
-            os.chmod(place, stat.S_IMODE(place.stat().st_mode) | 0o111)
+            place.chmod(stat.S_IMODE(place.stat().st_mode) | 0o111)
 
     def _prune(self, folder: Path) -> None:
         """Remove folders that held nothing but a new file."""

@@ -109,7 +109,7 @@ class DirectoryTree:
                             "is a symbolic link",
                             path=path,
                             expected="a regular file inside the tree",
-                            found=f"{place} -> {os.readlink(place)}",
+                            found=f"{place} -> {place.readlink()}",
                             next_step="replace the link by the file it points to",
                         ),
                     ),

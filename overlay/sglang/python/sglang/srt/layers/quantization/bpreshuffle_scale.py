@@ -89,13 +89,14 @@ def x_scale_for_gemm(x_scale: torch.Tensor, bpreshuffle: bool) -> torch.Tensor:
             return x_scale
         return x_scale.transpose(-1, -2).contiguous().view(*x_scale.shape)
 
-    if not x_scale.t().is_contiguous():
+    transposed = x_scale.t()
+    if not transposed.is_contiguous():
         raise RuntimeError(
             f"activation scale of shape {tuple(x_scale.shape)} is marked {_MARKER} but "
             f"has strides {x_scale.stride()}, expected (1, {x_scale.shape[0]}): it was "
             "marked outside bpreshuffle_scale.quant_pretransposed_scale"
         )
-    for_gemm = x_scale.t().view(*x_scale.shape) if bpreshuffle else x_scale
+    for_gemm = transposed.view(*x_scale.shape) if bpreshuffle else x_scale
     if hasattr(x_scale, _REFERENCE):
         _check_use(x_scale, for_gemm, bpreshuffle)
     return for_gemm

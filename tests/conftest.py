@@ -1,0 +1,170 @@
+"""Fixtures: a sealed environment, the real pinned sources, trees to work on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from overlaykit import git  # noqa: E402
+from overlaykit.carried import Carried, load_overlay  # noqa: E402
+from overlaykit.sources import fetch, lay_out  # noqa: E402
+from overlaykit.trees import EditedTree, Tree, WheelTree  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def sealed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No user configuration, fixed identity and dates, no editor, no locale."""
+    home = tmp_path_factory.mktemp("home")
+    seal = {
+        "HOME": str(home),
+        "XDG_CONFIG_HOME": str(home / "config"),
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_AUTHOR_NAME": "A Tester",
+        "GIT_AUTHOR_EMAIL": "tester@localhost",
+        "GIT_AUTHOR_DATE": "@1700000000 +0000",
+        "GIT_COMMITTER_NAME": "A Tester",
+        "GIT_COMMITTER_EMAIL": "tester@localhost",
+        "GIT_COMMITTER_DATE": "@1700000000 +0000",
+        "GIT_EDITOR": "false",
+        "QUILT_PATCHES": "patches",
+        "QUILTRC": os.devnull,
+        "LC_ALL": "C.UTF-8",
+        "TZ": "UTC",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in seal.items():
+            patch.setenv(name, value)
+        yield
+
+
+@dataclass(frozen=True)
+class Pins:
+    """The pinned releases, read from their real packages."""
+
+    overlay: dict[str, Carried]
+    wheels: dict[str, Path]
+
+    def tree(self, target: str) -> WheelTree:
+        """The release as it is."""
+        layout = self.overlay[target].target.site_layout()
+        return WheelTree(self.wheels[target], layout)
+
+    def patched(self, target: str, without: Collection[str] = ()) -> Tree:
+        """The release with new files and series, but for the patches whose names hold
+        one of ``without``. Hunks go where their unique context is."""
+        pristine = self.tree(target)
+        carried = self.overlay[target]
+        changes: dict[str, bytes | None] = {f.path: f.data for f in carried.new_files}
+        for patch in carried.series.patches:
+            if any(part in patch.name for part in without):
+                continue
+            for diff in patch.files:
+                data = changes.get(diff.path) or pristine.read(diff.path) or b""
+                for hunk in diff.hunks:
+                    old, new = b"".join(hunk.old), b"".join(hunk.new)
+                    assert data.count(old) == 1
+                    data = data.replace(old, new)
+                changes[diff.path] = data
+        return EditedTree(pristine, changes)
+
+
+@pytest.fixture(scope="session")
+def pins() -> Pins:
+    overlay = load_overlay(ROOT)
+    wheels = {n: fetch(ROOT, c.target, c.lock.dist) for n, c in overlay.items()}
+    return Pins(overlay, wheels)
+
+
+@pytest.fixture(scope="session")
+def laid_out(pins: Pins, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The pinned releases as whole clones. Shared: copy before changing."""
+    folder = tmp_path_factory.mktemp("pins")
+    for name, carried in pins.overlay.items():
+        lay_out(carried, pins.wheels[name], folder / name, lambda *_: None)
+    return {name: folder / name for name in pins.overlay}
+
+
+@dataclass(frozen=True)
+class Checkouts:
+    """Whole clones. Shared: read only."""
+
+    sglang: Path
+    aiter: Path
+    pristine_aiter: Path
+
+
+@pytest.fixture(scope="session")
+def checkouts(
+    laid_out: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Checkouts:
+    folder = tmp_path_factory.mktemp("patched")
+    for name, clone in laid_out.items():
+        shutil.copytree(clone, folder / name, symlinks=True)
+    done = run_verb("apply", str(folder / "sglang"), str(folder / "aiter"))
+    assert done.returncode == 0, done.stderr
+    return Checkouts(folder / "sglang", folder / "aiter", laid_out["aiter"])
+
+
+@pytest.fixture
+def slim(pins: Pins, tmp_path: Path) -> Callable[..., Path]:
+    """Makes small real clones: the touched files and their neighbours as released."""
+
+    def make(target: str = "sglang", name: str = "clone", clone: bool = True) -> Path:
+        tree, carried = pins.tree(target), pins.overlay[target]
+        folders = {path.rpartition("/")[0] for path in carried.series.paths}
+        root = tmp_path / name
+        package = f"{carried.target.package_root}/__init__.py"
+        for path in tree.paths():
+            if path.rpartition("/")[0] in folders or path == package:
+                place = root / path
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_bytes(tree.read(path) or b"")
+                place.chmod(int(tree.mode(path)[-3:], 8))
+        if clone:
+            git.run(root, "init", "-q")
+            git.run(root, "add", "-A", "-f")
+            who = ("-c", "user.name=t", "-c", "user.email=t@localhost")
+            git.run(root, *who, "commit", "-q", "-m", "pin")
+        return root
+
+    return make
+
+
+def run_verb(
+    verb: str, *arguments: str, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a verb as its users do: a process of its own."""
+    return subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / f"{verb}.py"), *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+def snapshot(root: Path) -> dict[str, tuple[int, int, bytes]]:
+    """Mode, mtime and contents of every file of a tree, git's own files apart."""
+    found = {}
+    for place in sorted(root.rglob("*")):
+        parts = place.relative_to(root).parts
+        if place.is_file() and parts[0] != ".git" and "__pycache__" not in parts:
+            stat = place.lstat()
+            found["/".join(parts)] = (
+                stat.st_mode,
+                stat.st_mtime_ns,
+                place.read_bytes(),
+            )
+    return found
