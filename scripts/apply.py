@@ -7,7 +7,8 @@ from argparse import ArgumentParser, Namespace
 from contextlib import ExitStack
 from pathlib import Path
 
-from overlaykit.carried import Carried, load_overlay
+from overlaykit.bytecode import hidden_by_bytecode
+from overlaykit.carried import load_overlay
 from overlaykit.cli import ROOT, Report, Result, Verb, hunk_table, run
 from overlaykit.errors import CannotApply, Exit, InputError
 from overlaykit.plan import (
@@ -84,6 +85,8 @@ def _plan(one: Found, unapply: bool) -> Plan:
     if plan.standing is Standing.DRIFTED:
         _explain(one, plan)
     refuse(plan)
+    if plan.changes and (hidden := hidden_by_bytecode(one.tree, one.carried.paths)):
+        raise CannotApply(f"{plan.tree}: the change would not run", hidden)
     return plan
 
 
@@ -137,12 +140,8 @@ def _commit(one: Found) -> str:
     base = current_base(one.tree.root, branch, one.carried)
     tip = commit_series(one.tree.root, base, one.carried)
     made = publish(one.tree.root, branch, tip)
-    switch(one.tree.root, branch, _paths(one.carried))
+    switch(one.tree.root, branch, one.carried.paths)
     return f"{'committed' if made else 'already committed'} on {branch}, {tip}"
-
-
-def _paths(carried: Carried) -> tuple[str, ...]:
-    return (*carried.series.paths, *(new.path for new in carried.new_files))
 
 
 def _status(found: list[Found], dry_run: bool) -> Report:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from contract.modules import Function, FunctionNode, Imported, Kernel, Module, Modules
@@ -32,10 +31,9 @@ class Reference:
     def call(self) -> ast.Call | None:
         """The call of the kernel, or the call that is given the kernel."""
         parent = self.around[-1]
-        if isinstance(parent, ast.Call):
-            if self.node is parent.func or self.node in parent.args:
-                return parent
-        return None
+        if not isinstance(parent, ast.Call):
+            return None
+        return parent if self.node in (parent.func, *parent.args) else None
 
 
 def references(modules: Modules, module: Module) -> list[Reference]:
@@ -53,15 +51,9 @@ def references(modules: Modules, module: Module) -> list[Reference]:
 
 
 def _kernel_named(modules: Modules, module: Module, node: ast.AST) -> str | None:
-    if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
-        meaning = modules.meaning(module, node.id)
+    if isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Load):
+        meaning = modules.stands_for(module, node)
         return meaning.name if isinstance(meaning, Kernel) else None
-    if isinstance(node, ast.Attribute) and node.attr in modules.kernels:
-        owner: ast.expr = node
-        while isinstance(owner, ast.Attribute):
-            owner = owner.value
-        if isinstance(owner, ast.Name) and owner.id in module.imports:
-            return node.attr
     return None
 
 
@@ -99,7 +91,7 @@ def manner(
     if reference.node is call.func:
         return "no transpose_scale"
     name = ast.unparse(call.func)
-    adapter = modules.meaning(module, name)
+    adapter = modules.stands_for(module, call.func)
     if isinstance(adapter, Imported):
         adapter = modules.resolve(adapter)
     if isinstance(adapter, Function):

@@ -140,29 +140,24 @@ def _consumer_row(modules: Modules, module: Module, reference: Reference) -> Sit
     return SiteRow("C", Role.CONSUMER, GEMM, path, scope, line, state, detail)
 
 
-_SCRAMBLED = "so the GEMM reads scrambled scales"
+_AGAIN = "and the consumer transposes it again: its GEMM reads scrambled scales"
 _TOGETHER: Mapping[tuple[State, State], str] = {
+    (
+        State.ROW_MAJOR,
+        State.COPIES_UNMARKED,
+    ): "left behind: right, but copied each time",
     (State.ROW_MAJOR, State.ASSUMES): (
-        f"row-major scale, and the consumer assumes it transposed, {_SCRAMBLED}"
+        "dangerous mix: the consumer takes it for transposed, its GEMM reads scrambled "
+        "scales"
     ),
-    (State.ROW_MAJOR, State.COPIES_UNMARKED): (
-        "left behind: row-major scale, right but copied before each GEMM"
-    ),
-    (State.UNMARKED, State.COPIES_UNMARKED): (
-        f"transposed and unmarked scale, transposed again by the consumer, {_SCRAMBLED}"
-    ),
-    (State.UNMARKED, State.COPIES_ALL): (
-        f"transposed and unmarked scale, transposed again by the consumer, {_SCRAMBLED}"
-    ),
-    (State.UNMARKED, State.ASSUMES): (
-        "transposed and unmarked scale, right only as long as every producer is"
-    ),
-    (State.COPIED, State.COPIES_UNMARKED): (
-        f"scale transposed by a copy, and again by the consumer, {_SCRAMBLED}"
-    ),
-    (State.COPIED, State.COPIES_ALL): (
-        f"scale transposed by a copy, and again by the consumer, {_SCRAMBLED}"
-    ),
+    (State.UNMARKED, State.ASSUMES): "right only as long as every producer is so",
+    (
+        State.UNMARKED,
+        State.COPIES_UNMARKED,
+    ): f"dangerous mix: it is not marked, {_AGAIN}",
+    (State.UNMARKED, State.COPIES_ALL): f"dangerous mix: it is transposed, {_AGAIN}",
+    (State.COPIED, State.COPIES_UNMARKED): f"dangerous mix: it is not marked, {_AGAIN}",
+    (State.COPIED, State.COPIES_ALL): f"dangerous mix: it is transposed, {_AGAIN}",
 }
 _NEXT_STEP: Mapping[State, str] = {
     State.ROW_MAJOR: "apply the series' patch for this call: transpose and mark",
@@ -190,21 +185,19 @@ def check_adopted(census: Census) -> tuple[Finding, ...]:
 
 
 def _finding(row: SiteRow, census: Census, consumers: set[State]) -> Finding:
-    if row.site not in _SITES:
-        expected = "no call outside the catalogue in contract.sites"
-        what = f"unforeseen {row.role.value}"
-        step = "show where its scale goes; adopt it and add it to the catalogue"
-    else:
-        expected, step = _SITES[row.site].expected.value, _NEXT_STEP.get(row.state, "")
-        what = f"{row.site} ({_SITES[row.site].meaning}) is {row.state.value}"
-    dangers = [
-        text
-        for state in State
-        if state in consumers
-        if (text := _TOGETHER.get((row.state, state)))
-    ]
+    site = _SITES.get(row.site)
     if row.role is Role.CONSUMER:
         dangers = _mixture(row.state, census)
+    else:
+        pairs = [(row.state, state) for state in State if state in consumers]
+        dangers = [_TOGETHER[pair] for pair in pairs if pair in _TOGETHER]
+    if site is None:
+        what = f"unforeseen {row.role.value}"
+        expected = "no call outside the catalogue in contract.sites"
+        next_step = "show where its scale goes; adopt it and add it to the catalogue"
+    else:
+        what = f"{site.id} ({site.meaning}): {row.state.value}"
+        expected, next_step = site.expected.value, _NEXT_STEP[row.state]
     return Finding(
         "; ".join([what, *dangers]),
         path=row.path,
@@ -213,32 +206,26 @@ def _finding(row: SiteRow, census: Census, consumers: set[State]) -> Finding:
         site=row.site,
         expected=expected,
         found=f"{row.state.value}: {row.detail}",
-        next_step=step,
+        next_step=next_step,
     )
 
 
 def _mixture(consumer: State, census: Census) -> list[str]:
-    """Which producers a consumer that treats all scales alike gets wrong."""
-    states = (State.MARKED, State.UNMARKED, State.ROW_MAJOR)
-    marked, unmarked, plain = (
-        sorted(
-            {
-                f"{r.site} in {r.scope}" if r.site == UNKNOWN_SITE else r.site
-                for r in census.rows
-                if r.state is state
-            }
-        )
-        for state in states
-    )
-    transposed = sorted([*marked, *unmarked])
-    if consumer is State.ASSUMES and plain and transposed:
+    """What a consumer that treats all scales alike gets wrong."""
+    transposed = _sites_in(census, State.MARKED, State.UNMARKED)
+    row_major = _sites_in(census, State.ROW_MAJOR)
+    if consumer is State.ASSUMES and transposed and row_major:
         return [
-            f"dangerous mix: it assumes transposed scales, {', '.join(transposed)} "
-            f"are, {', '.join(plain)} are row-major"
+            f"dangerous mix: it takes every scale for transposed; {transposed} are, "
+            f"{row_major} are row-major"
         ]
     if consumer is State.COPIES_ALL and transposed:
         return [
-            f"dangerous mix: it transposes {', '.join(transposed)} a second time, "
-            "wrong unless their strides show the transposition"
+            f"dangerous mix: it transposes the scales of {transposed} once more, "
+            "wrong unless their strides tell of the first time"
         ]
     return []
+
+
+def _sites_in(census: Census, *states: State) -> str:
+    return ", ".join(dict.fromkeys(r.site for r in census.rows if r.state in states))

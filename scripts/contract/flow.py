@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from contract.interpreter import Frame, LoopEnds, Path, PathEnds, Returns, Use
@@ -52,7 +53,7 @@ def follow_call(
             except LoopEnds:
                 continue
             except Returns as returned:
-                path.use("return", returned.value)
+                path.use("its caller", returned.value)
                 return
 
     return _on_all_paths(lambda script: Path(modules, script, call), run)
@@ -90,10 +91,8 @@ def _on_all_paths(
     script: list[bool] = []
     for _ in range(_MOST_PATHS):
         path = start(script)
-        try:
+        with suppress(PathEnds):
             run(path)
-        except PathEnds:
-            pass
         uses.update(path.uses)
         asked |= path.asked
         taken = path.taken

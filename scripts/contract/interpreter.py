@@ -11,6 +11,7 @@ import ast
 import builtins
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from contract.modules import Const, Function, Imported, Kernel, Module, Modules
 from contract.sites import MARKER, PRODUCERS
@@ -325,13 +326,11 @@ class Path:
         owner, key = self._value(node.value, frame), self._value(node.slice, frame)
         if isinstance(owner, tuple) and isinstance(node.slice, ast.Slice):
             return sliced(owner, node.slice)
-        index = key.value if isinstance(key, Const) else None
-        if isinstance(owner, tuple) and isinstance(index, int):
-            if -len(owner) <= index < len(owner):
-                return owner[index]
-        if isinstance(owner, Named) and isinstance(index, str):
-            if index in owner.items:
-                return owner.items[index]
+        index: Any = key.value if isinstance(key, Const) else None
+        if isinstance(owner, tuple) and index in range(-len(owner), len(owner)):
+            return owner[index]
+        if isinstance(owner, Named) and index in owner.items:
+            return owner.items[index]
         return Symbol(f"{owner!r}[{key!r}]")
 
     def _call(self, node: ast.Call, frame: Frame) -> Value:
@@ -425,9 +424,9 @@ class Path:
             return self._get(given[0], given[1])
         if name in ("tuple", "list") and given and isinstance(given[0], tuple):
             return given[0]
-        if name == "isinstance" and given[1:] == [Symbol("tuple")]:
-            if isinstance(given[0], tuple | Tensor):
-                return Const(isinstance(given[0], tuple))
+        is_known = bool(given) and isinstance(given[0], tuple | Tensor)
+        if name == "isinstance" and is_known and given[1:] == [Symbol("tuple")]:
+            return Const(isinstance(given[0], tuple))
         return Symbol(f"{name}({', '.join(map(repr, given))})")
 
     def _inline(self, function: Function, given: Arguments, depth: int) -> Value:

@@ -110,11 +110,21 @@ class Modules:
         if name in module.functions:
             return Function(name, module, module.functions[name])
         for _, member in targets:
-            if member in self.kernels:
+            if member is not None and member in self.kernels:
                 return Kernel(member)
         if targets:
             return Imported(module.path, targets)
         return module.constants.get(name)
+
+    def stands_for(self, module: Module, node: ast.expr) -> Meaning | None:
+        """The same for a dotted name, as it is written in ``module``."""
+        if isinstance(node, ast.Name):
+            return self.meaning(module, node.id)
+        if isinstance(node, ast.Attribute):
+            owner = self.stands_for(module, node.value)
+            if isinstance(owner, Imported):
+                return self.member(owner, node.attr)
+        return None
 
     def member(self, owner: Imported, name: str) -> Meaning:
         """What ``owner.name`` stands for."""

@@ -34,7 +34,7 @@ PRODUCERS: Mapping[str, tuple[str, ...]] = {
     ),
     FLATTEN: ("x", "group_size", "dtype_quant", "transpose_scale"),
 }
-"""AITER's fused quantizations and their parameters in order (v0.1.7; 3041's flatten)."""
+"""AITER's fused quantizations and their parameters, in order, 3041's included."""
 
 UNKNOWN_SITE = "?"
 

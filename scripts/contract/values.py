@@ -134,12 +134,12 @@ def unpack(targets: Sequence[ast.expr], value: Value) -> Sequence[Value]:
 
 
 def sliced(value: tuple[Value, ...], part: ast.Slice) -> Value:
-    """``value[a:b]`` with literal bounds; else unknown."""
+    """``value[a:b]`` with literal bounds and without a step; else unknown."""
     try:
-        bounds = [
-            n and ast.literal_eval(n) for n in (part.lower, part.upper, part.step)
-        ]
-        return value[slice(*bounds)]
+        if part.step is not None:
+            raise ValueError
+        start, stop = (n and ast.literal_eval(n) for n in (part.lower, part.upper))
+        return value[start:stop]
     except (ValueError, TypeError):
         return Symbol(f"{value!r}[{ast.unparse(part)}]")
 

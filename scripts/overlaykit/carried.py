@@ -33,6 +33,11 @@ class Carried:
                     yield patch, file
 
     @cached_property
+    def paths(self) -> tuple[str, ...]:
+        """Every file that the overlay answers for: touched ones, then new ones."""
+        return (*self.series.paths, *(new.path for new in self.new_files))
+
+    @cached_property
     def chains(self) -> dict[str, tuple[str, ...]]:
         """Per touched file its blob ids: as pinned, then after each of its patches."""
         chains: dict[str, tuple[str, ...]] = {}

@@ -32,7 +32,7 @@ class State(Enum):
     OFFSET = "offset"
     MERGED = "merged"
     RENAMED = "renamed"
-    APPLIED = "already applied"
+    APPLIED = "in place"
     UPSTREAMED = "upstreamed"
     SUPERSEDED = "superseded"
     MISPLACED = "misplaced"

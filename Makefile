@@ -1,0 +1,59 @@
+# The two commands of the README, and what a maintainer needs beside them.
+# Fetched and generated things go to .venv/ and build/, which `make clean` removes.
+
+PYTHON ?= python3
+VENV ?= .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check
+
+.PHONY: apply test test-all bench evidence lock clean
+
+apply: $(VENV)/core.stamp
+	$(PY) scripts/fetch.py
+	$(PY) scripts/apply.py build/sglang build/aiter
+	$(PY) scripts/verify.py build/sglang build/aiter
+
+test: $(VENV)/test.stamp $(VENV)/kernels.stamp
+	$(PY) -m pytest $(TESTS)
+
+# The suite on every Python found, each in an environment of its own. The kernel tests
+# run where the default environment is; elsewhere they skip and say why.
+test-all:
+	@for python in $(PYTHONS); do \
+	  name=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])') || exit; \
+	  echo "== Python $$name ($$python)"; \
+	  $(MAKE) --no-print-directory test PYTHON=$$python VENV=build/venv-$$name \
+	    WITHOUT_KERNELS=1 || exit; \
+	done
+
+PYTHONS ?= $(shell for v in 3.10 3.11 3.12 3.13; do \
+  for python in python$$v $$(ls -d "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/$$v.*/bin/python 2>/dev/null); do \
+    $$python -c '' 2>/dev/null && echo $$python && break; done; done)
+
+bench: $(VENV)/core.stamp
+	$(PY) scripts/fetch.py
+	$(PY) bench/apply_speed.py
+
+lock: $(VENV)/core.stamp
+	$(PY) scripts/lock.py
+
+clean:
+	rm -rf $(VENV) build
+
+$(PY):
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/core.stamp: requirements.txt | $(PY)
+	$(PIP) -r requirements.txt
+	@touch $@
+
+$(VENV)/test.stamp: requirements-test.txt requirements.txt | $(PY)
+	$(PIP) -r requirements-test.txt
+	@touch $@
+
+# Half a gigabyte and more, so apart from the rest; tests that need it skip without.
+$(VENV)/kernels.stamp: requirements-kernels.txt | $(PY)
+ifndef WITHOUT_KERNELS
+	$(PIP) -r requirements-kernels.txt
+endif
+	@touch $@
