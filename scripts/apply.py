@@ -11,6 +11,7 @@ from overlaykit.bytecode import hidden_by_bytecode
 from overlaykit.carried import load_overlay
 from overlaykit.cli import ROOT, Report, Result, Verb, hunk_table, run
 from overlaykit.errors import CannotApply, Exit, InputError
+from overlaykit.git import top_of_clone
 from overlaykit.plan import (
     Plan,
     Standing,
@@ -70,13 +71,11 @@ def apply(arguments: Namespace) -> Report:
         order = sorted(found, key=lambda one: one.tree.root)
         held = {o.tree.root: stack.enter_context(hold(o.tree)) for o in order}
         plans = [_plan(one, unapply) for one in found]
-        if commit:
-            _commit_checks(found)
+        tips = _prepare_commits(found) if commit else []
         _carry_out([(held[o.tree.root], p) for o, p in zip(found, plans, strict=True)])
         notes = {root: _repaired(held[root]) for root in held}
-        if commit:
-            for one in found:
-                notes[one.tree.root] += (_commit(one),)
+        for one, tip in zip(found, tips, strict=False):
+            notes[one.tree.root] += (_commit(one, tip),)
     return _report(found, plans, unapply, notes=[notes[o.tree.root] for o in found])
 
 
@@ -125,23 +124,30 @@ def _repaired(transaction: Transaction) -> tuple[str, ...]:
     return ("an interrupted run had left this tree unfinished; it was rolled back",)
 
 
-def _commit_checks(found: list[Found]) -> None:
-    from overlaykit.git import top_of_clone
+def _branch(one: Found) -> str:
+    return f"overlay/{one.carried.overlay}"
 
+
+def _prepare_commits(found: list[Found]) -> list[str]:
+    """Make the commits, as objects alone, and see that their branch may be made."""
+    from overlaykit.commits import check_branch, commit_series, current_base
+
+    tips = []
     for one in found:
-        if top_of_clone(one.tree.root) is None:
-            raise InputError(f"{one.tree.root} is no clone: --commit needs one")
+        root = one.tree.root
+        if top_of_clone(root) is None:
+            raise InputError(f"{root} is no clone: --commit needs one")
+        base = current_base(root, _branch(one), one.carried)
+        tips.append(commit_series(root, base, one.carried))
+        check_branch(root, _branch(one), tips[-1])
+    return tips
 
 
-def _commit(one: Found) -> str:
-    from overlaykit.commits import commit_series, current_base, publish, switch
+def _commit(one: Found, tip: str) -> str:
+    from overlaykit.commits import switch
 
-    branch = f"overlay/{one.carried.overlay}"
-    base = current_base(one.tree.root, branch, one.carried)
-    tip = commit_series(one.tree.root, base, one.carried)
-    made = publish(one.tree.root, branch, tip)
-    switch(one.tree.root, branch, one.carried.paths)
-    return f"{'committed' if made else 'already committed'} on {branch}, {tip}"
+    switch(one.tree.root, _branch(one), tip, one.carried.paths)
+    return f"committed on {_branch(one)}, {tip}"
 
 
 def _status(found: list[Found], dry_run: bool) -> Report:

@@ -86,7 +86,9 @@ def show(report: Report) -> str:
         if result.sites:
             rows = ((s.site, *_where(s), s.state.value) for s in result.sites)
             lines.append(table(("SITE", "FILE", "SCOPE", "STATE"), rows))
-        lines += [f"  skipped  {path}: not in this kind of tree" for path in result.skipped]
+        lines += [
+            f"  skipped  {path}: not in this kind of tree" for path in result.skipped
+        ]
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
 

@@ -20,6 +20,16 @@ from overlaykit.carried import Carried, load_overlay  # noqa: E402
 from overlaykit.sources import fetch, lay_out  # noqa: E402
 from overlaykit.trees import EditedTree, Tree, WheelTree  # noqa: E402
 
+IDENTITY = {
+    f"GIT_{role}_{key}": value
+    for role in ("AUTHOR", "COMMITTER")
+    for key, value in (
+        ("NAME", "A Tester"),
+        ("EMAIL", "tester@localhost"),
+        ("DATE", "@1700000000 +0000"),
+    )
+}
+
 
 @pytest.fixture(autouse=True)
 def sealed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
@@ -30,12 +40,7 @@ def sealed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         "XDG_CONFIG_HOME": str(home / "config"),
         "GIT_CONFIG_GLOBAL": os.devnull,
         "GIT_CONFIG_NOSYSTEM": "1",
-        "GIT_AUTHOR_NAME": "A Tester",
-        "GIT_AUTHOR_EMAIL": "tester@localhost",
-        "GIT_AUTHOR_DATE": "@1700000000 +0000",
-        "GIT_COMMITTER_NAME": "A Tester",
-        "GIT_COMMITTER_EMAIL": "tester@localhost",
-        "GIT_COMMITTER_DATE": "@1700000000 +0000",
+        **IDENTITY,
         "GIT_EDITOR": "false",
         "QUILT_PATCHES": "patches",
         "QUILTRC": os.devnull,
@@ -134,8 +139,8 @@ def slim(pins: Pins, tmp_path: Path) -> Callable[..., Path]:
         if clone:
             git.run(root, "init", "-q")
             git.run(root, "add", "-A", "-f")
-            who = ("-c", "user.name=t", "-c", "user.email=t@localhost")
-            git.run(root, *who, "commit", "-q", "-m", "pin")
+            # Not sealed by the environment: the wrapper lets none of it through.
+            git.run(root, "commit", "-q", "-m", "pin", env=IDENTITY)
         return root
 
     return make

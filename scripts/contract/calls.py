@@ -61,7 +61,8 @@ def arguments(reference: Reference, call: ast.Call) -> dict[str, ast.expr]:
     """The kernel's arguments as the call writes them, an adapter's call included."""
     at = 0 if reference.node is call.func else call.args.index(reference.node) + 1
     named = {k.arg: k.value for k in call.keywords if k.arg is not None}
-    return dict(zip(PRODUCERS[reference.kernel], call.args[at:])) | named
+    names = PRODUCERS[reference.kernel]
+    return dict(zip(names, call.args[at:], strict=False)) | named
 
 
 def site_of(reference: Reference, call: ast.Call, fed: set[str]) -> str:

@@ -11,7 +11,6 @@ import ast
 import builtins
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from contract.modules import Const, Function, Imported, Kernel, Module, Modules
 from contract.sites import MARKER, PRODUCERS
@@ -19,8 +18,8 @@ from contract.values import (
     NONE,
     Arguments,
     Named,
-    Tensor,
     Symbol,
+    Tensor,
     Value,
     compare,
     loaded_names,
@@ -217,7 +216,7 @@ class Path:
         elif isinstance(target, ast.Starred):
             self._bind(target.value, value, frame)
         elif isinstance(target, ast.Tuple | ast.List):
-            for part, item in zip(target.elts, unpack(target.elts, value)):
+            for part, item in zip(target.elts, unpack(target.elts, value), strict=True):
                 self._bind(part, item, frame)
         elif isinstance(target, ast.Attribute):
             self._set(self._value(target.value, frame), Const(target.attr), value)
@@ -326,11 +325,11 @@ class Path:
         owner, key = self._value(node.value, frame), self._value(node.slice, frame)
         if isinstance(owner, tuple) and isinstance(node.slice, ast.Slice):
             return sliced(owner, node.slice)
-        index: Any = key.value if isinstance(key, Const) else None
-        if isinstance(owner, tuple) and index in range(-len(owner), len(owner)):
+        index = key.value if isinstance(key, Const) else None
+        if isinstance(owner, tuple) and isinstance(index, int) and index < len(owner):
             return owner[index]
-        if isinstance(owner, Named) and index in owner.items:
-            return owner.items[index]
+        if isinstance(owner, Named) and isinstance(index, str):
+            return owner.items.get(index, Symbol(f"argument {index}"))
         return Symbol(f"{owner!r}[{key!r}]")
 
     def _call(self, node: ast.Call, frame: Frame) -> Value:
@@ -402,7 +401,8 @@ class Path:
         if kernel not in PRODUCERS:
             self.use(kernel, given.all())
             return Symbol(f"output of {kernel} at {node.lineno}")
-        bound = dict(zip(PRODUCERS[kernel], given.positional)) | given.named
+        names = PRODUCERS[kernel]
+        bound = dict(zip(names, given.positional, strict=False)) | given.named
         transposed: bool | None = None if given.opaque else False
         if "transpose_scale" in bound:
             transposed = self._truth(bound["transpose_scale"])

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from contract.modules import Const, Function, FunctionNode, Imported, Kernel
 from contract.sites import PRODUCERS, RMS
@@ -134,14 +134,18 @@ def unpack(targets: Sequence[ast.expr], value: Value) -> Sequence[Value]:
 
 
 def sliced(value: tuple[Value, ...], part: ast.Slice) -> Value:
-    """``value[a:b]`` with literal bounds and without a step; else unknown."""
-    try:
-        if part.step is not None:
-            raise ValueError
-        start, stop = (n and ast.literal_eval(n) for n in (part.lower, part.upper))
-        return value[start:stop]
-    except (ValueError, TypeError):
+    """``value[a:b]`` with bounds that the source states; else unknown."""
+    bounds = [_bound(node) for node in (part.lower, part.upper, part.step)]
+    if any(isinstance(bound, str) for bound in bounds):
         return Symbol(f"{value!r}[{ast.unparse(part)}]")
+    return value[slice(*bounds)]
+
+
+def _bound(node: ast.expr | None) -> Any:
+    """A slice's bound; its text where it is no literal."""
+    if node is None or isinstance(node, ast.Constant):
+        return node and node.value
+    return ast.unparse(node)
 
 
 def compare(left: Value, op: ast.cmpop, right: Value) -> Value:
@@ -191,13 +195,13 @@ def parameters(function: FunctionNode, given: Arguments) -> dict[str, Value]:
     names: dict[str, Value] = {}
     if not given.opaque:
         defaults = [
-            *zip(reversed(positional), reversed(declared.defaults)),
-            *zip(declared.kwonlyargs, declared.kw_defaults),
+            *zip(reversed(positional), reversed(declared.defaults), strict=False),
+            *zip(declared.kwonlyargs, declared.kw_defaults, strict=True),
         ]
         for arg, default in defaults:
             if isinstance(default, ast.Constant):
                 names[arg.arg] = Const(default.value)
-    names |= {a.arg: v for a, v in zip(positional, given.positional)}
+    names |= {a.arg: v for a, v in zip(positional, given.positional, strict=False)}
     names |= {n: v for n, v in given.named.items() if n in every}
     if declared.vararg is not None:
         names[declared.vararg.arg] = tuple(given.positional[len(positional) :])

@@ -117,17 +117,15 @@ def _commit(clone: Path, parent: str, step: Step, env: dict[str, str]) -> str:
     return made.stdout.decode().strip()
 
 
-def publish(clone: Path, branch: str, tip: str) -> bool:
-    """Create ``branch`` at ``tip``; False where it is there already.
+def check_branch(clone: Path, branch: str, tip: str) -> bool:
+    """Whether ``branch`` is at ``tip`` already; False where there is no such branch.
 
     Raises CannotApply where the branch exists and holds something else.
     """
     ref = f"refs/heads/{branch}"
     found = git.run(clone, "rev-parse", "--verify", "-q", ref, ok=(0, 1))
     old = found.stdout.decode().strip()
-    if old == tip:
-        return False
-    if old:
+    if old and old != tip:
         raise CannotApply(
             f"{clone}: branch {branch} exists and is not this series",
             (
@@ -140,13 +138,17 @@ def publish(clone: Path, branch: str, tip: str) -> bool:
                 ),
             ),
         )
-    # The all-zero old id makes git refuse if somebody creates the branch just now.
-    git.run(clone, "update-ref", ref, tip, "0" * 40)
-    return True
+    return bool(old)
 
 
-def switch(clone: Path, branch: str, paths: Iterable[str]) -> None:
-    """Make ``branch`` the current one of a work tree that holds its files already."""
+def switch(clone: Path, branch: str, tip: str, paths: Iterable[str]) -> None:
+    """Make ``branch``, at ``tip``, the current one of a work tree that holds its files.
+
+    A branch that is not there yet is created.
+    """
+    if not check_branch(clone, branch, tip):
+        # The all-zero old id makes git refuse if somebody creates it just now.
+        git.run(clone, "update-ref", f"refs/heads/{branch}", tip, "0" * 40)
     git.run(clone, "symbolic-ref", "HEAD", f"refs/heads/{branch}")
     git.run(clone, "reset", "-q", "HEAD", "--", *paths)
 

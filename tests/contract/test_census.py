@@ -1,0 +1,383 @@
+"""The census against the real releases, and against small edits of them."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Collection
+from typing import Protocol
+
+import pytest
+from contract.census import Census, SiteRow, check_adopted, take_census
+from contract.sites import CATALOGUE, FLATTEN, GEMM, RMS, Role, State
+from overlaykit.trees import EditedTree, Tree
+
+SRT = "python/sglang/srt"
+COMMUNICATOR = f"{SRT}/layers/communicator.py"
+METHODS = f"{SRT}/models/deepseek_common/attention_forward_methods"
+MLA, MHA = f"{METHODS}/forward_mla.py", f"{METHODS}/forward_mha.py"
+FP8_UTILS = f"{SRT}/layers/quantization/fp8_utils.py"
+OVERLAY = f"{SRT}/layers/quantization/bpreshuffle_scale.py"
+PRODUCERS = [f"S{i}" for i in range(1, 9)]
+COPY = "x_scale = x_scale.transpose(-1, -2).contiguous().view(*x_scale.shape)"
+FLATTENED = """\
+                attn_bmm_output = fused_flatten_fp8_group_quant(
+                    attn_bmm_output, group_size=128, dtype_quant=torch.float8_e4m3fn
+                )
+"""
+
+
+class Pins(Protocol):
+    def tree(self, target: str) -> Tree: ...
+
+    def patched(self, target: str, without: Collection[str] = ()) -> Tree: ...
+
+
+def edited(tree: Tree, path: str, *replacements: tuple[str, str]) -> Tree:
+    """The tree with the first occurrence of each text replaced in one file."""
+    source = (tree.read(path) or b"").decode()
+    for old, new in replacements:
+        assert old in source, f"{path} does not hold {old!r}"
+        source = source.replace(old, new, 1)
+    ast.parse(source)
+    return EditedTree(tree, {path: source.encode()})
+
+
+def states(census: Census) -> dict[str, State]:
+    found = {row.site: row.state for row in census.rows}
+    assert len(found) == len(census.rows), census.rows
+    return found
+
+
+def only(census: Census, site: str) -> SiteRow:
+    (row,) = (row for row in census.rows if row.site == site)
+    return row
+
+
+def rest(census: Census, *sites: str) -> set[State]:
+    """The states of the producers that are not named."""
+    return {
+        row.state
+        for row in census.rows
+        if row.role is Role.PRODUCER and row.site not in sites
+    }
+
+
+def test_pristine_tree_holds_the_catalogue_and_nothing_else(pins: Pins) -> None:
+    census = take_census(pins.tree("sglang"))
+
+    assert [row.site for row in census.rows] == [site.id for site in CATALOGUE]
+    assert rest(census) == {State.ROW_MAJOR}
+    assert only(census, "C").state is State.COPIES_ALL
+    places = {
+        r.site: (r.path, (r.scope or "").split(".")[-1], r.line) for r in census.rows
+    }
+    assert places == {
+        "S1": (COMMUNICATOR, "prepare_attn", 554),
+        "S2": (COMMUNICATOR, "prepare_attn", 599),
+        "S3": (MLA, "forward_absorb_prepare", 140),
+        "S4": (MLA, "forward_absorb_prepare", 154),
+        "S5": (MHA, "forward_normal_prepare", 128),
+        "S6": (MHA, "forward_normal_prepare", 169),
+        "S7": (MHA, "forward_normal_prepare", 198),
+        "S8": (MLA, "forward_absorb_core", 525),
+        "C": (FP8_UTILS, "aiter_w8a8_block_fp8_linear", 760),
+    }
+    assert only(census, "S2").scope == "LayerCommunicator.prepare_attn"
+
+
+def test_patched_tree_has_adopted(pins: Pins) -> None:
+    census = take_census(pins.patched("sglang"))
+
+    expected = {**dict.fromkeys(PRODUCERS, State.MARKED), "C": State.COPIES_UNMARKED}
+    assert states(census) == expected
+    assert check_adopted(census) == ()
+
+
+@pytest.mark.parametrize(
+    ("patch", "sites"),
+    [
+        ("communicator", ["S1", "S2"]),
+        ("forward-mla", ["S3", "S4"]),
+        ("forward-mha", ["S5", "S6", "S7"]),
+        ("o-proj", ["S8"]),
+        ("consumer", ["C"]),
+    ],
+)
+def test_a_patch_left_out_names_its_sites(
+    pins: Pins, patch: str, sites: list[str]
+) -> None:
+    findings = check_adopted(take_census(pins.patched("sglang", without=[patch])))
+
+    assert [finding.site for finding in findings] == sites
+    for finding in findings:
+        assert finding.path and finding.line and finding.scope
+        assert finding.expected and finding.found and finding.next_step
+
+
+def test_sites_left_behind_are_told_apart_from_wrong_ones(pins: Pins) -> None:
+    without = take_census(pins.patched("sglang", without=["o-proj"]))
+    assuming = edited(pins.tree("sglang"), FP8_UTILS, (COPY, "pass"))
+    asking = edited(
+        assuming,
+        COMMUNICATOR,
+        ("res1=residual,", "res1=residual, transpose_scale=True,"),
+    )
+    mixed = take_census(asking)
+
+    (left_behind,) = check_adopted(without)
+    assert "left behind" in left_behind.what and "danger" not in left_behind.what
+    assert states(mixed)["C"] is State.ASSUMES
+    found = {f.site: f.what for f in check_adopted(mixed)}
+    assert "dangerous mix" in found["S1"] and "dangerous mix" not in found["S2"]
+    assert "S2 are, S1, S3, S4, S5, S6, S7, S8 are row-major" in found["C"]
+
+
+def test_unpatched_consumer_of_transposed_scales_is_a_dangerous_mix(pins: Pins) -> None:
+    (finding,) = check_adopted(
+        take_census(pins.patched("sglang", without=["consumer"]))
+    )
+    assert "dangerous mix" in finding.what
+    assert finding.found and State.COPIES_ALL.value in finding.found
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        ("setattr(scale, _MARKER, True)", "pass"),
+        ("setattr(scale, _MARKER, True)", "setattr(scale, _MARKER, False)"),
+        ('_MARKER = "_aiter_bpreshuffle_layout"', '_MARKER = "_another"'),
+        ("setattr(scale, _MARKER, True)", "setattr(scale.view(1), _MARKER, True)"),
+        (
+            "setattr(scale, _MARKER, True)",
+            "setattr(scale, _MARKER, True)\n    scale = scale.detach()",
+        ),
+    ],
+)
+def test_adapter_that_loses_the_marker(pins: Pins, edit: tuple[str, str]) -> None:
+    census = take_census(edited(pins.patched("sglang"), OVERLAY, edit))
+
+    assert rest(census) == {State.UNMARKED}
+    findings = [f for f in check_adopted(census) if f.site in PRODUCERS]
+    assert len(findings) == len(PRODUCERS)
+
+
+def test_adapter_that_does_not_ask_leaves_the_scale_row_major(pins: Pins) -> None:
+    dropped = ("(*args, transpose_scale=True, **kwargs)", "(*args, **kwargs)")
+    census = take_census(edited(pins.patched("sglang"), OVERLAY, dropped))
+
+    assert rest(census) == {State.ROW_MAJOR}
+
+
+def test_adapter_that_marks_sometimes_is_not_guessed_at(pins: Pins) -> None:
+    unsure = ("    setattr(scale, _MARKER", "    if args: setattr(scale, _MARKER")
+    census = take_census(edited(pins.patched("sglang"), OVERLAY, unsure))
+    hidden = ("setattr(scale, _MARKER, True)", "setattr(scale, str(q), True)")
+    other = take_census(edited(pins.patched("sglang"), OVERLAY, hidden))
+
+    assert rest(census) == {State.MARKED}  # args is never empty: S1-S8 give some
+    assert rest(other) == {State.UNKNOWN}
+
+
+def test_missing_overlay_module_is_unknown_and_keeps_the_ids(pins: Pins) -> None:
+    census = take_census(EditedTree(pins.patched("sglang"), {OVERLAY: None}))
+
+    assert [row.site for row in census.rows] == [site.id for site in CATALOGUE]
+    assert {row.state for row in census.rows} == {State.UNKNOWN}
+    assert "no function of this tree" in only(census, "S8").detail
+
+
+def test_renamed_function_is_gone_and_its_calls_unforeseen(pins: Pins) -> None:
+    renamed = ("def prepare_attn(", "def prepare_attention(")
+    census = take_census(edited(pins.patched("sglang"), COMMUNICATOR, renamed))
+
+    assert only(census, "S1").state is only(census, "S2").state is State.GONE
+    unforeseen = [row for row in census.rows if row.site == "?"]
+    assert [row.state for row in unforeseen] == [State.MARKED] * 2
+    assert census.rows[-2:] == tuple(unforeseen)
+    assert [f.site for f in check_adopted(census)] == ["S1", "S2", "?", "?"]
+
+
+def test_removed_call_is_gone(pins: Pins) -> None:
+    census = take_census(
+        edited(pins.tree("sglang"), MLA, (FLATTENED, "    " * 4 + "pass\n"))
+    )
+
+    assert only(census, "S8").state is State.GONE
+    assert only(census, "S8").path is None
+    (finding,) = (f for f in check_adopted(census) if f.site == "S8")
+    assert finding.found and "gone" in finding.found
+
+
+@pytest.mark.parametrize(
+    ("imported", "called"),
+    [
+        (
+            "from aiter.ops.triton.quant.fused_fp8_quant import "
+            "fused_rms_fp8_group_quant as quant",
+            "quant(",
+        ),
+        (
+            "import aiter.ops.triton.fused_fp8_quant as ops",
+            "ops.fused_rms_fp8_group_quant(",
+        ),
+        (
+            "import aiter.ops.triton.fused_fp8_quant",
+            "aiter.ops.triton.fused_fp8_quant.fused_rms_fp8_group_quant(",
+        ),
+    ],
+)
+def test_imports_are_followed(pins: Pins, imported: str, called: str) -> None:
+    import_line = (
+        "from aiter.ops.triton.fused_fp8_quant import fused_rms_fp8_group_quant"
+    )
+    census = take_census(
+        edited(
+            pins.tree("sglang"),
+            COMMUNICATOR,
+            (import_line, imported),
+            ("_res = fused_rms_fp8_group_quant(", f"_res = {called}"),
+            (" fused_rms_fp8_group_quant(", f" {called}"),
+        )
+    )
+    assert rest(census) == {State.ROW_MAJOR}
+    assert only(census, "S1").path == only(census, "S2").path == COMMUNICATOR
+
+
+HELPER = """
+
+def _mark(pair):
+    setattr(pair[1], "_aiter_bpreshuffle_layout", True)
+    return pair
+
+"""
+
+
+@pytest.mark.parametrize(
+    ("after", "state"),
+    [
+        ("", State.UNMARKED),
+        ("attn_bmm_output[1]._aiter_bpreshuffle_layout = True", State.MARKED),
+        ("q, s = attn_bmm_output; s._aiter_bpreshuffle_layout = True", State.MARKED),
+        ("if gate: attn_bmm_output[1]._aiter_bpreshuffle_layout = True", State.MARKED),
+        ("if self: attn_bmm_output[1]._aiter_bpreshuffle_layout = True", State.UNKNOWN),
+        ("_mark(attn_bmm_output)", State.MARKED),
+        ("attn_bmm_output = _mark(attn_bmm_output)", State.MARKED),
+        ("_mark(attn_bmm_output[0])", State.UNMARKED),
+        ("attn_bmm_output = tuple(t.view(1) for t in attn_bmm_output)", State.UNKNOWN),
+    ],
+)
+def test_direct_call_that_asks(pins: Pins, after: str, state: State) -> None:
+    asking = FLATTENED.replace("group_size", "transpose_scale=gate, group_size")
+    census = take_census(
+        edited(
+            pins.tree("sglang"),
+            MLA,
+            (FLATTENED, asking + "    " * 4 + f"{after or 'pass'}\n"),
+            (
+                "\nclass DeepseekMLAForwardMixin",
+                f"{HELPER}\nclass DeepseekMLAForwardMixin",
+            ),
+        )
+    )
+    row = next(r for r in census.rows if r.kernel == FLATTEN and r.path)
+    assert row.state is state
+    assert "transpose_scale=gate" in row.detail
+    assert rest(census, row.site, "S8") == {State.ROW_MAJOR}
+
+
+def test_explicit_copy_of_the_caller_is_told_apart(pins: Pins) -> None:
+    copy = (
+        "                q, s = attn_bmm_output\n"
+        "                if gate: s = s.transpose(-1, -2).contiguous().view(*s.shape)\n"
+        "                attn_bmm_output = (q, s)\n"
+    )
+    census = take_census(
+        edited(pins.tree("sglang"), MLA, (FLATTENED, FLATTENED + copy))
+    )
+    assert only(census, "S8").state is State.COPIED
+    (finding,) = (f for f in check_adopted(census) if f.site == "S8")
+    assert "dangerous mix" in finding.what
+
+
+@pytest.mark.parametrize(
+    ("guarded", "state"),
+    [
+        (f"if not getattr(x_scale, '_aiter_bpreshuffle_layout', False): {COPY}",
+         State.COPIES_UNMARKED),
+        (f"if not hasattr(input_scale, '_aiter_bpreshuffle_layout'): {COPY}",
+         State.COPIES_UNMARKED),
+        (f"if getattr(x_scale, '_aiter_bpreshuffle_layout', False): {COPY}",
+         State.UNKNOWN),
+        (f"if n > 1: {COPY}", State.UNKNOWN),
+        ("x_scale = torch.as_strided(x_scale, (1, 1), (1, 1))", State.ASSUMES),
+        ("x_scale = x_scale.T.contiguous().reshape(1, 1)", State.COPIES_ALL),
+        ("x_scale = lost_in(x_scale)", State.UNKNOWN),
+    ],
+)  # fmt: skip
+def test_consumer_forms(pins: Pins, guarded: str, state: State) -> None:
+    census = take_census(edited(pins.tree("sglang"), FP8_UTILS, (COPY, guarded)))
+
+    assert only(census, "C").state is state
+
+
+def test_renamed_consumer_is_found_by_what_it_does(pins: Pins) -> None:
+    renamed = ("def aiter_w8a8_block_fp8_linear(", "def linear(")
+    census = take_census(edited(pins.tree("sglang"), FP8_UTILS, renamed))
+
+    assert only(census, "C").scope == "linear"
+    assert only(census, "C").state is State.COPIES_ALL
+
+
+def extra(pins: Pins, source: bytes) -> list[SiteRow]:
+    """The rows that a new file adds to the adopted tree."""
+    path = "python/sglang/srt/models/new.py"
+    census = take_census(EditedTree(pins.patched("sglang"), {path: source}))
+    rows = [row for row in census.rows if row.path == path]
+    assert len(check_adopted(census)) == len(rows)
+    return rows
+
+
+def test_unforeseen_calls_are_never_dropped(pins: Pins) -> None:
+    rows = extra(
+        pins,
+        b"from functools import partial\n"
+        b"from aiter.x import fused_rms_fp8_group_quant as rms\n"
+        b"kept = rms\n"
+        b"part = partial(rms, group_size=128)\n"
+        b"def outer():\n"
+        b"    def inner(x):\n"
+        b"        return rms(x, transpose_scale=False)\n"
+        b"    return [rms(y) for y in inner]\n",
+    )
+    assert [(row.site, row.line, row.scope) for row in rows] == [
+        ("?", 3, "<module>"),
+        ("?", 4, "<module>"),
+        ("?", 7, "outer.inner"),
+        ("?", 8, "outer"),
+    ]
+    assert [row.state for row in rows] == [
+        State.UNKNOWN,
+        State.UNKNOWN,
+        State.ROW_MAJOR,
+        State.UNKNOWN,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("source", "kernels"),
+    [
+        (b"def fused_rms_fp8_group_quant(inp1): pass\n", []),
+        (b"# fused_rms_fp8_group_quant, \xff\xfe in a comment\n", [RMS]),
+        (b"# coding: latin-1\n# fused_rms_fp8_group_quant, \xe9\n", []),
+        (b"fused_flatten_fp8_group_quant(\n", [FLATTEN]),
+        (b"gemm_a8w8_blockscale_bpreshuffle = \0\n", [GEMM]),
+        (b"not Python, \xff, and names no kernel(\n", []),
+    ],
+)
+def test_definitions_and_unreadable_files(
+    pins: Pins, source: bytes, kernels: list[str]
+) -> None:
+    rows = extra(pins, source)
+
+    assert [row.kernel for row in rows] == kernels
+    assert all("does not parse" in row.detail for row in rows)
