@@ -9,7 +9,7 @@ from pathlib import Path
 
 from overlaykit.bytecode import hidden_by_bytecode
 from overlaykit.carried import load_overlay
-from overlaykit.cli import ROOT, Report, Result, Verb, hunk_table, run
+from overlaykit.cli import ROOT, Report, Result, Verb, hunk_table, run, skipped_lines
 from overlaykit.errors import CannotApply, Exit, InputError
 from overlaykit.git import top_of_clone
 from overlaykit.plan import (
@@ -216,9 +216,7 @@ def show(report: Report) -> str:
         if result.hunks:
             lines.append(hunk_table(result.hunks))
         lines += [f"  changed  {path}" for path in result.changed]
-        lines += [
-            f"  skipped  {path}: not in this kind of tree" for path in result.skipped
-        ]
+        lines += skipped_lines(result)
         lines += [f"  {note}" for note in result.notes]
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)

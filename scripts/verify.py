@@ -9,7 +9,16 @@ from pathlib import Path
 from contract.census import SiteRow, check_adopted, take_census
 from overlaykit.bytecode import hidden_by_bytecode
 from overlaykit.carried import load_overlay
-from overlaykit.cli import ROOT, Report, Result, Verb, hunk_table, run, table
+from overlaykit.cli import (
+    ROOT,
+    Report,
+    Result,
+    Verb,
+    hunk_table,
+    run,
+    skipped_lines,
+    table,
+)
 from overlaykit.errors import Exit, Finding
 from overlaykit.inspection import inspect
 from overlaykit.targets import Found, find_targets
@@ -32,8 +41,8 @@ def options(parser: ArgumentParser) -> None:
         metavar="PATH",
         nargs="+",
         type=Path,
-        help="what apply.py takes: a clone, an unpacked source tree, a site-packages or "
-        "an installed package's directory",
+        help="what apply.py takes: a clone, an unpacked source tree, a site-packages "
+        "or an installed package's directory",
     )
 
 
@@ -86,9 +95,7 @@ def show(report: Report) -> str:
         if result.sites:
             rows = ((s.site, *_where(s), s.state.value) for s in result.sites)
             lines.append(table(("SITE", "FILE", "SCOPE", "STATE"), rows))
-        lines += [
-            f"  skipped  {path}: not in this kind of tree" for path in result.skipped
-        ]
+        lines += skipped_lines(result)
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
 

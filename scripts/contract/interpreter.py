@@ -385,13 +385,15 @@ class Path:
         target = self._resolved(callee)
         if isinstance(target, Function) and frame.depth < _DEEPEST_CALL:
             return self._inline(target, given, frame.depth + 1)
-        if isinstance(callee, Imported) and callee.name.startswith("torch."):
-            if given.positional and isinstance(given.positional[0], Tensor):
-                return given.positional[0].derived(callee.name.rpartition(".")[2])
-        elif kernel:
+        first = given.positional[0] if given.positional else NONE
+        library, _, name = repr(callee).rpartition(".")
+        if library == "torch" and isinstance(first, Tensor):
+            return first.derived(name)
+        if library in ("torch", "inspect"):
+            return result
+        if kernel:
             return output_of(kernel, self._new_scale(node, None))
-        else:
-            self.use(_name_of(node.func), values)
+        self.use(_name_of(node.func), values)
         return result
 
     def _resolved(self, value: Value) -> Value:

@@ -19,6 +19,8 @@ def producer_state(flow: Flow) -> tuple[State, str]:
         return State.UNKNOWN, "where its scale goes is not seen"
     to = _receivers(asked or flow.uses)
     if not asked:
+        if any(use.marked is not False for use in flow.uses):
+            return State.UNKNOWN, "may be marked, though not asked for transposed"
         if any(use.copied for use in flow.uses):
             return State.COPIED, f"the caller transposes the scale by a copy, for {to}"
         return State.ROW_MAJOR, f"row-major scale given to {to}"

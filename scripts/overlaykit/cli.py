@@ -83,6 +83,11 @@ def hunk_table(hunks: Iterable[HunkPlan]) -> str:
     return table(("PATCH", "FILE", "SCOPE", "SITES", "OUTCOME"), rows)
 
 
+def skipped_lines(result: Result) -> list[str]:
+    """What the overlay lays elsewhere but not into this kind of tree."""
+    return [f"  skipped  {path}: not in this kind of tree" for path in result.skipped]
+
+
 def progress(what: str, done: int, total: int) -> None:
     """Progress on standard error: a line that moves in a terminal, else few lines."""
     if sys.stderr.isatty():

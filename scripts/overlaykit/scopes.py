@@ -70,7 +70,7 @@ def _collect(node: ast.AST, prefix: str, spans: list[tuple[int, int, str]]) -> N
 def _definitions(
     node: ast.AST,
 ) -> list[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]:
-    """Definitions directly in a scope, also those inside its ifs, trys and withs."""
+    """Definitions directly in a scope, those inside its if and try blocks too."""
     found: list[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef] = []
     for child in ast.iter_child_nodes(node):
         if isinstance(child, _Definition):

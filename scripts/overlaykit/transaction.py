@@ -3,8 +3,9 @@
 A transaction lives in one folder at the root of the tree, ``.overlay-transaction``,
 which is gone when no transaction is under way. New and old contents are on disk
 before the journal is; while the journal exists the transaction is unfinished and is
-rolled back by whoever comes next; removing the journal is the commit. So a kill at any
-moment leaves a tree that :func:`hold` brings to all-old or all-new.
+rolled back by whoever comes next; renaming the journal is the commit. So a kill at any
+moment leaves a tree that :func:`hold` brings to all-old or all-new. Rolling back only
+renames and removes: it works on the full disk that made it necessary.
 
 The folder's lock file is held by flock(2), which ends with its process: a lock never
 outlives a crash.
@@ -15,24 +16,27 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import shutil
+import re
+import signal
 import stat
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
 
 import msgspec
 
-from overlaykit.errors import CannotApply, EnvironmentFailure, Finding
+from overlaykit.errors import CannotApply, EnvironmentFailure, Finding, InputError
 from overlaykit.objects import blob_id
 from overlaykit.plan import FileChange
-from overlaykit.trees import DirectoryTree
+from overlaykit.trees import DirectoryTree, check_path
 
 FOLDER = ".overlay-transaction"
 _LOCK = "lock"
 _JOURNAL = "journal.json"
+_DONE = "done.json"
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class _Row(msgspec.Struct, frozen=True):
@@ -73,106 +77,86 @@ class Transaction:
 
     def __init__(self, tree: DirectoryTree, folder: Path) -> None:
         self._tree = tree
+        # Journals name files as they lie on disk, whatever the tree's layout.
+        self._disk = DirectoryTree(tree.root)
         self._folder = folder
+        # How many rows of the journal may have been swapped; None: who knows.
+        self._reached: int | None = None
         self.repaired = self._recover()
 
     def stage(self, changes: Sequence[FileChange]) -> None:
-        """Write new and old contents and the journal; the tree is as it was."""
+        """Write new and old contents and the journal; the tree is as it was.
+
+        Raises CannotApply where a file is not what the plan was made from.
+        """
         rows = []
         for number, change in enumerate(changes):
             place = self._tree.locate(change.path)
-            if change.before is not None:
-                was = place.stat()
-                self._write(f"old-{number}", change.before, was)
-                self._write(f"new-{number}", change.after, was)
-            else:
-                self._write(f"new-{number}", change.after, None, change.mode)
-            rows.append(
-                _Row(
-                    str(place.relative_to(self._tree.root)),
-                    _id(change.before),
-                    _id(change.after),
-                    self._missing_folders(place),
-                )
+            row = _Row(
+                place.relative_to(self._tree.root).as_posix(),
+                _id(change.before),
+                _id(change.after),
+                self._missing_folders(place),
             )
-        self._write("journal.part", msgspec.json.encode(rows), None)
+            self._check_unchanged(row)
+            was = None if change.before is None else place.stat()
+            if change.before is not None:
+                self._write(f"old-{number}", change.before, was, times=True)
+            if change.after is not None:
+                self._write(f"new-{number}", change.after, was, change.mode)
+            rows.append(row)
+        self._write("journal.part", msgspec.json.encode(rows))
         _sync(self._folder)
+        _sync(self._tree.root)
+        self._reached = 0
         os.replace(self._folder / "journal.part", self._folder / _JOURNAL)
         _sync(self._folder)
 
     def swap(self) -> None:
         """Put the new contents in place and check that they are there."""
-        rows = self._rows()
+        rows = self._rows(_JOURNAL)
         for number, row in enumerate(rows):
-            place = self._tree.root / row.place
+            place = self._disk.locate(row.place)
+            self._check_unchanged(row)
+            self._reached = number + 1
             if row.after is None:
                 place.unlink()
             else:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 os.replace(self._folder / f"new-{number}", place)
-        for folder in {(self._tree.root / row.place).parent for row in rows}:
-            _sync(folder)
+        self._sync_folders(rows)
         for row in rows:
             if (found := _id_of(self._tree.root / row.place)) != row.after:
-                raise CannotApply(
-                    f"{row.place} changed while it was written: found blob {found}, "
-                    f"expected {row.after}"
-                )
+                raise self._interference(row, f"blob {row.after}", found)
 
     def finish(self) -> None:
         """Commit: from here on the tree counts as changed."""
-        rows = self._rows()
-        (self._folder / _JOURNAL).unlink()
-        _sync(self._folder)
-        for row in rows:
-            if row.after is None:
-                self._prune(Path(row.place).parent)
-
-    def _recover(self) -> bool:
-        """Roll back what an earlier process left unfinished."""
-        unfinished = (self._folder / _JOURNAL).exists()
-        if unfinished:
-            self.roll_back()
-        self._clear()
-        return unfinished
+        with undisturbed():
+            os.replace(self._folder / _JOURNAL, self._folder / _DONE)
+            _sync(self._folder)
+            self._prune()
 
     def roll_back(self) -> None:
         """Bring every file back to what it was. May itself be killed and rerun.
 
         Raises CannotApply where a file is neither old nor new: somebody else wrote it.
         """
-        rows = self._rows()
-        for row in rows:
-            if _id_of(self._tree.root / row.place) not in (
-                row.before,
-                row.after,
-            ):
-                raise CannotApply(
-                    f"{self._tree.name}: cannot roll back an interrupted transaction",
-                    (
-                        Finding(
-                            "was changed by somebody else since",
-                            path=row.place,
-                            expected=f"blob {row.before} or {row.after}",
-                            next_step=f"restore it from {self._folder}/old-* or from "
-                            f"upstream, then remove {self._folder}",
-                        ),
-                    ),
-                )
-        for number, row in reversed(list(enumerate(rows))):
+        rows = list(enumerate(self._rows(_JOURNAL)))[: self._reached]
+        for number, row in rows:
+            if _id_of(self._disk.locate(row.place)) not in (row.before, row.after):
+                raise self._cannot_roll_back(number, row)
+        for number, row in reversed(rows):
             place = self._tree.root / row.place
             if _id_of(place) == row.before:
                 pass
             elif row.before is None:
                 place.unlink()
             else:
-                again = self._folder / "again"
-                shutil.copy2(self._folder / f"old-{number}", again)
-                _chown_like(again, (self._folder / f"old-{number}").stat())
-                os.replace(again, place)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(self._folder / f"old-{number}", place)
             for folder in row.folders:
-                if (self._tree.root / folder).is_dir():
-                    _remove_empty(self._tree.root / folder)
+                _remove_empty(self._tree.root / folder)
+        self._sync_folders(row for _, row in rows)
         (self._folder / _JOURNAL).unlink()
         _sync(self._folder)
 
@@ -181,93 +165,218 @@ class Transaction:
         """Whether the journal stands."""
         return (self._folder / _JOURNAL).exists()
 
-    def _rows(self) -> list[_Row]:
-        journal = (self._folder / _JOURNAL).read_bytes()
-        return msgspec.json.decode(journal, type=list[_Row])
+    def _recover(self) -> bool:
+        """End what an earlier process left: whether something was rolled back."""
+        unfinished = self.unfinished
+        if unfinished:
+            self.roll_back()
+        elif (self._folder / _DONE).exists():
+            self._prune()
+        for left in self._folder.iterdir():
+            if left.name != _LOCK:
+                left.unlink()
+        return unfinished
+
+    def _rows(self, name: str) -> list[_Row]:
+        try:
+            rows = msgspec.json.decode(
+                (self._folder / name).read_bytes(), type=list[_Row]
+            )
+            for row in rows:
+                for path in (row.place, *row.folders):
+                    check_path(path)
+        except (msgspec.DecodeError, UnicodeDecodeError, InputError) as error:
+            raise CannotApply(
+                f"{self._tree.name}: the journal of an interrupted transaction is "
+                "not one",
+                (
+                    Finding(
+                        "cannot be understood",
+                        path=f"{FOLDER}/{name}",
+                        found=str(error),
+                        next_step="restore the touched files from upstream, then "
+                        f"remove {self._folder}",
+                    ),
+                ),
+            ) from error
+        return rows
+
+    def _check_unchanged(self, row: _Row) -> None:
+        """An editor takes no lock: do not overwrite what it saved meanwhile."""
+        found = _id_of(self._tree.root / row.place)
+        if found != row.before:
+            raise self._interference(row, _blob(row.before), found)
+
+    def _interference(self, row: _Row, expected: str, found: str | None) -> CannotApply:
+        return CannotApply(
+            f"{self._tree.name}: a file was changed while the transaction was under "
+            "way",
+            (
+                Finding(
+                    "was changed by somebody else just now",
+                    path=row.place,
+                    expected=expected,
+                    found=_blob(found),
+                    next_step="see who writes to this tree, then run it again",
+                ),
+            ),
+        )
+
+    def _cannot_roll_back(self, number: int, row: _Row) -> CannotApply:
+        if row.before is None:
+            restore = "move it away"
+        elif (old := self._folder / f"old-{number}").exists():
+            restore = f"put its old contents back (cp {old})"
+        else:
+            restore = "put its old contents back from upstream"
+        return CannotApply(
+            f"{self._tree.name}: cannot roll back an interrupted transaction",
+            (
+                Finding(
+                    "was changed by somebody else since",
+                    path=row.place,
+                    expected=f"{_blob(row.before)} or {_blob(row.after)}",
+                    found=_blob(_id_of(self._tree.root / row.place)),
+                    next_step=f"{restore}, then run this again: it rolls back the rest",
+                ),
+            ),
+        )
 
     def _missing_folders(self, place: Path) -> list[str]:
         """Folders that a new file needs, innermost first."""
         folders = []
         folder = place.parent
         while not folder.exists():
-            folders.append(str(folder.relative_to(self._tree.root)))
+            folders.append(folder.relative_to(self._tree.root).as_posix())
             folder = folder.parent
         return folders
 
     def _write(
         self,
         name: str,
-        data: bytes | None,
-        like: os.stat_result | None,
+        data: bytes,
+        like: os.stat_result | None = None,
         mode: str = "100644",
+        times: bool = False,
     ) -> None:
-        if data is None:
-            return
-        place = self._folder / name
-        with place.open("wb") as file:
+        """Write a file of the folder, as durable as its owner, mode and times."""
+        with (self._folder / name).open("xb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
-        if like is not None:
-            place.chmod(stat.S_IMODE(like.st_mode))
-            _chown_like(place, like)
-            if name.startswith("old-"):
-                os.utime(place, ns=(like.st_atime_ns, like.st_mtime_ns))
-        elif mode == "100755":
-            place.chmod(stat.S_IMODE(place.stat().st_mode) | 0o111)
+            handle = file.fileno()
+            now = os.fstat(handle)
+            if like is not None:
+                if (now.st_uid, now.st_gid) != (like.st_uid, like.st_gid):
+                    os.fchown(handle, like.st_uid, like.st_gid)
+                os.fchmod(handle, stat.S_IMODE(like.st_mode))
+                if times:
+                    os.utime(handle, ns=(like.st_atime_ns, like.st_mtime_ns))
+            elif mode == "100755":
+                readers = now.st_mode & 0o444
+                os.fchmod(handle, stat.S_IMODE(now.st_mode) | readers >> 2)
+            os.fsync(handle)
 
-    def _prune(self, folder: Path) -> None:
-        """Remove folders that held nothing but a new file."""
-        while folder.parts and _remove_empty(self._tree.root / folder):
-            folder = folder.parent
+    def _sync_folders(self, rows: Iterable[_Row]) -> None:
+        """Make what was renamed, made and removed in the tree durable."""
+        touched = [path for row in rows for path in (row.place, *row.folders)]
+        for parent in {PurePosixPath(path).parent for path in touched}:
+            if (self._tree.root / parent).is_dir():
+                _sync(self._tree.root / parent)
 
-    def _clear(self) -> None:
-        for left in self._folder.iterdir():
-            if left.name != _LOCK:
-                left.unlink()
+    def _prune(self) -> None:
+        """Remove the folders that held nothing but a file that was taken away."""
+        for row in self._rows(_DONE):
+            folder = PurePosixPath(row.place).parent
+            while (
+                row.after is None
+                and folder.parts
+                and _remove_empty(self._tree.root / folder)
+            ):
+                folder = folder.parent
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Hold Ctrl-C and SIGTERM back until the end of the block."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
 def hold(tree: DirectoryTree) -> Iterator[Transaction]:
     """Hold a tree for writing, after bringing an interrupted transaction to its end.
 
-    On any exception what was swapped is rolled back. Raises CannotApply where another
-    process holds the tree, EnvironmentFailure where the tree cannot be written.
+    On any exception what was swapped is rolled back. Signals interrupt the caller's
+    block alone, and neither the lock's comings and goings nor a roll-back. Raises
+    CannotApply where another process holds the tree, EnvironmentFailure where the tree
+    cannot be written.
     """
     folder = tree.root / FOLDER
     try:
-        lock = _acquire(tree, folder)
-    except OSError as error:
-        raise _environment(tree, error) from error
-    try:
-        transaction = Transaction(tree, folder)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         try:
-            yield transaction
-        except BaseException:
-            if transaction.unfinished:
-                transaction.roll_back()
-            raise
+            signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+            lock = _acquire(tree, folder)
+            try:
+                transaction = Transaction(tree, folder)
+                try:
+                    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+                    yield transaction
+                    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+                except BaseException:
+                    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+                    if transaction.unfinished:
+                        transaction.roll_back()
+                    raise
+            finally:
+                _release(folder, lock)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
     except OSError as error:
         raise _environment(tree, error) from error
-    finally:
-        _release(folder, lock)
 
 
 def _acquire(tree: DirectoryTree, folder: Path) -> int:
+    patience = time.monotonic() + 1
     while True:
+        if folder.is_symlink():
+            raise CannotApply(
+                f"{tree.name}: refusing to touch a symbolic link",
+                (
+                    Finding(
+                        "is a symbolic link",
+                        path=FOLDER,
+                        expected="no such file",
+                        found=f"{folder} -> {folder.readlink()}",
+                        next_step="remove the link",
+                    ),
+                ),
+            )
         folder.mkdir(exist_ok=True)
         try:
-            lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+            lock = os.open(
+                folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644
+            )
         except FileNotFoundError:
             continue
+        except OSError:
+            _remove_empty(folder)
+            raise
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.pread(lock, 4096, 0).decode(errors="replace").strip()
             os.close(lock)
+            if not _runs(holder) and time.monotonic() < patience:
+                # It has just begun, and not yet said who it is, or just ended.
+                time.sleep(0.005)
+                continue
             raise CannotApply(
-                f"{tree.name} is held by another process: "
-                f"{holder or 'just starting, it has not said which'}",
+                f"{tree.name} is held by another process: {holder or 'unknown'}",
                 (
                     Finding(
                         "is locked",
@@ -284,11 +393,27 @@ def _acquire(tree: DirectoryTree, folder: Path) -> int:
             break
         # The holder before us removed the file that we opened: open the next one.
         os.close(lock)
-    os.ftruncate(lock, 0)
     started = time.strftime("%Y-%m-%d %H:%M:%S")
     who = f"pid {os.getpid()} on {os.uname().nodename}, since {started}: {sys.argv[0]}"
-    os.pwrite(lock, who.encode(), 0)
+    # Only a courtesy, and no reason not to repair a tree on a full disk.
+    with suppress(OSError):
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, who.encode(errors="replace"), 0)
     return lock
+
+
+def _runs(holder: str) -> bool:
+    """Whether the process that a lock names may be running."""
+    said = re.match(r"pid (\d+) on (\S+),", holder)
+    if said is None or said[2] != os.uname().nodename:
+        return said is not None
+    try:
+        os.kill(int(said[1]), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _release(folder: Path, lock: int) -> None:
@@ -316,8 +441,13 @@ def _environment(tree: DirectoryTree, error: OSError) -> EnvironmentFailure:
         errno.EACCES: "no permission to write",
         errno.EPERM: "no permission to write",
     }.get(error.errno or 0, "cannot write")
-    unfinished = (tree.root / FOLDER / _JOURNAL).exists()
-    state = "the next run rolls it back" if unfinished else "nothing was changed"
+    folder = tree.root / FOLDER
+    if os.path.lexists(folder / _JOURNAL):
+        state = "the next run rolls it back"
+    elif os.path.lexists(folder / _DONE):
+        state = "the change is in place"
+    else:
+        state = "nothing was changed"
     return EnvironmentFailure(
         f"{tree.name}: {what}; {state}",
         (
@@ -335,17 +465,18 @@ def _id(data: bytes | None) -> str | None:
     return None if data is None else blob_id(data)
 
 
+def _blob(oid: str | None) -> str:
+    return "no file" if oid is None else f"blob {oid}"
+
+
 def _id_of(place: Path) -> str | None:
+    """The blob id of a file; None where there is none."""
     try:
+        if not stat.S_ISREG(place.lstat().st_mode):
+            return "of no regular file"
         return blob_id(place.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
-
-
-def _chown_like(place: Path, like: os.stat_result) -> None:
-    now = place.stat()
-    if (now.st_uid, now.st_gid) != (like.st_uid, like.st_gid):
-        os.chown(place, like.st_uid, like.st_gid)
 
 
 def _remove_empty(folder: Path) -> bool:

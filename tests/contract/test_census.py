@@ -7,6 +7,7 @@ from collections.abc import Collection
 from typing import Protocol
 
 import pytest
+
 from contract.census import Census, SiteRow, check_adopted, take_census
 from contract.sites import CATALOGUE, FLATTEN, GEMM, RMS, Role, State
 from overlaykit.trees import EditedTree, Tree
@@ -19,6 +20,7 @@ FP8_UTILS = f"{SRT}/layers/quantization/fp8_utils.py"
 OVERLAY = f"{SRT}/layers/quantization/bpreshuffle_scale.py"
 PRODUCERS = [f"S{i}" for i in range(1, 9)]
 COPY = "x_scale = x_scale.transpose(-1, -2).contiguous().view(*x_scale.shape)"
+MARK = "setattr(scale, _MARKER, True)"
 FLATTENED = """\
                 attn_bmm_output = fused_flatten_fp8_group_quant(
                     attn_bmm_output, group_size=128, dtype_quant=torch.float8_e4m3fn
@@ -97,7 +99,8 @@ def test_patched_tree_has_adopted(pins: Pins) -> None:
     ("patch", "sites"),
     [
         ("communicator", ["S1", "S2"]),
-        ("forward-mla", ["S3", "S4"]),
+        # The patch of S8 builds on the import that the one of S3 and S4 adds.
+        ("forward-mla", ["S3", "S4", "S8"]),
         ("forward-mha", ["S5", "S6", "S7"]),
         ("o-proj", ["S8"]),
         ("consumer", ["C"]),
@@ -143,13 +146,13 @@ def test_unpatched_consumer_of_transposed_scales_is_a_dangerous_mix(pins: Pins) 
 @pytest.mark.parametrize(
     "edit",
     [
-        ("setattr(scale, _MARKER, True)", "pass"),
-        ("setattr(scale, _MARKER, True)", "setattr(scale, _MARKER, False)"),
+        (MARK, "pass"),
+        (MARK, "setattr(scale, _MARKER, False)"),
         ('_MARKER = "_aiter_bpreshuffle_layout"', '_MARKER = "_another"'),
-        ("setattr(scale, _MARKER, True)", "setattr(scale.view(1), _MARKER, True)"),
+        (MARK, "setattr(scale.view(1), _MARKER, True)"),
         (
-            "setattr(scale, _MARKER, True)",
-            "setattr(scale, _MARKER, True)\n    scale = scale.detach()",
+            MARK,
+            MARK + "\n    scale = scale.detach()",
         ),
     ],
 )
@@ -161,21 +164,31 @@ def test_adapter_that_loses_the_marker(pins: Pins, edit: tuple[str, str]) -> Non
     assert len(findings) == len(PRODUCERS)
 
 
-def test_adapter_that_does_not_ask_leaves_the_scale_row_major(pins: Pins) -> None:
-    dropped = ("(*args, transpose_scale=True, **kwargs)", "(*args, **kwargs)")
-    census = take_census(edited(pins.patched("sglang"), OVERLAY, dropped))
+@pytest.mark.parametrize(
+    ("mark", "state"), [("pass", State.ROW_MAJOR), (MARK, State.UNKNOWN)]
+)
+def test_adapter_that_does_not_ask(pins: Pins, mark: str, state: State) -> None:
+    asking = ("(*args, transpose_scale=True, **kwargs)", "(*args, **kwargs)")
+    census = take_census(edited(pins.patched("sglang"), OVERLAY, asking, (MARK, mark)))
+    assert rest(census) == {state}
 
-    assert rest(census) == {State.ROW_MAJOR}
 
+@pytest.mark.parametrize(
+    "edit",
+    [
+        (MARK, f"if kwargs.get('res1'): {MARK}"),
+        (MARK, "setattr(scale, str(q), True)"),
+        (MARK, f"{MARK}; scale = torch.add(scale, 0)"),
+        (MARK, f"{MARK}; scale = scale.transpose(0, 1).contiguous().view(1)"),
+        ("transpose_scale=True, **kwargs", "**_more(kwargs)"),
+    ],
+)
+def test_adapter_that_cannot_be_told_is_not_guessed_at(
+    pins: Pins, edit: tuple[str, str]
+) -> None:
+    census = take_census(edited(pins.patched("sglang"), OVERLAY, edit))
 
-def test_adapter_that_marks_sometimes_is_not_guessed_at(pins: Pins) -> None:
-    unsure = ("    setattr(scale, _MARKER", "    if args: setattr(scale, _MARKER")
-    census = take_census(edited(pins.patched("sglang"), OVERLAY, unsure))
-    hidden = ("setattr(scale, _MARKER, True)", "setattr(scale, str(q), True)")
-    other = take_census(edited(pins.patched("sglang"), OVERLAY, hidden))
-
-    assert rest(census) == {State.MARKED}  # args is never empty: S1-S8 give some
-    assert rest(other) == {State.UNKNOWN}
+    assert rest(census) == {State.UNKNOWN}
 
 
 def test_missing_overlay_module_is_unknown_and_keeps_the_ids(pins: Pins) -> None:
@@ -367,7 +380,7 @@ def test_unforeseen_calls_are_never_dropped(pins: Pins) -> None:
     ("source", "kernels"),
     [
         (b"def fused_rms_fp8_group_quant(inp1): pass\n", []),
-        (b"# fused_rms_fp8_group_quant, \xff\xfe in a comment\n", [RMS]),
+        (b"x = 'fused_rms_fp8_group_quant \xff'\n", [RMS]),
         (b"# coding: latin-1\n# fused_rms_fp8_group_quant, \xe9\n", []),
         (b"fused_flatten_fp8_group_quant(\n", [FLATTEN]),
         (b"gemm_a8w8_blockscale_bpreshuffle = \0\n", [GEMM]),

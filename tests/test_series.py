@@ -1,0 +1,156 @@
+"""The series itself: what it promises upstream, and what its lock says of it."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT, Pins, run_verb
+from overlaykit.errors import InputError
+from overlaykit.lock import lock_target
+from overlaykit.patches import apply_hunks, parse_patch
+from overlaykit.series import Series, read_header
+
+TARGETS = ("aiter", "sglang")
+
+
+def test_the_lock_is_current() -> None:
+    done = run_verb("lock", "--check")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_prefix_leaves_files_that_parse(target: str, pins: Pins) -> None:
+    carried, pristine = pins.overlay[target], pins.tree(target)
+    contents: dict[str, bytes] = {}
+    for patch in carried.series.patches:
+        for diff in patch.files:
+            before = contents.get(diff.path) or pristine.read(diff.path)
+            assert before is not None
+            after = apply_hunks(before, diff.hunks)
+            assert after is not None
+            ast.parse(after)
+            contents[diff.path] = after
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_patches_quote_no_more_than_they_must(target: str, pins: Pins) -> None:
+    """Three lines of context at most: upstream's sources are not ours to copy."""
+    for patch in pins.overlay[target].series.patches:
+        for diff in patch.files:
+            for hunk in diff.hunks:
+                tags = "".join(tag for tag, _ in hunk.lines)
+                outer = (len(tags) - len(tags.lstrip(" ")), len(tags.rstrip(" ")))
+                assert outer[0] <= 3
+                assert len(tags) - outer[1] <= 3
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_headers(target: str, pins: Pins) -> None:
+    for patch in pins.overlay[target].series.patches:
+        header = read_header(patch)
+        assert header.fields["Forwarded"].startswith("https://github.com/")
+        assert len(header.subject) <= 72
+        assert header.body.count("\n") > 3
+        assert header.sites
+
+
+def test_all_sites_are_covered_once(pins: Pins) -> None:
+    sites = [
+        site
+        for patch in pins.overlay["sglang"].lock.patches
+        for file in patch.files
+        for hunk in file.hunks
+        for site in hunk.sites
+    ]
+    assert sorted(sites) == ["C", *(f"S{n}" for n in range(1, 9))]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_upstreams_own_formatting(target: str, pins: Pins, tmp_path: Path) -> None:
+    """black, isort, ruff and codespell as upstream's pre-commit configuration has
+    them (its versions are pinned in requirements-test.txt)."""
+    tree = pins.patched(target)
+    names = []
+    for path in pins.overlay[target].paths:
+        place = tmp_path / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(tree.read(path) or b"")
+        names.append(str(place))
+    checks = [["black", "--check", "--quiet"]]
+    if target == "sglang":
+        checks.append(["isort", "--check", "--profile=black", "-p=sglang"])
+    for tool in checks:
+        run = [sys.executable, "-m", *tool, *names]
+        done = subprocess.run(run, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, (tool, done.stdout, done.stderr)
+    ours = [str(p) for p in sorted((ROOT / "overlay").rglob("*.py"))]
+    for tool in (
+        ["ruff", "check", "--isolated", "--quiet", "--select=F401,F821"],
+        ["codespell_lib"],
+    ):
+        run = [sys.executable, "-m", *tool, *ours]
+        done = subprocess.run(run, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, (tool, done.stdout, done.stderr)
+
+
+def _relock(pins: Pins, old: bytes, new: bytes) -> None:
+    """Lock the aiter series with an edit in its patch."""
+    carried = pins.overlay["aiter"]
+    [patch] = carried.series.patches
+    assert old in patch.data
+    edited = parse_patch(patch.name, patch.data.replace(old, new))
+    lock_target(
+        carried.target,
+        pins.tree("aiter"),
+        carried.lock.dist,
+        Series((edited,)),
+        carried.new_files,
+        None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        (b"\n     group_size,\n", b"\n     group_sizes,\n", "does not fit"),
+        (b"index 42ca53", b"index 52ca53", "does not fit"),
+        (b"..af14ea", b"..bf14ea", "promises blob"),
+        (b"Forwarded:", b"Forwarted:", "lacks Forwarded"),
+        (b"X-Sites: fused_flatten", b"X-Sites: flattened", "no hunk changes"),
+    ],
+)
+def test_what_the_lock_refuses(pins: Pins, old: bytes, new: bytes, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        _relock(pins, old, new)
+
+
+def test_a_hunk_whose_context_has_a_twin_is_refused(pins: Pins) -> None:
+    """Without its distinguishing lines the signature's hunk fits many functions."""
+    carried, pristine = pins.overlay["aiter"], pins.tree("aiter")
+    [path] = carried.series.paths
+    lines = (pristine.read(path) or b"").splitlines(keepends=True)
+    at = next(i for i, line in enumerate(lines) if line == b"    M, N1 = inp1.shape\n")
+    assert lines.count(lines[at]) > 1
+    edited = [*lines[: at + 1], b"    pass\n", *lines[at + 1 :]]
+    from overlaykit.objects import blob_id
+
+    before, after = b"".join(lines), b"".join(edited)
+    diff = (
+        (
+            f"diff --git a/{path} b/{path}\n"
+            f"index {blob_id(before)}..{blob_id(after)} 100644\n"
+            f"--- a/{path}\n+++ b/{path}\n@@ -{at + 1} +{at + 1},2 @@\n"
+        ).encode()
+        + b" "
+        + lines[at]
+        + b"+    pass\n"
+    )
+    [patch] = carried.series.patches
+    series = Series((parse_patch("twin.patch", patch.header + diff),))
+    with pytest.raises(InputError, match="context is not unique"):
+        lock_target(carried.target, pristine, carried.lock.dist, series, (), None)

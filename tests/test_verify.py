@@ -1,0 +1,110 @@
+"""verify names what is wrong: the file, the scope, expected, found, the next step."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from conftest import Pins, run_verb
+
+_MLA = (
+    "python/sglang/srt/models/deepseek_common/attention_forward_methods/forward_mla.py"
+)
+_COMMUNICATOR = "python/sglang/srt/layers/communicator.py"
+_OVERLAY = "python/sglang/srt/layers/quantization/bpreshuffle_scale.py"
+
+
+@pytest.fixture
+def applied(slim: Callable[..., Path]) -> Path:
+    root = slim()
+    assert run_verb("apply", str(root)).returncode == 0
+    return root
+
+
+def _findings(root: Path) -> list[dict[str, str]]:
+    done = run_verb("verify", "--json", str(root))
+    assert done.returncode == 1, done.stderr
+    findings: list[dict[str, str]] = json.loads(done.stdout)["findings"]
+    assert all(f["next_step"] for f in findings)
+    return findings
+
+
+def _replace(root: Path, path: str, old: str, new: str) -> None:
+    place = root / path
+    text = place.read_text(encoding="utf-8")
+    assert text.count(old) == 1
+    place.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def test_an_untouched_tree_holds(applied: Path) -> None:
+    done = run_verb("verify", "--json", str(applied))
+    report = json.loads(done.stdout)
+    assert done.returncode == 0
+    assert report["message"] == "holds"
+    [result] = report["results"]
+    assert len(result["sites"]) == 9
+
+
+def test_a_site_taken_back_by_hand(applied: Path) -> None:
+    _replace(
+        applied,
+        _MLA,
+        f"quant_pretransposed_scale(\n{' ' * 20}fused_flatten_fp8_group_quant,",
+        "fused_flatten_fp8_group_quant(",
+    )
+    findings = _findings(applied)
+    assert {f["path"] for f in findings} == {_MLA}
+    blob, hunk, site = findings
+    assert "blob" in blob["expected"]
+    assert "blob" in blob["found"]
+    assert hunk["scope"] == "DeepseekMLAForwardMixin.forward_absorb_core"
+    assert hunk["patch"] == "0005-o-proj-flatten.patch"
+    assert (hunk["site"], site["site"]) == ("S8", "S8")
+
+
+def test_a_hunk_in_the_wrong_function(applied: Path) -> None:
+    """The gather's line moved into another function of the file."""
+    indent = " " * 16
+    line = f"{indent}local_hidden_states = local_hidden_states.contiguous()\n"
+    words = "The gather moves raw bytes; a pre-transposed scale is strided."
+    comment = f"{indent}# {words}\n"
+    _replace(applied, _COMMUNICATOR, comment + line, "")
+    place = applied / _COMMUNICATOR
+    moved = f"\n\ndef gather(hidden_states):\n    if True:\n{' ' * 12}for _ in ():\n"
+    place.write_text(place.read_text() + moved + comment + line)
+    [hunk] = [f for f in _findings(applied) if f.get("hunk")]
+    assert hunk["scope"] == "CommunicateSimpleFn._scattered_to_tp_attn_full"
+    assert "gather" in hunk["found"]
+
+
+@pytest.mark.parametrize("how", ["missing", "edited"])
+def test_the_overlays_own_file(applied: Path, how: str) -> None:
+    if how == "missing":
+        (applied / _OVERLAY).unlink()
+    else:
+        _replace(applied, _OVERLAY, "setattr(scale, _MARKER, True)", "pass")
+    findings = _findings(applied)
+    assert findings[0]["path"] == _OVERLAY
+    sites = {f.get("site") for f in findings[1:]}
+    assert sites >= {f"S{n}" for n in range(1, 9)}
+
+
+def test_a_pristine_tree_fails_by_every_site(
+    slim: Callable[..., Path], pins: Pins
+) -> None:
+    findings = _findings(slim())
+    paths = {f["path"] for f in findings if f.get("path")}
+    assert paths == set(pins.overlay["sglang"].paths)
+    assert "as released" in findings[0]["found"]
+
+
+def test_an_unfinished_transaction_is_not_judged(applied: Path) -> None:
+    (applied / ".overlay-transaction").mkdir()
+    done = run_verb("verify", str(applied))
+    assert done.returncode == 3
+    assert "--status" in done.stderr
+    assert run_verb("apply", "--status", str(applied)).returncode == 0
+    assert run_verb("verify", str(applied)).returncode == 0
