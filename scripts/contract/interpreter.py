@@ -104,6 +104,8 @@ class Path:
             value = self._value(test, frame)
             if isinstance(value, Symbol):
                 self._known[value.text] = truth != value.negated
+            elif isinstance(value, Imported):
+                self._known[repr(value)] = truth
 
     def block(self, body: Sequence[ast.stmt], frame: Frame) -> None:
         """Run statements. Raises PathEnds, LoopEnds and Returns."""

@@ -82,6 +82,7 @@ class Transaction:
         self._folder = folder
         # How many rows of the journal may have been swapped; None: who knows.
         self._reached: int | None = None
+        self.committed = False
         self.repaired = self._recover()
 
     def stage(self, changes: Sequence[FileChange]) -> None:
@@ -133,6 +134,7 @@ class Transaction:
         """Commit: from here on the tree counts as changed."""
         with undisturbed():
             os.replace(self._folder / _JOURNAL, self._folder / _DONE)
+            self.committed = True
             _sync(self._folder)
             self._prune()
 
@@ -316,6 +318,7 @@ def hold(tree: DirectoryTree) -> Iterator[Transaction]:
     cannot be written.
     """
     folder = tree.root / FOLDER
+    transaction: Transaction | None = None
     try:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         try:
@@ -337,7 +340,8 @@ def hold(tree: DirectoryTree) -> Iterator[Transaction]:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
     except OSError as error:
-        raise _environment(tree, error) from error
+        committed = transaction is not None and transaction.committed
+        raise _environment(tree, error, committed) from error
 
 
 def _acquire(tree: DirectoryTree, folder: Path) -> int:
@@ -432,7 +436,9 @@ def _release(folder: Path, lock: int) -> None:
         os.close(lock)
 
 
-def _environment(tree: DirectoryTree, error: OSError) -> EnvironmentFailure:
+def _environment(
+    tree: DirectoryTree, error: OSError, committed: bool
+) -> EnvironmentFailure:
     what = {
         errno.ENOSPC: "the disk is full",
         errno.EDQUOT: "the disk quota is used up",
@@ -441,11 +447,10 @@ def _environment(tree: DirectoryTree, error: OSError) -> EnvironmentFailure:
         errno.EACCES: "no permission to write",
         errno.EPERM: "no permission to write",
     }.get(error.errno or 0, "cannot write")
-    folder = tree.root / FOLDER
-    if os.path.lexists(folder / _JOURNAL):
-        state = "the next run rolls it back"
-    elif os.path.lexists(folder / _DONE):
+    if committed:
         state = "the change is in place"
+    elif (tree.root / FOLDER / _JOURNAL).exists():
+        state = "the next run rolls it back"
     else:
         state = "nothing was changed"
     return EnvironmentFailure(

@@ -1,0 +1,48 @@
+"""Trees to break, in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from faults.harness import Contents, apply, contents, copy, memory_folder
+
+
+@pytest.fixture
+def room() -> Iterator[Path]:
+    """A folder in memory."""
+    with memory_folder() as folder:
+        yield folder
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A tree without and with the overlay, to be copied, and what the two hold."""
+
+    old: Path
+    new: Path
+    before: Contents
+    after: Contents
+
+    def ends(self, unapply: bool) -> tuple[Path, Contents, Contents]:
+        """Where a run starts, and the contents before and after it."""
+        if unapply:
+            return self.new, self.after, self.before
+        return self.old, self.before, self.after
+
+
+@pytest.fixture
+def pair(slim: Callable[..., Path], room: Path) -> Pair:
+    """SGLang; one file read-only, one executable, one empty folder: modes count."""
+    old = copy(slim(clone=False), room / "old")
+    touched = sorted(old.rglob("communicator.py"))[0]
+    touched.chmod(0o444)
+    sorted(old.rglob("forward_mla.py"))[0].chmod(0o755)
+    (old / "test").mkdir(mode=0o750)
+    new = copy(old, room / "new")
+    done = apply(room, new)
+    assert done.code == 0, done.text
+    return Pair(old, new, contents(old), contents(new))

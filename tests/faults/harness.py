@@ -1,0 +1,252 @@
+"""Real apply.py processes that die, stop or are disturbed at a chosen write.
+
+Nothing in the product knows of this. A process is forked with the modules already
+loaded, an audit hook (PEP 578) counts what it is about to do to the tree, and at the
+chosen count does the mischief. Forks start in milliseconds, so every single write can
+be tried.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import runpy
+import shutil
+import signal
+import stat
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+# Loaded here once, for all the processes that are forked from this one.
+import overlaykit.bases
+import overlaykit.cli
+import overlaykit.landing
+import overlaykit.transaction  # noqa: F401
+
+ROOT = Path(__file__).resolve().parents[2]
+APPLY = ROOT / "scripts" / "apply.py"
+FOLDER = overlaykit.transaction.FOLDER
+VERBS: tuple[tuple[str, ...], ...] = ((), ("--unapply",), ("--status",))
+
+_CHANGES = {
+    "os.chmod",
+    "os.chown",
+    "os.link",
+    "os.mkdir",
+    "os.remove",
+    "os.rename",
+    "os.rmdir",
+    "os.symlink",
+    "os.truncate",
+    "os.utime",
+}
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+
+Mischief = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a process ended: its exit code, or minus the signal that killed it."""
+
+    code: int
+    out: str
+    err: str
+    writes: int
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """What it said with ``--json``."""
+        return dict(json.loads(self.out))
+
+    @property
+    def text(self) -> str:
+        return self.out + self.err
+
+
+@contextmanager
+def memory_folder() -> Iterator[Path]:
+    """A folder that any user may enter, in memory where there is such a place:
+    thousands of fsyncs would wear a disk and prove nothing more."""
+    memory = Path("/dev/shm")
+    base = memory if memory.is_dir() and os.access(memory, os.W_OK) else None
+    folder = Path(mkdtemp(prefix="overlay-faults-", dir=base))
+    folder.chmod(0o755)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def copy(tree: Path, to: Path) -> Path:
+    """A fresh copy, times and modes included, in place of what was at ``to``."""
+    shutil.rmtree(to, ignore_errors=True)
+    shutil.copytree(tree, to, symlinks=True)
+    return to
+
+
+Contents = dict[str, tuple[int, bytes]]
+
+
+def contents(tree: Path) -> Contents:
+    """Modes and bytes of all files, modes of all folders."""
+    found = {}
+    for place in sorted(tree.rglob("*")):
+        status = place.lstat()
+        data = place.read_bytes() if stat.S_ISREG(status.st_mode) else b""
+        found[place.relative_to(tree).as_posix()] = (status.st_mode, data)
+    return found
+
+
+def times(tree: Path) -> dict[str, int]:
+    """When each file was last written."""
+    return {
+        place.relative_to(tree).as_posix(): place.stat().st_mtime_ns
+        for place in tree.rglob("*")
+        if place.is_file()
+    }
+
+
+class Child:
+    """A forked process; :meth:`wait` for its end, or :meth:`stopped` for a pause."""
+
+    def __init__(self, work: Callable[[], None], folder: Path) -> None:
+        self._log = Path(mkdtemp(prefix="log-", dir=folder))
+        (self._log / "writes").write_text("0")
+        # Else both processes flush what stands in the buffers now.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        gc.freeze()
+        self.pid = os.fork()
+        if self.pid == 0:
+            code = 70
+            try:
+                self._become()
+                work()
+                code = 0
+            except SystemExit as end:
+                code = int(end.code or 0)
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(code)
+
+    def _become(self) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        for number, name in ((1, "out"), (2, "err")):
+            os.dup2(os.open(self._log / name, os.O_WRONLY | os.O_CREAT, 0o666), number)
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115, PTH123
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115, PTH123
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115, PTH123
+        # Opened now: later there may be no disk, no file size, no permission.
+        self.counter = os.open(self._log / "writes", os.O_WRONLY)
+
+    def count(self, writes: int) -> None:
+        """Leave word of how many writes were begun, whatever comes next."""
+        os.pwrite(self.counter, str(writes).encode(), 0)
+
+    def stopped(self) -> bool:
+        """Wait until it stops (True) or ends (False; then :meth:`wait` is over)."""
+        _, status = os.waitpid(self.pid, os.WUNTRACED)
+        if os.WIFSTOPPED(status):
+            return True
+        self._status = status
+        return False
+
+    def wait(self) -> Done:
+        status = getattr(self, "_status", None)
+        if status is None:
+            _, status = os.waitpid(self.pid, 0)
+        done = Done(
+            os.waitstatus_to_exitcode(status),
+            (self._log / "out").read_text(encoding="utf-8"),
+            (self._log / "err").read_text(encoding="utf-8"),
+            int((self._log / "writes").read_text()),
+        )
+        shutil.rmtree(self._log)
+        return done
+
+
+def start(
+    folder: Path,
+    *arguments: str | Path,
+    at: int | None = None,
+    mischief: Mischief | None = None,
+    first: Mischief | None = None,
+    event: str | None = None,
+) -> Child:
+    """Start apply.py. ``mischief`` happens just before its write number ``at``, or,
+    with ``event``, before the write of that kind and number. ``first`` happens
+    before it starts."""
+    child: Child
+
+    def work() -> None:
+        if first is not None:
+            first()
+        done = 0
+
+        def hook(name: str, details: tuple[Any, ...]) -> None:
+            nonlocal done
+            if not _writes(name, details) or name != (event or name):
+                return
+            done += 1
+            child.count(done)
+            if done == at and mischief is not None:
+                mischief()
+
+        sys.argv = [str(APPLY), *map(str, arguments)]
+        sys.addaudithook(hook)
+        runpy.run_path(str(APPLY), run_name="__main__")
+
+    # The child sees itself through the name: fork happens inside the constructor.
+    child = Child.__new__(Child)
+    child.__init__(work, folder)  # type: ignore[misc]
+    return child
+
+
+def apply(
+    folder: Path,
+    *arguments: str | Path,
+    at: int | None = None,
+    mischief: Mischief | None = None,
+    first: Mischief | None = None,
+    event: str | None = None,
+) -> Done:
+    """Run apply.py to its end; see :func:`start`."""
+    return start(
+        folder, *arguments, at=at, mischief=mischief, first=first, event=event
+    ).wait()
+
+
+def send(number: signal.Signals) -> Mischief:
+    """A process's signal to itself."""
+    return lambda: os.kill(os.getpid(), number)
+
+
+KILL = send(signal.SIGKILL)
+
+
+def count_writes(folder: Path, tree: Path, *arguments: str) -> int:
+    """How many writes apply.py makes; also the number of points to disturb it at."""
+    done = apply(folder, *arguments, copy(tree, folder / "counted"))
+    shutil.rmtree(folder / "counted")
+    return done.writes
+
+
+def _writes(name: str, details: Sequence[Any]) -> bool:
+    if name == "open":
+        path, _, flags = details
+        inside = isinstance(path, (str, bytes)) and FOLDER in os.fsdecode(path)
+        return inside and bool(flags & _WRITING)
+    return name in _CHANGES
