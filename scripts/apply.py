@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 from overlaykit.bytecode import hidden_by_bytecode
@@ -82,18 +82,21 @@ def apply(arguments: Namespace) -> Report:
 def _plan(one: Found, unapply: bool) -> Plan:
     plan = (plan_unapply if unapply else plan_apply)(one.carried, one.tree)
     if plan.standing is Standing.DRIFTED:
-        _explain(one, plan)
+        _explain(one)
     refuse(plan)
     if plan.changes and (hidden := hidden_by_bytecode(one.tree, one.carried.paths)):
         raise CannotApply(f"{plan.tree}: the change would not run", hidden)
     return plan
 
 
-def _explain(one: Found, plan: Plan) -> None:
+def _explain(one: Found) -> None:
     """Refuse a drifted tree, with what each hunk would come to where that is known."""
     from overlaykit.bases import pinned_base
     from overlaykit.landing import foresee
+    from overlaykit.trees import checked_out
 
+    with checked_out(one.tree.root) or nullcontext() as committed:
+        plan = plan_apply(one.carried, one.tree, committed)
     with pinned_base(ROOT, one.carried, one.tree.root) as base:
         if base is None:
             hint = "run scripts/fetch.py to see what each hunk would come to"

@@ -56,10 +56,11 @@ class Census:
     rows: tuple[SiteRow, ...]
 
 
-def take_census(tree: Tree) -> Census:
-    """Look at every Python file that mentions one of the kernels."""
+def take_census(tree: Tree, within: str = "") -> Census:
+    """Look at every Python file below ``within`` that mentions one of the kernels."""
     modules = Modules(tree, _KERNELS)
-    rows = [row for path in tree.paths() for row in _rows_of(tree, path, modules)]
+    paths = (path for path in tree.paths() if path.startswith(within))
+    rows = [row for path in paths for row in _rows_of(tree, path, modules)]
     found = {row.site for row in rows}
     rows += [
         SiteRow(s.id, s.role, s.kernel, None, s.function, None, State.GONE, s.meaning)

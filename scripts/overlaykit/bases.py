@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from overlaykit.carried import Carried
-from overlaykit.git import top_of_clone
 from overlaykit.sources import cached
-from overlaykit.trees import GitTree, Tree
+from overlaykit.trees import Tree, checked_out
 
 
 @dataclass(frozen=True)
@@ -34,15 +33,14 @@ class _BlobTree:
 def pinned_base(root: Path, carried: Carried, tree: Path) -> Iterator[Tree | None]:
     """The pin's touched files: from the clone at ``tree`` by blob id, else from the
     fetched package; None where neither has them."""
-    clone = top_of_clone(tree)
-    if clone is not None:
-        with GitTree(clone, "HEAD") as git_tree:
+    if (head := checked_out(tree)) is not None:
+        with head:
             files = {
                 path: data
                 for path, chain in carried.chains.items()
-                if (data := git_tree.read_object(chain[0])) is not None
+                if (data := head.read_object(chain[0])) is not None
             }
         if len(files) == len(carried.chains):
-            yield _BlobTree(f"{clone} (objects)", files)
+            yield _BlobTree(f"{tree} (objects)", files)
             return
     yield cached(root, carried)

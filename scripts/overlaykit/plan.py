@@ -168,11 +168,12 @@ def locate(carried: Carried, tree: Tree) -> Position:
     )
 
 
-def plan_apply(carried: Carried, tree: Tree) -> Plan:
+def plan_apply(carried: Carried, tree: Tree, committed: Tree | None = None) -> Plan:
     """What putting the series on would do.
 
-    Raises CannotApply for a tree that is neither the pin nor the pin with the whole
-    series; its findings name every file that stands in the way.
+    A tree that is neither the pin nor the pin with the whole series gets a plan without
+    changes whose findings name every file that stands in the way; ``committed``, what
+    a clone has checked out, lets them tell local edits from another release.
     """
     position = locate(carried, tree)
     standing = position.standing(carried)
@@ -187,7 +188,7 @@ def plan_apply(carried: Carried, tree: Tree) -> Plan:
             (),
             (),
             position.skipped,
-            _obstacles(carried, position),
+            _obstacles(carried, position, committed),
         )
     after: dict[str, bytes | None] = {}
     for path in carried.series.paths:
@@ -294,9 +295,11 @@ def _hunk_plans(carried: Carried, state: State) -> tuple[HunkPlan, ...]:
     return tuple(plans)
 
 
-def _obstacles(carried: Carried, position: Position) -> tuple[Finding, ...]:
+def _obstacles(
+    carried: Carried, position: Position, committed: Tree | None = None
+) -> tuple[Finding, ...]:
     """Why a tree is neither the pin nor the pin with the whole series."""
-    found = [_drift(carried, position, path) for path in position.drifted]
+    found = [_drift(carried, position, path, committed) for path in position.drifted]
     found += [
         Finding(
             "stands where the overlay lays a new file, with other contents",
@@ -329,11 +332,16 @@ def _obstacles(carried: Carried, position: Position) -> tuple[Finding, ...]:
     return tuple(found)
 
 
-def _drift(carried: Carried, position: Position, path: str) -> Finding:
+def _drift(
+    carried: Carried, position: Position, path: str, committed: Tree | None
+) -> Finding:
     data = position.contents[path]
     chain = carried.chains[path]
     release = f"{carried.target.dist.name} {carried.target.dist.version}"
     what, line, found, next_step = _difference(data, chain, release)
+    if committed and blob_id(committed.read(path) or b"") in chain:
+        what = f"has uncommitted changes: it {what}"
+        next_step = "commit, stash or undo them (git diff shows them)"
     return Finding(
         what,
         path=path,

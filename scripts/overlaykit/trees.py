@@ -231,6 +231,14 @@ class GitTree:
         self.close()
 
 
+def checked_out(clone: Path) -> GitTree | None:
+    """What a clone's HEAD holds; None where there is no clone, or no commit yet."""
+    if git.top_of_clone(clone) is None:
+        return None
+    head = git.run(clone, "rev-parse", "--verify", "-q", "HEAD", ok=(0, 1, 128))
+    return GitTree(clone, "HEAD") if head.returncode == 0 else None
+
+
 @dataclass(frozen=True)
 class EditedTree:
     """A tree with some files changed; None stands for a file taken away."""

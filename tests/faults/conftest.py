@@ -36,12 +36,13 @@ class Pair:
 
 @pytest.fixture
 def pair(slim: Callable[..., Path], room: Path) -> Pair:
-    """SGLang; one file read-only, one executable, one empty folder: modes count."""
+    """SGLang with a read-only and an executable file, a closed folder: modes count."""
     old = copy(slim(clone=False), room / "old")
     touched = sorted(old.rglob("communicator.py"))[0]
     touched.chmod(0o444)
     sorted(old.rglob("forward_mla.py"))[0].chmod(0o755)
     (old / "test").mkdir(mode=0o750)
+    (old / "test" / "README").write_text("here before")
     new = copy(old, room / "new")
     done = apply(room, new)
     assert done.code == 0, done.text

@@ -117,7 +117,7 @@ def times(tree: Path) -> dict[str, int]:
 class Child:
     """A forked process; :meth:`wait` for its end, or :meth:`stopped` for a pause."""
 
-    def __init__(self, work: Callable[[], None], folder: Path) -> None:
+    def __init__(self, work: Callable[[Child], None], folder: Path) -> None:
         self._log = Path(mkdtemp(prefix="log-", dir=folder))
         (self._log / "writes").write_text("0")
         # Else both processes flush what stands in the buffers now.
@@ -129,7 +129,7 @@ class Child:
             code = 70
             try:
                 self._become()
-                work()
+                work(self)
                 code = 0
             except SystemExit as end:
                 code = int(end.code or 0)
@@ -189,9 +189,8 @@ def start(
     """Start apply.py. ``mischief`` happens just before its write number ``at``, or,
     with ``event``, before the write of that kind and number. ``first`` happens
     before it starts."""
-    child: Child
 
-    def work() -> None:
+    def work(child: Child) -> None:
         if first is not None:
             first()
         done = 0
@@ -209,10 +208,7 @@ def start(
         sys.addaudithook(hook)
         runpy.run_path(str(APPLY), run_name="__main__")
 
-    # The child sees itself through the name: fork happens inside the constructor.
-    child = Child.__new__(Child)
-    child.__init__(work, folder)  # type: ignore[misc]
-    return child
+    return Child(work, folder)
 
 
 def apply(

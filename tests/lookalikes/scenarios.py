@@ -36,8 +36,9 @@ class Scenario:
     the hunks that make it refuse, or all of them where it lands. ``homes`` names the
     scope in which an edit belongs by now, where it is not the pinned one, or NOWHERE;
     ``moved`` the file. A change from the line ``copy`` on, up to the line ``end``, is in
-    a copy of the right place, in the right scope. ``form`` is how the files lie: as a
-    clone, or as plain files in a folder of somebody else's repository.
+    a copy of the right place, in the right scope. ``upstream`` numbers the hunks that
+    upstream has taken. ``nested`` files lie in a plain folder of somebody else's
+    repository, and not in a clone.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Scenario:
     homes: Mapping[str, str] = field(default_factory=dict)
     moved: str = ""
     copy: tuple[str, str] | None = None
+    upstream: tuple[int, ...] = ()
     nested: bool = False
 
 
@@ -66,6 +68,7 @@ def _scenario(
     homes: Mapping[str, str] | None = None,
     moved: str = "",
     copy: tuple[str, str] | None = None,
+    upstream: tuple[int, ...] = (),
     nested: bool = False,
 ) -> Callable[[Callable[[Files], None]], Callable[[Files], None]]:
     def add(drift: Callable[[Files], None]) -> Callable[[Files], None]:
@@ -74,7 +77,7 @@ def _scenario(
         SCENARIOS.append(
             Scenario(
                 name, what, patch, path, drift, lands, wanted,
-                homes or {}, moved, copy, nested,
+                homes or {}, moved, copy, upstream, nested,
             )
         )  # fmt: skip
         return drift
@@ -192,8 +195,9 @@ def original_deleted(files: Files) -> None:
 )  # fmt: skip
 def names_traded(files: Files) -> None:
     text = files[COMMUNICATOR]
-    twin = _twin_communicator(text)
-    files[COMMUNICATOR] = above(_rewrite_attn(text), "LayerCommunicator", twin)
+    successor = take(_rewrite_attn(text), "LayerCommunicator")
+    text = put(text, "LayerCommunicator", _twin_communicator(text))
+    files[COMMUNICATOR] = below(text, "TboLayerCommunicator", successor)
 
 
 @_scenario(
@@ -313,21 +317,12 @@ def file_replaced_by_two(files: Files) -> None:
 # Upstream did it too.
 
 
-def _with(path: str, *hunks: int) -> Callable[[Files], None]:
-    """Stands for the patch's own hunks; the runner puts them in."""
-
-    def drift(files: Files) -> None:
-        files[path] += f"\n#hunks {' '.join(map(str, hunks))}"
-
-    return drift
-
-
 @_scenario(
     "already upstream, word for word",
-    "0002", COMMUNICATOR, "upstreamed", lands=True,
+    "0002", COMMUNICATOR, "upstreamed", lands=True, upstream=(1, 2, 3, 4),
 )  # fmt: skip
 def upstreamed(files: Files) -> None:
-    _with(COMMUNICATOR, 1, 2, 3, 4)(files)
+    """Nothing but the hunks themselves."""
 
 
 @_scenario(
@@ -346,10 +341,10 @@ def superseded(files: Files) -> None:
 
 @_scenario(
     "partly upstream: two hunks of four",
-    "0002", COMMUNICATOR, "clean, upstreamed", lands=True,
+    "0002", COMMUNICATOR, "clean, upstreamed", lands=True, upstream=(1, 2),
 )  # fmt: skip
 def partly_upstreamed(files: Files) -> None:
-    _with(COMMUNICATOR, 1, 2)(files)
+    """Nothing but the hunks themselves."""
 
 
 @_scenario(
@@ -460,13 +455,9 @@ def imports_under_another_if(files: Files) -> None:
     "0002", COMMUNICATOR, "offset", lands=True,
 )  # fmt: skip
 def insertion_far_above(files: Files) -> None:
-    marker = "logger = logging.getLogger(__name__)\n"
-    added = marker + "".join(f"_SPARE_{n} = {n}\n" for n in range(40))
-    text = files[COMMUNICATOR]
-    if marker not in text:
-        marker = "from __future__ import annotations\n"
-        added = "# " + "\n# ".join(f"line {n}" for n in range(40)) + f"\n{marker}"
-    files[COMMUNICATOR] = swap(text, marker, added)
+    marker = "import logging\n"
+    added = marker + "".join(f"import spare_{n}\n" for n in range(40))
+    files[COMMUNICATOR] = swap(files[COMMUNICATOR], marker, added)
 
 
 @_scenario(
@@ -503,4 +494,4 @@ def converted_to_crlf(files: Files) -> None:
     "0002", COMMUNICATOR, "clean", lands=True, nested=True,
 )  # fmt: skip
 def nested_in_another_repository(files: Files) -> None:
-    pass
+    """The pinned files."""
