@@ -36,7 +36,7 @@ def test_reports_keep_to_it(slim: Callable[..., Path], tmp_path: Path) -> None:
     from conftest import run_verb
 
     root = slim()
-    runs = [
+    runs: list[tuple[str | Path, ...]] = [
         ("apply", "--status", root),
         ("apply", "--dry-run", root),
         ("verify", root),
@@ -47,7 +47,7 @@ def test_reports_keep_to_it(slim: Callable[..., Path], tmp_path: Path) -> None:
         ("lock", "--check"),
     ]
     for verb, *arguments in runs:
-        done = run_verb(verb, "--json", *map(str, arguments))
+        done = run_verb(str(verb), "--json", *map(str, arguments))
         report = json.loads(done.stdout)
         jsonschema.validate(report, json.loads(schema()))
         assert report["exit_code"] == done.returncode

@@ -485,8 +485,11 @@ def _id_of(place: Path) -> str | None:
 
 
 def _remove_empty(folder: Path) -> bool:
+    """Remove a folder if it is empty; whether it is gone."""
     try:
         folder.rmdir()
+    except FileNotFoundError:
+        return True
     except OSError:
         return False
     return True

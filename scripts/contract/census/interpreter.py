@@ -12,9 +12,8 @@ import builtins
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from contract.modules import Const, Function, Imported, Kernel, Module, Modules
-from contract.sites import MARKER, PRODUCERS
-from contract.values import (
+from contract.census.modules import Const, Function, Imported, Kernel, Module, Modules
+from contract.census.values import (
     NONE,
     Arguments,
     Named,
@@ -32,6 +31,7 @@ from contract.values import (
     stored_names,
     unpack,
 )
+from contract.sites import MARKER, PRODUCERS
 
 _DEEPEST_CALL = 8
 

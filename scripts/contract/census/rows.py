@@ -14,10 +14,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from contract.calls import Reference, manner, references, site_of
-from contract.flow import Flow, TooManyPaths, follow_call
-from contract.judge import consumer_state, producer_state
-from contract.modules import FunctionNode, Module, Modules, parse
+from contract.census.calls import Reference, manner, references, site_of
+from contract.census.flow import Flow, TooManyPaths, follow_call
+from contract.census.judge import consumer_state, producer_state
+from contract.census.modules import FunctionNode, Module, Modules, parse
 from contract.sites import (
     CATALOGUE,
     GEMM,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeAlias
 
-from contract.modules import Const, Function, FunctionNode, Imported, Kernel
+from contract.census.modules import Const, Function, FunctionNode, Imported, Kernel
 from contract.sites import PRODUCERS, RMS
 
 _TURNS = {"transpose", "t", "T", "mT", "permute", "swapaxes", "swapdims"}

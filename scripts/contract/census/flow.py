@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from contract.interpreter import Frame, LoopEnds, Path, PathEnds, Returns, Use
-from contract.modules import FunctionNode, Module, Modules
-from contract.values import Tensor, loaded_names, local_names, stored_names
+from contract.census.interpreter import Frame, LoopEnds, Path, PathEnds, Returns, Use
+from contract.census.modules import FunctionNode, Module, Modules
+from contract.census.values import Tensor, loaded_names, local_names, stored_names
 
 _MOST_PATHS = 2000
 

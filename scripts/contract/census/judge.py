@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from contract.flow import Flow, TooManyPaths, follow_parameter
-from contract.interpreter import Use
-from contract.modules import FunctionNode, Module, Modules
+from contract.census.flow import Flow, TooManyPaths, follow_parameter
+from contract.census.interpreter import Use
+from contract.census.modules import FunctionNode, Module, Modules
 from contract.sites import GEMM, State
 
 _SCALE_PARAMETER = "input_scale"

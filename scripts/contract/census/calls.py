@@ -5,7 +5,14 @@ from __future__ import annotations
 import ast
 from dataclasses import dataclass
 
-from contract.modules import Function, FunctionNode, Imported, Kernel, Module, Modules
+from contract.census.modules import (
+    Function,
+    FunctionNode,
+    Imported,
+    Kernel,
+    Module,
+    Modules,
+)
 from contract.sites import CATALOGUE, PRODUCERS, UNKNOWN_SITE
 
 
