@@ -181,7 +181,11 @@ def produced(
 
 
 def run_worker(*arguments: object) -> str:
-    env = os.environ | {"TRITON_INTERPRET": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    env = os.environ | {
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONPATH": str(Path(__file__).parents[2] / "scripts"),
+        "TRITON_INTERPRET": "1",
+    }
     env.pop(SWITCH, None)
     done = subprocess.run(
         [sys.executable, __file__, *map(str, arguments)],
@@ -200,7 +204,7 @@ def run_worker(*arguments: object) -> str:
 
 def run_unit_test(sglang: Path) -> None:
     """As upstream's CI does: find its registration, then ``python3 test_file.py``."""
-    from islands import SGLANG_PARENTS, empty_packages
+    from contract.islands import SGLANG_PARENTS, empty_packages
 
     test = sglang / UNIT_TEST
     sys.argv = [str(test)]
@@ -213,7 +217,7 @@ def run_unit_test(sglang: Path) -> None:
 
 def produce(sglang: Path, aiter: Path, results: Path) -> None:
     """Run every case through the overlay's producer and consumer, into ``results``."""
-    from islands import (
+    from contract.islands import (
         BPRESHUFFLE_SCALE,
         SGLANG_PARENTS,
         aiter_fp8_quant,
