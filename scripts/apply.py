@@ -5,20 +5,19 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from contextlib import ExitStack, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 from overlaykit.bytecode import hidden_by_bytecode
 from overlaykit.carried import load_overlay
 from overlaykit.cli import ROOT, Report, Result, Verb, hunk_table, run, skipped_lines
-from overlaykit.errors import CannotApply, Exit, InputError
+from overlaykit.errors import Exit, InputError
 from overlaykit.git import top_of_clone
 from overlaykit.plan import (
     Plan,
     Standing,
-    locate,
     plan_apply,
     plan_unapply,
-    refuse,
 )
 from overlaykit.targets import Found, find_targets
 from overlaykit.transaction import Transaction, hold, interrupted, refuse_interrupted
@@ -56,41 +55,60 @@ def options(parser: ArgumentParser) -> None:
 
 def apply(arguments: Namespace) -> Report:
     """Put the overlay and its series on the trees, or take them off."""
-    unapply, commit = arguments.unapply, arguments.commit
-    dry_run = arguments.dry_run
     found = find_targets(arguments.paths, load_overlay(ROOT))
     if arguments.status:
-        return _status(found, dry_run)
+        return _status(found, arguments.dry_run)
+    if arguments.commit:
+        _need_clones(found)
+    with ExitStack() as stack:
+        held = _hold(stack, found, arguments.dry_run)
+        plans = [_plan(one, arguments.unapply) for one in found]
+        refused = any(plan.findings for plan in plans)
+        if held and not refused:
+            tips = _prepare_commits(found) if arguments.commit else []
+            _carry_out([(h, p) for h, p in zip(held, plans, strict=True) if p.changes])
+            notes = [_repaired(transaction) for transaction in held]
+            for number, (one, tip) in enumerate(zip(found, tips, strict=False)):
+                notes[number] += (_commit(one, tip),)
+        else:
+            notes = [() for _ in plans]
+    return Report(
+        verb="apply",
+        exit_code=Exit.CANNOT_APPLY if refused else Exit.DONE,
+        message="nothing was changed" if refused else "",
+        dry_run=arguments.dry_run,
+        results=tuple(
+            _result(plan, note, arguments, refused)
+            for plan, note in zip(plans, notes, strict=True)
+        ),
+        findings=tuple(finding for plan in plans for finding in plan.findings),
+    )
+
+
+def _hold(stack: ExitStack, found: list[Found], dry_run: bool) -> list[Transaction]:
+    """Hold the trees for writing; a dry run holds none and repairs none."""
     if dry_run:
         for one in found:
             refuse_interrupted(one.tree)
-        plans = [_plan(one, unapply) for one in found]
-        return _report(found, plans, unapply, dry_run=True)
-    with ExitStack() as stack:
-        # The order of the paths must not decide who waits for whom.
-        order = sorted(found, key=lambda one: one.tree.root)
-        held = {o.tree.root: stack.enter_context(hold(o.tree)) for o in order}
-        plans = [_plan(one, unapply) for one in found]
-        tips = _prepare_commits(found) if commit else []
-        _carry_out([(held[o.tree.root], p) for o, p in zip(found, plans, strict=True)])
-        notes = {root: _repaired(held[root]) for root in held}
-        for one, tip in zip(found, tips, strict=False):
-            notes[one.tree.root] += (_commit(one, tip),)
-    return _report(found, plans, unapply, notes=[notes[o.tree.root] for o in found])
+        return []
+    # The order of the paths must not decide who waits for whom.
+    order = sorted(found, key=lambda one: one.tree.root)
+    held = {one.tree.root: stack.enter_context(hold(one.tree)) for one in order}
+    return [held[one.tree.root] for one in found]
 
 
 def _plan(one: Found, unapply: bool) -> Plan:
     plan = (plan_unapply if unapply else plan_apply)(one.carried, one.tree)
     if plan.standing is Standing.DRIFTED:
-        _explain(one)
-    refuse(plan)
+        return _explained(one)
     if plan.changes and (hidden := hidden_by_bytecode(one.tree, one.carried.paths)):
-        raise CannotApply(f"{plan.tree}: the change would not run", hidden)
+        return replace(plan, findings=plan.findings + hidden)
     return plan
 
 
-def _explain(one: Found) -> None:
-    """Refuse a drifted tree, with what each hunk would come to where that is known."""
+def _explained(one: Found) -> Plan:
+    """The plan for a drifted tree, with what each hunk would come to, if that can be
+    told: the pinned contents must be at hand."""
     from overlaykit.bases import pinned_base
     from overlaykit.landing import foresee
     from overlaykit.trees import checked_out
@@ -99,20 +117,13 @@ def _explain(one: Found) -> None:
         plan = plan_apply(one.carried, one.tree, committed)
     with pinned_base(ROOT, one.carried, one.tree.root) as base:
         if base is None:
-            hint = "run scripts/fetch.py to see what each hunk would come to"
-        else:
-            foreseen = foresee(one.carried, one.tree, base)
-            table = hunk_table(foreseen.hunks)
-            hint = f"this is what each hunk would come to:\n{table}"
-    raise CannotApply(
-        f"{plan.tree}: {plan.target} is {plan.standing.value}, nothing was changed; "
-        f"{hint}",
-        plan.findings,
-    )
+            return plan
+        return replace(plan, hunks=foresee(one.carried, one.tree, base).hunks)
 
 
 def _carry_out(work: list[tuple[Transaction, Plan]]) -> None:
-    work = [(transaction, plan) for transaction, plan in work if plan.changes]
+    """All trees are staged before the first is changed, and all are changed before
+    the first is final; what raises in between rolls all of them back."""
     for transaction, plan in work:
         transaction.stage(plan.changes)
     for transaction, _ in work:
@@ -131,18 +142,21 @@ def _branch(one: Found) -> str:
     return f"overlay/{one.carried.overlay}"
 
 
+def _need_clones(found: list[Found]) -> None:
+    for one in found:
+        if top_of_clone(one.tree.root) is None:
+            raise InputError(f"{one.tree.root} is no clone: --commit needs one")
+
+
 def _prepare_commits(found: list[Found]) -> list[str]:
     """Make the commits, as objects alone, and see that their branch may be made."""
     from overlaykit.commits import check_branch, commit_series, current_base
 
     tips = []
     for one in found:
-        root = one.tree.root
-        if top_of_clone(root) is None:
-            raise InputError(f"{root} is no clone: --commit needs one")
-        base = current_base(root, _branch(one), one.carried)
-        tips.append(commit_series(root, base, one.carried))
-        check_branch(root, _branch(one), tips[-1])
+        base = current_base(one.tree.root, _branch(one), one.carried)
+        tips.append(commit_series(one.tree.root, base, one.carried))
+        check_branch(one.tree.root, _branch(one), tips[-1])
     return tips
 
 
@@ -164,12 +178,11 @@ def _status(found: list[Found], dry_run: bool) -> Report:
                 notes = _repaired(transaction)
         plan = plan_apply(one.carried, one.tree)
         findings += list(plan.findings)
-        standing = locate(one.carried, one.tree).standing(one.carried)
         results.append(
             Result(
                 one.carried.name,
                 one.tree.name,
-                standing.value,
+                plan.standing.value,
                 skipped=plan.skipped,
                 notes=notes,
             )
@@ -185,30 +198,22 @@ def _status(found: list[Found], dry_run: bool) -> Report:
     )
 
 
-def _report(
-    found: list[Found],
-    plans: list[Plan],
-    unapply: bool,
-    dry_run: bool = False,
-    notes: list[tuple[str, ...]] | None = None,
-) -> Report:
-    results = []
-    for number, plan in enumerate(plans):
-        would = "would be " if dry_run else ""
-        done = would + ("taken off" if unapply else "applied")
-        same = "nothing to take off" if unapply else "already applied"
-        results.append(
-            Result(
-                plan.target,
-                plan.tree,
-                done if plan.changes else same,
-                () if unapply else plan.hunks,
-                tuple(change.path for change in plan.changes),
-                plan.skipped,
-                notes[number] if notes else (),
-            )
-        )
-    return Report(verb="apply", dry_run=dry_run, results=tuple(results))
+def _result(
+    plan: Plan, notes: tuple[str, ...], arguments: Namespace, refused: bool
+) -> Result:
+    would = "would be " if arguments.dry_run or refused else ""
+    done = "taken off" if arguments.unapply else "applied"
+    nothing = "nothing to take off" if arguments.unapply else "already applied"
+    outcome = f"{would}{done}" if plan.changes else nothing
+    return Result(
+        plan.target,
+        plan.tree,
+        f"refused, {plan.standing.value}" if plan.findings else outcome,
+        plan.hunks if plan.findings or not arguments.unapply else (),
+        tuple(change.path for change in plan.changes),
+        plan.skipped,
+        notes,
+    )
 
 
 def show(report: Report) -> str:
@@ -216,9 +221,12 @@ def show(report: Report) -> str:
     blocks = []
     for result in report.results:
         lines = [f"{result.target}: {result.outcome}  ({result.tree})"]
+        if result.hunks and result.outcome.startswith("refused"):
+            lines.append("what each hunk would come to here:")
         if result.hunks:
             lines.append(hunk_table(result.hunks))
-        lines += [f"  changed  {path}" for path in result.changed]
+        changed = "to change" if "would" in result.outcome else "changed"
+        lines += [f"  {changed}  {path}" for path in result.changed]
         lines += skipped_lines(result)
         lines += [f"  {note}" for note in result.notes]
         blocks.append("\n".join(lines))

@@ -3,12 +3,15 @@
 Git merges, one hunk at a time (:mod:`overlaykit.merge`); this module judges. Textual
 tools exit 0 with an edit in a look-alike function when the original was rewritten,
 reordered or moved; so a merge counts as landed only if the lines it changed are those
-of the hunk, all of them in the scope that the lock names, in a file where that scope
-still means one thing. Whatever else comes out is a refusal with a name.
+of the hunk, all of them in the scope that the lock names, under the ifs and loops that
+they were written under, in a file where that scope still means one thing. A hunk is
+upstream already only if it could be taken off again, judged in the same way. Whatever
+else comes out is a refusal with a name.
 """
 
 from __future__ import annotations
 
+import ast
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -22,8 +25,8 @@ from overlaykit.merge import MergeStore
 from overlaykit.objects import blob_id
 from overlaykit.patches import Change, Hunk, Patch, apply_hunks, split_lines
 from overlaykit.plan import HunkPlan, State
-from overlaykit.scopes import ScopeMap, map_scopes
-from overlaykit.trees import Tree
+from overlaykit.scopes import MODULE, ScopeMap, map_scopes
+from overlaykit.trees import EditedTree, Tree
 
 
 @dataclass(frozen=True)
@@ -74,8 +77,18 @@ def _foresee_file(
     pinned = base.read(path)
     if pinned is None or blob_id(pinned) != carried.chains[path][0]:
         raise ValueError(f"{base.name} is not the pin: {path}")
-    found = tree.read(path)
-    ours = {path: found} if found is not None else _candidates(tree, path)
+    # Another path of the series may have brought its hunks here.
+    sofar = EditedTree(tree, files)
+    data, where = sofar.read(path), path
+    why = ""
+    if data is None:
+        names = {hunk.scope for _, file in carried.locked(path) for hunk in file.hunks}
+        found = _candidates(sofar, path, names)
+        if len(found) == 1:
+            [(where, data)] = found.items()
+        else:
+            likely = ", ".join(sorted(found)) or "none"
+            why = f"the file is gone; what may have taken its place: {likely}"
     steps = zip(carried.series.diffs(path), carried.locked(path), strict=True)
     for (patch, diff), (_, locked) in steps:
         for number, (hunk, known) in enumerate(
@@ -87,13 +100,16 @@ def _foresee_file(
             new = apply_hunks(pinned, diff.hunks[: number + 1])
             assert old is not None and new is not None
             step = _Step(patch, hunk, known, path, old, new)
-            plan, ours = _land(step, ours, store)
+            if data is None:
+                yield step.plan(State.GONE, why)
+                continue
+            plan, data = _land(step, where, data, store)
             yield plan
         after = apply_hunks(pinned, diff.hunks)
         assert after is not None
         pinned = after
-    if found is not None or len(ours) == 1:
-        files.update(ours)
+    if data is not None:
+        files[where] = data
 
 
 @dataclass(frozen=True)
@@ -119,52 +135,91 @@ class _Step:
         )
         return replace(made, **more)  # type: ignore[arg-type]
 
+    def undone(self) -> _Step:
+        """The step that takes this one back."""
+        return replace(self, hunk=self.hunk.reversed(), old=self.new, new=self.old)
+
+    def changes(self) -> list[Change]:
+        """What it changes, found as the changes of a landing are."""
+        return _changes(self.old, self.new)
+
 
 def _land(
-    step: _Step, ours: dict[str, bytes], store: MergeStore
-) -> tuple[HunkPlan, dict[str, bytes]]:
+    step: _Step, where: str, data: bytes, store: MergeStore
+) -> tuple[HunkPlan, bytes]:
     """Merge one hunk and judge the result; one that does not land changes nothing."""
-    if not ours:
-        return step.plan(State.GONE, "the file is gone and none took its place"), ours
-    merged = store.merge({step.path: step.old}, ours, {step.path: step.new})
-    if merged.conflicts or set(merged.files) != set(ours):
-        return _stuck(step, ours, merged.files), ours
-    touched = [path for path in ours if merged.files[path] != ours[path]]
-    if not touched:
-        present = any(_says_the_same(step, data) for data in ours.values())
-        if present:
-            return step.plan(State.UPSTREAMED, "the tree has these lines already"), ours
-        return step.plan(State.SUPERSEDED, "the merge finds nothing left to do"), ours
-    [path] = touched
-    plan = _judge(step, path, ours[path], merged.files[path])
-    if not plan.state.lands:
-        return plan, ours
-    # Renamed: the other candidates have done their service.
-    return plan, {path: merged.files[path]}
+    merged, after = _merge(step, where, data, store)
+    if after is None or after == data:
+        if _is_there(step, where, data, store):
+            return step.plan(State.UPSTREAMED, "the tree has these lines already"), data
+        if after is not None:
+            detail = "the merge finds nothing left to do"
+            return step.plan(State.SUPERSEDED, detail), data
+        return _stuck(step, where, data, merged), data
+    plan = _judge(step, where, data, after)
+    return plan, after if plan.state.lands else data
+
+
+def _merge(
+    step: _Step, where: str, data: bytes, store: MergeStore
+) -> tuple[Mapping[str, bytes], bytes | None]:
+    """What the merge leaves, and the file's new contents unless it failed."""
+    merged = store.merge({step.path: step.old}, {where: data}, {step.path: step.new})
+    if merged.conflicts or set(merged.files) != {where}:
+        return merged.files, None
+    return merged.files, merged.files[where]
+
+
+def _is_there(step: _Step, where: str, data: bytes, store: MergeStore) -> bool:
+    """Whether the hunk could be taken off: the only proof that it is in.
+
+    That its lines stand somewhere in the scope is none: another branch may have them,
+    while this one was rewritten. A hunk that only adds is there too if its lines stand
+    under the same ifs and loops, whatever stands between them and its context.
+    """
+    back = step.undone()
+    _, after = _merge(back, where, data, store)
+    if after not in (None, data):
+        assert after is not None
+        return _judge(back, where, data, after).state.lands
+    scopes = _scopes(data)
+    if any(change.removed for change in step.changes()) or scopes is None:
+        return False
+    if not _means_the_same(step, data, scopes):
+        return False
+    wanted = _guards(step.new, step.changes(), added=True)
+    return all(
+        any(
+            _guards(data, [_inserted(at, change)], added=True) <= wanted
+            for at in _added_elsewhere(step, change, data, scopes)
+        )
+        for change in step.changes()
+    )
 
 
 def _stuck(
-    step: _Step, ours: Mapping[str, bytes], merged: Mapping[str, bytes]
+    step: _Step, where: str, data: bytes, merged: Mapping[str, bytes]
 ) -> HunkPlan:
-    for data in ours.values():
-        if _says_the_same(step, data):
-            return step.plan(State.UPSTREAMED, "the tree has these lines already")
-    if step.path not in ours:
-        return step.plan(State.GONE, "the file is gone and no other is like it")
-    scopes = map_scopes(ours[step.path])
+    if set(merged) != {where}:
+        detail = f"the file is gone, and {where} is not like it"
+        return step.plan(State.GONE, detail)
+    scopes = _scopes(data)
     if scopes is not None and step.locked.scope not in scopes:
-        return step.plan(State.GONE, f"{step.locked.scope} is gone from the file")
-    text = merged.get(step.path, b"").decode(errors="replace")
+        return step.plan(State.GONE, f"{step.locked.scope} is gone from {where}")
+    if b"\r\n" in data and b"\r\n" not in step.old:
+        return step.plan(State.CONFLICT, f"{where} has CRLF line ends")
+    text = merged[where].decode(errors="replace")
     conflict = re.search(r"^<<<<<<< .*?^>>>>>>> .*?$", text, re.S | re.M)
-    line = text[: conflict.start()].count("\n") + 1 if conflict else None
-    return step.plan(
-        State.CONFLICT, conflict.group() if conflict else "the merge fails", line=line
-    )
+    if conflict is None:
+        return step.plan(State.CONFLICT, f"the merge of {where} fails")
+    line = text[: conflict.start()].count("\n") + 1
+    detail = f"{where}:{line} has other changes to these lines:\n{conflict.group()}"
+    return step.plan(State.CONFLICT, detail, line=line)
 
 
 def _judge(step: _Step, path: str, before: bytes, after: bytes) -> HunkPlan:
     """Whether what the merge changed is this hunk, in its scope."""
-    old, new = map_scopes(before), map_scopes(after)
+    old, new = _scopes(before), _scopes(after)
     if old is None or new is None:
         return step.plan(State.MISPLACED, f"{path} would not parse as Python")
     landed = _changes(before, after)
@@ -183,18 +238,25 @@ def _judge(step: _Step, path: str, before: bytes, after: bytes) -> HunkPlan:
     if scopes != {scope}:
         detail = f"the merge would put it in {where} ({path}:{first}), not in {scope}"
         return step.plan(State.MISPLACED, detail, line=first)
-    pinned = map_scopes(step.old)
-    if pinned is None or _twins(old, scope) != _twins(pinned, scope):
-        detail = f"{scope} is defined more or less often than in the pinned file"
+    if not _means_the_same(step, before, old):
+        detail = f"{scope} has other definitions of its name than in the pinned file"
         return step.plan(State.MISPLACED, detail, line=first)
     if _net(landed) != _net(step.hunk.changes):
         detail = f"the merge changes other lines than the hunk does ({path}:{first})"
         return step.plan(State.MISPLACED, detail, line=first)
-    wanted = step.hunk.changes[0].new_line
-    shift = first - wanted
-    lines = split_lines(before)
-    start = landed[0].old_line - step.hunk.changes[0].old_line + step.hunk.old_start - 1
-    exact = tuple(lines[max(start, 0) : start + len(step.hunk.old)]) == step.hunk.old
+    places = _places(step.hunk.old, before, old, scope)
+    if len(places) > 1:
+        detail = f"{scope} has this context {len(places)} times, at lines {places}"
+        return step.plan(State.MISPLACED, detail, line=first)
+    if strays := _strays(step, before, after, old):
+        detail = f"it would come under other conditions ({path}:{first}): {strays}"
+        return step.plan(State.MISPLACED, detail, line=first)
+    if twice := _twice(step, before, old):
+        detail = f"{scope} has the added lines already, in another place: line {twice}"
+        return step.plan(State.MISPLACED, detail, line=first)
+    shift = first - step.hunk.changes[0].new_line
+    start = landed[0].old_line - step.hunk.changes[0].old_line + step.hunk.old_start
+    exact = start in places
     state = State.MERGED if not exact else State.OFFSET if shift else State.CLEAN
     if path != step.path:
         state = State.RENAMED
@@ -227,44 +289,183 @@ def _net(changes: list[Change] | tuple[Change, ...]) -> tuple[Counter[bytes], ..
     return removed - added, added - removed
 
 
-def _twins(scopes: ScopeMap, scope: str) -> int:
-    """How many definitions share a scope's name, however deep the repetition is."""
-    plain = re.sub(r"#\d+", "", scope)
-    return len({name for name in scopes.names if re.sub(r"#\d+", "", name) == plain})
+def _scopes(data: bytes) -> ScopeMap | None:
+    """The scopes, unless lines are not what they seem: Python ends one at a lone
+    carriage return, git does not."""
+    return None if re.search(rb"\r(?!\n)", data) else map_scopes(data)
 
 
-def _says_the_same(step: _Step, data: bytes) -> bool:
-    """Whether the scope has every line that the hunk adds, run by run, and lost those
-    that it removes."""
-    scopes = map_scopes(data)
-    if scopes is None:
-        return False
-    inside = [
-        line
-        for number, line in enumerate(split_lines(data), 1)
-        if scopes.at(number) == step.locked.scope
-    ]
-    text = b"".join(inside)
-    gained = [b"".join(c.added) for c in step.hunk.changes if c.added]
-    lost, _ = _net(step.hunk.changes)
-    if not gained:
-        return not any(line in inside for line in lost)
-    return all(run in text for run in gained) and not any(
-        b"".join(c.removed) in text for c in step.hunk.changes if c.removed
+def _means_the_same(step: _Step, data: bytes, scopes: ScopeMap) -> bool:
+    """Whether a scope's name is as telling as it was in the pinned file: no definition
+    of that name, nor of what it lies in, is there besides but those that were."""
+    pinned = map_scopes(step.old)
+    parts = step.locked.scope.split(".")
+    names = [".".join(parts[: n + 1]) for n in range(len(parts))]
+    return pinned is not None and all(
+        _namesakes(data, scopes, name) == _namesakes(step.old, pinned, name)
+        for name in names
     )
 
 
-def _candidates(tree: Tree, path: str) -> dict[str, bytes]:
+def _namesakes(data: bytes, scopes: ScopeMap, scope: str) -> list[bytes]:
+    """The sources of the other definitions of a scope's name."""
+    plain = re.sub(r"#\d+", "", scope)
+    depth = scope.count(".") + 1
+    found: dict[str, list[bytes]] = {}
+    for number, line in enumerate(split_lines(data), 1):
+        name = ".".join(scopes.at(number).split(".")[:depth])
+        if name != scope and re.sub(r"#\d+", "", name) == plain:
+            found.setdefault(name, []).append(line)
+    return [b"".join(lines) for lines in found.values()]
+
+
+def _places(
+    block: tuple[bytes, ...], data: bytes, scopes: ScopeMap, scope: str
+) -> list[int]:
+    """The lines at which a run of lines stands that begins or ends in a scope."""
+    lines = split_lines(data)
+    size = len(block)
+    return [
+        at + 1
+        for at in range(len(lines) - size + 1)
+        if lines[at] == block[0]
+        and tuple(lines[at : at + size]) == block
+        and scope in (scopes.at(at + 1), scopes.at(at + size))
+    ]
+
+
+def _inserted(at: int, change: Change) -> Change:
+    return Change(at, at, (), change.added)
+
+
+def _added_elsewhere(
+    step: _Step, change: Change, data: bytes, scopes: ScopeMap
+) -> list[int]:
+    """Where a scope has the lines that a change adds, if oftener than the pinned."""
+    pinned = map_scopes(step.old)
+    if pinned is None or not any(line.strip() for line in change.added):
+        return []
+    scope = step.locked.scope
+    found = _places(change.added, data, scopes, scope)
+    known = _places(change.added, step.old, pinned, scope)
+    return found if len(found) > len(known) else []
+
+
+def _twice(step: _Step, data: bytes, scopes: ScopeMap) -> int | None:
+    """Where the lines of a hunk that only adds stand already: it must not add twice."""
+    changes = step.changes()
+    if any(change.removed for change in changes):
+        return None
+    found = [_added_elsewhere(step, change, data, scopes) for change in changes]
+    return found[0][0] if all(found) else None
+
+
+def _strays(step: _Step, before: bytes, after: bytes, scopes: ScopeMap) -> str:
+    """The conditions that a landing comes under in place of the pinned ones; empty
+    where they are the same.
+
+    A scope may have a twin within itself, and the module is hardly a scope at all.
+    Inside a definition other conditions are let pass if the pinned ones are no longer
+    there: then upstream changed them, and nothing else is like the hunk's place.
+    """
+    landed, wanted = _changes(before, after), step.changes()
+    for sides, added in (((before, step.old), False), ((after, step.new), True)):
+        found = _guards(sides[0], landed, added)
+        known = _guards(sides[1], wanted, added)
+        if found == known:
+            continue
+        scope = step.locked.scope
+        lines = [
+            Change(n, n, (line,), ())
+            for n, line in enumerate(split_lines(before), 1)
+            if scopes.at(n) == scope
+        ]
+        left = _guards(before, lines, added=False)
+        if scope == MODULE or (known - found) & left:
+            return " or ".join(
+                sorted(" / ".join(guards) or "none" for guards in found - known)
+            )
+    return ""
+
+
+def _guards(data: bytes, changes: list[Change], added: bool) -> set[tuple[str, ...]]:
+    """What the changed lines of code stand under, inside their definition."""
+    module = ast.parse(data)
+    return {
+        _guards_of(module, start + i)
+        for change in changes
+        for start, lines in (
+            [(change.new_line, change.added)]
+            if added
+            else [(change.old_line, change.removed)]
+        )
+        for i, line in enumerate(lines)
+        if line.strip() and not line.strip().startswith(b"#")
+    }
+
+
+_Block = (ast.stmt, ast.ExceptHandler, ast.match_case)
+_Definition = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+
+
+def _guards_of(node: ast.AST, line: int) -> tuple[str, ...]:
+    """The ifs, loops, trys and withs around a line, outermost first."""
+    guards: tuple[str, ...] = ()
+    while True:
+        for name, children in ast.iter_fields(node):
+            inner = [c for c in _blocks(children) if _covers(c, line)]
+            if inner:
+                break
+        else:
+            return guards
+        if isinstance(node, _Definition):
+            guards = ()
+        elif not isinstance(node, ast.Module):
+            guards = (*guards, _guard(node, name))
+        node = inner[0]
+
+
+def _blocks(children: object) -> list[ast.AST]:
+    if not isinstance(children, list):
+        return []
+    return [child for child in children if isinstance(child, _Block)]
+
+
+def _covers(node: ast.AST, line: int) -> bool:
+    inner = list(ast.walk(node))
+    first = min((n.lineno for n in inner if hasattr(n, "lineno")), default=0)
+    last = max(
+        (n.end_lineno or 0 for n in inner if hasattr(n, "end_lineno")), default=0
+    )
+    return first <= line <= last
+
+
+def _guard(node: ast.AST, branch: str) -> str:
+    """A block's kind, branch and condition."""
+    parts = [
+        ast.unparse(child)
+        for child in ast.iter_child_nodes(node)
+        if not isinstance(child, _Block)
+    ]
+    kind = type(node).__name__.lower()
+    return " ".join([kind if branch == "body" else f"{branch} of {kind}", *parts])
+
+
+def _candidates(tree: Tree, path: str, scopes: set[str]) -> dict[str, bytes]:
     """Files that a vanished file may have become: its name elsewhere, or its name with
-    something added to it in the same folder. Git decides which is like it."""
+    something added to it in the same folder, with a definition that hunks are about.
+    Git decides whether it is like the vanished one, so there must be one only."""
     gone = PurePosixPath(path)
+    named = scopes - {MODULE}
     found = {}
     for other in tree.paths():
         there = PurePosixPath(other)
         moved = there.name == gone.name
         grown = there.parent == gone.parent and there.stem.startswith(gone.stem)
-        if there.suffix == gone.suffix and (moved or grown):
-            data = tree.read(other)
-            if data is not None:
-                found[other] = data
+        if there.suffix != gone.suffix or not (moved or grown):
+            continue
+        data = tree.read(other)
+        holds = map_scopes(data) if data is not None else None
+        if data is not None and (not named or (holds and named & set(holds.names))):
+            found[other] = data
     return found

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from overlaykit.carried import Carried
-from overlaykit.errors import CannotApply, Finding, InputError
+from overlaykit.errors import Finding, InputError
 from overlaykit.objects import blob_id
 from overlaykit.patches import apply_hunks, reverse_hunks
 from overlaykit.trees import Tree
@@ -371,12 +371,3 @@ def _difference(
         found += f", byte {data[error.start]:#04x}"
         return "is not UTF-8 text", line, found, "restore the file from upstream"
     return "is not the pinned file", None, found, OTHER_RELEASE
-
-
-def refuse(plan: Plan) -> None:
-    """Raise CannotApply where a plan has findings."""
-    if plan.findings:
-        raise CannotApply(
-            f"{plan.tree}: {plan.target} is {plan.standing.value}, nothing was changed",
-            plan.findings,
-        )
