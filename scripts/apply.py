@@ -11,8 +11,9 @@ from pathlib import Path
 from overlaykit.bytecode import hidden_by_bytecode
 from overlaykit.carried import load_overlay
 from overlaykit.cli import ROOT, Report, Result, Verb, hunk_table, run, skipped_lines
-from overlaykit.errors import Exit, InputError
+from overlaykit.errors import Exit, Finding, InputError
 from overlaykit.git import top_of_clone
+from overlaykit.locking import undisturbed
 from overlaykit.plan import (
     Plan,
     Standing,
@@ -128,8 +129,9 @@ def _carry_out(work: list[tuple[Transaction, Plan]]) -> None:
         transaction.stage(plan.changes)
     for transaction, _ in work:
         transaction.swap()
-    for transaction, _ in work:
-        transaction.finish()
+    with undisturbed():
+        for transaction, _ in work:
+            transaction.finish()
 
 
 def _repaired(transaction: Transaction) -> tuple[str, ...]:
@@ -145,7 +147,9 @@ def _branch(one: Found) -> str:
 def _need_clones(found: list[Found]) -> None:
     for one in found:
         if top_of_clone(one.tree.root) is None:
-            raise InputError(f"{one.tree.root} is no clone: --commit needs one")
+            what = f"{one.tree.root} is no clone: --commit needs one"
+            step = "leave --commit out, or name the top of a clone"
+            raise InputError(what, (Finding(what, next_step=step),))
 
 
 def _prepare_commits(found: list[Found]) -> list[str]:
@@ -177,6 +181,8 @@ def _status(found: list[Found], dry_run: bool) -> Report:
             with hold(one.tree) as transaction:
                 notes = _repaired(transaction)
         plan = plan_apply(one.carried, one.tree)
+        # A run that began in between would look like a tree left half applied.
+        refuse_interrupted(one.tree)
         findings += list(plan.findings)
         results.append(
             Result(

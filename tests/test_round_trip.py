@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Pins, run_verb, snapshot
+from conftest import ROOT, Pins, run_verb, snapshot
 from overlaykit import git
 
 
@@ -190,3 +190,26 @@ def test_unchecked_bytecode_is_refused(slim: Callable[..., Path], pins: Pins) ->
         done = run_verb("apply", "--dry-run", str(root))
         assert done.returncode == code, done.stderr
         assert ("rm " in done.stderr) == bool(code)
+
+
+def test_a_clone_and_the_package_in_it_are_one_tree(
+    slim: Callable[..., Path], pins: Pins
+) -> None:
+    """One lock and one journal, whichever way the tree is named."""
+    root = slim()
+    package = root / pins.overlay["sglang"].target.package_root
+    both = run_verb("apply", str(root), str(package))
+    assert both.returncode == 2
+    assert "more than once" in both.stderr
+    assert run_verb("apply", str(package)).returncode == 0
+    assert run_verb("verify", str(root)).returncode == 0
+
+
+def test_a_report_that_cannot_be_written(slim: Callable[..., Path]) -> None:
+    command = [sys.executable, str(ROOT / "scripts" / "apply.py"), "--status", "."]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            command, cwd=slim(), stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 5
+    assert "Traceback" not in done.stderr

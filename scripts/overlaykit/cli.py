@@ -125,7 +125,8 @@ def run(verb: Verb) -> NoReturn:
     verb.options(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, _interrupt)
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, _interrupt)
     try:
         report = verb.call(arguments)
     except OverlayError as error:
@@ -154,9 +155,12 @@ def _print(report: Report, show: Callable[[Report], str], as_json: bool) -> None
                 ok = report.exit_code is Exit.DONE
                 print(report.message, file=sys.stdout if ok else sys.stderr)
         sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader has seen enough; keep the interpreter from complaining at exit.
+    except OSError as error:
+        # Keep the interpreter from complaining of the same once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            print(f"cannot write the report: {error}", file=sys.stderr)
+            sys.exit(Exit.ENVIRONMENT)
 
 
 def _interrupt(*_: object) -> NoReturn:

@@ -81,8 +81,9 @@ def run(
             env=environment(where, env),
             check=False,
         )
-    except FileNotFoundError as error:
-        raise EnvironmentFailure("git is not installed") from error
+    except OSError as error:
+        missing = "git is not installed" if where.is_dir() else f"no folder {where}"
+        raise EnvironmentFailure(f"{missing}: {error}") from error
     if done.returncode not in ok:
         said = done.stderr.decode(errors="replace").strip()
         raise EnvironmentFailure(

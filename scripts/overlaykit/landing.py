@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
+from functools import lru_cache
 from pathlib import PurePosixPath
 
 from overlaykit.carried import Carried
@@ -171,30 +172,16 @@ def _merge(
 
 
 def _is_there(step: _Step, where: str, data: bytes, store: MergeStore) -> bool:
-    """Whether the hunk could be taken off: the only proof that it is in.
+    """Whether the hunk could be taken off again: the only proof that it is in.
 
     That its lines stand somewhere in the scope is none: another branch may have them,
-    while this one was rewritten. A hunk that only adds is there too if its lines stand
-    under the same ifs and loops, whatever stands between them and its context.
+    while this one was rewritten.
     """
     back = step.undone()
     _, after = _merge(back, where, data, store)
-    if after not in (None, data):
-        assert after is not None
-        return _judge(back, where, data, after).state.lands
-    scopes = _scopes(data)
-    if any(change.removed for change in step.changes()) or scopes is None:
+    if after is None or after == data:
         return False
-    if not _means_the_same(step, data, scopes):
-        return False
-    wanted = _guards(step.new, step.changes(), added=True)
-    return all(
-        any(
-            _guards(data, [_inserted(at, change)], added=True) <= wanted
-            for at in _added_elsewhere(step, change, data, scopes)
-        )
-        for change in step.changes()
-    )
+    return _judge(back, where, data, after).state.lands
 
 
 def _stuck(
@@ -218,13 +205,38 @@ def _stuck(
 
 
 def _judge(step: _Step, path: str, before: bytes, after: bytes) -> HunkPlan:
-    """Whether what the merge changed is this hunk, in its scope."""
+    """Whether what the merge changed is this hunk, in its place."""
     old, new = _scopes(before), _scopes(after)
     if old is None or new is None:
         return step.plan(State.MISPLACED, f"{path} would not parse as Python")
     landed = _changes(before, after)
     first = landed[0].new_line
-    scopes = {
+    places = _places(step.hunk.old, before, old, step.locked.scope)
+    objection = (
+        _outside(step, landed, old, new)
+        or _ambiguous(step, before, old, places)
+        or _other_lines(step, landed)
+        or _strays(step, before, after, old)
+        or _twice(step, before, old)
+    )
+    if objection:
+        return step.plan(State.MISPLACED, f"{path}:{first}: {objection}", line=first)
+    shift = first - step.hunk.changes[0].new_line
+    start = landed[0].old_line - step.hunk.changes[0].old_line + step.hunk.old_start
+    state = State.OFFSET if shift else State.CLEAN
+    if start not in places:
+        state = State.MERGED
+    if path != step.path:
+        state = State.RENAMED
+    detail = f"now in {path}" if path != step.path else ""
+    return step.plan(state, detail, line=first, shift=shift)
+
+
+def _outside(
+    step: _Step, landed: list[Change], old: ScopeMap, new: ScopeMap
+) -> str | None:
+    """Changed lines in another scope than the hunk's."""
+    found = {
         scopes.at(start + i)
         for change in landed
         for scopes, start, lines in (
@@ -233,35 +245,29 @@ def _judge(step: _Step, path: str, before: bytes, after: bytes) -> HunkPlan:
         )
         for i in range(len(lines))
     }
+    if found == {step.locked.scope}:
+        return None
+    where = ", ".join(sorted(found))
+    return f"the merge would put it in {where}, not in {step.locked.scope}"
+
+
+def _ambiguous(
+    step: _Step, data: bytes, scopes: ScopeMap, places: list[int]
+) -> str | None:
+    """A scope, or a place in it, of which there is more than one."""
     scope = step.locked.scope
-    where = ", ".join(sorted(scopes))
-    if scopes != {scope}:
-        detail = f"the merge would put it in {where} ({path}:{first}), not in {scope}"
-        return step.plan(State.MISPLACED, detail, line=first)
-    if not _means_the_same(step, before, old):
-        detail = f"{scope} has other definitions of its name than in the pinned file"
-        return step.plan(State.MISPLACED, detail, line=first)
-    if _net(landed) != _net(step.hunk.changes):
-        detail = f"the merge changes other lines than the hunk does ({path}:{first})"
-        return step.plan(State.MISPLACED, detail, line=first)
-    places = _places(step.hunk.old, before, old, scope)
+    if not _means_the_same(step, data, scopes):
+        return f"{scope} has other definitions of its name than in the pinned file"
     if len(places) > 1:
-        detail = f"{scope} has this context {len(places)} times, at lines {places}"
-        return step.plan(State.MISPLACED, detail, line=first)
-    if strays := _strays(step, before, after, old):
-        detail = f"it would come under other conditions ({path}:{first}): {strays}"
-        return step.plan(State.MISPLACED, detail, line=first)
-    if twice := _twice(step, before, old):
-        detail = f"{scope} has the added lines already, in another place: line {twice}"
-        return step.plan(State.MISPLACED, detail, line=first)
-    shift = first - step.hunk.changes[0].new_line
-    start = landed[0].old_line - step.hunk.changes[0].old_line + step.hunk.old_start
-    exact = start in places
-    state = State.MERGED if not exact else State.OFFSET if shift else State.CLEAN
-    if path != step.path:
-        state = State.RENAMED
-    detail = f"now in {path}" if path != step.path else ""
-    return step.plan(state, detail, line=first, shift=shift)
+        at = ", ".join(map(str, places))
+        return f"{scope} has this context {len(places)} times, at lines {at}"
+    return None
+
+
+def _other_lines(step: _Step, landed: list[Change]) -> str | None:
+    if _net(landed) != _net(step.hunk.changes):
+        return "the merge changes other lines than the hunk does"
+    return None
 
 
 def _changes(before: bytes, after: bytes) -> list[Change]:
@@ -289,6 +295,7 @@ def _net(changes: list[Change] | tuple[Change, ...]) -> tuple[Counter[bytes], ..
     return removed - added, added - removed
 
 
+@lru_cache(maxsize=16)
 def _scopes(data: bytes) -> ScopeMap | None:
     """The scopes, unless lines are not what they seem: Python ends one at a lone
     carriage return, git does not."""
@@ -298,7 +305,7 @@ def _scopes(data: bytes) -> ScopeMap | None:
 def _means_the_same(step: _Step, data: bytes, scopes: ScopeMap) -> bool:
     """Whether a scope's name is as telling as it was in the pinned file: no definition
     of that name, nor of what it lies in, is there besides but those that were."""
-    pinned = map_scopes(step.old)
+    pinned = _scopes(step.old)
     parts = step.locked.scope.split(".")
     names = [".".join(parts[: n + 1]) for n in range(len(parts))]
     return pinned is not None and all(
@@ -322,7 +329,7 @@ def _namesakes(data: bytes, scopes: ScopeMap, scope: str) -> list[bytes]:
 def _places(
     block: tuple[bytes, ...], data: bytes, scopes: ScopeMap, scope: str
 ) -> list[int]:
-    """The lines at which a run of lines stands that begins or ends in a scope."""
+    """The lines at which a run of lines stands that has part in a scope."""
     lines = split_lines(data)
     size = len(block)
     return [
@@ -330,39 +337,30 @@ def _places(
         for at in range(len(lines) - size + 1)
         if lines[at] == block[0]
         and tuple(lines[at : at + size]) == block
-        and scope in (scopes.at(at + 1), scopes.at(at + size))
+        and any(scopes.at(at + 1 + i) == scope for i in range(size))
     ]
 
 
-def _inserted(at: int, change: Change) -> Change:
-    return Change(at, at, (), change.added)
-
-
-def _added_elsewhere(
-    step: _Step, change: Change, data: bytes, scopes: ScopeMap
-) -> list[int]:
-    """Where a scope has the lines that a change adds, if oftener than the pinned."""
-    pinned = map_scopes(step.old)
-    if pinned is None or not any(line.strip() for line in change.added):
-        return []
-    scope = step.locked.scope
-    found = _places(change.added, data, scopes, scope)
-    known = _places(change.added, step.old, pinned, scope)
-    return found if len(found) > len(known) else []
-
-
-def _twice(step: _Step, data: bytes, scopes: ScopeMap) -> int | None:
-    """Where the lines of a hunk that only adds stand already: it must not add twice."""
+def _twice(step: _Step, data: bytes, scopes: ScopeMap) -> str | None:
+    """Lines of a hunk that only adds, in its scope oftener than in the pinned file: it
+    must not add them twice."""
+    pinned = _scopes(step.old)
     changes = step.changes()
-    if any(change.removed for change in changes):
+    if pinned is None or any(change.removed for change in changes):
         return None
-    found = [_added_elsewhere(step, change, data, scopes) for change in changes]
-    return found[0][0] if all(found) else None
+    sides = (data, scopes), (step.old, pinned)
+    found, known = (
+        [_places(change.added, *side, step.locked.scope) for change in changes]
+        for side in sides
+    )
+    if not all(len(f) > len(k) for f, k in zip(found, known, strict=True)):
+        return None
+    at = ", ".join(str(place) for place in found[0])
+    return f"{step.locked.scope} has the added lines elsewhere already, at line {at}"
 
 
-def _strays(step: _Step, before: bytes, after: bytes, scopes: ScopeMap) -> str:
-    """The conditions that a landing comes under in place of the pinned ones; empty
-    where they are the same.
+def _strays(step: _Step, before: bytes, after: bytes, scopes: ScopeMap) -> str | None:
+    """Conditions, in place of the pinned ones, that a landing would come under.
 
     A scope may have a twin within itself, and the module is hardly a scope at all.
     Inside a definition other conditions are let pass if the pinned ones are no longer
@@ -382,10 +380,9 @@ def _strays(step: _Step, before: bytes, after: bytes, scopes: ScopeMap) -> str:
         ]
         left = _guards(before, lines, added=False)
         if scope == MODULE or (known - found) & left:
-            return " or ".join(
-                sorted(" / ".join(guards) or "none" for guards in found - known)
-            )
-    return ""
+            names = sorted(" / ".join(guards) or "none" for guards in found - known)
+            return f"it would come under other conditions: {' or '.join(names)}"
+    return None
 
 
 def _guards(data: bytes, changes: list[Change], added: bool) -> set[tuple[str, ...]]:
@@ -408,21 +405,27 @@ _Block = (ast.stmt, ast.ExceptHandler, ast.match_case)
 _Definition = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
-def _guards_of(node: ast.AST, line: int) -> tuple[str, ...]:
+def _guards_of(module: ast.Module, line: int) -> tuple[str, ...]:
     """The ifs, loops, trys and withs around a line, outermost first."""
     guards: tuple[str, ...] = ()
-    while True:
-        for name, children in ast.iter_fields(node):
-            inner = [c for c in _blocks(children) if _covers(c, line)]
-            if inner:
-                break
-        else:
-            return guards
+    node: ast.AST = module
+    while inner := _inner(node, line):
+        branch, child = inner
         if isinstance(node, _Definition):
             guards = ()
-        elif not isinstance(node, ast.Module):
-            guards = (*guards, _guard(node, name))
-        node = inner[0]
+        elif node is not module:
+            guards = (*guards, _guard(node, branch))
+        node = child
+    return guards
+
+
+def _inner(node: ast.AST, line: int) -> tuple[str, ast.AST] | None:
+    """The statement of a block that a line is in, and in which of its branches."""
+    for branch, children in ast.iter_fields(node):
+        for child in _blocks(children):
+            if _covers(child, line):
+                return branch, child
+    return None
 
 
 def _blocks(children: object) -> list[ast.AST]:
@@ -432,12 +435,13 @@ def _blocks(children: object) -> list[ast.AST]:
 
 
 def _covers(node: ast.AST, line: int) -> bool:
-    inner = list(ast.walk(node))
-    first = min((n.lineno for n in inner if hasattr(n, "lineno")), default=0)
-    last = max(
-        (n.end_lineno or 0 for n in inner if hasattr(n, "end_lineno")), default=0
-    )
-    return first <= line <= last
+    if isinstance(node, ast.match_case):
+        return node.pattern.lineno <= line <= (node.body[-1].end_lineno or 0)
+    assert isinstance(node, ast.stmt | ast.ExceptHandler)
+    first = [node.lineno]
+    if isinstance(node, _Definition):
+        first += [decorator.lineno for decorator in node.decorator_list]
+    return min(first) <= line <= (node.end_lineno or 0)
 
 
 def _guard(node: ast.AST, branch: str) -> str:
@@ -465,7 +469,7 @@ def _candidates(tree: Tree, path: str, scopes: set[str]) -> dict[str, bytes]:
         if there.suffix != gone.suffix or not (moved or grown):
             continue
         data = tree.read(other)
-        holds = map_scopes(data) if data is not None else None
+        holds = _scopes(data) if data is not None else None
         if data is not None and (not named or (holds and named & set(holds.names))):
             found[other] = data
     return found

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from overlaykit.errors import InputError
+from overlaykit.errors import Finding, InputError
 from overlaykit.trees import Layout
 
 MANIFEST = "overlay.toml"
@@ -61,4 +61,6 @@ def load_manifest(root: Path) -> Manifest:
     except FileNotFoundError:
         raise InputError(f"{path} does not exist: not an overlay") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: {error}") from error
+        step = "correct it; README says what it holds"
+        finding = Finding(str(error), path=MANIFEST, next_step=step)
+        raise InputError(f"{path} is not a manifest", (finding,)) from error

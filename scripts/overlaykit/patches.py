@@ -187,13 +187,20 @@ def parse_patch(name: str, data: bytes) -> Patch:
     seen = [f.path for f in files]
     for path in seen:
         if seen.count(path) > 1:
-            raise InputError(f"{name}: names {path} more than once")
+            what = f"{name}: names {path} more than once"
+            step = "bring its hunks together under one header"
+            raise InputError(what, (Finding(what, path=path, next_step=step),))
     return Patch(name, data, header, files)
 
 
 def _files(reader: _Reader) -> Iterator[FileDiff]:
     while reader.peek() and reader.peek() != _SIGNATURE:
         yield _file(reader)
+    # git's signature: a mark, one line that tells its version, and nothing else.
+    reader.at += 2 if reader.peek() else 0
+    while reader.peek():
+        if reader.take().strip():
+            raise reader.error("text after the signature", "end of file", reader.at)
 
 
 def _file(reader: _Reader) -> FileDiff:
@@ -201,11 +208,13 @@ def _file(reader: _Reader) -> FileDiff:
     if not named or named[1] != named[2]:
         raise reader.error("no diff header", "diff --git a/PATH b/PATH, one path")
     reader.take()
-    path = named[1].decode()
     try:
+        path = named[1].decode()
         check_path(path)
     except InputError as error:
         raise reader.error(error.message, "a path inside the tree", reader.at) from None
+    except UnicodeDecodeError:
+        raise reader.error("the path is not UTF-8", "a path", reader.at) from None
     index = _INDEX.fullmatch(reader.peek())
     if not index:
         raise reader.error(
@@ -238,7 +247,7 @@ def _hunk(reader: _Reader, path: str, number: int) -> Hunk:
     while old_left or new_left:
         line = reader.peek()
         tag = line[:1].decode(errors="replace")
-        if tag not in (" ", "+", "-") or not tag:
+        if tag not in (" ", "+", "-") or not line.endswith(b"\n"):
             raise reader.error(
                 f"hunk {number} (header at line {at}) ends early",
                 f"{old_left} more old and {new_left} more new lines",

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from overlaykit.errors import InputError
+from overlaykit.errors import Finding, InputError
 from overlaykit.patches import FileDiff, Patch, parse_patch
 from overlaykit.trees import check_path
 
@@ -96,29 +95,37 @@ def load_series(folder: Path) -> Series:
     listing = folder / SERIES
     try:
         text = listing.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise InputError(f"{listing} does not exist") from None
-    names = []
+    except (OSError, UnicodeDecodeError) as error:
+        what = "does not exist" if isinstance(error, FileNotFoundError) else str(error)
+        raise _wrong(listing, what, "write the names of the patches into it") from None
+    names: list[str] = []
     for number, line in enumerate(text.splitlines(), 1):
         name = line.partition("#")[0].strip()
         if not name:
             continue
         if "/" in name or len(name.split()) > 1 or name == SERIES:
-            raise InputError(
-                f"{listing}:{number}: {name!r} is not the name of a patch in {folder}"
-            )
+            what = f"{name!r} is not the name of a patch in {folder}"
+            raise _wrong(listing, what, "write one file name a line", number)
         if not (folder / name).is_file():
-            raise InputError(
-                f"{listing}:{number}: names {name}, which does not exist in {folder}"
-            )
+            what = f"names {name}, which does not exist in {folder}"
+            raise _wrong(listing, what, "add the patch or drop the line", number)
+        if name in names:
+            what = f"names {name} more than once"
+            raise _wrong(listing, what, "drop one of the lines", number)
         names.append(name)
-    twice = [name for name, n in Counter(names).items() if n > 1]
-    if twice:
-        raise InputError(f"{listing}: names {', '.join(twice)} more than once")
     stray = sorted(p.name for p in folder.iterdir() if p.name not in (SERIES, *names))
     if stray:
-        raise InputError(f"{folder}: {', '.join(stray)} not named in {SERIES}")
+        what = f"{', '.join(stray)} not named in {SERIES}"
+        raise _wrong(folder, what, f"name it in {SERIES} or move it away")
     return Series(tuple(parse_patch(n, (folder / n).read_bytes()) for n in names))
+
+
+def _wrong(
+    path: Path, what: str, next_step: str, line: int | None = None
+) -> InputError:
+    where = f"{path}:{line}" if line is not None else str(path)
+    finding = Finding(what, path=str(path), line=line, next_step=next_step)
+    return InputError(f"{where}: {what}", (finding,))
 
 
 @dataclass(frozen=True)
@@ -135,7 +142,8 @@ def load_new_files(folder: Path) -> tuple[NewFile, ...]:
     found = []
     for place in sorted(folder.rglob("*")):
         if place.is_symlink():
-            raise InputError(f"{place} is a symbolic link")
+            step = "replace the link by the file it points to"
+            raise _wrong(place, "is a symbolic link", step)
         if place.is_dir() or "__pycache__" in place.parts:
             continue
         path = place.relative_to(folder).as_posix()

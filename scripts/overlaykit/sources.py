@@ -31,9 +31,9 @@ def cache_folder(root: Path) -> Path:
 
 
 def cached(root: Path, carried: Carried) -> WheelTree | None:
-    """The target's pinned release, if it has been fetched already."""
+    """The target's pinned release, if it has been fetched already, and is it."""
     wheel = cache_folder(root) / carried.lock.dist.filename
-    if not wheel.exists():
+    if not wheel.is_file() or describe(wheel).sha256 != carried.lock.dist.sha256:
         return None
     return WheelTree(wheel, carried.target.site_layout())
 
@@ -44,7 +44,22 @@ def fetch(root: Path, target: Target, locked: LockedDist | None) -> Path:
     Raises EnvironmentFailure where it cannot be had, InputError where it is not the
     one that the lock names; such a file is not kept.
     """
-    cache = cache_folder(root)
+    try:
+        return _fetch(cache_folder(root), target, locked)
+    except OSError as error:
+        raise EnvironmentFailure(
+            f"{target.dist.name} {target.dist.version} could not be kept: {error}",
+            (
+                Finding(
+                    "cannot be written",
+                    path=str(error.filename or cache_folder(root)),
+                    next_step="make room or permit writing, then run it again",
+                ),
+            ),
+        ) from error
+
+
+def _fetch(cache: Path, target: Target, locked: LockedDist | None) -> Path:
     if locked is not None and (cache / locked.filename).exists():
         check_digest(cache / locked.filename, locked)
         return cache / locked.filename

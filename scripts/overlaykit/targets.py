@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from overlaykit.carried import Carried
-from overlaykit.errors import Finding, InputError
+from overlaykit.errors import EnvironmentFailure, Finding, InputError
 from overlaykit.trees import REPOSITORY, DirectoryTree, Layout
+
+_GIVE = (
+    "give a clone, an unpacked source tree, a site-packages or the installed "
+    "package's directory"
+)
 
 
 @dataclass(frozen=True)
@@ -23,34 +28,53 @@ class Found:
 def find_targets(paths: Iterable[Path], overlay: Mapping[str, Carried]) -> list[Found]:
     """The targets at the paths; a site-packages may hold several.
 
-    Raises InputError for a path that holds none, or one target found twice.
+    Raises InputError for a path that holds none, or one target found twice, also as a
+    clone and the package within it; EnvironmentFailure for a path that may not be read.
     """
     found: list[Found] = []
+    seen: dict[Path, Path] = {}
     for path in paths:
-        here = _find(path, overlay)
+        try:
+            here = _find(path, overlay)
+        except OSError as error:
+            finding = Finding(
+                str(error),
+                path=str(path),
+                next_step="permit reading it, or name another",
+            )
+            raise EnvironmentFailure(f"cannot read {path}", (finding,)) from error
         for one in here:
-            if one.tree.root in [f.tree.root for f in found]:
-                raise InputError(f"{one.tree.root} is named more than once")
+            marker = _marker(one.carried)
+            place = one.tree.root / (one.tree.layout.inside(marker) or marker)
+            if place in seen:
+                raise InputError(
+                    f"{path} is named more than once",
+                    (
+                        Finding(
+                            f"is the same {one.carried.name} as {seen[place]}",
+                            path=str(path),
+                            next_step="name each tree once",
+                        ),
+                    ),
+                )
+            seen[place] = path
         found += here
     return found
 
 
 def _find(path: Path, overlay: Mapping[str, Carried]) -> list[Found]:
     if not path.is_dir():
-        what = "is not a directory" if path.exists() else "does not exist"
-        raise InputError(f"{path} {what}")
+        what = "is not a directory" if os.path.lexists(path) else "does not exist"
+        raise InputError(
+            f"{path} {what}",
+            (Finding(what, path=str(path), next_step=_GIVE),),
+        )
     root = Path(os.path.realpath(path))
-    found = []
-    for carried in overlay.values():
-        target = carried.target
-        for top, layout in (
-            (root, REPOSITORY),
-            (root / target.package, target.package_layout()),
-            (root, target.package_layout()),
-        ):
-            if _holds(carried, DirectoryTree(top, layout)):
-                found.append(Found(carried, DirectoryTree(top, layout)))
-                break
+    found = [
+        Found(carried, tree)
+        for carried in overlay.values()
+        if (tree := _tree(root, carried)) is not None
+    ]
     if not found:
         raise InputError(
             f"{path} holds no target of this overlay",
@@ -59,8 +83,7 @@ def _find(path: Path, overlay: Mapping[str, Carried]) -> list[Found]:
                     f"no {name} here",
                     expected=f"{_marker(carried)} below a clone, or "
                     f"{_inside(carried)} below site-packages",
-                    next_step="give a clone, an unpacked source tree, a site-packages "
-                    "or the installed package's directory",
+                    next_step=_GIVE,
                 )
                 for name, carried in overlay.items()
             ),
@@ -68,17 +91,29 @@ def _find(path: Path, overlay: Mapping[str, Carried]) -> list[Found]:
     return found
 
 
-def _holds(carried: Carried, tree: DirectoryTree) -> bool:
+def _tree(root: Path, carried: Carried) -> DirectoryTree | None:
+    """The target's tree at or around ``root``, under the one name that it has.
+
+    A package that lies where its repository holds it stands for that whole checkout,
+    so that a clone and the package in it share one lock and one journal.
+    """
+    target = carried.target
+    below = PurePosixPath(target.package_root)
+    for package in (root / below, root / target.package, root):
+        if package.name != target.package or not _holds(carried, package):
+            continue
+        top = package.parents[len(below.parts) - 1]
+        if package == top / below and not any(top.glob("*.dist-info")):
+            return DirectoryTree(top, REPOSITORY)
+        return DirectoryTree(package, target.package_layout())
+    return None
+
+
+def _holds(carried: Carried, package: Path) -> bool:
     """Whether any file that the series touches is there, so that drift still counts."""
-    return any(
-        os.path.lexists(tree.root / (tree.layout.inside(path) or os.devnull))
-        for path in carried.series.paths
-    ) and (tree.layout is REPOSITORY or _is_package(tree.root, carried))
-
-
-def _is_package(root: Path, carried: Carried) -> bool:
-    """A package's own directory, not one in a repository that is given as a whole."""
-    return root.name == carried.target.package and (root / "__init__.py").exists()
+    layout = carried.target.package_layout()
+    inside = map(layout.inside, carried.series.paths)
+    return any(os.path.lexists(package / path) for path in inside if path is not None)
 
 
 def _marker(carried: Carried) -> str:

@@ -6,37 +6,36 @@ before the journal is; while the journal exists the transaction is unfinished an
 rolled back by whoever comes next; renaming the journal is the commit. So a kill at any
 moment leaves a tree that :func:`hold` brings to all-old or all-new. Rolling back only
 renames and removes: it works on the full disk that made it necessary.
-
-The folder's lock file is held by flock(2), which ends with its process: a lock never
-outlives a crash.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
-import re
 import signal
 import stat
-import sys
-import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 import msgspec
 
 from overlaykit.errors import CannotApply, EnvironmentFailure, Finding, InputError
+from overlaykit.locking import (
+    FOLDER,
+    LOCK,
+    SIGNALS,
+    acquire,
+    release,
+    remove_empty,
+    undisturbed,
+)
 from overlaykit.objects import blob_id
 from overlaykit.plan import FileChange
 from overlaykit.trees import DirectoryTree, check_path
 
-FOLDER = ".overlay-transaction"
-_LOCK = "lock"
 _JOURNAL = "journal.json"
 _DONE = "done.json"
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class _Row(msgspec.Struct, frozen=True):
@@ -157,7 +156,7 @@ class Transaction:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 os.replace(self._folder / f"old-{number}", place)
             for folder in row.folders:
-                _remove_empty(self._tree.root / folder)
+                remove_empty(self._tree.root / folder)
         self._sync_folders(row for _, row in rows)
         (self._folder / _JOURNAL).unlink()
         _sync(self._folder)
@@ -175,7 +174,7 @@ class Transaction:
         elif (self._folder / _DONE).exists():
             self._prune()
         for left in self._folder.iterdir():
-            if left.name != _LOCK:
+            if left.name != LOCK:
                 left.unlink()
         return unfinished
 
@@ -292,20 +291,9 @@ class Transaction:
             while (
                 row.after is None
                 and folder.parts
-                and _remove_empty(self._tree.root / folder)
+                and remove_empty(self._tree.root / folder)
             ):
                 folder = folder.parent
-
-
-@contextmanager
-def undisturbed() -> Iterator[None]:
-    """Hold Ctrl-C and SIGTERM back until the end of the block."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    try:
-        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
@@ -322,118 +310,26 @@ def hold(tree: DirectoryTree) -> Iterator[Transaction]:
     try:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         try:
-            signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-            lock = _acquire(tree, folder)
+            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+            lock = acquire(tree, folder)
             try:
                 transaction = Transaction(tree, folder)
                 try:
                     signal.pthread_sigmask(signal.SIG_SETMASK, before)
                     yield transaction
-                    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+                    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
                 except BaseException:
-                    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+                    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
                     if transaction.unfinished:
                         transaction.roll_back()
                     raise
             finally:
-                _release(folder, lock)
+                release(folder, lock, keep=(folder / _JOURNAL).exists())
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
     except OSError as error:
         committed = transaction is not None and transaction.committed
         raise _environment(tree, error, committed) from error
-
-
-def _acquire(tree: DirectoryTree, folder: Path) -> int:
-    patience = time.monotonic() + 1
-    while True:
-        if folder.is_symlink():
-            raise CannotApply(
-                f"{tree.name}: refusing to touch a symbolic link",
-                (
-                    Finding(
-                        "is a symbolic link",
-                        path=FOLDER,
-                        expected="no such file",
-                        found=f"{folder} -> {folder.readlink()}",
-                        next_step="remove the link",
-                    ),
-                ),
-            )
-        folder.mkdir(exist_ok=True)
-        try:
-            lock = os.open(
-                folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644
-            )
-        except FileNotFoundError:
-            continue
-        except OSError:
-            _remove_empty(folder)
-            raise
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(lock, 4096, 0).decode(errors="replace").strip()
-            os.close(lock)
-            if not _runs(holder) and time.monotonic() < patience:
-                # It has just begun, and not yet said who it is, or just ended.
-                time.sleep(0.005)
-                continue
-            raise CannotApply(
-                f"{tree.name} is held by another process: {holder or 'unknown'}",
-                (
-                    Finding(
-                        "is locked",
-                        path=f"{FOLDER}/{_LOCK}",
-                        next_step="wait until it ends, then try again",
-                    ),
-                ),
-            ) from None
-        try:
-            current = os.stat(folder / _LOCK).st_ino
-        except FileNotFoundError:
-            current = -1
-        if current == os.fstat(lock).st_ino:
-            break
-        # The holder before us removed the file that we opened: open the next one.
-        os.close(lock)
-    started = time.strftime("%Y-%m-%d %H:%M:%S")
-    who = f"pid {os.getpid()} on {os.uname().nodename}, since {started}: {sys.argv[0]}"
-    # Only a courtesy, and no reason not to repair a tree on a full disk.
-    with suppress(OSError):
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, who.encode(errors="replace"), 0)
-    return lock
-
-
-def _runs(holder: str) -> bool:
-    """Whether the process that a lock names may be running."""
-    said = re.match(r"pid (\d+) on (\S+),", holder)
-    if said is None or said[2] != os.uname().nodename:
-        return said is not None
-    try:
-        os.kill(int(said[1]), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
-def _release(folder: Path, lock: int) -> None:
-    """Take the folder away, unless an unfinished transaction must stay for later."""
-    try:
-        if not (folder / _JOURNAL).exists():
-            for left in folder.iterdir():
-                if left.name != _LOCK:
-                    left.unlink()
-            (folder / _LOCK).unlink()
-            folder.rmdir()
-    except OSError:
-        # The transaction itself is over; what is left is cleared by the next one.
-        pass
-    finally:
-        os.close(lock)
 
 
 def _environment(
@@ -482,17 +378,6 @@ def _id_of(place: Path) -> str | None:
         return blob_id(place.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
-
-
-def _remove_empty(folder: Path) -> bool:
-    """Remove a folder if it is empty; whether it is gone."""
-    try:
-        folder.rmdir()
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
-    return True
 
 
 def _sync(folder: Path) -> None:

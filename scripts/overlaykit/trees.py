@@ -122,7 +122,17 @@ class DirectoryTree:
         place = self.locate(path)
         try:
             if not stat.S_ISREG(place.lstat().st_mode):
-                raise CannotApply(f"{place} is not a regular file")
+                raise CannotApply(
+                    f"{self.name}: refusing to touch what is no file",
+                    (
+                        Finding(
+                            "is not a regular file",
+                            path=path,
+                            expected="a regular file",
+                            next_step="restore the file from upstream",
+                        ),
+                    ),
+                )
             return place.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
 from faults.harness import Contents, apply, contents, copy, memory_folder
 
 

@@ -28,7 +28,7 @@ from typing import Any
 import overlaykit.bases
 import overlaykit.cli
 import overlaykit.landing
-import overlaykit.transaction  # noqa: F401
+import overlaykit.transaction
 
 ROOT = Path(__file__).resolve().parents[2]
 APPLY = ROOT / "scripts" / "apply.py"
@@ -146,9 +146,9 @@ class Child:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         for number, name in ((1, "out"), (2, "err")):
             os.dup2(os.open(self._log / name, os.O_WRONLY | os.O_CREAT, 0o666), number)
-        sys.stdin = open(0, closefd=False)  # noqa: SIM115, PTH123
-        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115, PTH123
-        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115, PTH123
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
         # Opened now: later there may be no disk, no file size, no permission.
         self.counter = os.open(self._log / "writes", os.O_WRONLY)
 

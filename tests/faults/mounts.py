@@ -1,0 +1,98 @@
+"""Full and read-only file systems for test_trouble: run inside ``unshare --mount``.
+
+Mounts made here are seen by nobody else and go with this process.
+
+    mounts.py full|read-only|bind TREE ROOM
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+sys.path[:0] = [
+    str(Path(__file__).parents[1]),
+    str(Path(__file__).parents[2] / "scripts"),
+]
+
+from faults.harness import FOLDER, KILL, Done, apply, contents, copy, times  # noqa: E402
+
+METHODS = "python/sglang/srt/models/deepseek_common/attention_forward_methods"
+
+
+def mount(*arguments: str | Path) -> None:
+    subprocess.run(["mount", *map(str, arguments)], check=True)
+
+
+def check(done: Done, tree: Path, was: Path, code: int, *said: str) -> None:
+    assert done.code == code, (code, done.text)
+    for part in said:
+        assert part in done.text, (part, done.text)
+    assert contents(tree) == contents(was)
+    assert times(tree) == times(was)
+    assert not (tree / FOLDER).exists()
+
+
+def full(was: Path, room: Path) -> None:
+    """Every page that may be missing is: the run fails here, there, then nowhere."""
+    disk = room / "disk"
+    disk.mkdir()
+    mount("-t", "tmpfs", "-o", "size=32m,nr_inodes=0", "none", disk)
+    tree = copy(was, disk / "tree")
+    failed = 0
+    for pages in range(0, 1000, 4):
+        fill(disk, pages)
+        done = apply(room, tree)
+        if done.code == 0:
+            break
+        check(done, tree, was, 5, "the disk is full; nothing was changed", "make room")
+        failed += 1
+    assert failed > 10
+    print(f"full {failed} times")
+    (disk / "ballast").unlink()
+    # Killed in the middle, and nothing is left to repair it with.
+    for renames in (2, 4, 6):
+        tree = copy(was, disk / "tree")
+        assert (
+            apply(room, tree, at=renames, event="os.rename", mischief=KILL).code == -9
+        )
+        fill(disk, 0)
+        check(apply(room, "--status", tree), tree, was, 1, "was rolled back")
+        (disk / "ballast").unlink()
+
+
+def fill(disk: Path, pages: int) -> None:
+    """Leave just so many pages of the disk free."""
+    (disk / "ballast").unlink(missing_ok=True)
+    with (disk / "ballast").open("wb", buffering=0) as ballast:
+        try:
+            while ballast.write(bytes(4096)):
+                pass
+        except OSError:
+            ballast.truncate(ballast.tell() - 4096 * pages)
+
+
+def read_only(was: Path, room: Path) -> None:
+    tree = copy(was, room / "tree")
+    mount("--bind", tree, tree)
+    mount("-o", "remount,bind,ro", tree)
+    for how in ((), ("--unapply",)):
+        done = apply(room, *how, tree)
+        check(done, tree, was, 5, "read-only; nothing was changed")
+    check(apply(room, "--status", tree), tree, was, 1)
+    check(apply(room, "--dry-run", tree), tree, was, 0)
+
+
+def bind(was: Path, room: Path) -> None:
+    """Only the last files' folder is read-only: the first ones are rolled back."""
+    tree = copy(was, room / "tree")
+    mount("--bind", tree / METHODS, tree / METHODS)
+    mount("-o", "remount,bind,ro", tree / METHODS)
+    check(apply(room, tree), tree, was, 5, "nothing was changed")
+
+
+if __name__ == "__main__":
+    {"full": full, "read-only": read_only, "bind": bind}[sys.argv[1]](
+        Path(sys.argv[2]), Path(sys.argv[3])
+    )
