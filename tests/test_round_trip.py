@@ -207,7 +207,7 @@ def test_a_clone_and_the_package_in_it_are_one_tree(
 
 def test_a_report_that_cannot_be_written(slim: Callable[..., Path]) -> None:
     command = [sys.executable, str(ROOT / "scripts" / "apply.py"), "--status", "."]
-    with open("/dev/full", "w") as full:
+    with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             command, cwd=slim(), stdout=full, stderr=subprocess.PIPE, text=True
         )

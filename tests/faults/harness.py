@@ -28,11 +28,12 @@ from typing import Any
 import overlaykit.bases
 import overlaykit.cli
 import overlaykit.landing
+import overlaykit.locking
 import overlaykit.transaction
 
 ROOT = Path(__file__).resolve().parents[2]
 APPLY = ROOT / "scripts" / "apply.py"
-FOLDER = overlaykit.transaction.FOLDER
+FOLDER = overlaykit.locking.FOLDER
 VERBS: tuple[tuple[str, ...], ...] = ((), ("--unapply",), ("--status",))
 
 _CHANGES = {
