@@ -406,7 +406,7 @@ _Definition = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 def _guards_of(module: ast.Module, line: int) -> tuple[str, ...]:
-    """The ifs, loops, trys and withs around a line, outermost first."""
+    """The conditions, loops and other blocks around a line, outermost first."""
     guards: tuple[str, ...] = ()
     node: ast.AST = module
     while inner := _inner(node, line):

@@ -10,6 +10,7 @@ import difflib
 from dataclasses import replace
 
 import msgspec
+
 from overlaykit.carried import Carried
 from overlaykit.lock import LockedFile, LockedHunk, LockedPatch, hunk_scopes
 from overlaykit.objects import blob_id
@@ -22,11 +23,12 @@ _NOT_UNIQUE = "the context of hunk {} is not unique"
 
 
 def pick(carried: Carried, pin: Tree, number: str) -> tuple[Carried, Tree]:
-    """One patch of the series, and the pin with the patches before it on."""
+    """One patch of the series, and the pin as the patches before it leave its files."""
     contents: dict[str, bytes | None] = {}
     for patch, locked in zip(carried.series.patches, carried.lock.patches, strict=True):
         if patch.name.startswith(number):
-            return _only(carried, patch, locked), EditedTree(pin, contents)
+            own = {f.path: contents[f.path] for f in patch.files if f.path in contents}
+            return _only(carried, patch, locked), EditedTree(pin, own)
         for diff in patch.files:
             before = contents.get(diff.path) or pin.read(diff.path) or b""
             contents[diff.path] = apply_hunks(before, diff.hunks)
@@ -78,5 +80,7 @@ def _diff(path: str, old: bytes, new: bytes) -> bytes:
         f"a/{path}".encode(),
         f"b/{path}".encode(),
     )
-    head = f"diff --git a/{path} b/{path}\nindex {blob_id(old)}..{blob_id(new)} 100644\n"
+    head = (
+        f"diff --git a/{path} b/{path}\nindex {blob_id(old)}..{blob_id(new)} 100644\n"
+    )
     return head.encode() + b"".join(body)

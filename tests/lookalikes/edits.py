@@ -25,9 +25,7 @@ def _span(text: str, scope: str) -> tuple[int, int]:
     found: Definition | None = None
     for name in scope.split("."):
         named = [
-            node
-            for node in nodes
-            if isinstance(node, Definition) and node.name == name
+            node for node in nodes if isinstance(node, Definition) and node.name == name
         ]
         [found] = named
         nodes = found.body

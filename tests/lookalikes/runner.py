@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,21 +16,22 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from lookalikes.carry import pick
 from lookalikes.scenarios import NOWHERE, SCENARIOS, Files, Scenario
+
 from overlaykit.carried import Carried
 from overlaykit.landing import foresee
 from overlaykit.patches import apply_hunks, split_lines
 from overlaykit.plan import HunkPlan
-from overlaykit.scopes import MODULE, map_scopes
+from overlaykit.scopes import MODULE, ScopeMap, map_scopes
 from overlaykit.trees import DirectoryTree, Tree
 
 ROOT = Path(__file__).resolve().parents[2]
 _TIMEOUT_S = 120
-_OTHER = ("conflict", "Conflict")
 Contents = dict[str, bytes]
 
 
@@ -58,12 +60,17 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Stage:
-    """A scenario made ready: a folder to copy, its files, what is to be applied."""
+    """A scenario made ready: a clone to copy, its files, what is to be applied.
+
+    The files lie at ``inside`` the clone.
+    """
 
     scenario: Scenario
     carried: Carried
+    whole: Carried
     base: Tree
-    root: Path
+    clone: Path
+    inside: str
     before: Contents
 
 
@@ -160,21 +167,28 @@ def _apply_py(root: Path, stage: Stage) -> int:
     return _call(root, sys.executable, str(ROOT / "scripts/apply.py"), str(root))
 
 
+ENGINE = "this engine"
+APPLY = "scripts/apply.py"
 Tool = Callable[[Path, Stage], int]
 TOOLS: Mapping[str, tuple[str, Tool]] = {
     "git apply": ("git", _git_apply),
     "git am -3": ("git", _git_am),
     "patch -p1": ("patch", _patch),
     "quilt push": ("quilt", _quilt),
-    "git merge-tree": ("git", _merge_tree),
-    "apply.py": (sys.executable, _apply_py),
+    "git merge-tree, by hand": ("git", _merge_tree),
+    APPLY: (sys.executable, _apply_py),
 }
-ENGINE = "engine"
 
 
 def found_tools() -> dict[str, Tool]:
     """The tools that this machine has."""
     return {n: tool for n, (program, tool) in TOOLS.items() if shutil.which(program)}
+
+
+def missing_tools() -> list[str]:
+    """The programs of the table that this machine lacks."""
+    programs = {program for program, _ in TOOLS.values()}
+    return sorted(p for p in programs if not shutil.which(p))
 
 
 def versions() -> dict[str, str]:
@@ -204,21 +218,28 @@ def read_all(root: Path) -> Contents:
 def stage(scenario: Scenario, carried: Carried, pin: Tree, folder: Path) -> Stage:
     """Lay a scenario out: the pin committed, then the drift."""
     one, base = pick(carried, pin, scenario.patch)
-    root = folder / "staged"
+    clone = folder / "staged"
+    inside = "vendor/sglang" if scenario.nested else "."
     files: Files = {
         path: (base.read(path) or b"").decode() for path in carried.series.paths
     }
-    _write(root, files)
-    _start(folder if scenario.nested else root)
+    _write(clone / inside, files)
+    _must(clone, "git", "init", "-q", "-b", "main")
+    _commit(clone, "pin")
     _upstream(scenario, one, files)
     scenario.drift(files)
-    for place in root.rglob("*.py"):
+    for place in clone.rglob("*.py"):
         place.unlink()
-    _write(root, files)
-    _must(root, "git", "checkout", "-q", "-b", "drift")
-    _must(root, "git", "add", "-A")
-    _must(root, "git", "commit", "-q", "--allow-empty", "-m", "drift")
-    return Stage(scenario, one, base, root, read_all(root))
+    _write(clone / inside, files)
+    _must(clone, "git", "checkout", "-q", "-b", "drift")
+    _commit(clone, "drift")
+    before = read_all(clone / inside)
+    return Stage(scenario, one, carried, base, clone, inside, before)
+
+
+def _commit(clone: Path, message: str) -> None:
+    _must(clone, "git", "add", "-A")
+    _must(clone, "git", "commit", "-q", "--allow-empty", "-m", message)
 
 
 def _upstream(scenario: Scenario, one: Carried, files: Files) -> None:
@@ -236,12 +257,6 @@ def _write(root: Path, files: Files) -> None:
         place.write_bytes(text.encode())
 
 
-def _start(root: Path) -> None:
-    _must(root, "git", "init", "-q", "-b", "main")
-    _must(root, "git", "add", "-A")
-    _must(root, "git", "commit", "-q", "-m", "pin")
-
-
 def run_scenario(
     scenario: Scenario, carried: Carried, pin: Tree, tools: Mapping[str, Tool]
 ) -> dict[str, Outcome]:
@@ -250,29 +265,27 @@ def run_scenario(
         ready = stage(scenario, carried, pin, Path(name))
         outcomes = {ENGINE: _engine(ready)}
         for tool, call in tools.items():
-            outcomes[tool] = _run_tool(ready, tool, call)
+            # A merge by hand begins with a commit, and a folder has none of its own.
+            if not (scenario.nested and call is _merge_tree):
+                outcomes[tool] = _run_tool(ready, tool, call)
         return outcomes
 
 
 def _run_tool(ready: Stage, tool: str, call: Tool) -> Outcome:
-    if ready.scenario.nested:
-        # The outer repository is the one of the staged folder, and stays.
-        root = ready.root
-    else:
-        root = ready.root.parent / "copy"
-        shutil.copytree(ready.root, root, symlinks=True)
+    copy = ready.clone.parent / "copy"
+    shutil.copytree(ready.clone, copy, symlinks=True)
+    root = copy / ready.inside
     code = call(root, ready)
-    place = locate(ready, code, read_all(root))
-    if ready.scenario.nested:
-        _must(root, "git", "reset", "-q", "--hard", "drift")
-        _must(root, "git", "clean", "-q", "-f", "-d", "-x")
-    else:
-        shutil.rmtree(root)
+    carried = ready.whole if tool == APPLY else ready.carried
+    place = locate(ready, carried, code, read_all(root))
+    shutil.rmtree(copy)
     return Outcome(code, place)
 
 
 def _engine(ready: Stage) -> Outcome:
-    foreseen = foresee(ready.carried, DirectoryTree(ready.root), ready.base)
+    foreseen = foresee(
+        ready.carried, DirectoryTree(ready.clone / ready.inside), ready.base
+    )
     after = dict(ready.before)
     if foreseen.lands:
         after |= foreseen.files
@@ -280,71 +293,89 @@ def _engine(ready: Stage) -> Outcome:
     blocking = [h for h in foreseen.hunks if not h.state.lands]
     said = blocking or foreseen.hunks
     states = tuple(sorted({hunk.state.value for hunk in said}))
-    place = locate(ready, code, after)
-    if foreseen.lands and place is Place.SILENT:
-        place = Place.THERE
+    place = locate(ready, ready.carried, code, after)
     return Outcome(code, place, states, tuple(_why(hunk) for hunk in blocking))
 
 
 def _why(hunk: HunkPlan) -> str:
-    detail = hunk.detail.partition("\n")[0]
+    first = hunk.detail.partition("\n")[0].removesuffix(":")
+    # The folders say nothing here that the table does not.
+    detail = re.sub(r"[\w/]+/(?=\w+\.py)", "", first)
     return f"hunk {hunk.number}, {hunk.scope}: {hunk.state.value}: {detail}"
 
 
-def locate(ready: Stage, code: int, after: Contents) -> Place:
-    """Where the edits are, from the files before and after."""
-    changed = [p for p in {**ready.before, **after} if ready.before.get(p) != after.get(p)]
+def locate(ready: Stage, carried: Carried, code: int, after: Contents) -> Place:
+    """Where the edits of a series are, from the files before and after."""
+    laid = {new.path for new in carried.new_files}
+    paths = sorted({*ready.before, *after} - laid)
+    changed = [path for path in paths if ready.before.get(path) != after.get(path)]
     if not changed:
-        return Place.REFUSED if code else Place.SILENT
-    if any(b"\n<<<<<<< " in after.get(path, b"") for path in changed):
+        there = Place.THERE if _all_taken(ready) else Place.SILENT
+        return Place.REFUSED if code else there
+    if any(b"\n<<<<<<< " in b"\n" + after.get(path, b"") for path in changed):
         return Place.MARKERS
-    lines = [spot for path in changed for spot in _changes(ready, path, after)]
-    if not all(_at_home(ready, *spot) for spot in lines):
+    spots = [spot for path in changed for spot in _changes(ready, path, after)]
+    homes = _homes(ready.scenario, carried)
+    if not all((spot.path, spot.scope) in homes for spot in spots):
         return Place.WRONG
-    if any(_in_copy(ready, path, data, line) for path, data, line, *_ in lines):
+    if any(_in_copy(ready.scenario, spot) for spot in spots):
         return Place.WRONG_BLOCK
     return Place.PARTLY if code else Place.RIGHT
 
 
-_Spot = tuple[str, bytes, int, str]
+def _all_taken(ready: Stage) -> bool:
+    """Whether upstream has the whole patch."""
+    [(_, diff)] = ready.carried.series.diffs(ready.scenario.path)
+    return len(ready.scenario.upstream) == len(diff.hunks)
+
+
+@dataclass(frozen=True)
+class _Spot:
+    """A line removed or added: where it is, and the text whose line it is."""
+
+    path: str
+    scope: str
+    line: int
+    data: bytes
 
 
 def _changes(ready: Stage, path: str, after: Contents) -> Iterator[_Spot]:
-    """Every line removed or added: its file, that file's text, number and scope."""
+    """Every line removed or added."""
     sides = ready.before.get(path, b""), after.get(path, b"")
     old, new = (split_lines(data) for data in sides)
     match = difflib.SequenceMatcher(None, old, new, False)
     for tag, *spans in match.get_opcodes():
         if tag == "equal":
             continue
-        for data, first, last in (
-            (sides[0], spans[0], spans[1]),
-            (sides[1], spans[2], spans[3]),
-        ):
-            scopes = map_scopes(data)
+        for data, first, last in zip(sides, spans[::2], spans[1::2], strict=True):
+            scopes = _scopes(data)
             for line in range(first + 1, last + 1):
-                yield path, data, line, scopes.at(line) if scopes else MODULE
+                yield _Spot(path, scopes.at(line) if scopes else MODULE, line, data)
 
 
-def _at_home(ready: Stage, path: str, data: bytes, line: int, scope: str) -> bool:
-    """Whether a changed line is in a scope that a hunk of the patch belongs in."""
-    scenario = ready.scenario
-    for patch in ready.carried.lock.patches:
+@lru_cache(maxsize=64)
+def _scopes(data: bytes) -> ScopeMap | None:
+    return map_scopes(data)
+
+
+def _homes(scenario: Scenario, carried: Carried) -> set[tuple[str, str]]:
+    """The files and scopes that the edits of a series belong in by now."""
+    homes = set()
+    for patch in carried.lock.patches:
         for file in patch.files:
-            home = scenario.moved or file.path
-            scopes = {scenario.homes.get(h.scope, h.scope) for h in file.hunks}
-            if path == home and scope in scopes - {NOWHERE}:
-                return True
-    return False
+            moved = file.path == scenario.path and scenario.moved
+            for hunk in file.hunks:
+                scope = scenario.homes.get(hunk.scope, hunk.scope)
+                homes.add((moved or file.path, scope))
+    return {(path, scope) for path, scope in homes if scope != NOWHERE}
 
 
-def _in_copy(ready: Stage, path: str, data: bytes, line: int) -> bool:
+def _in_copy(scenario: Scenario, spot: _Spot) -> bool:
     """Whether a line lies in a copy, in its scope, of the place that is meant."""
-    if ready.scenario.copy is None or path != ready.scenario.path:
+    if scenario.copy is None or spot.path != scenario.path:
         return False
-    start, end = (data.find(mark.encode()) for mark in ready.scenario.copy)
-    lines = split_lines(data)
-    at = sum(map(len, lines[: line - 1]))
+    start, end = (spot.data.find(mark.encode()) for mark in scenario.copy)
+    at = sum(map(len, split_lines(spot.data)[: spot.line - 1]))
     return start <= at < end
 
 

@@ -24,7 +24,6 @@ MLA_ROCM = f"{_METHODS}/forward_mla_rocm.py"
 ATTN = "LayerCommunicator.prepare_attn"
 LINEAR = "aiter_w8a8_block_fp8_linear"
 CORE = "DeepseekMLAForwardMixin.forward_absorb_core"
-NORMAL = "DeepseekMHAForwardMixin.forward_normal_prepare"
 NOWHERE = ""
 
 
@@ -35,10 +34,10 @@ class Scenario:
     ``lands`` says whether the engine must put all hunks in; ``states`` are those of
     the hunks that make it refuse, or all of them where it lands. ``homes`` names the
     scope in which an edit belongs by now, where it is not the pinned one, or NOWHERE;
-    ``moved`` the file. A change from the line ``copy`` on, up to the line ``end``, is in
-    a copy of the right place, in the right scope. ``upstream`` numbers the hunks that
-    upstream has taken. ``nested`` files lie in a plain folder of somebody else's
-    repository, and not in a clone.
+    ``moved`` the file. What ``copy`` begins and ends with is a copy, in the right
+    scope, of the place that is meant. ``upstream`` numbers the hunks that upstream has
+    taken. ``nested`` files lie in a plain folder of somebody else's repository, and
+    not in a clone.
     """
 
     name: str
@@ -190,8 +189,8 @@ def original_deleted(files: Files) -> None:
 
 
 @_scenario(
-    "names traded: the original is Tbo… now, a rewritten class has its name",
-    "0002", COMMUNICATOR, "misplaced", homes={ATTN: NOWHERE},
+    "names traded: the original has the twin's name, a rewritten class has its own",
+    "0002", COMMUNICATOR, "conflict, misplaced", homes={ATTN: NOWHERE},
 )  # fmt: skip
 def names_traded(files: Files) -> None:
     text = files[COMMUNICATOR]
@@ -202,7 +201,7 @@ def names_traded(files: Files) -> None:
 
 @_scenario(
     "a function rewritten, a twin of its old self above",
-    "0001", FP8_UTILS, "conflict, misplaced",
+    "0001", FP8_UTILS, "misplaced",
 )  # fmt: skip
 def function_rewritten(files: Files) -> None:
     text = files[FP8_UTILS]
@@ -380,12 +379,14 @@ def block_reindented(files: Files) -> None:
 
 @_scenario(
     "the function split in two, the block in its new helper",
-    "0001", FP8_UTILS, "misplaced", homes={LINEAR: "_aiter_quantize_input"},
+    "0001", FP8_UTILS, "conflict", homes={LINEAR: "_aiter_quantize_input"},
 )  # fmt: skip
 def function_split(files: Files) -> None:
     text = files[FP8_UTILS]
     call = (
-        "    q_input, x_scale = _aiter_quantize_input(input_2d, input_scale, use_triton)\n"
+        "    q_input, x_scale = _aiter_quantize_input(\n"
+        "        input_2d, input_scale, use_triton\n"
+        "    )\n"
     )
     helper = (
         "def _aiter_quantize_input(input_2d, input_scale, use_triton):\n"
@@ -408,13 +409,11 @@ def block_twice_in_its_function(files: Files) -> None:
 
 @_scenario(
     "the block copied below within its function, the original rewritten",
-    "0001", FP8_UTILS, "conflict, misplaced", copy=_COPY,
+    "0001", FP8_UTILS, "conflict", copy=_COPY,
 )  # fmt: skip
 def block_copied_original_rewritten(files: Files) -> None:
     new = _CONSUMER.replace("x_scale", "act_scale")
-    files[FP8_UTILS] = swap(
-        files[FP8_UTILS], _CONSUMER, f"{new}{_COPY[0]}{_CONSUMER}"
-    )
+    files[FP8_UTILS] = swap(files[FP8_UTILS], _CONSUMER, f"{new}{_COPY[0]}{_CONSUMER}")
 
 
 _IMPORTS = """\
@@ -430,7 +429,7 @@ _GUARD = "if _use_aiter:\n    from aiter.ops.rmsnorm import add_rmsnorm_quant"
 
 @_scenario(
     "module level: the imports rewritten, a twin of them under another if",
-    "0002", COMMUNICATOR, "conflict, misplaced",
+    "0002", COMMUNICATOR, "misplaced",
     copy=("if _is_legacy_aiter:\n", "def _fused_rmsnorm_fp8_per_token_quant("),
 )  # fmt: skip
 def imports_under_another_if(files: Files) -> None:
