@@ -2,8 +2,8 @@
 
 The merge is ``git merge-tree`` (the ort strategy). The store is a bare repository that
 holds just the files at hand: no work tree, no checkout, nothing of the user's
-repository is written. Ort follows renames, and is the one textual tool that refuses
-where a look-alike block tempts others.
+repository is written. Ort follows renames; of look-alike blocks it knows as little as
+any textual tool, so whoever merges must judge the result (:mod:`overlaykit.judging`).
 """
 
 from __future__ import annotations

@@ -8,9 +8,12 @@ never from indentation or from the text after a hunk header.
 from __future__ import annotations
 
 import ast
+import re
+import warnings
 from bisect import bisect_right
 from collections import Counter
 from dataclasses import dataclass
+from functools import lru_cache
 
 MODULE = "<module>"
 _Definition = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
@@ -35,10 +38,20 @@ class ScopeMap:
         return scope in self.names
 
 
+@lru_cache(maxsize=16)
 def map_scopes(source: bytes) -> ScopeMap | None:
-    """The scopes of a Python file; None where it does not parse."""
+    """The scopes of a Python file; None where it does not parse.
+
+    None too where lines are not what they seem: Python ends one at a lone carriage
+    return, git does not.
+    """
+    if re.search(rb"\r(?!\n)", source):
+        return None
     try:
-        module = ast.parse(source)
+        with warnings.catch_warnings():
+            # Upstream's escape sequences are upstream's business.
+            warnings.simplefilter("ignore")
+            module = ast.parse(source)
     except (SyntaxError, ValueError):
         return None
     spans: list[tuple[int, int, str]] = []
@@ -75,6 +88,6 @@ def _definitions(
     for child in ast.iter_child_nodes(node):
         if isinstance(child, _Definition):
             found.append(child)
-        else:
+        elif not isinstance(child, ast.expr):
             found += _definitions(child)
     return found

@@ -1,0 +1,225 @@
+"""Whether what a merge changed is the hunk, in the hunk's own place.
+
+Each objection is a way in which real tools put an edit where it does not belong; see
+``docs/evidence/lookalikes.md``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from difflib import SequenceMatcher
+
+from overlaykit.guards import guards_of
+from overlaykit.lock import LockedHunk
+from overlaykit.patches import Change, Hunk, Patch, split_lines
+from overlaykit.plan import HunkPlan, State
+from overlaykit.scopes import MODULE, ScopeMap, map_scopes
+
+
+@dataclass(frozen=True)
+class Step:
+    """One hunk between two states of its pinned file."""
+
+    patch: Patch
+    hunk: Hunk
+    locked: LockedHunk
+    path: str
+    old: bytes
+    new: bytes
+
+    def plan(self, state: State, detail: str = "", **more: object) -> HunkPlan:
+        made = HunkPlan(
+            self.patch.name,
+            self.hunk.number,
+            self.path,
+            self.locked.scope,
+            self.locked.sites,
+            state,
+            detail=detail,
+        )
+        return replace(made, **more)  # type: ignore[arg-type]
+
+    def undone(self) -> Step:
+        """The step that takes this one back."""
+        return replace(self, hunk=self.hunk.reversed(), old=self.new, new=self.old)
+
+    def changes(self) -> list[Change]:
+        """What it changes, found as the changes of a landing are."""
+        return _changes(self.old, self.new)
+
+
+def judge(step: Step, path: str, before: bytes, after: bytes) -> HunkPlan:
+    """Whether what the merge changed is this hunk, in its place."""
+    old, new = map_scopes(before), map_scopes(after)
+    if old is None or new is None:
+        return step.plan(State.MISPLACED, f"{path} would not parse as Python")
+    landed = _changes(before, after)
+    first = landed[0].new_line
+    places = _places(step.hunk.old, before, old, step.locked.scope)
+    objection = (
+        _outside(step, landed, old, new)
+        or _ambiguous(step, before, old, places)
+        or _other_lines(step, landed)
+        or _strays(step, before, after, old)
+        or _twice(step, before, old)
+    )
+    if objection:
+        return step.plan(State.MISPLACED, f"{path}:{first}: {objection}", line=first)
+    shift = first - step.hunk.changes[0].new_line
+    start = landed[0].old_line - step.hunk.changes[0].old_line + step.hunk.old_start
+    state = State.OFFSET if shift else State.CLEAN
+    if start not in places:
+        state = State.MERGED
+    if path != step.path:
+        state = State.RENAMED
+    detail = f"now in {path}" if path != step.path else ""
+    return step.plan(state, detail, line=first, shift=shift)
+
+
+def _outside(
+    step: Step, landed: list[Change], old: ScopeMap, new: ScopeMap
+) -> str | None:
+    """Changed lines in another scope than the hunk's."""
+    found = {
+        scopes.at(start + i)
+        for change in landed
+        for scopes, start, lines in (
+            (old, change.old_line, change.removed),
+            (new, change.new_line, change.added),
+        )
+        for i in range(len(lines))
+    }
+    if found == {step.locked.scope}:
+        return None
+    where = ", ".join(sorted(found))
+    return f"the merge would put it in {where}, not in {step.locked.scope}"
+
+
+def _ambiguous(
+    step: Step, data: bytes, scopes: ScopeMap, places: list[int]
+) -> str | None:
+    """A scope, or a place in it, of which there is more than one."""
+    scope = step.locked.scope
+    if not _means_the_same(step, data, scopes):
+        return f"{scope} has other definitions of its name than in the pinned file"
+    if len(places) > 1:
+        at = ", ".join(map(str, places))
+        return f"{scope} has this context {len(places)} times, at lines {at}"
+    return None
+
+
+def _other_lines(step: Step, landed: list[Change]) -> str | None:
+    if _net(landed) != _net(step.hunk.changes):
+        return "the merge changes other lines than the hunk does"
+    return None
+
+
+def _changes(before: bytes, after: bytes) -> list[Change]:
+    """The changed lines between two contents; what they share at the ends is cut off
+    first, so that the search is as short as the change."""
+    a, b = split_lines(before), split_lines(after)
+    head = 0
+    while head < min(len(a), len(b)) and a[head] == b[head]:
+        head += 1
+    tail = 0
+    while tail < min(len(a), len(b)) - head and a[-1 - tail] == b[-1 - tail]:
+        tail += 1
+    a, b = a[head : len(a) - tail], b[head : len(b) - tail]
+    return [
+        Change(head + i1 + 1, head + j1 + 1, tuple(a[i1:i2]), tuple(b[j1:j2]))
+        for tag, i1, i2, j1, j2 in SequenceMatcher(None, a, b, False).get_opcodes()
+        if tag != "equal"
+    ]
+
+
+def _net(changes: Sequence[Change]) -> tuple[Counter[bytes], ...]:
+    """Lines lost and lines gained, whatever way a diff pairs them up."""
+    removed = Counter(line for c in changes for line in c.removed)
+    added = Counter(line for c in changes for line in c.added)
+    return removed - added, added - removed
+
+
+def _means_the_same(step: Step, data: bytes, scopes: ScopeMap) -> bool:
+    """Whether a scope's name is as telling as it was in the pinned file: no definition
+    of that name, nor of what it lies in, is there besides but those that were."""
+    pinned = map_scopes(step.old)
+    parts = step.locked.scope.split(".")
+    names = [".".join(parts[: n + 1]) for n in range(len(parts))]
+    return pinned is not None and all(
+        _namesakes(data, scopes, name) == _namesakes(step.old, pinned, name)
+        for name in names
+    )
+
+
+def _namesakes(data: bytes, scopes: ScopeMap, scope: str) -> list[bytes]:
+    """The sources of the other definitions of a scope's name."""
+    plain = re.sub(r"#\d+", "", scope)
+    depth = scope.count(".") + 1
+    found: dict[str, list[bytes]] = {}
+    for number, line in enumerate(split_lines(data), 1):
+        name = ".".join(scopes.at(number).split(".")[:depth])
+        if name != scope and re.sub(r"#\d+", "", name) == plain:
+            found.setdefault(name, []).append(line)
+    return [b"".join(lines) for lines in found.values()]
+
+
+def _places(
+    block: tuple[bytes, ...], data: bytes, scopes: ScopeMap, scope: str
+) -> list[int]:
+    """The lines at which a run of lines stands that has part in a scope."""
+    lines = split_lines(data)
+    size = len(block)
+    return [
+        at + 1
+        for at in range(len(lines) - size + 1)
+        if lines[at] == block[0]
+        and tuple(lines[at : at + size]) == block
+        and any(scopes.at(at + 1 + i) == scope for i in range(size))
+    ]
+
+
+def _twice(step: Step, data: bytes, scopes: ScopeMap) -> str | None:
+    """Lines of a hunk that only adds, in its scope oftener than in the pinned file: it
+    must not add them twice."""
+    pinned = map_scopes(step.old)
+    changes = step.changes()
+    if pinned is None or any(change.removed for change in changes):
+        return None
+    sides = (data, scopes), (step.old, pinned)
+    found, known = (
+        [_places(change.added, *side, step.locked.scope) for change in changes]
+        for side in sides
+    )
+    if not all(len(f) > len(k) for f, k in zip(found, known, strict=True)):
+        return None
+    at = ", ".join(str(place) for place in found[0])
+    return f"{step.locked.scope} has the added lines elsewhere already, at line {at}"
+
+
+def _strays(step: Step, before: bytes, after: bytes, scopes: ScopeMap) -> str | None:
+    """Conditions, in place of the pinned ones, that a landing would come under.
+
+    A scope may have a twin within itself, and the module is hardly a scope at all.
+    Inside a definition other conditions are let pass if the pinned ones are no longer
+    there: then upstream changed them, and nothing else is like the hunk's place.
+    """
+    landed, wanted = _changes(before, after), step.changes()
+    for sides, added in (((before, step.old), False), ((after, step.new), True)):
+        found = guards_of(sides[0], landed, added)
+        known = guards_of(sides[1], wanted, added)
+        if found == known:
+            continue
+        scope = step.locked.scope
+        lines = [
+            Change(n, n, (line,), ())
+            for n, line in enumerate(split_lines(before), 1)
+            if scopes.at(n) == scope
+        ]
+        left = guards_of(before, lines, added=False)
+        if scope == MODULE or (known - found) & left:
+            names = sorted(" / ".join(guards) or "none" for guards in found - known)
+            return f"it would come under other conditions: {' or '.join(names)}"
+    return None
