@@ -14,7 +14,7 @@ apply: $(VENV)/core.stamp
 	$(PY) scripts/verify.py build/sglang build/aiter
 
 test: $(VENV)/test.stamp $(VENV)/kernels.stamp
-	$(PY) -m pytest $(TESTS)
+	$(PY) -m pytest --numprocesses auto $(TESTS)
 
 # The suite on every Python found, each in an environment of its own. The kernel tests
 # run where the default environment is; elsewhere they skip and say why.

@@ -58,12 +58,9 @@ def contestants(carried: Carried, scratch: Path) -> list[Contestant]:
 
         return call
 
-    def in_process(unapply: bool) -> Callable[[Path], None]:
-        def call(tree: Path) -> None:
-            options = {"status": False, "commit": False, "dry_run": False}
-            verb.apply(Namespace(paths=[tree], unapply=unapply, **options))
-
-        return call
+    def in_process(tree: Path) -> None:
+        options = dict.fromkeys(("status", "commit", "dry_run", "unapply"), False)
+        verb.apply(Namespace(paths=[tree], **options))
 
     reset = process("git", "reset", "-q", "--hard", "pin")
     clean = process("git", "clean", "-fdq", "--", "python", "test")
@@ -72,14 +69,17 @@ def contestants(carried: Carried, scratch: Path) -> list[Contestant]:
         reset(tree)
         clean(tree)
 
-    script = str(ROOT / "scripts" / "apply.py")
-    unapply = process(sys.executable, script, "--unapply", ".")
+    apply = (sys.executable, str(ROOT / "scripts" / "apply.py"))
+    unapply = process(*apply, "--unapply", ".")
+    whole = process(*apply, ".")
+    git_am = process("git", "am", "-q", "-3", "../series.mbox")
+    git_apply = process("git", "apply", "../all.patch")
     found = [
-        Contestant("apply.py, whole process", process(sys.executable, script, "."), unapply),
-        Contestant("apply.py, the engine's own part", in_process(False), unapply),
-        Contestant("git am -3", process("git", "am", "-q", "-3", "../series.mbox"), back),
-        Contestant("git apply", process("git", "apply", "../all.patch"), back),
-    ]  # fmt: skip
+        Contestant("apply.py, whole process", whole, unapply),
+        Contestant("apply.py, the engine's own part", in_process, unapply),
+        Contestant("git am -3", git_am, back),
+        Contestant("git apply", git_apply, back),
+    ]
     if shutil.which("quilt"):
         push = process("quilt", "push", "-a", "-q")
         pop = process("quilt", "pop", "-a", "-q")
@@ -95,9 +95,8 @@ def make_tree(scratch: Path, copies: int) -> Path:
     git.run(tree, "clean", "-fdxq")
     for number in range(1, copies):
         shutil.copytree(tree / "python", tree / f"copy-{number}")
-    who = {
-        f"GIT_{r}_{k}": "bench" for r in ("AUTHOR", "COMMITTER") for k in ("NAME", "EMAIL")
-    }
+    roles = ("AUTHOR", "COMMITTER")
+    who = {f"GIT_{r}_{k}": "bench" for r in roles for k in ("NAME", "EMAIL")}
     git.run(tree, "config", "user.name", "bench")
     git.run(tree, "config", "user.email", "bench@localhost")
     git.run(tree, "add", "-A", "-f")
