@@ -1,4 +1,4 @@
-"""What a line stands under inside its function: ifs, loops, trys and withs.
+"""What a line stands under inside its function: if, for, while, try and with blocks.
 
 A scope may hold a twin of a block, and the module is hardly a scope at all; the
 conditions around a line tell such places apart.
