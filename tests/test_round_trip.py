@@ -213,3 +213,13 @@ def test_a_report_that_cannot_be_written(slim: Callable[..., Path]) -> None:
         )
     assert done.returncode == 5
     assert "Traceback" not in done.stderr
+
+
+def test_a_python_without_the_dependency_is_told_so(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "v"])
+    for verb in ("apply", "verify", "lock", "fetch"):
+        command = [tmp_path / "v/bin/python", ROOT / "scripts" / f"{verb}.py", "--help"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 5
+        assert "pip install -r" in done.stderr
+        assert "Traceback" not in done.stderr

@@ -15,14 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-try:
-    import msgspec
-except ModuleNotFoundError as missing:
-    sys.exit(
-        f"{missing.name} is not installed for {sys.executable}: run "
-        f"'{sys.executable} -m pip install -r "
-        f"{Path(__file__).parents[2] / 'requirements.txt'}'"
-    )
+import msgspec
 
 from overlaykit.errors import EXIT_HELP, Exit, Finding, OverlayError
 from overlaykit.plan import HunkPlan
