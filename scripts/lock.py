@@ -6,8 +6,6 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-import msgspec
-
 from overlaykit import git
 from overlaykit.carried import load_parts
 from overlaykit.cli import ROOT, Report, Result, Verb, run
@@ -19,6 +17,7 @@ from overlaykit.lock import (
     load_lock,
     lock_target,
     new_lock,
+    with_commit,
 )
 from overlaykit.objects import blob_id
 from overlaykit.sources import describe, fetch
@@ -92,7 +91,7 @@ def _with_commit(made: LockedTarget, clone: Path) -> LockedTarget:
                     f"{clone}: {made.tag} is {commit}, but {path} there is not the "
                     f"file that {made.dist.filename} holds"
                 )
-    return msgspec.structs.replace(made, commit=commit)
+    return with_commit(made, commit)
 
 
 def show(report: Report) -> str:

@@ -216,9 +216,11 @@ def test_a_report_that_cannot_be_written(slim: Callable[..., Path]) -> None:
 
 
 def test_a_python_without_the_dependency_is_told_so(tmp_path: Path) -> None:
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "v"])
+    empty = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", empty], check=True)
     for verb in ("apply", "verify", "lock", "fetch"):
-        command = [tmp_path / "v/bin/python", ROOT / "scripts" / f"{verb}.py", "--help"]
+        script = str(ROOT / "scripts" / f"{verb}.py")
+        command = [str(empty / "bin" / "python"), script, "--help"]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 5
         assert "pip install -r" in done.stderr

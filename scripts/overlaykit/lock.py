@@ -131,6 +131,11 @@ def new_lock(root: Path, targets: dict[str, LockedTarget]) -> Lock:
     return Lock(_FORMAT, manifest_digest(root), targets)
 
 
+def with_commit(locked: LockedTarget, commit: str) -> LockedTarget:
+    """The target with the commit that its tag was found to name."""
+    return msgspec.structs.replace(locked, commit=commit)
+
+
 def stale(
     locked: LockedTarget, series: Series, new_files: tuple[NewFile, ...]
 ) -> str | None:
