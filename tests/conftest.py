@@ -146,6 +146,17 @@ def slim(pins: Pins, tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
+@pytest.fixture
+def overlay(tmp_path: Path) -> Path:
+    """A copy of this overlay, to be broken."""
+    copy = tmp_path / "overlay copy"
+    for name in ("scripts", "patches", "overlay"):
+        shutil.copytree(ROOT / name, copy / name)
+    for name in ("overlay.toml", "overlay.lock", "requirements.txt"):
+        shutil.copy2(ROOT / name, copy / name)
+    return copy
+
+
 def run_verb(
     verb: str, *arguments: str, cwd: Path | None = None
 ) -> subprocess.CompletedProcess[str]:

@@ -90,17 +90,6 @@ def check_refused(
     return report
 
 
-@pytest.fixture
-def overlay(tmp_path: Path) -> Path:
-    """A copy of this overlay, to be broken."""
-    copy = tmp_path / "overlay copy"
-    for name in ("scripts", "patches", "overlay"):
-        shutil.copytree(ROOT / name, copy / name)
-    for name in ("overlay.toml", "overlay.lock", "requirements.txt"):
-        shutil.copy2(ROOT / name, copy / name)
-    return copy
-
-
 def edit(place: Path, change: Edit) -> None:
     data = place.read_bytes()
     edited = change(data)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ast
+import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from conftest import ROOT, Pins, run_verb
+from conftest import IDENTITY, ROOT, Pins, run_verb
+from overlaykit import git
 from overlaykit.errors import InputError
 from overlaykit.lock import lock_target
 from overlaykit.patches import apply_hunks, parse_patch
@@ -154,3 +157,28 @@ def test_a_hunk_whose_context_has_a_twin_is_refused(pins: Pins) -> None:
     series = Series((parse_patch("twin.patch", patch.header + diff),))
     with pytest.raises(InputError, match="context is not unique"):
         lock_target(carried.target, pristine, carried.lock.dist, series, (), None)
+
+
+def test_the_lock_records_the_commit_that_a_clone_knows(
+    slim: Callable[..., Path], overlay: Path
+) -> None:
+    """And keeps it; a clone whose tag holds other files is refused."""
+    (overlay / "build").symlink_to(ROOT / "build")
+
+    def lock(*arguments: str) -> tuple[int, str | None]:
+        script = str(overlay / "scripts" / "lock.py")
+        done = subprocess.run([sys.executable, script, *arguments], check=False)
+        written = json.loads((overlay / "overlay.lock").read_bytes())
+        return done.returncode, written["targets"]["sglang"]["commit"]
+
+    clone = slim()
+    assert lock("--clone", str(clone)) == (0, None)
+    git.run(clone, "tag", "v0.5.11")
+    commit = git.text(clone, "rev-parse", "HEAD")
+    assert lock("--clone", str(clone)) == (0, commit)
+    assert lock() == (0, commit)
+    assert lock("--check") == (0, commit)
+    assert run_verb("apply", str(clone)).returncode == 0
+    git.run(clone, "commit", "-q", "-a", "-m", "edited", env=IDENTITY)
+    git.run(clone, "tag", "-f", "v0.5.11")
+    assert lock("--clone", str(clone)) == (2, commit)
