@@ -32,7 +32,13 @@ PYTHONS ?= $(shell for v in 3.10 3.11 3.12 3.13; do \
 
 bench: $(VENV)/core.stamp
 	$(PY) scripts/fetch.py
-	$(PY) bench/apply_speed.py
+	$(PY) bench/apply_speed.py $(BENCH)
+
+# Makes docs/evidence anew; every page there names its own command.
+evidence: $(VENV)/test.stamp $(VENV)/kernels.stamp
+	$(MAKE) --no-print-directory bench BENCH=--write
+	$(PY) tests/lookalikes
+	PYTHONPATH=scripts $(PY) -m contract.codegen
 
 lock: $(VENV)/core.stamp
 	$(PY) scripts/lock.py

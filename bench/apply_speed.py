@@ -33,7 +33,7 @@ from overlaykit.carried import Carried, load_overlay  # noqa: E402
 from overlaykit.export import export_quilt, mailbox  # noqa: E402
 
 EVIDENCE = ROOT / "docs" / "evidence" / "apply-speed"
-COMMAND = "make bench"
+COMMAND = "make bench BENCH=--write"
 
 
 @dataclass(frozen=True)
