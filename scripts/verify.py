@@ -1,12 +1,30 @@
 #!/usr/bin/env python3
-"""Is a tree exactly what the series promises? By blob ids, by scope, by the census."""
+"""Is a tree exactly what the series promises? By blob ids, by scope, by the census.
+
+With ``--numeric`` by running it: whether every activation scale is right where a GEMM
+reads it, on this tree and this AITER, of whatever release.
+"""
 
 from __future__ import annotations
 
+import time
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from contract.census import SiteRow, check_adopted, take_census
+from contract.numeric import (
+    ChainSummary,
+    SiteSummary,
+    Team,
+    chains_of,
+    findings_of,
+    full_matrix,
+    reduced_matrix,
+    summarize,
+)
+from overlaykit.bases import pinned_base
 from overlaykit.bytecode import hidden_by_bytecode
 from overlaykit.carried import load_overlay
 from overlaykit.cli import (
@@ -15,17 +33,21 @@ from overlaykit.cli import (
     Result,
     Verb,
     hunk_table,
+    progress,
     run,
     skipped_lines,
     table,
 )
-from overlaykit.errors import Exit, Finding
+from overlaykit.errors import EnvironmentFailure, Exit, Finding, InputError
 from overlaykit.inspection import inspect
+from overlaykit.objects import blob_id
 from overlaykit.targets import Found, find_targets
 from overlaykit.transaction import refuse_interrupted
+from overlaykit.trees import REPOSITORY, DirectoryTree, EditedTree, Layout, Tree
 
 # The target whose producers and consumers the contract is about.
 _CENSUS_OF = "sglang"
+_KERNELS_OF = "aiter"
 
 
 class Verified(Result, frozen=True, kw_only=True):
@@ -33,6 +55,20 @@ class Verified(Result, frozen=True, kw_only=True):
 
     sites: tuple[SiteRow, ...] = ()
     digest: str
+
+
+class Proved(Result, frozen=True, kw_only=True):
+    """A numeric result. ``base`` is the tree compared with; None where there is none:
+    then only what the kernels computed is."""
+
+    aiter: str
+    base: str | None
+    ran_with: dict[str, str]
+    cases: int
+    right: int
+    seconds: float
+    numeric: tuple[SiteSummary, ...]
+    chains: tuple[ChainSummary, ...]
 
 
 def options(parser: ArgumentParser) -> None:
@@ -44,10 +80,46 @@ def options(parser: ArgumentParser) -> None:
         help="what apply.py takes: a clone, an unpacked source tree, a site-packages "
         "or an installed package's directory",
     )
+    numeric = parser.add_argument_group(
+        "the numeric proof",
+        "runs the tree's own functions on AITER's own kernels and judges every scale "
+        "by its bytes; of any release, and instead of the comparison with the lock",
+    )
+    numeric.add_argument("--numeric", action="store_true", help="run it")
+    numeric.add_argument(
+        "--aiter",
+        metavar="PATH",
+        type=Path,
+        help="the AITER to run, unless a PATH holds it: a clone, an unpacked source "
+        "tree, a site-packages or the package's directory",
+    )
+    numeric.add_argument(
+        "--full",
+        action="store_true",
+        help="every case, on the models' shapes as well: minutes on a GPU, hours on "
+        "a CPU",
+    )
+    numeric.add_argument(
+        "--device",
+        choices=("cpu", "cuda"),
+        default="cpu",
+        help="cpu: Triton's interpreter (default); cuda: compiled, on ROCm as well",
+    )
+    numeric.add_argument(
+        "--jobs",
+        metavar="N",
+        type=int,
+        default=1,
+        help="run the cases in N processes (default 1)",
+    )
 
 
 def verify(arguments: Namespace) -> Report:
     """Check every tree in full; a finding does not stop the rest."""
+    if arguments.numeric:
+        return _prove(arguments)
+    if arguments.aiter or arguments.full or arguments.device != "cpu":
+        raise InputError("--aiter, --full and --device are for --numeric")
     results, findings = [], []
     for one in find_targets(arguments.paths, load_overlay(ROOT)):
         result, wrong = _verify(one)
@@ -86,10 +158,98 @@ def _verify(one: Found) -> tuple[Verified, list[Finding]]:
     return result, findings
 
 
+def _prove(arguments: Namespace) -> Report:
+    found = find_targets(arguments.paths, load_overlay(ROOT))
+    trees = [one for one in found if one.carried.name == _CENSUS_OF]
+    kernels = [one.tree for one in found if one.carried.name == _KERNELS_OF]
+    if arguments.aiter:
+        kernels = [_aiter_at(arguments.aiter)]
+    if not trees:
+        raise InputError("--numeric needs an SGLang tree among the paths")
+    if len(kernels) != 1:
+        finding = Finding(
+            f"{len(kernels)} AITER trees given",
+            expected="the one whose kernels SGLang will run",
+            next_step="name it with --aiter PATH",
+        )
+        raise EnvironmentFailure("the numeric proof needs AITER's kernels", (finding,))
+    cases = full_matrix() if arguments.full else reduced_matrix()
+    results: list[Proved] = []
+    findings: list[Finding] = []
+    with Team(arguments.device, arguments.jobs) as team:
+        for one in trees:
+            refuse_interrupted(one.tree)
+            started = time.perf_counter()
+            with _pristine(one) as base:
+                outcomes = team.run(one.tree, kernels[0], cases, base, progress)
+            findings += findings_of(outcomes)
+            right = sum(outcome.ok for outcome in outcomes)
+            results.append(
+                Proved(
+                    target=one.carried.name,
+                    tree=one.tree.name,
+                    outcome="holds" if right == len(outcomes) else "differs",
+                    aiter=kernels[0].name,
+                    base=base.name if base is not None else None,
+                    ran_with=team.about,
+                    cases=len(outcomes),
+                    right=right,
+                    seconds=round(time.perf_counter() - started, 1),
+                    numeric=summarize(outcomes),
+                    chains=chains_of(outcomes),
+                )
+            )
+    return Report(
+        verb="verify",
+        exit_code=Exit.FAILS if findings else Exit.DONE,
+        message=f"{len(findings)} findings" if findings else "holds",
+        results=tuple(results),
+        findings=tuple(findings),
+    )
+
+
+def _aiter_at(path: Path) -> DirectoryTree:
+    """An AITER of any release, told by its Triton modules."""
+    for root, layout in ((path, REPOSITORY), (path, Layout((("aiter/", ""),)))):
+        inside = layout.inside("aiter/ops/triton/__init__.py") or ""
+        if (root / inside).parent.is_dir():
+            return DirectoryTree(root.resolve(), layout)
+    finding = Finding(
+        "no AITER here",
+        path=str(path),
+        expected="aiter/ops/triton below a clone or a site-packages",
+        next_step="name the directory that holds the package aiter",
+    )
+    raise EnvironmentFailure("the numeric proof needs AITER's kernels", (finding,))
+
+
+@contextmanager
+def _pristine(one: Found) -> Iterator[Tree | None]:
+    """The same tree without the series; None where it is not of the pinned release."""
+    carried, tree = one.carried, one.tree
+    contents = {path: tree.read(path) for path in carried.chains}
+    if not all(
+        data is not None and blob_id(data) in carried.chains[path]
+        for path, data in contents.items()
+    ):
+        yield None
+        return
+    with pinned_base(ROOT, carried, tree.root) as base:
+        if base is None:
+            yield None
+            return
+        changes = {path: base.read(path) for path in carried.chains}
+        changes |= {file.path: None for file in carried.new_files}
+        yield EditedTree(tree, changes)
+
+
 def show(report: Report) -> str:
     """The report as a person reads it."""
     blocks = []
     for result in report.results:
+        if isinstance(result, Proved):
+            blocks.append(_show_proof(result))
+            continue
         assert isinstance(result, Verified)
         lines = [f"{result.target}: {result.outcome}  ({result.tree})"]
         lines += [f"tree {result.digest}", hunk_table(result.hunks)]
@@ -101,6 +261,51 @@ def show(report: Report) -> str:
     return "\n\n".join(blocks)
 
 
+def _show_proof(result: Proved) -> str:
+    """Per site and route what is right, of what was read; then the profiled copies."""
+    sites = table(
+        ("SITE", "ROUTE", "BYTES", "VALUES", "GEMM", "COPIES", "IF NOT ASKED", "BY"),
+        (
+            (
+                row.site,
+                row.route,
+                f"{row.bytes}/{row.readings}",
+                f"{row.values}/{row.compared}" if row.compared else "-",
+                f"{row.gemm}/{row.compared}" if row.compared else "-",
+                row.copies_asked or "-",
+                row.copies_unasked or "-",
+                ", ".join(row.stand_ins),
+            )
+            for row in result.numeric
+        ),
+    )
+    chains = table(
+        ("CHAIN", "CONSUMERS' ROUTES", "RELAYOUTS", "IF NOT ASKED"),
+        (
+            (
+                row.chain,
+                ", ".join(row.routes),
+                row.relayouts_asked or "-",
+                row.relayouts_unasked or "-",
+            )
+            for row in result.chains
+        ),
+    )
+    compared = result.base or "nothing but the kernels: not the pinned release"
+    return "\n".join(
+        (
+            f"{result.target}: {result.outcome}  ({result.tree})",
+            f"AITER     {result.aiter}",
+            f"compared  with {compared}",
+            f"run       {', '.join(f'{k} {v}' for k, v in result.ran_with.items())}",
+            f"cases     {result.right} of {result.cases} right, {result.seconds} s",
+            sites,
+            "",
+            chains,
+        )
+    )
+
+
 def _where(row: SiteRow) -> tuple[str, str]:
     file = (row.path or "-").rpartition("/")[2]
     return (f"{file}:{row.line}" if row.line else file, row.scope or "-")
@@ -110,10 +315,12 @@ if __name__ == "__main__":
     run(
         Verb(
             "Is a tree exactly what the series promises? First by the blob ids of the "
-            "lock, then by scope, then by the census of producers and consumers.",
+            "lock, then by scope, then by the census of producers and consumers; with "
+            "--numeric by running it.",
             (
                 "scripts/verify.py ~/src/sglang ~/src/aiter",
                 "scripts/verify.py --json /opt/venv/lib/python3.10/site-packages",
+                "scripts/verify.py --numeric build/sglang build/aiter",
             ),
             options,
             verify,

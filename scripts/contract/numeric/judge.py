@@ -1,0 +1,242 @@
+"""From what was recorded to a verdict. Worker side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from contract.numeric.cases import GROUP, Case, Chain, Platform, Switch, Variant
+from contract.numeric.gemms import Read
+from contract.numeric.outcomes import Outcome, Reading, Route
+from contract.numeric.producers import STAND_IN_QUANT, Produced, same_bits
+from overlaykit.errors import Finding
+
+
+@dataclass
+class Run:
+    """What one run of one chain came to. ``producers`` is by ``id`` of a read."""
+
+    reads: list[Read]
+    producers: dict[int, Produced | None]
+    outputs: list[Any]
+    relayouts: int
+    asked: bool
+    raised: str | None
+
+    def read(self, projection: str) -> Read | None:
+        return next((r for r in self.reads if r.projection == projection), None)
+
+
+def judge(
+    case: Case, run: Run, pristine: Run | None, adopts: bool, seconds: float
+) -> Outcome:
+    """``adopts``: whether the tree claims to do without the copies at all."""
+    readings = tuple(
+        reading
+        for projection in case.chain.sites
+        if (reading := _reading(case, run, pristine, projection)) is not None
+    )
+    outputs = None
+    if pristine is not None and run.raised is None and pristine.raised is None:
+        outputs = _same_all(run.outputs, pristine.outputs)
+    outcome = Outcome(
+        case,
+        readings,
+        run.relayouts,
+        seconds,
+        run.asked,
+        outputs,
+        run.raised,
+        _detail(readings),
+    )
+    findings = (*_run_findings(outcome, adopts), *_reading_findings(outcome, adopts))
+    return replace(outcome, findings=findings)
+
+
+def _reading(
+    case: Case, run: Run, pristine: Run | None, projection: str
+) -> Reading | None:
+    read = run.read(projection)
+    if read is None:
+        return None
+    made = run.producers[id(read)]
+    base = pristine.read(projection) if pristine is not None else None
+    wrong, values, gemm = _wrong(read, made), None, None
+    if base is not None:
+        # None: the GEMM itself raised.
+        got = read.output is not None and base.output is not None
+        gemm = got and same_bits(read.output, base.output)
+        values = same_bits(read.q, base.q) and (
+            read.seen is None or same_bits(read.seen, base.seen)
+        )
+    shape, strides = tuple(read.scale.shape), tuple(read.scale.stride())
+    copied = made is not None and read.scale.data_ptr() != made.scale.data_ptr()
+    return Reading(
+        case.chain.sites[projection],
+        projection,
+        read.route,
+        (shape[0], shape[1]),
+        (strides[0], strides[1]),
+        made.kernel if made is not None else "unknown",
+        read.stand_in,
+        read.marked,
+        wrong == 0,
+        int(copied),
+        wrong,
+        values,
+        gemm,
+    )
+
+
+def _wrong(read: Read, made: Produced | None) -> int:
+    """How many values differ from what the kernel computed; all, if none is known."""
+    total = int(read.scale.numel())
+    if made is None or not made.q_right:
+        return total
+    if read.route is not Route.ELEMENTWISE:
+        return _differing(read.seen, made.truth)
+    m, k = made.q.shape
+    blocks = made.q.float().view(m, k // GROUP, GROUP)
+    right = (blocks * made.truth.unsqueeze(-1)).view(m, k).to(torch.bfloat16)
+    same = isinstance(read.output, torch.Tensor) and same_bits(read.output, right)
+    return 0 if same else total
+
+
+def _differing(seen: Any, truth: Any) -> int:
+    if seen.shape != truth.shape or seen.dtype != truth.dtype:
+        return int(truth.numel())
+    return int((seen.view(torch.int32) != truth.view(torch.int32)).sum())
+
+
+def _same_all(left: list[Any], right: list[Any]) -> bool:
+    return len(left) == len(right) and all(
+        same_bits(a, b) for a, b in zip(left, right, strict=True)
+    )
+
+
+def _detail(readings: tuple[Reading, ...]) -> str:
+    return "; ".join(
+        f"{r.projection} ({r.route.value}): "
+        f"{'right' if r.bytes else f'{r.wrong} of {r.shape[0] * r.shape[1]} wrong'}, "
+        f"{r.copies} copies, strides {r.strides}{', marked' if r.marked else ''}"
+        for r in readings
+    )
+
+
+def _transposes(case: Case, adopts: bool) -> bool:
+    return adopts and case.platform is Platform.GFX95 and case.switch is not Switch.OFF
+
+
+def _allowed(case: Case, site: str, route: Route, adopts: bool) -> int:
+    """Copies between a producer and one reader that are no surprise."""
+    if route is not Route.BPRESHUFFLE:
+        return 0
+    lacks = site == "S8" and case.variant is Variant.NO_FLATTEN
+    as_ever = lacks or case.chain.gathers or not _transposes(case, adopts)
+    return int(as_ever)
+
+
+def _run_findings(outcome: Outcome, adopts: bool) -> list[Finding]:
+    case, found = outcome.case, []
+    if outcome.raised is not None:
+        return [
+            _finding(site, case, "raises", "no error", outcome.raised)
+            for site in sorted(case.sites)
+        ]
+    read = {r.projection for r in outcome.readings}
+    if case.platform.gfx95:
+        found += [
+            _finding(
+                site, case, f"{projection} gets no scale", "one reading", "none at all"
+            )
+            for projection, site in case.chain.sites.items()
+            if projection not in read
+        ]
+    allowed = sum(_allowed(case, r.site, r.route, adopts) for r in outcome.readings)
+    if case.chain.gathers and _transposes(case, adopts):
+        # It moves raw bytes, so its input is made row-major first.
+        allowed += 1
+    if outcome.relayouts > max(allowed, sum(r.copies for r in outcome.readings)):
+        found += [
+            _finding(
+                site,
+                case,
+                "a scale is copied on the way",
+                f"at most {allowed} relayout copies",
+                f"{outcome.relayouts} under the profiler",
+            )
+            for site in sorted(case.sites)
+        ]
+    if outcome.outputs is False:
+        found += [
+            _finding(
+                site, case, "returns other values", "the pristine tree's", "others"
+            )
+            for site in sorted(case.sites)
+            if all(r.gemm is not False for r in outcome.readings)
+        ]
+    return found
+
+
+def _reading_findings(outcome: Outcome, adopts: bool) -> list[Finding]:
+    case, found = outcome.case, []
+    for r in outcome.readings:
+        total = r.shape[0] * r.shape[1]
+        where = f"{r.projection} on the {r.route.value} route"
+        if not r.bytes:
+            found.append(
+                _finding(
+                    r.site,
+                    case,
+                    f"{where} reads a wrong scale",
+                    f"the {total} values that {r.producer} computed",
+                    f"{r.wrong} of {total} wrong; shape {r.shape}, strides "
+                    f"{r.strides}, {'marked' if r.marked else 'unmarked'}",
+                )
+            )
+        elif r.gemm is False or r.values is False:
+            found.append(
+                _finding(
+                    r.site,
+                    case,
+                    f"{where} computes other values",
+                    "the pristine tree's, bit for bit",
+                    "another " + ("GEMM output" if r.values else "scale or fp8 tensor"),
+                )
+            )
+        allowed = _allowed(case, r.site, r.route, adopts)
+        if r.copies > allowed:
+            found.append(
+                _finding(
+                    r.site,
+                    case,
+                    f"{where} reads a copy of the scale",
+                    "the storage that the kernel wrote",
+                    "another storage",
+                )
+            )
+        dead = r.producer == STAND_IN_QUANT and case.chain is not Chain.INDEXER
+        if dead and _transposes(case, adopts):
+            found.append(
+                _finding(
+                    r.site,
+                    case,
+                    f"{where} is never given a fused scale",
+                    "a scale of AITER's fused quantization",
+                    "a quantization in the linear itself: the site is dead",
+                )
+            )
+    return found
+
+
+def _finding(site: str, case: Case, what: str, expected: str, found: str) -> Finding:
+    return Finding(
+        f"{what} ({case})",
+        site=site,
+        expected=expected,
+        found=found,
+        next_step="run verify.py without --numeric: the census says what the source "
+        "of this site asks for",
+    )

@@ -1,0 +1,138 @@
+"""Stand-ins for everything that a function of interest imports but is not judged by.
+
+A stub module makes its attributes on demand and remembers what was asked of it. What
+the case decides (platform flags, AITER's kernels, collectives) is answered; all else
+is an :class:`Anything`: callable, falsy, equal to nothing, empty. So every optional
+feature of a tree that the case does not ask for is off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from types import FunctionType, ModuleType, TracebackType
+from typing import Any
+
+Answer = Callable[[str, str], Any]
+"""What a stub module answers, given its name and the attribute's; or raises KeyError.
+
+Raises AttributeError where the attribute must not exist.
+"""
+
+
+class _Base:
+    """What classes that derive from something unknown derive from."""
+
+
+class Anything:
+    """A value about which nothing is known."""
+
+    def __init__(self, path: str) -> None:
+        vars(self)["_path"] = path
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        child = Anything(f"{self._path}.{name}")
+        vars(self)[name] = child
+        return child
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        # As a decorator, the function itself: bodies are what is wanted.
+        if len(args) == 1 and not kwargs and isinstance(args[0], (FunctionType, type)):
+            return args[0]
+        return Anything(f"{self._path}()")
+
+    def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[type, ...]:
+        return (_Base,) if not any(isinstance(b, type) for b in bases) else ()
+
+    def __instancecheck__(self, instance: object) -> bool:
+        return False
+
+    def __getitem__(self, key: object) -> Any:
+        return Anything(f"{self._path}[]")
+
+    def __setitem__(self, key: object, value: object) -> None:
+        return
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+    def __bool__(self) -> bool:
+        return False
+
+    def __index__(self) -> int:
+        return 0
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        return None
+
+    def __lt__(self, other: object) -> bool:
+        return False
+
+    __le__ = __gt__ = __ge__ = __contains__ = __lt__
+
+    def __or__(self, other: object) -> Any:
+        return self
+
+    __ror__ = __or__
+
+    def __repr__(self) -> str:
+        return f"<stub {self._path}>"
+
+
+class StubModule(ModuleType):
+    """A module, and a package, whose attributes come into being when asked for."""
+
+    def __init__(
+        self,
+        name: str,
+        answer: Answer,
+        real: Callable[[str], ModuleType | None],
+        asked: set[str],
+    ) -> None:
+        super().__init__(name)
+        self.__path__: list[str] = []
+        vars(self).update(_answer=answer, _real=real, _asked=asked)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        full = f"{self.__name__}.{name}"
+        value: Any = self._real(full)
+        if value is None:
+            self._asked.add(full)
+            try:
+                value = self._answer(self.__name__, name)
+            except KeyError:
+                value = Anything(full)
+        setattr(self, name, value)
+        return value
+
+
+class Double:
+    """Mixed into a real class: attributes that nobody set are :class:`Anything`."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        value = Anything(f"self.{name}")
+        setattr(self, name, value)
+        return value
+
+
+def double_of(real: type, **attributes: Any) -> Any:
+    """An instance of a real class, without its constructor, with these attributes."""
+    instance: Any = object.__new__(type(real.__name__, (Double, real), {}))
+    vars(instance).update(attributes)
+    return instance

@@ -1,0 +1,69 @@
+"""Several workers on one device, each with its share of the cases.
+
+A case is mostly Python between small kernels, so that more processes finish sooner on
+a machine with cores to spare; what they find does not depend on their number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from itertools import count
+from pathlib import Path
+
+from contract.numeric.cases import Case
+from contract.numeric.client import Progress, Worker
+from contract.numeric.outcomes import Outcome
+from overlaykit.trees import Tree
+
+
+class Team:
+    """Works like one :class:`Worker`; ``size`` is the number of processes."""
+
+    def __init__(self, device: str, size: int) -> None:
+        self._stack = ExitStack()
+        with ExitStack() as starting:
+            self._workers = [
+                starting.enter_context(Worker(device)) for _ in range(max(size, 1))
+            ]
+            self._stack = starting.pop_all()
+        self.about = self._workers[0].about | {"processes": str(len(self._workers))}
+
+    def run(
+        self,
+        tree: Tree,
+        aiter: Tree | Path,
+        cases: Iterable[Case],
+        pristine: Tree | None,
+        progress: Progress,
+    ) -> tuple[Outcome, ...]:
+        """As :meth:`Worker.run`; the outcomes are share by share."""
+        wanted = list(cases)
+        size = len(self._workers)
+        done = count(1)
+
+        def share(number: int) -> tuple[Outcome, ...]:
+            return self._workers[number].run(
+                tree,
+                aiter,
+                wanted[number::size],
+                pristine,
+                lambda what, *_: progress(what, next(done), len(wanted)),
+            )
+
+        with ThreadPoolExecutor(size) as pool:
+            try:
+                shares = list(pool.map(share, range(size)))
+            except BaseException:
+                # The others would go on until their shares are done.
+                for worker in self._workers:
+                    worker.kill()
+                raise
+        return tuple(outcome for part in shares for outcome in part)
+
+    def __enter__(self) -> Team:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()

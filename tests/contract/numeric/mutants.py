@@ -1,0 +1,477 @@
+"""Broken trees: what each breaks, which sites it breaks, and what has to say so.
+
+A judge is worth as much as the mistakes it has been seen to find. Each mutant is the
+patched pin with a few texts replaced, every one of which has to occur exactly once;
+a mutant whose text has moved fails loudly rather than being no mutant any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+
+from contract.census import check_adopted, take_census
+from contract.numeric import Case, Chain, Outcome, Platform, Switch, Variant
+from contract.numeric.cases import TUNED_INPUT
+from overlaykit.trees import Tree
+
+from .test_numeric import (
+    BPRESHUFFLE,
+    COMMUNICATOR,
+    FP8_UTILS,
+    LYING,
+    MHA,
+    MLA,
+    PRODUCERS,
+    SCALE,
+    TRITON,
+    edited,
+)
+
+FUSED_FP8 = "aiter/ops/triton/fused_fp8_quant.py"
+
+
+class Catcher(Enum):
+    """What can tell a mutant from the patched pin."""
+
+    NUMERIC = "numeric"
+    """A finding of the judge: bytes, values, copies, a dead site, an error."""
+    CENSUS = "census"
+    """A finding of the census, which only reads the source."""
+    MARKS = "marks"
+    """No finding, but a reading shows what must not be asked for, or marked."""
+    CHECK = "check mode"
+    """With an AITER at fault, the tree's own check says nothing."""
+
+
+@dataclass(frozen=True)
+class Edit:
+    """``old``, which occurs once in the file, becomes ``new``."""
+
+    path: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """``caught`` is the least that has to name all of ``sites``.
+
+    ``cases`` suffice to show it. ``aiter`` breaks that side as well.
+    """
+
+    name: str
+    broken: str
+    edits: tuple[Edit, ...]
+    sites: frozenset[str]
+    cases: tuple[Case, ...]
+    caught: frozenset[Catcher] = frozenset({Catcher.NUMERIC})
+    aiter: tuple[Edit, ...] = ()
+
+
+def mutated(tree: Tree, edits: Iterable[Edit]) -> Tree:
+    """The tree with the edits made."""
+    for edit in edits:
+        tree = edited(tree, edit.path, (edit.old, edit.new))
+    return tree
+
+
+def small_tree(tree: Tree) -> Tree:
+    """The tree as the census has to see it: a thousandth of its files."""
+    return _Few(tree)
+
+
+class _Few:
+    """Only the files with sites are listed; any other can still be read."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+        self.name = tree.name
+
+    def paths(self) -> Iterator[str]:
+        return iter((COMMUNICATOR, FP8_UTILS, MHA, MLA, SCALE))
+
+    def read(self, path: str) -> bytes | None:
+        return self._tree.read(path)
+
+    def holds(self, path: str) -> bool:
+        return self._tree.holds(path)
+
+
+def catches(
+    tree: Tree, outcomes: Iterable[Outcome], aiter_at_fault: bool
+) -> dict[Catcher, frozenset[str]]:
+    """The sites that each catcher names."""
+    outcomes = tuple(outcomes)
+    named = {
+        # An AITER at fault is red whatever the tree does: that tells no mutant.
+        Catcher.NUMERIC: {
+            s for o in outcomes if not aiter_at_fault for s in o.wrong_sites
+        },
+        Catcher.CENSUS: {
+            f.site or "?" for f in check_adopted(take_census(small_tree(tree)))
+        },
+        Catcher.MARKS: {
+            r.site
+            for o in outcomes
+            for r in o.readings
+            if r.marked != _to_be_marked(o.case) or (o.asked and not _to_ask(o.case))
+        },
+        Catcher.CHECK: {
+            s
+            for o in outcomes
+            for s in o.case.sites
+            if aiter_at_fault
+            and o.case.switch is Switch.CHECK
+            and "pre-transposed activation scale is wrong" not in (o.raised or "")
+        },
+    }
+    return {catcher: frozenset(sites) for catcher, sites in named.items() if sites}
+
+
+def _to_ask(case: Case) -> bool:
+    return case.platform.bpreshuffle and case.switch is not Switch.OFF
+
+
+def _to_be_marked(case: Case) -> bool:
+    lacks = case.chain is Chain.CORE and case.variant is Variant.NO_FLATTEN
+    loses = case.chain.gathers or case.chain is Chain.INDEXER
+    return _to_ask(case) and not lacks and not loses
+
+
+# --- edits ------------------------------------------------------------------------
+
+_RMS, _FLATTEN = "fused_rms_fp8_group_quant", "fused_flatten_fp8_group_quant"
+_ASKS = "outputs = quant(*args, transpose_scale=True, **kwargs)"
+_HONEST = "scale = _with_honest_strides(scale, quant)"
+_MARKS = "setattr(scale, _MARKER, True)"
+_REFUSES = "    transposed = x_scale.t()\n    if not transposed.is_contiguous():"
+_GIVES = "for_gemm = transposed.view(*x_scale.shape) if bpreshuffle else x_scale"
+_COPIES = "        return x_scale.transpose(-1, -2).contiguous().view(*x_scale.shape)\n"
+_GATHERS = "local_hidden_states = local_hidden_states.contiguous()"
+_LOCAL = "local_hidden_states"
+_IN_GROUPS = '        and kwargs.get("group_size") == _GROUP_SIZE\n'
+
+LIES = Edit(SCALE, *LYING)
+"""Transposed bytes behind strides that do not say so."""
+TRUSTS = Edit(
+    SCALE,
+    _REFUSES,
+    "    transposed = x_scale.view(x_scale.shape[::-1])\n"
+    "    if not transposed.is_contiguous():",
+)
+"""A consumer that takes such strides."""
+IGNORES = Edit(
+    FUSED_FP8, "if transpose_scale:\n        # The", "if False:\n        # The"
+)
+"""An AITER whose wrapper takes the flag and does nothing with it."""
+
+
+def _forgotten(site: str, path: str, target: str, depth: int, kernel: str) -> Edit:
+    """The release's own call instead of the series's."""
+    gap = "\n" + " " * depth
+    return Edit(
+        path,
+        f"{target}quant_pretransposed_scale({gap}{kernel},{gap}",
+        f"{target}{kernel}({gap}",
+    )
+
+
+FORGOTTEN = {
+    "S1": _forgotten("S1", COMMUNICATOR, "_unq_bf16, _, _res = ", 28, _RMS),
+    "S2": _forgotten("S2", COMMUNICATOR, " ", 32, _RMS),
+    "S3": _forgotten("S3", MLA, "q_quanted, q_lora, k_nope, _ = ", 32, _RMS),
+    "S4": _forgotten("S4", MLA, "q, _, k_nope, _ = ", 32, _RMS),
+    "S5": _forgotten("S5", MHA, "q_quanted, q_lora, _, _ = ", 24, _RMS),
+    "S6": _forgotten("S6", MHA, " q, _, _, _ = ", 20, _RMS),
+    "S7": _forgotten("S7", MHA, "kv_a_quanted, kv_a, _, _ = ", 16, _RMS),
+    "S8": _forgotten("S8", MLA, "attn_bmm_output = ", 20, _FLATTEN),
+}
+
+_GATHERED = frozenset({"gather"})
+_GATHER_CASES = (Case(Chain.GATHER_C10D, 3), Case(Chain.GATHER_PYNCCL, 3))
+_INPUT = (Case(Chain.INPUT, 3),)
+_MIXED_INPUT = (Case(Chain.INPUT, 3, TUNED_INPUT),)
+_CORE = (Case(Chain.CORE, 3),)
+_ONE_EACH = tuple(
+    Case(c, 3) for c in (Chain.RESIDUAL, Chain.MLA, Chain.MHA_NSA, Chain.CORE)
+)
+_OF_EACH = frozenset({"S2", "S4", "S5", "S7", "S8"})
+_BOTH = frozenset({Catcher.NUMERIC, Catcher.CENSUS})
+
+
+def _with(cases: Iterable[Case], **change: object) -> tuple[Case, ...]:
+    return tuple(Case(c.chain, c.m, c.shape, **change) for c in cases)  # type: ignore[arg-type]
+
+
+def _chains_of(site: str) -> tuple[Case, ...]:
+    return tuple(c for c in BPRESHUFFLE if site in c.sites and not c.chain.gathers)
+
+
+def _consumer(name: str, broken: str, new: str, **more: object) -> Mutant:
+    """The line that hands a marked scale on, changed."""
+    fields = {"sites": _OF_EACH, "cases": _ONE_EACH, **more}
+    return Mutant(name, broken, (Edit(SCALE, _GIVES, new),), **fields)  # type: ignore[arg-type]
+
+
+MUTANTS = (
+    *(
+        Mutant(
+            f"{site} forgotten",
+            f"{site} calls the kernel itself: right bytes, one copy",
+            (edit,),
+            frozenset({site}),
+            _chains_of(site),
+            _BOTH,
+        )
+        for site, edit in FORGOTTEN.items()
+    ),
+    Mutant(
+        "marked, not transposed",
+        "the adapter marks a row-major scale",
+        (Edit(SCALE, _ASKS, "outputs = quant(*args, **kwargs)"),),
+        PRODUCERS | {"gather", "indexer"},
+        BPRESHUFFLE,
+    ),
+    Mutant(
+        "transposed, not marked, strides lie",
+        "the consumer transposes once more",
+        (LIES, Edit(SCALE, _MARKS, "pass")),
+        PRODUCERS | {"gather", "indexer"},
+        BPRESHUFFLE,
+    ),
+    Mutant(
+        "marked, strides lie, nobody refuses",
+        "the Triton GEMM, the gather and the indexer read wrong values",
+        (LIES, TRUSTS),
+        PRODUCERS | {"gather", "indexer"},
+        (*BPRESHUFFLE, *TRITON),
+    ),
+    _consumer(
+        "wrong inverse for Triton",
+        "the copy expression taken for its own inverse",
+        "for_gemm = transposed.view(*x_scale.shape) if bpreshuffle else "
+        "x_scale.transpose(-1, -2).contiguous().view(*x_scale.shape)",
+        cases=TRITON,
+        sites=PRODUCERS,
+    ),
+    Mutant(
+        "the pull request's inverse",
+        "view(groups, M), which an honest scale does not have",
+        (
+            Edit(SCALE, _HONEST, "pass"),
+            Edit(SCALE, _REFUSES, "    transposed = x_scale\n    if False:"),
+            Edit(
+                SCALE,
+                _GIVES,
+                "for_gemm = x_scale if bpreshuffle else "
+                "x_scale.view(x_scale.shape[::-1]).t()",
+            ),
+        ),
+        frozenset({"S8"}),
+        tuple(
+            c
+            for c in _with(TRITON, variant=Variant.HONEST_FLATTEN)
+            if c.chain is Chain.CORE
+        ),
+    ),
+    Mutant(
+        "gather not made row-major",
+        "the all-gather is given a strided scale",
+        (Edit(COMMUNICATOR, _GATHERS, "pass"),),
+        _GATHERED,
+        _GATHER_CASES,
+    ),
+    Mutant(
+        "gather makes the wrong element row-major",
+        "the fp8 values, which are so already",
+        (
+            Edit(
+                COMMUNICATOR,
+                _GATHERS,
+                f"{_LOCAL} = {_LOCAL}.contiguous() "
+                f"if {_LOCAL} is hidden_states[0] else {_LOCAL}",
+            ),
+        ),
+        _GATHERED,
+        _GATHER_CASES,
+    ),
+    Mutant(
+        "gather clones",
+        "clone() keeps strides, where contiguous() does not",
+        (Edit(COMMUNICATOR, _GATHERS, f"{_LOCAL} = {_LOCAL}.clone()"),),
+        _GATHERED,
+        _GATHER_CASES,
+    ),
+    Mutant(
+        "mark on the fp8 values",
+        "harmless to the bytes while strides are honest: the census sees it",
+        (Edit(SCALE, _MARKS, "setattr(q, _MARKER, True)"),),
+        _OF_EACH,
+        _ONE_EACH,
+        frozenset({Catcher.CENSUS, Catcher.MARKS}),
+    ),
+    Mutant(
+        "in-place fix-up",
+        "the first consumer (Triton) rewrites the scale that the second one reads",
+        (
+            LIES,
+            Edit(
+                SCALE,
+                _REFUSES,
+                "    if not bpreshuffle:\n"
+                "        true = x_scale.view(x_scale.shape[::-1]).t().clone()\n"
+                "        return x_scale.copy_(true)\n"
+                f"{TRUSTS.new}",
+            ),
+        ),
+        frozenset({"S1"}),
+        _MIXED_INPUT,
+    ),
+    Mutant(
+        "consumer clears the mark",
+        "and writes the row-major bytes back for the next one, which copies",
+        (
+            Edit(
+                SCALE,
+                _GIVES,
+                f"{_GIVES}\n    delattr(x_scale, _MARKER)\n"
+                "    x_scale.set_(x_scale.contiguous())",
+            ),
+        ),
+        frozenset({"S1"}),
+        _INPUT,
+    ),
+    Mutant(
+        "producer copies",
+        "the scale is cloned before it is marked",
+        (Edit(SCALE, _MARKS, f"scale = scale.clone()\n    {_MARKS}"),),
+        _OF_EACH,
+        _ONE_EACH,
+    ),
+    _consumer(
+        "consumer copies",
+        "the scale is cloned for CK",
+        "for_gemm = transposed.view(*x_scale.shape).clone() "
+        "if bpreshuffle else x_scale",
+    ),
+    _consumer(
+        "consumer copies for Triton",
+        "as the pull request does",
+        "for_gemm = transposed.view(*x_scale.shape) "
+        "if bpreshuffle else x_scale.contiguous()",
+        cases=TRITON,
+        sites=PRODUCERS,
+    ),
+    Mutant(
+        "consumer always skips",
+        "an unmarked scale is no longer transposed",
+        (Edit(SCALE, _COPIES, "        return x_scale\n"),),
+        _OF_EACH | _GATHERED,
+        (*_with(_ONE_EACH, switch=Switch.OFF), *_GATHER_CASES),
+    ),
+    Mutant(
+        "consumer told the other GEMM",
+        "bpreshuffle and Triton exchanged",
+        (Edit(FP8_UTILS, "bpreshuffle=not use_triton)", "bpreshuffle=use_triton)"),),
+        PRODUCERS | {"gather"},
+        TRITON,
+    ),
+    Mutant(
+        "consumer not adopted, strides lie",
+        "producers alone: today's consumer transposes once more",
+        (
+            LIES,
+            Edit(
+                FP8_UTILS,
+                "x_scale = x_scale_for_gemm(input_scale, bpreshuffle=not use_triton)",
+                "x_scale = input_scale\n"
+                "        if not use_triton:\n"
+                "            x_scale = x_scale.t().contiguous().view(*x_scale.shape)",
+            ),
+        ),
+        _OF_EACH,
+        _ONE_EACH,
+    ),
+    Mutant(
+        "groups of 64 marked",
+        "S7 quantizes in groups that this GEMM does not have",
+        (
+            Edit(SCALE, _IN_GROUPS, ""),
+            Edit(
+                MHA,
+                "self.kv_a_layernorm.variance_epsilon,\n"
+                + " " * 16
+                + "None,\n" + " " * 16 + "None,\n" + " " * 16 + "None,\n"
+                + " " * 16
+                + "group_size=128,",
+                "self.kv_a_layernorm.variance_epsilon, None, None, None,"
+                " group_size=64,",
+            ),
+        ),
+        frozenset({"S7"}),
+        (Case(Chain.MHA, 3),),
+    ),
+    Mutant(
+        "predicate missing",
+        "ROCm 7.0 is asked for transposed scales: right by strides, yet not today's",
+        (Edit(SCALE, "        and _consumer_reads_transposed()\n", ""),),
+        _OF_EACH,
+        _with(_ONE_EACH, platform=Platform.GFX95_OLD),
+        frozenset({Catcher.MARKS}),
+    ),
+    Mutant(
+        "switch 0 ignored",
+        "transposed scales although told not to",
+        (Edit(SCALE, '_mode() != "0"', "True"),),
+        _OF_EACH,
+        _with(_ONE_EACH, switch=Switch.OFF),
+        frozenset({Catcher.MARKS}),
+    ),
+    Mutant(
+        "check mode never raises",
+        "differences are counted and not told",
+        (Edit(SCALE, "if differs.any():", "if False:"),),
+        frozenset({"S8"}),
+        _with(_CORE, switch=Switch.CHECK),
+        frozenset({Catcher.CHECK}),
+        (IGNORES,),
+    ),
+    Mutant(
+        "check mode compares a scale with itself",
+        "the reference is what was just written",
+        (
+            Edit(
+                SCALE,
+                "setattr(scale, _REFERENCE, (site, reference))",
+                "setattr(scale, _REFERENCE, (site, scale))",
+            ),
+        ),
+        frozenset({"S8"}),
+        _with(_CORE, switch=Switch.CHECK),
+        frozenset({Catcher.CHECK}),
+        (IGNORES,),
+    ),
+    Mutant(
+        "no probe for transpose_scale",
+        "a TypeError with an AITER before 3041",
+        (Edit(SCALE, '"transpose_scale" in inspect.signature(quant).parameters',
+              "True"),),
+        frozenset({"S8"}),
+        _with(_CORE, variant=Variant.NO_FLATTEN),
+    ),
+    Mutant(
+        "dead guard",
+        "S8's branch is never taken (SGLang 39410)",
+        (
+            Edit(
+                MLA,
+                "elif self.o_proj.weight.dtype == torch.float8_e4m3fn:",
+                "elif hasattr(self.o_proj, 'no_such_scale'):",
+            ),
+        ),
+        frozenset({"S8"}),
+        _CORE,
+    ),
+)  # fmt: skip

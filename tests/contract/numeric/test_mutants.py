@@ -1,0 +1,92 @@
+"""Every broken tree is caught, by what has to catch it, with its sites named.
+
+The page is compared with the run; to write it anew:
+
+    WRITE_EVIDENCE=1 .venv/bin/python -m pytest tests/contract/numeric/test_mutants.py
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import pytest
+
+from conftest import ROOT, Pins
+from contract.numeric import Case, Outcome
+
+from .mutants import MUTANTS, Catcher, Mutant, catches, mutated
+
+Prove = Callable[..., tuple[Outcome, ...]]
+Caught = dict[str, dict[Catcher, frozenset[str]]]
+
+PAGE = ROOT / "docs" / "evidence" / "mutants.md"
+BEGIN, END = "<!-- the run: begin -->\n", "<!-- the run: end -->\n"
+
+
+@pytest.fixture(scope="module")
+def caught(pins: Pins, prove: Prove) -> Caught:
+    """What every mutant's run came to, by name."""
+    tree, aiter = pins.patched("sglang"), pins.patched("aiter")
+
+    def run(mutant: Mutant) -> dict[Catcher, frozenset[str]]:
+        broken = mutated(tree, mutant.edits)
+        kernels = mutated(aiter, mutant.aiter) if mutant.aiter else aiter
+        outcomes = prove(broken, mutant.cases, kernels)
+        return catches(broken, outcomes, aiter_at_fault=bool(mutant.aiter))
+
+    return {mutant.name: run(mutant) for mutant in MUTANTS}
+
+
+def test_names_are_unique() -> None:
+    assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS) >= 15
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_caught(mutant: Mutant, caught: Caught) -> None:
+    """All that has to catch it names its sites, and names no others."""
+    found = caught[mutant.name]
+    assert mutant.caught <= found.keys()
+    for catcher in mutant.caught:
+        if catcher is Catcher.CENSUS and mutant.sites < found[catcher]:
+            continue  # It has read the whole tree, not these cases.
+        assert found[catcher] == mutant.sites, catcher
+
+
+def test_no_survivors(caught: Caught) -> None:
+    assert [name for name, found in caught.items() if not found] == []
+
+
+def test_the_patched_pin_passes_the_same_cases(pins: Pins, prove: Prove) -> None:
+    """Else a judge that is never content would catch all of them."""
+    cases: dict[Case, None] = {}
+    for mutant in MUTANTS:
+        cases |= dict.fromkeys(mutant.cases)
+    tree = pins.patched("sglang")
+    assert catches(tree, prove(tree, cases), aiter_at_fault=False) == {}
+
+    for mutant in (mutant for mutant in MUTANTS if mutant.aiter):
+        aiter = mutated(pins.patched("aiter"), mutant.aiter)
+        outcomes = prove(tree, mutant.cases, aiter)
+        assert catches(tree, outcomes, aiter_at_fault=True) == {}
+
+
+def test_the_page_is_this_run(caught: Caught) -> None:
+    before, _, rest = PAGE.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    page = f"{before}{BEGIN}{_table(caught)}{END}{after}"
+    if os.environ.get("WRITE_EVIDENCE"):
+        PAGE.write_text(page)
+    assert PAGE.read_text() == page
+
+
+def _table(caught: Caught) -> str:
+    rows = ["| Mutant | What is broken | Caught by, naming |", "|---|---|---|"]
+    for mutant in MUTANTS:
+        by = "; ".join(
+            f"{catcher.value}: {', '.join(sorted(sites))}"
+            for catcher, sites in caught[mutant.name].items()
+        )
+        rows.append(f"| {mutant.name} | {mutant.broken} | {by or '**SURVIVED**'} |")
+    total = f"{len(MUTANTS)} mutants, {sum(not c for c in caught.values())} survivors."
+    return "\n".join([*rows, "", total, ""])
