@@ -75,10 +75,6 @@ class Engine:
         return self._islands[key]
 
 
-_ROUNDING_US = 1
-"""The profiler's ends of nested ranges can cross by less than this."""
-
-
 def relayouts(events: Any, world: World) -> int:
     """Copies of something as large as a scale, outside doubles and AITER's kernels.
 
@@ -97,8 +93,7 @@ def relayouts(events: Any, world: World) -> int:
         and bool(event.input_shapes)
         and tuple(event.input_shapes[0]) in shapes
         and not any(
-            s.start - _ROUNDING_US <= event.time_range.start
-            and event.time_range.end <= s.end + _ROUNDING_US
+            s.start <= event.time_range.start and event.time_range.end <= s.end
             for s in spans
         )
         for event in events
