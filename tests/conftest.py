@@ -20,15 +20,7 @@ from overlaykit.carried import Carried, load_overlay  # noqa: E402
 from overlaykit.sources import fetch, lay_out  # noqa: E402
 from overlaykit.trees import EditedTree, Tree, WheelTree  # noqa: E402
 
-IDENTITY = {
-    f"GIT_{role}_{key}": value
-    for role in ("AUTHOR", "COMMITTER")
-    for key, value in (
-        ("NAME", "A Tester"),
-        ("EMAIL", "tester@localhost"),
-        ("DATE", "@1700000000 +0000"),
-    )
-}
+IDENTITY = git.identity("A Tester", "tester@localhost", "@1700000000 +0000")
 
 
 @pytest.fixture(autouse=True)

@@ -38,6 +38,12 @@ class Carried:
         return (*self.series.paths, *(new.path for new in self.new_files))
 
     @cached_property
+    def modes(self) -> dict[str, str]:
+        """The git mode of each of those files."""
+        modes = {f.path: f.mode for p in self.lock.patches for f in p.files}
+        return modes | {f.path: f.mode for f in self.new_files}
+
+    @cached_property
     def chains(self) -> dict[str, tuple[str, ...]]:
         """Per touched file its blob ids: as pinned, then after each of its patches."""
         chains: dict[str, tuple[str, ...]] = {}

@@ -106,11 +106,7 @@ def _commit(clone: Path, parent: str, step: Step, env: dict[str, str]) -> str:
     tree = git.text(clone, "write-tree", env=env)
     name, address = parseaddr(step.author)
     date = f"@{int(parsedate_to_datetime(step.date).timestamp())} +0000"
-    who = {
-        f"GIT_{role}_{key}": value
-        for role in ("AUTHOR", "COMMITTER")
-        for key, value in (("NAME", name), ("EMAIL", address), ("DATE", date))
-    }
+    who = git.identity(name, address, date)
     made = git.run(
         clone, "commit-tree", tree, "-p", parent, stdin=step.message.encode(), env=who
     )

@@ -59,6 +59,15 @@ def environment(where: Path, extra: Mapping[str, str] | None = None) -> dict[str
     return env
 
 
+def identity(name: str, address: str, date: str) -> dict[str, str]:
+    """Author and committer of what git commits, as environment variables."""
+    return {
+        f"GIT_{role}_{key}": value
+        for role in ("AUTHOR", "COMMITTER")
+        for key, value in (("NAME", name), ("EMAIL", address), ("DATE", date))
+    }
+
+
 def run(
     where: Path,
     *args: str,

@@ -144,11 +144,9 @@ def _inspect_hunk(
 
 
 def _digest(carried: Carried, contents: Mapping[str, bytes | None]) -> str:
-    modes = {f.path: f.mode for p in carried.lock.patches for f in p.files}
-    modes |= {f.path: f.mode for f in carried.new_files}
     return tree_id(
         {
-            path: Entry(modes[path], blob_id(data))
+            path: Entry(carried.modes[path], blob_id(data))
             for path, data in contents.items()
             if data is not None
         }

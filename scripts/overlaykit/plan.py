@@ -266,10 +266,8 @@ def plan_unapply(carried: Carried, tree: Tree) -> Plan:
 def _changes(
     carried: Carried, position: Position, after: Mapping[str, bytes | None]
 ) -> tuple[FileChange, ...]:
-    modes = {f.path: f.mode for p in carried.lock.patches for f in p.files}
-    modes |= {f.path: f.mode for f in carried.new_files}
     return tuple(
-        FileChange(path, modes[path], position.contents[path], data)
+        FileChange(path, carried.modes[path], position.contents[path], data)
         for path, data in after.items()
         if data != position.contents[path]
     )

@@ -171,12 +171,7 @@ def lay_out(carried: Carried, wheel: Path, folder: Path, progress: Progress) -> 
 def _make_clone(carried: Carried, folder: Path, release: str) -> None:
     """One commit with a fixed author and date: the same files, the same commit id."""
     dist = carried.target.dist
-    who = {"NAME": "overlay", "EMAIL": "overlay@localhost", "DATE": "@0 +0000"}
-    env = {
-        f"GIT_{role}_{key}": value
-        for role in ("AUTHOR", "COMMITTER")
-        for key, value in who.items()
-    }
+    env = git.identity("overlay", "overlay@localhost", "@0 +0000")
     git.run(folder, "init", "-q")
     git.run(folder, "add", "--all", "--force")
     message = f"{dist.name} {dist.version} as released\n\n{release}\n"

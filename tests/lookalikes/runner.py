@@ -23,6 +23,7 @@ from tempfile import TemporaryDirectory
 from lookalikes.carry import pick
 from lookalikes.scenarios import NOWHERE, SCENARIOS, Files, Scenario
 
+from overlaykit import git
 from overlaykit.carried import Carried
 from overlaykit.landing import foresee
 from overlaykit.patches import apply_hunks, split_lines
@@ -76,15 +77,7 @@ class Stage:
 
 def environment(home: Path) -> dict[str, str]:
     """What a tool sees: no user's configuration, a fixed identity."""
-    who = {
-        f"GIT_{role}_{key}": value
-        for role in ("AUTHOR", "COMMITTER")
-        for key, value in (
-            ("NAME", "A Tester"),
-            ("EMAIL", "tester@localhost"),
-            ("DATE", "@1700000000 +0000"),
-        )
-    }
+    who = git.identity("A Tester", "tester@localhost", "@1700000000 +0000")
     return {
         "PATH": os.environ.get("PATH", os.defpath),
         "HOME": str(home),
