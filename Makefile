@@ -38,6 +38,7 @@ bench: $(VENV)/core.stamp
 evidence: $(VENV)/test.stamp $(VENV)/kernels.stamp
 	$(MAKE) --no-print-directory bench BENCH=--write
 	$(PY) tests/lookalikes
+	$(PY) tests/upstream --jobs $$(nproc)
 	PYTHONPATH=scripts $(PY) -m contract.codegen
 
 lock: $(VENV)/core.stamp

@@ -24,6 +24,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
+from contract.aiter_tree import aiter_at
 from contract.census import Census, check_adopted, take_census
 from contract.numeric.presentation import (
     Presentation,
@@ -35,11 +36,11 @@ from contract.numeric.sources import SWITCH
 from contract.sites import CATALOGUE, FLATTEN, RMS, Role
 from overlaykit.carried import load_overlay
 from overlaykit.cli import ROOT, Report, Result, Verb, run, table
-from overlaykit.errors import CannotApply, Exit, Finding, InputError
+from overlaykit.errors import CannotApply, Exit, Finding
 from overlaykit.plan import Standing, locate
 from overlaykit.targets import Found, find_targets
 from overlaykit.transaction import refuse_interrupted
-from overlaykit.trees import REPOSITORY, DirectoryTree, Layout
+from overlaykit.trees import DirectoryTree
 
 _ABSENT = "not found"
 _USE_AITER = "SGLANG_USE_AITER"
@@ -204,20 +205,8 @@ def _sglang(given: Path | None) -> Found | None:
 
 
 def _aiter(given: Path | None) -> DirectoryTree | None:
-    """An AITER of any release, told by its Triton modules."""
     path = given or _installed("aiter")
-    if path is None:
-        return None
-    for layout in (REPOSITORY, Layout((("aiter/", ""),))):
-        if (path / (layout.inside("aiter/ops/triton") or "")).is_dir():
-            return DirectoryTree(path.resolve(), layout)
-    finding = Finding(
-        "no AITER here" if path.is_dir() else "is no directory",
-        path=str(path),
-        expected="aiter/ops/triton below a clone or a site-packages",
-        next_step="name the directory that holds the package aiter",
-    )
-    raise InputError(f"{path} holds no AITER", (finding,))
+    return aiter_at(path) if path is not None else None
 
 
 def _version(tree: DirectoryTree, imported: bool) -> str:

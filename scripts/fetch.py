@@ -1,30 +1,85 @@
 #!/usr/bin/env python3
-"""Fetch the pinned upstream packages and lay them out under build/ as clones."""
+"""Fetch the pinned upstream packages, or other releases, and lay them out as clones."""
 
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator, Mapping
 
-from overlaykit.carried import load_overlay
+from overlaykit import releases
+from overlaykit.carried import Carried, load_overlay
 from overlaykit.cli import ROOT, Report, Result, Verb, progress, run
+from overlaykit.errors import InputError
+from overlaykit.manifest import Target
+from overlaykit.sources import cache_folder, lay_out, lay_out_wheel
 from overlaykit.sources import fetch as fetch_wheel
-from overlaykit.sources import lay_out
 
 
 def options(parser: ArgumentParser) -> None:
-    """None of its own."""
+    parser.add_argument(
+        "--release",
+        metavar="VERSION",
+        action="append",
+        default=[],
+        help="instead of what is pinned: fetch that release and lay it out at "
+        "build/TARGET-VERSION; may be given again",
+    )
+    parser.add_argument(
+        "--ladder",
+        action="store_true",
+        help=f"fetch, but do not lay out, every release from the oldest in "
+        f"{releases.LEDGER} to the newest on the index, and record it there",
+    )
+    parser.add_argument(
+        "--target",
+        metavar="NAME",
+        default="sglang",
+        help="whose releases (default sglang)",
+    )
 
 
 def fetch(arguments: Namespace) -> Report:
-    """Fetch the packages that overlay.lock names and lay them out under build/."""
-    results = []
-    for name, carried in load_overlay(ROOT).items():
+    """Fetch what is asked for; without an option what overlay.lock names."""
+    overlay = load_overlay(ROOT)
+    if not (arguments.release or arguments.ladder):
+        return Report(verb="fetch", results=tuple(_pinned(overlay)))
+    if arguments.target not in overlay:
+        known = ", ".join(overlay)
+        raise InputError(f"no target {arguments.target}; overlay.toml has {known}")
+    target = overlay[arguments.target].target
+    results = [_release(arguments.target, target, v) for v in arguments.release]
+    if arguments.ladder:
+        results += _ladder(arguments.target, target)
+    return Report(verb="fetch", results=tuple(results))
+
+
+def _pinned(overlay: Mapping[str, Carried]) -> Iterator[Result]:
+    for name, carried in overlay.items():
         wheel = fetch_wheel(ROOT, carried.target, carried.lock.dist)
         folder = ROOT / "build" / name
         laid = lay_out(carried, wheel, folder, progress)
-        outcome = "laid out" if laid else "already laid out"
-        results.append(Result(name, str(folder), outcome))
-    return Report(verb="fetch", results=tuple(results))
+        yield Result(name, str(folder), _laid(laid))
+
+
+def _release(name: str, target: Target, version: str) -> Result:
+    wheel = releases.obtain(ROOT, target, version)
+    recorded = releases.ledger(ROOT).releases[target.dist.name][version]
+    folder = ROOT / "build" / f"{name}-{version}"
+    target = releases.released(target, version)
+    laid = lay_out_wheel(target, recorded, wheel, folder, progress)
+    return Result(name, str(folder), _laid(laid))
+
+
+def _ladder(name: str, target: Target) -> Iterator[Result]:
+    met = {release.version for release in releases.known(ROOT, target.dist.name)}
+    for release in releases.ladder(ROOT, target, progress):
+        wheel = cache_folder(ROOT) / release.dist.filename
+        outcome = "as recorded" if release.version in met else "recorded"
+        yield Result(name, str(wheel), outcome)
+
+
+def _laid(new: bool) -> str:
+    return "laid out" if new else "already laid out"
 
 
 def show(report: Report) -> str:
@@ -35,9 +90,13 @@ def show(report: Report) -> str:
 if __name__ == "__main__":
     run(
         Verb(
-            "Fetch the packages that overlay.lock names and lay them out under build/ "
-            "as clones.",
-            ("scripts/fetch.py",),
+            "Fetch the packages that overlay.lock names, or the releases asked for, "
+            "and lay them out under build/ as clones.",
+            (
+                "scripts/fetch.py",
+                "scripts/fetch.py --release 0.5.12.post1 --release 0.5.13",
+                "scripts/fetch.py --ladder",
+            ),
             options,
             fetch,
             show,

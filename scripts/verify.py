@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from contract.aiter_tree import aiter_at
 from contract.census import SiteRow, check_adopted, take_census
 from contract.numeric import (
     ChainSummary,
@@ -43,7 +44,7 @@ from overlaykit.inspection import inspect
 from overlaykit.objects import blob_id
 from overlaykit.targets import Found, find_targets
 from overlaykit.transaction import refuse_interrupted
-from overlaykit.trees import REPOSITORY, DirectoryTree, EditedTree, Layout, Tree
+from overlaykit.trees import EditedTree, Tree
 
 # The target whose producers and consumers the contract is about.
 _CENSUS_OF = "sglang"
@@ -163,7 +164,7 @@ def _prove(arguments: Namespace) -> Report:
     trees = [one for one in found if one.carried.name == _CENSUS_OF]
     kernels = [one.tree for one in found if one.carried.name == _KERNELS_OF]
     if arguments.aiter:
-        kernels = [_aiter_at(arguments.aiter)]
+        kernels = [aiter_at(arguments.aiter)]
     if not trees:
         raise InputError("--numeric needs an SGLang tree among the paths")
     if len(kernels) != 1:
@@ -206,21 +207,6 @@ def _prove(arguments: Namespace) -> Report:
         results=tuple(results),
         findings=tuple(findings),
     )
-
-
-def _aiter_at(path: Path) -> DirectoryTree:
-    """An AITER of any release, told by its Triton modules."""
-    for root, layout in ((path, REPOSITORY), (path, Layout((("aiter/", ""),)))):
-        inside = layout.inside("aiter/ops/triton/__init__.py") or ""
-        if (root / inside).parent.is_dir():
-            return DirectoryTree(root.resolve(), layout)
-    finding = Finding(
-        "no AITER here",
-        path=str(path),
-        expected="aiter/ops/triton below a clone or a site-packages",
-        next_step="name the directory that holds the package aiter",
-    )
-    raise EnvironmentFailure("the numeric proof needs AITER's kernels", (finding,))
 
 
 @contextmanager

@@ -132,6 +132,23 @@ def test_a_torch_that_cannot_be_imported(
     assert set(returned(report).values()) == {"not run"}
 
 
+def test_a_torch_without_float8(
+    checkouts: Checkouts,
+    runnable: None,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """Its producers cannot be run, and the reason is told."""
+    take = "import torch\ndel torch.float8_e4m3fn, torch.float8_e4m3fnuz\n"
+    (tmp_path / "sitecustomize.py").write_text(take)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    report = examined("--aiter", checkouts.aiter)
+    assert report["exit_code"] == 1
+    assert set(returned(report).values()) == {"not run"}
+    details = [row["detail"] for row in report["results"][1]["producers"]]
+    assert all("float8" in detail for detail in details)
+
+
 @pytest.mark.parametrize("option", ["--sglang", "--aiter"])
 def test_bad_paths(option: str, tmp_path: Path) -> None:
     assert examined(option, tmp_path)["exit_code"] == 2

@@ -21,6 +21,7 @@ from overlaykit.patches import (
     Hunk,
     Patch,
     apply_hunks,
+    occurrences,
     split_lines,
 )
 from overlaykit.scopes import ScopeMap, map_scopes
@@ -211,7 +212,7 @@ def _apply(patch: Patch, diff: FileDiff, before: bytes) -> bytes:
         raise InputError(f"{patch.name} does not fit the pin", (finding,))
     lines = split_lines(before)
     for hunk in diff.hunks:
-        twins = _occurrences(lines, hunk.old)
+        twins = occurrences(lines, hunk.old)
         if twins != [hunk.old_start]:
             finding = Finding(
                 "the context is not unique" if twins else "the context is not there",
@@ -231,16 +232,6 @@ def _apply(patch: Patch, diff: FileDiff, before: bytes) -> bytes:
             f"its hunks give another. {remake[0].upper()}{remake[1:]}."
         )
     return after
-
-
-def _occurrences(lines: list[bytes], block: tuple[bytes, ...]) -> list[int]:
-    """The 1-based lines at which ``block`` stands."""
-    size = len(block)
-    return [
-        at + 1
-        for at in range(len(lines) - size + 1)
-        if lines[at] == block[0] and tuple(lines[at : at + size]) == block
-    ]
 
 
 def _lock_hunks(

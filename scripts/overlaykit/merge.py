@@ -62,6 +62,21 @@ class MergeStore:
         conflicts = rest[: rest.index("")] if done.returncode else []
         return Merged(self._files(tree), tuple(conflicts))
 
+    def diff(
+        self, path: str, mode: str, before: bytes, after: bytes, context: int
+    ) -> bytes:
+        """What git's diff says of one file, as a patch file holds it."""
+        trees = [
+            tree_id({path: Entry(mode, self._write("blob", data))}, self._write)
+            for data in (before, after)
+        ]
+        return git.run(
+            self._root, "diff", "--full-index", f"--unified={context}",
+            "--diff-algorithm=myers", "--indent-heuristic", "--inter-hunk-context=0",
+            "--no-renames", "--no-ext-diff", "--no-textconv", "--no-color",
+            "--src-prefix=a/", "--dst-prefix=b/", *trees,
+        ).stdout  # fmt: skip
+
     def _files(self, tree: str) -> dict[str, bytes]:
         listed = git.run(self._root, "ls-tree", "-r", "-z", tree).stdout
         files = {}

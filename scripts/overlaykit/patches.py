@@ -116,6 +116,16 @@ def split_lines(data: bytes) -> list[bytes]:
     return [line + b"\n" for line in whole] + ([last] if last else [])
 
 
+def occurrences(lines: list[bytes], block: tuple[bytes, ...]) -> list[int]:
+    """The 1-based lines at which ``block`` stands."""
+    size = len(block)
+    return [
+        at + 1
+        for at in range(len(lines) - size + 1)
+        if lines[at] == block[0] and tuple(lines[at : at + size]) == block
+    ]
+
+
 def apply_hunks(data: bytes, hunks: Sequence[Hunk]) -> bytes | None:
     """``data`` with the hunks put exactly where they say; None where one does not fit.
 

@@ -1,4 +1,4 @@
-"""The pinned upstream sources: fetched by pip, checked by hash, laid out as clones.
+"""Upstream sources: fetched by pip, checked by hash, laid out as clones.
 
 Where packages come from is the user's own pip configuration (index, mirror, proxy,
 certificates); what they hold is the lock's business.
@@ -88,7 +88,7 @@ def check_digest(wheel: Path, locked: LockedDist) -> None:
         return
     wheel.unlink()
     raise InputError(
-        f"{wheel.name} is not the pinned package",
+        f"{wheel.name} is not the package that was recorded",
         (
             Finding(
                 "hash mismatch; the file was removed",
@@ -102,13 +102,19 @@ def check_digest(wheel: Path, locked: LockedDist) -> None:
     )
 
 
-def _download(dist: Dist, folder: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--dest", "."]
+def pip_command(dist: Dist, *verb: str) -> list[str]:
+    """pip, looking at the wheels of the Python and platform that the manifest says."""
+    command = [sys.executable, "-m", "pip", *verb]
     command += ["--only-binary=:all:", "--disable-pip-version-check"]
     if dist.platform:
         command += ["--platform", dist.platform, "--implementation", "cp"]
     if dist.python:
         command += ["--python-version", dist.python]
+    return command
+
+
+def _download(dist: Dist, folder: Path) -> Path:
+    command = pip_command(dist, "download", "--no-deps", "--dest", ".")
     command.append(f"{dist.name}=={dist.version}")
     if not sys.stderr.isatty():
         command.append("--quiet")
@@ -134,12 +140,20 @@ def _download(dist: Dist, folder: Path) -> Path:
 
 
 def lay_out(carried: Carried, wheel: Path, folder: Path, progress: Progress) -> bool:
-    """Lay the release out at ``folder`` as a clone of its repository would be.
+    """Lay the pinned release out; see :func:`lay_out_wheel`."""
+    return lay_out_wheel(carried.target, carried.lock.dist, wheel, folder, progress)
 
-    Returns False where it is laid out already. Another release there is refused: it may
-    hold somebody's work. The folder appears whole or not at all.
+
+def lay_out_wheel(
+    target: Target, locked: LockedDist, wheel: Path, folder: Path, progress: Progress
+) -> bool:
+    """Lay a release out at ``folder`` as a clone of its repository would be.
+
+    ``target`` names that release, ``locked`` its wheel. Returns False where it is laid
+    out already. Another release there is refused: it may hold somebody's work. The
+    folder appears whole or not at all.
     """
-    release = f"{carried.lock.dist.filename} sha256 {carried.lock.dist.sha256}"
+    release = f"{locked.filename} sha256 {locked.sha256}"
     if folder.exists():
         known = git.run(folder, "log", "-1", "--format=%b", "pin", ok=(0, 128)).stdout
         if known.decode().strip() == release:
@@ -147,7 +161,7 @@ def lay_out(carried: Carried, wheel: Path, folder: Path, progress: Progress) -> 
         raise InputError(
             f"{folder} exists and is not {release}; move it away and run this again"
         )
-    tree = WheelTree(wheel, carried.target.site_layout())
+    tree = WheelTree(wheel, target.site_layout())
     paths = sorted(tree.paths())
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
@@ -158,8 +172,8 @@ def lay_out(carried: Carried, wheel: Path, folder: Path, progress: Progress) -> 
             place.write_bytes(tree.read(path) or b"")
             if tree.mode(path) == "100755":
                 place.chmod(0o755)
-            progress(f"laying out {carried.name}", number, len(paths))
-        _make_clone(carried, part, release)
+            progress(f"laying out {folder.name}", number, len(paths))
+        _make_clone(target.dist, part, release)
         part.chmod(0o755)
         part.rename(folder)
     except BaseException:
@@ -168,9 +182,8 @@ def lay_out(carried: Carried, wheel: Path, folder: Path, progress: Progress) -> 
     return True
 
 
-def _make_clone(carried: Carried, folder: Path, release: str) -> None:
+def _make_clone(dist: Dist, folder: Path, release: str) -> None:
     """One commit with a fixed author and date: the same files, the same commit id."""
-    dist = carried.target.dist
     env = git.identity("overlay", "overlay@localhost", "@0 +0000")
     git.run(folder, "init", "-q")
     git.run(folder, "add", "--all", "--force")

@@ -61,7 +61,8 @@ _SITES: dict[Chain, dict[str, str]] = {
 class Variant(Enum):
     """What AITER's producers return when asked for a transposed scale.
 
-    All but INSTALLED re-present what the real kernels computed.
+    All but INSTALLED re-present what the real kernels computed. IGNORED is no AITER
+    to serve with: it is what a tree's check mode has to notice.
     """
 
     INSTALLED = "as installed"
@@ -69,6 +70,11 @@ class Variant(Enum):
     LYING_FLATTEN = "rms lying, flatten lying"
     HONEST_FLATTEN = "rms lying, flatten honest"
     HONEST = "rms honest, flatten honest"
+    IGNORED = "that ignores the flag"
+
+
+HONOURING = tuple(v for v in Variant if v is not Variant.IGNORED)
+"""The variants that a tree has to be right with."""
 
 
 class Switch(Enum):
@@ -145,6 +151,12 @@ DEEPSEEK_V3 = Shape("DeepSeek-V3 TP=8", 7168, 1536, 512, 16, 128, 64, 128, 2112)
 SHAPES = (SMALL, TUNED_INPUT, TUNED_LATENT, TUNED_OUTPUT, GLM51, DEEPSEEK_V3)
 """The tuned ones are the smallest whose GEMMs upstream's table gives to Triton."""
 
+_ON_TRITON = (
+    (Chain.RESIDUAL, TUNED_INPUT),
+    (Chain.MLA, TUNED_LATENT),
+    (Chain.CORE, TUNED_OUTPUT),
+)
+
 
 @dataclass(frozen=True)
 class Case:
@@ -168,6 +180,11 @@ class Case:
     def sites(self) -> frozenset[str]:
         return frozenset(self.chain.sites.values())
 
+    @property
+    def tests_check_mode(self) -> bool:
+        """Whether the right outcome is the tree's own complaint."""
+        return self.variant is Variant.IGNORED and self.switch is Switch.CHECK
+
 
 def about(
     cases: Iterable[Case], *sites: str, platform: Platform | None = None
@@ -183,19 +200,46 @@ def about(
 def full_matrix() -> tuple[Case, ...]:
     """Everything with everything: some thousands of cases."""
     rows = (1, 2, 3, 4, 16, 17, 64)
-    return tuple(
+    everything = (
         Case(chain, m, shape, variant, switch, platform)
         for shape, chain in product(SHAPES, Chain)
         if shape.serves(chain)
         for m in (*rows, *_square(shape, chain))
-        for platform, switch, variant in product(Platform, Switch, Variant)
+        for platform, switch, variant in product(Platform, Switch, HONOURING)
         if platform.bpreshuffle or variant in (Variant.INSTALLED, Variant.HONEST)
     )
+    return (*everything, *_check_mode(), *_no_tokens())
 
 
 def reduced_matrix() -> tuple[Case, ...]:
     """Small shapes; every pair of values of any two factors occurs, per platform."""
-    return tuple(_reduced())
+    return (*_reduced(), *_check_mode(), *_no_tokens())
+
+
+def _check_mode() -> Iterator[Case]:
+    """Each producer once, and each GEMM's side of the comparison.
+
+    The first wrong scale ends a run, so that S7, read after S6 or S5, has no case of
+    its own. A gather drops what is compared, and the indexer reads no mark.
+    """
+    chains = [c for c in Chain if not c.gathers and c is not Chain.INDEXER]
+    homes = [(chain, SMALL) for chain in chains]
+    for chain, shape in (*homes, *_ON_TRITON):
+        yield Case(chain, 3, shape, Variant.IGNORED, Switch.CHECK)
+
+
+def _no_tokens() -> Iterator[Case]:
+    """What no scale can be judged by; only that it goes no worse than it did.
+
+    AITER's kernels run on empty grids. CK's GEMM fails at M = 0 and its stand-in does
+    not: that the same comes to it, empty, is all that can be seen here.
+    """
+    before = (Chain.INPUT, Chain.RESIDUAL, Chain.GATHER_PYNCCL)
+    after = (Chain.MLA, Chain.MHA, Chain.CORE)
+    for chain, shape in (*((c, SMALL) for c in before + after), *_ON_TRITON):
+        yield Case(chain, 0, shape)
+    for chain in after:
+        yield Case(chain, 0, SMALL, Variant.HONEST, Switch.CHECK)
 
 
 def _reduced() -> Iterator[Case]:
@@ -207,7 +251,7 @@ def _reduced() -> Iterator[Case]:
     ]
     # At M = 4 (input, output), 3 (q) and 2 (kv) M is the number of groups as well.
     for home, m, variant, switch in pairwise(
-        homes, (3, 2, 17, 4, 1), tuple(Variant), tuple(Switch)
+        homes, (3, 2, 17, 4, 1), HONOURING, tuple(Switch)
     ):
         yield Case(*_placed(home, m), variant, switch)
     others = (Platform.GFX95_OLD, Platform.GFX942)

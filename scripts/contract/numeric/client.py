@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,8 @@ _TAIL = 2000
 class Worker:
     """A process that runs cases on one device, "cpu" (interpreted) or "cuda".
 
-    Raises EnvironmentFailure where PyTorch, Triton or the device is missing. ``about``
-    says what it runs with.
+    Its first answer raises EnvironmentFailure where PyTorch, Triton or the device is
+    missing.
     """
 
     def __init__(self, device: str = "cpu") -> None:
@@ -41,7 +42,11 @@ class Worker:
         path = os.pathsep.join(
             filter(None, (str(_SCRIPTS), os.environ.get("PYTHONPATH")))
         )
-        env = os.environ | {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+        env = os.environ | {
+            "PYTHONPATH": path,
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "OMP_NUM_THREADS": "1",
+        }
         env.pop("TRITON_INTERPRET", None)
         if device == "cpu":
             env["TRITON_INTERPRET"] = "1"
@@ -54,7 +59,15 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=self._log,
         )
-        self.about: dict[str, str] = self._receive()
+
+    @cached_property
+    def about(self) -> dict[str, str]:
+        """What it runs with; asked for after the start, so that several start at once.
+
+        Raises EnvironmentFailure, see above.
+        """
+        about: dict[str, str] = self._receive()
+        return about
 
     def run(
         self,
@@ -65,6 +78,7 @@ class Worker:
         progress: Progress = lambda *_: None,
     ) -> tuple[Outcome, ...]:
         """Judge the cases on this tree; see :func:`run`."""
+        assert self.about
         kernels = DirectoryTree(aiter) if isinstance(aiter, Path) else aiter
         sources = sglang_sources(tree)
         wanted = applicable(cases, sources)
@@ -140,10 +154,11 @@ class Worker:
 def applicable(cases: Iterable[Case], sources: Sources) -> tuple[Case, ...]:
     """The cases that this tree can tell apart, each once.
 
-    A tree without the switch has one behaviour; to one that never asks for a
-    transposed scale all presentations of it are one.
+    A tree without the switch has one behaviour, and no check mode to be tested; to
+    one that never asks for a transposed scale all presentations of it are one.
     """
     if not sources.has_switch:
+        cases = (case for case in cases if not case.tests_check_mode)
         cases = (replace(case, switch=Switch.ON) for case in cases)
     if not sources.adopts:
         cases = (replace(case, variant=Variant.INSTALLED) for case in cases)

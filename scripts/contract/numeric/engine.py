@@ -39,7 +39,7 @@ class Engine:
         run = self._run(self.tree, case)
         base = self._pristine_run(case) if self.pristine is not None else None
         seconds = time.perf_counter() - started
-        return judge(case, run, base, self.tree.adopts, seconds)
+        return judge(case, run, base, self.tree, seconds)
 
     def _pristine_run(self, case: Case) -> Run:
         # A pristine tree has no switch and asks for nothing that variants differ in.

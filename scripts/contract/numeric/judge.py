@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from contract.numeric.cases import GROUP, Case, Chain, Platform, Switch, Variant
+from contract.numeric.cases import GROUP, Case, Chain, Switch, Variant
 from contract.numeric.gemms import Read
 from contract.numeric.outcomes import Outcome, Reading, Route
 from contract.numeric.producers import STAND_IN_QUANT, Produced, same_bits
+from contract.numeric.sources import Sources
+from contract.sites import CATALOGUE
 from overlaykit.errors import Finding
+
+_COMPLAINT = "activation scale is wrong"
+"""Of the check mode of trees with the switch, which is this series's own."""
 
 
 @dataclass
@@ -30,9 +36,9 @@ class Run:
 
 
 def judge(
-    case: Case, run: Run, pristine: Run | None, adopts: bool, seconds: float
+    case: Case, run: Run, pristine: Run | None, tree: Sources, seconds: float
 ) -> Outcome:
-    """``adopts``: whether the tree claims to do without the copies at all."""
+    """``tree`` says what is claimed: to do without copies, to have a switch."""
     readings = tuple(
         reading
         for projection in case.chain.sites
@@ -51,8 +57,21 @@ def judge(
         run.raised,
         _detail(readings),
     )
-    findings = (*_run_findings(outcome, adopts), *_reading_findings(outcome, adopts))
-    return replace(outcome, findings=findings)
+    return replace(outcome, findings=tuple(_findings(outcome, pristine, tree)))
+
+
+def _findings(
+    outcome: Outcome, pristine: Run | None, tree: Sources
+) -> Iterator[Finding]:
+    if outcome.case.tests_check_mode:
+        yield from _check_mode_findings(outcome)
+    elif outcome.case.m == 0:
+        yield from _no_token_findings(outcome, pristine)
+    else:
+        yield from _run_findings(outcome, tree.adopts)
+        yield from _reading_findings(outcome, tree.adopts)
+        if tree.has_switch:
+            yield from _mark_findings(outcome)
 
 
 def _reading(
@@ -87,6 +106,7 @@ def _reading(
         wrong,
         values,
         gemm,
+        made is not None and made.asked,
     )
 
 
@@ -126,7 +146,7 @@ def _detail(readings: tuple[Reading, ...]) -> str:
 
 
 def _transposes(case: Case, adopts: bool) -> bool:
-    return adopts and case.platform is Platform.GFX95 and case.switch is not Switch.OFF
+    return adopts and case.platform.bpreshuffle and case.switch is not Switch.OFF
 
 
 def _allowed(case: Case, site: str, route: Route, adopts: bool) -> int:
@@ -229,6 +249,79 @@ def _reading_findings(outcome: Outcome, adopts: bool) -> list[Finding]:
                 )
             )
     return found
+
+
+def _mark_findings(outcome: Outcome) -> Iterator[Finding]:
+    """What the switch and the mark promise, which bytes do not show.
+
+    Behind strides that tell the truth a scale is right on any platform, marked or not.
+    Of a tree without the switch nothing is asked here: it promised none of this.
+    """
+    case = outcome.case
+    transposes = _transposes(case, adopts=True)
+    keeps = not case.chain.gathers and case.chain is not Chain.INDEXER
+    for r in outcome.readings:
+        where = f"{r.projection} on the {r.route.value} route"
+        mark = "marked" if r.marked else "unmarked"
+        if not transposes and (r.asked or r.marked):
+            yield _finding(
+                r.site,
+                case,
+                f"{where} is given a scale that is not the release's own",
+                "no transposed scale asked for, and no mark, on this platform and with "
+                "this switch",
+                f"a {'transposed' if r.asked else 'row-major'} scale asked for, {mark}",
+            )
+        elif transposes and keeps and r.asked and not r.marked:
+            yield _finding(
+                r.site,
+                case,
+                f"{where} is given a transposed scale without its mark",
+                "marked: the consumer and check mode go by it",
+                mark,
+            )
+
+
+def _check_mode_findings(outcome: Outcome) -> Iterator[Finding]:
+    """AITER ignored the flag: the tree has to say so, before a GEMM reads the scale."""
+    case, silent = outcome.case, {r.site for r in outcome.readings if not r.bytes}
+    expected = "an error that names the call: AITER ignored the flag"
+    for site in sorted(silent):
+        yield _finding(
+            site, case, "check mode lets a wrong scale through", expected, "no error"
+        )
+    said = outcome.raised
+    if said is not None and not any(_names(said, s) for s in case.sites - silent):
+        for site in sorted(case.sites):
+            yield _finding(site, case, "check mode says something else", expected, said)
+
+
+def _names(said: str, site: str) -> bool:
+    """Whether this is check mode's complaint, of the call that the site is."""
+    (one,) = (entry for entry in CATALOGUE if entry.id == site)
+    return all(text in said for text in (_COMPLAINT, one.kernel, one.function or ""))
+
+
+def _no_token_findings(outcome: Outcome, pristine: Run | None) -> Iterator[Finding]:
+    """M = 0: no bytes to look at, and all pointers are alike. It may fail, as CK does,
+    but not where it did not before."""
+    case, said = outcome.case, outcome.raised
+    before = pristine.raised if pristine is not None else None
+    if said is not None:
+        if _error(said) == _error(before):
+            return
+        what, expected, found = "raises", before or "no error", said
+    elif outcome.outputs is False or any(r.gemm is False for r in outcome.readings):
+        what, expected, found = "returns other values", "the pristine tree's", "others"
+    else:
+        return
+    for site in sorted(case.sites):
+        yield _finding(site, case, what, expected, found)
+
+
+def _error(raised: str | None) -> str | None:
+    """The error without the line that it came from."""
+    return raised.partition(" (")[0] if raised is not None else None
 
 
 def _finding(site: str, case: Case, what: str, expected: str, found: str) -> Finding:

@@ -26,7 +26,8 @@ class Reading:
     that wrote the fp8 tensor, ``stand_in`` the GEMM that read it. ``bytes`` says
     whether what the consumer sees through its own addressing is, bit for bit, what the
     kernel computed; ``copies`` is 1 where it is not the storage that the kernel wrote.
-    ``values`` and ``gemm`` compare with the pristine tree; None without one.
+    ``values`` and ``gemm`` compare with the pristine tree; None without one. ``asked``
+    says whether the kernel was asked for a transposed scale.
     """
 
     site: str
@@ -42,6 +43,7 @@ class Reading:
     wrong: int = 0
     values: bool | None = None
     gemm: bool | None = None
+    asked: bool = False
 
 
 @dataclass(frozen=True)

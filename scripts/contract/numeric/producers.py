@@ -7,7 +7,7 @@ import hashlib
 import importlib
 import inspect
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +17,7 @@ import torch
 
 from contract.islands import empty_packages
 from contract.numeric.cases import GROUP, Variant
+from contract.numeric.presentation import Presentation
 from contract.numeric.sources import Sources
 from contract.sites import FLATTEN, PRODUCERS, RMS
 
@@ -140,20 +141,33 @@ class Kernels:
 def _presented(name: str, real: Any, variant: Variant) -> Any:
     if variant is Variant.INSTALLED:
         return real
-    if name == RMS:
-        return _represented(real, honest=variant is Variant.HONEST)
-    if variant is Variant.NO_FLATTEN:
+    presentation = _PRESENTATIONS[variant][name]
+    if presentation is Presentation.NO_PARAMETER:
         return _without_parameter(real)
-    return _represented(real, honest=variant is not Variant.LYING_FLATTEN)
+    return _represented(real, presentation)
 
 
-def _represented(real: Any, honest: bool) -> Any:
-    """``real``, its transposed scale behind strides (1, M), or hidden behind (G, 1)."""
+_PRESENTATIONS: Mapping[Variant, Mapping[str, Presentation]] = {
+    variant: {RMS: rms, FLATTEN: flatten}
+    for variant, rms, flatten in (
+        (Variant.NO_FLATTEN, Presentation.LYING, Presentation.NO_PARAMETER),
+        (Variant.LYING_FLATTEN, Presentation.LYING, Presentation.LYING),
+        (Variant.HONEST_FLATTEN, Presentation.LYING, Presentation.HONEST),
+        (Variant.HONEST, Presentation.HONEST, Presentation.HONEST),
+        (Variant.IGNORED, Presentation.IGNORED, Presentation.IGNORED),
+    )
+}
+
+
+def _represented(real: Any, presentation: Presentation) -> Any:
+    """``real``, its transposed scale behind strides (1, M), hidden behind (G, 1), or
+    not transposed at all."""
     native = "transpose_scale" in inspect.signature(real).parameters
 
     def present(*args: Any, **kwargs: Any) -> Any:
         bound = signature.bind(*args, **kwargs)
         asked = bound.arguments.pop("transpose_scale", False)
+        asked = asked and presentation is not Presentation.IGNORED
         if asked and native:
             bound.arguments["transpose_scale"] = True
         outputs = real(*bound.args, **bound.kwargs)
@@ -166,6 +180,7 @@ def _represented(real: Any, honest: bool) -> Any:
             stored = scale.t().contiguous()
         else:
             stored = scale.view(groups, m) if scale.is_contiguous() else scale.t()
+        honest = presentation is Presentation.HONEST
         pair = (q, stored.t() if honest else stored.view(m, groups))
         return (pair, *outputs[1:]) if isinstance(outputs[0], tuple) else pair
 

@@ -57,7 +57,6 @@ def _look_around(device: str) -> dict[str, str]:
         except ImportError as error:
             found = f"{error}; Triton's interpreter needs it"
             raise _Unable("NumPy cannot be imported", found, _INSTALL) from error
-        torch.set_num_threads(min(2, os.cpu_count() or 1))
         name = "cpu, Triton's interpreter"
     elif not torch.cuda.is_available():
         raise _Unable(
@@ -67,6 +66,9 @@ def _look_around(device: str) -> dict[str, str]:
         )
     else:
         name = torch.cuda.get_device_name()
+    # A case is many small kernels: a second thread is never given enough to do, and
+    # several workers with a thread per core each hold one another up.
+    torch.set_num_threads(1)
     versions = {"torch": str(torch.__version__), "triton": str(triton.__version__)}
     return {**versions, "device": name}
 

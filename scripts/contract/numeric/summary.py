@@ -45,12 +45,14 @@ class ChainSummary:
 
 
 def chains_of(outcomes: Iterable[Outcome]) -> tuple[ChainSummary, ...]:
-    """One row per chain and routes of its consumers, M = 1 left out."""
+    """One row per chain and routes of its consumers; M = 1, and a test of check mode,
+    left out."""
     groups: dict[tuple[str, tuple[str, ...]], list[Outcome]] = {}
     for outcome in outcomes:
-        if outcome.case.m > 1 and outcome.readings:
+        case = outcome.case
+        if case.m > 1 and not case.tests_check_mode and outcome.readings:
             routes = tuple(r.route.value for r in outcome.readings)
-            groups.setdefault((outcome.case.chain.value, routes), []).append(outcome)
+            groups.setdefault((case.chain.value, routes), []).append(outcome)
     return tuple(
         ChainSummary(
             chain,
@@ -64,9 +66,15 @@ def chains_of(outcomes: Iterable[Outcome]) -> tuple[ChainSummary, ...]:
 
 
 def summarize(outcomes: Iterable[Outcome]) -> tuple[SiteSummary, ...]:
-    """One row per site and route, in the order of the sites."""
+    """One row per site and route, in the order of the sites.
+
+    Left out are M = 0, where nothing can be wrong, and a test of check mode, where
+    nothing is right.
+    """
     groups: dict[tuple[str, str], list[tuple[Outcome, Reading]]] = {}
     for outcome in outcomes:
+        if outcome.case.m == 0 or outcome.case.tests_check_mode:
+            continue
         for reading in outcome.readings:
             key = (reading.site, reading.route.value)
             groups.setdefault(key, []).append((outcome, reading))

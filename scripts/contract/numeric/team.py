@@ -13,8 +13,9 @@ from itertools import count
 from pathlib import Path
 
 from contract.numeric.cases import Case
-from contract.numeric.client import Progress, Worker
+from contract.numeric.client import Progress, Worker, applicable
 from contract.numeric.outcomes import Outcome
+from contract.numeric.sources import sglang_sources
 from overlaykit.trees import Tree
 
 
@@ -27,8 +28,9 @@ class Team:
             self._workers = [
                 starting.enter_context(Worker(device)) for _ in range(max(size, 1))
             ]
+            about = [worker.about for worker in self._workers]
             self._stack = starting.pop_all()
-        self.about = self._workers[0].about | {"processes": str(len(self._workers))}
+        self.about = about[0] | {"processes": str(len(about))}
 
     def run(
         self,
@@ -39,7 +41,9 @@ class Team:
         progress: Progress,
     ) -> tuple[Outcome, ...]:
         """As :meth:`Worker.run`; the outcomes are share by share."""
-        wanted = list(cases)
+        # Shared out after what the tree cannot tell apart is one: the number of cases
+        # does not depend on that of the workers.
+        wanted = applicable(cases, sglang_sources(tree))
         size = len(self._workers)
         done = count(1)
 

@@ -29,20 +29,14 @@ from .test_numeric import (
     edited,
 )
 
-FUSED_FP8 = "aiter/ops/triton/fused_fp8_quant.py"
-
 
 class Catcher(Enum):
     """What can tell a mutant from the patched pin."""
 
     NUMERIC = "numeric"
-    """A finding of the judge: bytes, values, copies, a dead site, an error."""
+    """A finding of the judge: bytes, values, copies, marks, a dead site, an error."""
     CENSUS = "census"
     """A finding of the census, which only reads the source."""
-    MARKS = "marks"
-    """No finding, but a reading shows what must not be asked for, or marked."""
-    CHECK = "check mode"
-    """With an AITER at fault, the tree's own check says nothing."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +52,7 @@ class Edit:
 class Mutant:
     """``caught`` is the least that has to name all of ``sites``.
 
-    ``cases`` suffice to show it. ``aiter`` breaks that side as well.
+    ``cases`` suffice to show it.
     """
 
     name: str
@@ -67,7 +61,6 @@ class Mutant:
     sites: frozenset[str]
     cases: tuple[Case, ...]
     caught: frozenset[Catcher] = frozenset({Catcher.NUMERIC})
-    aiter: tuple[Edit, ...] = ()
 
 
 def mutated(tree: Tree, edits: Iterable[Edit]) -> Tree:
@@ -99,45 +92,15 @@ class _Few:
         return self._tree.holds(path)
 
 
-def catches(
-    tree: Tree, outcomes: Iterable[Outcome], aiter_at_fault: bool
-) -> dict[Catcher, frozenset[str]]:
+def catches(tree: Tree, outcomes: Iterable[Outcome]) -> dict[Catcher, frozenset[str]]:
     """The sites that each catcher names."""
-    outcomes = tuple(outcomes)
     named = {
-        # An AITER at fault is red whatever the tree does: that tells no mutant.
-        Catcher.NUMERIC: {
-            s for o in outcomes if not aiter_at_fault for s in o.wrong_sites
-        },
+        Catcher.NUMERIC: {s for o in outcomes for s in o.wrong_sites},
         Catcher.CENSUS: {
             f.site or "?" for f in check_adopted(take_census(small_tree(tree)))
         },
-        Catcher.MARKS: {
-            r.site
-            for o in outcomes
-            for r in o.readings
-            if r.marked != _to_be_marked(o.case) or (o.asked and not _to_ask(o.case))
-        },
-        Catcher.CHECK: {
-            s
-            for o in outcomes
-            for s in o.case.sites
-            if aiter_at_fault
-            and o.case.switch is Switch.CHECK
-            and "pre-transposed activation scale is wrong" not in (o.raised or "")
-        },
     }
     return {catcher: frozenset(sites) for catcher, sites in named.items() if sites}
-
-
-def _to_ask(case: Case) -> bool:
-    return case.platform.bpreshuffle and case.switch is not Switch.OFF
-
-
-def _to_be_marked(case: Case) -> bool:
-    lacks = case.chain is Chain.CORE and case.variant is Variant.NO_FLATTEN
-    loses = case.chain.gathers or case.chain is Chain.INDEXER
-    return _to_ask(case) and not lacks and not loses
 
 
 # --- edits ------------------------------------------------------------------------
@@ -162,10 +125,6 @@ TRUSTS = Edit(
     "    if not transposed.is_contiguous():",
 )
 """A consumer that takes such strides."""
-IGNORES = Edit(
-    FUSED_FP8, "if transpose_scale:\n        # The", "if False:\n        # The"
-)
-"""An AITER whose wrapper takes the flag and does nothing with it."""
 
 
 def _forgotten(site: str, path: str, target: str, depth: int, kernel: str) -> Edit:
@@ -194,6 +153,7 @@ _GATHER_CASES = (Case(Chain.GATHER_C10D, 3), Case(Chain.GATHER_PYNCCL, 3))
 _INPUT = (Case(Chain.INPUT, 3),)
 _MIXED_INPUT = (Case(Chain.INPUT, 3, TUNED_INPUT),)
 _CORE = (Case(Chain.CORE, 3),)
+_IGNORED = (Case(Chain.CORE, 3, variant=Variant.IGNORED, switch=Switch.CHECK),)
 _ONE_EACH = tuple(
     Case(c, 3) for c in (Chain.RESIDUAL, Chain.MLA, Chain.MHA_NSA, Chain.CORE)
 )
@@ -306,11 +266,11 @@ MUTANTS = (
     ),
     Mutant(
         "mark on the fp8 values",
-        "harmless to the bytes while strides are honest: the census sees it",
+        "harmless to the bytes while strides are honest",
         (Edit(SCALE, _MARKS, "setattr(q, _MARKER, True)"),),
         _OF_EACH,
         _ONE_EACH,
-        frozenset({Catcher.CENSUS, Catcher.MARKS}),
+        _BOTH,
     ),
     Mutant(
         "in-place fix-up",
@@ -419,7 +379,6 @@ MUTANTS = (
         (Edit(SCALE, "        and _consumer_reads_transposed()\n", ""),),
         _OF_EACH,
         _with(_ONE_EACH, platform=Platform.GFX95_OLD),
-        frozenset({Catcher.MARKS}),
     ),
     Mutant(
         "switch 0 ignored",
@@ -427,16 +386,20 @@ MUTANTS = (
         (Edit(SCALE, '_mode() != "0"', "True"),),
         _OF_EACH,
         _with(_ONE_EACH, switch=Switch.OFF),
-        frozenset({Catcher.MARKS}),
     ),
     Mutant(
         "check mode never raises",
         "differences are counted and not told",
         (Edit(SCALE, "if differs.any():", "if False:"),),
         frozenset({"S8"}),
-        _with(_CORE, switch=Switch.CHECK),
-        frozenset({Catcher.CHECK}),
-        (IGNORES,),
+        _IGNORED,
+    ),
+    Mutant(
+        "check mode names no call",
+        "it raises, and leaves where to be guessed",
+        (Edit(SCALE, "places: {site}, read by", "places: read by"),),
+        frozenset({"S8"}),
+        _IGNORED,
     ),
     Mutant(
         "check mode compares a scale with itself",
@@ -449,9 +412,20 @@ MUTANTS = (
             ),
         ),
         frozenset({"S8"}),
-        _with(_CORE, switch=Switch.CHECK),
-        frozenset({Catcher.CHECK}),
-        (IGNORES,),
+        _IGNORED,
+    ),
+    Mutant(
+        "empty scale refused",
+        "its strides are not what they would be of a full one",
+        (
+            Edit(
+                SCALE,
+                "    if not transposed.is_contiguous():",
+                "    if x_scale.stride() != (1, x_scale.shape[0]):",
+            ),
+        ),
+        frozenset({"S4", "S6", "S7", "S8"}),
+        tuple(Case(chain, 0) for chain in (Chain.MLA, Chain.MHA, Chain.CORE)),
     ),
     Mutant(
         "no probe for transpose_scale",

@@ -16,13 +16,21 @@ import pytest
 
 from conftest import Pins
 from contract.census import check_adopted, take_census
-from contract.numeric import Case, Chain, Outcome, Platform, Switch, Variant
+from contract.numeric import (
+    Case,
+    Chain,
+    Outcome,
+    Platform,
+    Switch,
+    Variant,
+    reduced_matrix,
+    run,
+)
 from contract.numeric.cases import TUNED_INPUT
 from overlaykit.trees import Tree
 
 from .mutants import (
     FORGOTTEN,
-    IGNORES,
     LIES,
     MUTANTS,
     TRUSTS,
@@ -35,6 +43,11 @@ from .test_numeric import BPRESHUFFLE, FP8_UTILS, MLA, SCALE, TRITON
 
 Prove = Callable[..., tuple[Outcome, ...]]
 
+_IGNORES = Edit(
+    "aiter/ops/triton/fused_fp8_quant.py",
+    "if transpose_scale:\n        # The",
+    "if False:\n        # The",
+)
 _HANDED = "x_scale_for_gemm(input_scale, bpreshuffle"
 _GROUPED = '        and kwargs.get("group_size") == _GROUP_SIZE\n'
 _TYPED = '        and kwargs.get("dtype_quant") == torch.float8_e4m3fn\n'
@@ -191,24 +204,25 @@ def test_hazard_07_other_formats(
 
 
 def test_hazard_08_no_tokens(pins: Pins, prove: Prove) -> None:
-    """M = 0 gets no worse: what raises, and where, is what did before."""
-    cases = [
-        Case(chain, 0)
-        for chain in (Chain.INPUT, Chain.RESIDUAL, Chain.MLA, Chain.MHA, Chain.CORE)
-    ]
+    """M = 0 gets no worse: it goes through to the GEMM, as in the release."""
+    cases = [case for case in reduced_matrix() if case.m == 0]
+    assert all(o.raised is None for o in prove(pins.tree("sglang"), cases))
+    assert all(outcome.ok for outcome in prove(pins.patched("sglang"), cases))
+    one = mutant("empty scale refused")
+    assert suffers(pins, prove, one) == one.sites
 
-    def ends(tree: Tree) -> list[str]:
-        return [(o.raised or "").partition(" (")[0] for o in prove(tree, cases)]
 
-    before = ends(pins.tree("sglang"))
-    assert ends(pins.patched("sglang")) == before
-    # Strides of an empty tensor are not what they would be of a full one.
-    strict = Edit(
-        SCALE,
-        "    if not transposed.is_contiguous():",
-        "    if x_scale.stride() != (1, x_scale.shape[0]):",
-    )
-    assert ends(mutated(pins.patched("sglang"), [strict])) != before
+def test_hazard_08_what_failed_before_may_fail(pins: Pins, prove: Prove) -> None:
+    """As CK's GEMM does, which no CPU runs: here the consumer raises in its stead."""
+    starts = "    n, k = weight.shape\n\n    if _use_aiter_bpreshuffle_gfx95:"
+    fails = 'if not len(input):\n        raise RuntimeError("no tokens")\n\n    '
+    raises = Edit(FP8_UTILS, starts, starts.replace("if _use", f"{fails}if _use"))
+    tree, cases = mutated(pins.patched("sglang"), [raises]), [Case(Chain.MLA, 0)]
+    (worse,) = prove(tree, cases)
+    assert worse.wrong_sites == {"S4"}
+    pristine = mutated(pins.tree("sglang"), [raises])
+    (same,) = run(tree, pins.patched("aiter"), cases, pristine=pristine)
+    assert same.ok and same.raised and "no tokens" in same.raised
 
 
 def fused_under_capture(tree: Tree) -> list[bool]:
@@ -277,7 +291,7 @@ def test_hazard_11_wrapper_that_ignores_the_flag(pins: Pins, prove: Prove) -> No
     The values are wrong in either mode; check mode says so before they are used.
     """
     tree, aiter = pins.patched("sglang"), pins.patched("aiter")
-    ignoring = mutated(aiter, [IGNORES])
+    ignoring = mutated(aiter, [_IGNORES])
     on, check = (Case(Chain.CORE, 3, switch=s) for s in (Switch.ON, Switch.CHECK))
     assert all(outcome.ok for outcome in prove(tree, [on, check]))
     silent, told = prove(tree, [on, check], ignoring)

@@ -27,13 +27,11 @@ BEGIN, END = "<!-- the run: begin -->\n", "<!-- the run: end -->\n"
 @pytest.fixture(scope="module")
 def caught(pins: Pins, prove: Prove) -> Caught:
     """What every mutant's run came to, by name."""
-    tree, aiter = pins.patched("sglang"), pins.patched("aiter")
+    tree = pins.patched("sglang")
 
     def run(mutant: Mutant) -> dict[Catcher, frozenset[str]]:
         broken = mutated(tree, mutant.edits)
-        kernels = mutated(aiter, mutant.aiter) if mutant.aiter else aiter
-        outcomes = prove(broken, mutant.cases, kernels)
-        return catches(broken, outcomes, aiter_at_fault=bool(mutant.aiter))
+        return catches(broken, prove(broken, mutant.cases))
 
     return {mutant.name: run(mutant) for mutant in MUTANTS}
 
@@ -63,12 +61,7 @@ def test_the_patched_pin_passes_the_same_cases(pins: Pins, prove: Prove) -> None
     for mutant in MUTANTS:
         cases |= dict.fromkeys(mutant.cases)
     tree = pins.patched("sglang")
-    assert catches(tree, prove(tree, cases), aiter_at_fault=False) == {}
-
-    for mutant in (mutant for mutant in MUTANTS if mutant.aiter):
-        aiter = mutated(pins.patched("aiter"), mutant.aiter)
-        outcomes = prove(tree, mutant.cases, aiter)
-        assert catches(tree, outcomes, aiter_at_fault=True) == {}
+    assert catches(tree, prove(tree, cases)) == {}
 
 
 def test_the_page_is_this_run(caught: Caught) -> None:

@@ -9,6 +9,13 @@ from pathlib import Path
 import pytest
 
 from conftest import Checkouts, Pins, run_verb
+from contract.aiter_tree import aiter_at
+from contract.numeric import Case, Chain, Outcome
+from overlaykit.errors import EnvironmentFailure, InputError
+
+from .test_numeric import FP8_UTILS, edited
+
+Prove = Callable[..., tuple[Outcome, ...]]
 
 _METHODS = "python/sglang/srt/models/deepseek_common/attention_forward_methods"
 
@@ -52,8 +59,16 @@ def test_a_function_that_cannot_be_found(
 def test_no_aiter(checkouts: Checkouts, tmp_path: Path) -> None:
     code, said = errors(checkouts.sglang)
     assert code == 5 and "--aiter" in said
-    code, said = errors(checkouts.sglang, "--aiter", tmp_path)
-    assert code == 5 and str(tmp_path) in said
+    for path in (tmp_path, tmp_path / "nowhere"):
+        code, said = errors(checkouts.sglang, "--aiter", path)
+        assert code == 2 and str(path) in said and "ops/triton" in said
+
+
+def test_the_package_itself_is_an_aiter(checkouts: Checkouts, tmp_path: Path) -> None:
+    package = aiter_at(checkouts.aiter / "aiter")
+    assert package.read("aiter/__init__.py")
+    with pytest.raises(InputError):
+        aiter_at(tmp_path)
 
 
 def test_aiter_without_its_kernels(
@@ -89,6 +104,55 @@ def test_something_not_installed(
     assert code == 5
     assert module in said.lower()
     assert "requirements-kernels.txt" in said
+
+
+def test_a_torch_without_float8(
+    checkouts: Checkouts,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kernels: None,
+) -> None:
+    """A real one, from which every process takes the types as soon as it starts."""
+    take = "import torch\ndel torch.float8_e4m3fn, torch.float8_e4m3fnuz\n"
+    (tmp_path / "sitecustomize.py").write_text(take, encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    code, said = errors(checkouts.sglang, checkouts.aiter)
+    assert code == 5
+    assert "no float8 types" in said and "requirements-kernels.txt" in said
+
+
+def test_no_gpu(
+    checkouts: Checkouts, monkeypatch: pytest.MonkeyPatch, kernels: None
+) -> None:
+    """Where there are some, none is visible."""
+    for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"):
+        monkeypatch.setenv(name, "")
+    code, said = errors(checkouts.sglang, checkouts.aiter, "--device", "cuda")
+    assert code == 5
+    assert "no GPU" in said and "--device cpu" in said
+
+
+def test_out_of_memory(pins: Pins, prove: Prove) -> None:
+    """PyTorch's own error, raised by the tree's code: a CPU gives none by itself.
+
+    Shown is what becomes of it, from the case through the worker to the caller; not
+    that a full device raises it.
+    """
+    starts = "    n, k = weight.shape\n\n    if _use_aiter_bpreshuffle_gfx95:"
+    fails = 'raise torch.OutOfMemoryError("HIP out of memory. Tried 2 GiB")\n\n    '
+    tree = edited(
+        pins.patched("sglang"),
+        FP8_UTILS,
+        (starts, starts.replace("if _use", f"{fails}if _use")),
+    )
+    with pytest.raises(EnvironmentFailure) as caught:
+        prove(tree, [Case(Chain.MLA, 3)])
+    (finding,) = caught.value.findings
+    assert caught.value.exit_code == 5
+    assert "out of memory" in finding.what and "absorbed q; M=3" in finding.what
+    assert "Tried 2 GiB" in (finding.found or "") and finding.next_step
+    # The next run has a worker of its own, and goes through.
+    assert all(o.ok for o in prove(pins.patched("sglang"), [Case(Chain.MLA, 3)]))
 
 
 def test_options_of_the_proof_alone(checkouts: Checkouts) -> None:
