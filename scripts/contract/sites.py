@@ -7,7 +7,8 @@ its result feeds. Line numbers, file names and releases come and go; these stay.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -45,14 +46,21 @@ class Role(Enum):
 
 
 class State(Enum):
-    """What the source says about a site; UNKNOWN wherever it does not say."""
+    """What the source says about a site; UNKNOWN wherever it does not say.
+
+    UNMARKED bytes may lie behind strides that do not say so; those of HONEST and
+    COPIED do not. A consumer that NEEDS_HONEST copies by the strides for CK's GEMM
+    and takes bytes for transposed for Triton's: right only where both agree.
+    """
 
     ROW_MAJOR = "row-major"
     MARKED = "transposed and marked"
     UNMARKED = "transposed and unmarked"
+    HONEST = "transposed, told by its strides"
     COPIED = "row-major, copied explicitly"
     COPIES_ALL = "copies every scale"
     COPIES_UNMARKED = "copies unmarked scales only"
+    NEEDS_HONEST = "needs honest strides"
     ASSUMES = "assumes transposed"
     GONE = "gone"
     UNKNOWN = "unknown"
@@ -62,9 +70,11 @@ class State(Enum):
 class Site:
     """One catalogue entry. A condition of None is not looked at.
 
-    ``residual`` and ``unquantized`` say whether the call gives a residual and whether
-    it asks for the unquantized output as well; ``feeds`` names the projection that
-    the function itself hands the result to.
+    ``function`` and ``also`` are names of the function it stands in: a function is
+    one of these if its name has all their words, in a class whose name has the word
+    ``owner``. ``residual`` and ``unquantized`` say whether the call gives a residual
+    and whether it asks for the unquantized output as well; ``feeds`` names the
+    projection that the result goes to in the function, or in one that calls it.
     """
 
     id: str
@@ -75,6 +85,8 @@ class Site:
     residual: bool | None = None
     unquantized: bool | None = None
     feeds: str | None = None
+    owner: str | None = None
+    also: tuple[str, ...] = ()
 
     @property
     def role(self) -> Role:
@@ -88,19 +100,42 @@ class Site:
     def fits(
         self,
         kernel: str,
-        functions: Collection[str],
+        scopes: Sequence[str],
         residual: bool | None,
         unquantized: bool | None,
         fed: Collection[str],
     ) -> bool:
-        """Whether a call is this site's; None says what its source leaves open."""
+        """Whether a call may be this site's; None says what its source leaves open.
+
+        ``scopes`` are that of the call and those of callers its result was followed
+        to, which only count with the projection that they feed.
+        """
         return (
             kernel == self.kernel
-            and self.function in functions
-            and self.residual in (None, residual)
-            and self.unquantized in (None, unquantized)
-            and (self.feeds is None or self.feeds in fed)
+            and any(self._stands_in(s) for s in (scopes if self.feeds else scopes[:1]))
+            and (None in (self.residual, residual) or self.residual == residual)
+            and (
+                None in (self.unquantized, unquantized)
+                or self.unquantized == unquantized
+            )
+            and (self.feeds is None or any(_has_words(by, self.feeds) for by in fed))
         )
+
+    def _stands_in(self, scope: str) -> bool:
+        *classes, function = scope.split(".")
+        if function == self.function:
+            return True
+        return any(
+            _has_words(function, name) for name in (self.function, *self.also) if name
+        ) and (self.owner is None or any(self.owner in _words(c) for c in classes))
+
+
+def _has_words(name: str, words: str) -> bool:
+    return set(words.split("_")) <= set(name.split("_"))
+
+
+def _words(camel: str) -> list[str]:
+    return re.findall("[A-Z]+(?![a-z])|[A-Z][a-z0-9]*|[a-z0-9]+", camel)
 
 
 def role_of(kernel: str) -> Role:
@@ -116,12 +151,48 @@ _INPUT, _MLA, _MHA, _CORE = (
 )
 _QKV_A, _Q_B = ("fused_qkv_a_proj_with_mqa", "indexer.wk"), ("q_b_proj",)
 _KV_B, _O = ("kv_b_proj",), ("o_proj",)
+# Since the communicator's input norm became a residual's read-out.
+_READ = ("update_and_read_residual",)
 
 CATALOGUE: tuple[Site, ...] = (
-    Site("S1", RMS, _INPUT, _QKV_A, "layer input, no residual yet", residual=False),
-    Site("S2", RMS, _INPUT, _QKV_A, "layer input, residual added", residual=True),
-    Site("S3", RMS, _MLA, _Q_B, "q latent, bf16 for the indexer", unquantized=True),
-    Site("S4", RMS, _MLA, _Q_B, "q latent", unquantized=False),
+    Site(
+        "S1",
+        RMS,
+        _INPUT,
+        _QKV_A,
+        "layer input, no residual yet",
+        residual=False,
+        also=_READ,
+    ),
+    Site(
+        "S2",
+        RMS,
+        _INPUT,
+        _QKV_A,
+        "layer input, residual added",
+        residual=True,
+        also=_READ,
+    ),
+    Site(
+        "S3",
+        RMS,
+        _MLA,
+        _Q_B,
+        "q latent, bf16 for the indexer",
+        unquantized=True,
+        feeds="q_b_proj",
+        owner="MLA",
+    ),
+    Site(
+        "S4",
+        RMS,
+        _MLA,
+        _Q_B,
+        "q latent",
+        unquantized=False,
+        feeds="q_b_proj",
+        owner="MLA",
+    ),
     Site(
         "S5",
         RMS,
@@ -130,6 +201,7 @@ CATALOGUE: tuple[Site, ...] = (
         "q latent of prefill, bf16 for the indexer",
         unquantized=True,
         feeds="q_b_proj",
+        owner="MHA",
     ),
     Site(
         "S6",
@@ -139,9 +211,45 @@ CATALOGUE: tuple[Site, ...] = (
         "q latent of prefill",
         unquantized=False,
         feeds="q_b_proj",
+        owner="MHA",
     ),
-    Site("S7", RMS, _MHA, _KV_B, "kv latent of prefill", feeds="kv_b_proj"),
-    Site("S8", FLATTEN, _CORE, _O, "attention output, flattened", feeds="o_proj"),
+    Site(
+        "S7",
+        RMS,
+        _MHA,
+        _KV_B,
+        "kv latent of prefill",
+        feeds="kv_b_proj",
+        owner="MHA",
+    ),
+    Site(
+        "S8",
+        FLATTEN,
+        _CORE,
+        _O,
+        "attention output, flattened",
+        feeds="o_proj",
+        owner="MLA",
+    ),
     Site("C", GEMM, None, (), "block-FP8 linear: picks CK's or Triton's GEMM"),
 )
 """All sites, in the order in which a census lists them."""
+
+GROUP_SIZE = 128
+"""The only group size whose scales these GEMMs read."""
+
+NATIVE_LINEAR = "Fp8LinearMethod"
+"""The class that gives a native block-FP8 linear what it has, by these methods."""
+NATIVE_METHODS = ("create_weights", "process_weights_after_loading")
+NATIVE_FACTS: Mapping[str, bool] = {
+    "block_quant": True,
+    "is_checkpoint_fp8_serialized": True,
+    "use_mxfp8": False,
+    "use_marlin": False,
+    "is_hip": True,
+    "is_cuda": False,
+    "is_cpu": False,
+    "is_npu": False,
+    "is_xpu": False,
+}
+"""What its tests come to for such a layer on ROCm; underscores in front are dropped."""

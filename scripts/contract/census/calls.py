@@ -3,90 +3,90 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from contract.census.modules import (
-    Function,
-    FunctionNode,
-    Imported,
-    Kernel,
-    Module,
-    Modules,
-)
-from contract.sites import CATALOGUE, PRODUCERS, UNKNOWN_SITE
+from contract.census.modules import Function, Imported, Kernel, Module, Modules, Place
+from contract.sites import CATALOGUE, GROUP_SIZE, PRODUCERS, UNKNOWN_SITE
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A mention of a kernel, and the nodes around it, outermost first."""
+    """A mention of a kernel."""
 
     kernel: str
-    node: ast.expr
-    around: tuple[ast.AST, ...]
-
-    @property
-    def functions(self) -> list[FunctionNode]:
-        return [n for n in self.around if isinstance(n, FunctionNode)]
-
-    @property
-    def scope(self) -> str:
-        """``Class.method``."""
-        named = (n for n in self.around if isinstance(n, FunctionNode | ast.ClassDef))
-        return ".".join(n.name for n in named) or "<module>"
-
-    @property
-    def call(self) -> ast.Call | None:
-        """The call of the kernel, or the call that is given the kernel."""
-        parent = self.around[-1]
-        if not isinstance(parent, ast.Call):
-            return None
-        return parent if self.node in (parent.func, *parent.args) else None
+    at: Place
 
 
-def references(modules: Modules, module: Module) -> list[Reference]:
+def references(modules: Modules, module: Module) -> Iterator[Reference]:
     """All mentions but imports and definitions, in no order."""
-    found = []
-    stack: list[tuple[ast.AST, tuple[ast.AST, ...]]] = [(module.tree, ())]
-    while stack:
-        node, around = stack.pop()
-        kernel = _kernel_named(modules, module, node)
-        if kernel is not None and isinstance(node, ast.expr):
-            found.append(Reference(kernel, node, around))
-        around = (*around, node)
-        stack += [(child, around) for child in ast.iter_child_nodes(node)]
-    return found
-
-
-def _kernel_named(modules: Modules, module: Module, node: ast.AST) -> str | None:
-    if isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Load):
-        meaning = modules.stands_for(module, node)
-        return meaning.name if isinstance(meaning, Kernel) else None
-    return None
+    aliases = (
+        local
+        for local, targets in module.imports.items()
+        if any(member in modules.kernels for _, member in targets)
+    )
+    for name in {*modules.kernels, *aliases}:
+        for place in module.reads.get(name, ()):
+            meaning = modules.stands_for(module, place.node)
+            if isinstance(meaning, Kernel):
+                yield Reference(meaning.name, place)
 
 
 def arguments(reference: Reference, call: ast.Call) -> dict[str, ast.expr]:
     """The kernel's arguments as the call writes them, an adapter's call included."""
-    at = 0 if reference.node is call.func else call.args.index(reference.node) + 1
+    at = 0 if reference.at.node is call.func else call.args.index(reference.at.node) + 1
     named = {k.arg: k.value for k in call.keywords if k.arg is not None}
     names = PRODUCERS[reference.kernel]
     return dict(zip(names, call.args[at:], strict=False)) | named
 
 
-def site_of(reference: Reference, call: ast.Call, fed: set[str]) -> str:
-    """The catalogue's id of a producing call whose result goes to ``fed``."""
+def sites_of(
+    reference: Reference, call: ast.Call, scopes: Sequence[str], fed: Collection[str]
+) -> list[str]:
+    """The catalogue's ids of a producing call whose result goes to ``fed``.
+
+    ``scopes`` are its own and those that the result was followed to. More than one id
+    where one call does what several did.
+    """
     given = arguments(reference, call)
-    residual = given.get("res1", ast.Constant(None))
+    size = given.get("group_size", ast.Constant(GROUP_SIZE))
+    if not (isinstance(size, ast.Constant) and size.value == GROUP_SIZE):
+        return [UNKNOWN_SITE]
     asked = given.get("output_unquantized_inp1", ast.Constant(False))
-    for site in CATALOGUE:
-        if site.fits(
-            reference.kernel,
-            [function.name for function in reference.functions],
-            not (isinstance(residual, ast.Constant) and residual.value is None),
-            bool(asked.value) if isinstance(asked, ast.Constant) else None,
-            fed,
-        ):
-            return site.id
-    return UNKNOWN_SITE
+    unquantized = bool(asked.value) if isinstance(asked, ast.Constant) else None
+    residual = _gives_residual(reference, call, given)
+    found = [
+        site.id
+        for site in CATALOGUE
+        if site.fits(reference.kernel, scopes, residual, unquantized, fed)
+    ]
+    return found or [UNKNOWN_SITE]
+
+
+def _gives_residual(
+    reference: Reference, call: ast.Call, given: Mapping[str, ast.expr]
+) -> bool | None:
+    """None where the function asks of what it gives whether it is None, but never
+    around the call."""
+    residual = given.get("res1", ast.Constant(None))
+    if isinstance(residual, ast.Constant) or reference.at.function is None:
+        return not isinstance(residual, ast.Constant)
+    tests = [
+        node
+        for node in ast.walk(reference.at.function)
+        if isinstance(node, ast.If | ast.IfExp)
+        and any(_asks_for_none(part, residual) for part in ast.walk(node.test))
+    ]
+    around = any(call is part for node in tests for part in ast.walk(node))
+    return True if around or not tests else None
+
+
+def _asks_for_none(node: ast.AST, value: ast.expr) -> bool:
+    return (
+        isinstance(node, ast.Compare)
+        and isinstance(node.ops[0], ast.Is | ast.IsNot)
+        and ast.dump(node.left) == ast.dump(value)
+    )
 
 
 def manner(
@@ -96,7 +96,7 @@ def manner(
     asked = arguments(reference, call).get("transpose_scale")
     if asked is not None:
         return f"transpose_scale={ast.unparse(asked)}"
-    if reference.node is call.func:
+    if reference.at.node is call.func:
         return "no transpose_scale"
     name = ast.unparse(call.func)
     adapter = modules.stands_for(module, call.func)

@@ -10,11 +10,27 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from contract.census.interpreter import Frame, LoopEnds, Path, PathEnds, Returns, Use
+from contract.census.interpreter import (
+    Frame,
+    Layers,
+    LoopEnds,
+    Path,
+    PathEnds,
+    Returns,
+    Use,
+)
 from contract.census.modules import FunctionNode, Module, Modules
-from contract.census.values import Tensor, loaded_names, local_names, stored_names
+from contract.census.values import (
+    Tensor,
+    Value,
+    key_of,
+    loaded_names,
+    local_names,
+    scales_in,
+    stored_names,
+)
 
 _MOST_PATHS = 2000
 
@@ -28,20 +44,31 @@ class Flow:
     """What becomes of a scale on all paths together.
 
     ``asked``: on some path it is, or may be, made transposed, used or not.
+    ``returned``: what goes back to the caller with the scale in it, where that is not
+    among the uses.
     """
 
     uses: frozenset[Use]
     asked: bool
+    returned: tuple[Value, ...] = ()
+
+
+CALLER = "its caller"
 
 
 def follow_call(
-    modules: Modules, module: Module, function: FunctionNode | None, call: ast.Call
+    modules: Modules,
+    module: Module,
+    function: FunctionNode | None,
+    call: ast.Call,
+    result: Value | None = None,
 ) -> Flow:
     """The first use, on every path on from ``call``, of the scale it makes.
 
-    Raises TooManyPaths.
+    With ``result`` the call is one that returns that. Raises TooManyPaths.
     """
-    blocks, conditions = _continuation((function or module.tree).body, call)
+    blocks, conditions = continuation((function or module.tree).body, call)
+    returned: dict[object, Value] = {}
 
     def run(path: Path) -> None:
         frame = Frame(module, dict(local_names(function)) if function else {})
@@ -52,11 +79,37 @@ def follow_call(
                 path.block(block, frame)
             except LoopEnds:
                 continue
-            except Returns as returned:
-                path.use("its caller", returned.value)
+            except Returns as found:
+                if scales_in(found.value):
+                    returned.setdefault(key_of(found.value), found.value)
+                path.use(CALLER, found.value)
                 return
 
-    return _on_all_paths(lambda script: Path(modules, script, call), run)
+    flow = _on_all_paths(lambda script: Path(modules, script, call, result), run)
+    return replace(flow, returned=tuple(returned.values()))
+
+
+def is_reachable(
+    modules: Modules,
+    module: Module,
+    function: FunctionNode,
+    call: ast.Call,
+    layers: Layers,
+) -> bool:
+    """Whether the tests on the way to ``call`` can all go its way, with such layers.
+
+    Raises TooManyPaths.
+    """
+    _, conditions = continuation(function.body, call)
+    reached = []
+
+    def run(path: Path) -> None:
+        frame = Frame(module, dict(local_names(function)))
+        if all(path.holds(test, frame) is truth for test, truth in conditions[::-1]):
+            reached.append(path)
+
+    _on_all_paths(lambda script: Path(modules, script, layers=layers), run)
+    return bool(reached)
 
 
 def follow_parameter(
@@ -64,22 +117,22 @@ def follow_parameter(
     module: Module,
     function: FunctionNode,
     parameter: str,
-    marked: bool,
+    given: Tensor,
 ) -> Flow:
-    """Every use, on every path, of a scale given as ``parameter``.
+    """Every use, on every path, of the scale ``given`` as ``parameter``.
 
     Raises TooManyPaths.
     """
 
     def run(path: Path) -> None:
-        given = Tensor(parameter, ours=True, transposed=None, marked=marked)
-        frame = Frame(module, {**local_names(function), parameter: given})
+        names = {**local_names(function), parameter: replace(given)}
+        frame = Frame(module, names)
         try:
             path.block(function.body, frame)
         except Returns:
             return
 
-    return _on_all_paths(lambda script: Path(modules, script, None), run)
+    return _on_all_paths(lambda script: Path(modules, script), run)
 
 
 def _on_all_paths(
@@ -104,7 +157,7 @@ def _on_all_paths(
     raise TooManyPaths
 
 
-def _continuation(
+def continuation(
     body: Sequence[ast.stmt], call: ast.Call
 ) -> tuple[list[Sequence[ast.stmt]], list[tuple[ast.expr, bool]]]:
     """The statements from the one that holds ``call`` to the end, block by block.
@@ -116,7 +169,7 @@ def _continuation(
     outer = body[at]
     for name, inner in _blocks(outer):
         if any(_holds(statement, call) for statement in inner):
-            blocks, conditions = _continuation(inner, call)
+            blocks, conditions = continuation(inner, call)
             if isinstance(outer, ast.If) and not _tests_what_it_stores(outer):
                 conditions.append((outer.test, name == "body"))
             return [*blocks, body[at + 1 :]], conditions

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import ast
 import builtins
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
 
 from contract.census.modules import Const, Function, Imported, Kernel, Module, Modules
 from contract.census.values import (
     NONE,
     Arguments,
+    Layer,
     Named,
     Symbol,
     Tensor,
     Value,
     compare,
+    copy_of,
     loaded_names,
     local_names,
     output_of,
@@ -31,7 +33,7 @@ from contract.census.values import (
     stored_names,
     unpack,
 )
-from contract.sites import MARKER, PRODUCERS
+from contract.sites import FLATTEN, MARKER, PRODUCERS
 
 _DEEPEST_CALL = 8
 
@@ -54,12 +56,38 @@ class Returns(Exception):
 
 @dataclass(frozen=True)
 class Use:
-    """What a scale was when it was handed on, and to whom."""
+    """What a scale was when it was handed on, to whom and on what conditions.
+
+    See :class:`Tensor`; a consumer's conditions are kept, a producer's are not.
+    """
 
     by: str
     transposed: bool | None
     marked: bool | None
     copied: bool
+    columns: bool | None
+    honest: bool | None
+    known: frozenset[tuple[str, bool]] = frozenset()
+
+
+@dataclass
+class Layers:
+    """Projections, by attribute name, and which attributes they have and have not.
+
+    ``asked`` and ``predicates`` collect which attributes paths test, of which
+    projection, and by which functions of the tree.
+    """
+
+    projections: Collection[str]
+    has: Collection[str]
+    has_not: Collection[str]
+    asked: set[tuple[str, str]] = field(default_factory=set)
+    predicates: set[str] = field(default_factory=set)
+
+    def get(self, layer: Layer, name: str) -> bool | None:
+        """Whether one has an attribute; None where that is not known."""
+        self.asked.add((layer.text.rpartition(".")[2], name))
+        return True if name in self.has else False if name in self.has_not else None
 
 
 @dataclass
@@ -75,12 +103,19 @@ class Path:
     """One path: the choices made on it, and what became of the scale.
 
     ``script`` gives the first choices; later ones are taken as true. ``root`` is the
-    producing call whose scale is followed; None follows a parameter. ``asked`` is
-    whether ``root`` may have made a transposed scale, seen to be used or not.
+    call whose scale is followed, a producer's or, with ``result``, one that is known
+    to return that; None follows a parameter. ``asked`` is whether ``root`` may have
+    made a transposed scale, seen to be used or not. ``layers`` is what is known of
+    projections, where it is asked whether a path can be taken at all.
     """
 
     def __init__(
-        self, modules: Modules, script: Sequence[bool], root: ast.Call | None
+        self,
+        modules: Modules,
+        script: Sequence[bool],
+        root: ast.Call | None = None,
+        result: Value | None = None,
+        layers: Layers | None = None,
     ) -> None:
         self.uses: list[Use] = []
         self.asked = False
@@ -88,6 +123,8 @@ class Path:
         self._modules = modules
         self._script = script
         self._root = root
+        self._result = result
+        self._layers = layers
         self._in_root = False
         self._root_made = False
         self._known: dict[str, bool] = {}
@@ -107,6 +144,10 @@ class Path:
             elif isinstance(value, Imported):
                 self._known[repr(value)] = truth
 
+    def holds(self, test: ast.expr, frame: Frame) -> bool:
+        """Whether a test is true on this path."""
+        return self._truth(self._value(test, frame))
+
     def block(self, body: Sequence[ast.stmt], frame: Frame) -> None:
         """Run statements. Raises PathEnds, LoopEnds and Returns."""
         for statement in body:
@@ -115,7 +156,17 @@ class Path:
     def use(self, by: str, value: Value) -> None:
         """Note that a scale is handed on; where a call is followed, that ends it."""
         for scale in scales_in(value):
-            self.uses.append(Use(by, scale.transposed, scale.marked, scale.copied))
+            self.uses.append(
+                Use(
+                    by,
+                    scale.transposed,
+                    scale.marked,
+                    scale.copied,
+                    False if scale.scrambled else scale.columns,
+                    scale.honest,
+                    frozenset() if self._root else frozenset(self._known.items()),
+                )
+            )
         if self.uses and self._root is not None:
             raise PathEnds
 
@@ -133,7 +184,7 @@ class Path:
             return bool(value.value)
         if isinstance(value, tuple):
             return bool(value)
-        return isinstance(value, Tensor | Kernel | Function) or self._decide(
+        return isinstance(value, Tensor | Kernel | Function | Layer) or self._decide(
             repr(value)
         )
 
@@ -315,6 +366,10 @@ class Path:
         if isinstance(name, Const) and isinstance(name.value, str):
             if isinstance(owner, Imported):
                 return self._modules.member(owner, name.value)
+            if isinstance(owner, Layer):
+                return self._of_layer(owner, name.value, None)
+            if self._layers and name.value in self._layers.projections:
+                return Layer(f"{owner!r}.{name.value}")
             if isinstance(owner, Tensor) and name.value == MARKER:
                 if owner.marked is not None:
                     return Const(owner.marked)
@@ -322,6 +377,14 @@ class Path:
                 return owner.derived(name.value)
             return Symbol(f"{owner!r}.{name.value}")
         return Symbol(f"{owner!r}.{name!r}")
+
+    def _of_layer(self, layer: Layer, name: str, default: Value | None) -> Value:
+        """An attribute of a projection; without it and a default, the path ends."""
+        if self._layers is not None and self._layers.get(layer, name) is False:
+            if default is None:
+                raise PathEnds
+            return default
+        return Symbol(f"{layer!r}.{name}")
 
     def _subscript(self, node: ast.Subscript, frame: Frame) -> Value:
         owner, key = self._value(node.value, frame), self._value(node.slice, frame)
@@ -339,6 +402,11 @@ class Path:
         given = self._arguments(node, frame)
         if node is not self._root:
             return self._run(callee, given, node, frame)
+        if self._result is not None:
+            self._root_made = True
+            given_back = copy_of(self._result)
+            self.asked |= any(s.transposed is not False for s in scales_in(given_back))
+            return given_back
         self._in_root = True
         try:
             return self._run(callee, given, node, frame)
@@ -374,7 +442,7 @@ class Path:
         self, callee: Value | _Method, given: Arguments, node: ast.Call, frame: Frame
     ) -> Value:
         if isinstance(callee, _Method):
-            return callee.scale.derived(callee.name)
+            return callee.scale.derived(callee.name, given.positional)
         if isinstance(callee, Kernel):
             return self._kernel(callee.name, given, node)
         if isinstance(callee, Symbol) and hasattr(builtins, callee.text):
@@ -382,20 +450,25 @@ class Path:
         values = given.all()
         kernel = producer_among(values)
         result = Symbol(f"{callee!r}({', '.join(map(repr, values))})")
-        if not kernel and not scales_in(values):
+        about_layers = any(isinstance(value, Layer) for value in values)
+        if not kernel and not about_layers and not scales_in(values):
             return result
         target = self._resolved(callee)
+        if self._layers and about_layers and isinstance(target, Function):
+            place = f"{target.module.path}:{target.node.lineno}"
+            self._layers.predicates.add(f"{target.name} ({place})")
         if isinstance(target, Function) and frame.depth < _DEEPEST_CALL:
             return self._inline(target, given, frame.depth + 1)
         first = given.positional[0] if given.positional else NONE
         library, _, name = repr(callee).rpartition(".")
         if library == "torch" and isinstance(first, Tensor):
-            return first.derived(name)
+            return first.derived(name, given.positional[1:])
         if library in ("torch", "inspect"):
             return result
         if kernel:
-            return output_of(kernel, self._new_scale(node, None))
-        self.use(_name_of(node.func), values)
+            return output_of(kernel, self._new_scale(node, kernel, None))
+        # A consumer may choose its GEMM first: then only the value names it.
+        self.use(_name_of(node.func) if self._root else repr(target), values)
         return result
 
     def _resolved(self, value: Value) -> Value:
@@ -410,16 +483,31 @@ class Path:
         transposed: bool | None = None if given.opaque else False
         if "transpose_scale" in bound:
             transposed = self._truth(bound["transpose_scale"])
-        return output_of(kernel, self._new_scale(node, transposed))
+        return output_of(kernel, self._new_scale(node, kernel, transposed))
 
-    def _new_scale(self, node: ast.Call, transposed: bool | None) -> Tensor:
+    def _new_scale(
+        self, node: ast.Call, kernel: str, transposed: bool | None
+    ) -> Tensor:
+        """AITER's flatten has put transposed bytes behind either kind of strides."""
+        name = f"scale at {node.lineno}"
         self.asked |= self._in_root and transposed is not False
-        return Tensor(f"scale at {node.lineno}", self._in_root, transposed)
+        by_columns = bool(
+            transposed
+            and kernel == FLATTEN
+            and self._decide(f"{name} has honest strides")
+        )
+        return Tensor(name, self._in_root, transposed, transposed, by_columns)
 
     def _builtin(self, name: str, given: Sequence[Value]) -> Value:
         if name == "setattr" and len(given) == 3:
             self._set(given[0], given[1], given[2])
             return NONE
+        if name == "hasattr" and self._layers and isinstance(given[0], Layer):
+            has = self._layers.get(given[0], _text(self._resolved(given[1])))
+            return Symbol(f"{name}({given!r})") if has is None else Const(has)
+        if name == "getattr" and isinstance(given[0], Layer):
+            attribute = _text(self._resolved(given[1]))
+            return self._of_layer(given[0], attribute, (*given[2:], None)[0])
         if name == "getattr" and len(given) > 1:
             return self._get(given[0], given[1])
         if name == "hasattr" and list(map(self._resolved, given[1:])) == [
@@ -446,6 +534,11 @@ class Path:
 class _Method:
     scale: Tensor
     name: str
+
+
+def _text(value: Value) -> str:
+    """A name that the source states; else something that is no name."""
+    return str(value.value) if isinstance(value, Const) else f"<{value!r}>"
 
 
 def _name_of(node: ast.expr) -> str:

@@ -65,15 +65,51 @@ Target = tuple[str, str | None]
 Meaning = Const | Kernel | Function | Imported
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a name or attribute is read, and the definitions around, outermost first.
+
+    ``parent`` is the node that it is a part of.
+    """
+
+    node: ast.expr
+    parent: ast.AST
+    around: tuple[FunctionNode | ast.ClassDef, ...]
+
+    @property
+    def function(self) -> FunctionNode | None:
+        """The innermost one."""
+        inner = (n for n in reversed(self.around) if isinstance(n, FunctionNode))
+        return next(inner, None)
+
+    @property
+    def scope(self) -> str:
+        """``Class.method``."""
+        return ".".join(n.name for n in self.around) or "<module>"
+
+    @property
+    def call(self) -> ast.Call | None:
+        """The call of it, or the call that is given it."""
+        parent = self.parent
+        if not isinstance(parent, ast.Call):
+            return None
+        return parent if self.node in (parent.func, *parent.args) else None
+
+
 @dataclass(frozen=True, eq=False)
 class Module:
-    """A parsed file: what it imports (by local name), defines and states."""
+    """A parsed file: what it imports (by local name), defines, states and reads.
+
+    ``reads`` lists, in the file's order, where a name or an attribute is read.
+    """
 
     path: str
     tree: ast.Module
     imports: Mapping[str, tuple[Target, ...]]
     functions: Mapping[str, FunctionNode]
+    classes: Mapping[str, ast.ClassDef]
     constants: Mapping[str, Const]
+    reads: Mapping[str, list[Place]]
 
 
 def parse(path: str, source: bytes) -> Module:
@@ -82,25 +118,68 @@ def parse(path: str, source: bytes) -> Module:
         warnings.simplefilter("ignore")
         tree = ast.parse(source)
     imports: dict[str, tuple[Target, ...]] = {}
-    for node in ast.walk(tree):
-        for local, target in _imported(node, path):
-            imports[local] = (*imports.get(local, ()), target)
+    reads: dict[str, list[Place]] = {}
+    stored: Counter[str] = Counter()
+    stack: list[tuple[ast.AST, ast.AST, tuple[FunctionNode | ast.ClassDef, ...]]]
+    stack = [(tree, tree, ())]
+    while stack:
+        node, parent, around = stack.pop()
+        if isinstance(node, ast.Name | ast.Attribute):
+            name = node.id if isinstance(node, ast.Name) else node.attr
+            if isinstance(node.ctx, ast.Load):
+                reads.setdefault(name, []).append(Place(node, parent, around))
+            elif isinstance(node, ast.Name):
+                stored[name] += 1
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            for local, target in _imported(node, path):
+                imports[local] = (*imports.get(local, ()), target)
+        elif isinstance(node, FunctionNode | ast.ClassDef):
+            around = (*around, node)
+        children = list(ast.iter_child_nodes(node))
+        stack += [(child, node, around) for child in reversed(children)]
     statements = list(_module_level(tree.body))
     functions = {n.name: n for n in statements if isinstance(n, FunctionNode)}
-    return Module(path, tree, imports, functions, _constants(tree, statements))
+    classes = {n.name: n for n in statements if isinstance(n, ast.ClassDef)}
+    constants = _constants(stored, statements)
+    return Module(path, tree, imports, functions, classes, constants, reads)
 
 
 class Modules:
-    """The modules of one tree, parsed when first asked for."""
+    """The modules of one tree, parsed when first asked for.
+
+    Some are searched besides for texts: their sources are kept as bytes.
+    """
 
     def __init__(self, tree: Tree, kernels: Collection[str]) -> None:
         self._tree = tree
         self.kernels = kernels
         self._parsed: dict[str, Module | None] = {}
+        self._kept: dict[str, bytes] = {}
 
-    def add(self, module: Module) -> None:
-        """Spare a second parse of a file that is already at hand."""
-        self._parsed[module.path] = module
+    def parse(self, path: str, source: bytes) -> Module:
+        """The module, if not at hand. Raises SyntaxError or ValueError."""
+        module = self._parsed.get(path) or parse(path, source)
+        self._parsed[path] = module
+        return module
+
+    def keep(self, path: str, source: bytes) -> None:
+        """Have a file searched."""
+        self._kept[path] = source
+
+    def holding(self, text: str) -> Iterator[tuple[str, bytes]]:
+        """Path and source of the searched files with ``text`` in them."""
+        sought = text.encode()
+        return ((p, source) for p, source in self._kept.items() if sought in source)
+
+    def module(self, path: str) -> Module | None:
+        """None where the tree has no such file or it is no Python."""
+        if path not in self._parsed:
+            source = self._kept.get(path) or self._tree.read(path)
+            try:
+                self._parsed[path] = None if source is None else parse(path, source)
+            except (SyntaxError, ValueError):
+                self._parsed[path] = None
+        return self._parsed[path]
 
     def meaning(self, module: Module, name: str) -> Meaning | None:
         """What a name stands for at module level; None where that is not plain."""
@@ -134,24 +213,19 @@ class Modules:
         """What an imported name stands for, if this tree defines it."""
         for module_name, member in imported.targets if hops else ():
             for path in _places(imported.importer, module_name):
-                module = self._module(path)
+                module = self.module(path)
                 if module is None or member is None:
                     continue
                 meaning = self.meaning(module, member)
+                if meaning is None and "*" in module.imports:
+                    everything = module.imports["*"]
+                    named = tuple((name, member) for name, _ in everything)
+                    meaning = Imported(module.path, named)
                 if isinstance(meaning, Imported):
                     meaning = self.resolve(meaning, hops - 1)
                 if meaning is not None and not isinstance(meaning, Imported):
                     return meaning
         return imported
-
-    def _module(self, path: str) -> Module | None:
-        if path not in self._parsed:
-            source = self._tree.read(path)
-            try:
-                self._parsed[path] = None if source is None else parse(path, source)
-            except (SyntaxError, ValueError):
-                self._parsed[path] = None
-        return self._parsed[path]
 
 
 def _imported(node: ast.AST, path: str) -> Iterator[tuple[str, Target]]:
@@ -187,13 +261,10 @@ def _module_level(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
                     yield from _module_level(inner.body)
 
 
-def _constants(tree: ast.Module, statements: Iterable[ast.stmt]) -> dict[str, Const]:
+def _constants(
+    stored: Mapping[str, int], statements: Iterable[ast.stmt]
+) -> dict[str, Const]:
     """Names given a literal on import and nothing else anywhere in the file."""
-    stored = Counter(
-        node.id
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
-    )
     return {
         target.id: Const(node.value.value)
         for node in statements

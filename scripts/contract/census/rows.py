@@ -14,13 +14,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from contract.census.calls import Reference, manner, references, site_of
-from contract.census.flow import Flow, TooManyPaths, follow_call
+from contract.census.callers import Journey, follow
+from contract.census.calls import Reference, manner, references, sites_of
+from contract.census.flow import Flow, TooManyPaths
 from contract.census.judge import consumer_state, producer_state
-from contract.census.modules import FunctionNode, Module, Modules, parse
+from contract.census.liveness import Liveness
+from contract.census.modules import FunctionNode, Module, Modules
 from contract.sites import (
     CATALOGUE,
     GEMM,
+    NATIVE_LINEAR,
     PRODUCERS,
     UNKNOWN_SITE,
     Role,
@@ -32,11 +35,22 @@ from overlaykit.trees import Tree
 
 _KERNELS = (*PRODUCERS, GEMM)
 _SITES = {site.id: site for site in CATALOGUE}
+_NAMED = tuple(kernel.encode() for kernel in _KERNELS)
+_SEARCHED = (
+    f"class {NATIVE_LINEAR}".encode(),
+    *{site.feeds.encode() for site in CATALOGUE if site.feeds},
+)
+"""In the files that may call a producer's function or say what a layer has."""
 
 
 @dataclass(frozen=True)
 class SiteRow:
-    """One call, consumer or missing catalogue entry (that has no path and line)."""
+    """One call, consumer or missing catalogue entry (that has no path and line).
+
+    One site may have several rows, where several calls do what one did, and one call
+    a row for each of several sites. ``live`` is whether native block-FP8 layers let
+    it run (see :meth:`Liveness.of`); None is what the source does not say.
+    """
 
     site: str
     role: Role
@@ -46,6 +60,7 @@ class SiteRow:
     line: int | None
     state: State
     detail: str
+    live: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -59,8 +74,19 @@ class Census:
 def take_census(tree: Tree, within: str = "") -> Census:
     """Look at every Python file below ``within`` that mentions one of the kernels."""
     modules = Modules(tree, _KERNELS)
-    paths = (path for path in tree.paths() if path.startswith(within))
-    rows = [row for path in paths for row in _rows_of(tree, path, modules)]
+    naming = {
+        path: source
+        for path in tree.paths()
+        if path.startswith(within) and path.endswith(".py")
+        for source in [_searched(tree, path, modules)]
+        if source is not None
+    }
+    liveness = Liveness(modules)
+    rows = [
+        row
+        for path, source in naming.items()
+        for row in _rows_of(path, source, modules, liveness)
+    ]
     found = {row.site for row in rows}
     rows += [
         SiteRow(s.id, s.role, s.kernel, None, s.function, None, State.GONE, s.meaning)
@@ -72,30 +98,44 @@ def take_census(tree: Tree, within: str = "") -> Census:
     return Census(tree.name, tuple(rows))
 
 
-def _rows_of(tree: Tree, path: str, modules: Modules) -> Iterator[SiteRow]:
-    if not path.endswith(".py"):
-        return
+def _searched(tree: Tree, path: str, modules: Modules) -> bytes | None:
+    """The source, if it mentions one of the kernels."""
     try:
         source = tree.read(path) or b""
     except CannotApply:
-        return  # a symbolic link: what it points to, if in the tree, is read there
-    mentioned = [kernel for kernel in _KERNELS if kernel.encode() in source]
-    if not mentioned:
-        return
+        return None  # a symbolic link: what it points to, if in the tree, is read there
+    if any(text in source for text in _SEARCHED):
+        modules.keep(path, source)
+    return source if any(_is_said(kernel, source) for kernel in _NAMED) else None
+
+
+def _is_said(kernel: bytes, source: bytes) -> bool:
+    """Whether a text is there, and not on lines of comment only."""
+    if kernel not in source:
+        return False
+    lines = (line for line in source.splitlines() if kernel in line)
+    return any(not line.lstrip().startswith(b"#") for line in lines)
+
+
+def _rows_of(
+    path: str, source: bytes, modules: Modules, liveness: Liveness
+) -> Iterator[SiteRow]:
     try:
-        module = parse(path, source)
+        module = modules.parse(path, source)
     except (SyntaxError, ValueError) as error:
         line = error.lineno if isinstance(error, SyntaxError) else None
-        for kernel in mentioned:
-            yield _unseen(kernel, path, None, line, f"the file does not parse: {error}")
+        for kernel in _KERNELS:
+            if kernel.encode() in source:
+                detail = f"the file does not parse: {error}"
+                yield _unseen(kernel, path, None, line, detail)
         return
-    modules.add(module)
-    consumers: set[FunctionNode] = set()
+    consumers: set[FunctionNode | None] = set()
     for reference in references(modules, module):
+        function = reference.at.function
         if reference.kernel in PRODUCERS:
-            yield _producer_row(modules, module, reference)
-        elif not reference.functions or reference.functions[-1] not in consumers:
-            consumers.update(reference.functions[-1:])
+            yield from _producer_rows(modules, module, reference, liveness)
+        elif function is None or function not in consumers:
+            consumers.add(function)
             yield _consumer_row(modules, module, reference)
 
 
@@ -106,36 +146,47 @@ def _unseen(
     return SiteRow(UNKNOWN_SITE, role, kernel, path, scope, line, State.UNKNOWN, detail)
 
 
-def _producer_row(modules: Modules, module: Module, reference: Reference) -> SiteRow:
-    kernel, call, scope = reference.kernel, reference.call, reference.scope
+def _producer_rows(
+    modules: Modules, module: Module, reference: Reference, liveness: Liveness
+) -> Iterator[SiteRow]:
+    kernel, call, scope = reference.kernel, reference.at.call, reference.at.scope
     if call is None:
         detail = "kept under another name or handed on: its calls are not seen"
-        return _unseen(kernel, module.path, scope, reference.node.lineno, detail)
-    function = reference.functions[-1] if reference.functions else None
+        yield _unseen(kernel, module.path, scope, reference.at.node.lineno, detail)
+        return
     try:
-        flow = follow_call(modules, module, function, call)
+        journey = follow(modules, module, reference.at)
     except TooManyPaths:
-        flow = Flow(frozenset(), asked=True)
-    state, what = producer_state(flow)
-    return SiteRow(
-        site_of(reference, call, {use.by for use in flow.uses}),
-        Role.PRODUCER,
-        kernel,
-        module.path,
-        scope,
-        call.lineno,
-        state,
-        f"{manner(modules, module, reference, call)}; {what}",
+        journey = Journey(Flow(frozenset(), asked=True), (scope,))
+    state, what = producer_state(journey.flow)
+    sites = sites_of(
+        reference, call, journey.scopes, {use.by for use in journey.flow.uses}
     )
+    live, why = liveness.of(module, reference.at)
+    details = [manner(modules, module, reference, call), what]
+    if len(sites) > 1:
+        details.append(f"one call stands for {' and '.join(sites)}")
+    detail = "; ".join(filter(None, [*details, why]))
+    for site in sites:
+        yield SiteRow(
+            site,
+            Role.PRODUCER,
+            kernel,
+            module.path,
+            scope,
+            call.lineno,
+            state,
+            detail,
+            live,
+        )
 
 
 def _consumer_row(modules: Modules, module: Module, reference: Reference) -> SiteRow:
     """The function that mentions CK's GEMM."""
-    path, scope = module.path, reference.scope
-    if not reference.functions:
+    path, scope, function = module.path, reference.at.scope, reference.at.function
+    if function is None:
         detail = "kept under another name: its calls are not seen"
-        return _unseen(GEMM, path, scope, reference.node.lineno, detail)
-    function = reference.functions[-1]
+        return _unseen(GEMM, path, scope, reference.at.node.lineno, detail)
     state, detail = consumer_state(modules, module, function)
     line = function.lineno
     return SiteRow("C", Role.CONSUMER, GEMM, path, scope, line, state, detail)
@@ -156,9 +207,14 @@ _TOGETHER: Mapping[tuple[State, State], str] = {
         State.UNMARKED,
         State.COPIES_UNMARKED,
     ): f"dangerous mix: it is not marked, {_AGAIN}",
+    (State.ROW_MAJOR, State.NEEDS_HONEST): (
+        "dangerous mix: the Triton GEMM takes it for transposed and reads scrambled "
+        "scales"
+    ),
+    (State.UNMARKED, State.NEEDS_HONEST): (
+        f"dangerous mix: its strides do not tell that it is transposed, {_AGAIN}"
+    ),
     (State.UNMARKED, State.COPIES_ALL): f"dangerous mix: it is transposed, {_AGAIN}",
-    (State.COPIED, State.COPIES_UNMARKED): f"dangerous mix: it is not marked, {_AGAIN}",
-    (State.COPIED, State.COPIES_ALL): f"dangerous mix: it is transposed, {_AGAIN}",
 }
 _NEXT_STEP: Mapping[State, str] = {
     State.ROW_MAJOR: "apply the series' patch for this call: transpose and mark",
@@ -167,6 +223,9 @@ _NEXT_STEP: Mapping[State, str] = {
     State.COPIES_ALL: "apply the series' patch for the consumer",
     State.ASSUMES: "apply the series' patch for the consumer",
     State.GONE: "find what took its place upstream, then rebase or drop the site",
+    State.MARKED: "guard it by what the pinned layers have",
+    State.HONEST: "apply the series' patch for this call, or retire the patch",
+    State.NEEDS_HONEST: "give it honest strides from every producer; retire the patch",
     State.UNKNOWN: "read the source; teach contract.judge its form or rewrite it",
 }
 
@@ -181,7 +240,9 @@ def check_adopted(census: Census) -> tuple[Finding, ...]:
     return tuple(
         _finding(row, census, consumers)
         for row in census.rows
-        if row.site not in _SITES or row.state is not _SITES[row.site].expected
+        if row.site not in _SITES
+        or row.state is not _SITES[row.site].expected
+        or row.live is False
     )
 
 
@@ -197,7 +258,8 @@ def _finding(row: SiteRow, census: Census, consumers: set[State]) -> Finding:
         expected = "no call outside the catalogue in contract.sites"
         next_step = "show where its scale goes; adopt it and add it to the catalogue"
     else:
-        what = f"{site.id} ({site.meaning}): {row.state.value}"
+        dead = ", dead" if row.live is False else ""
+        what = f"{site.id} ({site.meaning}): {row.state.value}{dead}"
         expected, next_step = site.expected.value, _NEXT_STEP[row.state]
     return Finding(
         "; ".join([what, *dangers]),

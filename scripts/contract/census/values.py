@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from functools import lru_cache
 from typing import Any, TypeAlias
 
@@ -12,7 +13,8 @@ from contract.census.modules import Const, Function, FunctionNode, Imported, Ker
 from contract.sites import PRODUCERS, RMS
 
 _TURNS = {"transpose", "t", "T", "mT", "permute", "swapaxes", "swapdims"}
-_VIEWS = {"view", "reshape", "as_strided", "view_as", "detach", "clone"}
+_SAME = {"detach", "clone"}
+_DTYPE = re.compile(r"torch\.(u?int|b?float)\d+\w*")
 
 
 @dataclass(frozen=True)
@@ -26,45 +28,109 @@ class Symbol:
         return f"not {self.text}" if self.negated else self.text
 
 
+ROWS, GROUPS = Symbol("rows of the scale"), Symbol("groups of the scale")
+
+
 @dataclass(eq=False)
 class Tensor:
     """One tensor object; views of it are others and lose the marker.
 
-    ``transposed``: its kernel was asked for (groups, M) bytes; None where the source
-    does not tell, as in ``marked``. ``turned``: this view swaps the dimensions, so
-    ``contiguous`` copies the bytes into the other order. ``ours``: this is the scale
-    made by the call, or given as the parameter, that is followed.
+    A scale is a matrix of (M, groups). ``columns``: its bytes lie in (groups, M)
+    order; ``by_columns``: this view's strides address them so. Where the two agree
+    the strides are honest; None is what the source does not tell. ``scrambled``: the
+    bytes lie in neither order, copied by strides that were not honest. ``turned``:
+    the view is (groups, M). ``transposed``: its kernel was asked for (groups, M)
+    bytes. ``copied``: it went through an expression that copies row-major bytes into
+    the other order. ``ours``: it is the scale made by the call, or given as the
+    parameter, that is followed.
     """
 
     name: str
     ours: bool
     transposed: bool | None
+    columns: bool | None = None
+    by_columns: bool | None = None
     marked: bool | None = False
     copied: bool = False
     turned: bool = False
+    scrambled: bool = False
 
     def __repr__(self) -> str:
         return self.name
 
-    def derived(self, how: str) -> Value:
-        """What a tensor method or attribute makes of it."""
-        name = f"{self.name}.{how}"
-        transposed, copied, turned = self.transposed, self.copied, self.turned
+    @property
+    def honest(self) -> bool | None:
+        """Whether the strides address the bytes as they lie."""
+        if self.scrambled:
+            return False
+        unknown = self.columns is None or self.by_columns is None
+        return None if unknown else self.columns == self.by_columns
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Equal for tensors that nothing here tells apart."""
+        return astuple(self)
+
+    def derived(self, how: str, given: Sequence[Value] = ()) -> Value:
+        """What a tensor method, given ``given``, or an attribute makes of it."""
+        known = self._told(how)
+        if known is not None:
+            return known
+        new = replace(self, name=f"{self.name}.{how}", marked=False)
         if how in _TURNS:
-            turned = not turned
-        elif how in _VIEWS:
-            turned = False
-        elif how == "contiguous" and turned:
-            copied = True
-        elif how == "contiguous" and transposed:
-            transposed = None
+            new.turned = not self.turned
         elif how == "contiguous":
-            return self
-        else:
+            return self._contiguous(new)
+        elif how in ("view", "reshape"):
+            new._reshape(given, may_copy=how == "reshape")
+        elif how == "as_strided":
+            new._restride(given)
+        elif how not in _SAME:
             if how.endswith("_"):
-                self.transposed = None
-            return Symbol(name)
-        return Tensor(name, self.ours, transposed, False, copied, turned)
+                self.columns = None
+            return Symbol(new.name)
+        return new
+
+    def _told(self, how: str) -> Value | None:
+        """What is known of every scale, or of this one; kernels write float32."""
+        if how in ("dim", "ndim"):
+            return Const(2)
+        if how == "dtype":
+            return Imported("", (("torch", "float32"),))
+        if how == "shape":
+            return (GROUPS, ROWS) if self.turned else (ROWS, GROUPS)
+        if how == "is_contiguous" and self.by_columns is not None:
+            return Const(self.by_columns == self.turned)
+        return None
+
+    def _contiguous(self, new: Tensor) -> Tensor:
+        """Copies where strides and view disagree, and copies what the view shows."""
+        new.copied |= self.turned
+        if self.by_columns == self.turned:
+            return new if new.copied != self.copied else self
+        new.scrambled = self.honest is False
+        new.columns = self.turned if self.honest else None
+        new.by_columns = None if self.by_columns is None else self.turned
+        return new
+
+    def _reshape(self, given: Sequence[Value], may_copy: bool) -> None:
+        if may_copy and self.by_columns != self.turned:
+            copy = self._contiguous(replace(self))
+            self.columns, self.by_columns = copy.columns, copy.by_columns
+            self.scrambled = copy.scrambled
+        shape = given[0] if len(given) == 1 else tuple(given)
+        is_view = self.by_columns == self.turned
+        self.turned = shape == (GROUPS, ROWS)
+        known = is_view and shape in ((ROWS, GROUPS), (GROUPS, ROWS))
+        self.by_columns = self.turned if known else None
+
+    def _restride(self, given: Sequence[Value]) -> None:
+        """``as_strided(shape, strides)``: the first stride of 1 goes along the bytes."""
+        self.turned = given[:1] == ((GROUPS, ROWS),)
+        strides = given[1] if len(given) > 1 else None
+        ones = [s == Const(1) for s in strides] if isinstance(strides, tuple) else []
+        known = ones in ([True, False], [False, True])
+        self.by_columns = (ones[0] != self.turned) if known else None
 
 
 @dataclass(eq=False)
@@ -75,8 +141,19 @@ class Named:
     opaque: bool = False
 
 
+@dataclass(frozen=True)
+class Layer:
+    """A projection of which it is known what it has and has not."""
+
+    text: str
+
+    def __repr__(self) -> str:
+        return self.text
+
+
 Value: TypeAlias = (
-    "Symbol | Tensor | Named | Const | Kernel | Function | Imported | tuple[Value, ...]"
+    "Symbol | Tensor | Named | Layer | Const | Kernel | Function | Imported"
+    " | tuple[Value, ...]"
 )
 NONE = Const(None)
 
@@ -109,6 +186,20 @@ def output_of(kernel: str, scale: Tensor) -> Value:
         return pair
     rest = ("unquantized", "second output", "residual")
     return (pair, *(Symbol(f"{name} of {scale}") for name in rest))
+
+
+def copy_of(value: Value) -> Value:
+    """The same again, with tensors of its own: paths may mark theirs."""
+    if isinstance(value, tuple):
+        return tuple(map(copy_of, value))
+    return replace(value) if isinstance(value, Tensor) else value
+
+
+def key_of(value: Value) -> object:
+    """Equal for values that nothing here tells apart."""
+    if isinstance(value, tuple):
+        return tuple(map(key_of, value))
+    return value.key if isinstance(value, Tensor) else repr(value)
 
 
 def producer_among(values: Sequence[Value]) -> str | None:
@@ -153,6 +244,11 @@ def compare(left: Value, op: ast.cmpop, right: Value) -> Value:
     if isinstance(op, ast.Is | ast.IsNot | ast.Eq | ast.NotEq):
         if isinstance(left, Const) and isinstance(right, Const):
             return Const((left == right) != negated)
+        if isinstance(left, Imported) and isinstance(right, Imported):
+            names = {left.name, right.name}
+            # Two names of torch's: dtypes, no one of which has two names here.
+            if len(names) == 1 or all(_DTYPE.fullmatch(name) for name in names):
+                return Const((len(names) == 1) != negated)
         if right == NONE and isinstance(left, Tensor | tuple | Kernel | Function):
             return Const(negated)
         kind = "is" if isinstance(op, ast.Is | ast.IsNot) else "=="

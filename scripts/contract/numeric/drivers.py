@@ -121,9 +121,8 @@ class _Driver:
         """The attention layer that ``function`` is a method of."""
         s, world = self.shape, self.world
         latent = self.draw("latent")(self.m, s.q_lora + s.kv_lora + s.rope)
-        self.attention_context().set_attn_inputs(
-            SimpleNamespace(fetch_qkv_latent=lambda: latent)
-        )
+        # Where it keeps them is the release's own affair: a field, or a forward context.
+        self.attention_context().fetch_qkv_latent = lambda: latent
         draw = Draw("attention weights", world.device)
         return double_of(
             self.island.owner(function),
