@@ -73,13 +73,16 @@ _MEANING = """\
 - **What was not run** is no verdict on a release but a limit of the proof, found by
   reading each: from 0.5.15 the indexer unpacks three values from a method of which the
   proof's double gives two, and from 0.5.17 the stubs of its base classes clash; from
-  0.5.16 the attention's inputs are kept in a forward context that the proof stubs.
+  0.5.16 the absorbed path goes through a helper that the proof stubs (S3, S4).
 - **From 0.5.18** the ROCm paths of S3 to S8 stand in `*_rocm.py` under other function
-  names; the functions of the old names are no longer theirs, and the proof does not
-  reach the new ones. From 0.5.21 `prepare_attn` and the gather are elsewhere too, and
-  the proof says that it cannot find them. The census lists all these calls as `?`: from
-  0.5.22 it sees most of them ask for a transposed scale again. Nothing is claimed here
-  of whether their bytes are right, or whether they are live.
+  names. The census follows them there; the proof does not. The census finds them dead
+  for native block FP8, by reading: the predicate on the way to each call reads
+  `weight_scale`, and such layers register only `weight_scale_inv` (SGLang 39410). Up to
+  the newest release here that is unchanged, so that from 0.5.22, where S1 to S8 write
+  the scale transposed again and tell it by its strides, nothing of S3 to S8 runs for
+  the models that this series is about. From 0.5.21 `prepare_attn` and the gather are
+  elsewhere too, and the proof says that it cannot find them. Nothing is claimed here of
+  whether the bytes of those releases are right.
 - `?` is a call that the catalogue does not foresee; `deepseek_v4.py` asks for a
   transposed scale in each release from 0.5.13 on, and nothing here runs it.
 """
@@ -123,7 +126,8 @@ def _producers(census: Iterable[SiteRow]) -> str:
     states: dict[str, list[str]] = {}
     for row in census:
         if row.role is Role.PRODUCER and row.site != UNKNOWN_SITE:
-            states.setdefault(row.state.value, []).append(row.site)
+            state = row.state.value + (", dead" if row.live is False else "")
+            states.setdefault(state, []).append(row.site)
     return "; ".join(
         f"{_span(sorted(set(sites)))} {state}" for state, sites in states.items()
     )

@@ -1,8 +1,9 @@
 """The census: who makes and who reads an activation scale, and in which state.
 
 ``calls`` finds the kernels, ``modules`` and ``values`` know what names stand for,
-``interpreter`` runs one path of a function and ``flow`` all of them, ``judge`` turns
-what they say into a state, and ``rows`` puts the census together.
+``interpreter`` runs one path of a function and ``flow`` all of them, ``callers`` goes
+on into the functions that it returns to, ``judge`` turns what they say into a state,
+``liveness`` and ``layers`` tell whether it can run, ``rows`` puts it all together.
 """
 
 from contract.census.rows import Census, SiteRow, check_adopted, take_census

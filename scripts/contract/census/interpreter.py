@@ -89,6 +89,14 @@ class Layers:
         self.asked.add((layer.text.rpartition(".")[2], name))
         return True if name in self.has else False if name in self.has_not else None
 
+    def ask(self, callee: Value, given: Collection[Value]) -> None:
+        """Note a call that is given some: what others ask of them is not known."""
+        if isinstance(callee, Function):
+            place = f"{callee.module.path}:{callee.node.lineno}"
+            self.predicates.add(f"{callee.name} ({place})")
+        else:
+            self.asked |= {(repr(v), repr(callee)) for v in given if type(v) is Layer}
+
 
 @dataclass
 class Frame:
@@ -454,9 +462,8 @@ class Path:
         if not kernel and not about_layers and not scales_in(values):
             return result
         target = self._resolved(callee)
-        if self._layers and about_layers and isinstance(target, Function):
-            place = f"{target.module.path}:{target.node.lineno}"
-            self._layers.predicates.add(f"{target.name} ({place})")
+        if self._layers and about_layers:
+            self._layers.ask(target, values)
         if isinstance(target, Function) and frame.depth < _DEEPEST_CALL:
             return self._inline(target, given, frame.depth + 1)
         first = given.positional[0] if given.positional else NONE

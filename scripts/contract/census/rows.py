@@ -233,8 +233,8 @@ _NEXT_STEP: Mapping[State, str] = {
 def check_adopted(census: Census) -> tuple[Finding, ...]:
     """What keeps the tree from having adopted the optimization, wholly and alone.
 
-    Empty iff every site of the catalogue is in the state it should be in and no
-    call stands outside the catalogue.
+    Empty iff every site of the catalogue is in the state it should be in, none is
+    known to be dead and no call stands outside the catalogue.
     """
     consumers = {r.state for r in census.rows if r.role is Role.CONSUMER}
     return tuple(
@@ -251,7 +251,8 @@ def _finding(row: SiteRow, census: Census, consumers: set[State]) -> Finding:
     if row.role is Role.CONSUMER:
         dangers = _mixture(row.state, census)
     else:
-        pairs = [(row.state, state) for state in State if state in consumers]
+        # Whether an unforeseen call's scale goes to this consumer is not known.
+        pairs = [(row.state, state) for state in State if state in consumers and site]
         dangers = [_TOGETHER[pair] for pair in pairs if pair in _TOGETHER]
     if site is None:
         what = f"unforeseen {row.role.value}"
@@ -261,6 +262,7 @@ def _finding(row: SiteRow, census: Census, consumers: set[State]) -> Finding:
         dead = ", dead" if row.live is False else ""
         what = f"{site.id} ({site.meaning}): {row.state.value}{dead}"
         expected, next_step = site.expected.value, _NEXT_STEP[row.state]
+        expected += ", live" if dead else ""
     return Finding(
         "; ".join([what, *dangers]),
         path=row.path,
@@ -291,4 +293,5 @@ def _mixture(consumer: State, census: Census) -> list[str]:
 
 
 def _sites_in(census: Census, *states: State) -> str:
-    return ", ".join(dict.fromkeys(r.site for r in census.rows if r.state in states))
+    sites = (r.site for r in census.rows if r.state in states and r.site in _SITES)
+    return ", ".join(dict.fromkeys(sites))

@@ -74,6 +74,8 @@ class Tensor:
     def derived(self, how: str, given: Sequence[Value] = ()) -> Value:
         """What a tensor method, given ``given``, or an attribute makes of it."""
         known = self._told(how)
+        if how == "size" and len(given) == 1 and given[0] in (Const(0), Const(1)):
+            return (GROUPS, ROWS)[(given[0] == Const(0)) is not self.turned]
         if known is not None:
             return known
         new = replace(self, name=f"{self.name}.{how}", marked=False)
@@ -125,12 +127,14 @@ class Tensor:
         self.by_columns = self.turned if known else None
 
     def _restride(self, given: Sequence[Value]) -> None:
-        """``as_strided(shape, strides)``: the first stride of 1 goes along the bytes."""
-        self.turned = given[:1] == ((GROUPS, ROWS),)
-        strides = given[1] if len(given) > 1 else None
-        ones = [s == Const(1) for s in strides] if isinstance(strides, tuple) else []
-        known = ones in ([True, False], [False, True])
-        self.by_columns = (ones[0] != self.turned) if known else None
+        """``as_strided(shape, strides)``; anything unusual is not known."""
+        along_bytes = {(Const(1), ROWS): True, (GROUPS, Const(1)): False}
+        self.turned = False
+        is_known = len(given) == 2 and given[0] == (ROWS, GROUPS)
+        strides = given[1] if is_known and isinstance(given[1], tuple) else ()
+        self.by_columns = next(
+            (v for k, v in along_bytes.items() if k == strides), None
+        )
 
 
 @dataclass(eq=False)

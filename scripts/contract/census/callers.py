@@ -1,0 +1,82 @@
+"""Follows a scale that a function returns on into the functions that call it.
+
+Only calls of plain functions are followed: whom a method's name means, the source
+does not say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from contract.census.flow import CALLER, Flow, follow_call
+from contract.census.modules import (
+    Function,
+    FunctionNode,
+    Imported,
+    Module,
+    Modules,
+    Place,
+)
+from contract.census.values import Value
+
+_MOST_HOPS = 3
+
+
+@dataclass(frozen=True)
+class Journey:
+    """What becomes of a scale, and the scopes that it was followed through."""
+
+    flow: Flow
+    scopes: tuple[str, ...]
+
+
+def follow(
+    modules: Modules,
+    module: Module,
+    place: Place,
+    result: Value | None = None,
+    hops: int = _MOST_HOPS,
+) -> Journey:
+    """From the call at ``place`` to the uses of its scale, its callers' included.
+
+    ``result`` is what the call returns, where it is no kernel's. A use stays the
+    caller's where no caller is seen. Raises TooManyPaths.
+    """
+    function, call = place.function, place.call
+    if call is None:
+        return Journey(Flow(frozenset(), asked=True), (place.scope,))
+    flow = follow_call(modules, module, function, call, result)
+    calls = list(_calls(modules, module, function)) if flow.returned and hops else []
+    if not calls:
+        return Journey(flow, (place.scope,))
+    onward = [
+        follow(modules, where, at, value, hops - 1)
+        for where, at in calls
+        for value in flow.returned
+    ]
+    uses = {use for use in flow.uses if use.by != CALLER}
+    uses |= {use for journey in onward for use in journey.flow.uses}
+    scopes = [place.scope, *(s for journey in onward for s in journey.scopes)]
+    return Journey(Flow(frozenset(uses), flow.asked), tuple(dict.fromkeys(scopes)))
+
+
+def _calls(
+    modules: Modules, home: Module, function: FunctionNode | None
+) -> Iterator[tuple[Module, Place]]:
+    """Its calls in its own module and, unless it is private, in those searched."""
+    if function is None or home.functions.get(function.name) is not function:
+        return
+    name = function.name
+    others = () if name.startswith("_") else modules.holding(name)
+    for path in dict.fromkeys([home.path, *(path for path, _ in others)]):
+        module = modules.module(path)
+        if module is None:
+            continue
+        for place in module.reads.get(name, ()):
+            meaning = modules.stands_for(module, place.node)
+            if isinstance(meaning, Imported):
+                meaning = modules.resolve(meaning)
+            is_it = isinstance(meaning, Function) and meaning.node is function
+            if is_it and place.call is not None and place.call.func is place.node:
+                yield module, place
