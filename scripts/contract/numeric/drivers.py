@@ -121,7 +121,7 @@ class _Driver:
         """The attention layer that ``function`` is a method of."""
         s, world = self.shape, self.world
         latent = self.draw("latent")(self.m, s.q_lora + s.kv_lora + s.rope)
-        # Where it keeps them is the release's own affair: a field, or a forward context.
+        # Where it keeps them is the release's affair: a field, or a forward context.
         self.attention_context().fetch_qkv_latent = lambda: latent
         draw = Draw("attention weights", world.device)
         return double_of(
