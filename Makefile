@@ -5,13 +5,20 @@ PYTHON ?= python3
 VENV ?= .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
+# Every base of every target, as fetch.py lays them out.
+TREES := $(patsubst patches/%,build/%,$(wildcard patches/*))
 
-.PHONY: apply test test-all bench evidence lock clean
+.PHONY: apply drift test test-all bench evidence lock clean
 
 apply: $(VENV)/core.stamp
 	$(PY) scripts/fetch.py
-	$(PY) scripts/apply.py build/sglang build/aiter
-	$(PY) scripts/verify.py build/sglang build/aiter
+	$(PY) scripts/apply.py $(TREES)
+	$(PY) scripts/verify.py $(TREES)
+
+# What of the series still applies on every release, and a page that shows it.
+drift: $(VENV)/core.stamp requirements-maintain.txt
+	$(PIP) -r requirements-maintain.txt
+	$(PY) scripts/drift.py --html build/drift.html $(DRIFT)
 
 test: $(VENV)/test.stamp $(VENV)/kernels.stamp
 	$(PY) -m pytest --numprocesses auto $(TESTS)
@@ -33,6 +40,8 @@ PYTHONS ?= $(shell for v in 3.10 3.11 3.12 3.13; do \
 bench: $(VENV)/core.stamp
 	$(PY) scripts/fetch.py
 	$(PY) bench/apply_speed.py $(BENCH)
+	$(PY) scripts/fetch.py --ladder
+	$(PY) bench/drift_speed.py $(BENCH)
 
 # Makes docs/evidence anew; every page there names its own command.
 evidence: $(VENV)/test.stamp $(VENV)/kernels.stamp
@@ -40,6 +49,9 @@ evidence: $(VENV)/test.stamp $(VENV)/kernels.stamp
 	$(PY) tests/lookalikes
 	$(PY) tests/upstream --jobs $$(nproc)
 	PYTHONPATH=scripts $(PY) -m contract.codegen
+	$(PIP) -r requirements-maintain.txt
+	$(PY) scripts/drift.py --recorded --quote 0 --markdown docs/evidence/drift.md \
+	  --html docs/evidence/drift.html --json >docs/evidence/drift.json
 
 lock: $(VENV)/core.stamp
 	$(PY) scripts/lock.py
@@ -54,7 +66,7 @@ $(VENV)/core.stamp: requirements.txt | $(PY)
 	$(PIP) -r requirements.txt
 	@touch $@
 
-$(VENV)/test.stamp: requirements-test.txt requirements.txt | $(PY)
+$(VENV)/test.stamp: requirements-test.txt requirements-maintain.txt requirements.txt | $(PY)
 	$(PIP) -r requirements-test.txt
 	@touch $@
 

@@ -101,7 +101,8 @@ def _hold(stack: ExitStack, found: list[Found], dry_run: bool) -> list[Transacti
 def _plan(one: Found, unapply: bool) -> Plan:
     plan = (plan_unapply if unapply else plan_apply)(one.carried, one.tree)
     if plan.standing is Standing.DRIFTED:
-        return _explained(one)
+        plan = _explained(one)
+        return replace(plan, findings=plan.findings + one.stranger)
     if plan.changes and (hidden := hidden_by_bytecode(one.tree, one.carried.paths)):
         return replace(plan, findings=plan.findings + hidden)
     return plan
@@ -183,7 +184,7 @@ def _status(found: list[Found], dry_run: bool) -> Report:
         plan = plan_apply(one.carried, one.tree)
         # A run that began in between would look like a tree left half applied.
         refuse_interrupted(one.tree)
-        findings += list(plan.findings)
+        findings += [*plan.findings, *one.stranger]
         results.append(
             Result(
                 one.carried.name,

@@ -200,7 +200,8 @@ def _sglang(given: Path | None) -> Found | None:
     path = given or _installed("sglang")
     if path is None:
         return None
-    overlay = {"sglang": load_overlay(ROOT)["sglang"]}
+    bases = load_overlay(ROOT).items()
+    overlay = {name: one for name, one in bases if one.target.package == "sglang"}
     return find_targets([path], overlay)[0]
 
 

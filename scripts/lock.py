@@ -19,6 +19,7 @@ from overlaykit.lock import (
     new_lock,
     with_commit,
 )
+from overlaykit.manifest import MANIFEST
 from overlaykit.objects import blob_id
 from overlaykit.sources import describe, fetch
 from overlaykit.trees import GitTree, WheelTree
@@ -55,7 +56,7 @@ def lock(arguments: Namespace) -> Report:
         for path in arguments.clone:
             made = _with_commit(made, path)
         targets[name] = made
-    data = encode_lock(new_lock(ROOT, targets))
+    data = encode_lock(new_lock((ROOT / MANIFEST).read_bytes(), targets))
     path = ROOT / LOCK
     current = path.exists() and path.read_bytes() == data
     if not current and not arguments.check:

@@ -46,7 +46,7 @@ from overlaykit.targets import Found, find_targets
 from overlaykit.transaction import refuse_interrupted
 from overlaykit.trees import EditedTree, Tree
 
-# The target whose producers and consumers the contract is about.
+# The packages whose producers and consumers, and kernels, the contract is about.
 _CENSUS_OF = "sglang"
 _KERNELS_OF = "aiter"
 
@@ -142,11 +142,12 @@ def _verify(one: Found) -> tuple[Verified, list[Finding]]:
     findings = [*inspection.findings]
     findings += hidden_by_bytecode(tree, carried.paths)
     sites: tuple[SiteRow, ...] = ()
-    if carried.name == _CENSUS_OF:
+    if carried.target.package == _CENSUS_OF:
         # Upstream's own tests and benchmarks may call the kernels as they like.
         census = take_census(tree, within=f"{carried.target.package_root}/")
         sites = census.rows
         findings += check_adopted(census)
+    findings += one.stranger
     result = Verified(
         target=carried.name,
         tree=tree.name,
@@ -161,8 +162,8 @@ def _verify(one: Found) -> tuple[Verified, list[Finding]]:
 
 def _prove(arguments: Namespace) -> Report:
     found = find_targets(arguments.paths, load_overlay(ROOT))
-    trees = [one for one in found if one.carried.name == _CENSUS_OF]
-    kernels = [one.tree for one in found if one.carried.name == _KERNELS_OF]
+    trees = [one for one in found if one.carried.target.package == _CENSUS_OF]
+    kernels = [one.tree for one in found if one.carried.target.package == _KERNELS_OF]
     if arguments.aiter:
         kernels = [aiter_at(arguments.aiter)]
     if not trees:

@@ -52,6 +52,10 @@ class Pins:
     overlay: dict[str, Carried]
     wheels: dict[str, Path]
 
+    def bases(self, package: str) -> list[str]:
+        """The targets that are releases of one package."""
+        return [n for n, c in self.overlay.items() if c.target.package == package]
+
     def tree(self, target: str) -> WheelTree:
         """The release as it is."""
         layout = self.overlay[target].target.site_layout()
@@ -106,8 +110,8 @@ def checkouts(
     laid_out: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Checkouts:
     folder = tmp_path_factory.mktemp("patched")
-    for name, clone in laid_out.items():
-        shutil.copytree(clone, folder / name, symlinks=True)
+    for name in ("sglang", "aiter"):
+        shutil.copytree(laid_out[name], folder / name, symlinks=True)
     done = run_verb("apply", str(folder / "sglang"), str(folder / "aiter"))
     assert done.returncode == 0, done.stderr
     return Checkouts(folder / "sglang", folder / "aiter", laid_out["aiter"])

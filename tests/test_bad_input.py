@@ -206,9 +206,9 @@ def test_half_applied_by_another_tool(
 def test_another_release(pins: Pins, slim: Slim) -> None:
     """The real next release: every drifted file named, and what to do about it."""
     tree, carried = slim(), pins.overlay["sglang"]
-    dist = msgspec.structs.replace(carried.target.dist, version="0.5.12")
+    dist = msgspec.structs.replace(carried.target.dist, version="0.5.13")
     target = msgspec.structs.replace(carried.target, dist=dist)
-    kept = sorted(cache_folder(ROOT).glob("sglang-0.5.12-*.whl"))
+    kept = sorted(cache_folder(ROOT).glob("sglang-0.5.13-*.whl"))
     try:
         wheel = kept[0] if kept else fetch(ROOT, target, None)
     except EnvironmentFailure as error:
@@ -216,10 +216,10 @@ def test_another_release(pins: Pins, slim: Slim) -> None:
     release = WheelTree(wheel, target.site_layout())
     for path in carried.series.paths:
         (tree / path).write_bytes(release.read(path) or b"")
-    git.run(tree, *WHO, "commit", "-q", "-a", "-m", "0.5.12")
+    git.run(tree, *WHO, "commit", "-q", "-a", "-m", "0.5.13")
     said = ("is not the pinned file", "another release", "rebase")
     report = check_refused(tree, code=Exit.CANNOT_APPLY, said=said, trees=(tree,))
-    named = {finding["path"] for finding in report["findings"]}
+    named = {f["path"] for f in report["findings"] if f["path"] is not None}
     changed = {
         p
         for p in carried.series.paths

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from overlaykit.errors import Finding, InputError
+from overlaykit.errors import CannotApply, Finding, InputError
 from overlaykit.lock import LOCK, LockedFile, LockedPatch, LockedTarget, load_lock
 from overlaykit.lock import stale as stale_parts
+from overlaykit.locking import FOLDER, JOURNAL
 from overlaykit.manifest import Manifest, Target, load_manifest
 from overlaykit.series import NewFile, Series, load_new_files, load_series
 
@@ -60,21 +61,28 @@ def series_folder(root: Path, target: str) -> Path:
 
 
 def new_files_folder(root: Path, target: str) -> Path:
-    """Where an overlay keeps a target's new files."""
+    """Where an overlay keeps a target's new files, unless it shares another's."""
     return root / "overlay" / target
 
 
 def load_parts(
     root: Path,
 ) -> tuple[Manifest, dict[str, tuple[Series, tuple[NewFile, ...]]]]:
-    """The manifest, and per target its series and new files, without the lock."""
+    """The manifest, and per target its series and new files, without the lock.
+
+    Raises CannotApply where an interrupted verb left the overlay half written.
+    """
+    if (root / FOLDER / JOURNAL).exists():
+        step = "run what was interrupted again (refresh, rebase): it is undone first"
+        finding = Finding("was interrupted, or is under way", FOLDER, next_step=step)
+        raise CannotApply(f"{root}: a change of it is unfinished", (finding,))
     manifest = load_manifest(root)
     return manifest, {
         name: (
             load_series(series_folder(root, name)),
-            load_new_files(new_files_folder(root, name)),
+            load_new_files(new_files_folder(root, target.overlay or name)),
         )
-        for name in manifest.targets
+        for name, target in manifest.targets.items()
     }
 
 

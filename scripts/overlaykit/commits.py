@@ -137,14 +137,19 @@ def check_branch(clone: Path, branch: str, tip: str) -> bool:
     return bool(old)
 
 
+def create_branch(clone: Path, branch: str, tip: str) -> None:
+    """Make a branch that is not there."""
+    # The all-zero old id makes git refuse if somebody creates it just now.
+    git.run(clone, "update-ref", f"refs/heads/{branch}", tip, "0" * 40)
+
+
 def switch(clone: Path, branch: str, tip: str, paths: Iterable[str]) -> None:
     """Make ``branch``, at ``tip``, the current one of a work tree that holds its files.
 
     A branch that is not there yet is created.
     """
     if not check_branch(clone, branch, tip):
-        # The all-zero old id makes git refuse if somebody creates it just now.
-        git.run(clone, "update-ref", f"refs/heads/{branch}", tip, "0" * 40)
+        create_branch(clone, branch, tip)
     git.run(clone, "symbolic-ref", "HEAD", f"refs/heads/{branch}")
     git.run(clone, "reset", "-q", "HEAD", "--", *paths)
 

@@ -48,7 +48,7 @@ class Step:
 
     def changes(self) -> list[Change]:
         """What it changes, found as the changes of a landing are."""
-        return _changes(self.old, self.new)
+        return changes_between(self.old, self.new)
 
 
 def judge(step: Step, path: str, before: bytes, after: bytes) -> HunkPlan:
@@ -56,7 +56,7 @@ def judge(step: Step, path: str, before: bytes, after: bytes) -> HunkPlan:
     old, new = map_scopes(before), map_scopes(after)
     if old is None or new is None:
         return step.plan(State.MISPLACED, f"{path} would not parse as Python")
-    landed = _changes(before, after)
+    landed = changes_between(before, after)
     first = landed[0].new_line
     places = _places(step.hunk.old, before, old, step.locked.scope)
     objection = (
@@ -117,7 +117,7 @@ def _other_lines(step: Step, landed: list[Change]) -> str | None:
     return None
 
 
-def _changes(before: bytes, after: bytes) -> list[Change]:
+def changes_between(before: bytes, after: bytes) -> list[Change]:
     """The changed lines between two contents; what they share at the ends is cut off
     first, so that the search is as short as the change."""
     a, b = split_lines(before), split_lines(after)
@@ -206,7 +206,7 @@ def _strays(step: Step, before: bytes, after: bytes, scopes: ScopeMap) -> str | 
     Inside a definition other conditions are let pass if the pinned ones are no longer
     there: then upstream changed them, and nothing else is like the hunk's place.
     """
-    landed, wanted = _changes(before, after), step.changes()
+    landed, wanted = changes_between(before, after), step.changes()
     for sides, added in (((before, step.old), False), ((after, step.new), True)):
         found = guards_of(sides[0], landed, added)
         known = guards_of(sides[1], wanted, added)

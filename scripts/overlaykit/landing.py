@@ -80,7 +80,7 @@ def _foresee_file(
     why = ""
     if data is None:
         names = {hunk.scope for _, file in carried.locked(path) for hunk in file.hunks}
-        found = _candidates(sofar, path, names)
+        found = successors(sofar, path, names)
         if len(found) == 1:
             [(where, data)] = found.items()
         else:
@@ -100,7 +100,7 @@ def _foresee_file(
             if data is None:
                 yield step.plan(State.GONE, why)
                 continue
-            plan, data = _land(step, where, data, store)
+            plan, data = land(step, where, data, store)
             yield plan
         after = apply_hunks(pinned, diff.hunks)
         assert after is not None
@@ -109,7 +109,7 @@ def _foresee_file(
         files[where] = data
 
 
-def _land(
+def land(
     step: Step, where: str, data: bytes, store: MergeStore
 ) -> tuple[HunkPlan, bytes]:
     """Merge one hunk and judge the result; one that does not land changes nothing."""
@@ -168,7 +168,7 @@ def _stuck(
     return step.plan(State.CONFLICT, detail, line=line)
 
 
-def _candidates(tree: Tree, path: str, scopes: set[str]) -> dict[str, bytes]:
+def successors(tree: Tree, path: str, scopes: set[str]) -> dict[str, bytes]:
     """Files that a vanished file may have become: its name elsewhere, or its name with
     something added to it in the same folder, with a definition that hunks are about.
     Git decides whether it is like the vanished one, so there must be one only."""

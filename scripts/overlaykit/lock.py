@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
@@ -26,7 +27,7 @@ from overlaykit.patches import (
 )
 from overlaykit.scopes import ScopeMap, map_scopes
 from overlaykit.series import Header, NewFile, Series, read_header
-from overlaykit.trees import WheelTree
+from overlaykit.trees import Tree
 
 LOCK = "overlay.lock"
 _FORMAT = 1
@@ -96,6 +97,13 @@ class Lock(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     targets: dict[str, LockedTarget]
 
 
+class ModedTree(Tree, Protocol):
+    """A release: a tree that knows the git modes of its files."""
+
+    def mode(self, path: str) -> str:
+        """The git mode of a file that the tree holds."""
+
+
 def manifest_digest(root: Path) -> str:
     """The sha256 of an overlay's manifest."""
     return hashlib.sha256((root / MANIFEST).read_bytes()).hexdigest()
@@ -127,9 +135,9 @@ def encode_lock(lock: Lock) -> bytes:
     return msgspec.json.format(msgspec.json.encode(lock, order="sorted")) + b"\n"
 
 
-def new_lock(root: Path, targets: dict[str, LockedTarget]) -> Lock:
-    """A lock for the manifest as it stands."""
-    return Lock(_FORMAT, manifest_digest(root), targets)
+def new_lock(manifest: bytes, targets: dict[str, LockedTarget]) -> Lock:
+    """A lock for a manifest of this text."""
+    return Lock(_FORMAT, hashlib.sha256(manifest).hexdigest(), targets)
 
 
 def with_commit(locked: LockedTarget, commit: str) -> LockedTarget:
@@ -155,7 +163,7 @@ def stale(
 
 def lock_target(
     target: Target,
-    tree: WheelTree,
+    tree: ModedTree,
     dist: LockedDist,
     series: Series,
     new_files: tuple[NewFile, ...],

@@ -21,6 +21,7 @@ from overlaykit.trees import DirectoryTree
 
 FOLDER = ".overlay-transaction"
 LOCK = "lock"
+JOURNAL = "journal.json"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -55,7 +56,9 @@ def acquire(tree: DirectoryTree, folder: Path) -> int:
                     ),
                 ),
             )
-        folder.mkdir(exist_ok=True)
+        # Not exist_ok: that raises for a folder which goes away while it looks.
+        with suppress(FileExistsError):
+            folder.mkdir()
         try:
             lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         except FileNotFoundError:

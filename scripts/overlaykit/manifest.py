@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import msgspec
@@ -10,6 +11,7 @@ from overlaykit.errors import Finding, InputError
 from overlaykit.trees import Layout
 
 MANIFEST = "overlay.toml"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class Dist(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -24,10 +26,12 @@ class Dist(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An upstream repository that the overlay changes.
+    """An upstream repository that the overlay changes, as one release has it.
 
     ``package`` is the importable package; ``package_root`` where the repository holds
-    it.
+    it. Several targets may have one package: they are its bases, each with a series of
+    its own; ``overlay`` names the target whose new files such a one lays as well, so
+    that no file is kept twice.
     """
 
     repository: str
@@ -36,6 +40,12 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     package_root: str
     tag: str | None = None
     image: str | None = None
+    overlay: str | None = None
+
+    @property
+    def release(self) -> str:
+        """What a message calls the base."""
+        return f"{self.dist.name} {self.dist.version}"
 
     def site_layout(self) -> Layout:
         """Where a wheel, an unpacked sdist or site-packages holds the package."""
@@ -52,15 +62,41 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     targets: dict[str, Target]
 
+    def bases(self, package: str) -> tuple[str, ...]:
+        """The targets that are releases of one package, in the manifest's order."""
+        return tuple(n for n, t in self.targets.items() if t.package == package)
+
 
 def load_manifest(root: Path) -> Manifest:
     """Read ``overlay.toml`` of an overlay. Raises InputError where it is wrong."""
     path = root / MANIFEST
     try:
-        return msgspec.toml.decode(path.read_bytes(), type=Manifest)
+        return parse_manifest(path.read_bytes())
     except FileNotFoundError:
         raise InputError(f"{path} does not exist: not an overlay") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         step = "correct it; README says what it holds"
         finding = Finding(str(error), path=MANIFEST, next_step=step)
         raise InputError(f"{path} is not a manifest", (finding,)) from error
+
+
+def parse_manifest(data: bytes) -> Manifest:
+    """What a manifest's text says. Raises msgspec.DecodeError or InputError."""
+    manifest = msgspec.toml.decode(data, type=Manifest)
+    for name, target in manifest.targets.items():
+        if not _NAME.fullmatch(name):
+            what = f"{name!r} cannot be the name of a folder"
+            raise _wrong(what, "rename the target")
+        if target.overlay is None:
+            continue
+        shared = manifest.targets.get(target.overlay)
+        if shared is None or (shared.package, shared.overlay) != (target.package, None):
+            what = f"{name} shares the new files of {target.overlay!r}"
+            step = f"name a target of {target.package} that has new files of its own"
+            raise _wrong(what, step)
+    return manifest
+
+
+def _wrong(what: str, step: str) -> InputError:
+    finding = Finding(what, path=MANIFEST, next_step=step)
+    return InputError(f"{MANIFEST}: {what}", (finding,))

@@ -44,6 +44,16 @@ def remake(
     return parse_patch(name, header + b"".join(diffs))
 
 
+def with_sites(header: bytes, added: Mapping[str, tuple[str, ...]]) -> bytes:
+    """A patch header whose X-Sites names more scopes, a line for each at its end."""
+    lines = split_lines(header)
+    at = next(n for n, line in enumerate(lines) if line.startswith(b"X-Sites:")) + 1
+    while at < len(lines) and lines[at][:1] in (b" ", b"\t"):
+        at += 1
+    rows = [f" {scope}: {' '.join(sites)}\n" for scope, sites in added.items()]
+    return b"".join([*lines[:at], *(row.encode() for row in rows), *lines[at:]])
+
+
 def _diff(name: str, path: str, change: Contents, store: MergeStore) -> bytes:
     before = split_lines(change.before)
     for context in range(_CONTEXT, _MOST_CONTEXT):

@@ -1,4 +1,9 @@
-"""Which target a path holds, told by content and never by its name."""
+"""Which target a path holds, told by content and never by its name.
+
+A package may be carried on several releases of it, each a target of its own. Which of
+them a tree is, the blob ids of the touched files say: as released, or as any prefix of
+that base's series leaves them.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from overlaykit.carried import Carried
 from overlaykit.errors import EnvironmentFailure, Finding, InputError
+from overlaykit.plan import locate
 from overlaykit.trees import REPOSITORY, DirectoryTree, Layout
 
 _GIVE = (
@@ -19,10 +25,15 @@ _GIVE = (
 
 @dataclass(frozen=True)
 class Found:
-    """A target found at a path, as a tree under repository names."""
+    """A target found at a path, as a tree under repository names.
+
+    ``stranger`` says of a tree that is none of its package's several bases which they
+    are; ``carried`` is then the one that it is most like.
+    """
 
     carried: Carried
     tree: DirectoryTree
+    stranger: tuple[Finding, ...] = ()
 
 
 def find_targets(paths: Iterable[Path], overlay: Mapping[str, Carried]) -> list[Found]:
@@ -70,25 +81,56 @@ def _find(path: Path, overlay: Mapping[str, Carried]) -> list[Found]:
             (Finding(what, path=str(path), next_step=_GIVE),),
         )
     root = Path(os.path.realpath(path))
-    found = [
-        Found(carried, tree)
-        for carried in overlay.values()
-        if (tree := _tree(root, carried)) is not None
-    ]
+    packages: dict[str, list[Carried]] = {}
+    for carried in overlay.values():
+        packages.setdefault(carried.target.package, []).append(carried)
+    found = []
+    for bases in packages.values():
+        trees = [(base, _tree(root, base)) for base in bases]
+        there = [Found(base, tree) for base, tree in trees if tree is not None]
+        if there:
+            found.append(_base(there))
     if not found:
         raise InputError(
             f"{path} holds no target of this overlay",
             tuple(
                 Finding(
-                    f"no {name} here",
-                    expected=f"{_marker(carried)} below a clone, or "
-                    f"{_inside(carried)} below site-packages",
+                    f"no {package} here",
+                    expected=f"{_marker(bases[0])} below a clone, or "
+                    f"{_inside(bases[0])} below site-packages",
                     next_step=_GIVE,
                 )
-                for name, carried in overlay.items()
+                for package, bases in packages.items()
             ),
         )
     return found
+
+
+def _base(candidates: list[Found]) -> Found:
+    """The base whose every touched file has a blob id of its chain; where there is
+    none, the one with the most such files, and a finding that names them all."""
+    if len(candidates) == 1:
+        return candidates[0]
+    rows = []
+    for one in candidates:
+        position = locate(one.carried, one.tree)
+        rows.append((not position.drifted, len(position.steps), one))
+    # The first of equals: the manifest's order.
+    fits, _, nearest = max(rows, key=lambda row: row[:2])
+    if fits:
+        return nearest
+    known = [
+        f"{one.carried.target.release} ({fitting} of {len(one.carried.chains)})"
+        for _, fitting, one in rows
+    ]
+    finding = Finding(
+        f"{nearest.tree.name} is none of the releases that this overlay is made for",
+        expected="every touched file as one of them has it, with the series or without",
+        found=f"of their files are here: {', '.join(known)}",
+        next_step=f"the findings compare with {nearest.carried.target.release}; "
+        "for another release see scripts/rebase.py",
+    )
+    return Found(nearest.carried, nearest.tree, (finding,))
 
 
 def _tree(root: Path, carried: Carried) -> DirectoryTree | None:

@@ -23,6 +23,7 @@ import msgspec
 from overlaykit.errors import CannotApply, EnvironmentFailure, Finding, InputError
 from overlaykit.locking import (
     FOLDER,
+    JOURNAL,
     LOCK,
     SIGNALS,
     acquire,
@@ -34,7 +35,6 @@ from overlaykit.objects import blob_id
 from overlaykit.plan import FileChange
 from overlaykit.trees import DirectoryTree, check_path
 
-_JOURNAL = "journal.json"
 _DONE = "done.json"
 
 
@@ -109,12 +109,12 @@ class Transaction:
         _sync(self._folder)
         _sync(self._tree.root)
         self._reached = 0
-        os.replace(self._folder / "journal.part", self._folder / _JOURNAL)
+        os.replace(self._folder / "journal.part", self._folder / JOURNAL)
         _sync(self._folder)
 
     def swap(self) -> None:
         """Put the new contents in place and check that they are there."""
-        rows = self._rows(_JOURNAL)
+        rows = self._rows(JOURNAL)
         for number, row in enumerate(rows):
             place = self._disk.locate(row.place)
             self._check_unchanged(row)
@@ -132,7 +132,7 @@ class Transaction:
     def finish(self) -> None:
         """Commit: from here on the tree counts as changed."""
         with undisturbed():
-            os.replace(self._folder / _JOURNAL, self._folder / _DONE)
+            os.replace(self._folder / JOURNAL, self._folder / _DONE)
             self.committed = True
             _sync(self._folder)
             self._prune()
@@ -142,7 +142,7 @@ class Transaction:
 
         Raises CannotApply where a file is neither old nor new: somebody else wrote it.
         """
-        rows = list(enumerate(self._rows(_JOURNAL)))[: self._reached]
+        rows = list(enumerate(self._rows(JOURNAL)))[: self._reached]
         for number, row in rows:
             if _id_of(self._disk.locate(row.place)) not in (row.before, row.after):
                 raise self._cannot_roll_back(number, row)
@@ -158,13 +158,13 @@ class Transaction:
             for folder in row.folders:
                 remove_empty(self._tree.root / folder)
         self._sync_folders(row for _, row in rows)
-        (self._folder / _JOURNAL).unlink()
+        (self._folder / JOURNAL).unlink()
         _sync(self._folder)
 
     @property
     def unfinished(self) -> bool:
         """Whether the journal stands."""
-        return (self._folder / _JOURNAL).exists()
+        return (self._folder / JOURNAL).exists()
 
     def _recover(self) -> bool:
         """End what an earlier process left: whether something was rolled back."""
@@ -324,7 +324,7 @@ def hold(tree: DirectoryTree) -> Iterator[Transaction]:
                         transaction.roll_back()
                     raise
             finally:
-                release(folder, lock, keep=(folder / _JOURNAL).exists())
+                release(folder, lock, keep=(folder / JOURNAL).exists())
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
     except OSError as error:
@@ -345,7 +345,7 @@ def _environment(
     }.get(error.errno or 0, "cannot write")
     if committed:
         state = "the change is in place"
-    elif (tree.root / FOLDER / _JOURNAL).exists():
+    elif (tree.root / FOLDER / JOURNAL).exists():
         state = "the next run rolls it back"
     else:
         state = "nothing was changed"

@@ -1,0 +1,179 @@
+"""A rebase on disk: what was asked for and how conflicts were resolved, nothing else.
+
+Both lie in one work folder, ``build/rebase/NAME``, with what was computed from them for
+people to read and edit. It is written like a tree that is patched, by a transaction: a
+kill at any moment leaves the state before or after. What was computed is never read
+back, but for the one file that a maintainer edits.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import msgspec
+
+from overlaykit.errors import Finding, InputError
+from overlaykit.locking import FOLDER
+from overlaykit.plan import FileChange
+from overlaykit.rebasing_conflicts import Conflict
+from overlaykit.transaction import hold
+from overlaykit.trees import DirectoryTree
+
+_REQUEST = "request.json"
+_ABOUT = "conflict/about.json"
+_LEFT_OUT = ".left-out"
+_GONE = ".aborted-"
+
+
+class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What was asked for. ``clone`` and ``commit`` are null for a released version."""
+
+    name: str
+    onto: str
+    target: str
+    start: str
+    regenerate: bool
+    clone: str | None = None
+    commit: str | None = None
+
+
+class _About(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which conflict the folder shows, and the file that is edited."""
+
+    id: str
+    merged: str | None
+
+
+@dataclass(frozen=True)
+class Work:
+    """One rebase's folder."""
+
+    folder: Path
+    request: Request
+
+    def resolutions(self) -> dict[str, bytes | None]:
+        """The maintainer's contents by conflict; None where the hunk is left out."""
+        found: dict[str, bytes | None] = {}
+        for place in sorted((self.folder / "resolutions").glob("*")):
+            if place.suffix == _LEFT_OUT:
+                found[place.stem] = None
+            else:
+                found[place.name] = place.read_bytes()
+        return found
+
+    def edited(self, conflict: Conflict) -> tuple[str, bytes] | None:
+        """The name and contents of the merged file, if it is this conflict's."""
+        try:
+            about = msgspec.json.decode(
+                (self.folder / _ABOUT).read_bytes(), type=_About
+            )
+            if about.id != conflict.id or about.merged is None:
+                return None
+            place = self.folder / about.merged
+            return str(place), place.read_bytes()
+        except (FileNotFoundError, msgspec.DecodeError):
+            return None
+
+    def write(
+        self,
+        resolutions: Mapping[str, bytes | None],
+        conflict: Conflict | None,
+        results: Mapping[str, bytes],
+    ) -> None:
+        """Make the folder say this and nothing else; the merged file of a conflict
+        that it shows already stays as the maintainer has it."""
+        wanted = {_REQUEST: msgspec.json.encode(self.request), **results}
+        for name, data in resolutions.items():
+            suffix = _LEFT_OUT if data is None else ""
+            wanted[f"resolutions/{name}{suffix}"] = data or b""
+        if conflict is not None:
+            views = conflict_files(conflict)
+            if (kept := self.edited(conflict)) is not None:
+                views[merged_name(conflict) or ""] = kept[1]
+            wanted |= views
+        self.folder.mkdir(parents=True, exist_ok=True)
+        tree = DirectoryTree(self.folder)
+        with hold(tree) as transaction:
+            there = {
+                path: tree.read(path)
+                for path in tree.paths()
+                if not path.startswith(f"{FOLDER}/")
+            }
+            changes = [
+                FileChange(path, "100644", there.get(path), wanted.get(path))
+                for path in sorted({*there, *wanted}, key=lambda p: (p != _REQUEST, p))
+                if there.get(path) != wanted.get(path)
+            ]
+            if changes:
+                transaction.stage(changes)
+                transaction.swap()
+                transaction.finish()
+
+    def remove(self) -> None:
+        """Take the folder away, and the one around it if nothing else is in it."""
+        gone = self.folder.with_name(f"{_GONE}{self.folder.name}")
+        shutil.rmtree(gone, ignore_errors=True)
+        os.replace(self.folder, gone)
+        _sweep(self.folder.parent)
+
+
+def conflict_files(conflict: Conflict) -> dict[str, bytes]:
+    """The three-way view, by name in the folder."""
+    suffix = PurePosixPath(conflict.path or conflict.plan.path).suffix
+    views = {"base": conflict.base, "ours": conflict.ours}
+    if conflict.upstream is not None:
+        views["upstream"] = conflict.upstream
+    files = {f"conflict/{name}{suffix}": data for name, data in views.items()}
+    merged = merged_name(conflict)
+    if merged is not None and conflict.merged is not None:
+        files[merged] = conflict.merged
+    files[_ABOUT] = msgspec.json.encode(_About(conflict.id, merged))
+    return files
+
+
+def merged_name(conflict: Conflict) -> str | None:
+    """The file in the folder that a maintainer edits; None where there is none."""
+    if conflict.merged is None:
+        return None
+    suffix = PurePosixPath(conflict.path or conflict.plan.path).suffix
+    return f"conflict/merged{suffix}"
+
+
+def rebases_folder(root: Path) -> Path:
+    """Where an overlay keeps the rebases under way."""
+    return root / "build" / "rebase"
+
+
+def under_way(root: Path) -> Iterator[Work]:
+    """The rebases that were begun and neither adopted nor aborted."""
+    parent = rebases_folder(root)
+    _sweep(parent)
+    for folder in sorted(parent.glob("*")):
+        if not folder.is_dir():
+            continue
+        if (folder / FOLDER).exists():
+            with hold(DirectoryTree(folder)):
+                pass
+        try:
+            data = (folder / _REQUEST).read_bytes()
+        except FileNotFoundError:
+            # Killed before it had said what it is about.
+            shutil.rmtree(folder, ignore_errors=True)
+            continue
+        try:
+            yield Work(folder, msgspec.json.decode(data, type=Request))
+        except msgspec.DecodeError as error:
+            step = f"remove {folder}, or restore the file"
+            finding = Finding(str(error), path=str(folder / _REQUEST), next_step=step)
+            raise InputError(f"{folder} is not a rebase", (finding,)) from error
+
+
+def _sweep(parent: Path) -> None:
+    for gone in parent.glob(f"{_GONE}*"):
+        shutil.rmtree(gone, ignore_errors=True)
+    if parent.is_dir() and not any(parent.iterdir()):
+        parent.rmdir()

@@ -1,0 +1,131 @@
+"""Hunks put into a function that has moved, or into a file that took its lines along.
+
+Git follows files that are renamed, and no function that goes to another file or gets
+another name. So the function alone is merged: as pinned, as upstream has it now, and
+as the hunk leaves it. A hunk of the module's own lines goes where its context stands,
+word for word and once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from overlaykit.judging import Step, judge
+from overlaykit.lock import LockedHunk
+from overlaykit.merge import MergeStore
+from overlaykit.patches import Hunk, occurrences, split_lines
+from overlaykit.plan import HunkPlan, State
+from overlaykit.scopes import MODULE, ScopeMap, map_scopes
+
+_FUNCTION = "function.py"
+
+
+def land_moved(
+    step: Step, where: str, scope: str, data: bytes, store: MergeStore
+) -> tuple[HunkPlan, bytes, bytes | None]:
+    """Put a hunk into ``scope`` of ``where``: its plan, the contents it leaves, and,
+    where the merge conflicts, the contents with conflict markers."""
+    if scope == MODULE:
+        return *_land_lines(step, where, data), None
+    spans = [
+        _span(map_scopes(contents), name)
+        for contents, name in (
+            (step.old, step.locked.scope),
+            (step.new, step.locked.scope),
+            (data, scope),
+        )
+    ]
+    if any(span is None for span in spans):
+        return step.plan(State.GONE, f"{scope} is not in {where}"), data, None
+    contents = (step.old, step.new, data)
+    base, ours, theirs = (
+        split_lines(text)[span.start : span.stop]
+        for text, span in zip(contents, spans, strict=True)
+        if span is not None
+    )
+    shift = _indent(theirs) - _indent(base)
+    merged = store.merge(
+        {_FUNCTION: b"".join(_shifted(base, shift))},
+        {_FUNCTION: b"".join(theirs)},
+        {_FUNCTION: b"".join(_shifted(ours, shift))},
+    )
+    span = spans[2]
+    assert span is not None
+    lines = split_lines(data)
+    after = b"".join(
+        [*lines[: span.start], merged.files[_FUNCTION], *lines[span.stop :]]
+    )
+    if merged.conflicts:
+        detail = f"{scope} of {where} has other changes to these lines"
+        return step.plan(State.CONFLICT, detail, line=span.start + 1), data, after
+    if after == data:
+        # In already, if it could be taken off again.
+        back = store.merge(
+            {_FUNCTION: b"".join(_shifted(ours, shift))},
+            {_FUNCTION: b"".join(theirs)},
+            {_FUNCTION: b"".join(_shifted(base, shift))},
+        )
+        if not back.conflicts and back.files[_FUNCTION] != b"".join(theirs):
+            detail = "the tree has these lines already"
+            return step.plan(State.UPSTREAMED, detail), data, None
+        detail = "the merge finds nothing left to do"
+        return step.plan(State.SUPERSEDED, detail), data, None
+    there = _there(step, scope, shift)
+    plan = judge(there, where, data, after)
+    plan = replace(plan, scope=scope)
+    return plan, after if plan.state.lands else data, None
+
+
+def _land_lines(step: Step, where: str, data: bytes) -> tuple[HunkPlan, bytes]:
+    """Lines outside of all definitions: where the context stands, and nowhere else."""
+    lines = split_lines(data)
+    places = occurrences(lines, step.hunk.old)
+    if len(places) != 1:
+        what = f"at lines {places}" if places else "nowhere"
+        detail = f"its context is {what} in {where}"
+        return step.plan(State.CONFLICT, detail), data
+    at = places[0] - 1
+    after = b"".join([*lines[:at], *step.hunk.new, *lines[at + len(step.hunk.old) :]])
+    plan = judge(step, where, data, after)
+    return plan, after if plan.state.lands else data
+
+
+def _there(step: Step, scope: str, shift: int) -> Step:
+    """The step as it is in the function's new place."""
+    lines = tuple((tag, _shift(line, shift)) for tag, line in step.hunk.lines)
+    hunk = Hunk(
+        step.hunk.path,
+        step.hunk.number,
+        step.hunk.at,
+        step.hunk.old_start,
+        step.hunk.new_start,
+        lines,
+    )
+    return replace(step, hunk=hunk, locked=LockedHunk(scope, step.locked.sites))
+
+
+def _span(scopes: ScopeMap | None, scope: str) -> range | None:
+    """The lines of a definition and of all in it, from 0; None where it is not."""
+    if scopes is None or scope not in scopes:
+        return None
+    inside = [
+        number
+        for number, name in enumerate(scopes.names)
+        if name == scope or name.startswith(f"{scope}.")
+    ]
+    after = scopes.starts[inside[-1] + 1]
+    return range(scopes.starts[inside[0]] - 1, after - 1)
+
+
+def _indent(lines: list[bytes]) -> int:
+    return len(lines[0]) - len(lines[0].lstrip(b" "))
+
+
+def _shifted(lines: list[bytes], by: int) -> list[bytes]:
+    return [_shift(line, by) for line in lines]
+
+
+def _shift(line: bytes, by: int) -> bytes:
+    if not line.strip():
+        return line
+    return b" " * by + line if by >= 0 else line.removeprefix(b" " * -by)
