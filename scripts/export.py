@@ -1,0 +1,133 @@
+#!/usr/bin/env python3
+"""The series for other tools: a quilt directory, a mailbox, a branch, a text."""
+
+from __future__ import annotations
+
+import os
+from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
+from pathlib import Path
+
+from overlaykit.carried import Carried, load_overlay
+from overlaykit.cli import ROOT, Report, Result, Verb, run
+from overlaykit.errors import Finding, InputError
+from overlaykit.export import export_branch, export_quilt, mailbox, write_new
+from overlaykit.pullrequest import pull_request
+from overlaykit.targets import find_targets
+
+
+def options(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--target",
+        metavar="NAME",
+        help="which series (overlay.toml names them); with --clone, told by the clone",
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "--quilt",
+        metavar="DIR",
+        type=Path,
+        help="a self-contained directory of patches for quilt; DIR must be empty or "
+        "missing",
+    )
+    what.add_argument(
+        "--mbox",
+        metavar="FILE",
+        type=Path,
+        help="a self-contained mailbox for git am; FILE must not exist",
+    )
+    what.add_argument(
+        "--branch",
+        metavar="NAME",
+        help="a new branch on --clone, one commit a patch, on top of the pinned tag or "
+        "else of HEAD; nothing is checked out",
+    )
+    parser.add_argument(
+        "--clone", metavar="PATH", type=Path, help="the clone that gets the branch"
+    )
+    parser.add_argument(
+        "--pr-body",
+        metavar="FILE",
+        type=Path,
+        help="the text of a pull request, from the patch headers, saying what was not "
+        "run; FILE must not exist",
+    )
+
+
+def export(arguments: Namespace) -> Report:
+    """Write what was asked for."""
+    a = arguments
+    if (a.branch is None) != (a.clone is None):
+        raise _usage("half a branch", "give --branch NAME and --clone PATH together")
+    carried = _carried(arguments)
+    # Looked at first: the series is not to be written when its text cannot be.
+    if a.pr_body is not None and os.path.lexists(a.pr_body):
+        raise _usage("is there already", "name another file", a.pr_body)
+    results = []
+
+    def wrote(path: Path, outcome: str, *changed: str) -> None:
+        results.append(Result(carried.name, str(path), outcome, changed=changed))
+
+    if a.quilt is not None:
+        wrote(a.quilt, "quilt series", *export_quilt(carried, a.quilt))
+    elif a.mbox is not None:
+        write_new(a.mbox, mailbox(carried))
+        wrote(a.mbox, "mailbox")
+    else:
+        tip = export_branch(carried, a.clone, a.branch)
+        wrote(a.clone, f"branch {a.branch}, {tip}")
+    if a.pr_body is not None:
+        write_new(a.pr_body, pull_request(carried))
+        wrote(a.pr_body, "pull request text")
+    return Report(verb="export", results=tuple(results))
+
+
+def _carried(arguments: Namespace) -> Carried:
+    overlay: Mapping[str, Carried] = load_overlay(ROOT)
+    names = ", ".join(overlay)
+    if arguments.target is not None:
+        if arguments.target not in overlay:
+            what = f"no target {arguments.target!r}"
+            raise _usage(what, f"name one of {names}")
+        return overlay[arguments.target]
+    if arguments.clone is not None:
+        found = find_targets([arguments.clone], overlay)
+        if len(found) == 1:
+            return found[0].carried
+    if len(overlay) > 1:
+        raise _usage("there are several targets", f"give --target, one of {names}")
+    return next(iter(overlay.values()))
+
+
+def _usage(what: str, step: str, path: Path | None = None) -> InputError:
+    where = None if path is None else str(path)
+    return InputError(what, (Finding(what, path=where, next_step=step),))
+
+
+def show(report: Report) -> str:
+    """The report as a person reads it."""
+    return "\n".join(
+        line
+        for result in report.results
+        for line in (
+            f"{result.target}: {result.outcome}  ({result.tree})",
+            *(f"  wrote  {name}" for name in result.changed),
+        )
+    )
+
+
+if __name__ == "__main__":
+    run(
+        Verb(
+            "Write the series for other tools: for quilt, for git am, as a branch of a "
+            "clone, and the text of a pull request. Overwrites nothing.",
+            (
+                "scripts/export.py --target sglang --quilt ~/src/sglang/patches",
+                "scripts/export.py --target aiter --mbox aiter.mbox --pr-body pr.md",
+                "scripts/export.py --branch pretransposed --clone ~/src/sglang",
+            ),
+            options,
+            export,
+            show,
+        )
+    )

@@ -1,0 +1,177 @@
+#!/usr/bin/env python3
+"""Put the edits of an applied tree back into the patches and overlay/."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
+
+from contract.census import take_census
+from contract.sites import UNKNOWN_SITE
+from overlaykit.carried import Carried, load_overlay
+from overlaykit.cli import ROOT, Report, Result, Verb, run, table
+from overlaykit.edits import distance, find_edits
+from overlaykit.errors import Finding, InputError
+from overlaykit.plan import FileChange
+from overlaykit.refreshing import Placed, Refreshed, Sites, refresh
+from overlaykit.relocking import Parts, overlay_changes
+from overlaykit.sources import fetch
+from overlaykit.targets import Found, find_targets
+from overlaykit.transaction import hold, refuse_interrupted
+from overlaykit.trees import DirectoryTree, WheelTree
+
+
+class RefreshResult(Result, frozen=True, omit_defaults=True):
+    """What became of one tree's edits; ``changed`` names files of this overlay."""
+
+    edits: tuple[Placed, ...] = ()
+
+
+def options(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "path",
+        metavar="PATH",
+        type=Path,
+        help="the edited tree: a clone, an unpacked source tree, a site-packages or an "
+        "installed package's directory; told by content",
+    )
+    parser.add_argument(
+        "--into",
+        metavar="PATCH",
+        help="the patch for edits that scopes and lines leave without one; the others "
+        "go where they belong all the same",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="plan and report, write nothing"
+    )
+
+
+def put_back(arguments: Namespace) -> Report:
+    """Put the edits back, all of them or none."""
+    overlay = DirectoryTree(ROOT)
+    with nullcontext() if arguments.dry_run else hold(overlay) as transaction:
+        bases = load_overlay(ROOT)
+        found = _one(find_targets([arguments.path], bases), bases)
+        new, left = _refreshed(found, arguments.into)
+        made = {found.carried.name: Parts(new.series, new.new_files)}
+        changes = overlay_changes(ROOT, made)
+        if transaction is not None and changes:
+            transaction.stage(changes)
+            transaction.swap()
+            transaction.finish()
+        repaired = transaction is not None and transaction.repaired
+    if repaired:
+        left += ("an interrupted refresh had left the overlay unfinished: undone",)
+    result = _result(found, new, left, changes, arguments.dry_run)
+    return Report(verb="refresh", dry_run=arguments.dry_run, results=(result,))
+
+
+def _one(found: list[Found], overlay: Mapping[str, Carried]) -> Found:
+    """The one target at the path. Edited files are no base's: where no file is left to
+    tell by, the base whose result is nearest is meant."""
+    if len(found) > 1:
+        names = ", ".join(one.carried.name for one in found)
+        step = "name the directory of one package"
+        finding = Finding(f"holds {names}", expected="one target", next_step=step)
+        raise InputError("refresh takes one tree", (finding,))
+    [one] = found
+    if not one.stranger:
+        return one
+    package = one.carried.target.package
+    bases = [base for base in overlay.values() if base.target.package == package]
+    gaps = {base.name: distance(base, one.tree, _release(base)) for base in bases}
+    nearest = min(bases, key=lambda base: gaps[base.name])
+    if list(gaps.values()).count(gaps[nearest.name]) > 1:
+        raise InputError(f"{one.tree.name} may be several bases", one.stranger)
+    return Found(nearest, one.tree)
+
+
+def _release(carried: Carried) -> WheelTree:
+    wheel = fetch(ROOT, carried.target, carried.lock.dist)
+    return WheelTree(wheel, carried.target.site_layout())
+
+
+def _refreshed(found: Found, into: str | None) -> tuple[Refreshed, tuple[str, ...]]:
+    carried, tree = found.carried, found.tree
+    refuse_interrupted(tree)
+    release = _release(carried)
+    edits = find_edits(carried, tree, release)
+    left = tuple(f"left alone: {one}" for one in edits.left)
+    return refresh(carried, edits, release, into, _sites(found)), left
+
+
+def _sites(found: Found) -> Sites:
+    """Asks the census, and only where a patch gets a scope that it did not change."""
+
+    def sites(path: str, scope: str) -> tuple[str, ...]:
+        within = f"{found.carried.target.package_root}/"
+        rows = take_census(found.tree, within=within).rows
+        return tuple(
+            row.site
+            for row in rows
+            if (row.path, row.scope) == (path, scope) and row.site != UNKNOWN_SITE
+        )
+
+    return sites
+
+
+def _result(
+    found: Found,
+    new: Refreshed,
+    notes: tuple[str, ...],
+    changes: tuple[FileChange, ...],
+    dry_run: bool,
+) -> RefreshResult:
+    outcome = "would be refreshed" if dry_run else "refreshed"
+    return RefreshResult(
+        found.carried.name,
+        found.tree.name,
+        outcome if changes else "nothing to do",
+        changed=tuple(change.path for change in changes),
+        notes=notes,
+        edits=new.placed,
+    )
+
+
+def show(report: Report) -> str:
+    """The report as a person reads it."""
+    blocks = []
+    for result in report.results:
+        assert isinstance(result, RefreshResult)
+        lines = [f"{result.target}: {result.outcome}  ({result.tree})"]
+        if result.edits:
+            rows = (
+                (
+                    f"{edit.path.rpartition('/')[2]}:{edit.line}",
+                    edit.scope,
+                    f"-{edit.removed} +{edit.added}",
+                    edit.patch,
+                )
+                for edit in result.edits
+            )
+            lines.append(table(("EDIT", "SCOPE", "LINES", "PATCH"), rows))
+        changed = "to change" if report.dry_run else "changed"
+        lines += [f"  {changed}  {path}" for path in result.changed]
+        lines += [f"  {note}" for note in result.notes]
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
+
+
+if __name__ == "__main__":
+    run(
+        Verb(
+            "Put the edits of a tree that the series is applied to back into the "
+            "patches, each into the one whose scope it is in, and into overlay/; "
+            "then make overlay.lock anew. All of it or nothing.",
+            (
+                "scripts/refresh.py ~/src/sglang",
+                "scripts/refresh.py --dry-run ~/src/sglang",
+                "scripts/refresh.py --into 0001-fp8-consumer.patch ~/src/sglang",
+            ),
+            options,
+            put_back,
+            show,
+        )
+    )
