@@ -1,0 +1,85 @@
+"""The nightly workflow: its syntax, what it may do, and that it names real things."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import yaml
+
+from conftest import ROOT
+
+WORKFLOW = ROOT / ".github" / "workflows" / "drift.yml"
+
+
+@pytest.fixture(scope="module")
+def workflow() -> dict[Any, Any]:
+    loaded = yaml.safe_load(WORKFLOW.read_text(encoding="utf-8"))
+    assert isinstance(loaded, dict)
+    return loaded
+
+
+def test_actionlint() -> None:
+    if shutil.which("actionlint") is None:
+        pytest.skip("actionlint is not installed")
+    done = subprocess.run(
+        ["actionlint", str(WORKFLOW)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_it_runs_nightly_and_by_hand(workflow: dict[Any, Any]) -> None:
+    on = workflow[True]  # YAML 1.1 reads `on` as a truth value.
+    [schedule] = on["schedule"]
+    assert re.fullmatch(r"\d+ \d+ \* \* \*", schedule["cron"])
+    assert "workflow_dispatch" in on
+    assert workflow["concurrency"]["group"] == "drift"
+
+
+def test_it_may_do_no_more_than_it_needs(workflow: dict[Any, Any]) -> None:
+    assert workflow["permissions"] == {}
+    [job] = workflow["jobs"].values()
+    assert job["permissions"] == {"contents": "read", "issues": "write"}
+    assert job["timeout-minutes"] <= 60
+
+
+def test_actions_are_pinned(workflow: dict[Any, Any]) -> None:
+    [job] = workflow["jobs"].values()
+    used = [step["uses"] for step in job["steps"] if "uses" in step]
+    assert len(used) == 3
+    for action in used:
+        assert re.fullmatch(r"actions/[a-z-]+@[0-9a-f]{40}", action), action
+
+
+def test_its_shell_parses(workflow: dict[Any, Any]) -> None:
+    [job] = workflow["jobs"].values()
+    scripts = [step["run"] for step in job["steps"] if "run" in step]
+    assert len(scripts) == 3
+    for script in scripts:
+        # Nothing that GitHub fills in: a title or a subject must not become a command.
+        assert "${{" not in script
+        done = subprocess.run(
+            ["bash", "-n"], input=script, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+
+
+def test_it_calls_the_verb_with_options_that_it_has(workflow: dict[Any, Any]) -> None:
+    [job] = workflow["jobs"].values()
+    script = "".join(step.get("run", "") for step in job["steps"])
+    call = script[script.index("scripts/drift.py") :].split("cat ")[0]
+    help_text = subprocess.run(
+        [sys.executable, "-c",
+         "import sys; sys.path.insert(0, 'scripts'); import argparse, drift; "
+         "p = argparse.ArgumentParser(); drift.options(p); print(p.format_help())"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert help_text.returncode == 0, help_text.stderr
+    for option in re.findall(r"--[a-z-]+", call):
+        assert option in help_text.stdout
+    for named in re.findall(r"-r (\S+\.txt)", script):
+        assert (ROOT / named).is_file()
