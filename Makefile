@@ -8,7 +8,7 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 # Every base of every target, as fetch.py lays them out.
 TREES := $(patsubst patches/%,build/%,$(wildcard patches/*))
 
-.PHONY: apply drift test test-all bench evidence lock clean
+.PHONY: apply drift test test-all bench bench-traces trace-tools evidence lock clean
 
 apply: $(VENV)/core.stamp
 	$(PY) scripts/fetch.py
@@ -42,6 +42,17 @@ bench: $(VENV)/core.stamp
 	$(PY) bench/apply_speed.py $(BENCH)
 	$(PY) scripts/fetch.py --ladder
 	$(PY) bench/drift_speed.py $(BENCH)
+
+# A 430 MB trace, and other readers of it in an environment of their own: minutes.
+bench-traces: $(VENV)/test.stamp trace-tools
+	$(PY) bench/trace_speed.py --write
+
+trace-tools: build/venv-trace-tools/tools.stamp
+
+build/venv-trace-tools/tools.stamp: bench/requirements-trace-tools.txt
+	$(PYTHON) -m venv build/venv-trace-tools
+	build/venv-trace-tools/bin/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
 
 # Makes docs/evidence anew; every page there names its own command.
 evidence: $(VENV)/test.stamp $(VENV)/kernels.stamp

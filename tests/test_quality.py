@@ -10,18 +10,18 @@ import pytest
 from conftest import ROOT
 
 _TOOLS = {
-    "types": [sys.executable, "-m", "mypy", "--no-error-summary", "scripts", "tests",
-              "bench"],
+    "types": [sys.executable, "-m", "mypy", "--no-error-summary", "scripts", "ci",
+              "tests", "bench"],
     "lint": [sys.executable, "-m", "ruff", "check", "--quiet", "."],
     "format": [sys.executable, "-m", "ruff", "format", "--check", "--quiet", "."],
     "imports": [
         sys.executable,
         "-c",
-        "import sys; sys.path.insert(0, 'scripts'); "
+        "import sys; sys.path[:0] = ['scripts', 'ci']; "
         "from importlinter.cli import lint_imports_command as run; run()",
     ],
     "spelling": [sys.executable, "-m", "codespell_lib", "scripts", "tests", "docs",
-                 "README.md", "patches", "overlay", "bench"],
+                 "README.md", "patches", "overlay", "bench", "ci"],
 }  # fmt: skip
 
 

@@ -40,7 +40,7 @@ Leaves = list[Any]
 def drive(case: Case, island: Island, world: World) -> Leaves:
     """Run the case's chain; the world has recorded it afterwards."""
     world.gather = gather_for(case.chain)
-    return list(leaves(_DRIVERS[case.chain](_Driver(case, island, world))))
+    return list(leaves(_DRIVERS[case.chain](Driver(case, island, world))))
 
 
 def leaves(value: Any) -> Iterator[Any]:
@@ -54,7 +54,9 @@ def leaves(value: Any) -> Iterator[Any]:
         yield from leaves(list(value.values()))
 
 
-class _Driver:
+class Driver:
+    """Builds what a chain runs: the tree's own objects, with doubles around them."""
+
     def __init__(self, case: Case, island: Island, world: World) -> None:
         self.case, self.island, self.world = case, island, world
         self.shape, self.m = case.shape, case.m
@@ -86,11 +88,12 @@ class _Driver:
         gather.all_given()
         return self.input()
 
-    def prepared(self, rank: int) -> tuple[Any, Any]:
-        """What one rank's prepare_attn returns: hidden states and residual."""
+    def communicator(self, rank: int) -> Any:
+        """The layer's communicator on one rank, told what the chain needs of it."""
         gathers = self.case.chain.gathers
         move = getattr(self.island.owner(GATHER), GATHER) if gathers else _stays
-        communicator = double_of(
+        self.attention_context()
+        return double_of(
             self.island.owner(PREPARE),
             input_layernorm=Norm(self.shape.hidden, self.world.device),
             qkv_latent_func=None,
@@ -99,7 +102,10 @@ class _Driver:
                 attn_tp_size=RANKS, attn_tp_rank=rank, tp_size=RANKS, tp_rank=rank
             ),
         )
-        self.attention_context()
+
+    def prepared(self, rank: int) -> tuple[Any, Any]:
+        """What one rank's prepare_attn returns: hidden states and residual."""
+        communicator = self.communicator(rank)
         draw = self.draw(f"input {rank}")
         hidden = draw(self.m, self.shape.hidden)
         self.world.buffer = hidden.new_zeros(RANKS * self.m, self.shape.hidden)
@@ -255,17 +261,17 @@ def _caller_of(owner: type, method: str) -> str:
     return next((n for n in callers if "cuda" in n), callers[0])
 
 
-_DRIVERS: dict[Chain, Callable[[_Driver], Any]] = {
-    Chain.INPUT: _Driver.input,
-    Chain.INPUT_NSA: _Driver.input,
-    Chain.RESIDUAL: _Driver.input,
-    Chain.RESIDUAL_NSA: _Driver.input,
-    Chain.MLA: _Driver.mla,
-    Chain.MLA_NSA: _Driver.mla,
-    Chain.MHA: _Driver.mha,
-    Chain.MHA_NSA: _Driver.mha,
-    Chain.CORE: _Driver.core,
-    Chain.GATHER_C10D: _Driver.gathered,
-    Chain.GATHER_PYNCCL: _Driver.gathered,
-    Chain.INDEXER: _Driver.indexer,
+_DRIVERS: dict[Chain, Callable[[Driver], Any]] = {
+    Chain.INPUT: Driver.input,
+    Chain.INPUT_NSA: Driver.input,
+    Chain.RESIDUAL: Driver.input,
+    Chain.RESIDUAL_NSA: Driver.input,
+    Chain.MLA: Driver.mla,
+    Chain.MLA_NSA: Driver.mla,
+    Chain.MHA: Driver.mha,
+    Chain.MHA_NSA: Driver.mha,
+    Chain.CORE: Driver.core,
+    Chain.GATHER_C10D: Driver.gathered,
+    Chain.GATHER_PYNCCL: Driver.gathered,
+    Chain.INDEXER: Driver.indexer,
 }

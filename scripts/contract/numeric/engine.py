@@ -54,7 +54,7 @@ class Engine:
         world.clear()
         raised, outputs = None, []
         events: Any = ()
-        with island.entered(), _eager(), torch.no_grad(), _profiled() as profile:
+        with island.entered(), uncompiled(), torch.no_grad(), _profiled() as profile:
             try:
                 outputs = drive(case, island, world)
             except torch.OutOfMemoryError:
@@ -108,7 +108,7 @@ def _frozen(world: World, outputs: Leaves, raised: str | None, copies: int) -> R
 
 
 @contextmanager
-def _eager() -> Iterator[None]:
+def uncompiled() -> Iterator[None]:
     """Classes that compile their methods on definition: leave them as they are."""
     before = torch.compile
     torch.compile = lambda *args, **_: args[0] if args else lambda function: function

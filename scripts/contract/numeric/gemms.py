@@ -94,7 +94,7 @@ class Gemms:
         with torch.profiler.record_function(DOUBLE):
             read = self._reads.add(Route.TRITON, "AITER's own", q, x_scale, x_scale)
             read.output = self._triton(
-                q, w, x_scale, w_scale, dtype=dtype, config=_portable_config(q.shape[0])
+                q, w, x_scale, w_scale, dtype=dtype, config=portable_config(q.shape[0])
             )
             return read.output
 
@@ -147,7 +147,7 @@ def _spread(scale: Any, rows: int, blocked_rows: int) -> Any:
     return wide.repeat_interleave(GROUP, 0)[:blocked_rows] if blocked_rows else wide
 
 
-def _portable_config(m: int) -> dict[str, Any]:
+def portable_config(m: int) -> dict[str, Any]:
     """AITER's own configurations name options that only ROCm's Triton knows."""
     return {
         "BLOCK_SIZE_M": 16 if m <= 16 else 64,

@@ -22,7 +22,7 @@ from contract.numeric.sources import Sources
 from contract.sites import FLATTEN, PRODUCERS, RMS
 
 STAND_IN_QUANT = "stand-in per-1x128 quantization"
-_TRITON_GEMM = "gemm_a8w8_blockscale"
+TRITON_GEMM = "gemm_a8w8_blockscale"
 DOUBLE = "numeric::double"
 """Label, in a profile, of work that is not the tree's own."""
 
@@ -94,11 +94,11 @@ class Kernels:
     @property
     def triton_gemm(self) -> Any:
         """AITER's ``gemm_a8w8_blockscale``; None where this AITER has none."""
-        return self.functions.get(_TRITON_GEMM)
+        return self.functions.get(TRITON_GEMM)
 
     def recorded(self, name: str, variant: Variant, recorder: Recorder) -> Any:
         """The producer ``name`` as this variant's AITER has it, recording its calls."""
-        real = self._real(name)
+        real = self.real(name)
         function = _presented(name, real, variant)
 
         @functools.wraps(function)
@@ -117,7 +117,7 @@ class Kernels:
 
         return record
 
-    def _real(self, name: str) -> Any:
+    def real(self, name: str) -> Any:
         """AITER's function; interpreted, the same input is computed only once.
 
         A call with bit-identical arguments gets copies, strides and all, of what the
@@ -269,6 +269,7 @@ __all__ = [
     "FLATTEN",
     "PRODUCERS",
     "STAND_IN_QUANT",
+    "TRITON_GEMM",
     "Kernels",
     "Produced",
     "Recorder",

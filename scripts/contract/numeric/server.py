@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 _INSTALL = "pip install -r requirements-kernels.txt"
 
 
-class _Unable(Exception):
+class Unable(Exception):
     """(what, found, next step)"""
 
 
@@ -22,7 +22,7 @@ def main(device: str) -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     try:
-        _send(answers, "ready", _look_around(device))
+        _send(answers, "ready", look_around(device))
         work = _worker(device)
         while True:
             try:
@@ -31,35 +31,35 @@ def main(device: str) -> None:
                 return
             for outcome in work(*job):
                 _send(answers, "outcome", outcome)
-    except _Unable as error:
+    except Unable as error:
         _send(answers, "failed", error.args)
     except BrokenPipeError:
         return
 
 
-def _look_around(device: str) -> dict[str, str]:
-    """Versions; raises _Unable for what is missing."""
+def look_around(device: str) -> dict[str, str]:
+    """Versions; raises Unable for what is missing."""
     try:
         import torch
     except ImportError as error:
-        raise _Unable("PyTorch cannot be imported", str(error), _INSTALL) from error
+        raise Unable("PyTorch cannot be imported", str(error), _INSTALL) from error
     if not hasattr(torch, "float8_e4m3fn") or not hasattr(torch, "float8_e4m3fnuz"):
-        raise _Unable(
+        raise Unable(
             "this PyTorch has no float8 types", f"torch {torch.__version__}", _INSTALL
         )
     try:
         import triton
     except ImportError as error:
-        raise _Unable("Triton cannot be imported", str(error), _INSTALL) from error
+        raise Unable("Triton cannot be imported", str(error), _INSTALL) from error
     if device == "cpu":
         try:
             import numpy  # noqa: F401
         except ImportError as error:
             found = f"{error}; Triton's interpreter needs it"
-            raise _Unable("NumPy cannot be imported", found, _INSTALL) from error
+            raise Unable("NumPy cannot be imported", found, _INSTALL) from error
         name = "cpu, Triton's interpreter"
     elif not torch.cuda.is_available():
-        raise _Unable(
+        raise Unable(
             "no GPU can be used",
             f"torch {torch.__version__}: torch.cuda.is_available() is False",
             "run with --device cpu",
@@ -87,7 +87,7 @@ def _worker(device: str) -> Callable[..., Any]:
             try:
                 known[key] = Kernels(aiter, compiled=device != "cpu")
             except Exception as error:
-                raise _Unable(
+                raise Unable(
                     f"AITER's Triton modules in {aiter.tree} cannot be imported",
                     f"{type(error).__name__}: {error}",
                     "give another AITER with --aiter",
@@ -97,7 +97,7 @@ def _worker(device: str) -> Callable[..., Any]:
             try:
                 yield engine.outcome(case)
             except torch.OutOfMemoryError as error:
-                raise _Unable(
+                raise Unable(
                     f"out of memory on {device} at: {case}",
                     str(error).partition("\n")[0],
                     "free the device, or run with --device cpu",

@@ -1,0 +1,30 @@
+"""Upstream's newest convention: every producer's scale has strides (1, M), no marks.
+
+The consumer takes the strides: CK's GEMM gets the tensor itself and reads its bytes,
+Triton's an ``as_strided`` of it, which copies nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+
+def quant_pretransposed_scale(
+    quant: Callable[..., Any], *args: Any, **kwargs: Any
+) -> Any:
+    """Ask for the transposed scale; put it behind the strides that it has."""
+    outputs = quant(*args, transpose_scale=True, **kwargs)
+    nested = isinstance(outputs[0], tuple)
+    q, scale = outputs[0] if nested else outputs
+    scale = _strided(scale)
+    return ((q, scale), *outputs[1:]) if nested else (q, scale)
+
+
+def x_scale_for_gemm(x_scale: Any, bpreshuffle: bool) -> Any:
+    """The same bytes for either GEMM."""
+    return x_scale if bpreshuffle else _strided(x_scale)
+
+
+def _strided(scale: Any) -> Any:
+    return scale.as_strided(scale.shape, (1, scale.shape[0]))

@@ -1,0 +1,245 @@
+#!/usr/bin/env python3
+"""How long does a layer's projection chain take, in each design, and what is copied?
+
+Runs the tree's own attention chain on this machine's GPU, ROCm or CUDA, for the pinned
+release, the pull request's design, this series, upstream's newest convention and a
+bound; eagerly and replayed from a graph. Leaves traces, a page, a plot and figures.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
+
+import msgspec
+
+from chain.arms import Arm, trees_at
+from chain.claims import claims_of
+from chain.page import page
+from chain.plot import plot
+from chain.results import Bench, Cell, Claim
+from contract.numeric.server import Unable, look_around
+from overlaykit.cli import Report, Verb, run, table
+from overlaykit.errors import EnvironmentFailure, Exit, Finding, InputError
+
+_VENDORS = {"nvidia", "amd", "instinct"}
+
+
+def options(parser: ArgumentParser) -> None:
+    for name, what in (("sglang", "SGLang"), ("aiter", "AITER")):
+        parser.add_argument(
+            f"--{name}",
+            metavar="PATH",
+            type=Path,
+            required=True,
+            help=f"{what}, of the pinned release, with the series or without: a clone, "
+            "an unpacked source tree, a site-packages or the package's directory",
+        )
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        type=Path,
+        required=True,
+        help="where microbench-DEVICE.{json,md,svg} and traces/ go; made if missing",
+    )
+    parser.add_argument(
+        "--rounds",
+        metavar="N",
+        type=int,
+        default=200,
+        help="replays of every arm that are timed (default 200)",
+    )
+    parser.add_argument(
+        "--layers",
+        metavar="N",
+        type=int,
+        default=8,
+        help="layers that are timed (default 8: their weights outgrow a GPU's cache)",
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="on a CPU, kernels interpreted, small shapes: values and copies, no times",
+    )
+
+
+def microbench(arguments: Namespace) -> Report:
+    """Run every cell; what has been measured is written after each."""
+    started = time.monotonic()
+    if arguments.rounds < 1 or arguments.layers < 2:
+        raise InputError("--rounds needs at least 1, --layers at least 2")
+    trees = trees_at(arguments.sglang, arguments.aiter)
+    about = _look_around(arguments.dry_run)
+    from chain.bench import Workload, interpreted, on_gpu
+
+    plan = (
+        interpreted()
+        if arguments.dry_run
+        else on_gpu(arguments.layers, arguments.rounds)
+    )
+    out: Path = arguments.out
+    stem = _stem(out, about["device"])
+    _say(f"loading {len(trees.arms)} arms")
+    workload = Workload(trees, plan)
+    cells: list[Cell] = []
+
+    def result() -> Bench:
+        claims = claims_of(cells)
+        return Bench(
+            target="sglang",
+            tree=trees.release,
+            outcome="holds" if all(c.holds for c in claims) else "differs",
+            aiter=trees.aiter,
+            ran_with=about,
+            gemm=workload.stand_in,
+            command=_command(arguments),
+            rounds=plan.rounds,
+            arms={arm.value: arm.about for arm in Arm},
+            cells=tuple(cells),
+            claims=claims,
+            seconds=round(time.monotonic() - started, 1),
+        )
+
+    for cell in workload.cells(out, _say):
+        cells.append(cell)
+        _write(stem, result())
+    bench = result()
+    _write(stem, bench)
+    wrong = [claim for claim in bench.claims if not claim.holds]
+    code = Exit.FAILS if wrong else Exit.DONE
+    if any(claim.control for claim in wrong):
+        code = Exit.INVALID
+    return Report(
+        verb="microbench",
+        exit_code=code,
+        message=f"{len(bench.claims) - len(wrong)} of {len(bench.claims)} claims hold",
+        dry_run=arguments.dry_run,
+        results=(bench,),
+        findings=tuple(
+            Finding(f"does not hold: {claim.what}", found=claim.found)
+            for claim in wrong
+        ),
+    )
+
+
+def _look_around(dry_run: bool) -> dict[str, str]:
+    """Versions and the device. Triton decides how it runs when it is imported."""
+    os.environ.pop("TRITON_INTERPRET", None)
+    if dry_run:
+        os.environ["TRITON_INTERPRET"] = "1"
+    try:
+        about = look_around("cpu" if dry_run else "cuda")
+    except Unable as error:
+        what, found, next_step = error.args
+        if "--device" in next_step:
+            next_step = "run it where there is one; --dry-run needs none"
+        finding = Finding(what, found=found, next_step=next_step)
+        raise EnvironmentFailure("the workload cannot run", (finding,)) from error
+    return about
+
+
+def _command(arguments: Namespace) -> str:
+    """Without this machine's paths."""
+    parts = ["ci/microbench.py --sglang SGLANG --aiter AITER --out DIR"]
+    if arguments.dry_run:
+        return f"{parts[0]} --dry-run"
+    return f"{parts[0]} --rounds {arguments.rounds} --layers {arguments.layers}"
+
+
+def _stem(out: Path, device: str) -> Path:
+    """Where the figures go, by the device's own name: what is copied says whose it is.
+
+    Raises EnvironmentFailure where nothing can be written.
+    """
+    words = device.partition(",")[0].lower().split()
+    name = "-".join(word for word in words if word not in _VENDORS)
+    stem = out / f"microbench-{name}"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        stem.with_suffix(".json").touch()
+    except OSError as error:
+        finding = Finding(str(error), path=str(out), next_step="name another --out")
+        raise EnvironmentFailure(f"cannot write to {out}", (finding,)) from error
+    return stem
+
+
+def _write(stem: Path, bench: Bench) -> None:
+    figures = msgspec.json.format(msgspec.json.encode(bench))
+    stem.with_suffix(".json").write_bytes(figures + b"\n")
+    drawn = plot(bench.cells, bench.ran_with["device"])
+    if drawn:
+        stem.with_suffix(".svg").write_text(drawn, encoding="utf-8")
+    text = page(bench, f"{stem.name}.svg" if drawn else None)
+    stem.with_suffix(".md").write_text(text, encoding="utf-8")
+
+
+def _say(what: str) -> None:
+    print(what, file=sys.stderr, flush=True)
+
+
+def show(report: Report) -> str:
+    """The report as a person reads it."""
+    return "\n\n".join(
+        _show(bench) for bench in report.results if isinstance(bench, Bench)
+    )
+
+
+def _show(bench: Bench) -> str:
+    rows = [
+        (
+            cell.shape,
+            str(cell.m),
+            row.mode,
+            row.arm,
+            f"{row.copies:g}",
+            f"{row.time.median_us:.2f}" if row.time else "-",
+            f"{row.time.minimum_us:.2f}" if row.time else "-",
+            f"{row.time.to_pristine:.3f}" if row.time else "-",
+            f"{row.time.to_bound:.3f}" if row.time else "-",
+        )
+        for cell in bench.cells
+        for row in cell.rows
+    ]
+    head = ("SHAPE", "M", "MODE", "ARM", "COPIES", "US", "LEAST", "TO PIN", "TO BOUND")
+    claims = (
+        ("control" if claim.control else "claim", claim.what, _holds(claim))
+        for claim in bench.claims
+    )
+    return "\n".join(
+        (
+            f"SGLang    {bench.tree}",
+            f"AITER     {bench.aiter}",
+            f"run       {', '.join(f'{k} {v}' for k, v in bench.ran_with.items())}",
+            f"CK's GEMM {bench.gemm}",
+            "per layer",
+            table(head, rows),
+            "",
+            table(("", "", "HOLDS"), claims),
+        )
+    )
+
+
+def _holds(claim: Claim) -> str:
+    return "yes" if claim.holds else "no"
+
+
+if __name__ == "__main__":
+    run(
+        Verb(
+            "How long does a layer's projection chain take, in each design, and how "
+            "many copies of scales are in it? On this machine's GPU.",
+            (
+                "ci/microbench.py --sglang ~/src/sglang --aiter ~/src/aiter --out out",
+                "ci/microbench.py --dry-run --sglang build/sglang --aiter build/aiter "
+                "--out out",
+            ),
+            options,
+            microbench,
+            show,
+        )
+    )

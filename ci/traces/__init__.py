@@ -1,0 +1,1 @@
+"""Reading profiler traces, giving kernels to modules, and judging what they show."""

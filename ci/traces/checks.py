@@ -1,0 +1,45 @@
+"""What a check came to: expected, found, and whether it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Verdict(Enum):
+    """What a trace shows. Invalid means that it shows nothing, either way."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    INVALID = "invalid"
+
+
+@dataclass(frozen=True)
+class Check:
+    """A positive control, which must hold for the trace to be evidence at all, or a
+    claim, which the trace then bears out or not."""
+
+    name: str
+    expected: str
+    found: str
+    holds: bool
+
+
+def equal(name: str, expected: object, found: object) -> Check:
+    return Check(name, str(expected), str(found), expected == found)
+
+
+def none_of(name: str, what: str, found: Iterable[str]) -> Check:
+    """Holds if there is nothing to list; names the first three otherwise."""
+    listed = list(found)
+    text = f"{len(listed)}: " + "; ".join(listed[:3]) if listed else "none"
+    return Check(name, f"no {what}", text, not listed)
+
+
+def judge(controls: Iterable[Check], claims: Iterable[Check]) -> Verdict:
+    """Without a claim there is nothing to pass."""
+    claims = tuple(claims)
+    if not claims or not all(control.holds for control in controls):
+        return Verdict.INVALID
+    return Verdict.PASS if all(claim.holds for claim in claims) else Verdict.FAIL

@@ -1,0 +1,205 @@
+"""Reading a trace file: plain or gzip, of any size, whole or refused.
+
+The profiler writes every event on lines of its own, always the same way; such a file is
+cut at those lines as it is decompressed, and only the events that are kept are parsed.
+Any other arrangement of the same JSON is parsed whole. Which of the two is decided by
+the file: its first bytes, and every event's first bytes after that.
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from overlaykit.cli import progress
+from overlaykit.errors import EnvironmentFailure, Finding, InputError
+from traces.events import Collector, Trace
+
+_CHUNK = 1 << 19
+# What is left of the input is copied at every step of decompression: little at once.
+_ZIPPED = 1 << 15
+_QUIET_SECONDS = 2
+_OPENING = b'"traceEvents": [\n  {\n'
+_BETWEEN = b"\n  },\n  {\n"
+_CLOSING = b"\n  }\n  ]"
+_X = b'    "ph": "X", "cat": "'
+_FRAME = _X + b'python_function", "name": "'
+_MODULE = _FRAME + b"nn.Module: "
+# Kinds of events, by their first bytes, that nothing is kept of but modules.
+_SKIPPED = (
+    _FRAME,
+    _X + b'cpu_op"',
+    b'    "ph": "s", "id": ',
+    b'    "ph": "f", "id": ',
+    b'    "ph": "i", "cat": "cpu_instant_event"',
+    _X + b'cuda_runtime", "name": "hipGetDevice',
+)
+_WRITING = "wait until the profiler has finished, or copy the file again"
+
+
+class _Unfamiliar(Exception):
+    """The file is not laid out as the profiler does it."""
+
+
+class _Device(msgspec.Struct, frozen=True):
+    name: str = ""
+
+
+class _Distributed(msgspec.Struct, frozen=True):
+    rank: int | None = None
+    world_size: int | None = None
+
+
+class _Document(msgspec.Struct, frozen=True):
+    traceEvents: list[msgspec.Raw]
+    deviceProperties: list[_Device] = []
+    distributedInfo: _Distributed = _Distributed()
+
+
+_document = msgspec.json.Decoder(_Document).decode
+_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+
+def read_trace(path: Path) -> Trace:
+    """Read one file. Raises InputError for anything but one whole trace."""
+    try:
+        before = path.stat()
+        collector = Collector()
+        try:
+            document, layout = _by_lines(path, collector), "lines"
+        except _Unfamiliar:
+            collector = Collector()
+            document, layout = _whole(path, collector), "document"
+        after = path.stat()
+    except OSError as error:
+        raise EnvironmentFailure(f"cannot read {path}: {error.strerror}") from error
+    except InputError as error:
+        raise _refusal(path, error.message, _WRITING) from error
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise _refusal(path, "the file changed while it was read", _WRITING)
+    if not (collector.work or collector.launches):
+        raise _refusal(
+            path,
+            "holds no GPU work and no launches: profiled without a GPU?",
+            "profile with both CPU and GPU activities",
+        )
+    devices, distributed = document.deviceProperties, document.distributedInfo
+    return Trace(
+        path=str(path),
+        layout=layout,
+        size=before.st_size,
+        gpu=devices[0].name if devices else "",
+        rank=distributed.rank,
+        world=distributed.world_size,
+        work=collector.work,
+        launches=collector.launches,
+        spans=collector.spans,
+    )
+
+
+def _refusal(path: Path, what: str, step: str) -> InputError:
+    finding = Finding(
+        what, path=str(path), expected="one whole profiler trace", next_step=step
+    )
+    return InputError(f"not a trace that can be judged: {path.name}", (finding,))
+
+
+def chunks(path: Path) -> Iterator[bytes]:
+    """The file's text, decompressed, in pieces of bounded size."""
+    total = path.stat().st_size
+    quiet_until = time.monotonic() + _QUIET_SECONDS
+    with path.open("rb") as file:
+        zipped = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        plain = iter(lambda: file.read(_CHUNK), b"")
+        for piece in _unzipped(file) if zipped else plain:
+            yield piece
+            if time.monotonic() > quiet_until:
+                quiet_until += 1
+                progress(f"{path.name}, KB", file.tell() // 1000, total // 1000)
+
+
+def _unzipped(file: BinaryIO) -> Iterator[bytes]:
+    """Of every member of the file; none may be cut short or damaged."""
+    data = file.read(_ZIPPED)
+    while data:
+        inflate = zlib.decompressobj(wbits=31)
+        while not inflate.eof:
+            if not data:
+                raise InputError("the gzip stream ends early: truncated or unfinished")
+            try:
+                piece = inflate.decompress(data, _CHUNK)
+            except zlib.error as error:
+                raise InputError(f"damaged gzip: {error}") from error
+            if piece:
+                yield piece
+            data = inflate.unconsumed_tail or (
+                b"" if inflate.eof else file.read(_ZIPPED)
+            )
+        # Zeros after the last member are padding, as gzip itself takes them.
+        data = (inflate.unused_data or file.read(_ZIPPED)).lstrip(b"\0")
+
+
+def _by_lines(path: Path, collector: Collector) -> _Document:
+    """Cut the file between events, and parse those that are kept."""
+    pieces = chunks(path)
+    head = b""
+    for piece in pieces:
+        head += piece
+        if (at := head.find(_OPENING)) >= 0:
+            break
+        if len(head) > _CHUNK:
+            raise _Unfamiliar
+    else:
+        raise _Unfamiliar
+    rest = head[at + len(_OPENING) :]
+    for piece in pieces:
+        rest += piece
+        *events, rest = rest.split(_BETWEEN)
+        _keep(events, collector)
+    *events, rest = rest.split(_BETWEEN)
+    last, closing, tail = rest.partition(_CLOSING)
+    if not closing:
+        raise InputError("the JSON ends early: truncated or still being written")
+    _keep([*events, last], collector)
+    try:
+        return _document(head[:at] + b'"traceEvents": []' + tail)
+    except msgspec.DecodeError as error:
+        raise _Unfamiliar from error
+
+
+def _keep(events: list[bytes], collector: Collector) -> None:
+    wanted = [
+        event
+        for event in events
+        if not event.startswith(_SKIPPED) or event.startswith(_MODULE)
+    ]
+    try:
+        for event in wanted:
+            collector.take(b"{" + event + b"}")
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise _Unfamiliar from error
+
+
+def _whole(path: Path, collector: Collector) -> _Document:
+    """Parse the document, however it is laid out."""
+    text = b"".join(chunks(path))
+    start = text[:64].lstrip()[:1]
+    if start not in (b"{", b"["):
+        kind = "a pickle, as memory snapshots are" if start == b"\x80" else "not JSON"
+        raise InputError(f"{kind}" if text else "empty")
+    try:
+        # Viewers also take the bare list of events.
+        document = _document(text) if start == b"{" else _Document(_list(text))
+        for event in document.traceEvents:
+            collector.take(event)
+    except msgspec.ValidationError as error:
+        raise InputError(f"JSON, but no trace ({error}): a memory snapshot?") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"truncated, unfinished or damaged JSON: {error}") from error
+    return document

@@ -1,0 +1,224 @@
+"""One trace in many forms gives one reading, and what is no trace gives an error."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import pickle
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from profiler_traces import (
+    CAPTURE,
+    EAGER,
+    REPLAY,
+    Document,
+    as_profiler,
+    load,
+    needs_traces,
+)
+
+from overlaykit.errors import InputError
+from traces.events import Trace, nanoseconds
+from traces.reading import read_trace
+
+pytestmark = needs_traces
+
+
+def contents(trace: Trace) -> dict[str, object]:
+    """Everything but which file it was and how it was read."""
+    found = msgspec.structs.asdict(trace)
+    kept = (name for name in found if name not in ("path", "layout", "size"))
+    return {name: found[name] for name in kept}
+
+
+def read(path: Path, text: bytes) -> Trace:
+    path.write_bytes(text)
+    return read_trace(path)
+
+
+def reordered(document: Document) -> bytes:
+    """The keys of every event in another order; the events as they were."""
+    shuffle = random.Random(5)
+
+    def mixed(event: dict[str, object]) -> dict[str, object]:
+        names = list(event)
+        shuffle.shuffle(names)
+        return {name: event[name] for name in names}
+
+    document["traceEvents"] = [mixed(event) for event in document["traceEvents"]]
+    return json.dumps(document).encode()
+
+
+_FORMS: dict[str, tuple[str, Callable[[Document], bytes]]] = {
+    "profiler": ("lines", as_profiler),
+    "one line": ("document", lambda d: json.dumps(d).encode()),
+    "minified": ("document", lambda d: msgspec.json.encode(d)),
+    "pretty": ("document", lambda d: json.dumps(d, indent=2).encode()),
+    "keys reordered": ("document", reordered),
+    "keys sorted": ("document", lambda d: json.dumps(d, sort_keys=True).encode()),
+    "events first": (
+        "document",
+        lambda d: json.dumps({"traceEvents": d.pop("traceEvents"), **d}).encode(),
+    ),
+    "profiler, one event not": (
+        "lines",
+        lambda d: as_profiler(d).replace(
+            b'    "ph": "X", "cat": "kernel"', b'    "cat": "kernel", "ph": "X"', 7
+        ),
+    ),
+    "profiler, windows": (
+        "document",
+        lambda d: as_profiler(d).replace(b"\n", b"\r\n"),
+    ),
+}
+
+
+@pytest.mark.parametrize("source", [EAGER, REPLAY, CAPTURE], ids=lambda p: p.name)
+@pytest.mark.parametrize("form", _FORMS)
+@pytest.mark.parametrize("zipped", [False, True], ids=["plain", "gz"])
+def test_every_form_reads_alike(
+    source: Path, form: str, zipped: bool, tmp_path: Path
+) -> None:
+    layout, write = _FORMS[form]
+    text = write(load(source, whole=True))
+    found = read(tmp_path / "t", gzip.compress(text, 1) if zipped else text)
+    assert contents(found) == contents(read_trace(source))
+    assert found.layout == layout
+
+
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(data=st.data())
+def test_paths_agree_on_any_events(data: st.DataObject, tmp_path: Path) -> None:
+    """Events drawn from a real trace, arguments missing, names of any characters."""
+    document = load(REPLAY, whole=True)
+    drawn = data.draw(
+        st.lists(st.sampled_from(document["traceEvents"]), min_size=2, max_size=30)
+    )
+    # Both kinds of file are refused when nothing ran; that has its own test.
+    drawn.append(next(e for e in document["traceEvents"] if e.get("cat") == "kernel"))
+    events = []
+    for event in drawn:
+        copy = dict(event)
+        if data.draw(st.booleans()):
+            copy.pop("args", None)
+        if data.draw(st.booleans()):
+            copy["name"] = data.draw(st.text(max_size=20)) + copy["name"]
+        events.append(copy)
+    document["traceEvents"] = events
+    lines = read(tmp_path / "lines", as_profiler(document))
+    whole = read(tmp_path / "whole", msgspec.json.encode(document))
+    assert (lines.layout, whole.layout) == ("lines", "document")
+    assert contents(lines) == contents(whole)
+
+
+def test_an_event_quoted_in_a_name_is_a_name(tmp_path: Path) -> None:
+    document = load(REPLAY, whole=True)
+    kernel = next(e for e in document["traceEvents"] if e.get("cat") == "kernel")
+    text = as_profiler({"traceEvents": [kernel]}).decode()
+    frame = {"ph": "X", "cat": "python_function", "name": text, "pid": 1, "tid": 1}
+    document["traceEvents"].insert(4, {**frame, "ts": 1.0, "dur": 1.0, "args": {}})
+    found = read(tmp_path / "t", as_profiler(document))
+    assert found.layout == "lines"
+    assert contents(found) == contents(read_trace(REPLAY))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (b"4909913692199.694", 4909913692199694),
+        # Microseconds since 1970: a float holds them to a quarter only.
+        (b"1775078550000000.123", 1775078550000000123),
+        (b"12", 12000),
+        (b"0.5", 500),
+        (b"1e3", 1_000_000),
+        (b'"7.001"', 7001),
+        (b"-1.5", -1500),
+        (b"1.0004", 1000),
+    ],
+)
+def test_times_are_exact(text: bytes, expected: int) -> None:
+    assert nanoseconds(text) == expected
+
+
+def test_members_of_a_gzip_are_one_file(tmp_path: Path) -> None:
+    text = as_profiler(load(REPLAY, whole=True))
+    halves = gzip.compress(text[:100_000]) + gzip.compress(text[100_000:]) + b"\0" * 64
+    assert contents(read(tmp_path / "t", halves)) == contents(read_trace(REPLAY))
+
+
+_TEXT = as_profiler(load(REPLAY, whole=True)) if EAGER.is_file() else b""
+_BAD = {
+    "empty": b"",
+    "cut in an event": _TEXT[: len(_TEXT) // 2],
+    "cut between events": _TEXT[: _TEXT.index(b"\n  },\n  {\n", 200_000) + 5],
+    "without its end": _TEXT[: _TEXT.rindex(b"\n  ]")],
+    "without its last brace": _TEXT.rstrip()[:-1],
+    "cut on one line": json.dumps(load(REPLAY)).encode()[:-200_000] if _TEXT else b"",
+    "gz cut": gzip.compress(_TEXT)[:-9000],
+    "gz without its check sum": gzip.compress(_TEXT)[:-8],
+    "gz damaged": gzip.compress(_TEXT)[:5000] + b"\xff" * 40,
+    "gz with a wrong check sum": gzip.compress(_TEXT)[:-8] + b"\0" * 8,
+    "gz of nothing": gzip.compress(b""),
+    "gz with a tail": gzip.compress(_TEXT) + b"tail",
+    "a pickled snapshot": pickle.dumps({"segments": [], "device_traces": [[]]}),
+    "a snapshot as JSON": b'{"segments": [], "device_traces": [[]]}',
+    "events that are no list": b'{"traceEvents": {"ph": "X"}}',
+    "events that are no events": b'{"traceEvents": [1, 2]}',
+    "no events": b'{"traceEvents": []}',
+    "a page": b"<!doctype html><title>404</title>",
+    "invalid UTF-8 in a kernel": _TEXT.replace(b"direct_copy", b"direct\xffcopy"),
+}
+
+
+@pytest.mark.parametrize("what", _BAD)
+def test_no_trace_is_refused(what: str, tmp_path: Path) -> None:
+    path = tmp_path / "r-TP-0.trace.json.gz"
+    with pytest.raises(InputError) as caught:
+        read(path, _BAD[what])
+    (finding,) = caught.value.findings
+    assert finding.path == str(path)
+    assert finding.what
+
+
+def test_every_truncation_of_a_small_trace_is_refused(tmp_path: Path) -> None:
+    """There is no length at which part of a file passes for the whole of it."""
+    document = load(REPLAY, whole=True)
+    kinds = ("kernel", "cuda_runtime")
+    events = [e for e in document["traceEvents"] if e.get("cat") in kinds][:6]
+    document["traceEvents"] = events
+    for text in (as_profiler(document).rstrip(), msgspec.json.encode(document)):
+        assert read(tmp_path / "whole", text).work or events
+        for length in range(len(text)):
+            with pytest.raises(InputError):
+                read(tmp_path / "part", text[:length])
+
+
+def test_a_file_that_grows_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import os
+
+    import traces.reading
+
+    path = tmp_path / "t"
+    path.write_bytes(_TEXT)
+    real = traces.reading.chunks
+
+    def growing(place: Path):  # type: ignore[no-untyped-def]
+        yield from real(place)
+        os.utime(place, ns=(1, 1))
+
+    monkeypatch.setattr(traces.reading, "chunks", growing)
+    with pytest.raises(InputError) as caught:
+        read_trace(path)
+    assert "changed while" in caught.value.findings[0].what
