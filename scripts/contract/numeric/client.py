@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,26 @@ Progress = Callable[[str, int, int], None]
 
 _SCRIPTS = Path(__file__).resolve().parents[2]
 _TAIL = 2000
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker is given: sources, and the cases to judge on them."""
+
+    tree: Sources
+    aiter: Sources
+    pristine: Sources | None
+    cases: tuple[Case, ...]
+
+
+def job_of(
+    tree: Tree, aiter: Tree | Path, cases: Iterable[Case], pristine: Tree | None
+) -> Job:
+    """Find the sources in the trees, and the cases that they can tell apart."""
+    kernels = DirectoryTree(aiter) if isinstance(aiter, Path) else aiter
+    sources = sglang_sources(tree)
+    base = sglang_sources(pristine) if pristine is not None else None
+    return Job(sources, aiter_sources(kernels), base, applicable(cases, sources))
 
 
 class Worker:
@@ -78,17 +98,17 @@ class Worker:
         progress: Progress = lambda *_: None,
     ) -> tuple[Outcome, ...]:
         """Judge the cases on this tree; see :func:`run`."""
+        return self.do(job_of(tree, aiter, cases, pristine), progress)
+
+    def do(self, job: Job, progress: Progress) -> tuple[Outcome, ...]:
+        """Judge a job's cases, in order."""
         assert self.about
-        kernels = DirectoryTree(aiter) if isinstance(aiter, Path) else aiter
-        sources = sglang_sources(tree)
-        wanted = applicable(cases, sources)
-        base = sglang_sources(pristine) if pristine is not None else None
-        self._send((sources, aiter_sources(kernels), base, wanted))
+        self._send((job.tree, job.aiter, job.pristine, job.cases))
         outcomes: list[Outcome] = []
         try:
-            for number in range(1, len(wanted) + 1):
+            for number in range(1, len(job.cases) + 1):
                 outcomes.append(self._receive())
-                progress("numeric", number, len(wanted))
+                progress("numeric", number, len(job.cases))
         except BaseException:
             # What it would still send belongs to no later run.
             self.kill()

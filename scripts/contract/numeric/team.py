@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
 from contract.numeric.cases import Case
-from contract.numeric.client import Progress, Worker, applicable
+from contract.numeric.client import Progress, Worker, job_of
 from contract.numeric.outcomes import Outcome
-from contract.numeric.sources import sglang_sources
 from overlaykit.trees import Tree
 
 
@@ -41,19 +41,16 @@ class Team:
         progress: Progress,
     ) -> tuple[Outcome, ...]:
         """As :meth:`Worker.run`; the outcomes are share by share."""
-        # Shared out after what the tree cannot tell apart is one: the number of cases
-        # does not depend on that of the workers.
-        wanted = applicable(cases, sglang_sources(tree))
+        # One job, shared out: the number of cases does not depend on that of workers,
+        # and no two threads parse sources at once, which Python before 3.13 can fail.
+        job = job_of(tree, aiter, cases, pristine)
         size = len(self._workers)
         done = count(1)
 
         def share(number: int) -> tuple[Outcome, ...]:
-            return self._workers[number].run(
-                tree,
-                aiter,
-                wanted[number::size],
-                pristine,
-                lambda what, *_: progress(what, next(done), len(wanted)),
+            return self._workers[number].do(
+                replace(job, cases=job.cases[number::size]),
+                lambda what, *_: progress(what, next(done), len(job.cases)),
             )
 
         with ThreadPoolExecutor(size) as pool:
