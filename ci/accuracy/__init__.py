@@ -1,0 +1,1 @@
+"""GSM8K over sgl-eval: what is asked, what was answered, what two arms' answers say."""

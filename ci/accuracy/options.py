@@ -1,0 +1,197 @@
+"""The command line of ``ci/gsm8k.py``."""
+
+from __future__ import annotations
+
+from argparse import (
+    SUPPRESS,
+    ArgumentParser,
+    RawDescriptionHelpFormatter,
+    _SubParsersAction,
+)
+from pathlib import Path
+
+import msgspec
+
+from overlaykit.errors import EXIT_HELP
+
+RUN_EXAMPLES = (
+    "ci/gsm8k.py run --arm baseline --url http://localhost:9000/v1 --out runs/a1",
+    "ci/gsm8k.py run --arm patched --url http://localhost:9000/v1 --out runs/b1 \\",
+    "    --tree 4b825dc --series 9f2c1ab --image sha256:0d5b6a7",
+    "ci/gsm8k.py run --arm baseline --url http://localhost:9000/v1 --out runs/a1 \\",
+    "    --questions gsm8k/test.jsonl --chat-template-kwarg enable_thinking=false",
+    "",
+    "The same command again goes on with what is unanswered.",
+)
+COMPARE_EXAMPLES = (
+    "ci/gsm8k.py compare --baseline runs/a1 --patched runs/b1",
+    "ci/gsm8k.py compare --baseline runs/a1 runs/a2 --patched runs/b1 runs/b2 --json",
+    "ci/gsm8k.py compare --baseline ~/.sgl_eval/sgl_eval_gsm8k_1 --patched runs/b1 \\",
+    "    --margin 1.0",
+)
+POWER_EXAMPLES = (
+    "ci/gsm8k.py power",
+    "ci/gsm8k.py power --questions 1319 2638 --discordance 3.2 --margin 1.5",
+    "ci/gsm8k.py power --calibrate --markdown statistics.md --json > statistics.json",
+)
+
+
+def options(parser: ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    _run_options(actions)
+    _compare_options(actions)
+    _power_options(actions)
+
+
+def _action(
+    actions: _SubParsersAction[ArgumentParser],
+    name: str,
+    summary: str,
+    examples: tuple[str, ...],
+) -> ArgumentParser:
+    lines = "\n".join(f"  {line}".rstrip() for line in examples)
+    parser = actions.add_parser(
+        name,
+        help=summary,
+        description=summary,
+        epilog=f"examples:\n{lines}\n\n{EXIT_HELP}",
+        formatter_class=RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--json", action="store_true", default=SUPPRESS, help="print one JSON document"
+    )
+    return parser
+
+
+def _run_options(actions: _SubParsersAction[ArgumentParser]) -> None:
+    parser = _action(
+        actions, "run", "ask an endpoint, or go on asking it", RUN_EXAMPLES
+    )
+    parser.add_argument("--arm", choices=("baseline", "patched"), required=True)
+    parser.add_argument(
+        "--url",
+        required=True,
+        help="OpenAI-compatible, with its /v1 or whatever it has",
+    )
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        type=Path,
+        required=True,
+        help="where the answers are kept; one folder a run",
+    )
+    parser.add_argument(
+        "--questions",
+        metavar="FILE",
+        nargs="+",
+        default=["test"],
+        help="GSM8K's own files, or `test` and `train` to have them downloaded "
+        "(default: test)",
+    )
+    parser.add_argument(
+        "--first", metavar="N", type=_count, help="ask the first N questions only"
+    )
+    parser.add_argument("--model", help="default: the first that the server names")
+    parser.add_argument("--api-key", default="EMPTY", help="default: %(default)s")
+    for name, default, what in (
+        ("max-tokens", 2048, "the limit of an answer, sent with every request"),
+        ("threads", 64, "requests at a time"),
+        ("timeout", 600, "seconds that a request may hear nothing"),
+        ("tries", 3, "requests for a question before it is left open"),
+    ):
+        parser.add_argument(
+            f"--{name}",
+            metavar="N",
+            type=_count,
+            default=default,
+            help=f"{what} (default: %(default)s)",
+        )
+    parser.add_argument(
+        "--chat-template-kwarg",
+        metavar="K=V",
+        action="append",
+        default=[],
+        type=_pair,
+        help="passed to the server's chat template; V is JSON, else text",
+    )
+    for what in ("tree", "series", "image"):
+        parser.add_argument(
+            f"--{what}",
+            metavar="DIGEST",
+            default="",
+            help=f"the served {what}'s digest, for the record",
+        )
+    parser.add_argument(
+        "--server-command",
+        metavar="COMMAND",
+        default="",
+        help="how the server was started, for the record",
+    )
+
+
+def _compare_options(actions: _SubParsersAction[ArgumentParser]) -> None:
+    parser = _action(
+        actions, "compare", "decide between two arms' runs", COMPARE_EXAMPLES
+    )
+    for arm in ("baseline", "patched"):
+        parser.add_argument(
+            f"--{arm}",
+            metavar="DIR",
+            nargs="+",
+            type=Path,
+            required=True,
+            help=f"the {arm}'s runs, ours or plain sgl-eval's; as many in both arms",
+        )
+    parser.add_argument(
+        "--margin",
+        metavar="POINTS",
+        type=_points,
+        help="the drop that would matter, in percentage points (default: 1.5, from "
+        "3,900 questions on 1.0)",
+    )
+
+
+def _power_options(actions: _SubParsersAction[ArgumentParser]) -> None:
+    parser = _action(
+        actions, "power", "what can a number of questions tell?", POWER_EXAMPLES
+    )
+    for name, kind, default, what in (
+        ("questions", _count, [1200, 1319, 3957], "how many"),
+        ("discordance", _points, [0.01, 0.02, 0.03, 0.04, 0.05, 0.06],
+         "percentages on which the arms differ"),
+        ("margin", _points, [0.015, 0.01], "drops that would matter, in points"),
+    ):  # fmt: skip
+        parser.add_argument(
+            f"--{name}", metavar="N", nargs="+", type=kind, default=default, help=what
+        )
+    parser.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="also draw how often it errs, and decide published counts (a minute)",
+    )
+    parser.add_argument("--markdown", metavar="FILE", type=Path, help="write a page")
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or not int(text):
+        raise ValueError(text)
+    return int(text)
+
+
+def _points(text: str) -> float:
+    """Percentage points, as a proportion."""
+    points = float(text)
+    if not 0 < points < 100:
+        raise ValueError(text)
+    return points / 100
+
+
+def _pair(text: str) -> tuple[str, object]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise ValueError(text)
+    try:
+        return name, msgspec.json.decode(value)
+    except msgspec.DecodeError:
+        return name, value

@@ -1,0 +1,167 @@
+"""A result set: one run over the questions, ours or plain sgl-eval's.
+
+Ours is a folder with ``run.json`` (what was asked, of what, how), ``answers.jsonl``
+and, once every question is answered, ``records.jsonl``. sgl-eval's is a folder with
+``metrics.json`` and a file of answers for each repeat, each of which is a run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+import records
+from accuracy.answers import Answer, read_answers
+from accuracy.questions import QuestionFile
+from overlaykit.errors import EnvironmentFailure, Finding, InputError
+
+RUN, ANSWERS, RECORDS = "run.json", "answers.jsonl", "records.jsonl"
+_METRICS = "metrics.json"
+OWN_PROMPT = "sgl-eval's own"
+_T = TypeVar("_T")
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What both arms must share, beside the questions. ``gen`` is what sgl-eval sends
+    with each request, under its own names; ``prompt`` its own, or another's digest."""
+
+    model: str
+    sgl_eval: str
+    prompt: str
+    gen: dict[str, object]
+
+
+class RunFile(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run of ours set out to do; written first, never changed."""
+
+    arm: str
+    settings: Settings
+    files: tuple[QuestionFile, ...]
+    asked: tuple[str, ...]
+    origin: records.Origin
+
+
+class AccuracyRun(records.Record, frozen=True, kw_only=True, tag="gsm8k"):
+    """A finished run, for the gate's report. ``seconds`` are those of its last session,
+    ``resumed`` says how many answers it found already written."""
+
+    run: RunFile
+    answers: str  # sha256 of the answers, sorted by id
+    correct: int
+    truncated: int
+    silent: int
+    resumed: int
+
+
+@dataclass(frozen=True)
+class ResultSet:
+    """A run's answers by id, and what it says of itself."""
+
+    path: str
+    settings: Settings
+    origin: records.Origin
+    answers: dict[str, Answer]
+    asked: int
+    ids: frozenset[str] | None  # of the questions set out; None where not recorded
+
+    @property
+    def correct(self) -> int:
+        return sum(answer.symbolic_correct for answer in self.answers.values())
+
+
+class _Metrics(msgspec.Struct):
+    """What is read of sgl-eval's own summary."""
+
+    name: str
+    model: str
+    gen: dict[str, object]
+    sgl_eval_version: str
+    num_examples: int
+    n_repeats: int
+    prompt: dict[str, str] | None = None
+    planned_examples: int | None = None
+
+
+def load_results(path: Path) -> list[ResultSet]:
+    """The run or runs in a folder. Raises InputError, EnvironmentFailure."""
+    if (path / RUN).is_file():
+        return [_ours(path)]
+    if (path / _METRICS).is_file():
+        return _plain(path)
+    step = f"give a folder with {RUN} (ours) or {_METRICS} (sgl-eval's)"
+    finding = Finding("holds no result set", path=str(path), next_step=step)
+    raise InputError(f"{path} is no run of GSM8K", (finding,))
+
+
+def _ours(path: Path) -> ResultSet:
+    run = read_run(path)
+    there = (path / ANSWERS).exists()
+    answers = read_answers(path / ANSWERS, torn_end=True) if there else []
+    found = {answer.id: answer for answer in answers}
+    asked = frozenset(run.asked)
+    return ResultSet(str(path), run.settings, run.origin, found, len(asked), asked)
+
+
+def read_run(path: Path) -> RunFile:
+    return _read(path / RUN, RunFile)
+
+
+def write_run(path: Path, run: RunFile) -> None:
+    """Whole or not at all. Raises EnvironmentFailure."""
+    part = path / f".{RUN}.part"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(msgspec.json.format(msgspec.json.encode(run)) + b"\n")
+        os.replace(part, path / RUN)
+    except OSError as error:
+        raise EnvironmentFailure(f"cannot write {path}: {error.strerror}") from error
+
+
+def _plain(path: Path) -> list[ResultSet]:
+    metrics = _read(path / _METRICS, _Metrics)
+    if metrics.name != "gsm8k":
+        raise InputError(f"{path} is a run of {metrics.name}, not of gsm8k")
+    prompt = OWN_PROMPT
+    if metrics.prompt is not None:
+        prompt = digest(metrics.prompt["yaml"].encode())
+    settings = Settings(
+        model=metrics.model,
+        sgl_eval=metrics.sgl_eval_version,
+        prompt=prompt,
+        gen=metrics.gen,
+    )
+    asked = metrics.planned_examples or metrics.num_examples
+    runs = []
+    for repeat in range(metrics.n_repeats):
+        file = path / f"output-rs{repeat}.jsonl"
+        answers = {one.id: one for one in read_answers(file, torn_end=False)}
+        runs.append(
+            ResultSet(str(file), settings, records.Origin(), answers, asked, ids=None)
+        )
+    return runs
+
+
+def digest(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def answers_digest(answers: Sequence[Answer]) -> str:
+    """Of the answers in the order of their ids: that of a file is no two runs' same."""
+    ordered = sorted(answers, key=lambda answer: answer.id)
+    return digest(msgspec.json.encode(ordered))
+
+
+def _read(path: Path, kind: type[_T]) -> _T:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except OSError as error:
+        raise EnvironmentFailure(f"cannot read {path}: {error.strerror}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        finding = Finding(str(error), path=str(path))
+        raise InputError(f"{path} is not what it should be", (finding,)) from error

@@ -1,0 +1,104 @@
+"""``ci/gsm8k.py run``."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+from sgl_eval.types import GenConfig
+
+import records
+from accuracy.asking import Endpoint
+from accuracy.running import Wanted, run
+from overlaykit.cli import ROOT, Report, Result
+from overlaykit.errors import Exit, Finding, InputError
+
+
+class RunResult(Result, frozen=True, kw_only=True):
+    """Where a run stands. ``session`` counts what this call asked."""
+
+    arm: str
+    model: str
+    questions: int
+    answered: int
+    correct: int
+    resumed: int
+    failed: int
+
+
+def call(arguments: Namespace) -> Report:
+    """Ask, or go on asking; invalid while a question is unanswered."""
+    if not arguments.url.startswith(("http://", "https://")):
+        raise InputError(f"--url is an http:// or https:// URL, not {arguments.url}")
+    wanted = Wanted(
+        arm=arguments.arm,
+        sources=arguments.questions,
+        first=arguments.first,
+        gen=GenConfig(
+            max_tokens=arguments.max_tokens,
+            seed=0,
+            chat_template_kwargs=dict(arguments.chat_template_kwarg) or None,
+        ),
+        endpoint=Endpoint(
+            url=arguments.url,
+            model=arguments.model,
+            api_key=arguments.api_key,
+            threads=arguments.threads,
+            timeout_s=arguments.timeout,
+            tries=arguments.tries,
+        ),
+        origin=records.Origin(
+            tree=arguments.tree,
+            series=arguments.series,
+            image=arguments.image,
+            command=arguments.server_command,
+        ),
+        cache=ROOT / "build" / "gsm8k",
+    )
+    ran = run(wanted, arguments.out)
+    session = ran.session
+    result = RunResult(
+        target="gsm8k",
+        tree=str(arguments.out),
+        outcome="incomplete" if ran.open else "complete",
+        arm=arguments.arm,
+        model=ran.run.settings.model,
+        questions=len(ran.run.asked),
+        answered=len(ran.answers),
+        correct=sum(answer.symbolic_correct for answer in ran.answers),
+        resumed=ran.resumed,
+        failed=session.failed if session else 0,
+    )
+    code, message = Exit.DONE, f"complete: {result.questions} answered"
+    findings = []
+    if session and ran.open:
+        code = Exit.INTERRUPTED if session.interrupted else Exit.INVALID
+        message = (
+            f"{'interrupted' if session.interrupted else 'invalid'}: {ran.open} of "
+            f"{result.questions} are unanswered; the same command goes on with them"
+        )
+        findings = [
+            Finding(f"{count} time(s): {reason}", path=arguments.url)
+            for reason, count in session.failures.most_common(3)
+        ]
+        if session.gave_up:
+            step = "see that the server lives, then run the same command again"
+            findings.append(
+                Finding("the server was given up", arguments.url, next_step=step)
+            )
+    return Report(
+        verb="gsm8k",
+        exit_code=code,
+        message=message,
+        results=(result,),
+        findings=tuple(findings),
+    )
+
+
+def show(report: Report) -> str:
+    (one,) = report.results
+    if not isinstance(one, RunResult) or not one.answered:
+        return ""
+    return (
+        f"{one.arm}: {one.correct} of {one.answered} right, {one.resumed} answered "
+        f"before  ({one.tree})"
+    )

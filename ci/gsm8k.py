@@ -1,0 +1,56 @@
+#!/usr/bin/env python3
+"""Does the patch cost answers? GSM8K on both arms, question by question.
+
+``run`` asks an endpoint and keeps every answer; ``compare`` decides between two arms'
+runs; ``power`` says beforehand what a number of questions can tell.
+"""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from importlib import import_module
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
+
+from accuracy.options import COMPARE_EXAMPLES, POWER_EXAMPLES, RUN_EXAMPLES, options
+from overlaykit.cli import Report, Verb, run
+from overlaykit.errors import EnvironmentFailure, Finding
+
+
+class Gsm8k:
+    """Only the chosen action is imported: asking needs no statistics, deciding no
+    sgl-eval, and each takes a second to load."""
+
+    def __init__(self) -> None:
+        self._action = ""
+
+    def call(self, arguments: Namespace) -> Report:
+        self._action = f"accuracy.{arguments.action}_action"
+        try:
+            action = import_module(self._action)
+        except ImportError as error:
+            step = "pip install -r requirements-gate.txt"
+            finding = Finding(str(error), next_step=step)
+            raise EnvironmentFailure("a package is missing", (finding,)) from error
+        report: Report = action.call(arguments)
+        return report
+
+    def show(self, report: Report) -> str:
+        """The report as a person reads it."""
+        return str(import_module(self._action).show(report))
+
+
+if __name__ == "__main__":
+    gsm8k = Gsm8k()
+    run(
+        Verb(
+            "Does the patch cost answers? GSM8K on both arms, question by question. "
+            "compare prints pass (exit code 0), fail (1), inconclusive or invalid (4).",
+            (RUN_EXAMPLES[0], COMPARE_EXAMPLES[0], POWER_EXAMPLES[0]),
+            options,
+            gsm8k.call,
+            gsm8k.show,
+        )
+    )

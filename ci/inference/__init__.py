@@ -1,0 +1,1 @@
+"""What paired measurements say: tests, intervals, decisions. Knows of no benchmark."""

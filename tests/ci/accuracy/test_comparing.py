@@ -1,0 +1,228 @@
+"""The comparison on result sets as they lie on disk: verdicts, and what invalidates."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("scipy", reason="pip install -r requirements-gate-test.txt")
+
+import msgspec
+
+import records
+from accuracy.answers import Answer
+from accuracy.comparing import Compared, Verdict, compare
+from accuracy.questions import QuestionFile
+from accuracy.results import OWN_PROMPT, RunFile, Settings, load_results, write_run
+from overlaykit.errors import InputError
+
+_GEN: dict[str, object] = {"temperature": 0.0, "max_tokens": 64}
+Make = Callable[..., Path]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    """Writes a run: which questions are wrong, and what else is to be different."""
+
+    def make(
+        name: str,
+        n: int = 1319,
+        wrong: range = range(0),
+        change: Callable[[dict[str, Any]], None] = lambda row: None,
+        missing: int = 0,
+        settings: Settings | None = None,
+    ) -> Path:
+        folder = tmp_path / name
+        own = Settings(model="m", sgl_eval="0.1.3", prompt=OWN_PROMPT, gen=_GEN)
+        ids = tuple(f"gsm8k-{number}" for number in range(n))
+        run = RunFile(
+            arm="baseline",
+            settings=settings or own,
+            files=(QuestionFile("test.jsonl", "0" * 64, n),),
+            asked=ids,
+            origin=records.Origin(),
+        )
+        write_run(folder, run)
+        rows = []
+        for number, one in enumerate(ids[: n - missing]):
+            right = number not in wrong
+            row: dict[str, Any] = {
+                "id": one,
+                "problem": f"Question {number}?",
+                "expected_answer": str(number),
+                "generation": f"It is \\boxed{{{number if right else -1}}}",
+                "finish_reason": "stop",
+                "predicted_answer": str(number if right else -1),
+                "symbolic_correct": right,
+                "prompt_tokens": 9,
+            }
+            change(row)
+            rows.append(json.dumps(row) + "\n")
+        random.Random(name).shuffle(rows)
+        (folder / "answers.jsonl").write_text("".join(rows), encoding="utf-8")
+        return folder
+
+    return make
+
+
+def _compare(
+    baseline: list[Path], patched: list[Path], margin: float | None = None
+) -> Compared:
+    before, after = (
+        [one for path in arm for one in load_results(path)]
+        for arm in (baseline, patched)
+    )
+    return compare(before, after, margin)
+
+
+@pytest.mark.parametrize(
+    "lost, gained, verdict",
+    [
+        (0, 0, Verdict.PASS),
+        (20, 20, Verdict.PASS),
+        (29, 12, Verdict.FAIL),  # the incident at its mildest
+        (8, 0, Verdict.FAIL),  # small, but certain
+        (50, 40, Verdict.INCONCLUSIVE),
+    ],
+)
+def test_verdicts(make: Make, lost: int, gained: int, verdict: Verdict) -> None:
+    before = make("a", wrong=range(gained))
+    after = make("b", wrong=range(100, 100 + lost))
+    compared = _compare([before], [after])
+    assert compared.verdict is verdict, compared.claims
+    assert compared.score
+    assert (compared.score.lost, compared.score.gained) == (lost, gained)
+    assert compared.score.margin == 0.015
+    assert compared.score.newcombe == pytest.approx(
+        (compared.score.lower, compared.score.upper), abs=0.0025
+    )
+    assert (compared.score.further is not None) == (verdict is Verdict.INCONCLUSIVE)
+
+
+def test_the_margin_is_narrower_with_more_questions(make: Make) -> None:
+    compared = _compare([make("a", 3957)], [make("b", 3957)])
+    assert compared.score and compared.score.margin == 0.010
+
+
+def _set(name: str, value: object, id_: str = "gsm8k-7") -> Callable[[Any], None]:
+    def change(row: dict[str, Any]) -> None:
+        if row["id"] == id_:
+            row[name] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "control, change",
+    [
+        ("no request failed", _set("finish_reason", "error")),
+        ("no request failed", _set("finish_reason", None)),
+        ("the same id is the same question", _set("problem", "Another?")),
+        ("the same id is the same question", _set("expected_answer", "8")),
+        ("prompts are equally long in tokens", _set("prompt_tokens", 10)),
+        ("equal answers are graded alike", _set("symbolic_correct", False)),
+    ],
+)
+def test_one_answer_that_cannot_be_compared_invalidates_all(
+    make: Make, control: str, change: Callable[[Any], None]
+) -> None:
+    compared = _compare([make("a")], [make("b", change=change)])
+    assert compared.verdict is Verdict.INVALID
+    assert compared.score is None
+    assert control in {one.name for one in compared.controls if not one.holds}
+
+
+def test_other_settings_questions_or_gaps_invalidate(make: Make) -> None:
+    before = make("a")
+    for name, other in {
+        "model": Settings(model="x", sgl_eval="0.1.3", prompt=OWN_PROMPT, gen=_GEN),
+        "sgl_eval": Settings(model="m", sgl_eval="0.1.4", prompt=OWN_PROMPT, gen=_GEN),
+        "prompt": Settings(model="m", sgl_eval="0.1.3", prompt="sha256:0", gen=_GEN),
+        "gen": Settings(model="m", sgl_eval="0.1.3", prompt=OWN_PROMPT,
+                        gen=_GEN | {"max_tokens": 65}),
+    }.items():  # fmt: skip
+        compared = _compare([before], [make(name, settings=other)])
+        (found,) = [one for one in compared.controls if not one.holds]
+        assert compared.verdict is Verdict.INVALID and found.found.startswith(name)
+    assert _compare([before], [make("b", missing=1)]).verdict is Verdict.INVALID
+    assert _compare([before], [make("c", n=1318)]).verdict is Verdict.INVALID
+
+
+def test_truncation_and_silence_must_not_rise(make: Make) -> None:
+    def cut(row: dict[str, Any]) -> None:
+        if int(row["id"].rpartition("-")[2]) % 100 == 0:
+            row["finish_reason"] = "length"
+
+    def mute(row: dict[str, Any]) -> None:
+        if int(row["id"].rpartition("-")[2]) % 100 == 0:
+            row["predicted_answer"] = None
+
+    for name, change in (("truncated answers", cut), ("answers without", mute)):
+        compared = _compare([make(f"a-{name}")], [make(f"b-{name}", change=change)])
+        assert compared.verdict is Verdict.FAIL
+        (claim,) = [one for one in compared.claims if not one.holds]
+        assert claim.name.startswith(name)
+        back = _compare([make("b", change=change)], [make("a")])
+        assert back.verdict is Verdict.PASS
+
+
+def test_a_baseline_that_answers_nothing_lets_nothing_pass(make: Make) -> None:
+    broken = range(1319)
+    compared = _compare([make("a", wrong=broken)], [make("b", wrong=broken)])
+    assert compared.verdict is Verdict.INVALID
+
+
+def test_several_runs_and_the_discordance_of_an_arm_with_itself(make: Make) -> None:
+    baseline = [make("a1", wrong=range(40)), make("a2", wrong=range(20, 60))]
+    patched = [make("b1", wrong=range(40)), make("b2", wrong=range(20, 60))]
+    compared = _compare(baseline, patched)
+    assert compared.score
+    assert compared.score.baseline_discordance == pytest.approx(40 / 1319)
+    assert compared.score.patched_discordance == pytest.approx(40 / 1319)
+    assert compared.score.discordance == 0
+    assert compared.score.newcombe is None
+    assert compared.verdict is Verdict.PASS
+    worse = [make("c1", wrong=range(60)), make("c2", wrong=range(20, 80))]
+    assert _compare(baseline, worse).verdict is Verdict.FAIL
+
+
+def test_upstreams_threshold_stands_beside_and_decides_nothing(make: Make) -> None:
+    """The incident: every score above a gate of 0.91, and 17 questions lost."""
+    before = make("a", wrong=range(99))
+    after = make("b", wrong=range(12, 128))
+    compared = _compare([before], [after])
+    assert compared.threshold and not compared.threshold.holds
+    assert compared.verdict is Verdict.FAIL
+    same = _compare([before], [make("c", wrong=range(99))])
+    assert same.threshold and not same.threshold.holds
+    assert same.verdict is Verdict.PASS
+
+
+def test_result_sets_that_are_none(tmp_path: Path, make: Make) -> None:
+    with pytest.raises(InputError, match="no run of GSM8K"):
+        load_results(tmp_path)
+    folder = make("a", n=3)
+    path = folder / "answers.jsonl"
+    path.write_bytes(path.read_bytes() + path.read_bytes().splitlines(True)[0])
+    with pytest.raises(InputError, match="two answers"):
+        load_results(folder)
+    path.write_bytes(b'{"id": 3}\n')
+    with pytest.raises(InputError, match="holds no answers"):
+        load_results(folder)
+    (folder / "run.json").write_bytes(b"[]")
+    with pytest.raises(InputError, match="not what it should be"):
+        load_results(folder)
+
+
+def test_answers_survive_being_written(make: Make) -> None:
+    run = load_results(make("a", n=5))[0]
+    again = [
+        msgspec.json.decode(msgspec.json.encode(answer), type=Answer)
+        for answer in run.answers.values()
+    ]
+    assert again == list(run.answers.values())

@@ -1,0 +1,249 @@
+"""What plain sgl-eval does with failing servers, and what this layer makes of the same.
+
+Each gap is shown first in sgl-eval's own program, so that a release that closes one
+says so here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from gsm8k_servers import (
+    FORWARD,
+    HANG_UP,
+    STALL,
+    completion,
+    expected,
+    knowing,
+    serving,
+    wait_until,
+)
+
+from .conftest import Verb, command
+
+
+def _plain(url: str, few: Path, out: Path, *more: str) -> Path:
+    """Run sgl-eval's own program; its exit code is part of each test."""
+    rows = few.with_suffix(".ns.jsonl")
+    rows.write_text(
+        "".join(
+            json.dumps({"problem": question, "expected_answer": answer}) + "\n"
+            for question, answer in expected(few).items()
+        ),
+        encoding="utf-8",
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "sgl_eval.cli", "run", "gsm8k", "--base-url", url,
+         "--from-dataset", str(rows), "--out-dir", str(out), "--num-threads", "8",
+         *more],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return max(out.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+
+
+def _ours(
+    gsm8k: Verb, url: str, few: Path, out: Path, *more: object
+) -> dict[str, object]:
+    done = gsm8k("run", "--json", "--arm", "baseline", "--url", url, "--out", out,
+                 "--questions", few, "--threads", 8, "--tries", 1, *more)  # fmt: skip
+    assert done.stdout, done.stderr
+    report: dict[str, object] = json.loads(done.stdout)
+    assert report["exit_code"] == done.returncode
+    return report
+
+
+def test_a_failed_request_is_no_wrong_answer(
+    gsm8k: Verb, few: Path, tmp_path: Path
+) -> None:
+    answers = expected(few)
+    bad = set(list(answers)[3:7])
+
+    def fate(_: int, question: str) -> int:
+        return 400 if question in bad else FORWARD
+
+    with serving(knowing(answers), fate) as (url, _):
+        folder = _plain(url, few, tmp_path / "plain")
+        rows = [json.loads(line) for line in (folder / "output-rs0.jsonl").open()]
+        wrong = [row for row in rows if not row["symbolic_correct"]]
+        assert {row["finish_reason"] for row in wrong} == {"error"}  # the gap
+        assert len(wrong) == 4
+        report = _ours(gsm8k, url, few, tmp_path / "ours")
+    assert report["exit_code"] == 4
+    kept = (tmp_path / "ours" / "answers.jsonl").read_text().splitlines()
+    assert len(kept) == 36
+    assert not (tmp_path / "ours" / "records.jsonl").exists()
+    # Neither is scored: plain sgl-eval's is refused for the same failures.
+    done = gsm8k(
+        "compare", "--baseline", folder, "--patched", tmp_path / "ours", "--json"
+    )
+    compared = json.loads(done.stdout)["results"][0]["compared"]
+    assert (done.returncode, compared["verdict"]) == (4, "invalid")
+    broken = {check["name"] for check in compared["controls"] if not check["holds"]}
+    assert {"every question is answered", "no request failed"} <= broken
+
+
+def test_a_run_goes_on_where_it_was(gsm8k: Verb, few: Path, tmp_path: Path) -> None:
+    answers = expected(few)
+    bad = set(list(answers)[3:7])
+    healthy: list[bool] = []
+
+    def fate(_: int, question: str) -> int:
+        return 500 if question in bad and not healthy else FORWARD
+
+    with serving(knowing(answers), fate) as (url, traffic):
+        assert _ours(gsm8k, url, few, tmp_path / "ours")["exit_code"] == 4
+        healthy.append(True)
+        # A writer killed while writing leaves a torn line.
+        with (tmp_path / "ours" / "answers.jsonl").open("ab") as file:
+            file.write(b'{"id":"gsm8k-9')
+        assert _ours(gsm8k, url, few, tmp_path / "ours")["exit_code"] == 0
+        before = sum(traffic.asked.values())
+        assert _ours(gsm8k, url, few, tmp_path / "ours")["exit_code"] == 0
+        assert sum(traffic.asked.values()) == before
+        assert set(traffic.answered.values()) == {1}
+        assert len(traffic.answered) == 40
+        # The gap: run again, plain sgl-eval asks everything again.
+        _plain(url, few, tmp_path / "plain")
+        _plain(url, few, tmp_path / "plain-again")
+        assert set(traffic.answered.values()) == {3}
+    lines = (tmp_path / "ours" / "answers.jsonl").read_bytes().splitlines()
+    assert len({msgspec.json.decode(line)["id"] for line in lines}) == len(lines) == 40
+    assert len((tmp_path / "ours" / "records.jsonl").read_bytes().splitlines()) == 1
+
+
+def test_every_request_has_a_token_limit(
+    gsm8k: Verb, few: Path, tmp_path: Path
+) -> None:
+    with serving(knowing(expected(few))) as (url, traffic):
+        _plain(url, few, tmp_path / "plain")
+        assert all("max_tokens" not in body for body in traffic.bodies)  # the gap
+        traffic.bodies.clear()
+        _ours(gsm8k, url, few, tmp_path / "ours", "--max-tokens", 77)
+        assert {body["max_tokens"] for body in traffic.bodies} == {77}
+        assert {body["temperature"] for body in traffic.bodies} == {0}
+        assert {body["seed"] for body in traffic.bodies} == {0}
+
+
+def test_records_are_joined_by_id_whatever_their_order(
+    gsm8k: Verb, few: Path, tmp_path: Path
+) -> None:
+    answers = expected(few)
+    slow = set(list(answers)[:5])
+
+    def late(_: int, question: str) -> int:
+        time.sleep(0.3 if question in slow else 0)
+        return FORWARD
+
+    wrong = frozenset(list(answers)[10:13])
+    limits = ("--max-tokens", "64", "--seed", "0")
+    with serving(knowing(answers), late) as (url, _):
+        plain = _plain(url, few, tmp_path / "plain", *limits)
+    order = [json.loads(line)["id"] for line in (plain / "output-rs0.jsonl").open()]
+    assert order != sorted(order, key=lambda name: int(name.rpartition("-")[2]))  # gap
+    with serving(knowing(answers, wrong)) as (url, _):
+        other = _plain(url, few, tmp_path / "other", *limits)
+    done = gsm8k("compare", "--baseline", plain, "--patched", other, "--json")
+    score = json.loads(done.stdout)["results"][0]["compared"]["score"]
+    assert (score["lost"], score["gained"]) == (3, 0)
+
+
+def test_an_interrupt_ends_a_run_that_waits(few: Path, tmp_path: Path) -> None:
+    """Closing its client, as sgl-eval does, leaves a blocked read blocked: the gap."""
+    pytest.importorskip("sgl_eval", reason="pip install -r requirements-gate.txt")
+    answers = expected(few)
+
+    def fate(number: int, _: str) -> int:
+        return FORWARD if number <= 10 else STALL
+
+    out = tmp_path / "ours"
+    with serving(knowing(answers), fate) as (url, traffic):
+        arguments = command("run", "--arm", "baseline", "--url", url, "--out", out,
+                            "--questions", few, "--threads", 4)  # fmt: skip
+        verb = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
+        wait_until(lambda: len(traffic.bodies) >= 14)
+        started = time.monotonic()
+        os.kill(verb.pid, signal.SIGINT)
+        _, said = verb.communicate(timeout=20)
+        assert time.monotonic() - started < 5
+    assert verb.returncode == 130
+    assert "30 of 40 are unanswered" in said
+    assert len((out / "answers.jsonl").read_bytes().splitlines()) == 10
+
+
+def test_sgl_evals_own_abort_does_not_wake_a_stalled_request() -> None:
+    pytest.importorskip("sgl_eval", reason="pip install -r requirements-gate.txt")
+    program = (
+        "import sys, threading, time\n"
+        "from sgl_eval.sampler import ChatCompletionSampler\n"
+        "sampler = ChatCompletionSampler(sys.argv[1], 'a-model')\n"
+        "ask = lambda: sampler([{'role': 'user', 'content': 'x'}])\n"
+        "thread = threading.Thread(target=ask, daemon=True)\n"
+        "thread.start(); time.sleep(1); sampler.abort(); thread.join(4)\n"
+        "print(thread.is_alive())\n"
+    )
+    with serving(lambda *_: completion(""), lambda *_: STALL) as (url, _):
+        done = subprocess.run(
+            [sys.executable, "-c", program, url],
+            capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+    assert done.stdout == "True\n", done.stderr
+
+
+def test_a_server_that_stalls_or_hangs_up_is_given_up(
+    gsm8k: Verb, few: Path, tmp_path: Path
+) -> None:
+    def fate(number: int, _: str) -> int:
+        return FORWARD if number <= 5 else (STALL if number % 2 else HANG_UP)
+
+    with serving(knowing(expected(few)), fate) as (url, traffic):
+        started = time.monotonic()
+        report = _ours(gsm8k, url, few, tmp_path / "ours", "--timeout", 1)
+        assert time.monotonic() - started < 40
+        assert sum(traffic.asked.values()) < 40
+    assert report["exit_code"] == 4
+    assert "the server was given up" in str(report["findings"])
+    assert len((tmp_path / "ours" / "answers.jsonl").read_bytes().splitlines()) == 5
+
+
+@pytest.mark.parametrize("ending", ["abort", "content_filter"])
+def test_an_answer_cut_off_by_the_server_is_none(
+    gsm8k: Verb, few: Path, tmp_path: Path, ending: str
+) -> None:
+    """SGLang ends what it aborts with a 200 and the text so far."""
+    with serving(lambda *_: completion("It is \\boxed{18", ending)) as (url, _):
+        report = _ours(gsm8k, url, few, tmp_path / "ours")
+    assert report["exit_code"] == 4
+    assert ending in str(report["findings"])
+    assert (tmp_path / "ours" / "answers.jsonl").read_bytes() == b""
+
+
+def test_no_server_at_all(gsm8k: Verb, few: Path, tmp_path: Path) -> None:
+    report = _ours(gsm8k, "http://127.0.0.1:9/v1", few, tmp_path / "ours")
+    assert report["exit_code"] == 5
+    assert not (tmp_path / "ours").exists()
+
+
+def test_a_folder_of_another_run_is_refused(
+    gsm8k: Verb, few: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "ours"
+    with serving(knowing(expected(few))) as (url, traffic):
+        assert _ours(gsm8k, url, few, out)["exit_code"] == 0
+        asked = len(traffic.bodies)
+        for other in (("--max-tokens", 5), ("--first", 7), ("--tree", "4b825dc")):
+            report = _ours(gsm8k, url, few, out, *other)
+            assert report["exit_code"] == 2, other
+        assert len(traffic.bodies) == asked
