@@ -8,7 +8,6 @@ trace in which that would be true by accident is no evidence, and is called inva
 
 from __future__ import annotations
 
-import os
 import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import cast
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
-from overlaykit.cli import Report, Result, Verb, run, table
+from overlaykit.cli import Report, Result, Verb, run, table, write_whole
 from overlaykit.errors import EnvironmentFailure, Exit, Finding, InputError
 from traces.attribution import Method
 from traces.checks import Check, Verdict
@@ -144,9 +143,9 @@ def check(arguments: Namespace) -> Report:
         findings += _findings(one)
         codes.append(_EXITS[one.verdict])
     if arguments.svg and judged:
-        _write(arguments.svg, timeline(judged[0]))
+        write_whole(arguments.svg, timeline(judged[0]))
     if arguments.html and judged:
-        _write(arguments.html, page(judged, asked))
+        write_whole(arguments.html, page(judged, asked))
     results = tuple(_result(one, asked) for one in judged)
     worst = max(codes, key=_ORDER.index)
     return Report(
@@ -236,18 +235,6 @@ def _result(judged: Judged, asked: Asked) -> TraceResult:
         before=_side(baseline, asked.module) if baseline else None,
         changes=judged.changes,
     )
-
-
-def _write(path: Path, text: str) -> None:
-    """Whole or not at all, also when interrupted."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
-    except OSError as error:
-        raise EnvironmentFailure(f"cannot write {path}: {error.strerror}") from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def show(report: Report) -> str:

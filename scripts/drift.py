@@ -3,11 +3,9 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import shutil
 import sys
-import tempfile
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +21,7 @@ from outlook.firstbad import Change, first_bad, row_named
 from outlook.outcomes import Column
 from outlook.sources import Source, all_facts, recorded, release_source
 from overlaykit.carried import Carried, load_overlay
-from overlaykit.cli import ROOT, Report, Result, Verb, progress, run
+from overlaykit.cli import ROOT, Report, Result, Verb, progress, run, write_whole
 from overlaykit.errors import EnvironmentFailure, Finding, InputError
 from overlaykit.releases import LEDGER, listed, order
 
@@ -251,31 +249,13 @@ def _write_pages(
 ) -> None:
     command = shlex.join(["scripts/drift.py", *sys.argv[1:]])
     if arguments.markdown:
-        _write(arguments.markdown, matrix.markdown(found, advice, command))
+        write_whole(arguments.markdown, matrix.markdown(found, advice, command))
     if arguments.html:
         from outlook.page import html
 
         dist = carried.target.dist
         title = f"The series for {dist.name} {dist.version}, version by version"
-        _write(arguments.html, html(found, advice, title, command))
-
-
-def _write(path: Path, text: str) -> None:
-    """The whole file or none of it."""
-    try:
-        handle, part = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            Path(part).chmod(0o644)
-            os.replace(part, path)
-        except BaseException:
-            Path(part).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        step = "name another file, or permit writing there"
-        finding = Finding(str(error), path=str(path), next_step=step)
-        raise EnvironmentFailure(f"cannot write {path}", (finding,)) from error
+        write_whole(arguments.html, html(found, advice, title, command))
 
 
 def _range(value: str) -> tuple[str, str]:

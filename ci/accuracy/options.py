@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from argparse import (
-    SUPPRESS,
     ArgumentParser,
-    RawDescriptionHelpFormatter,
     _SubParsersAction,
 )
 from pathlib import Path
 
 import msgspec
 
-from overlaykit.errors import EXIT_HELP
+from overlaykit.cli import add_action
 
 RUN_EXAMPLES = (
     "ci/gsm8k.py run --arm baseline --url http://localhost:9000/v1 --out runs/a1",
@@ -43,29 +41,8 @@ def options(parser: ArgumentParser) -> None:
     _power_options(actions)
 
 
-def _action(
-    actions: _SubParsersAction[ArgumentParser],
-    name: str,
-    summary: str,
-    examples: tuple[str, ...],
-) -> ArgumentParser:
-    lines = "\n".join(f"  {line}".rstrip() for line in examples)
-    parser = actions.add_parser(
-        name,
-        help=summary,
-        description=summary,
-        epilog=f"examples:\n{lines}\n\n{EXIT_HELP}",
-        formatter_class=RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "--json", action="store_true", default=SUPPRESS, help="print one JSON document"
-    )
-    return parser
-
-
 def _run_options(actions: _SubParsersAction[ArgumentParser]) -> None:
-    parser = _action(
+    parser = add_action(
         actions, "run", "ask an endpoint, or go on asking it", RUN_EXAMPLES
     )
     parser.add_argument("--arm", choices=("baseline", "patched"), required=True)
@@ -131,7 +108,7 @@ def _run_options(actions: _SubParsersAction[ArgumentParser]) -> None:
 
 
 def _compare_options(actions: _SubParsersAction[ArgumentParser]) -> None:
-    parser = _action(
+    parser = add_action(
         actions, "compare", "decide between two arms' runs", COMPARE_EXAMPLES
     )
     for arm in ("baseline", "patched"):
@@ -153,7 +130,7 @@ def _compare_options(actions: _SubParsersAction[ArgumentParser]) -> None:
 
 
 def _power_options(actions: _SubParsersAction[ArgumentParser]) -> None:
-    parser = _action(
+    parser = add_action(
         actions, "power", "what can a number of questions tell?", POWER_EXAMPLES
     )
     for name, kind, default, what in (

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from argparse import (
-    SUPPRESS,
     ArgumentParser,
-    RawDescriptionHelpFormatter,
     _SubParsersAction,
 )
 from pathlib import Path
 
-from overlaykit.errors import EXIT_HELP
+from overlaykit.cli import add_action
 from serving.command import ARMS
 from serving.points import TEN
 
@@ -44,32 +42,8 @@ def _points_option(parser: ArgumentParser) -> None:
     )
 
 
-def _json_option(parser: ArgumentParser) -> None:
-    """Also after the action; what was said before it stays."""
-    parser.add_argument(
-        "--json", action="store_true", default=SUPPRESS, help="print one JSON document"
-    )
-
-
-def _action(
-    actions: _SubParsersAction[ArgumentParser],
-    name: str,
-    summary: str,
-    examples: tuple[str, ...],
-) -> ArgumentParser:
-    lines = "\n".join(f"  {line}" for line in examples)
-    return actions.add_parser(
-        name,
-        help=summary,
-        description=summary,
-        epilog=f"examples:\n{lines}\n\n{EXIT_HELP}",
-        formatter_class=RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-
-
 def _run_options(actions: _SubParsersAction[ArgumentParser]) -> None:
-    parser = _action(
+    parser = add_action(
         actions, "run", "make the runs, or those still to make", RUN_EXAMPLES
     )
     for arm in ARMS:
@@ -114,11 +88,10 @@ def _run_options(actions: _SubParsersAction[ArgumentParser]) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="print every command, run none"
     )
-    _json_option(parser)
 
 
 def _compare_options(actions: _SubParsersAction[ArgumentParser]) -> None:
-    parser = _action(
+    parser = add_action(
         actions, "compare", "decide on the runs of both arms", COMPARE_EXAMPLES
     )
     parser.add_argument(
@@ -151,4 +124,3 @@ def _compare_options(actions: _SubParsersAction[ArgumentParser]) -> None:
         default=0.05,
         help="the chance of a wrong pass or fail (default: %(default)s)",
     )
-    _json_option(parser)

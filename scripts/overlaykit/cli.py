@@ -10,6 +10,7 @@ import argparse
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,13 @@ from typing import NoReturn
 
 import msgspec
 
-from overlaykit.errors import EXIT_HELP, Exit, Finding, OverlayError
+from overlaykit.errors import (
+    EXIT_HELP,
+    EnvironmentFailure,
+    Exit,
+    Finding,
+    OverlayError,
+)
 from overlaykit.plan import HunkPlan
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -81,6 +88,27 @@ def skipped_lines(result: Result) -> list[str]:
     return [f"  skipped  {path}: not in this kind of tree" for path in result.skipped]
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a page that was asked for: the whole file or none of it.
+
+    Raises EnvironmentFailure where it cannot be written.
+    """
+    try:
+        handle, part = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+            Path(part).chmod(0o644)
+            os.replace(part, path)
+        except BaseException:
+            Path(part).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        step = "name another file, or permit writing there"
+        finding = Finding(str(error), path=str(path), next_step=step)
+        raise EnvironmentFailure(f"cannot write {path}", (finding,)) from error
+
+
 def progress(what: str, done: int, total: int) -> None:
     """Progress on standard error: a line that moves in a terminal, else few lines."""
     if sys.stderr.isatty():
@@ -105,18 +133,48 @@ class Verb:
     show: Callable[[Report], str]
 
 
+def add_action(
+    actions: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    summary: str,
+    examples: tuple[str, ...],
+) -> argparse.ArgumentParser:
+    """One of a verb's several actions; its help is laid out as a verb's is."""
+    parser = actions.add_parser(
+        name,
+        help=summary,
+        description=summary,
+        epilog=_epilog(examples),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    # Also after the action; what was said before it stays.
+    _add_json(parser, default=argparse.SUPPRESS)
+    return parser
+
+
+def _epilog(examples: Iterable[str]) -> str:
+    lines = "\n".join(f"  {line}".rstrip() for line in examples)
+    return f"examples:\n{lines}\n\n{EXIT_HELP}"
+
+
+def _add_json(parser: argparse.ArgumentParser, default: object) -> None:
+    parser.add_argument(
+        "--json", action="store_true", default=default, help="print one JSON document"
+    )
+
+
 def run(verb: Verb) -> NoReturn:
     """Run a verb as a program: parse, call, print, exit."""
     name = Path(sys.argv[0]).stem
-    examples = "\n".join(f"  {line}" for line in verb.examples)
     parser = argparse.ArgumentParser(
         description=verb.summary,
-        epilog=f"examples:\n{examples}\n\n{EXIT_HELP}",
+        epilog=_epilog(verb.examples),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     verb.options(parser)
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    _add_json(parser, default=False)
     arguments = parser.parse_args()
     for ending in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, _interrupt)
