@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from contract.census import SiteRow
-from contract.sites import PRODUCERS, Role, role_of
+from contract.sites import CATALOGUE, PRODUCERS, Role, role_of
 from overlaykit.errors import EnvironmentFailure, Finding
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _MODULE = "sglang.srt.layers.quantization.bpreshuffle_scale"
 _ADAPTER, _TO_GEMM = "quant_pretransposed_scale", "x_scale_for_gemm"
+# What a communicator knows of the projection: the layer's method that calls it.
+_LATENT = "self.qkv_latent_func"
 _GATHERED = "The gather moves raw bytes; a pre-transposed scale is strided."
 _WIDTH = 88
 
@@ -65,11 +67,22 @@ def _regenerate(
         return hand_on(source, edit.scope)
     if {row.site for row in here} != set(edit.sites):
         return None
+    if _LATENT.encode() not in source and any(
+        _LATENT in _projection(row.site) for row in here
+    ):
+        return None
     made: bytes | None = source
     # From the last up, so that no edit moves the lines of the next.
-    for line in sorted({row.line for row in here if row.line}, reverse=True):
-        made = call_through_adapter(made, line) if made is not None else None
+    for line, site in sorted(((r.line, r.site) for r in here if r.line), reverse=True):
+        if made is not None:
+            made = call_through_adapter(made, line, _projection(site))
     return made
+
+
+def _projection(site: str) -> str:
+    """The projection that the site's scale goes to, as the site's scope can name it."""
+    [one] = (entry for entry in CATALOGUE if entry.id == site)
+    return f"self.{one.feeds}" if one.feeds else f"qkv_a_projection({_LATENT})"
 
 
 def need_libcst() -> None:
@@ -82,8 +95,9 @@ def need_libcst() -> None:
         raise EnvironmentFailure("--regenerate needs libcst", (finding,)) from error
 
 
-def call_through_adapter(source: bytes, line: int) -> bytes | None:
-    """``KERNEL(x)`` at a line becomes ``quant_pretransposed_scale(KERNEL, x)``.
+def call_through_adapter(source: bytes, line: int, projection: str) -> bytes | None:
+    """``KERNEL(x)`` at a line becomes ``quant_pretransposed_scale(KERNEL, PROJECTION,
+    x)``.
 
     None where the call cannot be told, or says something of transposing itself.
     """
@@ -106,20 +120,28 @@ def call_through_adapter(source: bytes, line: int) -> bytes | None:
     [call] = calls
     if any(a.keyword and a.keyword.value == "transpose_scale" for a in call.args):
         return None
-    made = _through(call)
+    made = _through(call, projection)
     # As black lays it out: on as few lines as before, or with a line an argument.
     if _too_long(wrapper.module.deep_replace(call, made), positions[call]):
-        made = _spread(call, _indent_of(source, line))
+        made = _spread(call, projection, _indent_of(source, line))
     module = wrapper.module.deep_replace(call, made)
     assert isinstance(module, cst.Module)
     return module.bytes
 
 
-def _through(call: cst.Call) -> cst.Call:
+def _through(call: cst.Call, projection: str) -> cst.Call:
     import libcst as cst
 
-    kernel = cst.Arg(call.func, comma=cst.Comma(whitespace_after=_gap(call)))
-    return call.with_changes(func=cst.Name(_ADAPTER), args=[kernel, *call.args])
+    comma = cst.Comma(whitespace_after=_gap(call))
+    first = [cst.Arg(one, comma=comma) for one in _first(call, projection)]
+    return call.with_changes(func=cst.Name(_ADAPTER), args=[*first, *call.args])
+
+
+def _first(call: cst.Call, projection: str) -> tuple[cst.BaseExpression, ...]:
+    """What the adapter takes before the kernel's own arguments."""
+    import libcst as cst
+
+    return call.func, cst.parse_expression(projection)
 
 
 def _gap(call: cst.Call) -> cst.BaseParenthesizableWhitespace:
@@ -131,7 +153,7 @@ def _gap(call: cst.Call) -> cst.BaseParenthesizableWhitespace:
     return cst.SimpleWhitespace(" ") if comma is None else comma.whitespace_after
 
 
-def _spread(call: cst.Call, indent: str) -> cst.Call:
+def _spread(call: cst.Call, projection: str, indent: str) -> cst.Call:
     """The call with an argument a line, as black lays out what does not fit."""
     import libcst as cst
 
@@ -142,7 +164,7 @@ def _spread(call: cst.Call, indent: str) -> cst.Call:
             last_line=cst.SimpleWhitespace(indent + more),
         )
 
-    args = [cst.Arg(call.func), *call.args]
+    args = [*map(cst.Arg, _first(call, projection)), *call.args]
     inner = cst.Comma(whitespace_after=line_break("    "))
     last = cst.Comma(whitespace_after=line_break(""))
     spread = [a.with_changes(comma=inner) for a in args[:-1]]

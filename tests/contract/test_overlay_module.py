@@ -282,7 +282,9 @@ def run_case(
 ) -> Produced:
     row_major_q, row_major = first_pair(quant(*args, **kwargs))
     warnings.count = 0
-    q, scale = first_pair(module.quant_pretransposed_scale(quant, *args, **kwargs))
+    q, scale = first_pair(
+        module.quant_pretransposed_scale(quant, None, *args, **kwargs)
+    )
     readers = [module.x_scale_for_gemm(scale, flag) for flag in (True, False)]
     return Produced(
         q=q,
@@ -307,7 +309,9 @@ def complaint_of_check_mode(
     os.environ[SWITCH] = "check"
     module._mode.cache_clear()
     try:
-        _, scale = first_pair(module.quant_pretransposed_scale(quant, *args, **kwargs))
+        _, scale = first_pair(
+            module.quant_pretransposed_scale(quant, None, *args, **kwargs)
+        )
         for flag in (True, False):
             module.x_scale_for_gemm(scale, flag)
     except RuntimeError as error:

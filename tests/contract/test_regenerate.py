@@ -14,6 +14,7 @@ from overlaykit.trees import EditedTree, Tree
 
 BASES = ("sglang", "sglang-0.5.12.post1")
 ADAPTER, TO_GEMM = ("quant_pretransposed_scale",), ("x_scale_for_gemm",)
+BOTH = ("qkv_a_projection", *ADAPTER)
 
 
 def census_of(tree: Tree) -> tuple[SiteRow, ...]:
@@ -30,7 +31,11 @@ def regenerated(pins: Pins, base: str) -> EditedTree:
             for hunk in file.hunks:
                 data = tree.read(file.path)
                 assert data is not None
-                names = TO_GEMM if "fp8_utils" in file.path else ADAPTER
+                names: tuple[str, ...] = ADAPTER
+                if "fp8_utils" in file.path:
+                    names = TO_GEMM
+                if "communicator" in file.path:
+                    names = BOTH
                 imports = names if hunk.scope == MODULE else ()
                 edit = Edit(hunk.sites, hunk.scope, imports)
                 found = census_of(tree) if hunk.sites else ()

@@ -242,7 +242,7 @@ def shared_scope(pins: Pins) -> tuple[Carried, bytes]:
     carried, release = pins.overlay["sglang"], pins.tree("sglang")
     before = left(carried.series, release, COMMUNICATOR)
     head = b"    def prepare_attn(\n"
-    near = b"                                fused_rms_fp8_group_quant,\n"
+    near = b"                                qkv_a_projection(self.qkv_latent_func),\n"
     at = before.index(b"\n", before.rindex(near) + len(near)) + 1
     after = before[:at] + b"# of 0006\n" + before[at:]
     after = edited(after, head, head + b"        # of 0006\n")

@@ -11,7 +11,7 @@ from typing import Any
 
 
 def quant_pretransposed_scale(
-    quant: Callable[..., Any], *args: Any, **kwargs: Any
+    quant: Callable[..., Any], projection: Any, *args: Any, **kwargs: Any
 ) -> Any:
     """Ask for the transposed scale; put it behind the strides that it has."""
     outputs = quant(*args, transpose_scale=True, **kwargs)
@@ -19,6 +19,10 @@ def quant_pretransposed_scale(
     q, scale = outputs[0] if nested else outputs
     scale = _strided(scale)
     return ((q, scale), *outputs[1:]) if nested else (q, scale)
+
+
+def qkv_a_projection(qkv_latent_func: Any) -> None:
+    """No design but the series's asks where a scale goes."""
 
 
 def x_scale_for_gemm(x_scale: Any, bpreshuffle: bool) -> Any:

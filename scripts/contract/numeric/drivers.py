@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
+from types import MethodType, SimpleNamespace
 from typing import Any
 
 import torch
@@ -96,12 +96,19 @@ class Driver:
         return double_of(
             self.island.owner(PREPARE),
             input_layernorm=Norm(self.shape.hidden, self.world.device),
-            qkv_latent_func=None,
+            qkv_latent_func=self.qkv_latent_func(),
             _communicate_simple_fn=move,
             _context=SimpleNamespace(
                 attn_tp_size=RANKS, attn_tp_rank=rank, tp_size=RANKS, tp_rank=rank
             ),
         )
+
+    def qkv_latent_func(self) -> Any:
+        """The attention layer's method, by which a communicator knows the layer."""
+        if not self.case.chain.knows_projection:
+            return None
+        qkv_a = self.linear("qkv_a", self.shape.qkv_a, self.shape.hidden)
+        return MethodType(_no_latent, SimpleNamespace(fused_qkv_a_proj_with_mqa=qkv_a))
 
     def prepared(self, rank: int) -> tuple[Any, Any]:
         """What one rank's prepare_attn returns: hidden states and residual."""
@@ -231,6 +238,10 @@ class Driver:
                 read = reads.add(Route.ELEMENTWISE, "the tree's own", x[0], x[1], None)
                 read.output = gated[0]
         return gated
+
+
+def _no_latent(attention: Any, *_: Any) -> None:
+    """The latent is drawn; what makes it is not called."""
 
 
 def _stays(hidden_states: Any, forward_batch: Any, context: Any) -> Any:

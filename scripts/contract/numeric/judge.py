@@ -68,10 +68,11 @@ def _findings(
     elif outcome.case.m == 0:
         yield from _no_token_findings(outcome, pristine)
     else:
-        yield from _run_findings(outcome, tree.adopts)
-        yield from _reading_findings(outcome, tree.adopts)
+        row_major = _row_major(outcome) if tree.has_switch else frozenset()
+        yield from _run_findings(outcome, tree.adopts, row_major)
+        yield from _reading_findings(outcome, tree.adopts, row_major)
         if tree.has_switch:
-            yield from _mark_findings(outcome)
+            yield from _mark_findings(outcome, row_major)
 
 
 def _reading(
@@ -149,16 +150,28 @@ def _transposes(case: Case, adopts: bool) -> bool:
     return adopts and case.platform.bpreshuffle and case.switch is not Switch.OFF
 
 
-def _allowed(case: Case, site: str, route: Route, adopts: bool) -> int:
+def _row_major(outcome: Outcome) -> frozenset[str]:
+    """Sites whose projection Triton's GEMM serves: nothing is asked for there."""
+    if not outcome.case.chain.knows_projection:
+        return frozenset()
+    return frozenset(r.site for r in outcome.readings if r.route is Route.TRITON)
+
+
+def _allowed(
+    case: Case, reading: Reading, adopts: bool, row_major: frozenset[str]
+) -> int:
     """Copies between a producer and one reader that are no surprise."""
-    if route is not Route.BPRESHUFFLE:
+    if reading.route is not Route.BPRESHUFFLE:
         return 0
+    site = reading.site
     lacks = site == "S8" and case.variant is Variant.NO_FLATTEN
-    as_ever = lacks or case.chain.gathers or not _transposes(case, adopts)
-    return int(as_ever)
+    as_ever = lacks or case.chain.gathers or site in row_major
+    return int(as_ever or not _transposes(case, adopts))
 
 
-def _run_findings(outcome: Outcome, adopts: bool) -> list[Finding]:
+def _run_findings(
+    outcome: Outcome, adopts: bool, row_major: frozenset[str]
+) -> list[Finding]:
     case, found = outcome.case, []
     if outcome.raised is not None:
         return [
@@ -174,7 +187,7 @@ def _run_findings(outcome: Outcome, adopts: bool) -> list[Finding]:
             for projection, site in case.chain.sites.items()
             if projection not in read
         ]
-    allowed = sum(_allowed(case, r.site, r.route, adopts) for r in outcome.readings)
+    allowed = sum(_allowed(case, r, adopts, row_major) for r in outcome.readings)
     if case.chain.gathers and _transposes(case, adopts):
         # It moves raw bytes, so its input is made row-major first.
         allowed += 1
@@ -200,7 +213,9 @@ def _run_findings(outcome: Outcome, adopts: bool) -> list[Finding]:
     return found
 
 
-def _reading_findings(outcome: Outcome, adopts: bool) -> list[Finding]:
+def _reading_findings(
+    outcome: Outcome, adopts: bool, row_major: frozenset[str]
+) -> list[Finding]:
     case, found = outcome.case, []
     for r in outcome.readings:
         total = r.shape[0] * r.shape[1]
@@ -226,7 +241,7 @@ def _reading_findings(outcome: Outcome, adopts: bool) -> list[Finding]:
                     "another " + ("GEMM output" if r.values else "scale or fp8 tensor"),
                 )
             )
-        allowed = _allowed(case, r.site, r.route, adopts)
+        allowed = _allowed(case, r, adopts, row_major)
         if r.copies > allowed:
             found.append(
                 _finding(
@@ -251,25 +266,25 @@ def _reading_findings(outcome: Outcome, adopts: bool) -> list[Finding]:
     return found
 
 
-def _mark_findings(outcome: Outcome) -> Iterator[Finding]:
+def _mark_findings(outcome: Outcome, row_major: frozenset[str]) -> Iterator[Finding]:
     """What the switch and the mark promise, which bytes do not show.
 
     Behind strides that tell the truth a scale is right on any platform, marked or not.
     Of a tree without the switch nothing is asked here: it promised none of this.
     """
     case = outcome.case
-    transposes = _transposes(case, adopts=True)
     keeps = not case.chain.gathers and case.chain is not Chain.INDEXER
     for r in outcome.readings:
         where = f"{r.projection} on the {r.route.value} route"
         mark = "marked" if r.marked else "unmarked"
+        transposes = _transposes(case, adopts=True) and r.site not in row_major
         if not transposes and (r.asked or r.marked):
             yield _finding(
                 r.site,
                 case,
                 f"{where} is given a scale that is not the release's own",
-                "no transposed scale asked for, and no mark, on this platform and with "
-                "this switch",
+                "no transposed scale asked for, and no mark, on this platform, with "
+                "this switch and for this GEMM",
                 f"a {'transposed' if r.asked else 'row-major'} scale asked for, {mark}",
             )
         elif transposes and keeps and r.asked and not r.marked:

@@ -127,31 +127,56 @@ TRUSTS = Edit(
 """A consumer that takes such strides."""
 
 
-def _forgotten(site: str, path: str, target: str, depth: int, kernel: str) -> Edit:
-    """The release's own call instead of the series's."""
-    gap = "\n" + " " * depth
-    return Edit(
-        path,
-        f"{target}quant_pretransposed_scale({gap}{kernel},{gap}",
-        f"{target}{kernel}({gap}",
-    )
+@dataclass(frozen=True)
+class Call:
+    """How the series calls a site's kernel. ``target`` is what the result goes to."""
+
+    path: str
+    target: str
+    depth: int
+    kernel: str
+    projection: str
+
+    def told(self, projection: str) -> Edit:
+        """The same call, told of another projection."""
+        return Edit(
+            self.path, self._opening(self.projection), self._opening(projection)
+        )
+
+    @property
+    def forgotten(self) -> Edit:
+        """The release's own call instead of the series's."""
+        plain = f"{self.target}{self.kernel}({self._gap}"
+        return Edit(self.path, self._opening(self.projection), plain)
+
+    @property
+    def _gap(self) -> str:
+        return "\n" + " " * self.depth
+
+    def _opening(self, projection: str) -> str:
+        first = (f"{self._gap}{argument}," for argument in (self.kernel, projection))
+        return f"{self.target}quant_pretransposed_scale({''.join(first)}{self._gap}"
 
 
-FORGOTTEN = {
-    "S1": _forgotten("S1", COMMUNICATOR, "_unq_bf16, _, _res = ", 28, _RMS),
-    "S2": _forgotten("S2", COMMUNICATOR, " ", 32, _RMS),
-    "S3": _forgotten("S3", MLA, "q_quanted, q_lora, k_nope, _ = ", 32, _RMS),
-    "S4": _forgotten("S4", MLA, "q, _, k_nope, _ = ", 32, _RMS),
-    "S5": _forgotten("S5", MHA, "q_quanted, q_lora, _, _ = ", 24, _RMS),
-    "S6": _forgotten("S6", MHA, " q, _, _, _ = ", 20, _RMS),
-    "S7": _forgotten("S7", MHA, "kv_a_quanted, kv_a, _, _ = ", 16, _RMS),
-    "S8": _forgotten("S8", MLA, "attn_bmm_output = ", 20, _FLATTEN),
+_QKV_A, _Q_B = "qkv_a_projection(self.qkv_latent_func)", "self.q_b_proj"
+
+CALLS = {
+    "S1": Call(COMMUNICATOR, "_unq_bf16, _, _res = ", 28, _RMS, _QKV_A),
+    "S2": Call(COMMUNICATOR, " ", 32, _RMS, _QKV_A),
+    "S3": Call(MLA, "q_quanted, q_lora, k_nope, _ = ", 32, _RMS, _Q_B),
+    "S4": Call(MLA, "q, _, k_nope, _ = ", 32, _RMS, _Q_B),
+    "S5": Call(MHA, "q_quanted, q_lora, _, _ = ", 24, _RMS, _Q_B),
+    "S6": Call(MHA, " q, _, _, _ = ", 20, _RMS, _Q_B),
+    "S7": Call(MHA, "kv_a_quanted, kv_a, _, _ = ", 16, _RMS, "self.kv_b_proj"),
+    "S8": Call(MLA, "attn_bmm_output = ", 20, _FLATTEN, "self.o_proj"),
 }
 
 _GATHERED = frozenset({"gather"})
 _GATHER_CASES = (Case(Chain.GATHER_C10D, 3), Case(Chain.GATHER_PYNCCL, 3))
 _INPUT = (Case(Chain.INPUT, 3),)
-_MIXED_INPUT = (Case(Chain.INPUT, 3, TUNED_INPUT),)
+# Told of no projection, they write for CK's GEMM what Triton's reads as well.
+_MIXED_INPUTS = tuple(Case(c, 3, TUNED_INPUT) for c in (Chain.INPUT, Chain.RESIDUAL))
+_MIXED = frozenset({"S1", "S2"})
 _CORE = (Case(Chain.CORE, 3),)
 _IGNORED = (Case(Chain.CORE, 3, variant=Variant.IGNORED, switch=Switch.CHECK),)
 _ONE_EACH = tuple(
@@ -180,12 +205,12 @@ MUTANTS = (
         Mutant(
             f"{site} forgotten",
             f"{site} calls the kernel itself: right bytes, one copy",
-            (edit,),
+            (call.forgotten,),
             frozenset({site}),
             _chains_of(site),
             _BOTH,
         )
-        for site, edit in FORGOTTEN.items()
+        for site, call in CALLS.items()
     ),
     Mutant(
         "marked, not transposed",
@@ -205,7 +230,7 @@ MUTANTS = (
         "marked, strides lie, nobody refuses",
         "the Triton GEMM, the gather and the indexer read wrong values",
         (LIES, TRUSTS),
-        PRODUCERS | {"gather", "indexer"},
+        _MIXED | {"gather", "indexer"},
         (*BPRESHUFFLE, *TRITON),
     ),
     _consumer(
@@ -214,7 +239,7 @@ MUTANTS = (
         "for_gemm = transposed.view(*x_scale.shape) if bpreshuffle else "
         "x_scale.transpose(-1, -2).contiguous().view(*x_scale.shape)",
         cases=TRITON,
-        sites=PRODUCERS,
+        sites=_MIXED,
     ),
     Mutant(
         "the pull request's inverse",
@@ -229,12 +254,8 @@ MUTANTS = (
                 "x_scale.view(x_scale.shape[::-1]).t()",
             ),
         ),
-        frozenset({"S8"}),
-        tuple(
-            c
-            for c in _with(TRITON, variant=Variant.HONEST_FLATTEN)
-            if c.chain is Chain.CORE
-        ),
+        _MIXED,
+        _with(_MIXED_INPUTS, variant=Variant.HONEST),
     ),
     Mutant(
         "gather not made row-major",
@@ -286,8 +307,8 @@ MUTANTS = (
                 f"{TRUSTS.new}",
             ),
         ),
-        frozenset({"S1"}),
-        _MIXED_INPUT,
+        _MIXED,
+        _MIXED_INPUTS,
     ),
     Mutant(
         "consumer clears the mark",
@@ -322,7 +343,7 @@ MUTANTS = (
         "for_gemm = transposed.view(*x_scale.shape) "
         "if bpreshuffle else x_scale.contiguous()",
         cases=TRITON,
-        sites=PRODUCERS,
+        sites=_MIXED,
     ),
     Mutant(
         "consumer always skips",
@@ -376,9 +397,30 @@ MUTANTS = (
     Mutant(
         "predicate missing",
         "ROCm 7.0 is asked for transposed scales: right by strides, yet not today's",
-        (Edit(SCALE, "        and _consumer_reads_transposed()\n", ""),),
+        (Edit(SCALE, "        and _consumer_reads_transposed(projection)\n", ""),),
         _OF_EACH,
         _with(_ONE_EACH, platform=Platform.GFX95_OLD),
+    ),
+    Mutant(
+        "projection not looked at",
+        "Triton's GEMM is given transposed scales, which it reads slower",
+        (Edit(SCALE, "    if projection is None:\n", "    if True:\n"),),
+        PRODUCERS | {"gather"},
+        TRITON,
+    ),
+    Mutant(
+        "another's projection",
+        "S8 asks about q_b_proj",
+        (CALLS["S8"].told("self.q_b_proj"),),
+        frozenset({"S8"}),
+        tuple(c for c in TRITON if c.chain is Chain.CORE),
+    ),
+    Mutant(
+        "projection not found",
+        "the attention layer calls it something else",
+        (Edit(SCALE, '"fused_qkv_a_proj_with_mqa", None)', '"qkv_a_proj", None)'),),
+        _MIXED | {"gather"},
+        TRITON,
     ),
     Mutant(
         "switch 0 ignored",

@@ -30,7 +30,7 @@ from contract.numeric.cases import TUNED_INPUT
 from overlaykit.trees import Tree
 
 from .mutants import (
-    FORGOTTEN,
+    CALLS,
     LIES,
     MUTANTS,
     TRUSTS,
@@ -39,7 +39,7 @@ from .mutants import (
     mutated,
     small_tree,
 )
-from .test_numeric import BPRESHUFFLE, FP8_UTILS, MLA, SCALE, TRITON
+from .test_numeric import BPRESHUFFLE, FP8_UTILS, MLA, SCALE
 
 Prove = Callable[..., tuple[Outcome, ...]]
 
@@ -75,16 +75,13 @@ def suffers(pins: Pins, prove: Prove, one: Mutant) -> set[str]:
 
 
 def test_hazard_01_two_presentations(pins: Pins, prove: Prove) -> None:
-    """An undo that is right for what lies raises on the honest scale of flatten."""
+    """An undo that is right for what lies raises on what is honest."""
     one = mutant("the pull request's inverse")
-    tree = mutated(pins.patched("sglang"), one.edits)
-    mixed = [
-        Case(c.chain, 3, c.shape, Variant.HONEST_FLATTEN)
-        for c in TRITON
-        if not c.chain.gathers
-    ]
-    assert wrong(prove(tree, mixed)) == {"S8"}
-    assert all(outcome.ok for outcome in prove(pins.patched("sglang"), mixed))
+    patched = pins.patched("sglang")
+    lying = [Case(c.chain, 3, c.shape, Variant.LYING_FLATTEN) for c in one.cases]
+    assert wrong(prove(mutated(patched, one.edits), lying)) == set()
+    assert wrong(prove(mutated(patched, one.edits), one.cases)) == one.sites
+    assert all(outcome.ok for outcome in prove(patched, [*lying, *one.cases]))
 
 
 @pytest.mark.parametrize(
@@ -137,7 +134,7 @@ def test_hazard_04_indexer(pins: Pins, prove: Prove) -> None:
 def test_hazard_05_two_consumers(pins: Pins, prove: Prove, name: str) -> None:
     """The first one leaves the scale as it was, whichever GEMMs the two are."""
     one = mutant(name)
-    assert suffers(pins, prove, one) == {"S1"}
+    assert suffers(pins, prove, one) == one.sites
     both = [
         Case(Chain.RESIDUAL, 3, shape) for shape in (TUNED_INPUT, one.cases[0].shape)
     ]
@@ -187,7 +184,8 @@ def test_hazard_07_other_formats(
 
     def marks(tree: Tree, **how: Any) -> bool:
         module = adapter(tree, monkeypatch)
-        _, scale = module.quant_pretransposed_scale(quant, torch.ones(3, 512), **how)
+        x = torch.ones(3, 512)
+        _, scale = module.quant_pretransposed_scale(quant, None, x, **how)
         return hasattr(scale, "_aiter_bpreshuffle_layout")
 
     tree, fp8 = pins.patched("sglang"), torch.float8_e4m3fn
@@ -276,7 +274,7 @@ def test_hazard_10_mixed_adoption(pins: Pins, prove: Prove) -> None:
     )
     tree = mutated(
         pins.patched("sglang"),
-        [FORGOTTEN["S8"], trusting],
+        [CALLS["S8"].forgotten, trusting],
     )
     found = {f.site: f.what for f in check_adopted(take_census(small_tree(tree)))}
     assert "dangerous mix" in found["S8"] and "dangerous mix" in found["C"]

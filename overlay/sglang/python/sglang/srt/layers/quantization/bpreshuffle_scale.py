@@ -5,7 +5,8 @@ activation scale as raw bytes in (groups, M) order, while AITER's Triton GEMM
 reads it through its strides. A scale of shape (M, groups) with strides (1, M)
 serves both without a copy: its bytes lie as CK wants them and its values are
 where the strides say. The fused quantization kernels can write such a scale at
-no cost; this module asks them to, and hands the result to either GEMM.
+no cost; this module asks them to where CK's GEMM comes next, and hands the
+result to either GEMM.
 
 The contract has two sides, and a tensor attribute joins them:
 
@@ -51,7 +52,7 @@ _uses: Counter[tuple[str, int, int]] = Counter()
 
 
 def quant_pretransposed_scale(
-    quant: Callable[..., Any], *args: Any, **kwargs: Any
+    quant: Callable[..., Any], projection: Any, *args: Any, **kwargs: Any
 ) -> Any:
     """Call an AITER fused quantization so that its scale needs no copy later.
 
@@ -59,8 +60,12 @@ def quant_pretransposed_scale(
     ``(q, scale)``. Where the consumer is CK's GEMM and the quantization is
     FP8 in groups of 128, the scale, float32 of shape (M, groups), has strides
     (1, M) and is marked for the consumer; elsewhere nothing changes.
+
+    ``projection`` is the linear layer that the result goes to. Its weight, of
+    shape (n, k), says which GEMM that is: Triton's, which reads a row-major scale
+    faster, gets one. Where it is not known, None, CK's is assumed.
     """
-    if not _wants_transposed(quant, kwargs):
+    if not _wants_transposed(quant, projection, kwargs):
         return quant(*args, **kwargs)
 
     outputs = quant(*args, transpose_scale=True, **kwargs)
@@ -75,6 +80,12 @@ def quant_pretransposed_scale(
             reference = row_major[0][1] if nested else row_major[1]
             setattr(scale, _REFERENCE, (site, reference))
     return ((q, scale), *outputs[1:]) if nested else (q, scale)
+
+
+def qkv_a_projection(qkv_latent_func: Any) -> Any:
+    """The projection in an attention layer's bound ``prepare_qkv_latent``, or None."""
+    attention = getattr(qkv_latent_func, "__self__", None)
+    return getattr(attention, "fused_qkv_a_proj_with_mqa", None)
 
 
 def x_scale_for_gemm(x_scale: torch.Tensor, bpreshuffle: bool) -> torch.Tensor:
@@ -110,19 +121,26 @@ def _mode() -> str:
     return mode
 
 
-def _consumer_reads_transposed() -> bool:
-    # Imported late: fp8_utils, which owns the predicate, imports this module.
+def _consumer_reads_transposed(projection: Any) -> bool:
+    # Imported late: fp8_utils, which owns the predicates, imports this module.
     from sglang.srt.layers.quantization import fp8_utils
 
-    return fp8_utils._use_aiter_bpreshuffle_gfx95
+    if not fp8_utils._use_aiter_bpreshuffle_gfx95:
+        return False
+    if projection is None:
+        return True
+    n, k = projection.weight.shape
+    return not fp8_utils.use_aiter_triton_gemm_w8a8_tuned_gfx950(n, k)
 
 
-def _wants_transposed(quant: Callable[..., Any], kwargs: dict[str, Any]) -> bool:
+def _wants_transposed(
+    quant: Callable[..., Any], projection: Any, kwargs: dict[str, Any]
+) -> bool:
     return (
         _mode() != "0"
         and kwargs.get("group_size") == _GROUP_SIZE
         and kwargs.get("dtype_quant") == torch.float8_e4m3fn
-        and _consumer_reads_transposed()
+        and _consumer_reads_transposed(projection)
         and _takes_transpose_scale(quant)
     )
 

@@ -18,6 +18,7 @@ import torch
 from sglang.srt.layers import quantization
 from sglang.srt.layers.quantization import bpreshuffle_scale
 from sglang.srt.layers.quantization.bpreshuffle_scale import (
+    qkv_a_projection,
     quant_pretransposed_scale,
     x_scale_for_gemm,
 )
@@ -106,7 +107,7 @@ def row_major(quant, x):
 
 
 def pretransposed(quant, x):
-    return q_and_scale(quant_pretransposed_scale(quant, x, **GROUP_128_FP8))
+    return q_and_scale(quant_pretransposed_scale(quant, None, x, **GROUP_128_FP8))
 
 
 def read_by_ck(x_scale):
@@ -218,13 +219,13 @@ class TestProducer(PretransposedScaleCase):
     def test_other_outputs_and_arguments_pass_through(self):
         x = activations(3, 2)
         outputs = quant_pretransposed_scale(
-            lying_quant, x, keep_input=True, **GROUP_128_FP8
+            lying_quant, None, x, keep_input=True, **GROUP_128_FP8
         )
         self.assertEqual(len(outputs), 4)
         self.assertIs(outputs[1], x)
         self.assertEqual(outputs[2:], (None, None))
         self.assertEqual(
-            len(quant_pretransposed_scale(honest_quant, x, **GROUP_128_FP8)), 2
+            len(quant_pretransposed_scale(honest_quant, None, x, **GROUP_128_FP8)), 2
         )
 
     @for_each(TELLING_SHAPES)
@@ -250,7 +251,7 @@ class TestProducerLeavesAlone(PretransposedScaleCase):
             calls.append((x, group_size, dtype_quant, transpose_scale))
             return outputs
 
-        self.assertIs(quant_pretransposed_scale(quant, *args, **kwargs), outputs)
+        self.assertIs(quant_pretransposed_scale(quant, None, *args, **kwargs), outputs)
         self.assertEqual(len(calls), 1)
         self.assertIs(calls[0][-1], False)
 
@@ -271,6 +272,11 @@ class TestProducerLeavesAlone(PretransposedScaleCase):
     def test_other_consumers(self):
         self.consumer_reads_transposed.return_value = False
         self.assert_untouched(1, **GROUP_128_FP8)
+
+    def test_is_asked_about_the_projection(self):
+        projection, x = object(), activations(3, 2)
+        quant_pretransposed_scale(honest_quant, projection, x, **GROUP_128_FP8)
+        self.consumer_reads_transposed.assert_called_once_with(projection)
 
     def test_switched_off(self):
         self.switch("0")
@@ -304,13 +310,38 @@ class TestProducerLeavesAlone(PretransposedScaleCase):
 
 
 class TestPredicate(unittest.TestCase):
+    def reads_transposed(self, projection, bpreshuffle=True):
+        fp8_utils = SimpleNamespace(
+            _use_aiter_bpreshuffle_gfx95=bpreshuffle,
+            use_aiter_triton_gemm_w8a8_tuned_gfx950=lambda n, k: (n, k) == (8, 4),
+        )
+        with mock.patch.object(quantization, "fp8_utils", fp8_utils, create=True):
+            return bpreshuffle_scale._consumer_reads_transposed(projection)
+
     def test_is_the_consumers_own(self):
-        for reads_transposed in (True, False):
-            fp8_utils = SimpleNamespace(_use_aiter_bpreshuffle_gfx95=reads_transposed)
-            with mock.patch.object(quantization, "fp8_utils", fp8_utils, create=True):
-                self.assertIs(
-                    bpreshuffle_scale._consumer_reads_transposed(), reads_transposed
-                )
+        for n, k, for_ck in ((8, 4, False), (4, 8, True), (8, 8, True)):
+            projection = SimpleNamespace(weight=torch.empty(n, k))
+            self.assertIs(self.reads_transposed(projection), for_ck)
+            self.assertIs(self.reads_transposed(projection, bpreshuffle=False), False)
+
+    def test_unknown_projection_counts_as_cks(self):
+        self.assertIs(self.reads_transposed(None), True)
+        self.assertIs(self.reads_transposed(None, bpreshuffle=False), False)
+
+    def test_projection_of_the_attention_input(self):
+        class Attention:
+            fused_qkv_a_proj_with_mqa = object()
+
+            def prepare_qkv_latent(self):
+                pass
+
+        attention = Attention()
+        self.assertIs(
+            qkv_a_projection(attention.prepare_qkv_latent),
+            attention.fused_qkv_a_proj_with_mqa,
+        )
+        for unknown in (None, lambda: None, attention, self.fail):
+            self.assertIsNone(qkv_a_projection(unknown))
 
 
 class TestConsumer(PretransposedScaleCase):
@@ -475,7 +506,7 @@ class TestCheckMode(PretransposedScaleCase):
 
     @for_each(TELLING_SHAPES, quantizers=(deaf_quant,))
     def test_deaf_producer_is_caught_at_either_gemm(self, quant, x):
-        _, scale = quant_pretransposed_scale(quant, x, **GROUP_128_FP8)
+        _, scale = quant_pretransposed_scale(quant, None, x, **GROUP_128_FP8)
         for bpreshuffle, gemm in ((True, "bpreshuffle"), (False, "Triton")):
             with self.assertRaises(RuntimeError) as caught:
                 x_scale_for_gemm(scale, bpreshuffle)
@@ -502,8 +533,8 @@ class TestCheckMode(PretransposedScaleCase):
     def test_first_uses_of_each_shape_at_each_site(self):
         quant = self.counted(honest_quant)
         two_sites = (
-            lambda x: quant_pretransposed_scale(quant, x, **GROUP_128_FP8),
-            lambda x: quant_pretransposed_scale(quant, x, **GROUP_128_FP8),
+            lambda x: quant_pretransposed_scale(quant, None, x, **GROUP_128_FP8),
+            lambda x: quant_pretransposed_scale(quant, None, x, **GROUP_128_FP8),
         )
         with mock.patch.object(bpreshuffle_scale, "_CHECKED_USES", 2):
             for site in two_sites:
