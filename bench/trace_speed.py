@@ -285,7 +285,7 @@ def _targets(found: dict[str, list[dict[str, float]]]) -> list[tuple[str, str, b
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--times", type=int, default=25)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--without-hta", action="store_true")
     parser.add_argument("--write", action="store_true", help=f"write {EVIDENCE}.*")
     parser.add_argument("--arm", choices=ARMS, help=argparse.SUPPRESS)

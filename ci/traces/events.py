@@ -108,8 +108,9 @@ _args = msgspec.json.Decoder(_Args).decode
 def nanoseconds(raw: bytes) -> int:
     """Exactly, from microseconds as JSON writes them, number or string."""
     whole, _, part = raw.partition(b".")
-    if len(part) <= 3 and whole.isdigit() and (part.isdigit() or not part):
-        return int(whole) * 1000 + int(part.ljust(3, b"0"))
+    digits = whole + part.ljust(3, b"0")
+    if len(part) <= 3 and digits.isdigit():
+        return int(digits)
     try:
         return round(Decimal(raw.strip(b' "').decode()) * 1000)
     except InvalidOperation as error:

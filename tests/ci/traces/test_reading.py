@@ -133,6 +133,68 @@ def test_an_event_quoted_in_a_name_is_a_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "nn",
+        "nn.Module",
+        "nn.Module:",
+        "nn.Module:\x1f",
+        "nn.Module: ",
+        "nn.Module: A_1",
+        "nn.Module: \U0010ffff",
+        "nn.Module:!",
+        "nn.Module; A",
+        "nn.Modulf",
+        "zz",
+        "\U0010ffff",
+    ],
+)
+def test_modules_are_the_frames_named_so(name: str, tmp_path: Path) -> None:
+    """Frames are told by where they sort; these lie around every border."""
+    document = load(REPLAY, whole=True)
+    kernel = next(e for e in document["traceEvents"] if e.get("cat") == "kernel")
+    times = {"pid": 1, "tid": 1, "ts": 1.0, "dur": 1.0, "args": {}}
+    frame = {"ph": "X", "cat": "python_function", "name": "NAME", **times}
+    document["traceEvents"] = [kernel, frame, kernel]
+    # As UTF-8, not escaped: the profiler writes names as they are.
+    written = json.dumps(name, ensure_ascii=False).encode()
+    found = read(tmp_path / "t", as_profiler(document).replace(b'"NAME"', written))
+    assert found.layout == "lines"
+    assert len(found.work) == 2
+    assert len(found.spans) == name.startswith("nn.Module: ")
+
+
+def test_events_cut_anywhere_are_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever one piece of a file ends and the next begins."""
+    import traces.reading
+
+    document = load(CAPTURE, whole=True)
+    document["traceEvents"] = document["traceEvents"][:3] + [
+        next(e for e in document["traceEvents"] if e["name"].startswith(name))
+        for name in ("nn.Module: ", "hipLaunch", "hipGetDevice", "hipExt")
+    ]
+    text = as_profiler(document)
+    expected = contents(read(tmp_path / "t", text))
+    for size in range(1, 200):
+        monkeypatch.setattr(traces.reading, "_CHUNK", size)
+        found = read(tmp_path / "t", text)
+        assert (found.layout, contents(found)) == ("lines", expected)
+
+
+def test_no_end_of_an_event_is_looked_for_forever(tmp_path: Path) -> None:
+    """The time would grow with the square of what is searched again and again."""
+    document = load(REPLAY, whole=True)
+    frame = {"ph": "X", "cat": "python_function", "name": "x" * (1 << 22), "pid": 1}
+    document["traceEvents"].insert(4, {**frame, "tid": 1, "ts": 1.0, "dur": 1.0})
+    found = read(tmp_path / "t", as_profiler(document))
+    assert found.layout == "document"
+    assert contents(found) == contents(read_trace(REPLAY))
+
+
+@pytest.mark.parametrize(
     ("text", "expected"),
     [
         (b"4909913692199.694", 4909913692199694),
@@ -144,6 +206,7 @@ def test_an_event_quoted_in_a_name_is_a_name(tmp_path: Path) -> None:
         (b'"7.001"', 7001),
         (b"-1.5", -1500),
         (b"1.0004", 1000),
+        (b"28.45", 28450),
     ],
 )
 def test_times_are_exact(text: bytes, expected: int) -> None:
