@@ -286,7 +286,7 @@ def _gutted(root: Path) -> None:
 @pytest.mark.parametrize(
     ("trouble", "named"),
     [
-        (_syntax, [f"{COMMUNICATOR}:842: does not parse"]),
+        (_syntax, [f"{COMMUNICATOR}:845: does not parse"]),
         (_crlf, [f"{COMMUNICATOR}:1: has a carriage return"]),
         (_deleted, [f"{COMMUNICATOR}: was deleted"]),
         (_laid_deleted, [f"{LAID}: was deleted"]),
