@@ -244,7 +244,7 @@ def _compute(request: Request, resolutions: Mapping[str, bytes | None]) -> Compu
     carried = overlay[request.start]
     clone = Path(request.clone) if request.clone else None
     onto = request.commit or request.onto
-    contract = contract_of(carried.target.package)
+    contract = contract_of(carried)
     start = carried.target.release
     with (
         new_base(ROOT, request.target, carried.target, onto, clone) as base,

@@ -142,7 +142,7 @@ def _verify(one: Found) -> tuple[Verified, list[Finding]]:
     findings = [*inspection.findings]
     findings += hidden_by_bytecode(tree, carried.paths)
     sites: tuple[SiteRow, ...] = ()
-    if carried.target.package == _CENSUS_OF:
+    if carried.target.package == _CENSUS_OF and carried.sites:
         # Upstream's own tests and benchmarks may call the kernels as they like.
         census = take_census(tree, within=f"{carried.target.package_root}/")
         sites = census.rows

@@ -48,7 +48,9 @@ def advise(column: Column) -> tuple[Advice, ...]:
         return (Advice(Action.NOTHING, (), _older(column)),)
     if all(cell.outcome.lands for cell in column.patches):
         if column.holds:
-            why = "all of it merges, and the result passes the pin's census"
+            why = "all of it merges"
+            if column.sites:
+                why += ", and the result passes the pin's census"
             return (Advice(Action.REBASE, names, (why,)),)
         why = "all of it merges, and the result does not pass the pin's census"
         return (Advice(Action.REDERIVE, names, (why,)),)

@@ -79,7 +79,7 @@ def site_key(facts: Facts, site: str) -> tuple[str, ...]:
 def _column(
     carried: Carried, version: Version, facts: Facts, before: frozenset[str]
 ) -> Column:
-    expected = contract_of(carried.target.package).expected
+    expected = contract_of(carried).expected
     sites = {site: _site(carried, version, facts, site, before) for site in expected}
     patches = tuple(
         _patch(patch.name, facts, sites) for patch in carried.series.patches
@@ -89,7 +89,8 @@ def _column(
         facts.standing,
         patches,
         tuple(sites.values()),
-        facts.lands and bool(facts.merged) and not facts.wrong,
+        # Without sites there is no census to pass.
+        facts.lands and bool(facts.merged or not sites) and not facts.wrong,
         _dangers(facts),
         _unforeseen(facts),
     )
@@ -174,7 +175,7 @@ def _merge(
         if all(row.path not in home for row in facts.of(site)):
             return Outcome.MOVED, told
         return worst, told
-    expected = contract_of(carried.target.package).expected[site]
+    expected = contract_of(carried).expected[site]
     after = facts.merged_of(site)
     if after and {row.state for row in after} == {expected}:
         return worst, told

@@ -146,7 +146,7 @@ def open_clone(path: Path, carried: Carried) -> Clone:
 
 def watched(carried: Carried, ends: Sequence[Facts]) -> tuple[str, ...]:
     """The series' files, and those in which its sites stand at either end."""
-    sites = contract_of(carried.target.package).expected
+    sites = contract_of(carried).expected
     at_ends = (
         row.path
         for facts in ends

@@ -9,6 +9,7 @@ from contract.census import Census, SiteRow, check_adopted, take_census
 from contract.kernels import take_kernels
 from contract.numeric.presentation import Presentation
 from contract.sites import CATALOGUE, FLATTEN, Role, State
+from overlaykit.carried import Carried
 from overlaykit.errors import Finding
 from overlaykit.manifest import Target
 from overlaykit.trees import Tree
@@ -34,9 +35,10 @@ class Contract:
         return tuple(f for f in self.check(census) if _DANGER in f.what)
 
 
-def contract_of(package: str) -> Contract:
-    """The contract of a target's package; one that has none has no sites."""
-    return _CONTRACTS.get(package, _NONE)
+def contract_of(carried: Carried) -> Contract:
+    """The contract of a target's package; a series that names no sites promises
+    nothing about them, and has none."""
+    return _CONTRACTS.get(carried.target.package, _NONE) if carried.sites else _NONE
 
 
 def _sglang(target: Target, tree: Tree) -> Census:

@@ -65,7 +65,7 @@ class Facts:
 
 def facts_of(carried: Carried, tree: Tree, base: Tree) -> Facts:
     """Ask planner and census of ``tree``; ``base`` is the pinned release."""
-    contract = contract_of(carried.target.package)
+    contract = contract_of(carried)
     standing = locate(carried, tree).standing(carried)
     foreseen = foresee(carried, tree, base)
     census = contract.census(carried.target, tree)

@@ -47,7 +47,7 @@ class Change:
 def row_named(carried: Carried, name: str) -> str:
     """A patch by its name or number, or a site. Raises InputError where it is none."""
     patches = [patch.name.removesuffix(".patch") for patch in carried.series.patches]
-    sites = list(contract_of(carried.target.package).expected)
+    sites = list(contract_of(carried).expected)
     wanted = name.removesuffix(".patch")
     found = [
         row for row in (*patches, *sites) if wanted in (row, row.partition("-")[0])
@@ -79,7 +79,7 @@ def first_bad(clone: Clone, row: str, good: str, bad: str, look: Look) -> Change
         return keys[commit]
 
     def is_good(commit: str) -> bool:
-        if row in contract_of(carried.target.package).expected:
+        if row in contract_of(carried).expected:
             return state(commit) == state(since)
         state(commit)
         return looked[commit].cell(row).outcome in _STILL_GOOD

@@ -44,6 +44,12 @@ class Carried:
         modes = {f.path: f.mode for p in self.lock.patches for f in p.files}
         return modes | {f.path: f.mode for f in self.new_files}
 
+    @property
+    def sites(self) -> frozenset[str]:
+        """What the patches' headers name; their meaning is the contract's affair."""
+        hunks = (h for p in self.lock.patches for f in p.files for h in f.hunks)
+        return frozenset(site for hunk in hunks for site in hunk.sites)
+
     @cached_property
     def chains(self) -> dict[str, tuple[str, ...]]:
         """Per touched file its blob ids: as pinned, then after each of its patches."""
