@@ -6,6 +6,7 @@ the runs after it. ``kind`` says which gate's record it is.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 from typing import TypeVar
@@ -16,12 +17,24 @@ from overlaykit.errors import EnvironmentFailure, InputError
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
-    """What was run: digests, or names that pin as much. Empty: not told."""
+    """What was run: digests, or names that pin as much. Empty: not told. Of a command
+    it is a digest: what it says of a machine, or a key, is nobody else's."""
 
     tree: str = ""
     series: str = ""
     image: str = ""
     command: str = ""
+
+    def __str__(self) -> str:
+        told = msgspec.structs.asdict(self).items()
+        return ", ".join(f"{name} {what or 'not told'}" for name, what in told)
+
+
+def command_digest(command: str) -> str:
+    """Of the command line that serves an arm; of none, nothing."""
+    if not command:
+        return ""
+    return f"sha256:{hashlib.sha256(command.encode()).hexdigest()}"
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):

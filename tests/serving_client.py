@@ -1,4 +1,5 @@
-"""The real ``sglang.bench_serving`` of a released wheel, made to run alone.
+"""``ci/bench.py`` as its users run it, and the real ``sglang.bench_serving`` of a
+released wheel, made to run alone.
 
 Its files are taken from the wheel as they are. What they import of the rest of SGLang
 (a URL helper, a constant) and of transformers (a tokenizer) is stood in for: the
@@ -7,8 +8,22 @@ benchmark sends token ids, so a tokenizer only counts the words that come back.
 
 from __future__ import annotations
 
+import json
+import os
+import socket
+import subprocess
+import sys
 import zipfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
+
+from serving_stand_in import StandIn, serving
+
+_VERB = Path(__file__).resolve().parents[1] / "ci" / "bench.py"
+SMALL = ("--points", "24/8/1", "16/8/2")
+Reported = tuple[int, dict[str, Any], str]
 
 _STAND_INS = {
     "sglang/__init__.py": "",
@@ -54,3 +69,48 @@ def lay_out(wheel: Path, root: Path) -> Path:
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(text, encoding="utf-8")
     return root
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, str(_VERB), *map(str, arguments)]
+
+
+def environment(sglang: Path) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(sglang)}
+
+
+def bench(sglang: Path, *arguments: str | Path) -> Reported:
+    """Exit code, report, and what was said meanwhile."""
+    done = subprocess.run(
+        command(*arguments, "--json"),
+        env=environment(sglang),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    assert done.stdout, done.stderr
+    report: dict[str, Any] = json.loads(done.stdout)
+    assert report["exit_code"] == done.returncode, done.stderr
+    return done.returncode, report, done.stderr
+
+
+@contextmanager
+def both(**settings: Any) -> Iterator[tuple[StandIn, StandIn]]:
+    """Two servers."""
+    with ExitStack() as stack:
+        yield (
+            stack.enter_context(serving(StandIn("a-model", **settings))),
+            stack.enter_context(serving(StandIn("a-model", **settings))),
+        )
+
+
+def arms(baseline: StandIn, patched: StandIn) -> list[str]:
+    return ["--baseline", baseline.url, "--patched", patched.url]
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+    return port

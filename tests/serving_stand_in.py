@@ -7,6 +7,7 @@ that bench_serving does not report: see ``Faults``.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 import time
@@ -37,6 +38,7 @@ class StandIn:
     paths: list[str] = field(default_factory=list)
     prompts: list[list[int]] = field(default_factory=list)
     port: int = 0
+    announces: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -48,6 +50,8 @@ class StandIn:
             self.paths.append(path)
             if prompt is not None:
                 self.prompts.append(prompt)
+            if self.announces:
+                print(f"{os.getpid()} {path}", flush=True)
             return len(self.prompts)
 
 
@@ -145,8 +149,9 @@ def serving(stand_in: StandIn, port: int = 0) -> Iterator[StandIn]:
 
 
 def main(port: int, tpot_s: float) -> None:
-    """As a program: serve until it is ended."""
-    with serving(StandIn("a-model", tpot_s), port):
+    """As a program: serve until it is ended; a line of its process's number and the
+    path for every request."""
+    with serving(StandIn("a-model", tpot_s, announces=True), port):
         threading.Event().wait()
 
 

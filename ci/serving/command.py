@@ -8,16 +8,18 @@ request) and the cache (kept, so a later run finds the prompts of an earlier one
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
 from serving.points import RANGE_RATIO, Point
 
-BASELINE, CANDIDATE = "baseline", "candidate"
-ARMS = (BASELINE, CANDIDATE)
+ArmName = Literal["baseline", "patched"]
+BASELINE: ArmName = "baseline"
+PATCHED: ArmName = "patched"
+ARMS = (BASELINE, PATCHED)
 
 
 class Tag(msgspec.Struct, frozen=True):
@@ -62,6 +64,6 @@ def arguments(point: Point, what: Tag, url: str, output: Path) -> list[str]:
     ]
 
 
-def client(python: str | None, extra: Sequence[str] = ()) -> list[str]:
-    """The program: the Python that has SGLang, and options of the user's own."""
-    return [python or sys.executable, "-m", "sglang.bench_serving", *extra]
+def client(python: Sequence[str], extra: Sequence[str] = ()) -> list[str]:
+    """The program: the Python that has SGLang, and its options."""
+    return [*python, "-m", "sglang.bench_serving", *extra]

@@ -3,142 +3,180 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from enum import Enum
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 import numpy as np
 
-from overlaykit.cli import Result
-from serving.command import BASELINE, CANDIDATE
+from serving.command import ARMS, BASELINE, PATCHED
 from serving.evidence import Observed, reasons_against
 from serving.points import Point
-from serving.ratios import CODES, Array, interval, judge, rounds_to_decide
+from serving.ratios import (
+    CODES,
+    Array,
+    Judgement,
+    interval,
+    judge,
+    rounds_to_decide,
+)
 from serving.reading import Measurement
+from serving.results import ArmRuns, Change, Comparison, PointChange, Verdict, said
 
 Metric = Callable[[Measurement], float]
-
-
-class Verdict(Enum):
-    """INVALID: the runs prove nothing, whatever their figures."""
-
-    PASS = "pass"
-    FAIL = "fail"
-    INCONCLUSIVE = "inconclusive"
-    INVALID = "invalid"
-
-
-class Change(msgspec.Struct, frozen=True, kw_only=True):
-    """Candidate to baseline, in percent, geometric mean; more is better for
-    throughput, less for times. The interval is 95 %; it is null with a single round."""
-
-    metric: str
-    percent: float
-    low: float | None
-    high: float | None
-
-
-class PointChange(msgspec.Struct, frozen=True, kw_only=True):
-    """A point's changes. P values are Holm's: of not being worse by more than the
-    margin, over the points; and of being so, over points and metrics."""
-
-    point: str
-    throughput: Change
-    tpot: Change
-    ttft: Change
-    noninferior_p: tuple[float, float]
-    harm_p: tuple[float, float]
-
-
-class Comparison(Result, frozen=True, kw_only=True):
-    """``headline`` is over all points; TTFT in it is advisory."""
-
-    verdict: Verdict
-    rounds: int
-    margin_percent: float
-    alpha: float
-    reasons: tuple[str, ...]
-    headline: tuple[Change, ...] = ()
-    points: tuple[PointChange, ...] = ()
-    rounds_to_decide: int | None = None
 
 
 def compare(
     runs: Sequence[Observed], points: Sequence[Point], margin: float, alpha: float
 ) -> Comparison:
-    """``margin`` is the loss that is put up with, as a part of one."""
+    """``margin`` is the loss that is put up with, as a part of one. Points that were
+    not run at all leave the others their figures, and a loss among those a FAIL; a
+    PASS needs every point."""
     against = reasons_against(runs, points)
-    rounds = len({run.round for run in runs})
-    if against:
-        return _result(Verdict.INVALID, rounds, margin, alpha, against)
-    sample = _log_ratios(runs, points, _throughput, _speed)
-    ttft = _log_ratios(runs, points, _ttft)[0]
-    judged = judge(sample, margin, alpha)
-    verdict = Verdict(CODES[int(judged.codes)].value)
-    rows = tuple(
-        PointChange(
-            point=str(point),
-            throughput=_change("throughput", sample[0, place]),
-            tpot=_change("median TPOT", -sample[1, place]),
-            ttft=_change("median TTFT", ttft[place]),
-            noninferior_p=tuple(judged.noninferior[:, place].tolist()),
-            harm_p=tuple(judged.harm[:, place].tolist()),
-        )
-        for place, point in enumerate(points)
-    )
-    headline = (
-        _change("throughput", sample[0].mean(axis=0)),
-        _change("median TPOT", -sample[1].mean(axis=0)),
-        _change("median TTFT", ttft.mean(axis=0)),
-    )
-    reasons = []
-    for row in rows:
-        pairs = zip((row.throughput, row.tpot), row.harm_p, strict=True)
-        reasons += [
-            f"{row.point}: {one.metric} is worse by more than the margin ({said(one)})"
-            for one, p in pairs
-            if p <= alpha
-        ]
-    reasons += [
-        f"over all points, {one.metric} is worse ({said(one)})"
-        for one, slower in zip(headline, judged.slower.tolist(), strict=False)
-        if slower
-    ]
-    needed = None
-    if verdict is Verdict.INCONCLUSIVE:
-        needed = rounds_to_decide(sample, margin, alpha)
-        open_ones = [row.point for row in rows if max(row.noninferior_p) > alpha]
-        reasons.append(
-            f"not shown to be within the margin: {', '.join(open_ones)}"
-            if rounds > 1
-            else "a single round has no spread to judge by"
-        )
-    return _result(verdict, rounds, margin, alpha, reasons, headline, rows, needed)
-
-
-def _result(
-    verdict: Verdict,
-    rounds: int,
-    margin: float,
-    alpha: float,
-    reasons: Sequence[str],
-    headline: tuple[Change, ...] = (),
-    rows: tuple[PointChange, ...] = (),
-    needed: int | None = None,
-) -> Comparison:
-    return Comparison(
+    arms = tuple(_arm(runs, arm) for arm in ARMS)
+    nothing = Comparison(
         target="serving",
         tree="",
-        outcome=verdict.value,
-        verdict=verdict,
-        rounds=rounds,
+        outcome=Verdict.INVALID.value,
+        notes=tuple(_notes(arms)),
+        verdict=Verdict.INVALID,
+        rounds=len({run.round for run in runs}),
         margin_percent=100 * margin,
         alpha=alpha,
+        reasons=tuple(against),
+        arms=arms,
+        headline=(),
+        points=tuple(_uncompared(runs, point) for point in points),
+        rounds_to_decide=None,
+    )
+    return nothing if against else _decided(nothing, runs, points)
+
+
+def _decided(
+    nothing: Comparison, runs: Sequence[Observed], points: Sequence[Point]
+) -> Comparison:
+    margin, alpha = nothing.margin_percent / 100, nothing.alpha
+    there = {run.point for run in runs}
+    compared = [point for point in points if point in there]
+    sample = _log_ratios(runs, compared, _throughput, _speed)
+    ttft = _log_ratios(runs, compared, _ttft)[0]
+    judged = judge(sample, margin, alpha)
+    found = {
+        str(point): PointChange(
+            point=str(point),
+            outcome="compared",
+            rounds=nothing.rounds,
+            throughput=_judged(
+                _change("throughput", sample[0, place]), judged, (0, place), alpha
+            ),
+            tpot=_judged(
+                _change("median TPOT", -sample[1, place]), judged, (1, place), alpha
+            ),
+            ttft=_change("median TTFT", ttft[place]),
+        )
+        for place, point in enumerate(compared)
+    }
+    rows = tuple(found.get(row.point, row) for row in nothing.points)
+    slower = judged.slower.tolist()
+    headline = (
+        _overall(_change("throughput", sample[0].mean(axis=0)), slower[0]),
+        _overall(_change("median TPOT", -sample[1].mean(axis=0)), slower[1]),
+        _change("median TTFT", ttft.mean(axis=0)),
+    )
+    verdict = Verdict(CODES[int(judged.codes)].value)
+    reasons = list(_losses(rows, headline))
+    needed = None
+    if verdict is Verdict.INCONCLUSIVE:
+        reasons.append(_undecided(rows, nothing.rounds))
+    if lacking := [row.point for row in rows if row.outcome == "not run"]:
+        reasons.append(f"not run: {', '.join(lacking)}")
+        verdict = Verdict.FAIL if verdict is Verdict.FAIL else Verdict.INCONCLUSIVE
+    elif verdict is Verdict.INCONCLUSIVE:
+        needed = rounds_to_decide(sample, margin, alpha)
+    return msgspec.structs.replace(
+        nothing,
+        outcome=verdict.value,
+        verdict=verdict,
         reasons=tuple(reasons),
         headline=headline,
         points=rows,
         rounds_to_decide=needed,
     )
+
+
+def _losses(rows: Sequence[PointChange], headline: Sequence[Change]) -> Iterator[str]:
+    """Why it fails."""
+    for row in rows:
+        for one in row.judged:
+            if one.decision == "worse":
+                yield (
+                    f"{row.point}: {one.metric} is worse by more than the margin "
+                    f"({said(one)})"
+                )
+    for one in headline:
+        if one.decision == "worse":
+            yield f"over all points compared, {one.metric} is worse ({said(one)})"
+
+
+def _undecided(rows: Sequence[PointChange], rounds: int) -> str:
+    if rounds == 1:
+        return "a single round has no spread to judge by"
+    undecided = [
+        row.point
+        for row in rows
+        if any(one.decision != "non-inferior" for one in row.judged)
+    ]
+    return f"not shown to be within the margin: {', '.join(undecided)}"
+
+
+def _uncompared(runs: Sequence[Observed], point: Point) -> PointChange:
+    here = [run for run in runs if run.point == point]
+    rounds = [{run.round for run in here if run.arm == arm} for arm in ARMS]
+    return PointChange(
+        point=str(point),
+        outcome="not compared" if here else "not run",
+        rounds=len(set.intersection(*rounds)),
+    )
+
+
+def _judged(
+    one: Change, judged: Judgement, place: tuple[int, int], alpha: float
+) -> Change:
+    noninferior = float(judged.noninferior[place])
+    harm = float(judged.harm[place])
+    shown = "non-inferior" if noninferior <= alpha else "not shown"
+    return msgspec.structs.replace(
+        one,
+        noninferior_p=noninferior,
+        harm_p=harm,
+        decision="worse" if harm <= alpha else shown,
+    )
+
+
+def _overall(one: Change, slower: bool) -> Change:
+    return msgspec.structs.replace(one, decision="worse" if slower else None)
+
+
+def _arm(runs: Sequence[Observed], arm: str) -> ArmRuns:
+    mine = [run for run in runs if run.arm == arm]
+    of = {run.origin for run in mine}
+    return ArmRuns(
+        arm=arm,
+        runs=len(mine),
+        failed_attempts=sum(run.failed_attempts for run in mine),
+        hosts=tuple(sorted({run.host for run in mine if run.host})),
+        origin=of.pop() if len(of) == 1 else None,
+    )
+
+
+def _notes(arms: Sequence[ArmRuns]) -> Iterator[str]:
+    for arm in arms:
+        if arm.origin and not arm.origin.series:
+            yield f"{arm.arm}: which series it was run with is not told"
+        if arm.failed_attempts:
+            yield (
+                f"{arm.arm}: {arm.failed_attempts} attempts at a run measured nothing "
+                "(a server or a client died) and were made anew; see raw/*.failed-*.log"
+            )
 
 
 def _throughput(one: Measurement) -> float:
@@ -157,7 +195,7 @@ def _ttft(one: Measurement) -> float:
 def _log_ratios(
     runs: Sequence[Observed], points: Sequence[Point], *metrics: Metric
 ) -> Array:
-    """Of candidate to baseline, (metric, point, round)."""
+    """Of patched to baseline, (metric, point, round)."""
     by_name = {(run.point, run.arm, run.round): run.measurement for run in runs}
     rounds = sorted({run.round for run in runs})
     return np.array(
@@ -165,7 +203,7 @@ def _log_ratios(
             [
                 [
                     math.log(
-                        metric(by_name[point, CANDIDATE, number])
+                        metric(by_name[point, PATCHED, number])
                         / metric(by_name[point, BASELINE, number])
                     )
                     for number in rounds
@@ -189,10 +227,3 @@ def _change(metric: str, log_ratios: Array) -> Change:
 
 def _percent(log_ratio: float) -> float:
     return round(100 * math.expm1(log_ratio), 4)
-
-
-def said(one: Change) -> str:
-    """As a person reads it."""
-    if one.low is None or one.high is None:
-        return f"{one.percent:+.2f} %"
-    return f"{one.percent:+.2f} % ({one.low:+.2f} to {one.high:+.2f})"

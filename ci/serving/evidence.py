@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import records
-from serving.command import ARMS, BASELINE, CANDIDATE, Tag, tag
+from serving.command import ARMS, BASELINE, PATCHED, ArmName, Tag, tag
 from serving.plan import ServingRun, settings
 from serving.points import Point
 from serving.reading import Measurement, read
@@ -21,13 +21,15 @@ from serving.reading import Measurement, read
 class Observed(NamedTuple):
     """A run to compare, from our record of it or from the client's own output."""
 
-    arm: str
+    arm: ArmName
     round: int
     measurement: Measurement
     where: str
     started: float | None = None
-    origin: records.Origin | None = None
+    origin: records.Origin = records.Origin()
     settings: tuple[str, ...] = ()
+    host: str | None = None
+    failed_attempts: int = 0
 
     @property
     def point(self) -> Point:
@@ -37,8 +39,9 @@ class Observed(NamedTuple):
         return f"{self.point} {self.arm} round {self.round}"
 
 
-def of_records(path: Path) -> list[Observed]:
-    """Both arms, as ``bench.py run`` records them."""
+def of_records(out: Path) -> list[Observed]:
+    """What is recorded in a directory of ``bench.py run``; it may be nothing."""
+    path = out / "records.jsonl"
     return [
         Observed(
             one.arm,
@@ -48,12 +51,14 @@ def of_records(path: Path) -> list[Observed]:
             one.started,
             one.origin,
             settings(one.argv),
+            one.host,
+            one.failed_attempts,
         )
         for one in records.read(path, ServingRun)
     ]
 
 
-def of_outputs(arm: str, paths: Iterable[Path]) -> list[Observed]:
+def of_outputs(arm: ArmName, paths: Iterable[Path]) -> list[Observed]:
     """One arm, from the client's output files: a point's runs in order are rounds."""
     seen: Counter[Point] = Counter()
     found = []
@@ -72,6 +77,8 @@ def reasons_against(runs: Sequence[Observed], points: Sequence[Point]) -> list[s
     found += _repeated(runs)
     found += _different_work(runs)
     found += _different_settings(runs)
+    found += _of_other_origin(runs)
+    found += _on_other_hosts(runs)
     found += _apart_in_time(runs)
     return found
 
@@ -87,12 +94,14 @@ def _misplaced(runs: Sequence[Observed]) -> Iterator[str]:
 
 
 def _incomplete(runs: Sequence[Observed], points: Sequence[Point]) -> Iterator[str]:
-    """Every asked point has the same rounds, once on each arm."""
+    """A point that was run at all has the same rounds as all, once on each arm."""
+    if not runs:
+        yield "nothing was run"
     count = Counter((run.point, run.arm, run.round) for run in runs)
     rounds = sorted({run.round for run in runs})
-    for point in sorted({run.point for run in runs} - set(points)):
-        yield f"{point}: it was run, but is not among the points asked for"
-    for point in points:
+    for point in sorted({run.point for run in runs}):
+        if point not in points:
+            yield f"{point}: it was run, but is not among those asked for (--points)"
         for arm in ARMS:
             lacking = [n for n in rounds if not count[point, arm, n]]
             if len(lacking) == len(rounds):
@@ -154,9 +163,39 @@ def _different_settings(runs: Sequence[Observed]) -> Iterator[str]:
     for run in runs:
         if not run.measurement.server:
             yield f"{run}: the server did not tell its settings"
+
+
+def _of_other_origin(runs: Sequence[Observed]) -> Iterator[str]:
+    """An arm is one tree, series, image and command, and the arms differ in series."""
     for arm in ARMS:
-        if len({run.origin for run in runs if run.arm == arm}) > 1:
-            yield f"the {arm}'s runs are of different trees, images or commands"
+        for what in records.Origin.__struct_fields__:
+            first: dict[str, Observed] = {}
+            for run in runs:
+                if run.arm == arm:
+                    first.setdefault(getattr(run.origin, what), run)
+            if len(first) > 1:
+                said = ", ".join(
+                    f"{value or 'not told'} ({run} in {run.where})"
+                    for value, run in first.items()
+                )
+                yield f"the {arm} arm's runs differ in {what}: {said}"
+    of_arm = {a: {run.origin.series for run in runs if run.arm == a} for a in ARMS}
+    for series in sorted(of_arm[BASELINE] & of_arm[PATCHED] - {""}):
+        yield (
+            f"both arms have runs of the series {series}; where a switch turns it off "
+            "in one of them, tell that one's as off"
+        )
+
+
+def _on_other_hosts(runs: Sequence[Observed]) -> Iterator[str]:
+    """Two nodes of one kind differ by more than what is looked for."""
+    for point, here in sorted(_groups(runs, lambda run: run.point).items()):
+        hosts = sorted({run.host for run in here if run.host is not None})
+        if len(hosts) > 1:
+            yield (
+                f"{point}: its runs are of several nodes ({', '.join(hosts)}); both "
+                "arms of a point must be run on one"
+            )
 
 
 def _apart_in_time(runs: Sequence[Observed]) -> Iterator[str]:
@@ -166,7 +205,7 @@ def _apart_in_time(runs: Sequence[Observed]) -> Iterator[str]:
             continue
         times = {arm: [r.started for r in here if r.arm == arm] for arm in ARMS}
         one, other = (
-            [t for t in times[arm] if t is not None] for arm in (BASELINE, CANDIDATE)
+            [t for t in times[arm] if t is not None] for arm in (BASELINE, PATCHED)
         )
         if one and other and (max(one) < min(other) or max(other) < min(one)):
             yield f"{point}: the arms were not interleaved"

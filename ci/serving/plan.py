@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import records
-from overlaykit.cli import Result
 from overlaykit.errors import Finding, InputError
-from serving.command import arguments, client, tag
-from serving.points import TEN, Point
+from serving.command import ArmName, arguments, client, tag
+from serving.points import Point
 from serving.reading import Measurement
 
 
 class ServingRun(records.Record, frozen=True, kw_only=True, tag="serving"):
-    """One run of the client against one arm."""
+    """One run of the client against one arm. ``host`` is the machine that it was made
+    on; ``failed_attempts`` were begun before it and measured nothing."""
 
+    arm: ArmName
     round: int
+    host: str
+    failed_attempts: int
     measurement: Measurement
     argv: tuple[str, ...]
 
@@ -27,25 +31,18 @@ class Planned(NamedTuple):
     """A run to be made."""
 
     point: Point
-    arm: str
+    arm: ArmName
     round: int
 
     def __str__(self) -> str:
         return f"{self.point} {self.arm} round {self.round}"
 
 
-class RunResult(Result, frozen=True, kw_only=True):
-    """The commands of a dry run; or what is recorded."""
-
-    commands: tuple[str, ...] = ()
-    runs: tuple[ServingRun, ...] = ()
-
-
 @dataclass(frozen=True)
 class Arm:
     """Where an arm is served, and what serves it where this program starts it."""
 
-    name: str
+    name: ArmName
     url: str
     start: tuple[str, ...] = ()
     origin: records.Origin = field(default_factory=records.Origin)
@@ -59,7 +56,8 @@ class Bench:
     points: tuple[Point, ...]
     rounds: int
     out: Path
-    python: str | None = None
+    host: str
+    python: tuple[str, ...] = (sys.executable,)
     extra: tuple[str, ...] = ()
     run_timeout_s: float = 6 * 3600
     start_timeout_s: float = 3600
@@ -67,7 +65,8 @@ class Bench:
     def __post_init__(self) -> None:
         """Raises InputError where an option would undo one of the benchmark's own; the
         client takes the last, and any beginning of a name for the name."""
-        own = arguments(TEN[0], tag(TEN[0], "", 1), "", self.out)
+        any_point = Point(1, 1, 1)
+        own = arguments(any_point, tag(any_point, "", 1), "", self.out)
         for word in self.extra:
             name = word.partition("=")[0]
             if name.startswith("--") and any(w.startswith(name) for w in own):
@@ -112,28 +111,59 @@ class Bench:
 
 def remaining(bench: Bench) -> tuple[list[Planned], list[ServingRun]]:
     """What is left to run, and what is recorded. Raises InputError where what is
-    recorded was asked otherwise than it would be now."""
+    recorded is of something else than would be run now."""
     done = records.read(bench.records, ServingRun)
     plan = bench.schedule()
-    known = {
-        Planned(one.measurement.point, one.arm, one.round): settings(one.argv)
-        for one in done
-    }
-    for run in plan:
-        if run in known and known[run] != settings(bench.argv(run)):
-            raise InputError(
-                f"{run} is recorded in {bench.records} with other options",
-                (
-                    Finding(
-                        "recorded otherwise",
-                        path=str(bench.records),
-                        expected=" ".join(settings(bench.argv(run))),
-                        found=" ".join(known[run]),
-                        next_step="name another --out, or the options of before",
-                    ),
-                ),
+    known = {Planned(one.measurement.point, one.arm, one.round): one for one in done}
+    arms = {arm.name: arm for arm in bench.arms}
+    differ: dict[tuple[str, str], Planned] = {}
+    for run, one in known.items():
+        sides = []
+        if run in plan:
+            sides.append(_apart(settings(bench.argv(run)), settings(one.argv)))
+        if run.arm in arms:
+            sides.append((str(arms[run.arm].origin), str(one.origin)))
+        if run.point in bench.points:
+            sides.append((f"on {bench.host}", f"on {one.host}"))
+        for now, then in sides:
+            if now != then:
+                differ.setdefault((now, then), run)
+    if differ:
+        findings = [
+            Finding(
+                f"{run} is recorded otherwise",
+                path=str(bench.records),
+                expected=now,
+                found=then,
+                next_step="name another --out, or what was named before",
             )
+            for (now, then), run in differ.items()
+        ]
+        raise InputError(
+            f"{bench.records} holds runs of something else", tuple(findings)
+        )
     return [run for run in plan if run not in known], done
+
+
+def _apart(now: Sequence[str], then: Sequence[str]) -> tuple[str, str]:
+    """Of two runs' options, those that the other has not; all where that is none, and
+    their order differs."""
+    ours, theirs = _by_option(now), _by_option(then)
+    more = " ".join(option for option in ours if option not in theirs)
+    less = " ".join(option for option in theirs if option not in ours)
+    if not more and not less:
+        return " ".join(now), " ".join(then)
+    return more or "not given", less or "not given"
+
+
+def _by_option(words: Sequence[str]) -> list[str]:
+    options: list[str] = []
+    for word in words:
+        if word.startswith("--") or not options:
+            options.append(word)
+        else:
+            options[-1] += f" {word}"
+    return options
 
 
 def settings(argv: Sequence[str]) -> tuple[str, ...]:

@@ -1,10 +1,17 @@
-"""The points of the benchmark: input length, output length, concurrency."""
+"""The points of the benchmark: input length, output length, concurrency.
+
+Which ones, the caller says: by name, or as a profile of the gate that holds them.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import NamedTuple
 
-from overlaykit.errors import InputError
+import msgspec
+
+from overlaykit.errors import EnvironmentFailure, Finding, InputError
 
 # As SGLang pull request 24476 measured: lengths are drawn from ratio * length upwards.
 RANGE_RATIO = 0.8
@@ -26,10 +33,27 @@ class Point(NamedTuple):
         return f"{self.isl}/{self.osl}/{self.concurrency}"
 
 
-# The pull request names both input lengths, the output length and, in the name of its
-# trace, concurrency 4; its other concurrencies are not public. These are this
-# repository's choice, and every run can name others.
-TEN = tuple(Point(isl, 1024, c) for isl in (8192, 1024) for c in (4, 8, 16, 32, 64))
+class _Bench(msgspec.Struct):
+    points: tuple[Point, ...]
+
+
+class _Profile(msgspec.Struct):
+    """Of a gate's profile, what this benchmark reads."""
+
+    bench: _Bench
+
+
+def points_of(words: Iterable[str]) -> tuple[Point, ...]:
+    """Points by name, and those of profiles. Raises InputError, EnvironmentFailure."""
+    found: list[Point] = []
+    for word in words:
+        found += _of_profile(Path(word)) if word.endswith(".toml") else [parse(word)]
+    for point in found:
+        if min(point) < 1:
+            raise InputError(f"a point's numbers are at least 1: {point}")
+        if found.count(point) > 1:
+            raise InputError(f"--points names {point} twice")
+    return tuple(found)
 
 
 def parse(text: str) -> Point:
@@ -37,7 +61,20 @@ def parse(text: str) -> Point:
     parts = text.split("/")
     if len(parts) != 3 or not all(p.isascii() and p.isdigit() for p in parts):
         raise InputError(f"a point is ISL/OSL/CONCURRENCY, as 8192/1024/4, not {text}")
-    point = Point(*map(int, parts))
-    if min(point) < 1:
-        raise InputError(f"a point's numbers are at least 1: {text}")
-    return point
+    return Point(*map(int, parts))
+
+
+def _of_profile(path: Path) -> tuple[Point, ...]:
+    try:
+        return msgspec.toml.decode(path.read_bytes(), type=_Profile).bench.points
+    except OSError as error:
+        step = "name the points: --points ISL/OSL/CONCURRENCY..."
+        finding = Finding(str(error), path=str(path), next_step=step)
+        raise EnvironmentFailure(f"cannot read {path}", (finding,)) from error
+    except ValueError as error:
+        finding = Finding(
+            str(error),
+            path=str(path),
+            expected="[bench] with points = [[ISL, OSL, CONCURRENCY], ...]",
+        )
+        raise InputError(f"{path} holds no points", (finding,)) from error

@@ -9,6 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -41,7 +42,7 @@ def start(
 ) -> subprocess.Popen[bytes]:
     """A server that answers. Raises EnvironmentFailure, also where another server
     answers already: it would be measured in place of this one."""
-    if _answers(url):
+    if answers(url):
         finding = Finding(
             "a server answers already where one was to be started",
             path=url,
@@ -55,7 +56,7 @@ def start(
         while time.monotonic() < deadline:
             if process.poll() is not None:
                 break
-            if _answers(url):
+            if answers(url):
                 return process
             time.sleep(0.2)
     except BaseException:
@@ -72,9 +73,10 @@ def start(
     raise EnvironmentFailure("a server did not start", (finding,))
 
 
-def _answers(url: str) -> bool:
+def answers(url: str, timeout_s: float = 5) -> bool:
+    """Whether a server is there, and not too busy to say so in that time."""
     try:
-        with urllib.request.urlopen(f"{url}/v1/models", timeout=5):
+        with urllib.request.urlopen(f"{url}/v1/models", timeout=timeout_s):
             return True
     except (OSError, ValueError):
         return False
@@ -95,14 +97,17 @@ def spawn(argv: Sequence[str], log: IO[bytes], what: str) -> subprocess.Popen[by
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """End a process and those it started. It may have ended by itself."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, number)
-        except ProcessLookupError:
-            break
-        try:
+    """End a process and those it started, by force after a while, or at once where
+    this is interrupted. It may have ended by itself."""
+    try:
+        _signal(process, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
             process.wait(timeout=_STOP_S)
-        except subprocess.TimeoutExpired:
-            continue
-    process.wait()
+    finally:
+        _signal(process, signal.SIGKILL)
+        process.wait()
+
+
+def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, number)

@@ -31,7 +31,8 @@ def main(wheels: list[Path]) -> None:
             serving(StandIn("a-model", tpot_s=0.002)) as server,
         ):
             root = lay_out(wheel, Path(folder))
-            bench = Bench((Arm(BASELINE, server.url),), (POINT,), 1, Path(folder))
+            arm = Arm(BASELINE, server.url)
+            bench = Bench((arm,), (POINT,), 1, Path(folder), "here")
             (bench.out / "raw").mkdir()
             argv = bench.argv(Planned(POINT, BASELINE, 1))
             environment = {**os.environ, "PYTHONPATH": str(root)}

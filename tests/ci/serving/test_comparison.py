@@ -13,15 +13,21 @@ import pytest
 pytest.importorskip("scipy", reason="requirements-gate.txt is not installed")
 
 import records
-from serving.command import ARMS, BASELINE, CANDIDATE, tag
-from serving.comparison import Comparison, Verdict, compare
+from serving.command import ARMS, BASELINE, PATCHED, tag
+from serving.comparison import compare
 from serving.evidence import Observed, of_outputs
-from serving.points import TEN, Point
+from serving.points import Point
 from serving.reading import Measurement, read
+from serving.results import Comparison, Verdict
 
 OUTPUTS = Path(__file__).with_name("outputs")
 REAL = read(OUTPUTS / "0.5.11.jsonl")[0]
-POINTS = TEN[:3]
+POINTS = [Point(8192, 1024, c) for c in (4, 8, 16)]
+ANOTHER = Point(1024, 1024, 64)
+ORIGINS = {
+    arm: records.Origin(tree=f"tree of {arm}", series=series)
+    for arm, series in ((BASELINE, "none"), (PATCHED, "sha256:1"))
+}
 
 
 def measured(point: Point, arm: str, number: int, **members: Any) -> Measurement:
@@ -31,14 +37,14 @@ def measured(point: Point, arm: str, number: int, **members: Any) -> Measurement
 
 
 def arms(gain: float, noise: float = 0.005, rounds: int = 6) -> list[Observed]:
-    """Both arms; the candidate's speed is ``gain`` more."""
+    """Both arms; the patched's speed is ``gain`` more."""
     rng = random.Random(7)
     clock = 0.0
     found = []
     for number in range(1, rounds + 1):
         for point in POINTS:
             for arm in ARMS[:: 1 if number % 2 else -1]:
-                speed = (1 + gain * (arm == CANDIDATE)) * rng.gauss(1, noise)
+                speed = (1 + gain * (arm == PATCHED)) * rng.gauss(1, noise)
                 clock += 1
                 one = measured(
                     point,
@@ -50,7 +56,9 @@ def arms(gain: float, noise: float = 0.005, rounds: int = 6) -> list[Observed]:
                     duration_s=REAL.duration_s / speed,
                 )
                 found.append(
-                    Observed(arm, number, one, "here", clock, records.Origin())
+                    Observed(
+                        arm, number, one, "here", clock, ORIGINS[arm], host="node-a"
+                    )
                 )
     return found
 
@@ -91,7 +99,7 @@ def test_one_slow_point_fails_and_is_named() -> None:
                 run.measurement, median_tpot_ms=run.measurement.median_tpot_ms * 1.1
             )
         )
-        if run.point == POINTS[1] and run.arm == CANDIDATE
+        if run.point == POINTS[1] and run.arm == PATCHED
         else run
         for run in arms(0.03)
     ]
@@ -108,7 +116,7 @@ def test_ttft_is_advisory() -> None:
                 run.measurement, median_ttft_ms=run.measurement.median_ttft_ms * 2
             )
         )
-        if run.arm == CANDIDATE
+        if run.arm == PATCHED
         else run
         for run in arms(0.03)
     ]
@@ -140,9 +148,15 @@ def edited(place: int, **members: Any) -> Breaking:
 
 def apart(runs: list[Observed]) -> list[Observed]:
     return [
-        run._replace(started=(run.started or 0) + 1000 * (run.arm == CANDIDATE))
+        run._replace(started=(run.started or 0) + 1000 * (run.arm == PATCHED))
         for run in runs
     ]
+
+
+def with_origin(runs: list[Observed], place: int, **told: str) -> list[Observed]:
+    one = runs[place]
+    origin = msgspec.structs.replace(one.origin, **told)
+    return [*runs[:place], one._replace(origin=origin), *runs[place + 1 :]]
 
 
 INVALID: dict[str, tuple[Breaking, str]] = {
@@ -151,18 +165,14 @@ INVALID: dict[str, tuple[Breaking, str]] = {
         "9 of 10 requests completed",
     ),
     "a run missing": (lambda runs: runs[1:], "8192/1024/4 baseline: no round 1"),
-    "a point missing": (
-        lambda runs: [run for run in runs if run.point != POINTS[2]],
-        "8192/1024/16 baseline: not run",
-    ),
     "an arm missing": (
         lambda runs: [run for run in runs if run.arm == BASELINE],
-        "8192/1024/4 candidate: not run",
+        "8192/1024/4 patched: not run",
     ),
-    "nothing": (lambda _: [], "8192/1024/4 baseline: not run"),
+    "nothing": (lambda _: [], "nothing was run"),
     "a point too many": (
-        edited(0, point=TEN[9], tag=tag(TEN[9], BASELINE, 1)),
-        "1024/1024/64: it was run, but is not among the points asked for",
+        edited(0, point=ANOTHER, tag=tag(ANOTHER, BASELINE, 1)),
+        "1024/1024/64: it was run, but is not among those asked for",
     ),
     "a name twice": (lambda runs: [*runs, runs[0]], "2 runs of one name"),
     "a run under two names": (
@@ -174,7 +184,7 @@ INVALID: dict[str, tuple[Breaking, str]] = {
         "one measurement under several names",
     ),
     "another run's output": (
-        edited(0, tag=tag(POINTS[0], CANDIDATE, 1)),
+        edited(0, tag=tag(POINTS[0], PATCHED, 1)),
         "its output is tagged as another run",
     ),
     "no tag": (edited(0, tag=None), "its output is tagged as another run"),
@@ -198,11 +208,26 @@ INVALID: dict[str, tuple[Breaking, str]] = {
         "the arms' clients had other options",
     ),
     "two trees in an arm": (
-        lambda runs: [
-            runs[0]._replace(origin=records.Origin(tree="sha256:1")),
-            *runs[1:],
-        ],
-        "the baseline's runs are of different trees, images or commands",
+        lambda runs: with_origin(runs, 4, tree="another"),
+        "the baseline arm's runs differ in tree: tree of baseline (8192/1024/4 "
+        "baseline round 1 in here), another (8192/1024/16 baseline round 1 in here)",
+    ),
+    "two images in an arm": (
+        lambda runs: with_origin(runs, 1, image="sha256:2"),
+        "the patched arm's runs differ in image: sha256:2 (8192/1024/4 patched round "
+        "1 in here), not told (",
+    ),
+    "the other arm's series": (
+        lambda runs: with_origin(runs, 1, series="none"),
+        "both arms have runs of the series none",
+    ),
+    "one series in all": (
+        lambda runs: [r._replace(origin=ORIGINS[PATCHED]) for r in runs],
+        "both arms have runs of the series sha256:1",
+    ),
+    "two nodes for a point": (
+        lambda runs: [runs[0]._replace(host="node-b"), *runs[1:]],
+        "8192/1024/4: its runs are of several nodes (node-a, node-b)",
     ),
     "one arm after the other": (apart, "the arms were not interleaved"),
 }
@@ -216,7 +241,46 @@ def test_what_does_not_fit_makes_all_invalid(name: str) -> None:
     found = judged(change(runs))
     assert found.verdict is Verdict.INVALID
     assert any(reason in one for one in found.reasons), found.reasons
-    assert not found.headline and not found.points
+    assert not found.headline
+    assert [row.point for row in found.points] == [str(point) for point in POINTS]
+    assert not any(row.judged or row.outcome == "compared" for row in found.points)
+
+
+@pytest.mark.parametrize(
+    ("gain", "verdict"), [(0.03, Verdict.INCONCLUSIVE), (-0.05, Verdict.FAIL)]
+)
+def test_a_point_that_was_not_run_is_shown_so_and_is_no_pass(
+    gain: float, verdict: Verdict
+) -> None:
+    found = judged([run for run in arms(gain) if run.point != POINTS[1]])
+    assert found.verdict is verdict
+    outcomes = [row.outcome for row in found.points]
+    assert outcomes == ["compared", "not run", "compared"]
+    assert found.points[1].rounds == 0 and not found.points[1].judged
+    assert "not run: 8192/1024/8" in found.reasons
+    # More rounds would not bring it.
+    assert found.rounds_to_decide is None
+
+
+def test_the_report_holds_what_was_compared_and_how_it_was_decided() -> None:
+    runs = arms(0.03)
+    runs[1] = runs[1]._replace(failed_attempts=2)
+    found = judged(runs)
+    assert [(a.arm, a.origin, a.runs, a.hosts) for a in found.arms] == [
+        (arm, ORIGINS[arm], 18, ("node-a",)) for arm in ARMS
+    ]
+    assert [a.failed_attempts for a in found.arms] == [0, 2]
+    for row in found.points:
+        assert row.rounds == found.rounds == 6
+        assert [one.metric for one in row.judged] == ["throughput", "median TPOT"]
+        for one in row.judged:
+            assert one.decision == "non-inferior"
+            assert one.noninferior_p is not None and one.harm_p is not None
+            assert one.noninferior_p <= found.alpha < one.harm_p
+        assert row.ttft and row.ttft.decision is None and row.ttft.low is not None
+    two = judged([run._replace(origin=records.Origin()) for run in runs])
+    assert two.verdict is Verdict.PASS
+    assert sum("series it was run with is not told" in note for note in two.notes) == 2
 
 
 def test_the_clients_own_outputs_are_rounds_in_order() -> None:
@@ -225,8 +289,6 @@ def test_the_clients_own_outputs_are_rounds_in_order() -> None:
     assert [run.round for run in runs] == [1, 2, 3]
     assert {run.point for run in runs} == {Point(24, 8, 1)}
     # They say themselves whose they are.
-    found = compare(
-        [*runs, *of_outputs(CANDIDATE, paths)], [Point(24, 8, 1)], 0.02, 0.05
-    )
+    found = compare([*runs, *of_outputs(PATCHED, paths)], [Point(24, 8, 1)], 0.02, 0.05)
     assert found.verdict is Verdict.INVALID
     assert any("tagged as the baseline's" in one for one in found.reasons)

@@ -14,7 +14,7 @@ import pytest
 from conftest import Pins
 from overlaykit.errors import EnvironmentFailure, InputError
 from serving.command import arguments, tag
-from serving.points import TEN, Point
+from serving.points import Point
 from serving.reading import read
 
 OUTPUTS = sorted(Path(__file__).with_name("outputs").glob("*.jsonl"))
@@ -169,7 +169,8 @@ def test_bytes_and_nothing(tmp_path: Path) -> None:
 
 
 def test_the_pinned_clients_know_every_option(pins: Pins) -> None:
-    words = arguments(TEN[0], tag(TEN[0], "baseline", 1), "http://a", Path("out"))
+    point = Point(8192, 1024, 4)
+    words = arguments(point, tag(point, "baseline", 1), "http://a", Path("out"))
     options = {word for word in words if word.startswith("--")}
     assert len(options) == 17
     for target in pins.bases("sglang"):
