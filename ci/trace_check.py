@@ -15,16 +15,19 @@ from typing import cast
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
+import msgspec
+
+from checks import Check
 from overlaykit.cli import Report, Result, Verb, run, table, write_whole
 from overlaykit.errors import EnvironmentFailure, Exit, Finding, InputError
 from traces.attribution import Method
-from traces.checks import Check, Verdict
+from traces.checks import Verdict
 from traces.comparison import Change
 from traces.figures import Figures, KernelFigures, Layer
 from traces.files import Job, jobs
 from traces.judging import Asked, Examined, Judged, decide, examine
 from traces.page import page
-from traces.timeline import timeline
+from traces.timeline import timeline, typical
 
 _EXITS = {
     Verdict.PASS: Exit.DONE,
@@ -35,8 +38,16 @@ _EXITS = {
 _ORDER = (Exit.DONE, Exit.FAILS, Exit.INVALID, Exit.ENVIRONMENT, Exit.USAGE)
 
 
+class Ran(msgspec.Struct, frozen=True):
+    """One kernel of a call."""
+
+    name: str
+    time_ns: int
+
+
 class Side(Result, frozen=True, kw_only=True):
-    """A trace's figures. Unattributed ones are of stretches, not of modules."""
+    """A trace's figures. Unattributed ones are of stretches, not of modules.
+    ``typical`` is the call that the timeline draws, kernel by kernel, in order."""
 
     method: str
     gpu: str
@@ -49,6 +60,7 @@ class Side(Result, frozen=True, kw_only=True):
     totals: Figures
     layers: tuple[Layer, ...]
     kernels: tuple[KernelFigures, ...]
+    typical: tuple[Ran, ...]
 
 
 class TraceResult(Result, frozen=True, kw_only=True):
@@ -204,6 +216,7 @@ def _message(worst: Exit, results: tuple[TraceResult, ...], traces: int) -> str:
 
 def _side(one: Examined, module: str) -> Side:
     attribution, trace = one.attribution, one.trace
+    call = typical(one)
     return Side(
         target=module,
         tree=trace.path,
@@ -219,6 +232,7 @@ def _side(one: Examined, module: str) -> Side:
         totals=one.totals,
         layers=one.layers,
         kernels=one.kernels,
+        typical=tuple(Ran(w.name, w.duration) for w in call.work) if call else (),
     )
 
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 
-_LLAMA_SERVER = Path(__file__).parent / "ci" / "accuracy" / "llama_server.py"
+_LLAMA_SERVER = Path(__file__).parents[1] / "ci" / "stand_ins" / "llama_server.py"
 _STALL_S = 60
 SMOLLM = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
@@ -93,7 +93,7 @@ Reply = Callable[[dict[str, Any], str], dict[str, Any] | None]
 
 @contextlib.contextmanager
 def serving(
-    reply: Reply, fate: Fate = lambda *_: FORWARD
+    reply: Reply, fate: Fate = lambda *_: FORWARD, port: int = 0
 ) -> Iterator[tuple[str, Traffic]]:
     """Answers by ``reply``, but for what ``fate`` does to the n-th request."""
     traffic = Traffic()
@@ -145,7 +145,7 @@ def serving(
         def handle_error(self, *_: object) -> None:
             """A client that is gone is what the tests are about."""
 
-    server = Server(("127.0.0.1", 0), Handler)
+    server = Server(("127.0.0.1", port), Handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
@@ -183,7 +183,7 @@ def knowing(answers: dict[str, str], wrong: frozenset[str] = frozenset()) -> Rep
     return reply
 
 
-def forwarding(url: str) -> Reply:
+def forwarding(url: str, patience_s: float = _STALL_S) -> Reply:
     """Asks a real server; None where that one is gone."""
 
     def reply(body: dict[str, Any], _: str) -> dict[str, Any] | None:
@@ -193,7 +193,7 @@ def forwarding(url: str) -> Reply:
             {"Content-Type": "application/json"},
         )
         try:
-            with urllib.request.urlopen(request, timeout=_STALL_S) as answer:
+            with urllib.request.urlopen(request, timeout=patience_s) as answer:
                 found: dict[str, Any] = json.load(answer)
                 return found
         except OSError:

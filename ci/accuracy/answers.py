@@ -6,10 +6,11 @@ same code. A file is in the order in which answers came, which is no run's twice
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 import msgspec
 
@@ -91,12 +92,13 @@ class AnswerLog:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file: BinaryIO | None = None
+        self._file: io.FileIO | None = None
         self._encoder = msgspec.json.Encoder()
 
     def __enter__(self) -> AnswerLog:
         try:
-            self._file = self.path.open("ab")
+            # Unbuffered: what a full disk refused must not be tried again on closing.
+            self._file = self.path.open("ab", buffering=0)
             with self.path.open("rb") as written:
                 whole = written.read().rfind(b"\n") + 1
             self._file.truncate(whole)
@@ -107,8 +109,9 @@ class AnswerLog:
     def write(self, answer: Answer) -> None:
         assert self._file
         try:
-            self._file.write(self._encoder.encode(answer) + b"\n")
-            self._file.flush()
+            line = self._encoder.encode(answer) + b"\n"
+            if self._file.write(line) < len(line):
+                raise OSError(errno.ENOSPC, "no space for a whole answer")
         except OSError as error:
             raise self._failure(error) from error
 
@@ -118,4 +121,6 @@ class AnswerLog:
                 os.fsync(file.fileno())
 
     def _failure(self, error: OSError) -> EnvironmentFailure:
-        return EnvironmentFailure(f"cannot write {self.path}: {error.strerror}")
+        step = "make room there; the same command goes on"
+        finding = Finding(str(error), path=str(self.path), next_step=step)
+        return EnvironmentFailure(f"cannot write {self.path}", (finding,))

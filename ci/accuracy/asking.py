@@ -139,7 +139,7 @@ class Asker:
             nonlocal in_a_row, said
             answer = _answer(example, sample, score, found)
             if answer.answered:
-                log.write(answer)
+                self._keep(answer, log)
                 session.answered += 1
                 in_a_row = 0
             else:
@@ -156,6 +156,7 @@ class Asker:
                 said = now
                 _say(session, done, len(questions))
 
+        _say(session, 0, len(questions))
         examples = [
             Example(id=one.id, inputs={"problem": one.problem}, target=one.expected)
             for one in questions
@@ -176,6 +177,14 @@ class Asker:
             )
         session.seconds = time.monotonic() - started
         return session
+
+    def _keep(self, answer: Answer, log: AnswerLog) -> None:
+        try:
+            log.write(answer)
+        except EnvironmentFailure:
+            # Or sgl-eval would ask all that is left before it let the error through.
+            self._abort()
+            raise
 
     def _abort(self) -> None:
         self._sampler.abort()

@@ -6,7 +6,8 @@ from argparse import Namespace
 from pathlib import Path
 
 from accuracy.comparing import Compared, Verdict, compare
-from accuracy.results import load_results
+from accuracy.joining import CONTROLS
+from accuracy.results import ARMS, load_results
 from accuracy.showing import show_compared
 from overlaykit.cli import Report, Result
 from overlaykit.errors import Exit, Finding, InputError
@@ -27,7 +28,7 @@ def call(arguments: Namespace) -> Report:
     """Decide between two arms."""
     arms = {
         arm: [one for path in getattr(arguments, arm) for one in load_results(path)]
-        for arm in ("baseline", "patched")
+        for arm in ARMS
     }
     places = [Path(one.path).resolve() for runs in arms.values() for one in runs]
     if len(set(places)) < len(places):
@@ -44,9 +45,7 @@ def call(arguments: Namespace) -> Report:
         outcome=compared.verdict.value,
         compared=compared,
     )
-    wrong = [check for check in compared.controls if not check.holds] or [
-        claim for claim in compared.claims if not claim.holds
-    ]
+    steps = {control.name: control.step for control in CONTROLS}
     return Report(
         verb="gsm8k",
         exit_code=_EXITS[compared.verdict],
@@ -54,25 +53,28 @@ def call(arguments: Namespace) -> Report:
         results=(result,),
         findings=tuple(
             Finding(
-                f"{compared.verdict.value}: {check.name}",
+                f"does not hold: {check.name}",
                 expected=check.expected,
                 found=check.found,
+                next_step=steps.get(check.name),
             )
-            for check in wrong
+            for check in compared.broken
         ),
     )
 
 
 def _message(compared: Compared) -> str:
-    verdict = compared.verdict
-    if verdict is not Verdict.INCONCLUSIVE or compared.score is None:
-        return verdict.value
-    further = compared.score.further
-    return f"{verdict.value}: " + (
-        f"at these rates about {further} further questions would decide"
-        if further
-        else "at these rates no number of questions within reach would decide"
-    )
+    said = [compared.verdict.value]
+    if compared.verdict is Verdict.INCONCLUSIVE and compared.score:
+        further = compared.score.further
+        said.append(
+            f"at these rates about {further} further questions would decide"
+            if further
+            else "at these rates no number of questions within reach would decide"
+        )
+    if compared.of_itself:
+        said.append("the baseline against itself says nothing of a patch")
+    return "; ".join(said)
 
 
 def show(report: Report) -> str:

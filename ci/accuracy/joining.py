@@ -9,11 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import msgspec
 
 from accuracy.answers import Answer
-from accuracy.results import ResultSet, Settings
+from accuracy.results import PATCHED, ResultSet, Settings
+from checks import Check, none_of
 from inference.pairs import Pairs, pair
-from traces.checks import Check, equal, none_of
 
 
 @dataclass(frozen=True)
@@ -22,8 +26,19 @@ class Joined:
 
     baseline: tuple[ResultSet, ...]
     patched: tuple[ResultSet, ...]
-    ids: tuple[str, ...]
-    controls: tuple[Check, ...]
+
+    @property
+    def runs(self) -> tuple[ResultSet, ...]:
+        return (*self.baseline, *self.patched)
+
+    @cached_property
+    def ids(self) -> tuple[str, ...]:
+        first, *others = (run.answers.keys() for run in self.runs)
+        return tuple(sorted(set(first).intersection(*others)))
+
+    @cached_property
+    def controls(self) -> tuple[Check, ...]:
+        return tuple(none_of(one.name, one.what, one.find(self)) for one in CONTROLS)
 
     @property
     def valid(self) -> bool:
@@ -50,90 +65,158 @@ class Joined:
         return [[good(run.answers[name]) for name in self.ids] for run in arm]
 
 
-def join(baseline: Sequence[ResultSet], patched: Sequence[ResultSet]) -> Joined:
-    runs = (*baseline, *patched)
-    shared = set(runs[0].answers).intersection(*(run.answers for run in runs[1:]))
-    controls = (
-        none_of("every question is answered", "open question", _open(runs)),
-        none_of("no request failed", "failed request", _failed(runs)),
-        none_of("all runs ask the same", "question of some runs only", _unshared(runs)),
-        none_of(
-            "the same id is the same question", "other question", _others(runs, shared)
-        ),
-        equal("the settings are the same", "one", _settings(runs)),
-        none_of(
-            "prompts are equally long in tokens",
-            "question whose prompt differs",
-            _prompts(runs, shared),
-        ),
-        none_of(
-            "equal answers are graded alike",
-            "question graded both ways",
-            _grades(runs, shared),
-        ),
-    )
-    return Joined(tuple(baseline), tuple(patched), tuple(sorted(shared)), controls)
+def _open(joined: Joined) -> Iterator[str]:
+    for run in joined.runs:
+        if run.answered != run.asked or not run.asked:
+            yield f"{run.answered} of {run.asked} answered in {run.path}"
 
 
-def _open(runs: Iterable[ResultSet]) -> Iterator[str]:
-    for run in runs:
-        there = len(run.answers)
-        if run.ids is not None:
-            there = len(run.ids & run.answers.keys())
-        if there != run.asked or not run.asked:
-            yield f"{there} of {run.asked} answered in {run.path}"
-
-
-def _failed(runs: Iterable[ResultSet]) -> Iterator[str]:
-    for run in runs:
+def _failed(joined: Joined) -> Iterator[str]:
+    for run in joined.runs:
         for answer in run.answers.values():
             if not answer.answered:
                 yield f"{answer.id} ended by {answer.finish_reason!r} in {run.path}"
 
 
-def _unshared(runs: Sequence[ResultSet]) -> Iterator[str]:
-    first = runs[0]
-    for run in runs[1:]:
+def _unshared(joined: Joined) -> Iterator[str]:
+    first, *others = joined.runs
+    for run in others:
         for name in sorted(run.answers.keys() ^ first.answers.keys()):
             where = run if name in run.answers else first
             yield f"{name} only in {where.path}"
 
 
-def _others(runs: Sequence[ResultSet], shared: Iterable[str]) -> Iterator[str]:
-    for name in shared:
-        asked = {
-            (run.answers[name].problem, run.answers[name].expected_answer)
-            for run in runs
-        }
-        if len(asked) > 1:
+def _others(joined: Joined) -> Iterator[str]:
+    for name in joined.ids:
+        answers = [run.answers[name] for run in joined.runs]
+        if len({(one.problem, one.expected_answer) for one in answers}) > 1:
             yield name
 
 
-def _settings(runs: Sequence[ResultSet]) -> str:
-    """``one``, or how the first that differs does."""
-    first = runs[0].settings
-    for run in runs[1:]:
-        for name in Settings.__struct_fields__:
-            here, there = getattr(first, name), getattr(run.settings, name)
-            if here != there:
-                return f"{name}: {here} in {runs[0].path}, {there} in {run.path}"
-    return "one"
+def _settings(joined: Joined) -> Iterator[str]:
+    first, *others = joined.runs
+    for run in others:
+        yield from _unlike(_flat(first.settings), _flat(run.settings), first, run)
 
 
-def _prompts(runs: Sequence[ResultSet], shared: Iterable[str]) -> Iterator[str]:
+def _prompts(joined: Joined) -> Iterator[str]:
     """The prompt as the server counts it: its chat template is not in our hands."""
-    for name in shared:
-        lengths = {run.answers[name].prompt_tokens for run in runs} - {None}
+    for name in joined.ids:
+        lengths = {run.answers[name].prompt_tokens for run in joined.runs} - {None}
         if len(lengths) > 1:
             yield f"{name}: {sorted(filter(None, lengths))}"
 
 
-def _grades(runs: Sequence[ResultSet], shared: Iterable[str]) -> Iterator[str]:
+def _grades(joined: Joined) -> Iterator[str]:
     """The grader gives up after a time: on a busy machine, a right answer is wrong."""
-    for name in shared:
+    for name in joined.ids:
         grades: dict[str, set[bool]] = {}
-        for run in runs:
+        for run in joined.runs:
             answer = run.answers[name]
             grades.setdefault(answer.generation, set()).add(answer.symbolic_correct)
         if any(len(found) > 1 for found in grades.values()):
             yield name
+
+
+def _misplaced(joined: Joined) -> Iterator[str]:
+    """A baseline may stand in the other place, to be compared with itself."""
+    for run in joined.baseline:
+        if run.arm == PATCHED:
+            yield f"{run.path} says that it is of the patched arm"
+
+
+def _origins(joined: Joined) -> Iterator[str]:
+    for first, *others in (joined.baseline, joined.patched):
+        for run in others:
+            yield from _unlike(_source(first), _source(run), first, run)
+
+
+def _series(joined: Joined) -> Iterator[str]:
+    """Those who say baseline and patched say that the series is what differs."""
+    there = {run.origin.series for run in joined.baseline} - {""}
+    for run in joined.patched:
+        if run.arm == PATCHED and run.origin.series in there:
+            yield f"{run.origin.series} in both arms, as {run.path} has it"
+
+
+def _source(run: ResultSet) -> dict[str, object]:
+    return {"arm": run.arm, **msgspec.structs.asdict(run.origin)}
+
+
+def _flat(settings: Settings) -> dict[str, object]:
+    told = msgspec.structs.asdict(settings)
+    return {**told.pop("gen"), **told}
+
+
+def _unlike(
+    here: dict[str, object], there: dict[str, object], one: ResultSet, other: ResultSet
+) -> Iterator[str]:
+    for name in sorted(here.keys() | there.keys()):
+        values = [told.get(name, "") for told in (here, there)]
+        if values[0] != values[1]:
+            first, second = (repr(v) if v != "" else "not told" for v in values)
+            yield f"{name} {first} in {one.path}, {second} in {other.path}"
+
+
+class Control(NamedTuple):
+    """There must be none of ``what``; ``step`` is what to do where there is."""
+
+    name: str
+    what: str
+    step: str
+    find: Callable[[Joined], Iterator[str]]
+
+
+_BUILDS = "compare runs of one build an arm, and tell --series as the server ran it"
+CONTROLS = (
+    Control(
+        "every question is answered",
+        "open question",
+        "give the run's command once more: it asks what is open",
+        _open,
+    ),
+    Control(
+        "no request failed",
+        "failed request",
+        "make the run with ci/gsm8k.py run, which counts none as an answer",
+        _failed,
+    ),
+    Control(
+        "all runs ask the same",
+        "question of some runs only",
+        "make both arms' runs with the same --questions and --first",
+        _unshared,
+    ),
+    Control(
+        "the same id is the same question",
+        "other question",
+        "make both arms' runs with the same --questions",
+        _others,
+    ),
+    Control(
+        "the settings are the same",
+        "setting that differs",
+        "make both arms' runs with the same options",
+        _settings,
+    ),
+    Control(
+        "prompts are equally long in tokens",
+        "question whose prompt differs",
+        "serve both arms with the same chat template and tokenizer",
+        _prompts,
+    ),
+    Control(
+        "equal answers are graded alike",
+        "question graded both ways",
+        "make the run anew, with less running beside it: the grader ran out of time",
+        _grades,
+    ),
+    Control(
+        "runs are of the arm that they are given as",
+        "run of the other arm",
+        "name the runs of each arm behind its own option",
+        _misplaced,
+    ),
+    Control("the runs of an arm have one origin", "run of another", _BUILDS, _origins),
+    Control("the arms differ in the series", "series of both", _BUILDS, _series),
+)

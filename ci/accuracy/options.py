@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from argparse import (
-    ArgumentParser,
-    _SubParsersAction,
-)
+from argparse import ArgumentParser, ArgumentTypeError, _SubParsersAction
 from pathlib import Path
 
 import msgspec
 
+from accuracy.results import ARMS
 from overlaykit.cli import add_action
 
 RUN_EXAMPLES = (
     "ci/gsm8k.py run --arm baseline --url http://localhost:9000/v1 --out runs/a1",
     "ci/gsm8k.py run --arm patched --url http://localhost:9000/v1 --out runs/b1 \\",
-    "    --tree 4b825dc --series 9f2c1ab --image sha256:0d5b6a7",
+    "    --source /sgl-workspace/sglang /sgl-workspace/aiter --image sha256:0d5b6a7",
     "ci/gsm8k.py run --arm baseline --url http://localhost:9000/v1 --out runs/a1 \\",
     "    --questions gsm8k/test.jsonl --chat-template-kwarg enable_thinking=false",
     "",
@@ -45,7 +43,7 @@ def _run_options(actions: _SubParsersAction[ArgumentParser]) -> None:
     parser = add_action(
         actions, "run", "ask an endpoint, or go on asking it", RUN_EXAMPLES
     )
-    parser.add_argument("--arm", choices=("baseline", "patched"), required=True)
+    parser.add_argument("--arm", choices=ARMS, required=True, help="what it serves")
     parser.add_argument(
         "--url",
         required=True,
@@ -92,18 +90,26 @@ def _run_options(actions: _SubParsersAction[ArgumentParser]) -> None:
         type=_pair,
         help="passed to the server's chat template; V is JSON, else text",
     )
-    for what in ("tree", "series", "image"):
-        parser.add_argument(
-            f"--{what}",
-            metavar="DIGEST",
-            default="",
-            help=f"the served {what}'s digest, for the record",
-        )
+    parser.add_argument(
+        "--source",
+        metavar="PATH",
+        nargs="+",
+        type=Path,
+        help="the SGLang, and AITER, that is served: what apply.py takes. Tree and "
+        "series are read off them, for the record",
+    )
+    for what, help_text in (
+        ("tree", "or the digest of that tree"),
+        ("series", "and of the series in effect, or `none`; the arms' must differ"),
+        ("image", "the image's, for the record"),
+    ):
+        parser.add_argument(f"--{what}", metavar="DIGEST", default="", help=help_text)
     parser.add_argument(
         "--server-command",
         metavar="COMMAND",
         default="",
-        help="how the server was started, for the record",
+        help="what serves, without what changes at every start, as a port: the record "
+        "keeps its digest, and all runs of an arm must have the same",
     )
 
 
@@ -111,21 +117,21 @@ def _compare_options(actions: _SubParsersAction[ArgumentParser]) -> None:
     parser = add_action(
         actions, "compare", "decide between two arms' runs", COMPARE_EXAMPLES
     )
-    for arm in ("baseline", "patched"):
+    for arm in ARMS:
         parser.add_argument(
             f"--{arm}",
             metavar="DIR",
             nargs="+",
             type=Path,
             required=True,
-            help=f"the {arm}'s runs, ours or plain sgl-eval's; as many in both arms",
+            help=f"runs of the {arm}, ours or plain sgl-eval's; as many in both arms",
         )
     parser.add_argument(
         "--margin",
         metavar="POINTS",
         type=_points,
         help="the drop that would matter, in percentage points (default: 1.5, from "
-        "3,900 questions on 1.0)",
+        "3,900 questions on 1.0). Choose it before the runs, not after",
     )
 
 
@@ -151,23 +157,26 @@ def _power_options(actions: _SubParsersAction[ArgumentParser]) -> None:
 
 
 def _count(text: str) -> int:
-    if not text.isdigit() or not int(text):
-        raise ValueError(text)
+    if not text.isdecimal() or not int(text):
+        raise ArgumentTypeError(f"a whole number from 1 on, not {text!r}")
     return int(text)
 
 
 def _points(text: str) -> float:
     """Percentage points, as a proportion."""
-    points = float(text)
+    try:
+        points = float(text)
+    except ValueError:
+        points = 0
     if not 0 < points < 100:
-        raise ValueError(text)
+        raise ArgumentTypeError(f"a number of points above 0, below 100, not {text!r}")
     return points / 100
 
 
 def _pair(text: str) -> tuple[str, object]:
     name, equals, value = text.partition("=")
     if not name or not equals:
-        raise ValueError(text)
+        raise ArgumentTypeError(f"NAME=VALUE, not {text!r}")
     try:
         return name, msgspec.json.decode(value)
     except msgspec.DecodeError:

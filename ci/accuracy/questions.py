@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import sys
 import urllib.request
 from collections.abc import Sequence
+from http.client import HTTPException
 from pathlib import Path
-from urllib.error import URLError
 
 import msgspec
 
+from overlaykit.cli import write_whole
 from overlaykit.errors import EnvironmentFailure, Finding, InputError
 
-_URL = (
+PLACE = (
     "https://raw.githubusercontent.com/openai/grade-school-math/"
-    "3101c7d5072418e28b9008a6636bde82a006892c/grade_school_math/data/{}.jsonl"
+    "3101c7d5072418e28b9008a6636bde82a006892c/grade_school_math/data"
 )
 OFFICIAL = {
     "test": "3730d312f6e3440559ace48831e51066acaca737f6eabec99bccb9e4b3c39d14",
@@ -44,11 +45,11 @@ class _Row(msgspec.Struct):
 
 
 def load(
-    sources: Sequence[str], cache: Path, fixes: dict[str, object]
+    sources: Sequence[str], cache: Path, fixes: dict[str, object], place: str = PLACE
 ) -> tuple[list[Question], tuple[QuestionFile, ...]]:
     """The questions of every file, in order. A source is a path, or ``test`` or
-    ``train``, which are downloaded once. ``fixes`` are the grader's corrections of the
-    training set's answers.
+    ``train``, which are downloaded once, from ``place``. ``fixes`` are the grader's
+    corrections of the training set's answers.
 
     Raises InputError for a file that is none of questions or that repeats one, and
     EnvironmentFailure where one cannot be fetched or read.
@@ -56,18 +57,21 @@ def load(
     found: list[Question] = []
     files = []
     for source in sources:
-        path = _fetched(source, cache) if source in OFFICIAL else Path(source)
+        named = source in OFFICIAL
+        path = _fetched(source, cache, place) if named else Path(source)
         try:
             data = path.read_bytes()
         except OSError as error:
             step = "name a file, or `test` or `train` to have it downloaded"
             finding = Finding(str(error), path=str(path), next_step=step)
             raise EnvironmentFailure(f"cannot read {path}", (finding,)) from error
-        sha256 = hashlib.sha256(data).hexdigest()
+        sha256 = _sha256(data)
         prefix = "gsm8k" if sha256 == OFFICIAL["test"] else f"gsm8k-{sha256[:8]}"
         before = len(found)
         for number, line in enumerate(data.splitlines(), 1):
             found.append(_question(path, number, line, prefix, fixes))
+        if len(found) == before:
+            raise InputError(f"{path} holds no question")
         files.append(QuestionFile(path.name, sha256, len(found) - before))
     _refuse_twins(found)
     return found, tuple(files)
@@ -104,31 +108,38 @@ def _refuse_twins(questions: list[Question]) -> None:
         seen[one.problem] = one.id
 
 
-def _fetched(name: str, cache: Path) -> Path:
+def _fetched(name: str, cache: Path, place: str) -> Path:
     path = cache / f"gsm8k-{name}.jsonl"
-    if path.exists() and _sha256(path) == OFFICIAL[name]:
+    if path.exists() and _sha256(path.read_bytes()) == OFFICIAL[name]:
         return path
-    url = _URL.format(name)
-    part = path.with_suffix(".part")
+    url = f"{place}/{name}.jsonl"
+    print(f"gsm8k: fetching {url}", file=sys.stderr, flush=True)
+    try:
+        with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as answer:
+            data = answer.read()
+    except (HTTPException, OSError) as error:
+        raise _unfetched(url, str(error)) from error
+    if _sha256(data) != OFFICIAL[name]:
+        raise _unfetched(url, _sha256(data), f"sha256 {OFFICIAL[name]}")
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as answer:
-            part.write_bytes(answer.read())
-        if _sha256(part) != OFFICIAL[name]:
-            raise EnvironmentFailure(
-                f"{url} is not the file that is pinned",
-                (Finding("another digest", url, None, found=_sha256(part)),),
-            )
-        os.replace(part, path)
-    except (URLError, OSError) as error:
-        step = "fetch it elsewhere and give its path"
-        raise EnvironmentFailure(
-            f"cannot fetch {url}", (Finding(str(error), next_step=step),)
-        ) from error
-    finally:
-        part.unlink(missing_ok=True)
+    except OSError as error:
+        raise EnvironmentFailure(f"cannot use {cache}: {error.strerror}") from error
+    write_whole(path, data.decode())
     return path
 
 
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _unfetched(url: str, found: str, expected: str | None = None) -> EnvironmentFailure:
+    step = "fetch the file elsewhere, and name it with --questions"
+    finding = Finding(
+        "not the file that is pinned" if expected else "no answer",
+        path=url,
+        expected=expected,
+        found=found,
+        next_step=step,
+    )
+    return EnvironmentFailure(f"cannot fetch {url}", (finding,))
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -8,9 +8,8 @@ and, once every question is answered, ``records.jsonl``. sgl-eval's is a folder 
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,8 +18,10 @@ import msgspec
 import records
 from accuracy.answers import Answer, read_answers
 from accuracy.questions import QuestionFile
+from overlaykit.cli import write_whole
 from overlaykit.errors import EnvironmentFailure, Finding, InputError
 
+ARMS = BASELINE, PATCHED = "baseline", "patched"
 RUN, ANSWERS, RECORDS = "run.json", "answers.jsonl", "records.jsonl"
 _METRICS = "metrics.json"
 OWN_PROMPT = "sgl-eval's own"
@@ -61,14 +62,28 @@ class AccuracyRun(records.Record, frozen=True, kw_only=True, tag="gsm8k"):
 
 @dataclass(frozen=True)
 class ResultSet:
-    """A run's answers by id, and what it says of itself."""
+    """A run's answers by id, and what it says of itself. sgl-eval's own says neither
+    its arm, nor its questions' files, nor what was served."""
 
     path: str
     settings: Settings
-    origin: records.Origin
     answers: dict[str, Answer]
     asked: int
-    ids: frozenset[str] | None  # of the questions set out; None where not recorded
+    arm: str = ""
+    origin: records.Origin = field(default_factory=records.Origin)
+    files: tuple[QuestionFile, ...] = ()
+    ids: frozenset[str] | None = None  # of the questions set out, where recorded
+
+    @property
+    def answered(self) -> int:
+        """How many of the questions set out."""
+        if self.ids is None:
+            return len(self.answers)
+        return len(self.ids & self.answers.keys())
+
+    @property
+    def failed(self) -> int:
+        return sum(not answer.answered for answer in self.answers.values())
 
     @property
     def correct(self) -> int:
@@ -105,7 +120,16 @@ def _ours(path: Path) -> ResultSet:
     answers = read_answers(path / ANSWERS, torn_end=True) if there else []
     found = {answer.id: answer for answer in answers}
     asked = frozenset(run.asked)
-    return ResultSet(str(path), run.settings, run.origin, found, len(asked), asked)
+    return ResultSet(
+        path=str(path),
+        settings=run.settings,
+        answers=found,
+        asked=len(asked),
+        arm=run.arm,
+        origin=run.origin,
+        files=run.files,
+        ids=asked,
+    )
 
 
 def read_run(path: Path) -> RunFile:
@@ -114,13 +138,7 @@ def read_run(path: Path) -> RunFile:
 
 def write_run(path: Path, run: RunFile) -> None:
     """Whole or not at all. Raises EnvironmentFailure."""
-    part = path / f".{RUN}.part"
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(msgspec.json.format(msgspec.json.encode(run)) + b"\n")
-        os.replace(part, path / RUN)
-    except OSError as error:
-        raise EnvironmentFailure(f"cannot write {path}: {error.strerror}") from error
+    write_whole(path / RUN, msgspec.json.format(msgspec.json.encode(run)).decode())
 
 
 def _plain(path: Path) -> list[ResultSet]:
@@ -141,9 +159,7 @@ def _plain(path: Path) -> list[ResultSet]:
     for repeat in range(metrics.n_repeats):
         file = path / f"output-rs{repeat}.jsonl"
         answers = {one.id: one for one in read_answers(file, torn_end=False)}
-        runs.append(
-            ResultSet(str(file), settings, records.Origin(), answers, asked, ids=None)
-        )
+        runs.append(ResultSet(str(file), settings, answers, asked))
     return runs
 
 
@@ -151,7 +167,7 @@ def digest(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
-def answers_digest(answers: Sequence[Answer]) -> str:
+def answers_digest(answers: Iterable[Answer]) -> str:
     """Of the answers in the order of their ids: that of a file is no two runs' same."""
     ordered = sorted(answers, key=lambda answer: answer.id)
     return digest(msgspec.json.encode(ordered))

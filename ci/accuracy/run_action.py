@@ -6,6 +6,7 @@ from argparse import Namespace
 
 from sgl_eval.types import GenConfig
 
+import origins
 import records
 from accuracy.asking import Endpoint
 from accuracy.running import Wanted, run
@@ -46,12 +47,7 @@ def call(arguments: Namespace) -> Report:
             timeout_s=arguments.timeout,
             tries=arguments.tries,
         ),
-        origin=records.Origin(
-            tree=arguments.tree,
-            series=arguments.series,
-            image=arguments.image,
-            command=arguments.server_command,
-        ),
+        origin=_origin(arguments),
         cache=ROOT / "build" / "gsm8k",
     )
     ran = run(wanted, arguments.out)
@@ -91,6 +87,21 @@ def call(arguments: Namespace) -> Report:
         message=message,
         results=(result,),
         findings=tuple(findings),
+    )
+
+
+def _origin(arguments: Namespace) -> records.Origin:
+    tree, series = arguments.tree, arguments.series
+    if arguments.source:
+        if tree or series:
+            raise InputError("--source reads tree and series: leave them out")
+        read = origins.of_trees(arguments.source, ROOT)
+        tree, series = read.tree, read.series
+    return records.Origin(
+        tree=tree,
+        series=series,
+        image=arguments.image,
+        command=records.command_digest(arguments.server_command),
     )
 
 

@@ -31,6 +31,8 @@ from accuracy.results import (
 )
 from overlaykit.errors import EnvironmentFailure, Finding, InputError
 
+_MORE = "ask fewer, or name more files: `--questions test train` has 8,792"
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -66,9 +68,12 @@ def run(wanted: Wanted, out: Path) -> Ran:
     server does not answer at all or the folder is in use.
     """
     questions, files = load(wanted.sources, wanted.cache, FIXES)
+    if wanted.first is not None and wanted.first > len(questions):
+        raise InputError(
+            f"there are {len(questions)} questions, not {wanted.first}",
+            (Finding("too few", ", ".join(wanted.sources), next_step=_MORE),),
+        )
     questions = questions[: wanted.first]
-    if not questions:
-        raise InputError("there is nothing to ask")
     asker = Asker(wanted.endpoint)
     settings = Settings(
         model=asker.model,
@@ -165,7 +170,11 @@ def _held(out: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise EnvironmentFailure(f"another run is under way in {out}") from error
+            step = "wait for it, or name another --out"
+            raise EnvironmentFailure(
+                f"another run is under way in {out}",
+                (Finding("in use", path=str(out), next_step=step),),
+            ) from error
         yield
     finally:
         os.close(handle)

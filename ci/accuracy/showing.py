@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
+import records
 from accuracy.comparing import Compared, RunFigures, Score
 from accuracy.foretelling import Foretold
 from accuracy.page import percent, points
+from accuracy.results import ARMS
 from overlaykit.cli import table
 
 
 def show_compared(compared: Compared) -> str:
-    runs = [
-        (arm, *_run(run))
-        for arm, found in (
-            ("baseline", compared.baseline),
-            ("patched", compared.patched),
-        )
-        for run in found
-    ]
+    arms = dict(zip(ARMS, (compared.baseline, compared.patched), strict=True))
+    runs = [(name, *_run(run)) for name, arm in arms.items() for run in arm.runs]
     head = (
         "ARM",
         "QUESTIONS",
+        "ANSWERED",
         "RIGHT",
         "SCORE",
         "TRUNCATED",
@@ -33,8 +30,11 @@ def show_compared(compared: Compared) -> str:
         "",
         f"controls     {held} of {len(compared.controls)} hold",
     ]
+    for name, arm in arms.items():
+        if arm.origin and str(arm.origin) != str(records.Origin()):
+            lines.append(f"{name:<12} {arm.origin}")
     lines += [
-        f"{'holds' if claim.holds else 'FAILS':<12} {claim.name}: {claim.found}"
+        f"{'yes' if claim.holds else 'NO':<12} {claim.name}: {claim.found}"
         for claim in compared.claims
     ]
     if compared.score:
@@ -49,17 +49,19 @@ def show_compared(compared: Compared) -> str:
 
 
 def _run(run: RunFigures) -> tuple[str, ...]:
-    score = f"{run.correct / run.questions:.4f}" if run.questions else "-"
-    counts = (run.questions, run.correct, run.truncated, run.silent, run.failed)
-    questions, correct, *rest = map(str, counts)
-    return (questions, correct, score, *rest, run.path)
+    # What is open or failed is not wrong: no score is better than one of the rest.
+    whole = run.questions == run.answered > 0 and not run.failed
+    score = f"{run.correct / run.questions:.4f}" if whole else "-"
+    *asked, correct = map(str, (run.questions, run.answered, run.correct))
+    rest = map(str, (run.truncated, run.silent, run.failed))
+    return (*asked, correct, score, *rest, run.path)
 
 
 def _score(score: Score) -> list[str]:
     interval = f"{100 * score.lower:+.2f} to {100 * score.upper:+.2f} points"
     lines = [
-        f"questions    {score.lost:g} lost, {score.gained:g} gained: "
-        f"{100 * score.difference:+.2f} points",
+        f"questions    {score.questions}: {score.lost:g} lost, "
+        f"{score.gained:g} gained, {100 * score.difference:+.2f} points",
         f"interval     {interval} ({score.level:.0%}, Tango); "
         f"margin {points(score.margin)}",
     ]

@@ -1,17 +1,22 @@
 """llama.cpp's server, real, on loopback: ``llama_server.py MODEL SLOTS [PORT]``.
 
-One thread a slot. Prints its URL once it answers; ends when its standard input does, so
-that it never outlives the tests.
+Stands in for SGLang's where there is no GPU. One thread a slot. Prints its URL once it
+answers; ends with whoever started it, however that one ends.
 """
 
 from __future__ import annotations
 
+import ctypes
+import signal
 import sys
 
 from xllamacpp import CommonParams, Server
 
+_SET_PDEATHSIG = 1
+
 
 def main(model: str, slots: int, port: int) -> None:
+    ctypes.CDLL(None).prctl(_SET_PDEATHSIG, signal.SIGKILL)
     params = CommonParams()
     params.model.path = model
     params.hostnames = ["127.0.0.1"]
@@ -23,7 +28,7 @@ def main(model: str, slots: int, port: int) -> None:
     params.ui = False
     server = Server(params)
     print(f"{server.listening_address}/v1", flush=True)
-    sys.stdin.read()
+    signal.pause()
 
 
 if __name__ == "__main__":

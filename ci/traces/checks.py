@@ -1,10 +1,11 @@
-"""What a check came to: expected, found, and whether it holds."""
+"""What a trace's checks come to together."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import Enum
+
+from checks import Check
 
 
 class Verdict(Enum):
@@ -13,28 +14,6 @@ class Verdict(Enum):
     PASS = "pass"
     FAIL = "fail"
     INVALID = "invalid"
-
-
-@dataclass(frozen=True)
-class Check:
-    """A positive control, which must hold for the trace to be evidence at all, or a
-    claim, which the trace then bears out or not."""
-
-    name: str
-    expected: str
-    found: str
-    holds: bool
-
-
-def equal(name: str, expected: object, found: object) -> Check:
-    return Check(name, str(expected), str(found), expected == found)
-
-
-def none_of(name: str, what: str, found: Iterable[str]) -> Check:
-    """Holds if there is nothing to list; names the first three otherwise."""
-    listed = list(found)
-    text = f"{len(listed)}: " + "; ".join(listed[:3]) if listed else "none"
-    return Check(name, f"no {what}", text, not listed)
 
 
 def judge(controls: Iterable[Check], claims: Iterable[Check]) -> Verdict:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from traces.checks import Check, equal
+from checks import Check, equal
 from traces.figures import Figures, KernelFigures, Layer, total
 
 # The rest of a layer runs the same kernels on the same shapes; clocks and neighbours

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from checks import Check, equal, none_of
 from traces import comparison
 from traces.attribution import (
     Attribution,
@@ -15,7 +16,7 @@ from traces.attribution import (
     join,
     steps_named,
 )
-from traces.checks import Check, Verdict, equal, judge, none_of
+from traces.checks import Verdict, judge
 from traces.events import Trace
 from traces.figures import (
     Figures,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from traces.checks import Check, Verdict
+from checks import Check
+from traces.checks import Verdict
 from traces.comparison import Change
 from traces.figures import Figures
 from traces.judging import Asked, Examined, Judged

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from checks import Check, equal, none_of
 from traces.attribution import (
     Attribution,
     Call,
@@ -23,7 +24,6 @@ from traces.attribution import (
     calls_of,
     join,
 )
-from traces.checks import Check, equal, none_of
 from traces.events import Launch, Span, Trace, Work
 from traces.kernels import Kind, kind_of, reads_scale, short, token
 

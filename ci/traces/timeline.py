@@ -63,13 +63,13 @@ text { fill: var(--ink); } .quiet { fill: var(--quiet); }
 
 
 def timeline(judged: Judged) -> str:
-    """The middle layer's call of median time, on one scale for both."""
+    """A typical call, on one scale for both."""
     sides = [(judged.examined, "after")]
     if judged.baseline is not None:
         sides = [(judged.baseline, "before"), (judged.examined, "after")]
     else:
         sides = [(judged.examined, "trace")]
-    drawn = [(name, one, _typical(one)) for one, name in sides]
+    drawn = [(name, one, typical(one)) for one, name in sides]
     longest = max([_time(call) for _, _, call in drawn if call] or [1])
     bottom = _TOP + _ROW * len(drawn)
     parts = [*_head(judged, drawn), *_axis(longest, bottom)]
@@ -86,8 +86,8 @@ def timeline(judged: Judged) -> str:
     )
 
 
-def _typical(one: Examined) -> Call | None:
-    """Of the middle layer."""
+def typical(one: Examined) -> Call | None:
+    """The middle layer's call of median time."""
     if not one.calls:
         return None
     middle = one.layers[len(one.layers) // 2].layer

@@ -36,16 +36,19 @@ def make(tmp_path: Path) -> Make:
         change: Callable[[dict[str, Any]], None] = lambda row: None,
         missing: int = 0,
         settings: Settings | None = None,
+        arm: str = "baseline",
+        **origin: str,
     ) -> Path:
         folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
         own = Settings(model="m", sgl_eval="0.1.3", prompt=OWN_PROMPT, gen=_GEN)
         ids = tuple(f"gsm8k-{number}" for number in range(n))
         run = RunFile(
-            arm="baseline",
+            arm=arm,
             settings=settings or own,
             files=(QuestionFile("test.jsonl", "0" * 64, n),),
             asked=ids,
-            origin=records.Origin(),
+            origin=records.Origin(**origin),
         )
         write_run(folder, run)
         rows = []
@@ -148,7 +151,8 @@ def test_other_settings_questions_or_gaps_invalidate(make: Make) -> None:
     }.items():  # fmt: skip
         compared = _compare([before], [make(name, settings=other)])
         (found,) = [one for one in compared.controls if not one.holds]
-        assert compared.verdict is Verdict.INVALID and found.found.startswith(name)
+        assert compared.verdict is Verdict.INVALID
+        assert {"gen": "max_tokens 64"}.get(name, name) in found.found
     assert _compare([before], [make("b", missing=1)]).verdict is Verdict.INVALID
     assert _compare([before], [make("c", n=1318)]).verdict is Verdict.INVALID
 
@@ -169,6 +173,96 @@ def test_truncation_and_silence_must_not_rise(make: Make) -> None:
         assert claim.name.startswith(name)
         back = _compare([make("b", change=change)], [make("a")])
         assert back.verdict is Verdict.PASS
+
+
+def _broken(compared: Compared) -> list[str]:
+    assert compared.verdict is Verdict.INVALID and compared.score is None
+    return [one.name for one in compared.broken]
+
+
+def test_an_arms_runs_have_one_origin_and_carry_it(make: Make) -> None:
+    told = {"tree": "4b825dc", "image": "sha256:0d5b", "command": "sha256:aa"}
+    before = make("a", series="none", **told)
+    after = make("b", arm="patched", series="9f2c1ab", **told)
+    compared = _compare([before], [after])
+    assert compared.verdict is Verdict.PASS and not compared.of_itself
+    assert compared.baseline.origin == records.Origin(series="none", **told)
+    assert compared.patched.origin == records.Origin(series="9f2c1ab", **told)
+    again = make("a2", series="none", **told)
+    for name, other in {
+        "tree": make("b2", arm="patched", series="9f2c1ab", **told | {"tree": "1"}),
+        "series": make("b3", arm="patched", series="0000000", **told),
+        "image": make("b4", arm="patched", series="9f2c1ab", **told | {"image": ""}),
+        "command": make(
+            "b5", arm="patched", series="9f2c1ab", **told | {"command": "x"}
+        ),
+        "arm": make("b6", series="9f2c1ab", **told),
+    }.items():
+        compared = _compare([before, again], [after, other])
+        assert _broken(compared) == ["the runs of an arm have one origin"], name
+        (reason,) = compared.reasons
+        assert f"{name} '" in reason and str(other) in reason
+        assert (compared.patched.origin is None) == (name != "arm")
+    # Whichever arm it is.
+    compared = _compare([before, make("a3", series="1", **told)], [after, after])
+    assert _broken(compared) == ["the runs of an arm have one origin"]
+
+
+def test_arms_that_claim_the_same_series(make: Make) -> None:
+    for name, series in (("digest", "9f2c1ab"), ("none", "none")):
+        before = make(f"a-{name}", series=series)
+        compared = _compare([before], [make(f"b-{name}", arm="patched", series=series)])
+        assert _broken(compared) == ["the arms differ in the series"]
+        # The baseline against itself claims no difference, and says so.
+        compared = _compare([before], [make(f"a2-{name}", series=series)])
+        assert compared.verdict is Verdict.PASS and compared.of_itself
+    untold = _compare([make("a")], [make("b", arm="patched", series="9f2c1ab")])
+    assert untold.verdict is Verdict.PASS
+
+
+def test_arms_given_the_wrong_way_round(make: Make) -> None:
+    worse = make("b", wrong=range(40), arm="patched")
+    better = make("a")
+    compared = _compare([worse], [better])
+    assert _broken(compared) == ["runs are of the arm that they are given as"]
+    assert _compare([better], [worse]).verdict is Verdict.FAIL
+
+
+def test_what_a_report_needs_is_there(make: Make) -> None:
+    def some(row: dict[str, Any]) -> None:
+        number = int(row["id"].rpartition("-")[2])
+        if number < 66:
+            row["finish_reason"] = "length"
+        if number < 33:
+            row["predicted_answer"] = None
+
+    before = make("a", wrong=range(70, 110), change=some)
+    after = make("b", wrong=range(110, 160), change=some, arm="patched")
+    document = json.loads(msgspec.json.encode(_compare([before], [after])))
+    assert document["verdict"] == "inconclusive"
+    (reason,) = document["reasons"]
+    assert reason.startswith("does not hold: any harm is below the margin: -")
+    score = document["score"]
+    assert (score["gained"], score["lost"], score["questions"]) == (40, 50, 1319)
+    assert score["lower"] < -score["margin"] == -0.015 and score["further"] > 0
+    assert document["baseline"]["accuracy"] == (1319 - 40) / 1319
+    for arm in ("baseline", "patched"):
+        assert document[arm]["truncated"] == 66 / 1319
+        assert document[arm]["silent"] == 33 / 1319
+        (run,) = document[arm]["runs"]
+        assert run["arm"] == arm and run["answers"].startswith("sha256:")
+    assert document["threshold"]["found"] == f"{(1319 - 50) / 1319:.4f}"
+    assert document["settings"]["gen"] == _GEN
+    assert document["files"] == [
+        {"name": "test.jsonl", "sha256": "0" * 64, "questions": 1319}
+    ]
+
+
+def test_what_is_open_is_not_scored_as_wrong(make: Make) -> None:
+    compared = _compare([make("a")], [make("b", missing=19)])
+    assert compared.baseline.accuracy == 1.0
+    assert compared.patched.accuracy is None
+    assert compared.patched.runs[0].answered == 1300
 
 
 def test_a_baseline_that_answers_nothing_lets_nothing_pass(make: Make) -> None:

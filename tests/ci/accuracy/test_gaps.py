@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
+from conftest import run_verb
 from gsm8k_servers import (
     FORWARD,
     HANG_UP,
@@ -174,6 +178,9 @@ def test_an_interrupt_ends_a_run_that_waits(few: Path, tmp_path: Path) -> None:
                             "--questions", few, "--threads", 4)  # fmt: skip
         verb = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
         wait_until(lambda: len(traffic.bodies) >= 14)
+        other = subprocess.run(arguments, capture_output=True, text=True, check=False)
+        assert other.returncode == 5
+        assert f"another run is under way in {out}" in other.stderr
         started = time.monotonic()
         os.kill(verb.pid, signal.SIGINT)
         _, said = verb.communicate(timeout=20)
@@ -230,6 +237,37 @@ def test_an_answer_cut_off_by_the_server_is_none(
     assert (tmp_path / "ours" / "answers.jsonl").read_bytes() == b""
 
 
+def test_a_disk_that_fills_up(gsm8k: Verb, few: Path, tmp_path: Path) -> None:
+    """Nothing more is asked, and what was written stays: the same command goes on."""
+    pytest.importorskip("sgl_eval", reason="pip install -r requirements-gate.txt")
+    out = tmp_path / "ours"
+    answers = out / "answers.jsonl"
+
+    def full() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
+
+    def late(_: int, __: str) -> int:
+        time.sleep(0.1)
+        return FORWARD
+
+    with serving(knowing(expected(few)), late) as (url, traffic):
+        arguments = command("run", "--arm", "baseline", "--url", url, "--out", out,
+                            "--questions", few, "--threads", 2)  # fmt: skip
+        done = subprocess.run(
+            arguments, capture_output=True, text=True, check=False, preexec_fn=full
+        )
+        assert done.returncode == 5, done.stderr
+        assert f"cannot write {answers}" in done.stderr
+        assert "Traceback" not in done.stderr
+        asked = sum(traffic.asked.values())
+        kept = answers.read_bytes().rpartition(b"\n")[0]
+        assert 0 < kept.count(b"\n") < asked < 40
+        assert _ours(gsm8k, url, few, out)["exit_code"] == 0
+        assert sum(traffic.asked.values()) - asked == 40 - len(kept.splitlines())
+    assert answers.read_bytes().startswith(kept)
+    assert len(answers.read_bytes().splitlines()) == 40
+
+
 def test_no_server_at_all(gsm8k: Verb, few: Path, tmp_path: Path) -> None:
     report = _ours(gsm8k, "http://127.0.0.1:9/v1", few, tmp_path / "ours")
     assert report["exit_code"] == 5
@@ -247,3 +285,40 @@ def test_a_folder_of_another_run_is_refused(
             report = _ours(gsm8k, url, few, out, *other)
             assert report["exit_code"] == 2, other
         assert len(traffic.bodies) == asked
+
+
+def test_arms_say_what_they_served_and_one_tree_is_not_two(
+    gsm8k: Verb, few: Path, tmp_path: Path, slim: Callable[..., Path]
+) -> None:
+    tree = slim()
+    told = ("--questions", few, "--source", tree, "--server-command", "serve --key K")
+    with serving(knowing(expected(few))) as (url, _):
+
+        def run(arm: str, name: str, *more: object) -> int:
+            return gsm8k("run", "--arm", arm, "--url", url, "--out", tmp_path / name,
+                         *told, *more).returncode  # fmt: skip
+
+        assert run("baseline", "a", "--series", "none") == 2
+        assert run("baseline", "a") == 0
+        assert run("patched", "forgotten") == 0
+        assert run_verb("apply", str(tree)).returncode == 0
+        assert run("baseline", "a") == 2  # another series than the run began with
+        assert run("patched", "b") == 0
+
+    def compare(*patched: str) -> dict[str, Any]:
+        done = gsm8k("compare", "--json", "--baseline", tmp_path / "a",
+                     "--patched", *(tmp_path / name for name in patched))  # fmt: skip
+        report: dict[str, Any] = json.loads(done.stdout)
+        assert report["exit_code"] == done.returncode == 4
+        return report
+
+    compared = compare("b")["results"][0]["compared"]
+    assert compared["verdict"] == "inconclusive"  # forty questions decide nothing
+    before, after = (compared[arm]["origin"] for arm in ("baseline", "patched"))
+    assert before["series"] == "none" and after["series"].startswith("sha256:")
+    assert before["tree"] != after["tree"]
+    assert before["command"] == after["command"] != ""
+    assert "--key" not in json.dumps(compared)
+    (finding,) = compare("forgotten")["findings"]
+    assert finding["what"] == "does not hold: the arms differ in the series"
+    assert "none in both arms" in finding["found"] and finding["next_step"]

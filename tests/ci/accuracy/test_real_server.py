@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import subprocess
@@ -23,12 +22,12 @@ from gsm8k_servers import (
     wait_until,
 )
 
+from . import qwen
 from .conftest import Verb, command
 
 _SLOTS = 2
 # Enough to see that two runs say the same, and little to compute.
 _LIMITS = ("--first", 8, "--max-tokens", 32, "--threads", _SLOTS)
-QWEN = "1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32"
 
 
 @pytest.fixture(scope="module")
@@ -131,48 +130,44 @@ def test_killed_and_resumed(
         assert traffic.asked[question] == 1
 
 
-def _qwen() -> Path:
-    """The model's file, joined from the data packages' parts by hand beforehand."""
-    place = os.environ.get("GSM8K_QWEN")
-    if not place:
-        pytest.skip("opt-in, an hour or more: GSM8K_QWEN=FILE.gguf")
-    path = Path(place)
-    with path.open("rb") as file:
-        found = hashlib.sha256()
-        while block := file.read(1 << 20):
-            found.update(block)
-    assert found.hexdigest() == QWEN
-    return path
+def test_the_server_killed_under_a_run_with_nothing_between(
+    llama: Llama, questions: Path, tmp_path: Path
+) -> None:
+    """kill -9 of the server itself, then the same command against a new one."""
+    url = llama.start()
+    answers = tmp_path / "run" / "answers.jsonl"
+    arguments = command("run", "--arm", "baseline", "--url", url, "--out",
+                        tmp_path / "run", "--questions", questions, *_LIMITS,
+                        "--json")  # fmt: skip
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE) as verb:
+        wait_until(lambda: answers.exists() and answers.read_bytes().count(b"\n") > 1)
+        llama.kill()
+        said, _ = verb.communicate(timeout=120)
+    report = json.loads(said)
+    kept = answers.read_bytes()
+    assert verb.returncode == 4
+    assert 2 <= kept.count(b"\n") == report["results"][0]["answered"] < 8
+    assert "APIConnectionError" in str(report["findings"])
+    assert not (tmp_path / "run" / "records.jsonl").exists()
+    assert subprocess.run(arguments, capture_output=True, check=False).returncode == 5
+    assert answers.read_bytes() == kept
+    assert llama.start() == url
+    subprocess.run(arguments, capture_output=True, check=True)
+    llama.kill()
+    assert answers.read_bytes().startswith(kept)
+    ids = [json.loads(line)["id"] for line in answers.read_bytes().splitlines()]
+    assert sorted(ids) == [f"gsm8k-{n}" for n in range(8)]
 
 
 def test_degraded_answers_fail(gsm8k: Verb, questions: Path, tmp_path: Path) -> None:
-    """A model that gets some right, and a proxy that spoils a part of its answers.
-
-    GSM8K_QWEN_QUESTIONS says how many (default 200): at 15 % right, and a third of the
-    right answers spoiled, about ten are lost and none gained.
-    """
-    model = _qwen()
-    count = int(os.environ.get("GSM8K_QWEN_QUESTIONS", "200"))
-    server = Llama(model, _SLOTS)
-    limits = ("--questions", questions, "--first", count, "--threads", _SLOTS,
-              "--max-tokens", 400, "--timeout", 3600, "--model", "qwen")  # fmt: skip
-    real = forwarding(server.start())
-
-    def spoil(body: dict[str, object], question: str) -> dict[str, object] | None:
-        answer = real(body, question)
-        if answer and hashlib.sha256(question.encode()).digest()[0] % 3 == 0:
-            answer["choices"][0]["message"]["content"] = "I think \\boxed{-1}."
-        return answer
-
-    try:
-        for arm, reply in (("baseline", real), ("patched", spoil)):
-            with serving(reply) as (proxy, _):
-                arguments = command("run", "--arm", arm, "--url", proxy,
-                                    "--out", tmp_path / arm, *limits)  # fmt: skip
-                subprocess.run(arguments, check=True)
-    finally:
-        server.kill()
-    done = gsm8k("compare", "--baseline", tmp_path / "baseline",
-                 "--patched", tmp_path / "patched")  # fmt: skip
-    print(done.stdout, done.stderr)
-    assert done.returncode == 1, done.stdout
+    """A model that gets some right, and a proxy that spoils a part of its answers."""
+    place = os.environ.get("GSM8K_QWEN")
+    if not place:
+        pytest.skip("opt-in, most of an hour, see qwen.py: GSM8K_QWEN=FILE.gguf")
+    itself, spoiled = qwen.measure(Path(place), questions, qwen.QUESTIONS, tmp_path)
+    assert itself["results"][0]["compared"]["verdict"] in ("pass", "inconclusive")
+    assert spoiled["exit_code"] == 1
+    compared = spoiled["results"][0]["compared"]
+    assert compared["verdict"] == "fail"
+    assert compared["score"]["harm_p"] <= 0.05
+    assert "the patch does no harm" in compared["reasons"][0]
