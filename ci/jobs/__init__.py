@@ -1,0 +1,1 @@
+"""The gate's stages as jobs of a cluster."""

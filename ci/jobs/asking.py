@@ -1,0 +1,88 @@
+"""How the gate is called from here, and what is read of its reports."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+
+from overlaykit.cli import ROOT
+from overlaykit.errors import EnvironmentFailure, Exit, Finding, InputError
+
+WOULD_RUN, NOT_RUN = "would run", "not run"
+_DONE = "done: "
+
+
+class Planned(msgspec.Struct, frozen=True):
+    """Of a result of the gate, what is needed here."""
+
+    target: str
+    outcome: str
+    needs: tuple[str, ...] = ()
+    reason: str = ""
+    commands: tuple[str, ...] = ()
+
+    @property
+    def before(self) -> str | None:
+        """What it came to in an earlier run, or that the profile leaves it out."""
+        if self.outcome == NOT_RUN:
+            return NOT_RUN
+        return self.outcome[len(_DONE) :] if self.outcome.startswith(_DONE) else None
+
+
+class GateReport(msgspec.Struct, frozen=True):
+    """Of a report of the gate."""
+
+    exit_code: Exit
+    message: str = ""
+    results: tuple[Planned, ...] = ()
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True)
+class Gate:
+    """How a job calls the gate."""
+
+    profile: str
+    out: Path
+    questions: tuple[str, ...]
+
+    def command(self, *more: str) -> list[str]:
+        words = [sys.executable, str(ROOT / "ci" / "gate.py")]
+        words += ["--profile", self.profile, "--out", str(self.out), *more, "--json"]
+        return [*words, "--questions", *self.questions] if self.questions else words
+
+    def images(self) -> list[list[str]]:
+        """What makes the arms' images; nothing where they are no images. Asked of a run
+        of its own: of one in which they were made the gate does not say it."""
+        elsewhere = replace(self, out=self.out / "no such run")
+        return [
+            shlex.split(line)
+            for stage in elsewhere.ask("--dry-run").results
+            for line in stage.commands
+            if "ci/rebuild.py container" in line
+        ]
+
+    def ask(self, *more: str) -> GateReport:
+        """Its report, here and now. Raises InputError, EnvironmentFailure."""
+        done = subprocess.run(
+            self.command(*more), cwd=ROOT, stdout=subprocess.PIPE, check=False
+        )
+        report = read_report(done.stdout)
+        if report is None:
+            raise EnvironmentFailure("ci/gate.py gave no report; what it said is above")
+        if report.exit_code is Exit.USAGE:
+            raise InputError(report.message, report.findings)
+        return report
+
+
+def read_report(said: bytes) -> GateReport | None:
+    """None where it is no report."""
+    try:
+        return msgspec.json.decode(said, type=GateReport)
+    except msgspec.DecodeError:
+        return None

@@ -1,0 +1,1 @@
+"""What a run of the gate came to, for programs, pull requests and people."""

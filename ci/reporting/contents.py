@@ -1,0 +1,84 @@
+"""All that the reports show, in order; and what they say of the run as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from reporting.answers import gsm8k
+from reporting.attention import attention
+from reporting.evidence import stands_in
+from reporting.points import serving
+from reporting.projection import chain
+from reporting.schema import GateReport, StageReport, State
+from reporting.section import Section, duration, moment
+from reporting.trees import census, landing, numeric
+
+# Which section shows a stage's figures; others have no figures.
+SHOWN_IN = {
+    "apply": "landing",
+    "verify": "census",
+    "numeric": "numeric",
+    "chain": "chain",
+    "gsm8k": "gsm8k",
+    "traces": "attention",
+    "bench": "bench",
+}
+
+
+def sections(report: GateReport) -> tuple[Section, ...]:
+    """What a reader of a pull request asks for first comes first."""
+    makers = (gsm8k, attention, serving, chain, numeric, landing, census)
+    return tuple(make(report) for make in makers)
+
+
+def reasons(report: GateReport) -> tuple[str, ...]:
+    """Of the verdict; what was not run is told apart from them."""
+    apart = {
+        f"{stage.name}: {stage.state.value}: {stage.reason}"
+        for stage in report.stages
+        if stage.state is State.NOT_RUN
+    }
+    return tuple(reason for reason in report.reasons if reason not in apart)
+
+
+def left_out(report: GateReport) -> dict[str, str]:
+    """What was not run, and why. Nothing of it is known."""
+    return _together(
+        (stage.name, stage.reason or "no reason was given")
+        for stage in report.stages
+        if stage.state is State.NOT_RUN
+    )
+
+
+def stood_in(report: GateReport) -> dict[str, str]:
+    """What ran on something else than it is about, and on what."""
+    told = ((stage.name, stands_in(stage)) for stage in report.stages)
+    return _together((name, what) for name, what in told if what)
+
+
+def _together(told: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Stages of which the same is to be said are named in one line."""
+    names: dict[str, list[str]] = {}
+    for name, what in told:
+        names.setdefault(what, []).append(name)
+    return {", ".join(same): what for what, same in names.items()}
+
+
+def took(stage: StageReport) -> str:
+    return "-" if stage.state is State.NOT_RUN else duration(stage.seconds)
+
+
+def about_the_run(report: GateReport) -> dict[str, str]:
+    """Digests and names of everything that was judged."""
+    subject = report.subject
+    return {
+        "profile": subject.profile,
+        "overlay": subject.overlay,
+        "series": subject.series,
+        "code": subject.code,
+        "commit": subject.commit or "not a clone",
+        **{f"package {name}": sha for name, sha in subject.packages.items()},
+        "image": subject.image or "none",
+        "started": moment(report.started),
+        "took": duration(report.seconds),
+    }

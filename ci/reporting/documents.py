@@ -1,0 +1,292 @@
+"""What is read of the verbs' ``--json`` documents, and nothing more.
+
+Not the verbs' own types: a report is read where they cannot be imported, and of a run
+whose verbs may have said more, or less, than today's. What is missing here is missing
+in the report; nothing is made up for it.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Check(msgspec.Struct, frozen=True):
+    """A control or a claim."""
+
+    name: str
+    expected: str
+    found: str
+    holds: bool
+
+
+class Hunk(msgspec.Struct, frozen=True):
+    patch: str
+    path: str
+    scope: str
+    sites: tuple[str, ...]
+    state: str
+    line: int | None = None
+    shift: int = 0
+    detail: str = ""
+
+
+class Landing(msgspec.Struct, frozen=True):
+    """One tree of ``apply``."""
+
+    target: str
+    outcome: str
+    hunks: tuple[Hunk, ...]
+    skipped: tuple[str, ...] = ()
+
+
+class Site(msgspec.Struct, frozen=True):
+    site: str
+    role: str
+    kernel: str
+    state: str
+    path: str | None = None
+    scope: str | None = None
+    line: int | None = None
+    detail: str = ""
+    live: bool | None = None
+
+
+class Census(msgspec.Struct, frozen=True):
+    """One tree of ``verify``; AITER's has no sites."""
+
+    target: str
+    outcome: str
+    digest: str
+    sites: tuple[Site, ...] = ()
+
+
+class Readings(msgspec.Struct, frozen=True):
+    """One site on one route: how many readings there were, and were right."""
+
+    site: str
+    route: str
+    readings: int
+    bytes: int
+    compared: int
+    values: int
+    gemm: int
+    copies_asked: str = ""
+    copies_unasked: str = ""
+    stand_ins: tuple[str, ...] = ()
+
+
+class Proof(msgspec.Struct, frozen=True):
+    """One tree of ``verify --numeric``."""
+
+    target: str
+    outcome: str
+    base: str | None
+    ran_with: dict[str, str]
+    cases: int
+    right: int
+    numeric: tuple[Readings, ...]
+
+
+class Arm(msgspec.Struct, frozen=True):
+    """What an arm's runs were of: digests by name. None: they do not agree."""
+
+    arm: str
+    origin: dict[str, str] | None = None
+
+
+class Run(msgspec.Struct, frozen=True):
+    """One arm's answers to GSM8K, once."""
+
+    questions: int
+    answered: int
+    correct: int
+    truncated: int
+    silent: int
+    failed: int
+
+
+class Answers(msgspec.Struct, frozen=True):
+    """An arm's runs, and what they were of."""
+
+    runs: tuple[Run, ...]
+    origin: dict[str, str] | None = None
+
+
+class Score(msgspec.Struct, frozen=True):
+    """Parts of one; differences are patched minus baseline."""
+
+    margin: float
+    gained: float
+    lost: float
+    difference: float
+    discordance: float
+    lower: float
+    upper: float
+    level: float
+    harm_p: float
+    baseline_discordance: float | None = None
+    patched_discordance: float | None = None
+    further: int | None = None
+
+
+class Accuracy(msgspec.Struct, frozen=True):
+    """``gsm8k compare``."""
+
+    verdict: str
+    baseline: Answers
+    patched: Answers
+    controls: tuple[Check, ...]
+    claims: tuple[Check, ...] = ()
+    score: Score | None = None
+    threshold: Check | None = None
+
+
+class Compared(msgspec.Struct, frozen=True):
+    """The result that holds it."""
+
+    compared: Accuracy
+
+
+class Figures(msgspec.Struct, frozen=True):
+    kernels: int
+    copies: int
+    time_ns: int
+
+
+class Layer(msgspec.Struct, frozen=True):
+    layer: int
+    per_call: Figures
+
+
+class Kernel(msgspec.Struct, frozen=True):
+    """One kernel of a call, in the order in which they ran."""
+
+    name: str
+    time_ns: int
+
+
+class Side(msgspec.Struct, frozen=True):
+    """One trace. ``typical``: the kernels of the middle layer's call of median time."""
+
+    method: str
+    gpu: str
+    layers: tuple[Layer, ...]
+    rank: int | None = None
+    typical: tuple[Kernel, ...] = ()
+
+    @property
+    def total_ns(self) -> int:
+        return sum(layer.per_call.time_ns for layer in self.layers)
+
+
+class Change(msgspec.Struct, frozen=True):
+    """One kernel per call of the module."""
+
+    short: str
+    kind: str
+    change: str
+    before: float
+    after: float
+    before_ns: float
+    after_ns: float
+
+
+class Traced(msgspec.Struct, frozen=True):
+    """One trace of ``trace_check``, with the baseline's where it was compared."""
+
+    target: str
+    tree: str
+    verdict: str
+    controls: tuple[Check, ...]
+    claims: tuple[Check, ...]
+    after: Side
+    before: Side | None = None
+    changes: tuple[Change, ...] = ()
+
+    @property
+    def sides(self) -> tuple[Side, Side] | None:
+        """Before and after, if there are both and they show anything: what an invalid
+        trace shows may be true by accident."""
+        if self.verdict == "invalid" or self.before is None:
+            return None
+        both = (self.before, self.after)
+        return both if all(side.total_ns for side in both) else None
+
+
+class Time(msgspec.Struct, frozen=True):
+    """Microseconds per layer, and parts of another arm's."""
+
+    median_us: float
+    to_pristine: float
+    to_bound: float
+
+
+class Row(msgspec.Struct, frozen=True):
+    arm: str
+    mode: str
+    copies: float
+    time: Time | None = None
+
+
+class Cell(msgspec.Struct, frozen=True):
+    shape: str
+    m: int
+    rows: tuple[Row, ...]
+
+    def row(self, arm: str) -> Row | None:
+        """Of a replay, which is how a decode step runs."""
+        found = (row for row in self.rows if (row.arm, row.mode) == (arm, "replay"))
+        return next(found, None)
+
+
+class Claim(msgspec.Struct, frozen=True):
+    what: str
+    holds: bool
+    found: str
+    control: bool = False
+
+
+class Chain(msgspec.Struct, frozen=True):
+    """``microbench``."""
+
+    tree: str
+    aiter: str
+    gemm: str
+    ran_with: dict[str, str]
+    cells: tuple[Cell, ...]
+    claims: tuple[Claim, ...]
+
+
+class Ratio(msgspec.Struct, frozen=True):
+    """Patched to baseline, in percent; a single round has no interval. ``decision`` is
+    of what decides: TTFT is advisory."""
+
+    metric: str
+    percent: float
+    low: float | None = None
+    high: float | None = None
+    decision: str | None = None
+
+
+class PointRatios(msgspec.Struct, frozen=True):
+    """``outcome`` is "compared", or why there are no ratios."""
+
+    point: str
+    outcome: str
+    rounds: int = 0
+    throughput: Ratio | None = None
+    tpot: Ratio | None = None
+    ttft: Ratio | None = None
+
+
+class Serving(msgspec.Struct, frozen=True):
+    """``bench compare``."""
+
+    verdict: str
+    rounds: int
+    margin_percent: float
+    reasons: tuple[str, ...]
+    points: tuple[PointRatios, ...]
+    headline: tuple[Ratio, ...] = ()
+    arms: tuple[Arm, ...] = ()
+    rounds_to_decide: int | None = None

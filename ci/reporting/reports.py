@@ -1,0 +1,26 @@
+"""The three reports of a run, written whole, all from one document."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from overlaykit.cli import write_whole
+from reporting.markdown import markdown
+from reporting.page import page
+from reporting.schema import GateReport
+
+
+def write_reports(report: GateReport, folder: Path) -> tuple[Path, ...]:
+    """``report.json``, ``report.md`` and ``report.html``. Raises EnvironmentFailure."""
+    paths = []
+    # The figures first: the others can be made of them again.
+    for kind, make in (("json", _json), ("md", markdown), ("html", page)):
+        paths.append(folder / f"report.{kind}")
+        write_whole(paths[-1], make(report))
+    return tuple(paths)
+
+
+def _json(report: GateReport) -> str:
+    return msgspec.json.format(msgspec.json.encode(report)).decode() + "\n"

@@ -1,0 +1,117 @@
+"""A stage as data: what it needs, what it runs, and what that depends on."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Serve:
+    """A server for the time of one step."""
+
+    command: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    health: str = "/health"
+    deadline_s: int = 600
+    port: int = 0
+
+    @property
+    def line(self) -> str:
+        """As one command, its environment within it."""
+        given = [f"{name}={value}" for name, value in self.environment.items()]
+        return shlex.join([*(["env", *given] if given else []), *self.command])
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command line. ``reports``: it prints a verb's report, kept as evidence.
+    ``judges``: its exit code is a judgement; else whatever is not 0 is an error, and
+    the stage is run again, where a judgement would stand.
+    ``remove`` are containers that a server which was not ended in order may leave.
+
+    Placeholders are filled in when it runs, see :func:`placeholders`.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    serve: Serve | None = None
+    reports: bool = True
+    judges: bool = True
+    remove: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """All that decides what it does."""
+        served = (self.serve.line, self.serve.health) if self.serve else ()
+        given = (f"{name}={value}" for name, value in self.environment.items())
+        return (self.name, *given, *self.command, *served)
+
+    def lines(self, known: Mapping[str, str]) -> tuple[str, ...]:
+        """As a shell would take them, with the server's start and end."""
+        own = _line(self.command, self.environment, known)
+        if self.serve is None:
+            return (own,)
+        serve = self.serve
+        health = filled(f"http://127.0.0.1:{{port}}{serve.health}", known)
+        return (
+            f"{_line(serve.command, serve.environment, known)} & server=$!",
+            f"until curl -fso /dev/null {shlex.quote(health)}; do sleep 1; done",
+            own,
+            "kill $server; wait $server",
+        )
+
+
+@dataclass(frozen=True)
+class Stage:
+    """``why_not``: the reason for which it is not run at all. ``inputs`` are digests
+    of what its commands do not name. ``port`` is its servers', 0 any."""
+
+    name: str
+    title: str
+    needs: tuple[str, ...] = ()
+    steps: tuple[Step, ...] = ()
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    stands_in: str = ""
+    why_not: str = ""
+    port: int = 0
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """All that is run, as it stands before it is filled in."""
+        return tuple(word for step in self.steps for word in step.words)
+
+    def lines(self, known: Mapping[str, str]) -> tuple[str, ...]:
+        """Of all steps."""
+        return tuple(line for step in self.steps for line in step.lines(known))
+
+
+PLACEHOLDERS = ("folder", "port", "run", "out")
+
+
+def placeholders(folder: Path, port: object) -> dict[str, str]:
+    """What is not known before a stage runs. {run} names what is this run's alone and
+    cannot lie in its folder: nobody but who holds that takes it away."""
+    run = hashlib.sha256(str(folder).encode()).hexdigest()[:12]
+    # Two up from a stage's folder: the run directory.
+    values = (str(folder), str(port), run, str(folder.parents[1]))
+    return dict(zip(PLACEHOLDERS, values, strict=True))
+
+
+def filled(text: str, known: Mapping[str, str]) -> str:
+    """Known placeholders replaced; braces of anything else (JSON) stay."""
+    for name, value in known.items():
+        text = text.replace(f"{{{name}}}", value)
+    return text
+
+
+def _line(
+    command: tuple[str, ...], environment: Mapping[str, str], known: Mapping[str, str]
+) -> str:
+    given = {n: shlex.quote(filled(v, known)) for n, v in environment.items()}
+    words = shlex.join(filled(word, known) for word in command)
+    return " ".join([*(f"{n}={v}" for n, v in given.items()), words])

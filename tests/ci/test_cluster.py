@@ -1,0 +1,206 @@
+"""``ci/cluster.py`` with submitit's local executor: real jobs, each a real gate."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import ROOT
+
+pytest.importorskip("submitit", reason="pip install -r requirements-slurm.txt")
+
+_VERB = ROOT / "ci" / "cluster.py"
+_LEFT_OUT = ("numeric", "chain", "gsm8k", "traces", "bench")
+
+
+def _profile(folder: Path, *without: str, more: str = "") -> Path:
+    """The stages that need no kernel and no server, on this machine's Python."""
+    text = 'about = "a few stages"\n' + more
+    if "rebuild" not in without:
+        text += '[rebuild]\nmode = "venv"\n'
+    text += "[not_run]\n"
+    left = [name for name in (*_LEFT_OUT, *without) if f"[{name}]" not in more]
+    text += "".join(f'{name} = "not in this test"\n' for name in left)
+    path = folder / "few.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def command(profile: Path, out: Path, *more: str) -> list[str]:
+    return [sys.executable, str(_VERB), "--profile", str(profile), "--out", str(out),
+            *more, "--json"]  # fmt: skip
+
+
+def cluster(profile: Path, out: Path, *more: str) -> tuple[int, dict[str, Any], str]:
+    done = subprocess.run(
+        command(profile, out, "--executor", "local", "--gpus", "0", *more),
+        capture_output=True, text=True, check=False, timeout=600,
+    )  # fmt: skip
+    assert done.stdout, done.stderr
+    report: dict[str, Any] = json.loads(done.stdout)
+    assert report["exit_code"] == done.returncode, done.stderr
+    return done.returncode, report, done.stderr
+
+
+def _by_name(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {result["target"]: result for result in report["results"]}
+
+
+def test_jobs_run_in_order_and_make_one_run(tmp_path: Path) -> None:
+    profile, out = _profile(tmp_path), tmp_path / "run"
+    code, report, said = cluster(profile, out)
+    assert code == 4, said  # five stages were left out
+    stages = _by_name(report)
+    for name in ("apply", "verify", "rebuild"):
+        assert stages[name]["outcome"] == "pass" and stages[name]["job"]
+    assert all(stages[name]["outcome"] == "not run" for name in _LEFT_OUT)
+    order = re.findall(r"(?m)^(\w+): (?:submitted|pass$)", said)
+    assert order[:6] == ["apply", "apply", "verify", "verify", "rebuild", "rebuild"]
+    # The gate's own reports, of all of it.
+    whole = json.loads((out / "report.json").read_bytes())
+    states = {stage["name"]: stage["state"] for stage in whole["stages"]}
+    assert states == {name: one["outcome"] for name, one in stages.items()}
+    assert (out / "report.html").is_file() and (out / "report.md").is_file()
+
+    before = (out / "rebuild").stat().st_mtime_ns
+    code, again, said = cluster(profile, out)
+    assert code == 4 and "pass, as it was run before" in said
+    assert {n: s["outcome"] for n, s in _by_name(again).items()} == states
+    assert (out / "rebuild").stat().st_mtime_ns == before
+
+
+def test_what_needs_a_failed_stage_is_not_submitted(tmp_path: Path) -> None:
+    """A server that cannot start: the stage errs, and the reason is told."""
+    more = (
+        '[server]\ncommand = ["{python}", "-c", "raise SystemExit(7)"]\n'
+        "[bench]\npoints = [[8, 8, 1], [16, 8, 1]]\nrounds = 1\n"
+    )
+    profile, out = _profile(tmp_path, more=more), tmp_path / "run"
+    code, report, said = cluster(profile, out)
+    stages = _by_name(report)
+    assert code == 5, said
+    for point in ("bench:8/8/1", "bench:16/8/1"):
+        assert stages[point]["outcome"] == "error" and stages[point]["job"]
+        assert Path(stages[point]["tree"]).is_file()
+    assert stages["bench"]["outcome"] == "not run"
+    assert "bench:8/8/1" in stages["bench"]["reason"]
+    assert "bench: submitted" not in said
+
+
+def test_a_job_that_is_killed_is_an_error(tmp_path: Path) -> None:
+    profile, out = _profile(tmp_path), tmp_path / "run"
+    with subprocess.Popen(
+        command(profile, out, "--executor", "local", "--gpus", "0"),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as verb:  # fmt: skip
+        assert verb.stderr and verb.stdout
+        for line in verb.stderr:
+            if found := re.match(r"verify: submitted as job (\d+)", line):
+                _kill_tree(int(found[1]))
+                break
+        said = verb.stderr.read()
+        report = json.loads(verb.stdout.read())
+        verb.wait(300)
+    stages = _by_name(report)
+    assert stages["verify"]["outcome"] == "error"
+    assert "no result" in stages["verify"]["reason"]
+    assert stages["rebuild"]["outcome"] == "not run", said
+    assert report["exit_code"] != 0
+
+
+def test_interrupted_it_ends_its_jobs(tmp_path: Path) -> None:
+    profile, out = _profile(tmp_path), tmp_path / "run"
+    with subprocess.Popen(
+        command(profile, out, "--executor", "local", "--gpus", "0"),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as verb:  # fmt: skip
+        assert verb.stderr and verb.stdout
+        for line in verb.stderr:
+            if line.startswith("rebuild: submitted"):
+                break
+        time.sleep(2)
+        verb.send_signal(signal.SIGINT)
+        said = verb.stderr.read()
+        assert verb.wait(120) == 130
+    assert "rebuild: cancelling job" in said
+    deadline = time.monotonic() + 60
+    while left := _processes_with(str(out)):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.2)
+
+
+def test_a_dry_run_shows_waves_and_submits_none(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(_VERB), "--profile", "mi355x-glm51", "--out",
+         str(tmp_path / "run"), "--dry-run", "--json"],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    waves: dict[int, list[str]] = {}
+    for result in json.loads(done.stdout)["results"]:
+        waves.setdefault(result["wave"], []).append(result["target"])
+        assert result["command"][-3:] == ["--only", result["target"], "--json"]
+    assert waves[1] == ["apply"] and waves[2] == ["verify"]
+    assert sum(name.startswith("bench:") for name in waves[4]) == 10
+    assert waves[5] == ["bench"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_slurm(tmp_path: Path) -> None:
+    done = subprocess.run(
+        command(_profile(tmp_path), tmp_path / "run"),
+        env={**os.environ, "PATH": "/nonexistent"},
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    report = json.loads(done.stdout)
+    assert done.returncode == report["exit_code"] == 5, done.stderr
+    assert "--executor local" in report["findings"][0]["next_step"]
+
+
+@pytest.mark.parametrize(
+    "more", [("--slurm", "account"), ("--slurm", "a=b"), ("--partition", "p")]
+)
+def test_bad_options(tmp_path: Path, more: tuple[str, str]) -> None:
+    code, report, _ = cluster(_profile(tmp_path), tmp_path / "run", *more)
+    assert code == 2 and report["message"]
+
+
+def _kill_tree(pid: int) -> None:
+    """The job's controller and all below it, as a node that goes away."""
+    for child in _children(pid):
+        _kill_tree(child)
+    os.kill(pid, signal.SIGKILL)
+
+
+def _children(pid: int) -> list[int]:
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = stat.read_text().rpartition(") ")[2].split()[1]
+        except OSError:
+            continue
+        if parent == str(pid):
+            found.append(int(stat.parent.name))
+    return found
+
+
+def _processes_with(text: str) -> list[str]:
+    """Command lines of living processes that name it."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if text in line and path.parent.name != str(os.getpid()):
+            found.append(line)
+    return found

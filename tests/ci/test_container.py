@@ -1,0 +1,208 @@
+"""``ci/rebuild.py container``: its recipe, carried out on real trees without an engine.
+
+No image is built here. The recipe's own instructions and scripts run in a folder laid
+out as the image is; what docker itself does with them is not tested.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import ROOT, run_verb
+
+_CONTAINER = ROOT / "ci" / "container"
+_ENGINE = ROOT / "tests" / "container_engine.py"
+_DIGEST = "base@sha256:" + "5" * 64
+
+
+@dataclass
+class Engine:
+    """A folder with the base image's trees, and the verb that builds from it."""
+
+    root: Path
+
+    def tree(self, image: str, name: str) -> Path:
+        return self.root / image / "sgl-workspace" / name
+
+    def rebuild(self, arm: str, *more: str, **env: str) -> tuple[int, dict[str, Any]]:
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "ci" / "rebuild.py"), "container", "--arm", arm,
+             "--image", "base:1", "--tag", arm, *more, "--json"],
+            env={**os.environ, "ENGINE_ROOT": str(self.root), **env,
+                 "PATH": f"{self.root / 'bin'}:{os.environ['PATH']}"},
+            capture_output=True, text=True, check=False, timeout=300,
+        )  # fmt: skip
+        assert done.stdout, done.stderr
+        report: dict[str, Any] = json.loads(done.stdout)
+        assert report["exit_code"] == done.returncode, done.stderr
+        report["said"] = done.stderr
+        return done.returncode, report
+
+    def labels(self, image: str) -> dict[str, str]:
+        found: dict[str, str] = json.loads(
+            (self.root / image / "labels.json").read_text()
+        )
+        return {key.rpartition(".")[2]: value for key, value in found.items()}
+
+    def calls(self) -> list[list[str]]:
+        lines = (self.root / "calls.jsonl").read_text().splitlines()
+        return [json.loads(line) for line in lines]
+
+
+@pytest.fixture
+def engine(slim: Callable[..., Path], tmp_path: Path) -> Engine:
+    """Upstream's trees as released, where its images have them."""
+    root = tmp_path / "engine"
+    for name in ("sglang", "aiter"):
+        place = root / "base" / "sgl-workspace" / name
+        shutil.copytree(slim(name, name), place)
+    # Upstream's recipe swaps files in its clone that the series has no part in.
+    (root / "base" / "sgl-workspace" / "sglang" / "python" / "pyproject.toml").touch()
+    (root / "bin").mkdir()
+    for name, words in (("python3", ""), ("docker", f'"{_ENGINE}"')):
+        script = root / "bin" / name
+        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" {words} "$@"\n')
+        script.chmod(0o755)
+    return Engine(root)
+
+
+def _status(tree: Path) -> str:
+    done = run_verb("apply", "--status", "--json", str(tree))
+    return str(json.loads(done.stdout)["results"][0]["outcome"])
+
+
+def test_both_arms(engine: Engine) -> None:
+    """And that what a dry run prints is what is run."""
+    results = {}
+    for arm in ("baseline", "patched"):
+        code, report = engine.rebuild(arm)
+        assert code == 0, report["said"]
+        [results[arm]] = report["results"]
+        assert results[arm]["outcome"] == "built"
+        assert results[arm]["base"] == engine.labels(arm)["base"] == _DIGEST
+        assert results[arm]["id"] == f"sha256:{arm}"
+    trees = ("sglang", "aiter")
+    assert [_status(engine.tree("baseline", name)) for name in trees] == [
+        "pristine"
+    ] * 2
+    assert [_status(engine.tree("patched", name)) for name in trees] == ["applied"] * 2
+    labels = engine.labels("patched")
+    assert labels["series"] == results["patched"]["series"]
+    assert (labels["arm"], labels["aiter"]) == ("patched", "carried")
+    assert engine.labels("baseline")["series"] == "none"
+    # What the doctor said of it is kept in the image.
+    told = (engine.root / "patched/opt/pretransposed-x-scale/doctor.txt").read_text()
+    assert "transposed and marked" in told
+
+    code, report = engine.rebuild("patched", "--dry-run")
+    assert code == 0 and report["results"][0]["outcome"] == "would be built"
+    lines = report["results"][0]["commands"]
+    [build] = [line for line in lines if " build " in line]
+    by_digest = build.replace("IMAGE=base:1", f"IMAGE={_DIGEST}")
+    assert shlex.split(by_digest)[1:] in engine.calls()
+    assert lines[0] == "docker image inspect base:1 || docker pull base:1"
+    called = [shlex.join(["docker", *call]) for call in engine.calls()]
+    assert called[:3] == [lines[0].split(" || ")[n] for n in (0, 1, 0)]
+
+
+def test_an_aiter_of_another_release_is_refused(engine: Engine) -> None:
+    module = "aiter/ops/triton/fused_fp8_quant.py"
+    place = engine.tree("base", "aiter") / module
+    place.write_bytes(place.read_bytes() + b"\n# another release\n")
+    code, report = engine.rebuild("patched")
+    assert code == 1
+    assert "--aiter image" in report["findings"][0]["next_step"]
+    assert module in report["said"]
+    assert not (engine.root / "patched").exists()
+
+    code, report = engine.rebuild("patched", "--aiter", "image")
+    assert code == 0, report["said"]
+    assert engine.labels("patched")["aiter"] == "image"
+    assert _status(engine.tree("patched", "sglang")) == "applied"
+    assert (engine.tree("patched", "aiter") / module).read_bytes() == place.read_bytes()
+
+
+def test_what_python_imports_is_what_is_changed(engine: Engine, tmp_path: Path) -> None:
+    """Else the image would serve without the series, and nothing would say so."""
+    other = tmp_path / "site" / "sglang"
+    other.mkdir(parents=True)
+    (other / "__init__.py").touch()
+    code, report = engine.rebuild("patched", ENGINE_ELSEWHERE=str(other.parent))
+    assert code == 1 and f"Python imports sglang from {other}" in report["said"]
+
+
+def test_a_patched_image_is_no_baseline(engine: Engine) -> None:
+    done = run_verb("apply", str(engine.tree("base", "sglang")))
+    assert done.returncode == 0, done.stderr
+    code, report = engine.rebuild("baseline")
+    assert code == 1 and "is no baseline" in report["said"]
+
+
+def test_what_apply_leaves_alone_fails_at_verify(engine: Engine) -> None:
+    """A producer's call that nobody foresaw, in a file that the series leaves alone."""
+    module = "python/sglang/srt/layers/quantization/more.py"
+    (engine.tree("base", "sglang") / module).write_text(
+        "from aiter.x import fused_rms_fp8_group_quant as rms\n"
+        "def more(x):\n"
+        "    return rms(x, transpose_scale=False)\n"
+    )
+    code, report = engine.rebuild("patched")
+    assert code == 1
+    assert module in report["said"] and not (engine.root / "patched").exists()
+
+
+def test_no_engine(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "ci" / "rebuild.py"), "container", "--arm",
+         "baseline", "--image", "a", "--tag", "b", "--engine", "podman", "--json"],
+        env={**os.environ, "PATH": str(tmp_path)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 5, done.stderr
+    assert "cannot run podman" in json.loads(done.stdout)["message"]
+
+
+# --- the files themselves -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("tool", "file"), [("hadolint", "Dockerfile"), ("shellcheck", "arm.sh")]
+)
+def test_linted(tool: str, file: str) -> None:
+    found = shutil.which(tool) or shutil.which(
+        tool, path=str(Path(sys.executable).parent)
+    )
+    if found is None:
+        pytest.skip(f"{tool} is not installed: requirements-test.txt has it for x86-64")
+    done = subprocess.run(
+        [found, str(_CONTAINER / file)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_all_that_is_copied_is_let_through() -> None:
+    recipe = (_CONTAINER / "Dockerfile").read_text(encoding="utf-8")
+    ignored = (_CONTAINER / "Dockerfile.dockerignore").read_text(encoding="utf-8")
+    copied = [
+        source
+        for line in re.findall(r"(?m)^COPY (.+)$", recipe)
+        for source in line.split()[:-1]
+    ]
+    assert len(copied) == 7
+    for source in copied:
+        assert f"\n!{source}\n" in ignored
+        assert (ROOT / source).exists()
+    # Whatever the image needs to run is executable there as it is here.
+    assert os.access(_CONTAINER / "arm.sh", os.X_OK)
