@@ -139,8 +139,9 @@ def test_the_readme_s_commands(sandbox: Path) -> None:
         if line is None:
             continue
         done = sh(line.format(**known), sandbox)
-        allowed = (0, 4) if "--expect-layers" in line else (0,)
-        assert done.returncode in allowed, f"{line}\n{done.stdout}\n{done.stderr}"
+        # Without an MI355X no site is live, and doctor says so.
+        expected = 1 if "doctor" in line else 0
+        assert done.returncode == expected, f"{line}\n{done.stdout}\n{done.stderr}"
 
 
 def test_a_series_of_one_s_own(tmp_path: Path) -> None:
