@@ -47,7 +47,9 @@ RUN = {
     ),
     "scripts/rebase.py --onto 0.5.12.post1": "scripts/rebase.py --onto 0.5.14",
     "scripts/refresh.py PATH": "scripts/refresh.py {sglang}",
-    "scripts/export.py --quilt DIR": "scripts/export.py --quilt {out}/quilt",
+    "scripts/export.py --target sglang --quilt DIR": (
+        "scripts/export.py --target sglang --quilt {out}/quilt"
+    ),
     "ci/trace_check.py PATCHED --baseline BASELINE": (
         "ci/trace_check.py {traces}/series-eager-TP-0-DECODE.trace.json.gz "
         "--baseline {traces}/pristine-eager-TP-0-DECODE.trace.json.gz "
