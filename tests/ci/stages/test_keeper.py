@@ -1,0 +1,153 @@
+"""Nothing outlives the gate: real processes, ended in every way there is."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT
+
+KEEPER = ROOT / "ci" / "stages" / "keeper.py"
+PATIENCE_S = 20
+
+# A server that starts a worker in a session of its own, orphans it, and ignores SIGTERM
+# where it is told to.
+TREE = """
+import os, signal, subprocess, sys, time
+notes, stubborn = sys.argv[1], sys.argv[2] == "stubborn"
+def deaf():
+    if stubborn:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def note():
+    with open(notes, "a") as file:
+        file.write(f"{os.getpid()}\\n")
+deaf(); note()
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        note()
+        time.sleep(600)
+    os._exit(0)
+os.wait()
+print("up", flush=True)
+time.sleep(600)
+"""
+
+
+def tree(tmp_path: Path, how: str = "willing") -> tuple[subprocess.Popen[bytes], Path]:
+    notes = tmp_path / "pids"
+    process = subprocess.Popen(
+        [sys.executable, str(KEEPER), sys.executable, "-c", TREE, str(notes), how],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout and process.stdout.readline() == b"up\n"
+    wait_until(lambda: len(pids(notes)) == 2)
+    return process, notes
+
+
+def pids(notes: Path) -> list[int]:
+    return [int(line) for line in notes.read_text().split()] if notes.exists() else []
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_until(holds: object) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    assert callable(holds)
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def gone(notes: Path) -> bool:
+    return not any(map(alive, pids(notes)))
+
+
+def test_the_command_and_its_orphans_end_with_the_pipe(tmp_path: Path) -> None:
+    process, notes = tree(tmp_path)
+    assert process.stdin
+    process.stdin.close()
+    assert process.wait(PATIENCE_S) == 128 + signal.SIGTERM
+    assert gone(notes)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_they_end_with_a_signal(tmp_path: Path, number: signal.Signals) -> None:
+    process, notes = tree(tmp_path)
+    process.send_signal(number)
+    process.wait(PATIENCE_S)
+    assert gone(notes)
+
+
+def test_the_command_does_not_outlive_a_killed_keeper(tmp_path: Path) -> None:
+    process, notes = tree(tmp_path)
+    server, orphan = pids(notes)
+    process.kill()
+    process.wait(PATIENCE_S)
+    wait_until(lambda: not alive(server))
+    # What had left its session and parent is nobody's then: this is the one way.
+    os.kill(orphan, signal.SIGKILL)
+
+
+def test_who_holds_the_pipe_may_be_killed(tmp_path: Path) -> None:
+    """As the gate is by ``kill -9``."""
+    notes = tmp_path / "pids"
+    holder = (
+        "import subprocess, sys, time\n"
+        "p = subprocess.Popen(sys.argv[1:], stdin=subprocess.PIPE)\n"
+        "time.sleep(600)\n"
+    )
+    command = [sys.executable, str(KEEPER), sys.executable, "-c", TREE]
+    process = subprocess.Popen(
+        [sys.executable, "-c", holder, *command, str(notes), "willing"],
+        stdout=subprocess.DEVNULL,
+    )
+    wait_until(lambda: len(pids(notes)) == 2)
+    process.kill()
+    process.wait(PATIENCE_S)
+    wait_until(lambda: gone(notes))
+
+
+def test_who_does_not_listen_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = KEEPER.read_text().replace("_GRACE_S = 20", "_GRACE_S = 1")
+    assert source != KEEPER.read_text()
+    impatient = tmp_path / "keeper.py"
+    impatient.write_text(source)
+    monkeypatch.setattr(sys.modules[__name__], "KEEPER", impatient)
+    process, notes = tree(tmp_path, "stubborn")
+    assert process.stdin
+    process.stdin.close()
+    assert process.wait(PATIENCE_S) == 128 + signal.SIGKILL
+    assert gone(notes)
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        (["true"], 0),
+        (["sh", "-c", "exit 7"], 7),
+        (["sh", "-c", "kill -9 $$"], 137),
+        (["no-such-command"], 127),
+    ],
+)
+def test_the_exit_code_is_the_command_s(command: list[str], code: int) -> None:
+    with subprocess.Popen(
+        [sys.executable, str(KEEPER), *command],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        assert process.wait(PATIENCE_S) == code
