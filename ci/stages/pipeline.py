@@ -275,12 +275,8 @@ class Pipeline:
                 arms += [f"--{arm}", url, f"--{arm}-start", start]
                 arms += [f"--{arm}-command", self._recorded(arm)]
                 arms += self._origin(arm, f"--{arm}-")
-            client = self._arms.within("baseline", ("python3",), {})
-            python = (
-                shlex.join(client)
-                if self._arms.container
-                else self._arms.told("{python}", "baseline")
-            )
+            client = tuple(self._arms.told(word, "baseline") for word in how.python)
+            python = shlex.join(self._arms.within("baseline", client, {}))
             command = _verb(
                 "ci/bench.py", "run", *arms, "--points", str(point),
                 "--rounds", str(how.rounds), "--python", python,

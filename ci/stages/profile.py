@@ -123,9 +123,13 @@ class Traces(_Section, frozen=True, kw_only=True):
 
 
 class Bench(_Section, frozen=True, kw_only=True):
-    """``bench.py`` over (ISL, OSL, concurrency) points, one stage each."""
+    """``bench.py`` over (ISL, OSL, concurrency) points, one stage each.
+
+    ``python`` is the one that has ``sglang.bench_serving``: the baseline's own.
+    """
 
     points: Annotated[tuple[tuple[_Count, _Count, _Count], ...], Meta(min_length=1)]
+    python: _Command = ("{python}",)
     options: str = ""
     rounds: _Count = 6
     margin: _Part = 2.0
@@ -209,7 +213,9 @@ def _texts(profile: Profile) -> Iterator[tuple[str, str]]:
     if profile.container:
         yield from (("container", word) for word in profile.container.options)
     if profile.bench:
-        yield "bench", profile.bench.options
+        yield from (
+            ("bench", x) for x in (*profile.bench.python, profile.bench.options)
+        )
 
 
 def _missing_of_model(profile: Profile) -> Iterator[str]:
