@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Iterator
@@ -19,6 +20,10 @@ from overlaykit import git  # noqa: E402
 from overlaykit.carried import Carried, load_overlay  # noqa: E402
 from overlaykit.sources import fetch, lay_out  # noqa: E402
 from overlaykit.trees import EditedTree, Tree, WheelTree  # noqa: E402
+
+# A shell has what it starts in the background ignore SIGINT, and so would all that is
+# started from here; tests interrupt programs by it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 IDENTITY = git.identity("A Tester", "tester@localhost", "@1700000000 +0000")
 

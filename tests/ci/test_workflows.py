@@ -163,7 +163,7 @@ def test_the_plan_is_the_profiles(bin_: Path, tmp_path: Path) -> None:
     points = json.loads(said["points"])
     assert len(points) == 10 and points[0] == "bench:8192/1024/4"
     assert json.loads(said["first"]) == [
-        "apply", "verify", "numeric", "rebuild", "chain", "gsm8k", "traces",
+        "apply", "verify", "rebuild", "numeric", "chain", "gsm8k", "traces",
     ]  # fmt: skip
     assert "docker run" in summary.read_text()
     # What the plan needs is the core alone; the node has no more either.
