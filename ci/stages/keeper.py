@@ -27,9 +27,9 @@ _SET_PDEATHSIG, _SET_CHILD_SUBREAPER = 1, 36
 def main(command: list[str]) -> int:
     """The command's exit code; 128 and the signal's number, if one ended it."""
     _prctl(_SET_CHILD_SUBREAPER, 1)
-    ended, woken = os.pipe()
-    os.set_blocking(woken, False)
-    signal.set_wakeup_fd(woken)
+    woken, wake = os.pipe()
+    os.set_blocking(wake, False)
+    signal.set_wakeup_fd(wake)
 
     def note(number: int, frame: FrameType | None) -> None:
         """Signals only wake; what to do is decided below."""
@@ -50,9 +50,9 @@ def main(command: list[str]) -> int:
         print(f"cannot run {command[0]}: {error}", file=sys.stderr)
         return 127
     while process.poll() is None and not asked:
-        ready, _, _ = select.select([sys.stdin.fileno(), ended], [], [])
-        if ended in ready:
-            os.read(ended, 4096)
+        ready, _, _ = select.select([sys.stdin.fileno(), woken], [], [])
+        if woken in ready:
+            os.read(woken, 4096)
         if sys.stdin.fileno() in ready and not os.read(sys.stdin.fileno(), 4096):
             break
     _end_all(process)
