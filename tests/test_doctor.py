@@ -8,19 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from doctor import (
-    Answer,
-    Condition,
-    environment_conditions,
-    liveness,
-    machine_conditions,
-    producer_conditions,
-)
 
 from conftest import ROOT, Checkouts, Pins, run_verb
 from contract.numeric.presentation import Presentation, Presented, presentations
 from contract.numeric.sources import SWITCH
 from contract.sites import FLATTEN, RMS
+from liveness.adoption import liveness
+from liveness.answers import Answer, Condition
+from liveness.machine import environment_conditions, machine_conditions
+from liveness.producers import producer_conditions
 from overlaykit.trees import EditedTree
 
 KERNELS = "aiter/ops/triton/fused_fp8_quant.py"

@@ -1,0 +1,108 @@
+"""An AITER: which it is, and how its producers present a scale when they are run."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from importlib.metadata import distributions
+
+from contract.numeric.presentation import (
+    Presentation,
+    Presented,
+    not_run,
+    presentations,
+)
+from contract.numeric.sources import SWITCH
+from contract.sites import CATALOGUE, FLATTEN, RMS
+from liveness.answers import ABSENT, Condition, condition, told
+from overlaykit.cli import Result
+from overlaykit.trees import DirectoryTree
+
+_AITER_PACKAGES = {"aiter", "amd-aiter"}
+_SITES_OF = {
+    kernel: tuple(site.id for site in CATALOGUE if site.kernel == kernel)
+    for kernel in (RMS, FLATTEN)
+}
+
+
+class Kernels(Result, frozen=True, kw_only=True):
+    """An AITER, and what its producers really return."""
+
+    version: str
+    producers: tuple[Presented, ...]
+
+
+def presented(
+    aiter: DirectoryTree | None, facts: Mapping[str, str], device: str
+) -> tuple[Presented, ...]:
+    """Run both producers on "cpu", "cuda", or with "auto" on what there is."""
+    if aiter is None:
+        return not_run(f"AITER {ABSENT}")
+    if "error" in facts:
+        return not_run(facts["error"])
+    if missing := [name for name in ("torch", "triton") if name not in facts]:
+        return not_run(f"{' and '.join(missing)} {ABSENT}")
+    if device == "auto":
+        device = "cuda" if "gpu" in facts else "cpu"
+    if device == "cuda" and "gpu" not in facts:
+        return not_run("no GPU that torch can use")
+    return presentations(aiter, device)
+
+
+def examined(
+    aiter: DirectoryTree | None, imported: bool, producers: tuple[Presented, ...]
+) -> Kernels:
+    """AITER's part of the report; ``imported``: it is the one Python would import."""
+    ran = any(p.presentation is not Presentation.NOT_RUN for p in producers)
+    return Kernels(
+        target="aiter",
+        tree=aiter.name if aiter is not None else ABSENT,
+        outcome="examined" if ran else "not run",
+        version=_version(aiter, imported) if aiter is not None else ABSENT,
+        producers=producers,
+    )
+
+
+def producer_conditions(
+    producers: Iterable[Presented], aiter: DirectoryTree | None
+) -> list[Condition]:
+    """That each one really returns a transposed scale."""
+    return [
+        condition(
+            f"AITER's {one.kernel} writes its scale transposed",
+            _SITES_OF[one.kernel],
+            told(one.presentation.usable, one.presentation is not Presentation.NOT_RUN),
+            str(one),
+            _change_aiter(one, aiter),
+        )
+        for one in producers
+    ]
+
+
+def _change_aiter(one: Presented, aiter: DirectoryTree | None) -> str:
+    if aiter is None:
+        return "install AITER for this Python, or name one with --aiter PATH"
+    if one.presentation is Presentation.NOT_RUN:
+        return "mend what is named, or try another --device or --aiter"
+    if one.presentation is not Presentation.NO_PARAMETER:
+        return f"the GEMM would misread it: serve with {SWITCH}=0, or replace AITER"
+    if one.kernel == FLATTEN:
+        return (
+            f"run scripts/apply.py {aiter.root}, or install an AITER that has "
+            "ROCm/aiter#3041; until then its scale is copied, as before"
+        )
+    return "install a newer AITER; until then its scale is copied, as before"
+
+
+def _version(tree: DirectoryTree, imported: bool) -> str:
+    """Of the distribution around the package, or what the package says itself."""
+    package = tree.root / (tree.layout.inside("aiter/") or "")
+    # An editable installation's metadata lies apart from its package.
+    places = [str(package.resolve().parent), *(sys.path if imported else ())]
+    for one in distributions(path=places):
+        if (one.metadata["Name"] or "").lower() in _AITER_PACKAGES:
+            return one.version
+    said = (tree.read("aiter/_version.py") or b"").decode(errors="replace")
+    match = re.search(r"^(?:__version__|version)\b[^'\"\n]*['\"]([^'\"]+)", said, re.M)
+    return match[1] if match else ABSENT
