@@ -5,26 +5,17 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
-from contract.sites import State as SiteState
-from outlook.contracts import Contract, contract_of
-from overlaykit.carried import Carried, load_overlay
+from outlook.remaking import Computed, compute
+from overlaykit.carried import load_overlay
 from overlaykit.cli import ROOT, Report, Result, Verb, run, table
 from overlaykit.errors import CannotApply, Exit, Finding, InputError
-from overlaykit.judging import Step
-from overlaykit.manifest import Target
-from overlaykit.rebasing import Rebased, rebase
-from overlaykit.rebasing_adopt import (
-    adopt,
-    lock_rebased,
-    series_files,
-    target_table,
-)
-from overlaykit.rebasing_bases import new_base, old_base, resolve
+from overlaykit.rebasing import Rebased
+from overlaykit.rebasing_adopt import adopt, series_files, target_table
+from overlaykit.rebasing_bases import resolve
 from overlaykit.rebasing_conflicts import Conflict, check_resolution
 from overlaykit.rebasing_fates import Fate, Outcome
 from overlaykit.rebasing_folder import (
@@ -34,21 +25,9 @@ from overlaykit.rebasing_folder import (
     rebases_folder,
     under_way,
 )
-from overlaykit.rebasing_routes import Regenerate, Sighting, Sites, imported_names
 from overlaykit.releases import order
-from overlaykit.scopes import MODULE
 from overlaykit.transaction import hold, interrupted
-from overlaykit.trees import DirectoryTree, EditedTree, Tree
-
-_ADOPTED = {
-    SiteState.MARKED,
-    SiteState.UNMARKED,
-    SiteState.HONEST,
-    SiteState.ASSUMES,
-    SiteState.NEEDS_HONEST,
-    SiteState.COPIES_UNMARKED,
-}
-_CONSUMER = "C"
+from overlaykit.trees import DirectoryTree
 
 
 class RebaseResult(Result, frozen=True, omit_defaults=True):
@@ -100,17 +79,6 @@ def options(parser: ArgumentParser) -> None:
         )
 
 
-@dataclass(frozen=True)
-class Computed:
-    """What a request comes to; ``made`` is None where it stops or nothing is left."""
-
-    done: Rebased
-    start: str
-    made: Carried | None
-    findings: tuple[Finding, ...]
-    notes: tuple[str, ...]
-
-
 def rebase_series(arguments: Namespace) -> Report:
     """Begin a rebase, or do what is asked with one that is under way."""
     if interrupted(DirectoryTree(ROOT)):
@@ -131,7 +99,7 @@ def rebase_series(arguments: Namespace) -> Report:
         result = RebaseResult(work.request.name, work.request.onto, outcome)
         return Report(verb="rebase", results=(result,))
     if arguments.action == "status":
-        return _report(work, _compute(work.request, work.resolutions()))
+        return _report(work, compute(ROOT, work.request, work.resolutions()))
     if arguments.action == "adopt":
         return _adopt(work)
     return _go_on(work, skip=arguments.action == "skip")
@@ -172,7 +140,7 @@ def _begin(arguments: Namespace) -> Report:
             raise InputError(f"a rebase {request.name} is under way", (finding,))
     work = Work(rebases_folder(ROOT) / request.name, request)
     resolutions = work.resolutions()
-    return _write(work, resolutions, _compute(request, resolutions))
+    return _write(work, resolutions, compute(ROOT, request, resolutions))
 
 
 def _pick(arguments: Namespace) -> Work | None:
@@ -192,7 +160,7 @@ def _pick(arguments: Namespace) -> Work | None:
 
 def _go_on(work: Work, skip: bool) -> Report:
     resolutions = work.resolutions()
-    computed = _compute(work.request, resolutions)
+    computed = compute(ROOT, work.request, resolutions)
     conflict = computed.done.conflict
     if conflict is not None:
         edited = work.edited(conflict)
@@ -203,12 +171,12 @@ def _go_on(work: Work, skip: bool) -> Report:
             check_resolution(conflict, data, name)
             resolutions[conflict.id] = None if data == conflict.upstream else data
         if conflict.id in resolutions:
-            computed = _compute(work.request, resolutions)
+            computed = compute(ROOT, work.request, resolutions)
     return _write(work, resolutions, computed)
 
 
 def _adopt(work: Work) -> Report:
-    computed = _compute(work.request, work.resolutions())
+    computed = compute(ROOT, work.request, work.resolutions())
     report = _report(work, computed)
     if work.request.commit is not None:
         what = f"{work.request.onto} is a commit: a base is a released version"
@@ -235,88 +203,6 @@ def _adopt(work: Work) -> Report:
         fates=computed.done.fates,
     )
     return Report(verb="rebase", results=(result,))
-
-
-def _compute(request: Request, resolutions: Mapping[str, bytes | None]) -> Computed:
-    overlay = load_overlay(ROOT)
-    if request.start not in overlay:
-        raise InputError(f"no target {request.start}: end the rebase with --abort")
-    carried = overlay[request.start]
-    clone = Path(request.clone) if request.clone else None
-    onto = request.commit or request.onto
-    contract = contract_of(carried)
-    start = carried.target.release
-    with (
-        new_base(ROOT, request.target, carried.target, onto, clone) as base,
-        old_base(ROOT, carried, clone) as pinned,
-    ):
-        sites = _sites(contract, carried, base.target, base.tree, request.regenerate)
-        done = rebase(carried, pinned, base.tree, base.modes, sites, resolutions)
-        if done.conflict is not None or not done.series.patches:
-            return Computed(done, start, None, (), ())
-        made, plan = lock_rebased(request.name, carried, base, done)
-        after = EditedTree(base.tree, {c.path: c.after for c in plan.changes})
-        found = contract.check(contract.census(base.target, after))
-    ours = tuple(f for f in found if f.site in done.sites or "dangerous" in f.what)
-    notes = tuple(
-        f"not carried, and not as the series has it: {f.what}"
-        for f in found
-        if f not in ours
-    )
-    return Computed(done, start, made, ours, notes)
-
-
-def _sites(
-    contract: Contract,
-    carried: Carried,
-    target: Target,
-    tree: Tree,
-    regenerate: bool,
-) -> Sites:
-    """What the census says of every site of the series on the new base."""
-    rows = contract.census(target, tree).rows
-    named = dict.fromkeys(
-        site
-        for patch in carried.lock.patches
-        for file in patch.files
-        for hunk in file.hunks
-        for site in hunk.sites
-    )
-    sightings = {}
-    for site in named:
-        here = [row for row in rows if row.site == site]
-        places = tuple(
-            dict.fromkeys((r.path, r.scope) for r in here if r.path and r.scope)
-        )
-        adopted = None
-        if here and all(row.state in _ADOPTED for row in here):
-            row = here[0]
-            file = (row.path or "").rpartition("/")[2]
-            adopted = f"upstream has {site}: {row.state.value}, {file}:{row.line}"
-        sightings[site] = Sighting(places, adopted)
-    producers = [s for name, s in sightings.items() if name != _CONSUMER]
-    if _CONSUMER in sightings and all(s.adopted for s in producers):
-        # Whatever it does: there is no scale of ours for it to read.
-        known = sightings[_CONSUMER]
-        why = known.adopted or "upstream has every producer of the series"
-        sightings[_CONSUMER] = Sighting(known.places, why)
-    make = _regenerator(contract, target, tree) if regenerate else None
-    return Sites(sightings, make)
-
-
-def _regenerator(contract: Contract, target: Target, tree: Tree) -> Regenerate:
-    from contract.regenerate import Edit, need_libcst, regenerate
-
-    need_libcst()
-
-    def make(step: Step, path: str, scope: str, data: bytes) -> bytes | None:
-        census = contract.census(target, EditedTree(tree, {path: data}))
-        rows = [row for row in census.rows if row.path == path]
-        names = tuple(sorted(imported_names(step.hunk)))
-        edit = Edit(step.locked.sites, scope, names)
-        return regenerate(edit, data, rows, module_scope=scope == MODULE)
-
-    return make
 
 
 # --- what is written and said ---------------------------------------------------------
