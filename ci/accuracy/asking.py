@@ -4,7 +4,8 @@ What sgl-eval leaves open is closed here. A request that failed is no wrong answ
 is not written down, and the question stays open. An answer is on disk before the next
 is graded. A dead server is given up, not waited for by every question in turn. And an
 interrupt ends requests that wait for a silent server: closing their client, which is
-what sgl-eval does, does not wake them.
+what sgl-eval does, does not wake them. A reply that is none (a list for a text, half of
+a character) is a request that failed too: kept, it could not be read again.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ import threading
 import time
 import weakref
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
 import httpx
+import msgspec
 import openai
 from sgl_eval._vendored.nemo_skills.dataset.gsm8k.prepare import fixes
 from sgl_eval._vendored.nemo_skills.evaluator.math import MathEvaluator
@@ -169,7 +171,7 @@ class Asker:
             run_examples(
                 "gsm8k",
                 examples,
-                make_sample_fn(self._sampler, gen, vendored_prompt("math")),
+                self._sample(gen, session),
                 make_score_one_fn(MathEvaluator(config={})),
                 num_threads=self._endpoint.threads,
                 progress=False,
@@ -177,6 +179,21 @@ class Asker:
             )
         session.seconds = time.monotonic() - started
         return session
+
+    def _sample(
+        self, gen: GenConfig, session: Session
+    ) -> Callable[[Example, int], Sample]:
+        """sgl-eval's own, but for replies that are none."""
+        ask = make_sample_fn(self._sampler, gen, vendored_prompt("math"))
+
+        def sample(example: Example, repeat: int) -> Sample:
+            found: Sample = ask(example, repeat)
+            if fault := _fault(found):
+                session.failures[fault] += 1
+                return Sample(text="", finish_reason="error")
+            return found
+
+        return sample
 
     def _keep(self, answer: Answer, log: AnswerLog) -> None:
         try:
@@ -191,14 +208,40 @@ class Asker:
         self._connections.shut_down()
 
 
+class _Reply(msgspec.Struct):
+    """What is kept of a reply, as it must be to be kept."""
+
+    text: str
+    finish_reason: str | None
+    completion_tokens: int | None
+    prompt_tokens: int | None
+    reasoning_tokens: int | None
+    reasoning_content: str | None
+
+
+def _fault(sample: Sample) -> str:
+    """Why this is no reply; nothing of one that is."""
+    told = {name: getattr(sample, name) for name in _Reply.__struct_fields__}
+    try:
+        msgspec.json.decode(msgspec.json.encode(told), type=_Reply)
+    except (TypeError, UnicodeEncodeError, msgspec.MsgspecError) as error:
+        return f"no reply: {error}"[:200]
+    return ""
+
+
 def _first_model(client: openai.OpenAI, url: str) -> str:
     try:
-        return str(client.models.list().data[0].id)
-    except (openai.OpenAIError, IndexError, TypeError) as error:
+        return msgspec.convert(client.models.list().data[0].id, str)
+    # The client takes whatever comes with a 200 for an answer, a page of HTML too.
+    except (
+        *(openai.OpenAIError, msgspec.ValidationError),
+        *(AttributeError, LookupError, TypeError, ValueError),
+    ) as error:
         finding = Finding(
             f"names no model: {error}",
             path=url,
-            next_step="start the server, or name the model with --model",
+            next_step="start the server, name its URL with the /v1 or whatever it has, "
+            "or name the model with --model",
         )
         raise EnvironmentFailure("the server does not answer", (finding,)) from error
 

@@ -8,6 +8,7 @@ from sgl_eval.types import GenConfig
 
 import origins
 import records
+import urls
 from accuracy.asking import Endpoint
 from accuracy.running import Wanted, run
 from overlaykit.cli import ROOT, Report, Result
@@ -28,8 +29,6 @@ class RunResult(Result, frozen=True, kw_only=True):
 
 def call(arguments: Namespace) -> Report:
     """Ask, or go on asking; invalid while a question is unanswered."""
-    if not arguments.url.startswith(("http://", "https://")):
-        raise InputError(f"--url is an http:// or https:// URL, not {arguments.url}")
     wanted = Wanted(
         arm=arguments.arm,
         sources=arguments.questions,
@@ -40,7 +39,7 @@ def call(arguments: Namespace) -> Report:
             chat_template_kwargs=dict(arguments.chat_template_kwarg) or None,
         ),
         endpoint=Endpoint(
-            url=arguments.url,
+            url=urls.checked("--url", arguments.url),
             model=arguments.model,
             api_key=arguments.api_key,
             threads=arguments.threads,

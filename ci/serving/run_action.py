@@ -6,10 +6,10 @@ import shlex
 import sys
 from argparse import Namespace
 from typing import Any
-from urllib.parse import urlsplit
 
 import origins
 import records
+import urls
 from overlaykit.cli import ROOT, Report, Result, table
 from overlaykit.errors import Exit, Finding, InputError
 from serving.command import ARMS
@@ -110,7 +110,9 @@ def _arms(arguments: Namespace) -> tuple[Arm, ...]:
                 raise InputError(f"--{name} must say where the {name} arm serves")
             continue
         words = _words(f"--{name}-start", start)
-        arms.append(Arm(name, _url(name, url), words, _origin(name, given)))
+        arms.append(
+            Arm(name, urls.checked(f"--{name}", url), words, _origin(name, given))
+        )
     if not arms:
         raise InputError(f"name {' or '.join(f'--{arm}' for arm in ARMS)}, or both")
     if len({arm.url for arm in arms}) < len(arms) and not all(a.start for a in arms):
@@ -122,17 +124,6 @@ def _arms(arguments: Namespace) -> tuple[Arm, ...]:
         )
         raise InputError("both arms are served at one URL", (finding,))
     return tuple(arms)
-
-
-def _url(name: str, text: str) -> str:
-    parts = urlsplit(text)
-    if (
-        parts.scheme not in ("http", "https")
-        or not parts.hostname
-        or text.split() != [text]
-    ):
-        raise InputError(f"--{name} is an http:// or https:// URL, not {text!r}")
-    return text.rstrip("/")
 
 
 def _origin(name: str, given: dict[str, Any]) -> records.Origin:

@@ -12,8 +12,10 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -58,13 +60,11 @@ def _plain(url: str, few: Path, out: Path, *more: str) -> Path:
     return max(out.iterdir(), key=lambda path: path.stat().st_mtime_ns)
 
 
-def _ours(
-    gsm8k: Verb, url: str, few: Path, out: Path, *more: object
-) -> dict[str, object]:
+def _ours(gsm8k: Verb, url: str, few: Path, out: Path, *more: object) -> dict[str, Any]:
     done = gsm8k("run", "--json", "--arm", "baseline", "--url", url, "--out", out,
                  "--questions", few, "--threads", 8, "--tries", 1, *more)  # fmt: skip
     assert done.stdout, done.stderr
-    report: dict[str, object] = json.loads(done.stdout)
+    report: dict[str, Any] = json.loads(done.stdout)
     assert report["exit_code"] == done.returncode
     return report
 
@@ -193,20 +193,25 @@ def test_an_interrupt_ends_a_run_that_waits(few: Path, tmp_path: Path) -> None:
 def test_sgl_evals_own_abort_does_not_wake_a_stalled_request() -> None:
     pytest.importorskip("sgl_eval", reason="pip install -r requirements-gate.txt")
     program = (
-        "import sys, threading, time\n"
+        "import sys, threading\n"
         "from sgl_eval.sampler import ChatCompletionSampler\n"
         "sampler = ChatCompletionSampler(sys.argv[1], 'a-model')\n"
         "ask = lambda: sampler([{'role': 'user', 'content': 'x'}])\n"
         "thread = threading.Thread(target=ask, daemon=True)\n"
-        "thread.start(); time.sleep(1); sampler.abort(); thread.join(4)\n"
+        "thread.start(); sys.stdin.readline(); sampler.abort(); thread.join(4)\n"
         "print(thread.is_alive())\n"
     )
-    with serving(lambda *_: completion(""), lambda *_: STALL) as (url, _):
-        done = subprocess.run(
+    with (
+        serving(lambda *_: completion(""), lambda *_: STALL) as (url, traffic),
+        subprocess.Popen(
             [sys.executable, "-c", program, url],
-            capture_output=True, text=True, check=False, timeout=60,
-        )  # fmt: skip
-    assert done.stdout == "True\n", done.stderr
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        ) as verb,
+    ):  # fmt: skip
+        # Aborted before it asks, it would have nothing to be woken from.
+        wait_until(lambda: bool(traffic.bodies))
+        said, _ = verb.communicate("abort\n", timeout=60)
+    assert said == "True\n"
 
 
 def test_a_server_that_stalls_or_hangs_up_is_given_up(
@@ -235,6 +240,89 @@ def test_an_answer_cut_off_by_the_server_is_none(
     assert report["exit_code"] == 4
     assert ending in str(report["findings"])
     assert (tmp_path / "ours" / "answers.jsonl").read_bytes() == b""
+
+
+_HALF = "It is \\boxed{18}, \ud800"
+_MALFORMED: dict[str, Callable[[dict[str, Any]], object]] = {
+    "a list for a text": lambda m: m["choices"][0]["message"].update(content=[{}]),
+    "half a character": lambda m: m["choices"][0]["message"].update(content=_HALF),
+    "reasoning that is none": lambda m: m["choices"][0]["message"].update(
+        reasoning_content={}
+    ),
+    "text for a count": lambda m: m["usage"].update(completion_tokens="many"),
+    "no choice": lambda m: m.update(choices=[]),
+}
+
+
+@pytest.mark.parametrize("what", _MALFORMED)
+def test_a_reply_that_is_none_is_a_failed_request(
+    gsm8k: Verb, few: Path, tmp_path: Path, what: str
+) -> None:
+    """And the others' answers are kept, read again, and not asked for again."""
+    answers = expected(few)
+    bad = list(answers)[5]
+    healthy: list[bool] = []
+
+    def reply(body: dict[str, Any], question: str) -> dict[str, Any] | None:
+        message = knowing(answers)(body, question)
+        if message and question == bad and not healthy:
+            _MALFORMED[what](message)
+        return message
+
+    with serving(reply) as (url, traffic):
+        report = _ours(gsm8k, url, few, tmp_path / "ours")
+        assert report["exit_code"] == 4 and report["findings"], report
+        assert "1 of 40 are unanswered" in str(report["message"])
+        healthy.append(True)
+        assert _ours(gsm8k, url, few, tmp_path / "ours")["exit_code"] == 0
+    assert traffic.asked.pop(bad) == 2
+    assert set(traffic.asked.values()) == {1}
+
+
+_PAGES: dict[str, tuple[str, bytes]] = {
+    "a page": ("text/html", b"<html>Hello</html>"),
+    "no JSON": ("application/json", b"{"),
+    "no text": ("application/json", b'{"data": [{"id": "\xff"}]}'),
+    "a list": ("application/json", b"[]"),
+    "no models": ("application/json", b'{"data": []}'),
+    "a model without a name": ("application/json", b'{"data": [{}]}'),
+    "a name alone": ("application/json", b'{"data": ["a-model"]}'),
+}
+
+
+@pytest.mark.parametrize("what", _PAGES)
+def test_what_answers_is_another_server(
+    gsm8k: Verb, few: Path, tmp_path: Path, what: str
+) -> None:
+    kind, body = _PAGES[what]
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        report = _ours(gsm8k, url, few, tmp_path / "ours")
+        server.shutdown()
+    assert report["exit_code"] == 5, report
+    (finding,) = report["findings"]
+    assert "names no model" in finding["what"] and "/v1" in finding["next_step"]
+    assert not (tmp_path / "ours").exists()
+
+
+@pytest.mark.parametrize("url", ["a:1", "http://", "http://[::1", "http://a:x/v1"])
+def test_a_url_that_is_none(gsm8k: Verb, few: Path, tmp_path: Path, url: str) -> None:
+    for named in ((), ("--model", "a-model")):
+        assert _ours(gsm8k, url, few, tmp_path / "ours", *named)["exit_code"] == 2
+    assert not (tmp_path / "ours").exists()
 
 
 def test_a_disk_that_fills_up(gsm8k: Verb, few: Path, tmp_path: Path) -> None:

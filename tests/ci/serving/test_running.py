@@ -221,6 +221,8 @@ def test_bad_input_is_told(sglang: Path, tmp_path: Path) -> None:
         ([*run, "--baseline", "a:1"], "http:// or https:// URL"),
         ([*run, "--baseline", "http://"], "http:// or https:// URL"),
         ([*run, "--baseline", f"{url} "], "http:// or https:// URL"),
+        ([*run, "--baseline", "http://[::1"], "http:// or https:// URL"),
+        ([*run, "--baseline", "http://a:70000"], "http:// or https:// URL"),
         ([*one, "--patched", f"{url}/"], "both arms are served at one URL"),
         (
             [*one, "--patched", url, "--patched-start", "serve"],
