@@ -45,7 +45,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def silent(self) -> bool:
         """Answered, but with nothing that the grader finds to be an answer."""
-        return self.predicted_answer is None
+        return not (self.predicted_answer or "").strip()
 
 
 def read_answers(path: Path, torn_end: bool) -> list[Answer]:

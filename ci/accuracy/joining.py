@@ -125,6 +125,22 @@ def _misplaced(joined: Joined) -> Iterator[str]:
             yield f"{run.path} says that it is of the patched arm"
 
 
+def _altered(joined: Joined) -> Iterator[str]:
+    for run in joined.runs:
+        if run.altered:
+            yield f"{run.altered} in {run.path}"
+
+
+def _twice(joined: Joined) -> Iterator[str]:
+    """A copy is no second run. No two are begun at once, to the last bit of a clock."""
+    seen: dict[float, str] = {}
+    for run in joined.runs:
+        if run.started is not None:
+            first = seen.setdefault(run.started, run.path)
+            if first != run.path:
+                yield f"{first} and {run.path}"
+
+
 def _origins(joined: Joined) -> Iterator[str]:
     for first, *others in (joined.baseline, joined.patched):
         for run in others:
@@ -210,6 +226,18 @@ CONTROLS = (
         "question graded both ways",
         "make the run anew, with less running beside it: the grader ran out of time",
         _grades,
+    ),
+    Control(
+        "a run is as it was when it was finished",
+        "file that differs from its run's record",
+        "make the run anew, in another folder",
+        _altered,
+    ),
+    Control(
+        "no run is there twice",
+        "copy of a run",
+        "name each run once: a copy of it measures nothing",
+        _twice,
     ),
     Control(
         "runs are of the arm that they are given as",

@@ -73,6 +73,8 @@ class ResultSet:
     origin: records.Origin = field(default_factory=records.Origin)
     files: tuple[QuestionFile, ...] = ()
     ids: frozenset[str] | None = None  # of the questions set out, where recorded
+    started: float | None = None  # as its record says
+    altered: str = ""  # what is no longer as its record says
 
     @property
     def answered(self) -> int:
@@ -90,6 +92,10 @@ class ResultSet:
         return sum(answer.symbolic_correct for answer in self.answers.values())
 
 
+class _Prompt(msgspec.Struct):
+    yaml: str
+
+
 class _Metrics(msgspec.Struct):
     """What is read of sgl-eval's own summary."""
 
@@ -99,7 +105,7 @@ class _Metrics(msgspec.Struct):
     sgl_eval_version: str
     num_examples: int
     n_repeats: int
-    prompt: dict[str, str] | None = None
+    prompt: _Prompt | None = None
     planned_examples: int | None = None
 
 
@@ -120,6 +126,7 @@ def _ours(path: Path) -> ResultSet:
     answers = read_answers(path / ANSWERS, torn_end=True) if there else []
     found = {answer.id: answer for answer in answers}
     asked = frozenset(run.asked)
+    record = read_record(path)
     return ResultSet(
         path=str(path),
         settings=run.settings,
@@ -129,7 +136,24 @@ def _ours(path: Path) -> ResultSet:
         origin=run.origin,
         files=run.files,
         ids=asked,
+        started=record.started if record else None,
+        altered=altered(record, run, answers) if record else "",
     )
+
+
+def read_record(path: Path) -> AccuracyRun | None:
+    """Of a finished run; None of one that is not. Raises InputError."""
+    found = records.read(path / RECORDS, AccuracyRun)
+    if len(found) > 1:
+        raise InputError(f"{path / RECORDS} holds {len(found)} runs, not one")
+    return found[0] if found else None
+
+
+def altered(record: AccuracyRun, run: RunFile, answers: Iterable[Answer]) -> str:
+    """What is not as it was when the run was finished; nothing, and all is."""
+    if record.run != run:
+        return RUN
+    return "" if record.answers == answers_digest(answers) else ANSWERS
 
 
 def read_run(path: Path) -> RunFile:
@@ -145,9 +169,9 @@ def _plain(path: Path) -> list[ResultSet]:
     metrics = _read(path / _METRICS, _Metrics)
     if metrics.name != "gsm8k":
         raise InputError(f"{path} is a run of {metrics.name}, not of gsm8k")
-    prompt = OWN_PROMPT
-    if metrics.prompt is not None:
-        prompt = digest(metrics.prompt["yaml"].encode())
+    if metrics.n_repeats < 1:
+        raise InputError(f"{path} holds no repeat of a run")
+    prompt = digest(metrics.prompt.yaml.encode()) if metrics.prompt else OWN_PROMPT
     settings = Settings(
         model=metrics.model,
         sgl_eval=metrics.sgl_eval_version,

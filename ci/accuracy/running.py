@@ -25,7 +25,9 @@ from accuracy.results import (
     AccuracyRun,
     RunFile,
     Settings,
+    altered,
     answers_digest,
+    read_record,
     read_run,
     write_run,
 )
@@ -94,7 +96,10 @@ def run(wanted: Wanted, out: Path) -> Ran:
             _refuse_another(read_run(out), this, out)
         else:
             write_run(out, this)
+        record = read_record(out)
         before = _answered(out / ANSWERS, questions)
+        if record:
+            _refuse_altered(record, this, before, out)
         left = [question for question in questions if question.id not in before]
         started = time.time()
         session = None
@@ -103,7 +108,7 @@ def run(wanted: Wanted, out: Path) -> Ran:
                 session = asker.ask(left, wanted.gen, log)
         answers = list(_answered(out / ANSWERS, questions).values())
         ran = Ran(this, answers, len(before), session)
-        if not ran.open and not records.read(out / RECORDS, AccuracyRun):
+        if not ran.open and not record:
             _record(out, ran, started)
     return ran
 
@@ -140,6 +145,16 @@ def _refuse_another(there: RunFile, this: RunFile, out: Path) -> None:
     )
     if findings:
         raise InputError(f"{out} holds another run", findings)
+
+
+def _refuse_altered(
+    record: AccuracyRun, this: RunFile, before: dict[str, Answer], out: Path
+) -> None:
+    """What was finished is not gone on with: that would be a run of its own."""
+    if name := altered(record, this, before.values()):
+        step = "name another --out"
+        finding = Finding("differs from the record", str(out / name), next_step=step)
+        raise InputError(f"{out} is not as the run left it", (finding,))
 
 
 def _short(value: object) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,16 @@ import records
 from accuracy.answers import Answer
 from accuracy.comparing import Compared, Verdict, compare
 from accuracy.questions import QuestionFile
-from accuracy.results import OWN_PROMPT, RunFile, Settings, load_results, write_run
+from accuracy.results import (
+    OWN_PROMPT,
+    AccuracyRun,
+    RunFile,
+    Settings,
+    answers_digest,
+    load_results,
+    read_run,
+    write_run,
+)
 from overlaykit.errors import InputError
 
 _GEN: dict[str, object] = {"temperature": 0.0, "max_tokens": 64}
@@ -166,7 +176,15 @@ def test_truncation_and_silence_must_not_rise(make: Make) -> None:
         if int(row["id"].rpartition("-")[2]) % 100 == 0:
             row["predicted_answer"] = None
 
-    for name, change in (("truncated answers", cut), ("answers without", mute)):
+    def blank(row: dict[str, Any]) -> None:
+        mute(row)
+        row["predicted_answer"] = row["predicted_answer"] or " "
+
+    for name, change in (
+        ("truncated answers", cut),
+        ("answers without", mute),
+        ("answers without a", blank),
+    ):
         compared = _compare([make(f"a-{name}")], [make(f"b-{name}", change=change)])
         assert compared.verdict is Verdict.FAIL
         (claim,) = [one for one in compared.claims if not one.holds]
@@ -226,6 +244,75 @@ def test_arms_given_the_wrong_way_round(make: Make) -> None:
     compared = _compare([worse], [better])
     assert _broken(compared) == ["runs are of the arm that they are given as"]
     assert _compare([better], [worse]).verdict is Verdict.FAIL
+
+
+def _record(folder: Path, started: float) -> Path:
+    """As the run leaves it once every question is answered."""
+    (run,) = load_results(folder)
+    records.append(
+        folder / "records.jsonl",
+        AccuracyRun(
+            arm=run.arm,
+            origin=run.origin,
+            started=started,
+            seconds=1.0,
+            run=read_run(folder),
+            answers=answers_digest(run.answers.values()),
+            correct=run.correct,
+            truncated=0,
+            silent=0,
+            resumed=0,
+        ),
+    )
+    return folder
+
+
+def _regrade(folder: Path) -> None:
+    path = folder / "answers.jsonl"
+    text = path.read_text("utf-8").replace('"symbolic_correct": false', '"x": 1')
+    path.write_text(text.replace('"x": 1', '"symbolic_correct": true'), "utf-8")
+
+
+def _relabel(folder: Path) -> None:
+    path = folder / "run.json"
+    text = path.read_text("utf-8")
+    path.write_text(text.replace('"baseline"', '"patched"'), "utf-8")
+
+
+def _leave_out(folder: Path) -> None:
+    """The wrong ones, also from what was asked."""
+    run = read_run(folder)
+    write_run(folder, msgspec.structs.replace(run, asked=run.asked[:1300]))
+
+
+@pytest.mark.parametrize(
+    "change, name",
+    [
+        (_regrade, "answers.jsonl"),
+        (_relabel, "run.json"),
+        (_leave_out, "run.json"),
+    ],
+)
+def test_a_finished_run_that_was_altered(
+    make: Make, change: Callable[[Path], None], name: str
+) -> None:
+    before = _record(make("a"), 1.0)
+    after = _record(make("b", wrong=range(1300, 1319)), 2.0)
+    assert _compare([before], [after]).verdict is Verdict.FAIL
+    change(after)
+    compared = _compare([before], [after])
+    assert "a run is as it was when it was finished" in _broken(compared)
+    assert f"{name} in {after}" in compared.reasons[-1]
+
+
+def test_a_copy_of_a_run_is_no_run(make: Make, tmp_path: Path) -> None:
+    before, after = _record(make("a"), 1.0), _record(make("b", arm="patched"), 2.0)
+    copy, again = tmp_path / "copy", _record(make("b2", arm="patched"), 3.0)
+    shutil.copytree(before, copy)
+    for arms in (([before], [copy]), ([before, copy], [after, again])):
+        assert _broken(_compare(*arms)) == ["no run is there twice"]
+    other = _record(make("a2"), 4.0)
+    assert _compare([before, other], [after, again]).verdict is Verdict.PASS
 
 
 def test_what_a_report_needs_is_there(make: Make) -> None:
@@ -308,9 +395,31 @@ def test_result_sets_that_are_none(tmp_path: Path, make: Make) -> None:
     path.write_bytes(b'{"id": 3}\n')
     with pytest.raises(InputError, match="holds no answers"):
         load_results(folder)
+    _record(_record(make("b", n=3), 1.0), 2.0)
+    with pytest.raises(InputError, match="holds 2 runs"):
+        load_results(tmp_path / "b")
     (folder / "run.json").write_bytes(b"[]")
     with pytest.raises(InputError, match="not what it should be"):
         load_results(folder)
+
+
+@pytest.mark.parametrize(
+    "told, match",
+    [
+        ({"n_repeats": 0}, "no repeat"),
+        ({"prompt": {"spec": "own"}}, "yaml"),
+        ({"name": "mmlu"}, "not of gsm8k"),
+    ],
+)
+def test_plain_result_sets_that_are_none(
+    tmp_path: Path, told: dict[str, Any], match: str
+) -> None:
+    metrics: dict[str, Any] = {"name": "gsm8k", "model": "m", "gen": {}}
+    metrics |= {"sgl_eval_version": "0.1.3", "num_examples": 1, "n_repeats": 1, **told}
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
+    with pytest.raises(InputError) as raised:
+        load_results(tmp_path)
+    assert match in f"{raised.value.message} {raised.value.findings}"
 
 
 def test_answers_survive_being_written(make: Make) -> None:

@@ -375,6 +375,21 @@ def test_a_folder_of_another_run_is_refused(
         assert len(traffic.bodies) == asked
 
 
+def test_a_finished_run_is_not_gone_on_with(
+    gsm8k: Verb, few: Path, tmp_path: Path
+) -> None:
+    """Half of an answer cut off since: another one in its place would be a mixture."""
+    out = tmp_path / "ours"
+    with serving(knowing(expected(few))) as (url, traffic):
+        assert _ours(gsm8k, url, few, out)["exit_code"] == 0
+        answers = out / "answers.jsonl"
+        answers.write_bytes(answers.read_bytes()[:-9])
+        report = _ours(gsm8k, url, few, out)
+        assert report["exit_code"] == 2
+        assert "is not as the run left it" in report["message"]
+        assert len(traffic.bodies) == 40
+
+
 def test_arms_say_what_they_served_and_one_tree_is_not_two(
     gsm8k: Verb, few: Path, tmp_path: Path, slim: Callable[..., Path]
 ) -> None:
