@@ -1,7 +1,8 @@
 """Answers as they are kept: a line each, in sgl-eval's own format.
 
-Ours adds the length of the prompt in tokens; plain sgl-eval's files are read by the
-same code. A file is in the order in which answers came, which is no run's twice.
+Ours adds the length of the prompt in tokens and the model that says to have answered;
+plain sgl-eval's files are read by the same code. A file is in the order in which
+answers came, which is no run's twice.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     symbolic_correct: bool
     num_generated_tokens: int = 0
     prompt_tokens: int | None = None
+    model: str | None = None
     reasoning_content: str | None = None
 
     @property

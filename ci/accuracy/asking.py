@@ -217,11 +217,18 @@ class _Reply(msgspec.Struct):
     prompt_tokens: int | None
     reasoning_tokens: int | None
     reasoning_content: str | None
+    model: str | None
+
+
+def _model(sample: Sample) -> Any:
+    """Who says to have answered; a router may have asked another than was named."""
+    return getattr(sample.raw, "model", None)
 
 
 def _fault(sample: Sample) -> str:
     """Why this is no reply; nothing of one that is."""
-    told = {name: getattr(sample, name) for name in _Reply.__struct_fields__}
+    told = {name: getattr(sample, name, None) for name in _Reply.__struct_fields__}
+    told["model"] = _model(sample)
     try:
         msgspec.json.decode(msgspec.json.encode(told), type=_Reply)
     except (TypeError, UnicodeEncodeError, msgspec.MsgspecError) as error:
@@ -259,6 +266,7 @@ def _answer(
         symbolic_correct=bool(score),
         num_generated_tokens=sample.completion_tokens or 0,
         prompt_tokens=sample.prompt_tokens,
+        model=_model(sample),
         reasoning_content=sample.reasoning_content,
     )
 

@@ -99,6 +99,18 @@ def _settings(joined: Joined) -> Iterator[str]:
         yield from _unlike(_flat(first.settings), _flat(run.settings), first, run)
 
 
+def _models(joined: Joined) -> Iterator[str]:
+    """As the replies say it; the settings have who was asked."""
+    named = {
+        answer.model: run.path
+        for run in joined.runs
+        for answer in run.answers.values()
+        if answer.model is not None
+    }
+    if len(named) > 1:
+        yield from (f"{model!r} in {path}" for model, path in sorted(named.items()))
+
+
 def _prompts(joined: Joined) -> Iterator[str]:
     """The prompt as the server counts it: its chat template is not in our hands."""
     for name in joined.ids:
@@ -214,6 +226,12 @@ CONTROLS = (
         "setting that differs",
         "make both arms' runs with the same options",
         _settings,
+    ),
+    Control(
+        "one model says to have answered",
+        "other model",
+        "make both arms' runs with a server that serves one model",
+        _models,
     ),
     Control(
         "prompts are equally long in tokens",

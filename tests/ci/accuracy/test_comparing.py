@@ -73,6 +73,7 @@ def make(tmp_path: Path) -> Make:
                 "predicted_answer": str(number if right else -1),
                 "symbolic_correct": right,
                 "prompt_tokens": 9,
+                "model": "m",
             }
             change(row)
             rows.append(json.dumps(row) + "\n")
@@ -137,6 +138,7 @@ def _set(name: str, value: object, id_: str = "gsm8k-7") -> Callable[[Any], None
         ("no request failed", _set("finish_reason", None)),
         ("the same id is the same question", _set("problem", "Another?")),
         ("the same id is the same question", _set("expected_answer", "8")),
+        ("one model says to have answered", _set("model", "another")),
         ("prompts are equally long in tokens", _set("prompt_tokens", 10)),
         ("equal answers are graded alike", _set("symbolic_correct", False)),
     ],

@@ -279,6 +279,29 @@ def test_a_reply_that_is_none_is_a_failed_request(
     assert set(traffic.asked.values()) == {1}
 
 
+def test_a_reply_of_another_model_is_told_as_its(
+    gsm8k: Verb, few: Path, tmp_path: Path
+) -> None:
+    """A router's choice: the request named the same model as on the other arm."""
+    answers = expected(few)
+
+    def rerouted(body: dict[str, Any], question: str) -> dict[str, Any] | None:
+        message = knowing(answers)(body, question)
+        return message and {**message, "model": "a-smaller-model"}
+
+    for arm, reply in (("baseline", knowing(answers)), ("patched", rerouted)):
+        with serving(reply) as (url, _):
+            done = gsm8k("run", "--arm", arm, "--url", url, "--out", tmp_path / arm,
+                         "--questions", few, "--model", "a-model")  # fmt: skip
+            assert done.returncode == 0, done.stderr
+    done = gsm8k("compare", "--json", "--baseline", tmp_path / "baseline",
+                 "--patched", tmp_path / "patched")  # fmt: skip
+    (finding,) = json.loads(done.stdout)["findings"]
+    assert done.returncode == 4
+    assert finding["what"] == "does not hold: one model says to have answered"
+    assert "'a-smaller-model' in" in finding["found"] and finding["next_step"]
+
+
 _PAGES: dict[str, tuple[str, bytes]] = {
     "a page": ("text/html", b"<html>Hello</html>"),
     "no JSON": ("application/json", b"{"),
