@@ -37,10 +37,13 @@ def command_digest(command: str) -> str:
     return f"sha256:{hashlib.sha256(command.encode()).hexdigest()}"
 
 
+SCHEMA = 1
+
+
 class Record(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
     """One run of one arm. ``started`` is in seconds since the epoch."""
 
-    schema: int = 1
+    schema: int = SCHEMA
     arm: str
     origin: Origin
     started: float
@@ -77,9 +80,14 @@ def read(path: Path, kind: type[R]) -> list[R]:
         if not line.strip():
             continue
         try:
-            found.append(decoder.decode(line))
+            record = decoder.decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise InputError(f"{path}:{number}: not a record: {error}") from error
+        if record.schema != SCHEMA:
+            raise InputError(
+                f"{path}:{number}: a record of schema {record.schema}, not {SCHEMA}"
+            )
+        found.append(record)
     return found
 
 

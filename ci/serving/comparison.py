@@ -37,7 +37,7 @@ def compare(
         target="serving",
         tree="",
         outcome=Verdict.INVALID.value,
-        notes=tuple(_notes(arms)),
+        notes=(*_notes(arms), *_untagged(runs)),
         verdict=Verdict.INVALID,
         rounds=len({run.round for run in runs}),
         margin_percent=100 * margin,
@@ -176,6 +176,16 @@ def _notes(arms: Sequence[ArmRuns]) -> Iterator[str]:
             yield (
                 f"{arm.arm}: {arm.failed_attempts} attempts at a run measured nothing "
                 "(a server or a client died) and were made anew; see raw/*.failed-*.log"
+            )
+
+
+def _untagged(runs: Sequence[Observed]) -> Iterator[str]:
+    for arm in ARMS:
+        count = sum(run.arm == arm and run.measurement.tag is None for run in runs)
+        if count:
+            yield (
+                f"{arm}: {count} outputs are not of `bench.py run`: seed, warm-up and "
+                "that the cache was flushed are taken on trust"
             )
 
 

@@ -6,6 +6,7 @@ nothing of. So whatever does not fit is a reason against the whole comparison.
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ class Observed(NamedTuple):
     settings: tuple[str, ...] = ()
     host: str | None = None
     failed_attempts: int = 0
+    said: Measurement | None = None  # by the client's own output, where it is kept
 
     @property
     def point(self) -> Point:
@@ -53,9 +55,15 @@ def of_records(out: Path) -> list[Observed]:
             settings(one.argv),
             one.host,
             one.failed_attempts,
+            _said(out, one.argv),
         )
         for one in records.read(path, ServingRun)
     ]
+
+
+def _said(out: Path, argv: Sequence[str]) -> Measurement | None:
+    kept = out / "raw" / Path(argv[argv.index("--output-file") + 1]).name
+    return read(kept)[0] if kept.is_file() else None
 
 
 def of_outputs(arm: ArmName, paths: Iterable[Path]) -> list[Observed]:
@@ -72,6 +80,7 @@ def of_outputs(arm: ArmName, paths: Iterable[Path]) -> list[Observed]:
 def reasons_against(runs: Sequence[Observed], points: Sequence[Point]) -> list[str]:
     """Why these runs cannot be compared; none, and they can."""
     found = [f"{run}: {fault}" for run in runs for fault in run.measurement.faults]
+    found += _impossible(runs)
     found += _misplaced(runs)
     found += _incomplete(runs, points)
     found += _repeated(runs)
@@ -83,6 +92,34 @@ def reasons_against(runs: Sequence[Observed], points: Sequence[Point]) -> list[s
     return found
 
 
+def _impossible(runs: Sequence[Observed]) -> Iterator[str]:
+    """Figures that no client wrote. Those that one wrote, and that are none, are the
+    run's faults already."""
+    for run in runs:
+        one = run.measurement
+        if one.faults:
+            continue
+        figures = _figures(one)
+        bad = [name for name, value in figures.items() if not 0 < value < math.inf]
+        yield from (f"{run}: its {name} is {figures[name]}" for name in bad)
+        tokens = one.input_tokens + one.output_tokens
+        if not bad and not math.isclose(
+            one.throughput * one.duration_s, tokens, rel_tol=1e-3
+        ):
+            yield f"{run}: its throughput is not that of its tokens and its duration"
+        if run.said and figures != _figures(run.said):
+            yield f"{run}: its record is not what the client's own output says"
+
+
+def _figures(one: Measurement) -> dict[str, float]:
+    return {
+        "throughput": one.throughput,
+        "median TPOT": one.median_tpot_ms,
+        "median TTFT": one.median_ttft_ms,
+        "duration": one.duration_s,
+    }
+
+
 def _misplaced(runs: Sequence[Observed]) -> Iterator[str]:
     for run in runs:
         what = run.measurement.tag
@@ -91,6 +128,8 @@ def _misplaced(runs: Sequence[Observed]) -> Iterator[str]:
             yield f"{run}: its output is tagged as another run"
         elif what and what.arm != run.arm:
             yield f"{run}: it is tagged as the {what.arm}'s"
+        elif what and what != tag(run.point, run.arm, what.round):
+            yield f"{run}: its tag says that it was not run as `bench.py run` does"
 
 
 def _incomplete(runs: Sequence[Observed], points: Sequence[Point]) -> Iterator[str]:

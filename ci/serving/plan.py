@@ -168,9 +168,14 @@ def _by_option(words: Sequence[str]) -> list[str]:
 
 def settings(argv: Sequence[str]) -> tuple[str, ...]:
     """A command's options, but for those in which the arms differ: where the server is,
-    where the output goes, and the tag, which follows from the rest."""
-    words = list(argv[argv.index("sglang.bench_serving") + 1 :])
-    for name in ("--base-url", "--output-file", "--tag"):
-        place = words.index(name)
-        del words[place : place + 2]
+    where the output goes, and the tag, which follows from the rest. Raises InputError
+    for a command that lacks one of them."""
+    try:
+        words = list(argv[argv.index("sglang.bench_serving") + 1 :])
+        for name in ("--base-url", "--output-file", "--tag"):
+            place = words.index(name)
+            del words[place : place + 2]
+    except ValueError as error:
+        said = " ".join(argv)
+        raise InputError(f"not a run of sglang.bench_serving: {said}") from error
     return tuple(words)

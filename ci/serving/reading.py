@@ -168,6 +168,9 @@ def _faults(line: _Line) -> list[str]:
         if asked is not None and asked != len(line.errors):
             found.append(f"its tag says {asked} prompts, it sent {len(line.errors)}")
         asked = len(line.errors)
+        details = (line.input_lens, line.output_lens, line.ttfts)
+        if any(one is None or len(one) != asked for one in details):
+            found.append("its details are not of every request")
     if asked is None:
         found.append("it does not say how many prompts were sent")
     elif line.completed != asked:

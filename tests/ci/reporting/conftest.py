@@ -117,6 +117,8 @@ def served(folder: Path, gain: float, points: tuple[str, ...], code: int) -> Doc
                 prompts = 10 * concurrency
                 told = {**json.loads(real["tag"]), "arm": arm, "round": number}
                 told["num_prompts"] = prompts
+                told |= {"seed": number, "warmup_requests": concurrency}
+                tokens = (round(0.9 * isl) + round(0.9 * osl)) * prompts
                 line = {
                     **real,
                     "tag": json.dumps(told),
@@ -126,7 +128,7 @@ def served(folder: Path, gain: float, points: tuple[str, ...], code: int) -> Doc
                     "completed": prompts,
                     "total_input_tokens": round(0.9 * isl) * prompts,
                     "total_output_tokens": round(0.9 * osl) * prompts,
-                    "total_throughput": real["total_throughput"] * speed,
+                    "total_throughput": tokens * speed / real["duration"],
                     "median_tpot_ms": real["median_tpot_ms"] / speed,
                     "median_ttft_ms": real["median_ttft_ms"] * rng.gauss(1, 0.01),
                     "duration": real["duration"] / speed,

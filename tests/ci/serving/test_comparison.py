@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -164,6 +165,30 @@ INVALID: dict[str, tuple[Breaking, str]] = {
         edited(3, faults=("9 of 10 requests completed",)),
         "9 of 10 requests completed",
     ),
+    "no throughput": (edited(0, throughput=0.0), "round 1: its throughput is 0.0"),
+    "time backwards": (
+        edited(0, median_tpot_ms=-1.0),
+        "round 1: its median TPOT is -1.0",
+    ),
+    "a first token at once": (
+        edited(0, median_ttft_ms=0.0),
+        "round 1: its median TTFT is 0.0",
+    ),
+    "another throughput": (
+        edited(0, throughput=2 * REAL.throughput),
+        "its throughput is not that of its tokens and its duration",
+    ),
+    "another than was said": (
+        lambda runs: [
+            runs[0]._replace(
+                said=msgspec.structs.replace(
+                    runs[0].measurement, median_tpot_ms=REAL.median_tpot_ms * 1.2
+                )
+            ),
+            *runs[1:],
+        ],
+        "its record is not what the client's own output says",
+    ),
     "a run missing": (lambda runs: runs[1:], "8192/1024/4 baseline: no round 1"),
     "an arm missing": (
         lambda runs: [run for run in runs if run.arm == BASELINE],
@@ -281,6 +306,27 @@ def test_the_report_holds_what_was_compared_and_how_it_was_decided() -> None:
     two = judged([run._replace(origin=records.Origin()) for run in runs])
     assert two.verdict is Verdict.PASS
     assert sum("series it was run with is not told" in note for note in two.notes) == 2
+
+
+def test_outputs_that_are_not_the_benchmarks_own(tmp_path: Path) -> None:
+    """A tag that says otherwise is a reason; none at all is said beside the verdict."""
+    line = json.loads((OUTPUTS / "0.5.11.jsonl").read_text(encoding="utf-8"))
+    point = Point(24, 8, 1)
+    for name, what in {
+        "cold": json.dumps(json.loads(line["tag"]) | {"warmup_requests": 0}),
+        "seed": json.dumps(json.loads(line["tag"]) | {"seed": 42}),
+        "none": "by hand",
+    }.items():
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text(json.dumps({**line, "tag": what}), encoding="utf-8")
+        found = compare(of_outputs(BASELINE, [path]), [point], 0.02, 0.05)
+        said = any("not run as `bench.py run` does" in one for one in found.reasons)
+        assert said == (name != "none")
+        noted = [one for one in found.notes if "taken on trust" in one]
+        assert noted == (
+            ["baseline: 1 outputs are not of `bench.py run`: seed, warm-up and that "
+             "the cache was flushed are taken on trust"] if name == "none" else []
+        )  # fmt: skip
 
 
 def test_the_clients_own_outputs_are_rounds_in_order() -> None:

@@ -71,6 +71,14 @@ FAULTS: dict[str, tuple[Callable[[Line], object], str]] = {
         lambda line: line["ttfts"].__setitem__(3, 0.0),
         "1 requests were answered without a token",
     ),
+    "details of fewer": (
+        lambda line: line["ttfts"].pop(),
+        "its details are not of every request",
+    ),
+    "details without lengths": (
+        lambda line: line.update(output_lens=None),
+        "its details are not of every request",
+    ),
     "stopped early": (
         lambda line: line["output_lens"].__setitem__(3, 2),
         "1 output lengths are not in 6-8 tokens",
@@ -92,7 +100,7 @@ FAULTS: dict[str, tuple[Callable[[Line], object], str]] = {
         "its prompts are of random, not random token ids",
     ),
     "the default range": (
-        lambda line: line.update(random_range_ratio=0.0, input_lens=[], output_lens=[]),
+        lambda line: line.update(random_range_ratio=0.0),
         "its range ratio is 0",
     ),
     "a rate": (

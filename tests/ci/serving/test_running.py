@@ -67,6 +67,25 @@ def test_both_arms_are_run_compared_and_never_run_again(
     assert code == {"pass": 0, "fail": 1, "inconclusive": 4}[result["verdict"]]
     assert [row["point"] for row in result["points"]] == ["24/8/1", "16/8/2"]
 
+    # What is recorded is held against what the client wrote.
+    path = out / "records.jsonl"
+    text = path.read_text(encoding="utf-8")
+    tpot = f'"median_tpot_ms":{found[0].measurement.median_tpot_ms}'
+    for there, put, expected in (
+        (tpot, '"median_tpot_ms":0.5', (4, "invalid: 0 of 2 points compared")),
+        ("sglang.bench_serving", "another", (2, "not a run of sglang.bench_serving")),
+        ('"schema":1', '"schema":2', (2, f"{path}:1: a record of schema 2, not 1")),
+    ):
+        assert there in text
+        path.write_text(text.replace(there, put, 1), encoding="utf-8")
+        code, report, _ = bench(sglang, "compare", out, *SMALL)
+        assert code == expected[0] and expected[1] in report["message"], report
+    path.write_text(text.replace(tpot, '"median_tpot_ms":0.5'), encoding="utf-8")
+    reasons = bench(sglang, "compare", out, *SMALL)[1]["results"][0]["reasons"]
+    assert reasons == [
+        "24/8/1 baseline round 1: its record is not what the client's own output says"
+    ]
+
 
 def test_a_patched_arm_that_is_slower_fails(sglang: Path, tmp_path: Path) -> None:
     with (
