@@ -6,7 +6,7 @@ from math import log
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("scipy", reason="pip install -r requirements-gate-test.txt")
@@ -39,6 +39,25 @@ def test_newcombe_as_published() -> None:
     contingencytables: -0.1186 to -0.0046."""
     found = newcombe(both=59, gained=6, lost=16, neither=80, level=0.95)
     assert (round(found.lower, 4), round(found.upper, 4)) == (-0.1186, -0.0046)
+
+
+@settings(deadline=None)  # the first example imports statsmodels
+@given(st.integers(1, 60), st.integers(0, 60), st.integers(0, 60), _LEVELS)
+def test_newcombe_agrees_with_statsmodels(
+    both: int, gained: int, lost: int, level: float
+) -> None:
+    """Where a pair's answers are hardly correlated, so that the continuity correction
+    takes all of it, it is the interval of two independent proportions, which
+    statsmodels has; of paired ones it has none."""
+    proportion = pytest.importorskip("statsmodels.stats.proportion")
+    neither = -(-gained * lost // both)
+    n = both + gained + lost + neither
+    assume(0 <= both * neither - gained * lost <= n / 2)
+    found = newcombe(both, gained, lost, neither, level)
+    low, high = proportion.confint_proportions_2indep(
+        both + gained, n, both + lost, n, method="newcomb", alpha=1 - level
+    )
+    assert (found.lower, found.upper) == pytest.approx((low, high), abs=1e-9)
 
 
 @given(_counts(), _LEVELS)
