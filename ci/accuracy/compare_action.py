@@ -74,6 +74,8 @@ def _message(compared: Compared) -> str:
         )
     if compared.of_itself:
         said.append("the baseline against itself says nothing of a patch")
+    if compared.untold:
+        said.append("which arm each of sgl-eval's own runs is of is taken on trust")
     return "; ".join(said)
 
 

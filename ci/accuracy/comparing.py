@@ -105,6 +105,12 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
         return all(run.arm == BASELINE for run in runs)
 
     @property
+    def untold(self) -> bool:
+        """Runs that do not say which arm they are of, as plain sgl-eval's."""
+        runs = (*self.baseline.runs, *self.patched.runs)
+        return not all(run.arm for run in runs)
+
+    @property
     def broken(self) -> tuple[Check, ...]:
         return tuple(one for one in (*self.controls, *self.claims) if not one.holds)
 

@@ -145,10 +145,10 @@ def _altered(joined: Joined) -> Iterator[str]:
 
 def _twice(joined: Joined) -> Iterator[str]:
     """A copy is no second run. No two are begun at once, to the last bit of a clock."""
-    seen: dict[float, str] = {}
+    seen: dict[str, str] = {}
     for run in joined.runs:
-        if run.started is not None:
-            first = seen.setdefault(run.started, run.path)
+        if run.mark:
+            first = seen.setdefault(run.mark, run.path)
             if first != run.path:
                 yield f"{first} and {run.path}"
 

@@ -73,7 +73,7 @@ class ResultSet:
     origin: records.Origin = field(default_factory=records.Origin)
     files: tuple[QuestionFile, ...] = ()
     ids: frozenset[str] | None = None  # of the questions set out, where recorded
-    started: float | None = None  # as its record says
+    mark: str = ""  # which no two runs share, where there is one
     altered: str = ""  # what is no longer as its record says
 
     @property
@@ -136,7 +136,7 @@ def _ours(path: Path) -> ResultSet:
         origin=run.origin,
         files=run.files,
         ids=asked,
-        started=record.started if record else None,
+        mark=repr(record.started) if record else "",
         altered=altered(record, run, answers) if record else "",
     )
 
@@ -183,7 +183,9 @@ def _plain(path: Path) -> list[ResultSet]:
     for repeat in range(metrics.n_repeats):
         file = path / f"output-rs{repeat}.jsonl"
         answers = {one.id: one for one in read_answers(file, torn_end=False)}
-        runs.append(ResultSet(str(file), settings, answers, asked))
+        # Its lines hold the times of every request.
+        mark = digest(file.read_bytes())
+        runs.append(ResultSet(str(file), settings, answers, asked, mark=mark))
     return runs
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -162,6 +163,11 @@ def test_records_are_joined_by_id_whatever_their_order(
     done = gsm8k("compare", "--baseline", plain, "--patched", other, "--json")
     score = json.loads(done.stdout)["results"][0]["compared"]["score"]
     assert (score["lost"], score["gained"]) == (3, 0)
+    # They say neither their arm, nor whether they are copies.
+    assert "is taken on trust" in json.loads(done.stdout)["message"]
+    shutil.copytree(plain, tmp_path / "copy")
+    done = gsm8k("compare", "--baseline", plain, "--patched", tmp_path / "copy")
+    assert done.returncode == 4 and "no run is there twice" in done.stderr
 
 
 def test_an_interrupt_ends_a_run_that_waits(few: Path, tmp_path: Path) -> None:
