@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -178,8 +179,11 @@ def run(verb: Verb) -> NoReturn:
     arguments = parser.parse_args()
     for ending in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, _interrupt)
+    shown = ""
     try:
         report = verb.call(arguments)
+        if report.results and not arguments.json:
+            shown = verb.show(report)
     except OverlayError as error:
         report = Report(
             verb=name,
@@ -189,17 +193,25 @@ def run(verb: Verb) -> NoReturn:
         )
     except KeyboardInterrupt:
         report = Report(verb=name, exit_code=Exit.INTERRUPTED, message="interrupted")
-    _print(report, verb.show, arguments.json)
+    except Exception:
+        # Python would end with 1, which says that a check was made and does not hold.
+        traceback.print_exc()
+        report = Report(
+            verb=name,
+            exit_code=Exit.ENVIRONMENT,
+            message="a defect of this program: it ended without an answer",
+        )
+    _print(report, shown, arguments.json)
     sys.exit(report.exit_code)
 
 
-def _print(report: Report, show: Callable[[Report], str], as_json: bool) -> None:
+def _print(report: Report, shown: str, as_json: bool) -> None:
     try:
         if as_json:
             print(msgspec.json.format(msgspec.json.encode(report)).decode())
         else:
-            if report.results and (text := show(report)):
-                print(text)
+            if shown:
+                print(shown)
             for finding in report.findings:
                 print("\n".join(finding.lines()), file=sys.stderr)
             if report.message:

@@ -25,7 +25,7 @@ exit codes:
   2    usage or bad input
   3    cannot apply: drift, conflict, refused landing, dirty tree
   4    invalid or inconclusive evidence
-  5    environment: tool, network, disk, permission
+  5    environment: tool, network, disk, permission; a defect of ours
   130  interrupted"""
 
 
