@@ -17,6 +17,8 @@ from overlaykit.errors import InputError
 GPU_CATEGORIES = ("kernel", "gpu_memcpy", "gpu_memset")
 RUNTIME_CATEGORIES = ("cuda_runtime", "cuda_driver", "hip_runtime")
 _MODULE_PREFIX = "nn.Module: "
+# More than the nanoseconds of any clock have.
+_DIGITS = 24
 # What puts work on a GPU; all other calls of a runtime are dropped.
 _LAUNCHES = re.compile(
     r"(?:cuda|hip|cu)\w*?(?:Launch(?!Host)|Mem(?:cpy|set))", re.ASCII
@@ -106,15 +108,21 @@ _args = msgspec.json.Decoder(_Args).decode
 
 
 def nanoseconds(raw: bytes) -> int:
-    """Exactly, from microseconds as JSON writes them, number or string."""
+    """Exactly, from microseconds as JSON writes them, number or string.
+
+    Raises InputError for what is no time: a word, infinity, beyond any clock.
+    """
     whole, _, part = raw.partition(b".")
     digits = whole + part.ljust(3, b"0")
-    if len(part) <= 3 and digits.isdigit():
+    if len(part) <= 3 and len(digits) <= _DIGITS and digits.isdigit():
         return int(digits)
     try:
-        return round(Decimal(raw.strip(b' "').decode()) * 1000)
-    except InvalidOperation as error:
-        raise InputError(f"not a time: {raw[:40]!r}") from error
+        found = Decimal(raw.strip(b' "').decode())
+        if found.is_finite() and found.adjusted() < _DIGITS:
+            return round(found * 1000)
+    except (InvalidOperation, UnicodeDecodeError):
+        pass
+    raise InputError(f"not a time: {raw[:40].decode(errors='replace')}")
 
 
 def split_module(name: str) -> tuple[str, int]:

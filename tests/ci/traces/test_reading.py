@@ -213,6 +213,16 @@ def test_times_are_exact(text: bytes, expected: int) -> None:
     assert nanoseconds(text) == expected
 
 
+@pytest.mark.parametrize(
+    "text",
+    [b"null", b'"NaN"', b'"-Infinity"', b"1e999999999", b"1" * 5000, b'"\xff"', b"{}"],
+    ids=lambda text: repr(text[:12]),
+)
+def test_what_is_no_time_is_refused(text: bytes) -> None:
+    with pytest.raises(InputError, match="not a time"):
+        nanoseconds(text)
+
+
 def test_members_of_a_gzip_are_one_file(tmp_path: Path) -> None:
     text = as_profiler(load(REPLAY, whole=True))
     halves = gzip.compress(text[:100_000]) + gzip.compress(text[100_000:]) + b"\0" * 64
