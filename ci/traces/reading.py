@@ -3,7 +3,8 @@
 The profiler writes every event on lines of its own, always the same way; such a file is
 cut at those lines as it is decompressed, and only the events that are kept are parsed.
 Any other arrangement of the same JSON is parsed whole. Which of the two is decided by
-the file: its first bytes, and every event's first bytes after that.
+the file: its first bytes, and every event's first bytes after that. A gzip's check sum
+says that what is left unread is whole; a plain file has none, so all of it is parsed.
 """
 
 from __future__ import annotations
@@ -119,15 +120,19 @@ def chunks(path: Path) -> Iterator[bytes]:
     """The file's text, decompressed, in pieces of bounded size."""
     total = path.stat().st_size
     quiet_until = time.monotonic() + _QUIET_SECONDS
+    zipped = _is_zipped(path)
     with path.open("rb") as file:
-        zipped = file.read(2) == b"\x1f\x8b"
-        file.seek(0)
         plain = iter(lambda: file.read(_CHUNK), b"")
         for piece in _unzipped(file) if zipped else plain:
             yield piece
             if time.monotonic() > quiet_until:
                 quiet_until += 1
                 progress(f"{path.name}, KB", file.tell() // 1000, total // 1000)
+
+
+def _is_zipped(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == b"\x1f\x8b"
 
 
 def _unzipped(file: BinaryIO) -> Iterator[bytes]:
@@ -147,13 +152,16 @@ def _unzipped(file: BinaryIO) -> Iterator[bytes]:
             data = inflate.unconsumed_tail or (
                 b"" if inflate.eof else file.read(_ZIPPED)
             )
-        # Zeros after the last member are padding, as gzip itself takes them.
-        data = (inflate.unused_data or file.read(_ZIPPED)).lstrip(b"\0")
+        # Zeros after a member are padding, as gzip itself takes them; so are many.
+        data = inflate.unused_data.lstrip(b"\0")
+        while not data and (more := file.read(_ZIPPED)):
+            data = more.lstrip(b"\0")
 
 
 def _by_lines(path: Path, collector: Collector) -> _Document:
     """Cut the file between events, and parse those that are kept."""
     pieces = chunks(path)
+    skipped = _SKIPPED if _is_zipped(path) else ()
     head = b""
     for piece in pieces:
         head += piece
@@ -169,27 +177,33 @@ def _by_lines(path: Path, collector: Collector) -> _Document:
         rest = events.pop()
         if len(rest) > _LONGEST:
             raise _Unfamiliar
-        _keep(events, collector)
+        _keep(events, collector, skipped)
     *events, rest = rest.split(_BETWEEN)
     last, closing, tail = rest.partition(_CLOSING)
     if not closing:
         raise InputError("the JSON ends early: truncated or still being written")
-    _keep([*events, last], collector)
+    _keep([*events, last], collector, skipped)
     try:
-        return _document(head[:at] + b'"traceEvents": []' + tail)
+        document = _document(head[:at] + b'"traceEvents": []' + tail)
     except msgspec.DecodeError as error:
         raise _Unfamiliar from error
+    if document.traceEvents:  # A second list of them: the last counts, as in any JSON.
+        raise _Unfamiliar
+    return document
 
 
-def _keep(events: list[bytes], collector: Collector) -> None:
-    others = [
-        event
-        for event in events
-        if not (_FRAME <= event < _MODULE or _MODULES_END <= event < _FRAMES_END)
-    ]
+def _keep(
+    events: list[bytes], collector: Collector, skipped: tuple[bytes, ...]
+) -> None:
+    if skipped:
+        events = [
+            event
+            for event in events
+            if not (_FRAME <= event < _MODULE or _MODULES_END <= event < _FRAMES_END)
+        ]
     try:
-        for event in others:
-            if not event.startswith(_SKIPPED):
+        for event in events:
+            if not event.startswith(skipped):
                 collector.take(b"{" + event + b"}")
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _Unfamiliar from error

@@ -276,6 +276,61 @@ def test_every_truncation_of_a_small_trace_is_refused(tmp_path: Path) -> None:
                 read(tmp_path / "part", text[:length])
 
 
+@pytest.mark.parametrize("length", [1, 300, 5000])
+@pytest.mark.parametrize("how", ["zeros", "lost", "twice", "moved"])
+def test_damage_to_a_plain_file_is_seen_wherever_it_is(
+    how: str, length: int, tmp_path: Path
+) -> None:
+    """Nothing but its text vouches for it: also that of events that nothing is kept of,
+    for what is missing there may have been launches, kernels and modules."""
+    shuffle = random.Random(length)
+    damaged = 0
+    for _ in range(40):
+        at, other = sorted(shuffle.randrange(len(_TEXT) - length) for _ in range(2))
+        part = _TEXT[at : at + length]
+        middle = {"zeros": b"\0" * length, "lost": b"", "twice": part + part}
+        text = _TEXT[:at] + middle.get(how, part) + _TEXT[at + length :]
+        if how == "moved":
+            text = text[:other] + part + text[other:]
+        try:
+            json.loads(text)
+        except ValueError:
+            damaged += 1
+            with pytest.raises(InputError):
+                read(tmp_path / "t", text)
+    assert damaged > 5
+
+
+def test_members_far_apart_are_still_one_file(tmp_path: Path) -> None:
+    """Padding longer than what is read at once does not end it."""
+    text = as_profiler(load(REPLAY, whole=True))
+    one, other = gzip.compress(text[:100_000]), gzip.compress(text[100_000:])
+    for zeros in (1, 1 << 15, 3 << 15, 100_001):
+        padded = gzip.compress(b"") + one + b"\0" * zeros + other + b"\0" * zeros
+        assert contents(read(tmp_path / "t", padded)) == contents(read_trace(REPLAY))
+
+
+@pytest.mark.parametrize("zeros", [0, 3 << 15])
+def test_two_traces_in_one_file_are_none(zeros: int, tmp_path: Path) -> None:
+    text = as_profiler(load(REPLAY, whole=True))
+    twice = gzip.compress(text) + b"\0" * zeros + gzip.compress(text)
+    for content in (text + text, twice):
+        with pytest.raises(InputError):
+            read(tmp_path / "t", content)
+
+
+def test_of_two_lists_of_events_the_last_counts(tmp_path: Path) -> None:
+    """As for every reader of JSON, whichever list the profiler's layout shows first."""
+    document = load(REPLAY, whole=True)
+    one, other = (as_profiler({**document, "traceEvents": part}) for part in (
+        document["traceEvents"][:900], document["traceEvents"],
+    ))  # fmt: skip
+    text = one.rstrip().removesuffix(b"}") + b"," + other.lstrip().removeprefix(b"{")
+    found = read(tmp_path / "t", text)
+    assert found.layout == "document"
+    assert contents(found) == contents(read_trace(REPLAY))
+
+
 def test_a_file_that_grows_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
