@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from itertools import pairwise
@@ -95,6 +95,15 @@ def join(trace: Trace) -> Joined:
             "kernel without",
             (f"{short(one.name)} ({one.correlation})" for one in orphans),
         ),
+        none_of(
+            "no kernel ends before it starts",
+            "negative time",
+            (
+                f"{short(one.name)} ({one.duration} ns)"
+                for one in trace.work
+                if one.duration < 0
+            ),
+        ),
     )
     return Joined(launches, dict(work), controls)
 
@@ -113,6 +122,32 @@ def balanced(joined: Joined) -> Check:
         if (launch.is_kernel or launch.is_graph) and key not in joined.work
     )
     return none_of("launches and kernels balance", "launch without a kernel", lost)
+
+
+def undisturbed(trace: Trace, calls: Sequence[Call]) -> Check:
+    """Whether all that ran among a call's own kernels, on their stream, is that call's.
+
+    If not, some kernel's module was not found: launched by another thread, say, or by
+    a clock that is off. Counted nowhere, it would be missing from the call.
+    """
+    owners = {id(work): (call.layer, call.step) for call in calls for work in call.work}
+    streams: defaultdict[int | str, list[Work]] = defaultdict(list)
+    for work in sorted(trace.work, key=_order):
+        streams[work.stream].append(work)
+    strange: list[str] = []
+    for line in streams.values():
+        told = [owners.get(id(work)) for work in line]
+        last = {owner: at for at, owner in enumerate(told)}
+        current = None
+        for at, owner in enumerate(told):
+            if current is None or at > last[current]:
+                current = owner
+            elif owner != current:
+                layer, step = current
+                strange.append(f"layer {layer}, step {step}: {short(line[at].name)}")
+    return none_of(
+        "nothing else runs among a call's kernels", "kernel from elsewhere", strange
+    )
 
 
 class Modules:
@@ -222,6 +257,18 @@ def calls_of(placed: Iterable[tuple[tuple[int, int], Work]]) -> tuple[Call, ...]
     )
 
 
+def _recorded(joined: Joined, modules: Modules) -> Check:
+    """Elsewhere a memory call may come to nothing; of a module's, each has its copy."""
+    lost = (
+        f"{launch.call} ({key})"
+        for key, launch in joined.launches.items()
+        if key not in joined.work
+        and not (launch.is_kernel or launch.is_graph)
+        and modules.around(launch)
+    )
+    return none_of("memory calls of modules have their copies", "call without", lost)
+
+
 def attribute_eager(
     trace: Trace, joined: Joined, module: str, layers: int
 ) -> Attribution:
@@ -242,5 +289,5 @@ def attribute_eager(
         name = f"calls of {module} in {steps} steps"
         controls += (equal(name, expected, len(modules.spans)),)
     controls += (equal("calls that ran kernels", len(modules.spans), len(calls)),)
-    controls += (balanced(joined),)
+    controls += (balanced(joined), _recorded(joined, modules))
     return Attribution(Method.EAGER, calls, controls)

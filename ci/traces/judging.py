@@ -15,6 +15,7 @@ from traces.attribution import (
     attribute_eager,
     join,
     steps_named,
+    undisturbed,
 )
 from traces.checks import Verdict, judge
 from traces.events import Trace
@@ -103,6 +104,7 @@ def examine(path: Path, asked: Asked, captures: Sequence[Path]) -> Examined:
     calls = attribution.calls
     figured = [(call, figures(call)) for call in calls]
     controls += [*attribution.controls, *call_controls(figured)]
+    controls.append(undisturbed(trace, calls))
     if asked.gemms is not None:
         found = {one.gemms for _, one in figured}
         listed = ", ".join(map(str, sorted(found)))

@@ -215,6 +215,75 @@ def ids_used_twice(document: Document) -> Document:
     return change(document, edit)
 
 
+def launches_of_copies(document: Document, edit: Callable[[Event], None]) -> Document:
+    ids = {correlation(event) for event in kernels(document, COPY)}
+
+    def edited(event: Event) -> bool:
+        mine = event.get("cat") == "cuda_runtime" and correlation(event) in ids
+        if mine:
+            edit(event)
+        return mine
+
+    return change(document, edited)
+
+
+def launched_elsewhere(document: Document) -> Document:
+    """By another thread, for which no module is open."""
+    return launches_of_copies(document, lambda event: event.update(tid=4242))
+
+
+def launched_early(document: Document) -> Document:
+    """Before the module is entered, by a clock that is off."""
+    starts = [call["ts"] for call in spans(document, MODULE)]
+
+    def earlier(event: Event) -> None:
+        event["ts"] = max(at for at in starts if at <= event["ts"]) - event["dur"] - 1
+
+    return launches_of_copies(document, earlier)
+
+
+def copied_by_memory_calls(document: Document) -> Document:
+    """Whose records the profiler lost; kernels are missed, these need not be."""
+    gone = {id(event) for event in kernels(document, COPY)}
+    launches_of_copies(document, lambda event: event.update(name="hipMemcpyAsync"))
+    return drop(document, lambda event: id(event) in gone)
+
+
+_HIDDEN: dict[str, tuple[Callable[[Document], Document], str]] = {
+    "another thread": (launched_elsewhere, "nothing else runs among a call's kernels"),
+    "another time": (launched_early, "nothing else runs among a call's kernels"),
+    "lost memory calls": (
+        copied_by_memory_calls,
+        "memory calls of modules have their copies",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", _HIDDEN)
+@pytest.mark.parametrize("compared", [False, True], ids=["alone", "compared"])
+def test_copies_that_no_module_seems_to_have(
+    what: str, compared: bool, tmp_path: Path
+) -> None:
+    """They ran all the same: every layer has both."""
+    damage, control = _HIDDEN[what]
+    judged = judge(tmp_path, damage(load(EAGER)), load(EAGER) if compared else None)
+    assert judged.verdict is Verdict.INVALID
+    assert judged.examined.totals.copies == 0
+    assert control in broken(judged)
+
+
+def backwards(document: Document) -> Document:
+    """A kernel whose end was written down before its start."""
+    one = id(kernels(document, GEMM)[3])
+
+    def edit(event: Event) -> bool:
+        if id(event) == one:
+            event["dur"] = -event["dur"]
+        return id(event) == one
+
+    return change(document, edit)
+
+
 _BREAKS: dict[str, tuple[Callable[[Document], Document], str]] = {
     "no modules": (lost_all_modules, f"layers with a {MODULE}"),
     "a module missing": (lost_one_module, f"layers with a {MODULE}"),
@@ -231,6 +300,7 @@ _BREAKS: dict[str, tuple[Callable[[Document], Document], str]] = {
     "another module's name": (other_module_name, f"layers with a {MODULE}"),
     "two ranks in one file": (two_ranks, "one rank to a file"),
     "two GPUs in one file": (two_gpus, "one rank to a file"),
+    "time that runs backwards": (backwards, "no kernel ends before it starts"),
     "ids used twice": (ids_used_twice, "unique correlation ids"),
 }
 
