@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from checks import Check, equal
-from traces.figures import Figures, KernelFigures, Layer, total
+from checks import Check, equal, none_of
+from traces.attribution import Call
+from traces.figures import Figures, KernelFigures, Layer, rest_of, total
+from traces.kernels import short
 
 # The rest of a layer runs the same kernels on the same shapes; clocks and neighbours
 # move it by some percent. Beyond this the two are not of one load.
 _REST = 0.15
 # How much of the removed copies' time a layer must at least be shorter by.
 _SAVED = 0.5
+# A copy moved out of the module adds 1 per call elsewhere. Sampling and the like copy
+# a few times a step, which is little to a call.
+_MOVED = 0.25
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,12 @@ def load_controls(before: Sequence[Layer], after: Sequence[Layer]) -> tuple[Chec
     rest = (old.time_ns - old.copies_ns, new.time_ns - new.copies_ns)
     ratio = rest[1] / rest[0] if rest[0] else 0.0
     return (
-        equal("layers, as in the baseline", _layers(before), _layers(after)),
+        Check(
+            "layers, as in the baseline",
+            _layers(before),
+            _layers(after),
+            [one.layer for one in before] == [one.layer for one in after],
+        ),
         equal("GEMMs per layer, as in the baseline", _gemms(before), _gemms(after)),
         Check(
             "the rest of a layer takes as long as in the baseline",
@@ -115,6 +126,43 @@ def claims(before: Sequence[Layer], after: Sequence[Layer]) -> tuple[Check, ...]
             f"{saved / 1000:.2f} us",
             gone > 0 and saved >= _SAVED * gone,
         ),
+    )
+
+
+def rest_is_the_same(before: Sequence[Call], after: Sequence[Call]) -> Check:
+    """Nothing but copies went or came, in any call: what came in another's place may
+    copy by itself, or be why there is nothing to copy."""
+    known: defaultdict[int, list[Counter[str]]] = defaultdict(list)
+    for call in before:
+        if (rest := rest_of(call)) not in known[call.layer]:
+            known[call.layer].append(rest)
+    return none_of(
+        "the other kernels are the baseline's, in every call",
+        "call with others",
+        _changed(known, after),
+    )
+
+
+def _changed(
+    known: defaultdict[int, list[Counter[str]]], after: Sequence[Call]
+) -> Iterator[str]:
+    for call in after:
+        rest = rest_of(call)
+        if rest in known[call.layer]:
+            continue
+        usual = known[call.layer][0] if known[call.layer] else Counter[str]()
+        told = [f"+{short(name)}" for name in rest - usual]
+        told += [f"-{short(name)}" for name in usual - rest]
+        yield f"layer {call.layer}, step {call.step}: {' '.join(told)}"
+
+
+def none_moved(before: float, after: float) -> Check:
+    """Copies elsewhere in the trace, per call of the module."""
+    return Check(
+        "no copies outside of the module instead",
+        f"{before:.2f} per call of it, at most {_MOVED} more",
+        f"{after:.2f}",
+        after - before <= _MOVED,
     )
 
 

@@ -99,6 +99,12 @@ def figures(call: Call) -> Figures:
     return Figures(len(call.work), copies, other, before, gemms, time_ns, copies_ns)
 
 
+def rest_of(call: Call) -> Counter[str]:
+    """What the claim is not about: the names of the call's other kernels."""
+    pairs = zip(call.work, _next_by_stream(call.work), strict=True)
+    return Counter(one.name for one, after in pairs if not is_relayout(one, after))
+
+
 def total(calls: Sequence[Figures]) -> Figures:
     """Sums."""
     return Figures(

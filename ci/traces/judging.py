@@ -30,6 +30,7 @@ from traces.figures import (
     total,
     unknown_before_gemm,
 )
+from traces.kernels import kind_of
 from traces.reading import read_trace
 from traces.replays import attribute_replays, read_capture, segment_replays
 
@@ -62,6 +63,14 @@ class Examined:
     @property
     def calls(self) -> tuple[Call, ...]:
         return self.attribution.calls
+
+    @property
+    def copies_elsewhere(self) -> float:
+        """Copies of any name that no call of the module ran, for each call of it."""
+        copies = sum(kind_of(work.name).is_copy for work in self.trace.work)
+        return (copies - self.totals.copies - self.totals.other_copies) / max(
+            len(self.calls), 1
+        )
 
 
 @dataclass(frozen=True)
@@ -171,6 +180,9 @@ def decide(one: Examined, baseline: Examined | None, asked: Asked) -> Judged:
         controls.append(equal("steps, as in the baseline", *map(_listed, steps)))
         controls += comparison.load_controls(baseline.layers, one.layers)
         claims += comparison.claims(baseline.layers, one.layers)
+        claims.append(comparison.rest_is_the_same(baseline.calls, one.calls))
+        elsewhere = baseline.copies_elsewhere, one.copies_elsewhere
+        claims.append(comparison.none_moved(*elsewhere))
         counts = (len(baseline.calls), len(one.calls))
         changes = comparison.changes(baseline.kernels, one.kernels, counts)
     verdict = judge(controls, claims)

@@ -30,6 +30,7 @@ from profiler_traces import (
     write,
 )
 
+from conftest import ROOT
 from traces.checks import Verdict
 from traces.judging import Asked, Judged, decide, examine
 
@@ -79,6 +80,19 @@ def kernels(document: Document, part: str) -> list[Event]:
         and correlation(event) in mine
     ]
     return sorted(found, key=lambda event: event["ts"])
+
+
+def call_of(document: Document, kernel: Event) -> str:
+    """The name of the module whose call launched it."""
+    (at,) = (
+        event["ts"]
+        for event in document["traceEvents"]
+        if event.get("cat") == "cuda_runtime"
+        and correlation(event) == correlation(kernel)
+    )
+    calls = spans(document, MODULE)
+    (name,) = (e["name"] for e in calls if e["ts"] <= at < e["ts"] + e["dur"])
+    return str(name)
 
 
 def renamed(document: Document, name: str) -> Document:
@@ -346,6 +360,61 @@ def test_copies_under_another_name(name: str, tmp_path: Path) -> None:
     judged = judge(tmp_path, renamed(load(EAGER), OTHER_NAMES[name]), load(EAGER))
     assert judged.verdict is Verdict.FAIL
     assert "as many kernels fewer as copies" in broken(judged)
+
+
+def test_copies_moved_out_of_the_module(tmp_path: Path) -> None:
+    """To right before it, on the GPU as well: attention is faster, the model is not."""
+    document = load(EAGER)
+    first = {}
+    for event in reversed(kernels(document, "")):
+        first[call_of(document, event)] = event["ts"]
+    before = {id(e): first[call_of(document, e)] - 1 for e in kernels(document, COPY)}
+    document = launched_early(document)
+
+    def earlier(event: Event) -> bool:
+        event["ts"] = before.get(id(event), event["ts"])
+        return id(event) in before
+
+    judged = judge(tmp_path, change(document, earlier), load(EAGER))
+    assert judged.verdict is Verdict.FAIL
+    assert broken(judged) == {"no copies outside of the module instead"}
+
+
+def test_another_gemm_that_needs_no_copies(tmp_path: Path) -> None:
+    """As where the tree no longer takes the route that the series is about."""
+
+    def edit(event: Event) -> bool:
+        known = event.get("cat") == "kernel" and event["name"].startswith(GEMM)
+        event["name"] = "_gemm_a8w8_blockscale_kernel" if known else event["name"]
+        return known
+
+    judged = judge(tmp_path, change(without_copies(load(EAGER)), edit), load(EAGER))
+    assert judged.verdict is Verdict.FAIL
+    assert broken(judged) == {"the other kernels are the baseline's, in every call"}
+
+
+def test_copies_under_another_name_in_one_of_two_steps(tmp_path: Path) -> None:
+    """The other, faster one stands for the layer's time, and not for its kernels."""
+    folder = ROOT / "tests" / "data" / "traces" / "h200-m64"
+    path = folder / "pristine-eager-TP-0-DECODE.trace.json.gz"
+    copies = [
+        event
+        for event in sorted(load(path)["traceEvents"], key=lambda event: event["ts"])
+        if event.get("cat") == "kernel" and COPY in event["name"]
+    ]
+    assert len(copies) == 24
+    gone = {correlation(event) for event in copies[:12]}
+    after = drop(load(path), lambda event: correlation(event) in gone)
+
+    def edit(event: Event) -> bool:
+        known = event.get("cat") == "kernel" and COPY in event["name"]
+        event["name"] = "main_kernel" if known else event["name"]
+        return known
+
+    asked = Asked("DeepseekV2AttentionMLA", 3, 0)
+    judged = judge(tmp_path, change(after, edit), load(path), asked=asked)
+    assert judged.verdict is Verdict.FAIL
+    assert broken(judged) == {"the other kernels are the baseline's, in every call"}
 
 
 def scaled(document: Document) -> Document:
