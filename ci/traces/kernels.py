@@ -37,15 +37,19 @@ _KINDS = tuple(
         (Kind.DIRECT_COPY, r"direct_copy_kernel"),
         (
             Kind.OTHER_COPY,
-            r"Memcpy (?:DtoD|PtoP)|CatArrayBatchedCopy|rocclr_copyBuffer|copy_kernel"
-            r"|copy_device_to_device|_to_copy|fused_clone|transpose_kernel"
-            r"|batched_transpose|permute_kernel|contiguous_kernel",
+            # A direction that the profiler does not know may be device to device.
+            r"Memcpy (?!HtoD|DtoH|HtoH|HtoA|AtoH)|CatArrayBatchedCopy"
+            r"|rocclr_copyBuffer|copy_?device_?to_?device|copy_kernel|_to_copy"
+            r"|fused_clone|transpose_kernel|batched_transpose|permute_kernel"
+            r"|contiguous_kernel",
         ),
         (Kind.TRANSFER, r"^Mem(?:cpy|set) |rocclr_fillBuffer"),
         (Kind.GEMM_PART, r"gemm\w*_reduce|splitk\w*reduce|reduce_splitk"),
         (Kind.ATTENTION, r"fmha|attention|flash|attn|mla_(?:a8w8|decode|prefill|fwd)"),
         (Kind.GEMM, r"gemm|gemv|Cijk_|nvjet|cublas|cutlass|xmma|matmul|_mm_kernel"),
         (Kind.NORM_QUANT, r"norm|rms|quant|silu|act_and_mul"),
+        # In a kernel of the kinds above such a word is an option of it.
+        (Kind.OTHER_COPY, r"transpose|permute|relayout|fused_copy"),
     )
 )
 _SCALED = re.compile(r"b_?preshuffle|block_?scale|a8w8", re.IGNORECASE)
