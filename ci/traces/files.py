@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISDIR
 
-from overlaykit.errors import Finding, InputError
+from overlaykit.errors import EnvironmentFailure, Finding, InputError
 from traces.judging import rank_named
 
 _ENDINGS = (".json", ".json.gz")
@@ -36,16 +37,24 @@ def jobs(
 def _files(paths: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for path in paths:
-        if not path.is_dir():
-            found.append(path)
-            continue
-        inside = sorted(p for p in path.iterdir() if p.name.endswith(_ENDINGS))
-        if not inside:
-            expected = " or ".join(f"*{ending}" for ending in _ENDINGS)
-            finding = Finding("no trace in it", path=str(path), expected=expected)
-            raise InputError("a directory without traces", (finding,))
-        found += inside
+        try:
+            found += _inside(path) if S_ISDIR(path.stat().st_mode) else [path]
+        except FileNotFoundError as error:
+            step = "give a profiler's file, or a directory of them"
+            finding = Finding("does not exist", path=str(path), next_step=step)
+            raise InputError(f"{path} does not exist", (finding,)) from error
+        except OSError as error:
+            raise EnvironmentFailure(f"cannot read {path}: {error.strerror}") from error
     return list(dict.fromkeys(found))
+
+
+def _inside(folder: Path) -> list[Path]:
+    inside = sorted(p for p in folder.iterdir() if p.name.endswith(_ENDINGS))
+    if not inside:
+        expected = " or ".join(f"*{ending}" for ending in _ENDINGS)
+        finding = Finding("no trace in it", path=str(folder), expected=expected)
+        raise InputError("a directory without traces", (finding,))
+    return inside
 
 
 def _baseline(trace: Path, baselines: list[Path], traces: int) -> Path | None:
