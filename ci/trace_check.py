@@ -140,15 +140,18 @@ def check(arguments: Namespace) -> Report:
     )
     if asked.layers < 1:
         raise InputError("--expect-layers must be at least 1")
+    if arguments.baseline_capture and not arguments.baseline:
+        raise InputError("--baseline-capture needs a --baseline that it is of")
     plan = jobs(arguments.trace, arguments.baseline, arguments.capture)
     judged: list[Judged] = []
     findings: list[Finding] = []
+    unread: list[Finding] = []
     codes: list[Exit] = []
     for job in plan:
         try:
             one = _judge(job, arguments.baseline_capture, asked)
         except (InputError, EnvironmentFailure) as error:
-            findings += error.findings or (Finding(error.message, path=str(job.trace)),)
+            unread += error.findings or (Finding(error.message, path=str(job.trace)),)
             codes.append(error.exit_code)
             continue
         judged.append(one)
@@ -156,8 +159,9 @@ def check(arguments: Namespace) -> Report:
         codes.append(_EXITS[one.verdict])
     if arguments.svg and judged:
         write_whole(arguments.svg, timeline(judged[0]))
-    if arguments.html and judged:
-        write_whole(arguments.html, page(judged, asked))
+    # Also of none: an older page would go on saying what it said.
+    if arguments.html:
+        write_whole(arguments.html, page(judged, asked, unread))
     results = tuple(_result(one, asked) for one in judged)
     worst = max(codes, key=_ORDER.index)
     return Report(
@@ -165,7 +169,7 @@ def check(arguments: Namespace) -> Report:
         exit_code=worst,
         message=_message(worst, results, len(plan)),
         results=results,
-        findings=tuple(findings),
+        findings=(*findings, *unread),
     )
 
 

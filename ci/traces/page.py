@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from checks import Check
+from overlaykit.errors import Finding
 from traces.checks import Verdict
 from traces.comparison import Change
 from traces.figures import Figures
@@ -41,9 +42,10 @@ tr.total td { font-weight: 600; }
 """
 
 
-def page(judged: Sequence[Judged], asked: Asked) -> str:
-    """All traces, one section each."""
-    sections = "\n".join(_section(one, asked) for one in judged)
+def page(judged: Sequence[Judged], asked: Asked, unread: Sequence[Finding] = ()) -> str:
+    """All traces, one section each; first those that could not be read, if any."""
+    parts = [_unread(unread)] if unread else []
+    sections = "\n".join([*parts, *(_section(one, asked) for one in judged)])
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width">'
@@ -51,6 +53,15 @@ def page(judged: Sequence[Judged], asked: Asked) -> str:
         f"<style>{STYLE}{_STYLE}</style></head><body><main>\n{sections}\n"
         "</main></body></html>\n"
     )
+
+
+def _unread(findings: Sequence[Finding]) -> str:
+    rows = (
+        ("", (f"<code>{escape(one.path or '')}</code>", escape(one.what)))
+        for one in findings
+    )
+    said = '<h1><span class="verdict invalid">not read</span>Not judged</h1>'
+    return f"<section>{said}{_table([('file', ''), ('why', '')], rows)}</section>"
 
 
 def _section(judged: Judged, asked: Asked) -> str:

@@ -66,3 +66,21 @@ def test_the_page_needs_nothing_else(written: Path) -> None:
     assert open_tags == []
     assert "2 → 0" in text
     assert not list(written.glob(".*.part"))
+
+
+def test_a_page_says_what_was_not_read(tmp_path: Path) -> None:
+    """Also where nothing was: a page of an earlier run would go on saying pass."""
+    page = tmp_path / "r.html"
+    write(tmp_path / "a-TP-0.json.gz", without_copies(load(EAGER)))
+    asked = ("--module", "Qwen3Attention", "--expect-layers", "36", "--html", page)
+    code, _ = trace_check(tmp_path, *asked)
+    assert (code, "not read" in page.read_text("utf-8")) == (0, False)
+    torn = tmp_path / "b-TP-1.json.gz"
+    torn.write_bytes((tmp_path / "a-TP-0.json.gz").read_bytes()[:9000])
+    for given, passes in ((tmp_path, True), (torn, False)):
+        code, _ = trace_check(given, *asked)
+        text = page.read_text("utf-8")
+        assert code == 2
+        assert ('"verdict pass"' in text) is passes
+        assert text.index("not read") < text.index(torn.name)
+        assert "the gzip stream ends early" in text
