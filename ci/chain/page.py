@@ -97,12 +97,13 @@ def _shape(bench: Bench, shape: str) -> Iterator[str]:
         yield from _head(("M", *arms, "series to bound", "noise"))
         for cell in cells:
             to_bound = cell.row(Arm.SERIES.value, mode).time
+            noise = cell.noise if mode == "replay" else None
             yield _row(
                 (
                     str(cell.m),
                     *(_time(cell, arm, mode) for arm in arms),
                     f"{to_bound.to_bound:.3f}" if to_bound else "-",
-                    f"{cell.noise:.2%}" if mode == "replay" and cell.noise else "-",
+                    f"{noise:.2%}" if noise is not None else "-",
                 )
             )
 

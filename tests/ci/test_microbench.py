@@ -348,6 +348,19 @@ def test_page_and_plot_of_times(dry: Dry) -> None:
     assert "(x.svg)" in text
 
 
+def test_the_committed_page_is_that_of_its_figures() -> None:
+    """And its claims are still made of them, and hold."""
+    stem = ROOT / "docs" / "evidence" / "microbench-h200"
+    figures = stem.with_suffix(".json").read_bytes()
+    bench = msgspec.json.decode(figures, type=Bench)
+    assert bench.claims == claims_of(bench.cells)
+    assert _broken(bench.claims) == []
+    committed = stem.with_suffix(".md").read_text(encoding="utf-8")
+    assert page(bench, f"{stem.name}.svg") == committed
+    drawn = stem.with_suffix(".svg").read_text(encoding="utf-8")
+    assert plot(bench.cells, bench.ran_with["device"]) == drawn
+
+
 # --- the verb ---------------------------------------------------------------------
 
 
