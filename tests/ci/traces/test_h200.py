@@ -48,3 +48,15 @@ def test_before_and_after() -> None:
     before, after = trace("pristine", "eager"), trace("series", "eager")
     assert code_of(after, "--baseline", before, copies=0) == 0
     assert code_of(before, "--baseline", after, copies=0) == 1
+
+
+def test_before_and_after_replayed() -> None:
+    """Each with a capture of its own; another's is no capture."""
+    before, after = trace("pristine", "replay"), trace("series", "replay")
+    was, now = trace("pristine", "eager"), trace("series", "eager")
+    pair = (after, "--capture", now, "--baseline", before)
+    assert code_of(*pair, "--baseline-capture", was, copies=0) == 0
+    assert code_of(*pair, "--baseline-capture", now, copies=0) == 4
+    assert code_of(*pair, copies=0) == 4
+    swapped = (before, "--capture", was, "--baseline", after)
+    assert code_of(*swapped, "--baseline-capture", now, copies=0) == 1
