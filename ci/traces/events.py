@@ -17,7 +17,7 @@ from overlaykit.errors import InputError
 GPU_CATEGORIES = ("kernel", "gpu_memcpy", "gpu_memset")
 RUNTIME_CATEGORIES = ("cuda_runtime", "cuda_driver", "hip_runtime")
 _MODULE_PREFIX = "nn.Module: "
-# More than the nanoseconds of any clock have.
+# More than the nanoseconds of any clock have, or the number of any module.
 _DIGITS = 24
 # What puts work on a GPU; all other calls of a runtime are dropped.
 _LAUNCHES = re.compile(
@@ -128,7 +128,7 @@ def nanoseconds(raw: bytes) -> int:
 def split_module(name: str) -> tuple[str, int]:
     """``nn.Module: Attention_3`` is the fourth; without a number, the first."""
     stem, _, number = name.removeprefix(_MODULE_PREFIX).rpartition("_")
-    if stem and number.isdigit():
+    if stem and number.isdecimal() and len(number) <= _DIGITS:
         return stem, int(number)
     return name.removeprefix(_MODULE_PREFIX), 0
 

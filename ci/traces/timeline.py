@@ -70,7 +70,8 @@ def timeline(judged: Judged) -> str:
     else:
         sides = [(judged.examined, "trace")]
     drawn = [(name, one, typical(one)) for one, name in sides]
-    longest = max([_time(call) for _, _, call in drawn if call] or [1])
+    # A profiler that lost the times has them all 0; a scale needs a length.
+    longest = max(1, *(_time(call) for _, _, call in drawn))
     bottom = _TOP + _ROW * len(drawn)
     parts = [*_head(judged, drawn), *_axis(longest, bottom)]
     for row, (name, _, call) in enumerate(drawn):

@@ -9,7 +9,15 @@ from pathlib import Path
 
 import pytest
 from ci_verb import trace_check
-from profiler_traces import EAGER, load, needs_traces, without_copies, write
+from profiler_traces import (
+    EAGER,
+    Event,
+    change,
+    load,
+    needs_traces,
+    without_copies,
+    write,
+)
 
 pytestmark = needs_traces
 _SVG = "{http://www.w3.org/2000/svg}"
@@ -84,3 +92,24 @@ def test_a_page_says_what_was_not_read(tmp_path: Path) -> None:
         assert ('"verdict pass"' in text) is passes
         assert text.index("not read") < text.index(torn.name)
         assert "the gzip stream ends early" in text
+
+
+def test_kernels_without_a_length_are_drawn_all_the_same(tmp_path: Path) -> None:
+    document = load(EAGER)
+
+    def edit(event: Event) -> bool:
+        known = event.get("cat") == "kernel"
+        if known:
+            event["dur"] = 0
+        return known
+
+    code, _ = trace_check(
+        write(tmp_path / "t.json", change(document, edit)), "--module",
+        "Qwen3Attention", "--expect-layers", "36", "--svg", tmp_path / "r.svg",
+    )  # fmt: skip
+    assert code == 1
+    titles = [e.text or "" for e in ElementTree.parse(tmp_path / "r.svg").iter(
+        f"{_SVG}title"
+    )]  # fmt: skip
+    assert len(titles) == 9
+    assert all(": 0.00 µs" in title for title in titles)

@@ -24,7 +24,7 @@ from profiler_traces import (
 )
 
 from overlaykit.errors import InputError
-from traces.events import Trace, nanoseconds
+from traces.events import Trace, nanoseconds, split_module
 from traces.reading import read_trace
 
 pytestmark = needs_traces
@@ -221,6 +221,24 @@ def test_times_are_exact(text: bytes, expected: int) -> None:
 def test_what_is_no_time_is_refused(text: bytes) -> None:
     with pytest.raises(InputError, match="not a time"):
         nanoseconds(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("nn.Module: Attention_3", ("Attention", 3)),
+        ("nn.Module: Attention_12_0", ("Attention_12", 0)),
+        ("nn.Module: Attention", ("Attention", 0)),
+        ("nn.Module: _7", ("_7", 0)),
+        ("step[DECODE bs=4]", ("step[DECODE bs=4]", 0)),
+        # No numbers, if digits of a kind; an annotation may be named anything.
+        ("area in m_\N{SUPERSCRIPT TWO}", ("area in m_\N{SUPERSCRIPT TWO}", 0)),
+        ("A_" + "9" * 5000, ("A_" + "9" * 5000, 0)),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_modules_by_class_and_number(name: str, expected: tuple[str, int]) -> None:
+    assert split_module(name) == expected
 
 
 def test_members_of_a_gzip_are_one_file(tmp_path: Path) -> None:
