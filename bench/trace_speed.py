@@ -242,6 +242,11 @@ def report(data: dict[str, Any]) -> str:
         "All but HolisticTraceAnalysis go on to the module's kernels, copies and "
         "controls; of it, parsing alone is timed, with `HTA_DISABLE_NS_ROUNDING=1`.",
         "",
+        "The trace is compressed, as the profiler's files are. A plain file has no check "
+        "sum to vouch for what would be left unread, so all its events are parsed: the "
+        "same trace, unpacked, took 2.3 CPU seconds where this took 1.2, in as little "
+        "memory (measured once, apart, on a busy machine).",
+        "",
         f"Measured on {platform.machine()}, {os.cpu_count()} cores shared with other "
         f"work (load average {data['load'][0]:.1f} at the start, {data['load'][1]:.1f} "
         "at the end; hence CPU seconds beside wall ones), Python "
