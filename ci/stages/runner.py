@@ -182,7 +182,7 @@ class _Work:
                 remove(gone)
                 stack.callback(remove, gone)
             server = None
-            server_log = self._folder / f"{step.name}.server.log"
+            server_log = step.server_log(self._folder)
             if step.serve is not None:
                 serve = _filled(step.serve, known, port)
                 what = f"the server of {self._stage.name}, {step.name}"

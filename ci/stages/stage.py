@@ -51,18 +51,28 @@ class Step:
         given = (f"{name}={value}" for name, value in self.environment.items())
         return (self.name, *given, *self.command, *served)
 
+    def server_log(self, folder: Path) -> Path:
+        """Where the server's own words go."""
+        return folder / f"{self.name}.server.log"
+
     def lines(self, known: Mapping[str, str]) -> tuple[str, ...]:
-        """As a shell would take them, with the server's start and end."""
+        """As a shell would take them, with the server's start and end. A server that
+        ends, or is not healthy in time, is asked nothing."""
         own = _line(self.command, self.environment, known)
+        after = (f"{_line(words, {}, known)} >/dev/null 2>&1" for words in self.remove)
         if self.serve is None:
-            return (own,)
+            return (own, *after)
         serve = self.serve
-        health = filled(f"http://127.0.0.1:{{port}}{serve.health}", known)
+        log = shlex.quote(str(self.server_log(Path(known["folder"]))))
+        url = shlex.quote(filled(f"http://127.0.0.1:{{port}}{serve.health}", known))
+        wait = f"until curl -fso /dev/null {url}; do kill -0 $0 || exit; sleep 1; done"
+        start = _line(serve.command, serve.environment, known)
         return (
-            f"{_line(serve.command, serve.environment, known)} & server=$!",
-            f"until curl -fso /dev/null {shlex.quote(health)}; do sleep 1; done",
+            f"{start} >>{log} 2>&1 & server=$!",
+            f"timeout {serve.deadline_s} sh -c {shlex.quote(wait)} $server &&",
             own,
             "kill $server; wait $server",
+            *after,
         )
 
 

@@ -20,11 +20,22 @@ import msgspec
 import pytest
 
 from conftest import ROOT
-from gate_runs import REBUILD, SCRIPTED, Copy, another, answers, gsm8k, profile, served
+from gate_runs import (
+    REBUILD,
+    SCRIPTED,
+    Copy,
+    another,
+    answers,
+    gsm8k,
+    profile,
+    running,
+    served,
+)
 from stages.pipeline import Pipeline
 from stages.processes import free_port
 from stages.profile import FOLDER, Profile, load
 from stages.runner import Runner
+from stages.stage import Serve, Step
 from stages.store import Store
 from stages.subject import subject
 
@@ -306,7 +317,7 @@ def test_an_arm_says_the_same_of_itself_in_every_run() -> None:
 
 def test_servers_of_both_arms_differ_in_the_arm_alone() -> None:
     lines = [
-        shlex.split(line)
+        shlex.split(line.partition(" >>")[0])
         for line in next(r for r in results(FULL) if r["target"] == "gsm8k")["commands"]
         if "launch_server" in line and line.endswith("server=$!")
     ]
@@ -360,6 +371,52 @@ def test_the_plan_runs_as_it_stands(
     for one in plans:
         for line in one["commands"]:
             assert line in printed
+
+
+@pytest.mark.parametrize(
+    ("server", "deadline_s", "code"),
+    [
+        ("exit 3", 60, 1),
+        ("exec sleep 60", 1, 124),
+        ("exec python3 -m http.server --bind 127.0.0.1 $1", 60, 0),
+    ],
+)
+def test_a_printed_server_is_asked_once_it_is_healthy(
+    server: str, deadline_s: int, code: int, tmp_path: Path
+) -> None:
+    """One that ended, or does not answer in time, is not: a plan that waited for ever
+    would hold its GPUs, and one that went on would ask whoever has the port."""
+    for program in ("bash", "curl", "timeout", "python3"):
+        if not shutil.which(program):
+            pytest.skip(f"no {program}")
+    port = free_port()
+    words = ("sh", "-c", f"echo here; {server}", "-", str(port))
+    serve = Serve(words, health="/", deadline_s=deadline_s)
+    step = Step("ask", ("echo", "asked"), serve=serve, remove=(("echo", "removed"),))
+    start, wait, own, *end = step.lines({"folder": str(tmp_path), "port": str(port)})
+    script = [start, wait, own, "echo $?", *end]
+    done = subprocess.run(
+        ["bash"], input="\n".join(script), cwd=tmp_path, capture_output=True, text=True,
+        check=False, timeout=60,
+    )  # fmt: skip
+    assert done.stdout.split() == (["asked", "0"] if code == 0 else [str(code)])
+    assert "here" in (tmp_path / "ask.server.log").read_text()
+    assert not running(tmp_path)
+
+
+def test_the_full_plan_takes_every_container_away() -> None:
+    """A server that was not ended in order would keep its GPUs from the next."""
+    for one in results(FULL):
+        started = re.findall(
+            r"--name\W+(gate-\w+-[0-9a-f]{12})\b", " ".join(one["commands"])
+        )
+        gone = {
+            line.split()[3]
+            for line in one["commands"]
+            if line.split()[:3] == ["docker", "rm", "--force"]
+        }
+        assert gone == set(started), one["target"]
+        assert bool(gone) == (one["target"].startswith(("gsm8k", "traces", "bench:")))
 
 
 def test_a_stage_without_a_section_says_why(tmp_path: Path) -> None:
