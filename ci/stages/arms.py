@@ -12,6 +12,7 @@ from pathlib import Path
 
 from overlaykit.cli import ROOT
 from overlaykit.errors import EnvironmentFailure, Finding, InputError
+from reporting.schema import Subject
 from stages.profile import Container, Model, Profile, Server, Traces
 from stages.stage import Serve, Step, filled
 
@@ -26,7 +27,7 @@ class Arms:
     """``installed`` is the rebuild stage's folder."""
 
     profile: Profile
-    series: str
+    subject: Subject
     installed: Path
     model: str
 
@@ -56,8 +57,12 @@ class Arms:
         return self.profile.server
 
     def tag(self, arm: str) -> str:
-        """The image's name, by what is in it."""
-        return f"pretransposed-x-scale-{arm}:{self.series[:12]}"
+        """The image's name, by all that is in it: a node keeps images of many runs, and
+        one that was built of another base is not to be served in this one's place."""
+        c, of = self.container, self.subject
+        told = (of.series, of.code, *((c.image, c.aiter) if c else ()))
+        digest = hashlib.sha256("\0".join(told).encode()).hexdigest()[:12]
+        return f"pretransposed-x-scale-{arm}:{digest}"
 
     def serve(self, arm: str, traces: Traces | None = None) -> Serve:
         """A server of this arm; for traces with what profiling needs."""

@@ -162,7 +162,7 @@ class Pipeline:
     @cached_property
     def _arms(self) -> Arms:
         installed = self.folder("rebuild")
-        return Arms(self.profile, self.subject.series, installed, self._model_path)
+        return Arms(self.profile, self.subject, installed, self._model_path)
 
     @cached_property
     def _model_path(self) -> str:
@@ -173,7 +173,7 @@ class Pipeline:
         if self.profile.rebuild is None:
             return self._left_out("rebuild", title, needs)
         # Its own folder's name is not known before its key, which is of its commands.
-        here = Arms(self.profile, self.subject.series, Path("{folder}"), "")
+        here = Arms(self.profile, self.subject, Path("{folder}"), "")
         inputs = {**self.subject.packages, "image": self.subject.image}
         return Stage("rebuild", title, needs, here.rebuilds(), inputs)
 
