@@ -62,6 +62,8 @@ class Pipeline:
             stage.name,
             self.subject.series,
             self.subject.code,
+            # What it ran on may be named otherwise; whether it was the real thing, not.
+            f"stands in={bool(stage.stands_in)}",
             *(self.keys[need] for need in stage.needs),
             *(f"{name}={value}" for name, value in sorted(stage.inputs.items())),
             *map(self._anywhere, stage.words),

@@ -156,11 +156,35 @@ def test_a_section_changes_its_stage_and_what_needs_it(
     assert effect("bench", margin=1.0) == {"bench"}
     assert effect("bench", rounds=9) == every
     assert effect("server", environment={"A": "1"}) == {*SERVED, *every}
-    assert effect("server", stands_in="another") == set()
+    # Answers of what stands in are no answers of the real thing, whatever it is called.
+    assert effect("server", stands_in="another") == {*SERVED, *every, "bench"}
+    named, other = (
+        planned(replaced(full, "server", stands_in=name), tmp_path) for name in "ab"
+    )
+    assert changed(named, other) == set()
     assert effect("model", path="/another") == {*SERVED, *every}
     # Kernels run in the image as well.
     inside = {"rebuild", "numeric", "chain", *SERVED, *every}
     assert effect("container", image="another:1") == inside
+
+
+def test_an_image_s_name_is_of_all_that_is_in_it(full: Profile, tmp_path: Path) -> None:
+    """Else a run would serve what another profile's had built under the same name."""
+
+    def tags(what: Profile, **change: str) -> set[str]:
+        steps = planned(what, tmp_path, **change).stages["rebuild"].steps
+        return {step.command[step.command.index("--tag") + 1] for step in steps}
+
+    ways = [
+        tags(full),
+        tags(full, series="another"),
+        tags(full, code="another"),
+        tags(replaced(full, "container", image="another:1")),
+        tags(replaced(full, "container", aiter="carried")),
+    ]
+    assert [len(one) for one in ways] == [2] * 5
+    assert len(set().union(*ways)) == 10
+    assert tags(full) == tags(replaced(full, "gsm8k", questions=9))
 
 
 def test_a_point_more_leaves_the_others(full: Profile, tmp_path: Path) -> None:
