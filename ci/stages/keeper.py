@@ -1,9 +1,11 @@
 """Ends a command, and all it started, with whoever started it.
 
-``keeper.py COMMAND...`` runs the command until it ends, or until its own standard input
-does: the gate holds the other end of that pipe, and loses it however it dies, by
-``kill -9`` as well. Processes that have left the command's session or lost their parent
-are found too: they become this process's children.
+``keeper.py [--after COMMAND]... COMMAND...`` runs the command until it ends, or until
+its own standard input does: the gate holds the other end of that pipe, and loses it
+however it dies, by ``kill -9`` as well. Processes that have left the command's session
+or lost their parent are found too: they become this process's children. A container is
+none of them, and outlives an engine's client that had to be killed: what takes it away
+is given as ``--after``, in one word, and run in any case.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import ctypes
 import os
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -21,11 +24,26 @@ from pathlib import Path
 from types import FrameType
 
 _GRACE_S = 20
+_AFTER_S = 30
 _SET_PDEATHSIG, _SET_CHILD_SUBREAPER = 1, 36
 
 
-def main(command: list[str]) -> int:
+def main(words: list[str]) -> int:
     """The command's exit code; 128 and the signal's number, if one ended it."""
+    after: list[list[str]] = []
+    while words[:1] == ["--after"]:
+        after.append(shlex.split(words[1]))
+        words = words[2:]
+    code = _keep(words)
+    for command in after:
+        with suppress(OSError, subprocess.TimeoutExpired):
+            subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True,
+                           check=False, timeout=_AFTER_S)  # fmt: skip
+    return code
+
+
+def _keep(command: list[str]) -> int:
+    """Until nothing that it started is left."""
     _prctl(_SET_CHILD_SUBREAPER, 1)
     woken, wake = os.pipe()
     os.set_blocking(wake, False)

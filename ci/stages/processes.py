@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import shlex
 import socket
 import subprocess
 import sys
@@ -19,7 +20,8 @@ from overlaykit.errors import EnvironmentFailure, Finding
 from stages.stage import Serve
 
 _KEEPER = Path(__file__).with_name("keeper.py")
-_STOP_S = 60
+# A keeper's patience with what it kept, and with an engine that takes it away.
+_STOP_S = 120
 _SAY_EVERY_S = 10
 _LOOK_EVERY_S = 1
 _TAIL = 15
@@ -31,13 +33,15 @@ def run(
     output: Path | None,
     log: Path,
     server: subprocess.Popen[bytes] | None = None,
+    after: Sequence[Sequence[str]] = (),
 ) -> int:
     """The exit code. Standard output goes to a file, or with all else to the log and
     to standard error, as it comes. What asks a server that has died is ended, not
-    waited for. Raises EnvironmentFailure."""
+    waited for. ``after`` is run in the end, whatever becomes of this program. Raises
+    EnvironmentFailure."""
     try:
         with log.open("ab") as said, _target(output) as out:
-            process = _keep(command, environment, out or subprocess.PIPE)
+            process = _keep(command, environment, after, out or subprocess.PIPE)
             stream = process.stderr if out else process.stdout
             assert stream is not None
             try:
@@ -82,11 +86,13 @@ def _target(output: Path | None) -> Iterator[IO[bytes] | None]:
 def _keep(
     command: Sequence[str],
     environment: Mapping[str, str],
+    after: Sequence[Sequence[str]],
     out: IO[bytes] | int,
     errors: IO[bytes] | None = None,
 ) -> subprocess.Popen[bytes]:
+    ends = (word for one in after for word in ("--after", shlex.join(one)))
     return subprocess.Popen(
-        [sys.executable, str(_KEEPER), *command],
+        [sys.executable, str(_KEEPER), *ends, *command],
         stdin=subprocess.PIPE,
         stdout=out,
         stderr=errors or (subprocess.STDOUT if out == subprocess.PIPE else -1),
@@ -109,12 +115,15 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def serving(serve: Serve, log: Path, what: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A server that answers, on loopback, until the end of the block."""
+def serving(
+    serve: Serve, log: Path, what: str, after: Sequence[Sequence[str]] = ()
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A server that answers, on loopback, until the end of the block; ``after`` is run
+    then, or once this program has been killed."""
     _free_or_refuse(serve.port, what)
     try:
         with log.open("ab") as said:
-            process = _keep(serve.command, serve.environment, said, said)
+            process = _keep(serve.command, serve.environment, after, said, said)
     except OSError as error:
         raise EnvironmentFailure(f"cannot write {log}: {error}") from error
     try:

@@ -177,17 +177,17 @@ class _Work:
         output = self._folder / f"{step.name}.json" if step.reports else None
         _say(f"  {shlex.join(command)}")
         with ExitStack() as stack:
-            for words in step.remove:
-                gone = tuple(filled(word, known) for word in words)
-                remove(gone)
-                stack.callback(remove, gone)
+            gone = [tuple(filled(w, known) for w in words) for words in step.remove]
+            for words in gone:
+                remove(words)
             server = None
             server_log = step.server_log(self._folder)
             if step.serve is not None:
                 serve = _filled(step.serve, known, port)
                 what = f"the server of {self._stage.name}, {step.name}"
-                server = stack.enter_context(serving(serve, server_log, what))
-            code = run(command, step.environment, output, log, server)
+                server = stack.enter_context(serving(serve, server_log, what, gone))
+                gone = []
+            code = run(command, step.environment, output, log, server, gone)
             died = server.poll() if server is not None else None
         if died is not None:
             finding = Finding(

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT
+from stages.processes import free_port, serving
+from stages.stage import Serve
 
 KEEPER = ROOT / "ci" / "stages" / "keeper.py"
 PATIENCE_S = 20
@@ -36,6 +38,13 @@ if os.fork() == 0:
     os._exit(0)
 os.wait()
 print("up", flush=True)
+time.sleep(600)
+"""
+
+# Whoever started the keeper, and is to be killed.
+HOLDER = """
+import subprocess, sys, time
+p = subprocess.Popen(sys.argv[1:], stdin=subprocess.PIPE)
 time.sleep(600)
 """
 
@@ -104,20 +113,53 @@ def test_the_command_does_not_outlive_a_killed_keeper(tmp_path: Path) -> None:
 def test_who_holds_the_pipe_may_be_killed(tmp_path: Path) -> None:
     """As the gate is by ``kill -9``."""
     notes = tmp_path / "pids"
-    holder = (
-        "import subprocess, sys, time\n"
-        "p = subprocess.Popen(sys.argv[1:], stdin=subprocess.PIPE)\n"
-        "time.sleep(600)\n"
-    )
     command = [sys.executable, str(KEEPER), sys.executable, "-c", TREE]
     process = subprocess.Popen(
-        [sys.executable, "-c", holder, *command, str(notes), "willing"],
+        [sys.executable, "-c", HOLDER, *command, str(notes), "willing"],
         stdout=subprocess.DEVNULL,
     )
     wait_until(lambda: len(pids(notes)) == 2)
     process.kill()
     process.wait(PATIENCE_S)
     wait_until(lambda: gone(notes))
+
+
+@pytest.mark.parametrize("how", ["it ends", "the pipe ends", "a signal", "killed"])
+def test_what_is_to_be_done_after_is_done(how: str, tmp_path: Path) -> None:
+    """A container's end, however the command's came: of the gate's being killed too."""
+    place, second = tmp_path / "with space", tmp_path / "second"
+    after = (f"touch '{place}'", "no-such-command", f"touch '{second}'")
+    words = [sys.executable, str(KEEPER)]
+    words += [word for one in after for word in ("--after", one)]
+    command = ["true"] if how == "it ends" else ["sleep", "600"]
+    held = [sys.executable, "-c", HOLDER] if how == "killed" else []
+    process = subprocess.Popen([*held, *words, *command], stdin=subprocess.PIPE)
+    assert process.stdin
+    try:
+        if how != "it ends":
+            time.sleep(0.5)
+            assert not place.exists()
+        if how == "a signal":
+            process.terminate()
+        elif how == "killed":
+            process.kill()
+        elif how == "the pipe ends":
+            process.stdin.close()
+        wait_until(second.exists)
+        assert place.exists()
+    finally:
+        process.kill()
+        process.wait(PATIENCE_S)
+
+
+def test_a_server_s_container_is_taken_away_in_the_end(tmp_path: Path) -> None:
+    port, place = free_port(), tmp_path / "taken away"
+    words = (sys.executable, "-m", "http.server", "--bind", "127.0.0.1", str(port))
+    serve = Serve(words, health="/", deadline_s=PATIENCE_S, port=port)
+    after = [["touch", str(place)]]
+    with serving(serve, tmp_path / "log", "a server", after) as process:
+        assert process.poll() is None and not place.exists()
+    assert place.exists()
 
 
 def test_who_does_not_listen_is_killed(
