@@ -12,6 +12,8 @@ _STEPS = [n * 10.0**power for power in range(-4, 7) for n in (1, 2, 5)]
 # Rooms for words beside and around the plots, and the height of a row.
 _NAME, _VALUE, _HEAD, _FOOT, _ROW = 128, 62, 26, 24, 26
 _LEFT, _TALL = 44, 150
+# Between the middles of two words that are not to run into one another.
+_APART = 44
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,11 @@ def estimates(
         parts.append(
             _line(x, _HEAD - 6, x, bottom, "limit" if bound.limit else "level")
         )
-        parts.append(_text(x, _HEAD - 11, bound.name, "middle"))
+        # Names of bounds that are close to one another go to either side.
+        near = [x_of(b.at) - x for b in bounds if b is not bound]
+        aside = next((gap for gap in near if abs(gap) < _APART), 0.0)
+        anchor = "end" if aside > 0 else "start" if aside < 0 else "middle"
+        parts.append(_text(x, _HEAD - 11, bound.name, anchor))
     for number, row in enumerate(rows):
         y = _HEAD + _ROW * (number + 0.5)
         parts.append(_text(0, y + 4, row.name, kind="strong"))
