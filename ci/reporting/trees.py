@@ -63,15 +63,16 @@ def census(report: GateReport) -> Section:
                 site.scope or "-",
                 site.state,
                 _LIVE[site.live],
-                site.detail,
             )
             for site in tree.sites
         ]
-        header = (
-            "site", "role", "kernel", "file", "scope", "state", "live", "how it is told"
-        )  # fmt: skip
+        header = ("site", "role", "kernel", "file", "scope", "state", "live")
+        # Sentences, which beside all that would have a few letters' room.
+        how = tuple((site.site, site.detail) for site in tree.sites)
         if rows:
             tables.append(Table(f"{tree.target}: sites", header, tuple(rows)))
+            told = f"{tree.target}: how each is told"
+            tables.append(Table(told, ("site", "told"), how, folded=True))
     return Section(
         "census",
         "Who makes and reads the scales",

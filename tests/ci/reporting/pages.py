@@ -88,6 +88,8 @@ onload = () => {
       .map(e => e.innerText),
     first: page.querySelector("h1").getBoundingClientRect().bottom,
     wide: page.scrollingElement.scrollWidth - view.innerWidth,
+    cut: [...page.querySelectorAll(".scroll")].filter(shown)
+      .filter(e => e.scrollWidth > e.clientWidth).map(e => e.ariaLabel),
     good: colour("good"), absent: colour("absent"),
     drawn: [...page.querySelectorAll("svg")].filter(shown)
       .map(e => e.getBoundingClientRect().width),
@@ -111,7 +113,9 @@ def seen(page: Path, width: int, folder: Path) -> dict[str, Any]:
         encoding="utf-8",
     )
     done = subprocess.run(
-        [browser, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom",
+        [browser, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
+         "--disable-background-networking", "--disable-component-update",
+         "--disable-sync", "--dump-dom",
          f"--user-data-dir={folder / 'profile'}", around.as_uri()],
         capture_output=True,
         text=True,
