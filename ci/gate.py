@@ -21,7 +21,7 @@ from overlaykit.cli import ROOT, Report, Result, Verb, run, table
 from overlaykit.errors import Finding, InputError
 from reporting.reports import write_reports
 from reporting.schema import GateReport, StageReport
-from stages.arms import model_path
+from stages.model import model_path
 from stages.pipeline import Pipeline
 from stages.profile import load
 from stages.runner import Runner
@@ -106,6 +106,7 @@ def gate(arguments: Namespace) -> Report:
     runner = Runner(pipeline, wanted, anew)
     if arguments.resume:
         _refuse_no_run(pipeline, store)
+    runner.refuse_another_model()
     if arguments.dry_run:
         return _planned(pipeline, runner)
     if any("model" in pipeline.stages[name].inputs for name in runner.ahead):

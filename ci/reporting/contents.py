@@ -79,6 +79,8 @@ def about_the_run(report: GateReport) -> dict[str, str]:
         "commit": subject.commit or "not a clone",
         **{f"package {name}": sha for name, sha in subject.packages.items()},
         "image": subject.image or "none",
+        "model": ", ".join(dict.fromkeys(s.model for s in report.stages if s.model))
+        or "none was served",
         "started": moment(report.started),
         "took": duration(report.seconds),
     }

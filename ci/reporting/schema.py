@@ -26,13 +26,15 @@ class State(Enum):
 
 class StageReport(msgspec.Struct, frozen=True, kw_only=True):
     """One stage. ``reason`` says why it is not a pass; ``stands_in`` names what ran in
-    place of the real thing, and is shown wherever the stage is."""
+    place of the real thing, and is shown wherever the stage is. ``model`` is the digest
+    of the model that was served."""
 
     name: str
     title: str
     state: State
     reason: str = ""
     stands_in: str = ""
+    model: str = ""
     key: str = ""
     folder: str = ""
     started: float = 0

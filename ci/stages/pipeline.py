@@ -16,7 +16,8 @@ from pathlib import Path
 from overlaykit.cli import ROOT
 from overlaykit.manifest import load_manifest
 from reporting.schema import Subject
-from stages.arms import ARMS, GATE_PYTHON, Arms, model_path
+from stages.arms import ARMS, GATE_PYTHON, Arms
+from stages.model import model_path
 from stages.profile import Profile
 from stages.stage import PLACEHOLDERS, Stage, Step, filled
 from stages.store import Store

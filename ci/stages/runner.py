@@ -13,8 +13,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from overlaykit.errors import EnvironmentFailure, Exit, Finding
+from overlaykit.cli import write_whole
+from overlaykit.errors import EnvironmentFailure, Exit, Finding, InputError
 from reporting.schema import StageReport, State
+from stages.model import model_digest
 from stages.pipeline import Pipeline
 from stages.processes import free_port, remove, run, serving, tail
 from stages.stage import Serve, Stage, Step, filled, placeholders
@@ -27,6 +29,7 @@ _STATES = {
     Exit.CANNOT_APPLY: State.FAIL,
 }
 _SHORT = 120
+_MODEL = "model.sha256"
 _BLOCKS = (State.FAIL, State.ERROR)
 
 
@@ -69,6 +72,27 @@ class Runner:
         for name, stage in self._pipeline.stages.items():
             self.reports[name] = self._one(name, stage)
         return self.reports
+
+    def refuse_another_model(self) -> None:
+        """A model's path is the same when what is there is not: what was asked of one
+        is neither gone on with nor judged beside another. Raises InputError."""
+        now = model_digest(self._pipeline.profile.model)
+        findings = []
+        for name in self._pipeline.stages:
+            path = self._pipeline.folder(name) / _MODEL
+            if name in self._anew or not now or not path.is_file():
+                continue
+            if (then := path.read_text(encoding="utf-8").strip()) != now:
+                finding = Finding(
+                    "is of another model",
+                    path=str(path.parent),
+                    expected=f"model {now}",
+                    found=f"answers of model {then}",
+                    next_step=f"put it back, give another --out, or --from {name}",
+                )
+                findings.append(finding)
+        if findings:
+            raise InputError("the model is another than before", tuple(findings))
 
     def known(self, name: str) -> StageReport | None:
         """What a stage came to before, where that counts."""
@@ -121,6 +145,10 @@ class Runner:
             stage.name, blank.key, anew=stage.name in self._anew
         ) as folder:
             (folder / "result.json").unlink(missing_ok=True)
+            served = "model" in stage.inputs
+            model = model_digest(self._pipeline.profile.model) if served else ""
+            if model:
+                write_whole(folder / _MODEL, f"{model}\n")
             work = _Work(stage, folder)
             started, clock = time.time(), time.monotonic()
             state, reason, findings = work.run()
@@ -128,6 +156,7 @@ class Runner:
                 blank,
                 state=state,
                 reason=reason,
+                model=model,
                 started=started,
                 seconds=round(time.monotonic() - clock, 1),
                 commands=stage.lines(placeholders(folder, stage.port or "PORT")),

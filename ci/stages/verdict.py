@@ -25,6 +25,10 @@ def verdict(stages: Iterable[StageReport]) -> tuple[State, tuple[str, ...]]:
     if not stages:
         return State.INCONCLUSIVE, ("there are no stages",)
     if not open_ones:
+        models = {s.model: s.name for s in stages if s.model}
+        if len(models) > 1:
+            told = ", ".join(f"{name} {model}" for model, name in models.items())
+            return State.INCONCLUSIVE, (f"stages served different models: {told}",)
         stand_ins = [s for s in stages if s.stands_in]
         if not stand_ins:
             return State.PASS, ()

@@ -109,6 +109,34 @@ def test_no_model(
     assert not (tmp_path / "new").exists()
 
 
+def test_another_model_in_the_same_place(
+    trial: Trial, repository: Copy, out: Path, tmp_path: Path
+) -> None:
+    """Neither gone on with nor judged; what there is stays, until it is run anew."""
+    weights = tmp_path / "model"
+    weights.mkdir()
+    (weights / "config.json").write_text("{}")
+    path = trial(count=4)
+    path.write_text(f"{path.read_text()}\n[model]\npath = {json.dumps(str(weights))}\n")
+    whole(first := repository.gate(path, out), 4)
+    [stage] = [s for s in first.document["stages"] if s["name"] == "gsm8k"]
+    assert stage["model"] in (out / "report.md").read_text()
+    before = results(out), answers(out)
+    (weights / "config.json").write_text('{"layers": 78}')
+    for words in ((), ("--resume",), ("--only", "report"), ("--dry-run",)):
+        ended = repository.gate(path, out, *words)
+        assert ended.code == 2, ended.told
+        (finding,) = ended.report["findings"]
+        assert stage["model"] in finding["found"] and "gsm8k" in finding["next_step"]
+    assert (results(out), answers(out)) == before
+    whole(last := repository.gate(path, out, "--from", "gsm8k"), 4)
+    assert stage["model"] not in json.dumps(last.document)
+    assert repository.gate(path, out, "--resume").states == last.states
+    shutil.rmtree(weights)
+    # As on a node that only gathers what others ran.
+    assert repository.gate(path, out, "--only", "report").states == last.states
+
+
 # --- the server -------------------------------------------------------------------
 
 

@@ -23,6 +23,10 @@ STAGES = st.lists(
     max_size=6,
 )
 SUBJECT = Subject(overlay="", series="", code="", commit="", profile="", packages={})
+SERVED = [
+    StageReport(name=name, title="a stage", state=State.PASS, model=model)
+    for name, model in (("gsm8k", "1"), ("bench:8/8/4", "2"), ("apply", ""))
+]
 PASSED = StageReport(name="apply", title="a stage", state=State.PASS)
 
 
@@ -36,6 +40,14 @@ def test_a_pass_is_stages_that_all_passed_as_the_real_thing(
     good = {(s.state, s.stands_in) for s in stages} == {(State.PASS, "")}
     assert (state is State.PASS) == good == (not reasons)
     assert (EXITS[state] is Exit.DONE) == good
+
+
+def test_of_two_models_there_is_no_one_verdict() -> None:
+    """As where several nodes shared the stages, each with a model of its own."""
+    state, (reason,) = verdict(SERVED)
+    assert state is State.INCONCLUSIVE
+    assert "gsm8k 1" in reason and "bench:8/8/4 2" in reason
+    assert verdict([SERVED[0], SERVED[2]]) == (State.PASS, ())
 
 
 @given(STAGES)
