@@ -73,6 +73,7 @@ def about_the_run(report: GateReport) -> dict[str, str]:
     subject = report.subject
     return {
         "profile": subject.profile,
+        "profile's file": subject.profile_sha256 or "not told",
         "overlay": subject.overlay,
         "series": subject.series,
         "code": subject.code,
@@ -84,3 +85,23 @@ def about_the_run(report: GateReport) -> dict[str, str]:
         "started": moment(report.started),
         "took": duration(report.seconds),
     }
+
+
+def ran_on(report: GateReport) -> dict[str, dict[str, str]]:
+    """Machine and versions, by the stages that ran there; by no name where it is one
+    machine for all. Stages of one run may have been several nodes', and the report
+    another's."""
+    found: list[tuple[dict[str, str], list[str]]] = []
+    for stage in report.stages:
+        if stage.state is State.NOT_RUN:
+            continue
+        told = {**stage.machine, **stage.versions}
+        place = next((names for one, names in found if one == told), None)
+        if place is None:
+            found.append((told, place := []))
+        place.append(stage.name)
+    own = {**report.machine, **report.versions}
+    if all(told == own for told, _ in found):
+        return {"": own}
+    by_stage = {", ".join(names): told or {"": "not told"} for told, names in found}
+    return {**by_stage, "this report": own}

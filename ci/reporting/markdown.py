@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from reporting.contents import (
     about_the_run,
     left_out,
+    ran_on,
     reasons,
     sections,
     stood_in,
@@ -37,7 +38,11 @@ def markdown(report: GateReport) -> str:
         *(part for section in sections(report) for part in _section(section)),
         "## What was judged, and on what",
         _named(about_the_run(report)),
-        _named({**report.machine, **report.versions}),
+        *(
+            part
+            for stages, told in ran_on(report).items()
+            for part in (_text(stages and f"{stages}:"), _named(told))
+        ),
         "## Again",
         _again(report),
     ]

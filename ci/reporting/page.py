@@ -43,6 +43,7 @@ def page(report: GateReport) -> str:
         left_out=contents.left_out(report),
         stood_in=contents.stood_in(report),
         about=contents.about_the_run(report),
+        ran_on=contents.ran_on(report),
         # Drawings escape what they hold themselves.
         drawn=Markup,
         colours=Markup(STYLE),

@@ -27,7 +27,8 @@ class State(Enum):
 class StageReport(msgspec.Struct, frozen=True, kw_only=True):
     """One stage. ``reason`` says why it is not a pass; ``stands_in`` names what ran in
     place of the real thing, and is shown wherever the stage is. ``model`` is the digest
-    of the model that was served."""
+    of the model that was served; ``machine`` and ``versions`` are those that it ran
+    with, which need not be the report's."""
 
     name: str
     title: str
@@ -43,6 +44,8 @@ class StageReport(msgspec.Struct, frozen=True, kw_only=True):
     findings: tuple[Finding, ...] = ()
     evidence: dict[str, Any] = {}
     files: tuple[str, ...] = ()
+    machine: dict[str, str] = {}
+    versions: dict[str, str] = {}
 
 
 class Subject(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,12 +57,14 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     code: str
     commit: str
     profile: str
+    profile_sha256: str = ""
     packages: dict[str, str]
     image: str = ""
 
 
 class GateReport(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole run. ``machine`` and ``versions`` are shown as they are."""
+    """The whole run. ``machine`` and ``versions`` are those that the report was written
+    with, and are shown as they are."""
 
     schema: Literal[1] = 1
     profile: str

@@ -7,6 +7,7 @@ look as if it did.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -140,10 +141,12 @@ class Bench(_Section, frozen=True, kw_only=True):
 
 
 class Profile(_Section, frozen=True, kw_only=True):
-    """``name`` is the file's."""
+    """``name`` is the file's, ``sha256`` of its contents: any file may have the name of
+    one of ours."""
 
     about: str
     name: str = ""
+    sha256: str = ""
     numeric: Numeric | None = None
     rebuild: Rebuild | None = None
     container: Container | None = None
@@ -163,7 +166,8 @@ def load(name: str) -> Profile:
         known = ", ".join(sorted(p.stem for p in FOLDER.glob("*.toml")))
         raise InputError(f"no profile {name}; ci/profiles has {known}")
     try:
-        profile = msgspec.toml.decode(path.read_bytes(), type=Profile)
+        contents = path.read_bytes()
+        profile = msgspec.toml.decode(contents, type=Profile)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, msgspec.DecodeError) as error:
@@ -171,7 +175,8 @@ def load(name: str) -> Profile:
         raise InputError(f"{path.name} is not a profile", (finding,)) from error
     if wrong := tuple(Finding(what, path=str(path)) for what in _missing(profile)):
         raise InputError(f"{path.name} is not a whole profile", wrong)
-    return msgspec.structs.replace(profile, name=path.stem)
+    sha256 = hashlib.sha256(contents).hexdigest()
+    return msgspec.structs.replace(profile, name=path.stem, sha256=sha256)
 
 
 def _missing(profile: Profile) -> Iterator[str]:

@@ -20,6 +20,7 @@ from stages.model import model_digest
 from stages.pipeline import Pipeline
 from stages.processes import free_port, remove, run, serving, tail
 from stages.stage import Serve, Stage, Step, filled, placeholders
+from stages.subject import machine, versions
 
 _STATES = {
     Exit.DONE: State.PASS,
@@ -163,6 +164,8 @@ class Runner:
                 findings=findings,
                 evidence=work.evidence,
                 files=work.files(),
+                machine=machine(),
+                versions=versions(),
             )
             self._pipeline.store.keep(report)
         _say(f"{stage.name}: {state.value}{f': {reason}' if reason else ''}")

@@ -8,6 +8,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterable
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -42,6 +43,7 @@ def subject(root: Path, profile: Profile) -> Subject:
         code=digest(root, code),
         commit=_commit(root),
         profile=profile.name,
+        profile_sha256=profile.sha256,
         packages={name: one.dist.sha256 for name, one in lock.targets.items()},
         image=profile.container.image if profile.container else "",
     )
@@ -66,6 +68,7 @@ def digest(root: Path, paths: Iterable[Path]) -> str:
     return total.hexdigest()
 
 
+@cache
 def machine() -> dict[str, str]:
     """Of this machine, what a reader wants to know of a measurement's."""
     found = {

@@ -24,6 +24,8 @@ TRACES = ROOT / "tests" / "data" / "traces" / "h200-m64"
 CLIENT_LINE = ROOT / "tests" / "ci" / "serving" / "outputs" / "0.5.11.jsonl"
 POINTS = tuple(f"{isl}/1024/{c}" for isl in (8192, 1024) for c in (4, 8, 16, 32, 64))
 NAMES = ("apply", "verify", "numeric", "rebuild", "chain", "gsm8k", "traces")
+MACHINE = {"host": "node-1", "GPUs": "none found"}
+VERSIONS = {"python": "3.11.7"}
 STAGES = (*NAMES, *(f"bench:{point}" for point in POINTS), "bench")
 
 
@@ -186,6 +188,8 @@ def gate(evidence: dict[str, Document]) -> Gate:
                 "commands": (f"python ci/{name}.py --json",),
                 "evidence": evidence.get(name, {}),
                 "files": ("STEP.log",),
+                "machine": MACHINE,
+                "versions": VERSIONS,
             }
             stages.append(StageReport(**{**members, **others.get(name, {})}))
         return GateReport(
@@ -208,8 +212,8 @@ def gate(evidence: dict[str, Document]) -> Gate:
                 profile="mi355x-glm51",
                 packages={"sglang": "e" * 64, "aiter": "f" * 64},
             ),
-            machine={"host": "node-1", "GPUs": "none found"},
-            versions={"python": "3.11.7"},
+            machine=MACHINE,
+            versions=VERSIONS,
             stages=tuple(stages),
         )
 

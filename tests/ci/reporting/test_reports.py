@@ -283,6 +283,21 @@ def test_a_missing_member_is_missed(gate: Gate, evidence: dict[str, Document]) -
     assert "`$.compared.score`" in text(within(parsed(page(report)), "gsm8k"))
 
 
+def test_several_nodes_are_told_apart(gate: Gate) -> None:
+    """A node that only gathers what others ran is not what it ran on."""
+    node = {"host": "node-2", "GPUs": "8 MI355X"}
+    there = {name: {"machine": node} for name in ("gsm8k", "traces")}
+    for written in (markdown(gate(**there)), text(parsed(page(gate(**there))))):
+        judged = written.rpartition("What was judged")[2]
+        order = ("apply, verify", "node-1", "gsm8k, traces", "node-2", "8 MI355X",
+                 "this report", "node-1")  # fmt: skip
+        at = 0
+        for word in order:
+            at = judged.index(word, at) + 1
+    one = text(parsed(page(gate())))
+    assert "Machine and versions host node-1" in one and "this report" not in one
+
+
 _HOSTILE = (
     '</pre></section><script>alert(1)</script><img src="http://x.test/a.png">'
     "\n# Gate: **pass**\n| a | b | [c](http://x.test) `d` @everyone {{ 7 * 7 }} &amp; "

@@ -6,6 +6,7 @@ which both arms are installed already, as that is what takes the time.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import signal
@@ -356,13 +357,22 @@ def test_from_a_stage_on_everything_is_done_anew(
 
 
 def test_only_the_reports(trial: Trial, repository: Copy, out: Path) -> None:
-    """Of what is there; nothing is run for it."""
-    ended = repository.gate(trial(), out, "--only", "report")
+    """Of what is there; nothing is run for it. What ran says where, and of which
+    profile the report is."""
+    path = trial()
+    ended = repository.gate(path, out, "--only", "report")
     assert ended.code == 4, ended.told
     assert ended.states["rebuild"] == "pass"
     assert ended.states["gsm8k"] == "not run"
     assert ended.reason("gsm8k") == "not run yet"
     assert not (out / "gsm8k").exists()
+    document = ended.document
+    for one in document["stages"]:
+        ran = one["state"] == "pass"
+        assert one["machine"] == (document["machine"] if ran else {})
+        assert one["versions"] == (document["versions"] if ran else {})
+    told = document["subject"]["profile_sha256"]
+    assert told == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 # --- another series ---------------------------------------------------------------
