@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 from typing import Any
@@ -21,15 +20,6 @@ def workflow() -> dict[Any, Any]:
     loaded = yaml.safe_load(WORKFLOW.read_text(encoding="utf-8"))
     assert isinstance(loaded, dict)
     return loaded
-
-
-def test_actionlint() -> None:
-    if shutil.which("actionlint") is None:
-        pytest.skip("actionlint is not installed")
-    done = subprocess.run(
-        ["actionlint", str(WORKFLOW)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_it_runs_nightly_and_by_hand(workflow: dict[Any, Any]) -> None:
