@@ -96,10 +96,24 @@ class Runner:
             raise InputError("the model is another than before", tuple(findings))
 
     def known(self, name: str) -> StageReport | None:
-        """What a stage came to before, where that counts."""
+        """What a stage came to before, where that counts. Raises InputError for a pass
+        that its own steps do not bear out: nothing that ran wrote it so."""
         if name in self._anew:
             return None
-        return self._pipeline.store.known(name, self._pipeline.keys[name])
+        report = self._pipeline.store.known(name, self._pipeline.keys[name])
+        if report is not None and report.state is State.PASS:
+            told = report.evidence
+            steps = (s.name for s in self._pipeline.stages[name].steps if s.reports)
+            if without := [s for s in steps if _exit_code(told.get(s)) != Exit.DONE]:
+                finding = Finding(
+                    "says pass, and its evidence does not",
+                    path=str(self._pipeline.folder(name)),
+                    expected="exit code 0 of every step that reports",
+                    found=f"another or none of {', '.join(without)}",
+                    next_step="take its result.json away: the stage runs again",
+                )
+                raise InputError("a result was changed by hand", (finding,))
+        return report
 
     def _one(self, name: str, stage: Stage) -> StageReport:
         key = self._pipeline.keys[name]
@@ -254,6 +268,11 @@ class _Work:
             last = f"exit code {code}\n{tail(log)}".rstrip()
             found = (Finding("a command failed", path=str(log), found=last),)
         return _Outcome(state, reason, found)
+
+
+def _exit_code(document: Any) -> Any:
+    """As a verb's report has it; None of anything else."""
+    return document.get("exit_code") if isinstance(document, dict) else None
 
 
 def _state(code: int, judges: bool) -> State:

@@ -427,6 +427,27 @@ def test_a_result_of_another_series(
     assert before == theirs.read_bytes() == (ours / "result.json").read_bytes()
 
 
+@pytest.mark.parametrize("what", ["the state", "the evidence"])
+def test_a_pass_written_by_hand(
+    what: str, trial: Trial, repository: Copy, out: Path
+) -> None:
+    path = trial(count=4)
+    whole(repository.gate(path, out), 4)
+    (place,) = out.glob("gsm8k/*/result.json")
+    told = json.loads(place.read_text())
+    told["state"] = "pass"
+    if what == "the evidence":
+        told["evidence"] = {"compare": told["evidence"]["compare"] | {"exit_code": 0}}
+    place.write_text(json.dumps(told))
+    for words in ((), ("--only", "report"), ("--dry-run",)):
+        ended = repository.gate(path, out, *words)
+        assert ended.code == 2
+        (finding,) = ended.report["findings"]
+        assert finding["path"] == str(place.parent)
+        last = "compare" if what == "the state" else "run-1-baseline"
+        assert last in finding["found"]
+
+
 def test_answers_of_another_series(
     trial: Trial, repository: Copy, out: Path, tmp_path: Path
 ) -> None:
