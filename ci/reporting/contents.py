@@ -6,13 +6,15 @@ from collections.abc import Iterable
 
 from reporting.answers import gsm8k
 from reporting.attention import attention
-from reporting.evidence import stands_in
+from reporting.documents import Built
+from reporting.evidence import Kind, look, stands_in
 from reporting.points import serving
 from reporting.projection import chain
 from reporting.schema import GateReport, StageReport, State
 from reporting.section import Section, duration, moment
 from reporting.trees import census, landing, numeric
 
+_BUILT = Kind("rebuild", "base", Built, "image of an arm")
 # Which section shows a stage's figures; others have no figures.
 SHOWN_IN = {
     "apply": "landing",
@@ -80,10 +82,24 @@ def about_the_run(report: GateReport) -> dict[str, str]:
         "commit": subject.commit or "not a clone",
         **{f"package {name}": sha for name, sha in subject.packages.items()},
         "image": subject.image or "none",
+        **_images(report),
         "model": ", ".join(dict.fromkeys(s.model for s in report.stages if s.model))
         or "none was served",
         "started": moment(report.started),
         "took": duration(report.seconds),
+    }
+
+
+def _images(report: GateReport) -> dict[str, str]:
+    """A tag may move: what each arm was really built from, and came to."""
+    found = look(report, "rebuild", _BUILT).found
+    return {
+        name: what or "not told"
+        for one in found
+        for name, what in (
+            (f"{one.arm} built from", one.base),
+            (f"{one.arm} image", one.id),
+        )
     }
 
 

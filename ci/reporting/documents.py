@@ -39,6 +39,14 @@ class Landing(msgspec.Struct, frozen=True):
     skipped: tuple[str, ...] = ()
 
 
+class Built(msgspec.Struct, frozen=True):
+    """One image of ``rebuild``, and the one that it was built from, by digest."""
+
+    arm: str
+    id: str
+    base: str
+
+
 class Site(msgspec.Struct, frozen=True):
     site: str
     role: str

@@ -298,6 +298,20 @@ def test_several_nodes_are_told_apart(gate: Gate) -> None:
     assert "Machine and versions host node-1" in one and "this report" not in one
 
 
+def test_images_are_told_by_digest(gate: Gate) -> None:
+    built = {
+        arm: {"verb": "rebuild", "results": [
+            {"arm": arm, "image": "up:1", "id": f"sha256:{arm}", "base": f"up@{arm}"}
+        ]}
+        for arm in ("baseline", "patched")
+    }  # fmt: skip
+    report = gate(rebuild={"evidence": built})
+    for written in (markdown(report), text(parsed(page(report)))):
+        for word in ("sha256:baseline", "sha256:patched", "baseline", "patched"):
+            assert word in written.replace("<!-- -->", "")
+    assert "patched built from up@patched" in text(parsed(page(report)))
+
+
 _HOSTILE = (
     '</pre></section><script>alert(1)</script><img src="http://x.test/a.png">'
     "\n# Gate: **pass**\n| a | b | [c](http://x.test) `d` @everyone {{ 7 * 7 }} &amp; "
