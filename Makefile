@@ -44,7 +44,7 @@ bench: $(VENV)/core.stamp
 	$(PY) bench/drift_speed.py $(BENCH)
 
 # A 430 MB trace, and other readers of it in an environment of their own: minutes.
-bench-traces: $(VENV)/test.stamp trace-tools
+bench-traces: $(VENV)/test.stamp $(VENV)/gate.stamp trace-tools
 	$(PY) bench/trace_speed.py --write
 
 trace-tools: build/venv-trace-tools/tools.stamp

@@ -9,26 +9,16 @@ says that what is left unread is whole; a plain file has none, so all of it is p
 
 from __future__ import annotations
 
-import time
-import zlib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 import msgspec
 
-from overlaykit.cli import progress
 from overlaykit.errors import EnvironmentFailure, Finding, InputError
 from traces.events import Collector, Trace
+from traces.inflating import chunks, is_zipped
 
-# Small: cut up within the processor's cache, and, under malloc's 128 KB, in memory that
-# is not taken from the system anew each time.
-_CHUNK = 1 << 15
 # No event of the profiler's, nor what is before them, comes near: cut differently then.
 _LONGEST = 1 << 20
-# What is left of the input is copied at every step of decompression: little at once.
-_ZIPPED = 1 << 15
-_QUIET_SECONDS = 2
 _OPENING = b'"traceEvents": [\n  {\n'
 _BETWEEN = b"\n  },\n  {\n"
 _CLOSING = b"\n  }\n  ]"
@@ -116,52 +106,10 @@ def _refusal(path: Path, what: str, step: str) -> InputError:
     return InputError(f"not a trace that can be judged: {path.name}", (finding,))
 
 
-def chunks(path: Path) -> Iterator[bytes]:
-    """The file's text, decompressed, in pieces of bounded size."""
-    total = path.stat().st_size
-    quiet_until = time.monotonic() + _QUIET_SECONDS
-    zipped = _is_zipped(path)
-    with path.open("rb") as file:
-        plain = iter(lambda: file.read(_CHUNK), b"")
-        for piece in _unzipped(file) if zipped else plain:
-            yield piece
-            if time.monotonic() > quiet_until:
-                quiet_until += 1
-                progress(f"{path.name}, KB", file.tell() // 1000, total // 1000)
-
-
-def _is_zipped(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(2) == b"\x1f\x8b"
-
-
-def _unzipped(file: BinaryIO) -> Iterator[bytes]:
-    """Of every member of the file; none may be cut short or damaged."""
-    data = file.read(_ZIPPED)
-    while data:
-        inflate = zlib.decompressobj(wbits=31)
-        while not inflate.eof:
-            if not data:
-                raise InputError("the gzip stream ends early: truncated or unfinished")
-            try:
-                piece = inflate.decompress(data, _CHUNK)
-            except zlib.error as error:
-                raise InputError(f"damaged gzip: {error}") from error
-            if piece:
-                yield piece
-            data = inflate.unconsumed_tail or (
-                b"" if inflate.eof else file.read(_ZIPPED)
-            )
-        # Zeros after a member are padding, as gzip itself takes them; so are many.
-        data = inflate.unused_data.lstrip(b"\0")
-        while not data and (more := file.read(_ZIPPED)):
-            data = more.lstrip(b"\0")
-
-
 def _by_lines(path: Path, collector: Collector) -> _Document:
     """Cut the file between events, and parse those that are kept."""
     pieces = chunks(path)
-    skipped = _SKIPPED if _is_zipped(path) else ()
+    skipped = _SKIPPED if is_zipped(path) else ()
     head = b""
     for piece in pieces:
         head += piece

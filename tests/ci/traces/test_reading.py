@@ -169,7 +169,7 @@ def test_events_cut_anywhere_are_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Wherever one piece of a file ends and the next begins."""
-    import traces.reading
+    import traces.inflating
 
     document = load(CAPTURE, whole=True)
     document["traceEvents"] = document["traceEvents"][:3] + [
@@ -179,7 +179,7 @@ def test_events_cut_anywhere_are_whole(
     text = as_profiler(document)
     expected = contents(read(tmp_path / "t", text))
     for size in range(1, 200):
-        monkeypatch.setattr(traces.reading, "_CHUNK", size)
+        monkeypatch.setattr(traces.inflating, "_CHUNK", size)
         found = read(tmp_path / "t", text)
         assert (found.layout, contents(found)) == ("lines", expected)
 
@@ -354,17 +354,16 @@ def test_a_file_that_grows_is_refused(
 ) -> None:
     import os
 
-    import traces.reading
+    from traces.inflating import chunks
 
     path = tmp_path / "t"
     path.write_bytes(_TEXT)
-    real = traces.reading.chunks
 
     def growing(place: Path):  # type: ignore[no-untyped-def]
-        yield from real(place)
+        yield from chunks(place)
         os.utime(place, ns=(1, 1))
 
-    monkeypatch.setattr(traces.reading, "chunks", growing)
+    monkeypatch.setattr("traces.reading.chunks", growing)
     with pytest.raises(InputError) as caught:
         read_trace(path)
     assert "changed while" in caught.value.findings[0].what
