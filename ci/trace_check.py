@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
 import msgspec
 
-from checks import Check
+from gatekit.checks import Check
 from overlaykit.cli import Report, Result, Verb, run, table, write_whole
 from overlaykit.errors import EnvironmentFailure, Exit, Finding, InputError
 from traces.attribution import Method

@@ -7,12 +7,12 @@ from enum import Enum
 
 import msgspec
 
-import records
 from accuracy.answers import Answer
 from accuracy.joining import Joined
 from accuracy.questions import QuestionFile
 from accuracy.results import BASELINE, ResultSet, Settings, answers_digest
-from checks import Check
+from gatekit import records
+from gatekit.checks import Check
 from inference.decision import Decided, Decision, Rule, decide
 from inference.harm import harm_p
 from inference.intervals import newcombe

@@ -16,7 +16,7 @@ import msgspec
 
 from accuracy.answers import Answer
 from accuracy.results import PATCHED, ResultSet, Settings
-from checks import Check, none_of
+from gatekit.checks import Check, none_of
 from inference.pairs import Pairs, pair
 
 

@@ -15,9 +15,9 @@ from typing import TypeVar
 
 import msgspec
 
-import records
 from accuracy.answers import Answer, read_answers
 from accuracy.questions import QuestionFile
+from gatekit import records
 from overlaykit.cli import write_whole
 from overlaykit.errors import EnvironmentFailure, Finding, InputError
 

@@ -6,11 +6,9 @@ from argparse import Namespace
 
 from sgl_eval.types import GenConfig
 
-import origins
-import records
-import urls
 from accuracy.asking import Endpoint
 from accuracy.running import Wanted, run
+from gatekit import origins, records, urls
 from overlaykit.cli import ROOT, Report, Result
 from overlaykit.errors import Exit, Finding, InputError
 

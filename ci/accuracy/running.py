@@ -13,7 +13,6 @@ from pathlib import Path
 import sgl_eval
 from sgl_eval.types import GenConfig
 
-import records
 from accuracy.answers import Answer, AnswerLog, read_answers
 from accuracy.asking import FIXES, Asker, Endpoint, Session
 from accuracy.questions import Question, load
@@ -31,6 +30,7 @@ from accuracy.results import (
     read_run,
     write_run,
 )
+from gatekit import records
 from overlaykit.errors import EnvironmentFailure, Finding, InputError
 
 _MORE = "ask fewer, or name more files: `--questions test train` has 8,792"

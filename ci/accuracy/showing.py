@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import records
 from accuracy.comparing import Compared, RunFigures, Score
 from accuracy.foretelling import Foretold
 from accuracy.page import percent, points
 from accuracy.results import ARMS
+from gatekit import records
 from overlaykit.cli import table
 
 

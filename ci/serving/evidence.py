@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import records
+from gatekit import records
 from serving.command import ARMS, BASELINE, PATCHED, ArmName, Tag, tag
 from serving.plan import ServingRun, settings
 from serving.points import Point

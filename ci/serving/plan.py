@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-import records
+from gatekit import records
 from overlaykit.errors import Finding, InputError
 from serving.command import ArmName, arguments, client, tag
 from serving.points import Point

@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-import records
+from gatekit import records
 from overlaykit.cli import Result
 
 

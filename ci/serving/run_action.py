@@ -7,9 +7,7 @@ import sys
 from argparse import Namespace
 from typing import Any
 
-import origins
-import records
-import urls
+from gatekit import origins, records, urls
 from overlaykit.cli import ROOT, Report, Result, table
 from overlaykit.errors import Exit, Finding, InputError
 from serving.command import ARMS

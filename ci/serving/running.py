@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import records
+from gatekit import records
 from overlaykit.cli import write_whole
 from overlaykit.errors import EnvironmentFailure, Finding, InputError
 from serving.plan import Arm, Bench, Planned, ServingRun, remaining

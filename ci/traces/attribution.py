@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import Enum
 from itertools import pairwise
 
-from checks import Check, equal, none_of
+from gatekit.checks import Check, equal, none_of
 from traces.events import Launch, Span, Trace, Work
 from traces.kernels import short
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from enum import Enum
 
-from checks import Check
+from gatekit.checks import Check
 
 
 class Verdict(Enum):

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from checks import Check, equal, none_of
+from gatekit.checks import Check, equal, none_of
 from traces.attribution import Call
 from traces.figures import Figures, KernelFigures, Layer, rest_of, total
 from traces.kernels import short

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median_low
 
-from checks import Check, none_of
+from gatekit.checks import Check, none_of
 from traces.attribution import Call
 from traces.events import Work
 from traces.kernels import Kind, kind_of, reads_scale, short

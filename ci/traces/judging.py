@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from checks import Check, equal, none_of
+from gatekit.checks import Check, equal, none_of
 from traces import comparison
 from traces.attribution import (
     Attribution,

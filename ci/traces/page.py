@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from checks import Check
+from gatekit.checks import Check
 from overlaykit.errors import Finding
 from traces.checks import Verdict
 from traces.comparison import Change

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from checks import Check, equal, none_of
+from gatekit.checks import Check, equal, none_of
 from traces.attribution import (
     Attribution,
     Call,

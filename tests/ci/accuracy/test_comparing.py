@@ -15,7 +15,6 @@ pytest.importorskip("scipy", reason="pip install -r requirements-gate-test.txt")
 
 import msgspec
 
-import records
 from accuracy.answers import Answer
 from accuracy.comparing import Compared, Verdict, compare
 from accuracy.questions import QuestionFile
@@ -29,6 +28,7 @@ from accuracy.results import (
     read_run,
     write_run,
 )
+from gatekit import records
 from overlaykit.errors import InputError
 
 _GEN: dict[str, object] = {"temperature": 0.0, "max_tokens": 64}

@@ -56,9 +56,9 @@ def compared(after: Path, before: Path, *more: object, code: int = 0) -> Documen
 def answered(folder: Path, arm: str, wrong: range, questions: int = 1319) -> Path:
     """A run of GSM8K as it lies on disk, with chosen questions wrong."""
     pytest.importorskip("scipy", reason="pip install -r requirements-gate.txt")
-    import records
     from accuracy.questions import QuestionFile
     from accuracy.results import OWN_PROMPT, RunFile, Settings, write_run
+    from gatekit import records
 
     gen: dict[str, object] = {"temperature": 0.0, "max_tokens": 64}
     ids = tuple(f"gsm8k-{number}" for number in range(questions))

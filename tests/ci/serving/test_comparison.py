@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("scipy", reason="requirements-gate.txt is not installed")
 
-import records
+from gatekit import records
 from serving.command import ARMS, BASELINE, PATCHED, tag
 from serving.comparison import compare
 from serving.evidence import Observed, of_outputs

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-import records
 import serving_stand_in
+from gatekit import records
 from serving.plan import ServingRun
 from serving_client import SMALL, arms, bench, both, command, environment, free_port
 from serving_stand_in import StandIn, serving

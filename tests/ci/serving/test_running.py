@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-import records
 import serving_stand_in
 from conftest import ROOT
+from gatekit import records
 from serving.plan import ServingRun
 from serving_client import SMALL, arms, bench, both, command, environment, free_port
 from serving_stand_in import Faults, StandIn, serving

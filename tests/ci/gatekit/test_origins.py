@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-import origins
 from conftest import ROOT, run_verb
+from gatekit import origins
 from overlaykit.errors import InputError
 
 LOCK = f"sha256:{hashlib.sha256((ROOT / 'overlay.lock').read_bytes()).hexdigest()}"

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
-import records
+from gatekit import records
 from overlaykit.carried import load_overlay
 from overlaykit.errors import Finding, InputError
 from overlaykit.inspection import inspect
