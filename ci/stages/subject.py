@@ -95,8 +95,9 @@ def versions() -> dict[str, str]:
     return found
 
 
+@cache
 def _gpus() -> str:
-    """As the vendor's own tool names them."""
+    """As the vendor's own tool names them; asked once, not for every stage."""
     for command in (
         ("nvidia-smi", "--query-gpu=name", "--format=csv,noheader"),
         ("rocm-smi", "--showproductname", "--csv"),
