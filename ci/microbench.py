@@ -13,6 +13,7 @@ import sys
 import time
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from tempfile import TemporaryFile
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
@@ -26,6 +27,7 @@ from chain.results import Bench, Cell, Claim
 from contract.numeric.server import Unable, look_around
 from overlaykit.cli import Report, Verb, run, table
 from overlaykit.errors import EnvironmentFailure, Exit, Finding, InputError
+from overlaykit.files import write_whole
 
 _VENDORS = {"nvidia", "amd", "instinct"}
 
@@ -161,7 +163,8 @@ def _stem(out: Path, device: str) -> Path:
     stem = out / f"microbench-{name}"
     try:
         out.mkdir(parents=True, exist_ok=True)
-        stem.with_suffix(".json").touch()
+        with TemporaryFile(dir=out):
+            pass
     except OSError as error:
         finding = Finding(str(error), path=str(out), next_step="name another --out")
         raise EnvironmentFailure(f"cannot write to {out}", (finding,)) from error
@@ -170,12 +173,12 @@ def _stem(out: Path, device: str) -> Path:
 
 def _write(stem: Path, bench: Bench) -> None:
     figures = msgspec.json.format(msgspec.json.encode(bench))
-    stem.with_suffix(".json").write_bytes(figures + b"\n")
+    write_whole(stem.with_suffix(".json"), figures + b"\n")
     drawn = plot(bench.cells, bench.ran_with["device"])
     if drawn:
-        stem.with_suffix(".svg").write_text(drawn, encoding="utf-8")
+        write_whole(stem.with_suffix(".svg"), drawn)
     text = page(bench, f"{stem.name}.svg" if drawn else None)
-    stem.with_suffix(".md").write_text(text, encoding="utf-8")
+    write_whole(stem.with_suffix(".md"), text)
 
 
 def _say(what: str) -> None:

@@ -18,8 +18,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 import msgspec
 
 from gatekit.checks import Check
-from overlaykit.cli import Report, Result, Verb, run, table, write_whole
+from overlaykit.cli import Report, Result, Verb, run, table
 from overlaykit.errors import EnvironmentFailure, Exit, Finding, InputError
+from overlaykit.files import write_whole
 from traces.attribution import Method
 from traces.checks import Verdict
 from traces.comparison import Change

@@ -21,9 +21,12 @@ from outlook.firstbad import Change, first_bad, row_named
 from outlook.outcomes import Column
 from outlook.sources import Source, all_facts, recorded, release_source
 from overlaykit.carried import Carried, load_overlay
-from overlaykit.cli import ROOT, Report, Result, Verb, progress, run, write_whole
+from overlaykit.cli import ROOT, Report, Result, Verb, progress, run
 from overlaykit.errors import EnvironmentFailure, Finding, InputError
-from overlaykit.releases import LEDGER, listed, order
+from overlaykit.files import write_whole
+from overlaykit.ledger import LEDGER
+from overlaykit.releases import listed
+from overlaykit.versions import order
 
 _EVERY_LINE = 24
 

@@ -11,6 +11,7 @@ from overlaykit import releases
 from overlaykit.carried import Carried, load_overlay
 from overlaykit.cli import ROOT, Report, Result, Verb, progress, run
 from overlaykit.errors import InputError
+from overlaykit.ledger import LEDGER, ledger
 from overlaykit.manifest import Target
 from overlaykit.sources import cache_folder, lay_out, lay_out_wheel
 from overlaykit.sources import fetch as fetch_wheel
@@ -29,7 +30,7 @@ def options(parser: ArgumentParser) -> None:
         "--ladder",
         action="store_true",
         help=f"fetch, but do not lay out, every release from the oldest in "
-        f"{releases.LEDGER} to the newest on the index, and record it there",
+        f"{LEDGER} to the newest on the index, and record it there",
     )
     parser.add_argument(
         "--target",
@@ -75,7 +76,7 @@ def _pinned(overlay: Mapping[str, Carried], out: Path) -> Iterator[Result]:
 
 def _release(name: str, target: Target, version: str, out: Path) -> Result:
     wheel = releases.obtain(ROOT, target, version)
-    recorded = releases.ledger(ROOT).releases[target.dist.name][version]
+    recorded = ledger(ROOT).releases[target.dist.name][version]
     folder = out / f"{name}-{version}"
     target = releases.released(target, version)
     laid = lay_out_wheel(target, recorded, wheel, folder, progress)

@@ -4,30 +4,44 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 from overlaykit import git
 from overlaykit.carried import load_parts
 from overlaykit.cli import ROOT, Report, Result, Verb, run
+from overlaykit.digests import ACCEPT, recorded
 from overlaykit.errors import Exit, InputError
 from overlaykit.lock import (
     LOCK,
     LockedTarget,
     encode_lock,
-    load_lock,
     lock_target,
     new_lock,
+    read_lock,
     with_commit,
 )
 from overlaykit.manifest import MANIFEST
 from overlaykit.objects import blob_id
-from overlaykit.sources import describe, fetch
-from overlaykit.trees import GitTree, WheelTree
+from overlaykit.plan import FileChange
+from overlaykit.repinning import Repinning
+from overlaykit.sources import describe, downloaded, fetch, keep
+from overlaykit.transaction import hold
+from overlaykit.trees import DirectoryTree, GitTree, WheelTree
 
 
 def options(parser: ArgumentParser) -> None:
-    parser.add_argument(
+    either = parser.add_mutually_exclusive_group()
+    either.add_argument(
         "--check", action="store_true", help="only say whether the lock is current"
+    )
+    either.add_argument(
+        ACCEPT,
+        metavar="VERSION",
+        action="append",
+        default=[],
+        help="pin another package of a version that was pinned or met before, as the "
+        "package index has it now; without this a known digest never changes",
     )
     parser.add_argument(
         "--clone",
@@ -41,37 +55,61 @@ def options(parser: ArgumentParser) -> None:
 
 def lock(arguments: Namespace) -> Report:
     """Apply the series to the pinned packages and record every digest."""
-    manifest, parts = load_parts(ROOT)
-    try:
-        known = load_lock(ROOT).targets
-    except InputError:
-        known = {}
-    targets = {}
-    for name, target in manifest.targets.items():
-        wheel = fetch(ROOT, target, None if name not in known else known[name].dist)
-        tree = WheelTree(wheel, target.site_layout())
-        commit = known[name].commit if name in known else None
-        series, new_files = parts[name]
-        made = lock_target(target, tree, describe(wheel), series, new_files, commit)
-        for path in arguments.clone:
-            made = _with_commit(made, path)
-        targets[name] = made
-    data = encode_lock(new_lock((ROOT / MANIFEST).read_bytes(), targets))
-    path = ROOT / LOCK
-    current = path.exists() and path.read_bytes() == data
-    if not current and not arguments.check:
-        path.write_bytes(data)
+    root = DirectoryTree(ROOT)
+    with ExitStack() as until:
+        writer = nullcontext() if arguments.check else hold(root)
+        transaction = until.enter_context(writer)
+        manifest, parts = load_parts(ROOT)
+        known = read_lock(ROOT)
+        repinning = Repinning(ROOT, manifest, arguments.accept_new_digest)
+        fresh, targets = [], {}
+        for name, target in manifest.targets.items():
+            if target.dist.version in repinning.accepted:
+                wheel = until.enter_context(downloaded(ROOT, target))
+                fresh.append(wheel)
+            else:
+                wheel = fetch(ROOT, target, recorded(ROOT, target.dist))
+            dist = describe(wheel)
+            repinning.found(target, dist)
+            old = known.targets.get(name) if known is not None else None
+            made = lock_target(
+                target,
+                WheelTree(wheel, target.site_layout()),
+                dist,
+                *parts[name],
+                old.commit
+                if old and (old.tag, old.dist) == (target.tag, dist)
+                else None,
+            )
+            for path in arguments.clone:
+                made = _with_commit(made, path)
+            targets[name] = made
+        findings = repinning.findings()
+        data = encode_lock(new_lock((ROOT / MANIFEST).read_bytes(), targets))
+        current = root.read(LOCK) == data
+        changes = tuple(
+            FileChange(path, "100644", before, after)
+            for path, after in {**repinning.ledger(), LOCK: data}.items()
+            if (before := root.read(path)) != after
+        )
+        if transaction is not None and changes:
+            transaction.stage(changes)
+            transaction.swap()
+            transaction.finish()
+        for wheel in fresh:
+            keep(ROOT, wheel)
     outcome = "current" if current else "stale" if arguments.check else "written"
-    results = tuple(
-        Result(name, made.dist.filename, outcome) for name, made in targets.items()
-    )
     failed = arguments.check and not current
     return Report(
         verb="lock",
         exit_code=Exit.FAILS if failed else Exit.DONE,
         message=f"{LOCK} is {outcome}"
-        + ("; run scripts/lock.py and read the difference" if failed else ""),
-        results=results,
+        + ("; run scripts/lock.py and read the difference" if failed else "")
+        + repinning.said(),
+        results=tuple(
+            Result(name, made.dist.filename, outcome) for name, made in targets.items()
+        ),
+        findings=findings,
     )
 
 
@@ -109,6 +147,7 @@ if __name__ == "__main__":
                 "scripts/lock.py",
                 "scripts/lock.py --check",
                 "scripts/lock.py --clone ~/src/sglang",
+                f"scripts/lock.py {ACCEPT} 0.5.11",
             ),
             options,
             lock,

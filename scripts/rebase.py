@@ -25,9 +25,9 @@ from overlaykit.rebasing_folder import (
     rebases_folder,
     under_way,
 )
-from overlaykit.releases import order
 from overlaykit.transaction import hold, interrupted
 from overlaykit.trees import DirectoryTree
+from overlaykit.versions import order
 
 
 class RebaseResult(Result, frozen=True, omit_defaults=True):

@@ -18,7 +18,8 @@ from conftest import IDENTITY, ROOT, Pins, snapshot
 from overlaykit import git
 from overlaykit.carried import load_overlay
 from overlaykit.export import mailbox
-from overlaykit.releases import LEDGER, release_tree
+from overlaykit.ledger import LEDGER
+from overlaykit.releases import release_tree
 from overlaykit.series import load_series, read_header
 
 Slim = Callable[..., Path]

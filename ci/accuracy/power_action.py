@@ -9,7 +9,8 @@ from argparse import Namespace
 from accuracy.foretelling import Foretold, foretell
 from accuracy.page import page
 from accuracy.showing import show_power
-from overlaykit.cli import Report, progress, write_whole
+from overlaykit.cli import Report, progress
+from overlaykit.files import write_whole
 
 
 def call(arguments: Namespace) -> Report:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import msgspec
 
-from overlaykit.cli import write_whole
 from overlaykit.errors import EnvironmentFailure, Finding, InputError
+from overlaykit.files import write_whole
 
 PLACE = (
     "https://raw.githubusercontent.com/openai/grade-school-math/"

@@ -18,8 +18,8 @@ import msgspec
 from accuracy.answers import Answer, read_answers
 from accuracy.questions import QuestionFile
 from gatekit import records
-from overlaykit.cli import write_whole
 from overlaykit.errors import EnvironmentFailure, Finding, InputError
+from overlaykit.files import write_whole
 
 ARMS = BASELINE, PATCHED = "baseline", "patched"
 RUN, ANSWERS, RECORDS = "run.json", "answers.jsonl", "records.jsonl"

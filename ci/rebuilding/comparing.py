@@ -14,6 +14,7 @@ from pathlib import Path
 
 from overlaykit.carried import Carried
 from overlaykit.errors import EnvironmentFailure
+from overlaykit.members import members, read
 
 Progress = Callable[[str, int, int], None]
 
@@ -40,15 +41,17 @@ def differing(one: Installed, progress: Progress) -> tuple[str, ...]:
     found: set[str] = set()
     try:
         with zipfile.ZipFile(one.wheel) as archive:
-            members = {m.filename for m in archive.infolist() if not m.is_dir()}
-            files = sorted(m for m in members if ".dist-info/" not in m)
+            layout = one.carried.target.site_layout()
+            found_in = members(archive, one.wheel.name, layout.outside)
+            files = sorted(m for m in found_in if ".dist-info/" not in m)
             what = f"comparing {one.carried.target.dist.name}"
             for number, name in enumerate(files, 1):
-                if _read(one.site / name) != archive.read(name):
+                data = read(archive, found_in[name], one.wheel.name)
+                if _read(one.site / name) != data:
                     found.add(name)
                 progress(what, number, len(files))
-        found |= set(_files(one.site, one.carried.target.package)) - members
-    except OSError as error:
+        found |= set(_files(one.site, one.carried.target.package)) - set(found_in)
+    except (OSError, zipfile.BadZipFile) as error:
         what = f"cannot compare with {one.wheel.name}: {error}"
         raise EnvironmentFailure(what) from error
     return tuple(sorted(found))

@@ -16,11 +16,13 @@ from pathlib import Path
 import msgspec
 
 from overlaykit.carried import Carried, load_overlay
-from overlaykit.cli import Report, progress, write_whole
+from overlaykit.cli import Report, progress
 from overlaykit.errors import EnvironmentFailure, Exit, Finding, InputError
+from overlaykit.files import write_whole
 from overlaykit.inspection import inspect
 from overlaykit.sources import fetch, pip_command
 from overlaykit.targets import find_targets
+from overlaykit.trees import WheelTree
 from rebuilding.comparing import Installed, differing
 from rebuilding.results import PATCHED, Environment, series_of
 
@@ -68,6 +70,9 @@ def rebuild(wanted: Wanted, say: Say) -> Report:
         name: fetch(wanted.root, one.target, one.lock.dist)
         for name, one in bases.items()
     }
+    for name, one in bases.items():
+        # Looked through before pip, or anything else, unpacks it.
+        WheelTree(wheels[name], one.target.site_layout())
     recipe = _recipe(wanted, bases)
     new = _state(wanted.out) != State(recipe, True)
     if new:
@@ -132,7 +137,7 @@ def _bases(root: Path) -> dict[str, Carried]:
 
 def _recipe(wanted: Wanted, bases: Mapping[str, Carried]) -> Recipe:
     ask = "import sys; print(*sys.version_info[:3], sep='.'); print(sys.executable)"
-    version, place = _run([wanted.python, "-c", ask]).splitlines()
+    version, place = _run([wanted.python, "-I", "-c", ask]).splitlines()
     return Recipe(
         wanted.arm,
         f"{version} at {Path(place).resolve()}",
@@ -176,11 +181,12 @@ def _make(
         _write_state(wanted.out, State(recipe, False))
         say(f"making {wanted.out} with Python {recipe.python}")
         # Without pip, as nothing is to be added to it: the arms would differ.
-        _run([wanted.python, "-m", "venv", "--without-pip", str(wanted.out)])
+        _run([wanted.python, "-I", "-m", "venv", "--without-pip", str(wanted.out)])
         site = _site(wanted.interpreter)
         for name, wheel in wheels.items():
             say(f"installing {wheel.name}")
-            _run(_install(bases[name], wheel, site), loud=True)
+            # `python -m` looks for pip in the working directory first: one of ours.
+            _run(_install(bases[name], wheel, site), loud=True, cwd=wanted.out)
         # They would start the Python that ran pip; `python -m` starts this one.
         shutil.rmtree(site / "bin", ignore_errors=True)
         if wanted.arm == PATCHED:
@@ -217,7 +223,7 @@ def _write_state(out: Path, state: State) -> None:
 
 def _site(interpreter: Path) -> Path:
     ask = "import sysconfig; print(sysconfig.get_paths()['purelib'])"
-    return Path(_run([str(interpreter), "-c", ask]).strip())
+    return Path(_run([str(interpreter), "-I", "-c", ask]).strip())
 
 
 def _unexpected(
@@ -281,11 +287,17 @@ def _verb(root: Path, name: str, *arguments: str) -> Report:
     return report
 
 
-def _run(command: list[str], loud: bool = False, any_code: bool = False) -> str:
+def _run(
+    command: list[str],
+    loud: bool = False,
+    any_code: bool = False,
+    cwd: Path | None = None,
+) -> str:
     """Standard output, or with ``loud`` on standard error as it comes."""
     try:
         done = subprocess.run(
             command,
+            cwd=cwd,
             stdout=sys.stderr if loud else subprocess.PIPE,
             text=True,
             check=False,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from overlaykit.cli import write_whole
+from overlaykit.files import write_whole
 from reporting.markdown import markdown
 from reporting.page import page
 from reporting.schema import GateReport

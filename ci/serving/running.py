@@ -18,8 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gatekit import records
-from overlaykit.cli import write_whole
 from overlaykit.errors import EnvironmentFailure, Finding, InputError
+from overlaykit.files import write_whole
 from serving.plan import Arm, Bench, Planned, ServingRun, remaining
 from serving.processes import answers, flush, spawn, start, stop
 from serving.reading import Measurement, read

@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 
 from inference.decision import Decision
+from overlaykit.files import write_whole
 from serving.ratios import CODES, Array, interval, judge
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -155,8 +156,8 @@ def main() -> None:
         peeking=tuple(peek(noise) for noise in NOISES),
     )
     data = msgspec.json.format(msgspec.json.encode(evidence))
-    PAGE.with_suffix(".json").write_bytes(data + b"\n")
-    PAGE.write_text(page(evidence), encoding="utf-8")
+    write_whole(PAGE.with_suffix(".json"), data + b"\n")
+    write_whole(PAGE, page(evidence))
     print(f"{time.monotonic() - started:.0f} s", file=sys.stderr)
 
 

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from overlaykit.cli import write_whole
 from overlaykit.errors import EnvironmentFailure, Exit, Finding, InputError
+from overlaykit.files import write_whole
 from reporting.schema import StageReport, State
 from stages.model import model_digest
 from stages.pipeline import Pipeline

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import msgspec
 
-from overlaykit.cli import write_whole
 from overlaykit.errors import EnvironmentFailure, Finding, InputError
+from overlaykit.files import write_whole
 from reporting.schema import StageReport, State
 
 _RESULT, _LOCK = "result.json", ".lock"

@@ -16,6 +16,7 @@ from typing import Any
 
 from contract.codegen import ARCH, FIGURES, TOKENS, Case, Code, Row, compare
 from overlaykit.errors import OverlayError
+from overlaykit.files import write_whole
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = Path("docs/evidence/codegen-gfx950.md")
@@ -209,14 +210,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         rows = compare(options.aiter)
+        sources = made_of(options.aiter)
+        data = json.dumps(document(rows, sources), indent=1)
+        place = options.root / PAGE
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(place, page(rows, sources))
+        write_whole(place.with_suffix(".json"), f"{data}\n")
     except OverlayError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    sources = made_of(options.aiter)
-    data = json.dumps(document(rows, sources), indent=1)
-    place = options.root / PAGE
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_text(page(rows, sources), encoding="utf-8")
-    place.with_suffix(".json").write_text(f"{data}\n", encoding="utf-8")
     print(f"{PAGE}\n{PAGE.with_suffix('.json')}")
     return 0

@@ -8,14 +8,13 @@ is as good as none.
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from functools import cache
 from pathlib import Path
 
 import msgspec
 
 from outlook.facts import Facts
+from overlaykit.files import put
 from overlaykit.lock import LOCK
 
 _PACKAGES = ("overlaykit", "contract", "outlook")
@@ -57,14 +56,7 @@ class FactsCache:
         data = msgspec.json.encode(_Entry(key, _sum(key, body), msgspec.Raw(body)))
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            handle, part = tempfile.mkstemp(prefix=".entry-", dir=self._folder)
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(data)
-                os.replace(part, self._folder / f"{key}.json")
-            except BaseException:
-                Path(part).unlink(missing_ok=True)
-                raise
+            put(self._folder / f"{key}.json", data, durable=False)
         except OSError:
             return
 

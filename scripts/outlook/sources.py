@@ -24,9 +24,11 @@ from overlaykit import releases
 from overlaykit.bases import pinned_base
 from overlaykit.carried import Carried, load_overlay
 from overlaykit.errors import EnvironmentFailure, Finding
-from overlaykit.releases import Release, order
+from overlaykit.ledger import ledger
+from overlaykit.releases import Release
 from overlaykit.sources import Progress, cached, fetch
 from overlaykit.trees import GitTree, Tree, WheelTree
+from overlaykit.versions import order
 
 _PROCESSES = 2
 _MEMORY = "/dev/shm"
@@ -44,7 +46,7 @@ class Source:
 def release_source(root: Path, carried: Carried, release: str) -> Source:
     """A release; fetched, recorded and checked as :func:`releases.obtain` does."""
     wheel = releases.obtain(root, carried.target, release)
-    known = releases.ledger(root).releases[carried.target.dist.name][release]
+    known = ledger(root).releases[carried.target.dist.name][release]
     before = order(release) < order(carried.target.dist.version)
     return Source(Version(release, known.sha256, before_pin=before), wheel)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from overlaykit.digests import refuse_disagreement
 from overlaykit.errors import CannotApply, Finding, InputError
 from overlaykit.lock import LOCK, LockedFile, LockedPatch, LockedTarget, load_lock
 from overlaykit.lock import stale as stale_parts
@@ -96,6 +97,7 @@ def load_overlay(root: Path) -> dict[str, Carried]:
     """An overlay by target. Raises InputError where its parts do not agree."""
     manifest, parts = load_parts(root)
     lock = load_lock(root)
+    refuse_disagreement(root, lock)
     overlay = {}
     for name, target in manifest.targets.items():
         series, new_files = parts[name]

@@ -10,7 +10,6 @@ import argparse
 import os
 import signal
 import sys
-import tempfile
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -19,13 +18,7 @@ from typing import NoReturn
 
 import msgspec
 
-from overlaykit.errors import (
-    EXIT_HELP,
-    EnvironmentFailure,
-    Exit,
-    Finding,
-    OverlayError,
-)
+from overlaykit.errors import EXIT_HELP, Exit, Finding, OverlayError
 from overlaykit.plan import HunkPlan
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -87,27 +80,6 @@ def hunk_table(hunks: Iterable[HunkPlan]) -> str:
 def skipped_lines(result: Result) -> list[str]:
     """What the overlay lays elsewhere but not into this kind of tree."""
     return [f"  skipped  {path}: not in this kind of tree" for path in result.skipped]
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a page that was asked for: the whole file or none of it.
-
-    Raises EnvironmentFailure where it cannot be written.
-    """
-    try:
-        handle, part = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            Path(part).chmod(0o644)
-            os.replace(part, path)
-        except BaseException:
-            Path(part).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        step = "name another file, or permit writing there"
-        finding = Finding(str(error), path=str(path), next_step=step)
-        raise EnvironmentFailure(f"cannot write {path}", (finding,)) from error
 
 
 def progress(what: str, done: int, total: int) -> None:

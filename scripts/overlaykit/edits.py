@@ -7,6 +7,7 @@ package.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -120,7 +121,7 @@ def _by_git(
     carried: Carried, tree: DirectoryTree, release: WheelTree
 ) -> Iterator[tuple[str, _Kind]]:
     untracked = git.run(tree.root, "ls-files", "-o", "--exclude-standard", "-z").stdout
-    for path in filter(None, untracked.decode().split("\0")):
+    for path in filter(None, os.fsdecode(untracked).split("\0")):
         # A name with a slash at its end is a repository of its own.
         if not path.startswith(f"{FOLDER}/") and not path.endswith("/"):
             yield path, _Kind.NEW
@@ -131,7 +132,7 @@ def _by_git(
         "--ignore-submodules=all", "-z", base, "--",
     ).stdout  # fmt: skip
     with GitTree(tree.root, base) as upstream:
-        for path in filter(None, said.decode().split("\0")):
+        for path in filter(None, os.fsdecode(said).split("\0")):
             was = upstream.read(path)
             pinned = _Kind.PINNED if was == release.read(path) else _Kind.OTHER
             yield path, _Kind.NEW if was is None else pinned

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 from overlaykit import git
@@ -21,6 +20,7 @@ from overlaykit.commits import (
     new_files_message,
 )
 from overlaykit.errors import CannotApply, EnvironmentFailure, Finding, InputError
+from overlaykit.files import put
 from overlaykit.objects import blob_id
 from overlaykit.patches import split_lines
 from overlaykit.series import SERIES, NewFile, read_header
@@ -65,22 +65,13 @@ def export_quilt(carried: Carried, folder: Path) -> tuple[str, ...]:
 
 def write_new(path: Path, data: bytes) -> None:
     """Write a whole file where there is none. Raises InputError where there is one."""
-    part = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        Path(part).chmod(0o644)
-        os.link(part, path)
+        put(path, data, new=True)
     except FileExistsError:
         raise _in_the_way(path, "no such file") from None
     except OSError as error:
         raise _unwritten(path, error) from error
-    finally:
-        if part is not None:
-            with suppress(OSError):
-                Path(part).unlink()
 
 
 def mailbox(carried: Carried) -> bytes:

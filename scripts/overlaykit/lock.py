@@ -9,6 +9,8 @@ was made.
 from __future__ import annotations
 
 import hashlib
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -25,12 +27,16 @@ from overlaykit.patches import (
     occurrences,
     split_lines,
 )
+from overlaykit.paths import check_name, check_path
 from overlaykit.scopes import ScopeMap, map_scopes
 from overlaykit.series import Header, NewFile, Series, read_header
 from overlaykit.trees import Tree
 
 LOCK = "overlay.lock"
 _FORMAT = 1
+_MODES = ("100644", "100755")
+_BLOB = re.compile(r"[0-9a-f]{40}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class LockedHunk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -109,6 +115,29 @@ def manifest_digest(root: Path) -> str:
     return hashlib.sha256((root / MANIFEST).read_bytes()).hexdigest()
 
 
+def read_lock(root: Path) -> Lock | None:
+    """The lock as it stands, be it of another state of the overlay; None without one.
+
+    Raises InputError where it cannot be read. Such a lock counts as no empty one: what
+    it pins would be pinned anew in silence.
+    """
+    path = root / LOCK
+    try:
+        lock = msgspec.json.decode(path.read_bytes(), type=Lock)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise _unreadable(path, str(error)) from error
+    if lock.format != _FORMAT:
+        raise _unreadable(path, f"format {lock.format}, expected {_FORMAT}")
+    try:
+        for target in lock.targets.values():
+            _check(target)
+    except InputError as error:
+        raise _unreadable(path, error.message) from error
+    return lock
+
+
 def load_lock(root: Path) -> Lock:
     """Read the lock. Raises InputError where it is missing, stale or malformed."""
     path = root / LOCK
@@ -117,17 +146,52 @@ def load_lock(root: Path) -> Lock:
         path=LOCK,
         next_step="run scripts/lock.py, read the difference, commit it",
     )
-    try:
-        lock = msgspec.json.decode(path.read_bytes(), type=Lock)
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist", (again,)) from None
-    except msgspec.DecodeError as error:
-        raise InputError(f"{path}: {error}", (again,)) from error
-    if lock.format != _FORMAT:
-        raise InputError(f"{path}: format {lock.format}, expected {_FORMAT}", (again,))
+    if (lock := read_lock(root)) is None:
+        raise InputError(f"{path} does not exist", (again,))
     if lock.manifest != manifest_digest(root):
         raise InputError(f"{path} is stale: {MANIFEST} changed since", (again,))
     return lock
+
+
+def _unreadable(path: Path, what: str) -> InputError:
+    finding = Finding(
+        "cannot be read",
+        path=LOCK,
+        found=what,
+        next_step=f"restore it from version control (git checkout -- {LOCK}; of a "
+        f"conflict, git checkout --ours {LOCK}), then run scripts/lock.py",
+    )
+    return InputError(f"{path}: {what}", (finding,))
+
+
+def check_dist(dist: LockedDist) -> None:
+    """Raises InputError for what is not the name and the digest of a wheel."""
+    check_name(dist.filename)
+    if not dist.filename.endswith(".whl"):
+        raise InputError(f"{dist.filename} is not the name of a wheel")
+    if not _SHA256.fullmatch(dist.sha256):
+        raise InputError(f"{dist.sha256!r} is not the sha256 of {dist.filename}")
+
+
+def _check(target: LockedTarget) -> None:
+    """Names and ids lead to files, and to git: none is taken on trust."""
+    check_dist(target.dist)
+    for patch in target.patches:
+        check_name(patch.name)
+    for path, mode, blobs in _locked_files(target):
+        check_path(path)
+        if mode not in _MODES or not all(map(_BLOB.fullmatch, blobs)):
+            raise InputError(f"{path}: {mode}, {blobs} are not a mode and blob ids")
+
+
+def _locked_files(
+    target: LockedTarget,
+) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    for new in target.new_files:
+        yield new.path, new.mode, (new.blob,)
+    for patch in target.patches:
+        for file in patch.files:
+            yield file.path, file.mode, (file.before, file.after)
 
 
 def encode_lock(lock: Lock) -> bytes:

@@ -17,9 +17,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from overlaykit.errors import CannotApply, Finding
+from overlaykit.paths import OWN_FOLDER
 from overlaykit.trees import DirectoryTree
 
-FOLDER = ".overlay-transaction"
+FOLDER = OWN_FOLDER
 LOCK = "lock"
 JOURNAL = "journal.json"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -8,10 +8,12 @@ from pathlib import Path
 import msgspec
 
 from overlaykit.errors import Finding, InputError
+from overlaykit.paths import check_path
 from overlaykit.trees import Layout
 
 MANIFEST = "overlay.toml"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.!+_-]*")
 
 
 class Dist(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -84,9 +86,11 @@ def parse_manifest(data: bytes) -> Manifest:
     """What a manifest's text says. Raises msgspec.DecodeError or InputError."""
     manifest = msgspec.toml.decode(data, type=Manifest)
     for name, target in manifest.targets.items():
-        if not _NAME.fullmatch(name):
-            what = f"{name!r} cannot be the name of a folder"
-            raise _wrong(what, "rename the target")
+        try:
+            check_target_name(name)
+        except InputError as error:
+            raise _wrong(error.message, "rename the target") from None
+        _check(name, target)
         if target.overlay is None:
             continue
         shared = manifest.targets.get(target.overlay)
@@ -95,6 +99,30 @@ def parse_manifest(data: bytes) -> Manifest:
             step = f"name a target of {target.package} that has new files of its own"
             raise _wrong(what, step)
     return manifest
+
+
+def check_target_name(name: str) -> None:
+    """Raises InputError for what cannot be a target's name: it names folders."""
+    if not _NAME.fullmatch(name):
+        raise InputError(f"{name!r} cannot be the name of a folder")
+
+
+def _check(name: str, target: Target) -> None:
+    """What leads to files, and to the command lines of pip."""
+    try:
+        check_path(target.package_root)
+    except InputError as error:
+        step = "write the folder of the package as the repository has it"
+        raise _wrong(f"{name}: package_root: {error.message}", step) from None
+    if not target.package.isidentifier():
+        what = f"{name}: package {target.package!r} cannot be imported"
+        raise _wrong(what, "write the name of one package")
+    dist = target.dist
+    told = (dist.name, dist.version, dist.python, dist.platform)
+    for word, rule in zip(told, (_NAME, _VERSION, _VERSION, _NAME), strict=True):
+        if word is not None and not rule.fullmatch(word):
+            what = f"{name}: dist has {word!r}, which pip would take for something else"
+            raise _wrong(what, "write it as the package index does")
 
 
 def _wrong(what: str, step: str) -> InputError:

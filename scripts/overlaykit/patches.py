@@ -15,7 +15,7 @@ from functools import cached_property
 from itertools import groupby
 
 from overlaykit.errors import Finding, InputError
-from overlaykit.trees import check_path
+from overlaykit.paths import check_path
 
 _DIFF = re.compile(rb"diff --git a/(.+) b/(.+)\n")
 _INDEX = re.compile(rb"index ([0-9a-f]{40})\.\.([0-9a-f]{40})(?: (\d{6}))?\n")

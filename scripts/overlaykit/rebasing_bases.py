@@ -57,7 +57,8 @@ def new_base(
     if clone is not None:
         with GitTree(clone, onto) as tree:
             made = msgspec.structs.replace(target, overlay=shares, tag=None, image=None)
-            yield NewBase(made, tree, None, _modes(clone, tree))
+            modes = {path: mode for path, mode in tree.entries() if mode != _PLAIN}
+            yield NewBase(made, tree, None, modes)
         return
     wheel = obtain(root, target, onto)
     # Upstream names its tags after its versions, or we do not know how.
@@ -67,13 +68,6 @@ def new_base(
     named = ((path, release.mode(path)) for path in release.paths())
     modes = {path: mode for path, mode in named if mode != _PLAIN}
     yield NewBase(made, release, describe(wheel), modes)
-
-
-def _modes(clone: Path, tree: GitTree) -> dict[str, str]:
-    listed = git.run(clone, "ls-tree", "-r", "-z", tree.id).stdout.decode()
-    rows = (row.split("\t", 1) for row in filter(None, listed.split("\0")))
-    modes = ((path, meta.split()[0]) for meta, path in rows)
-    return {path: mode for path, mode in modes if mode != _PLAIN}
 
 
 @contextmanager

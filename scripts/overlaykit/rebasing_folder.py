@@ -9,6 +9,7 @@ back, but for the one file that a maintainer edits.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,15 +19,18 @@ import msgspec
 
 from overlaykit.errors import Finding, InputError
 from overlaykit.locking import FOLDER
+from overlaykit.manifest import check_target_name
 from overlaykit.plan import FileChange
 from overlaykit.rebasing_conflicts import Conflict
 from overlaykit.transaction import hold
 from overlaykit.trees import DirectoryTree
+from overlaykit.versions import order
 
 _REQUEST = "request.json"
 _ABOUT = "conflict/about.json"
 _LEFT_OUT = ".left-out"
 _GONE = ".aborted-"
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -73,8 +77,9 @@ class Work:
             )
             if about.id != conflict.id or about.merged is None:
                 return None
-            place = self.folder / about.merged
-            return str(place), place.read_bytes()
+            # The file may say any name; the conflict has but one.
+            data = DirectoryTree(self.folder).read(about.merged)
+            return None if data is None else (str(self.folder / about.merged), data)
         except (FileNotFoundError, msgspec.DecodeError):
             return None
 
@@ -165,11 +170,24 @@ def under_way(root: Path) -> Iterator[Work]:
             shutil.rmtree(folder, ignore_errors=True)
             continue
         try:
-            yield Work(folder, msgspec.json.decode(data, type=Request))
-        except msgspec.DecodeError as error:
+            request = msgspec.json.decode(data, type=Request)
+            _check(folder, request)
+            yield Work(folder, request)
+        except (msgspec.DecodeError, UnicodeDecodeError, InputError) as error:
             step = f"remove {folder}, or restore the file"
             finding = Finding(str(error), path=str(folder / _REQUEST), next_step=step)
             raise InputError(f"{folder} is not a rebase", (finding,)) from error
+
+
+def _check(folder: Path, request: Request) -> None:
+    """Raises InputError where names that lead to files are not those that were made."""
+    check_target_name(request.name)
+    if request.name != folder.name:
+        raise InputError(f"it says to be {request.name}")
+    if request.commit is None:
+        order(request.onto)
+    elif not _COMMIT.fullmatch(request.commit):
+        raise InputError(f"{request.commit!r} is not the id of a commit")
 
 
 def _sweep(parent: Path) -> None:

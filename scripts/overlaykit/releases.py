@@ -1,14 +1,10 @@
 """Any release of a target: fetched when it is first met, the very same ever after.
 
-``releases.lock`` records each release's wheel by sha256. overlay.lock is reviewed and
-pins what the series is made for; the ledger is a record of what was seen, so that a
-finding about a release can be made again from the same bytes.
+``releases.lock`` records each release's wheel by sha256 (:mod:`overlaykit.ledger`).
 """
 
 from __future__ import annotations
 
-import math
-import os
 import re
 import subprocess
 import tempfile
@@ -18,22 +14,15 @@ from pathlib import Path
 
 import msgspec
 
+from overlaykit.digests import recorded
 from overlaykit.errors import EnvironmentFailure, Finding, InputError
+from overlaykit.files import write_whole
+from overlaykit.ledger import LEDGER, encode_ledger, ledger, with_release
 from overlaykit.lock import LockedDist
 from overlaykit.manifest import Dist, Target
 from overlaykit.sources import Progress, describe, fetch, pip_command
 from overlaykit.trees import WheelTree
-
-LEDGER = "releases.lock"
-_FORMAT = 1
-_VERSION = re.compile(r"(\d+(?:\.\d+)*)(?:\.post(\d+))?(?:\.dev(\d+))?")
-
-
-class Ledger(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The whole of ``releases.lock``: wheels by distribution and version."""
-
-    format: int = _FORMAT
-    releases: dict[str, dict[str, LockedDist]] = {}
+from overlaykit.versions import is_final, order
 
 
 @dataclass(frozen=True)
@@ -43,39 +32,6 @@ class Release:
     name: str
     version: str
     dist: LockedDist
-
-
-def order(version: str) -> tuple[tuple[int, ...], int, float]:
-    """What PEP 440 sorts a release by; alphas, betas and candidates are none.
-
-    Raises InputError for what is no version, and for such.
-    """
-    found = _VERSION.fullmatch(version)
-    if found is None:
-        raise InputError(f"{version!r} is not the version of a release")
-    numbers, post, dev = found.groups()
-    release = tuple(map(int, re.sub(r"(\.0+)+$", "", numbers).split(".")))
-    # A development version comes before what it leads to, a post-release after.
-    return release, int(post or -1), float(dev or math.inf)
-
-
-def ledger(root: Path) -> Ledger:
-    """Read ``releases.lock``; an overlay without one has met no release yet.
-
-    Raises InputError where it is malformed.
-    """
-    path = root / LEDGER
-    try:
-        found = msgspec.json.decode(path.read_bytes(), type=Ledger)
-    except FileNotFoundError:
-        return Ledger()
-    except msgspec.DecodeError as error:
-        step = "restore it from version control; it is never edited by hand"
-        finding = Finding(str(error), path=LEDGER, next_step=step)
-        raise InputError(f"{path} is not a ledger of releases", (finding,)) from error
-    if found.format != _FORMAT:
-        raise InputError(f"{path}: format {found.format}, expected {_FORMAT}")
-    return found
 
 
 def known(root: Path, name: str) -> tuple[Release, ...]:
@@ -91,7 +47,11 @@ def listed(dist: Dist) -> tuple[str, ...]:
     """
     command = [*pip_command(dist, "index", "versions"), dist.name]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        # `python -m` looks for pip in the working directory first: an empty one.
+        with tempfile.TemporaryDirectory() as folder:
+            done = subprocess.run(
+                command, cwd=folder, capture_output=True, text=True, check=False
+            )
     except OSError as error:
         raise EnvironmentFailure(f"cannot run pip: {error}") from error
     line = re.search(r"^Available versions: (.*)$", done.stdout, re.MULTILINE)
@@ -110,10 +70,6 @@ def listed(dist: Dist) -> tuple[str, ...]:
         )
     finals = (v for v in line[1].split(", ") if re.fullmatch(r"[0-9.]+(\.post\d+)?", v))
     return tuple(sorted(finals, key=order))
-
-
-def _is_final(version: str) -> bool:
-    return order(version)[2] == math.inf
 
 
 def newer(root: Path, dist: Dist) -> tuple[str, ...]:
@@ -136,7 +92,7 @@ def obtain(root: Path, target: Target, version: str) -> Path:
     that is not the recorded one, EnvironmentFailure where it cannot be had.
     """
     name = target.dist.name
-    if version not in ledger(root).releases.get(name, {}) and _is_final(version):
+    if version not in ledger(root).releases.get(name, {}) and is_final(version):
         _check_listed(root, target.dist, version)
     return _obtain(root, target, version)
 
@@ -157,10 +113,9 @@ def _check_listed(root: Path, dist: Dist, version: str) -> None:
 
 
 def _obtain(root: Path, target: Target, version: str) -> Path:
-    name = target.dist.name
-    recorded = ledger(root).releases.get(name, {}).get(version)
-    wheel = fetch(root, released(target, version), recorded)
-    if recorded is None:
+    name, of = target.dist.name, released(target, version)
+    wheel = fetch(root, of, recorded(root, of.dist))
+    if version not in ledger(root).releases.get(name, {}):
         _record(root, Release(name, version, describe(wheel)))
     return wheel
 
@@ -185,20 +140,5 @@ def ladder(root: Path, target: Target, progress: Progress) -> Iterator[Release]:
 
 def _record(root: Path, release: Release) -> None:
     """Add one release to the ledger, which is never seen half written."""
-    names = {name: dict(v) for name, v in ledger(root).releases.items()}
-    names.setdefault(release.name, {})[release.version] = release.dist
-    releases = {
-        name: {version: names[name][version] for version in sorted(of, key=order)}
-        for name, of in sorted(names.items())
-    }
-    data = msgspec.json.format(msgspec.json.encode(Ledger(_FORMAT, releases))) + b"\n"
-    try:
-        handle, part = tempfile.mkstemp(prefix=f".{LEDGER}-", dir=root)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        Path(part).chmod(0o644)
-        os.replace(part, root / LEDGER)
-    except OSError as error:
-        step = "permit writing there, then run it again"
-        finding = Finding("cannot be written", path=LEDGER, next_step=step)
-        raise EnvironmentFailure(f"{LEDGER}: {error}", (finding,)) from error
+    made = with_release(ledger(root), release.name, release.version, release.dist)
+    write_whole(root / LEDGER, encode_ledger(made))

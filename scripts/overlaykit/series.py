@@ -9,7 +9,7 @@ from pathlib import Path
 
 from overlaykit.errors import Finding, InputError
 from overlaykit.patches import FileDiff, Patch, parse_patch
-from overlaykit.trees import check_path
+from overlaykit.paths import check_name, check_path
 
 SERIES = "series"
 _REQUIRED_FIELDS = ("Forwarded", "X-Drop-When", "X-Sites")
@@ -103,7 +103,7 @@ def load_series(folder: Path) -> Series:
         name = line.partition("#")[0].strip()
         if not name:
             continue
-        if "/" in name or len(name.split()) > 1 or name == SERIES:
+        if not _is_name(name):
             what = f"{name!r} is not the name of a patch in {folder}"
             raise _wrong(listing, what, "write one file name a line", number)
         if not (folder / name).is_file():
@@ -118,6 +118,14 @@ def load_series(folder: Path) -> Series:
         what = f"{', '.join(stray)} not named in {SERIES}"
         raise _wrong(folder, what, f"name it in {SERIES} or move it away")
     return Series(tuple(parse_patch(n, (folder / n).read_bytes()) for n in names))
+
+
+def _is_name(name: str) -> bool:
+    try:
+        check_name(name)
+    except InputError:
+        return False
+    return len(name.split()) == 1 and name != SERIES
 
 
 def _wrong(

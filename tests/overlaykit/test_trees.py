@@ -9,13 +9,13 @@ import pytest
 
 from conftest import Pins
 from overlaykit.errors import CannotApply, EnvironmentFailure, InputError
+from overlaykit.paths import check_path
 from overlaykit.trees import (
     DirectoryTree,
     EditedTree,
     GitTree,
     Tree,
     WheelTree,
-    check_path,
 )
 
 

@@ -20,6 +20,7 @@ from contract.numeric.cases import GROUP, Variant
 from contract.numeric.presentation import Presentation
 from contract.numeric.sources import Sources
 from contract.sites import FLATTEN, PRODUCERS, RMS
+from overlaykit.paths import check_path
 
 STAND_IN_QUANT = "stand-in per-1x128 quantization"
 TRITON_GEMM = "gemm_a8w8_blockscale"
@@ -71,6 +72,7 @@ class Kernels:
         self._folder = tempfile.TemporaryDirectory(prefix="numeric-aiter-")
         root = Path(self._folder.name)
         for path, data in sources.modules.values():
+            check_path(path)
             place = root / path
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(data)

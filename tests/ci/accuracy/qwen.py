@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[3]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "scripts")]
 
 from gsm8k_servers import Llama, Reply, forwarding, serving  # noqa: E402
-from overlaykit.cli import write_whole  # noqa: E402
+from overlaykit.files import write_whole  # noqa: E402
 
 SHA256 = "1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32"
 QUESTIONS = 45

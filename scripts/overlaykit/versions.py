@@ -1,0 +1,47 @@
+"""Versions of releases, and the order in which they were made."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from overlaykit.errors import InputError
+
+_VERSION = re.compile(r"(\d+(?:\.\d+)*)(?:\.post(\d+))?(?:\.dev(\d+))?", re.ASCII)
+
+Order = tuple[tuple[int, ...], int, float]
+
+
+def order(version: str) -> Order:
+    """What PEP 440 sorts a release by; alphas, betas and candidates are none.
+
+    Raises InputError for what is no version, and for such.
+    """
+    found = _VERSION.fullmatch(version)
+    if found is None:
+        raise InputError(f"{version!r} is not the version of a release")
+    numbers, post, dev = found.groups()
+    release = tuple(map(int, re.sub(r"(\.0+)+$", "", numbers).split(".")))
+    # A development version comes before what it leads to, a post-release after.
+    return release, int(post or -1), float(dev or math.inf)
+
+
+def is_final(version: str) -> bool:
+    """Whether it is no development version."""
+    return order(version)[2] == math.inf
+
+
+def same_release(name: str, version: str) -> tuple[str, str | Order]:
+    """What is equal for two spellings of one release of one distribution: an index
+    takes ``SGLang`` for ``sglang``, and ``0.5.0`` for ``0.5``."""
+    normal = re.sub(r"[-_.]+", "-", name).lower()
+    try:
+        return normal, order(version)
+    except InputError:
+        return normal, version
+
+
+def release_of(wheel: str) -> tuple[str, str]:
+    """The distribution and version that a wheel's file name begins with."""
+    name, _, rest = wheel.partition("-")
+    return name, rest.partition("-")[0]
