@@ -112,11 +112,18 @@ def _explained(one: Found) -> Plan:
     """The plan for a drifted tree, with what each hunk would come to, if that can be
     told: the pinned contents must be at hand."""
     from overlaykit.bases import pinned_base
+    from overlaykit.clones import RefusedClone
     from overlaykit.landing import foresee
     from overlaykit.trees import checked_out
 
-    with checked_out(one.tree.root) or nullcontext() as committed:
+    refused: tuple[Finding, ...] = ()
+    try:
+        head = checked_out(one.tree.root)
+    except RefusedClone as error:
+        head, refused = None, error.findings
+    with head or nullcontext() as committed:
         plan = plan_apply(one.carried, one.tree, committed)
+    plan = replace(plan, findings=plan.findings + refused)
     with pinned_base(ROOT, one.carried, one.tree.root) as base:
         if base is None:
             return plan

@@ -12,8 +12,8 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from overlaykit import git
-from overlaykit.errors import EnvironmentFailure
+from overlaykit import clones
+from overlaykit.errors import OverlayError
 from overlaykit.lock import LOCK, load_lock
 from overlaykit.manifest import MANIFEST, load_manifest
 from reporting.schema import Subject
@@ -52,9 +52,9 @@ def subject(root: Path, profile: Profile) -> Subject:
 def _commit(root: Path) -> str:
     """Of this repository, if it is a clone; told apart where files were changed."""
     try:
-        commit = git.text(root, "rev-parse", "HEAD").strip()
-        changed = git.text(root, "status", "--porcelain").strip()
-    except EnvironmentFailure:
+        commit = clones.text(root, "rev-parse", "HEAD").strip()
+        changed = clones.text(root, "status", "--porcelain").strip()
+    except OverlayError:
         return ""
     return f"{commit}, with changes" if changed else commit
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from email.utils import parseaddr, parsedate_to_datetime
 from pathlib import Path
 
-from overlaykit import git
+from overlaykit import clones, git
 from overlaykit.carried import Carried
 from overlaykit.errors import CannotApply, Finding
 from overlaykit.objects import blob_id
@@ -87,8 +87,8 @@ def commit_series(clone: Path, base: str, carried: Carried) -> str:
                 )
             contents[path] = data
         env = {"GIT_INDEX_FILE": str(Path(scratch) / "index")}
-        git.run(clone, "read-tree", base, env=env)
-        head = git.text(clone, "rev-parse", f"{base}^{{commit}}")
+        clones.run(clone, "read-tree", base, env=env)
+        head = clones.text(clone, "rev-parse", f"{base}^{{commit}}")
         for step in steps(carried, contents):
             head = _commit(clone, head, step, env)
     return head
@@ -97,17 +97,18 @@ def commit_series(clone: Path, base: str, carried: Carried) -> str:
 def _commit(clone: Path, parent: str, step: Step, env: dict[str, str]) -> str:
     rows = []
     for path, mode, data in step.files:
-        blob = git.run(clone, "hash-object", "-w", "--stdin", stdin=data).stdout
+        blob = clones.run(clone, "hash-object", "-w", "--stdin", stdin=data).stdout
         rows.append(f"{mode} {blob.decode().strip()}\t{path}\0")
-    git.run(
+    clones.run(
         clone, "update-index", "-z", "--add", "--index-info",
         stdin="".join(rows).encode(), env=env,
     )  # fmt: skip
-    tree = git.text(clone, "write-tree", env=env)
+    # A partial clone lacks files next to ours; they come from the base as they are.
+    tree = clones.text(clone, "write-tree", "--missing-ok", env=env)
     name, address = parseaddr(step.author)
     date = f"@{int(parsedate_to_datetime(step.date).timestamp())} +0000"
     who = git.identity(name, address, date)
-    made = git.run(
+    made = clones.run(
         clone, "commit-tree", tree, "-p", parent, stdin=step.message.encode(), env=who
     )
     return made.stdout.decode().strip()
@@ -119,7 +120,7 @@ def check_branch(clone: Path, branch: str, tip: str) -> bool:
     Raises CannotApply where the branch exists and holds something else.
     """
     ref = f"refs/heads/{branch}"
-    found = git.run(clone, "rev-parse", "--verify", "-q", ref, ok=(0, 1))
+    found = clones.run(clone, "rev-parse", "--verify", "-q", ref, ok=(0, 1))
     old = found.stdout.decode().strip()
     if old and old != tip:
         raise CannotApply(
@@ -140,7 +141,7 @@ def check_branch(clone: Path, branch: str, tip: str) -> bool:
 def create_branch(clone: Path, branch: str, tip: str) -> None:
     """Make a branch that is not there."""
     # The all-zero old id makes git refuse if somebody creates it just now.
-    git.run(clone, "update-ref", f"refs/heads/{branch}", tip, "0" * 40)
+    clones.run(clone, "update-ref", f"refs/heads/{branch}", tip, "0" * 40)
 
 
 def switch(clone: Path, branch: str, tip: str, paths: Iterable[str]) -> None:
@@ -150,14 +151,16 @@ def switch(clone: Path, branch: str, tip: str, paths: Iterable[str]) -> None:
     """
     if not check_branch(clone, branch, tip):
         create_branch(clone, branch, tip)
-    git.run(clone, "symbolic-ref", "HEAD", f"refs/heads/{branch}")
-    git.run(clone, "reset", "-q", "HEAD", "--", *paths)
+    clones.run(clone, "symbolic-ref", "HEAD", f"refs/heads/{branch}")
+    # Not `reset`: this reads no file of the work tree.
+    listed = clones.run(clone, "ls-tree", "-r", "-z", tip, "--", *paths).stdout
+    clones.run(clone, "update-index", "-z", "--add", "--index-info", stdin=listed)
 
 
 def current_base(clone: Path, branch: str, carried: Carried) -> str:
     """What the series goes on top of: HEAD, or below its commits where HEAD is
     ``branch``, so that a second ``--commit`` finds those of the first."""
-    head = git.run(clone, "symbolic-ref", "-q", "--short", "HEAD", ok=(0, 1)).stdout
+    head = clones.run(clone, "symbolic-ref", "-q", "--short", "HEAD", ok=(0, 1)).stdout
     if head.decode().strip() != branch:
         return "HEAD"
     return f"HEAD~{len(carried.series.patches) + bool(carried.new_files)}"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from overlaykit import git
+from overlaykit import clones
 from overlaykit.bases import pinned_base
 from overlaykit.carried import Carried
 from overlaykit.errors import EnvironmentFailure, Finding, InputError
@@ -38,7 +38,7 @@ class NewBase:
 def resolve(clone: Path, ref: str) -> str:
     """The commit that a clone has under a name. Raises InputError where it has none."""
     name = f"{ref}^{{commit}}"
-    found = git.run(clone, "rev-parse", "--verify", "-q", name, ok=(0, 1, 128))
+    found = clones.run(clone, "rev-parse", "--verify", "-q", name, ok=(0, 1, 128))
     if found.returncode == 0:
         return found.stdout.decode().strip()
     step = f"git -C {clone} fetch --tags, or name another (git branch -a, git tag)"
@@ -102,5 +102,5 @@ def old_base(root: Path, carried: Carried, clone: Path | None) -> Iterator[Tree]
 
 
 def _is_shallow(clone: Path) -> bool:
-    done = git.run(clone, "rev-parse", "--is-shallow-repository", ok=(0, 128))
+    done = clones.run(clone, "rev-parse", "--is-shallow-repository", ok=(0, 128))
     return done.stdout.strip() == b"true"

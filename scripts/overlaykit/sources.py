@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from overlaykit import git
+from overlaykit import clones, git
 from overlaykit.carried import Carried
 from overlaykit.digests import refuse_changed
 from overlaykit.errors import EnvironmentFailure, Finding, InputError
@@ -207,9 +207,10 @@ def lay_out_wheel(
     """
     release = f"{locked.filename} sha256 {locked.sha256}"
     if folder.exists():
-        known = git.run(folder, "log", "-1", "--format=%b", "pin", ok=(0, 128)).stdout
-        if known.decode().strip() == release:
-            return False
+        if clones.is_clone(folder):
+            known = clones.run(folder, "log", "-1", "--format=%b", "pin", ok=(0, 128))
+            if known.stdout.decode(errors="replace").strip() == release:
+                return False
         raise InputError(
             f"{folder} exists and is not {release}; move it away and run this again"
         )

@@ -156,7 +156,7 @@ def test_the_content_does_not_steer_git(tmp_path: Path) -> None:
         'sglang/"quoted".py': b"q = 1\n",
         "sglang/-x.py": b"x = 1\n",
     }
-    wheel = make_wheel(tmp_path, dict(files))
+    wheel = make_wheel(tmp_path, {**files})
     clone = tmp_path / "out"
     assert lay_out(wheel, clone)
     for member, data in files.items():
