@@ -21,8 +21,10 @@ from overlaykit.lock import (
 )
 from overlaykit.manifest import MANIFEST
 from overlaykit.objects import blob_id
+from overlaykit.plan import FileChange
 from overlaykit.sources import describe, fetch
-from overlaykit.trees import GitTree, WheelTree
+from overlaykit.transaction import hold
+from overlaykit.trees import DirectoryTree, GitTree, WheelTree
 
 
 def options(parser: ArgumentParser) -> None:
@@ -60,7 +62,7 @@ def lock(arguments: Namespace) -> Report:
     path = ROOT / LOCK
     current = path.exists() and path.read_bytes() == data
     if not current and not arguments.check:
-        path.write_bytes(data)
+        _write(path, data)
     outcome = "current" if current else "stale" if arguments.check else "written"
     results = tuple(
         Result(name, made.dist.filename, outcome) for name, made in targets.items()
@@ -73,6 +75,15 @@ def lock(arguments: Namespace) -> Report:
         + ("; run scripts/lock.py and read the difference" if failed else ""),
         results=results,
     )
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write the lock: whole, or as it was."""
+    before = path.read_bytes() if path.exists() else None
+    with hold(DirectoryTree(ROOT), f"{LOCK} is written") as transaction:
+        transaction.stage([FileChange(LOCK, "100644", before, data)])
+        transaction.swap()
+        transaction.finish()
 
 
 def _with_commit(made: LockedTarget, clone: Path) -> LockedTarget:
@@ -113,5 +124,6 @@ if __name__ == "__main__":
             options,
             lock,
             show,
+            tells=True,
         )
     )

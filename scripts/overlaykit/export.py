@@ -21,7 +21,9 @@ from overlaykit.commits import (
     new_files_message,
 )
 from overlaykit.errors import CannotApply, EnvironmentFailure, Finding, InputError
+from overlaykit.locking import undisturbed
 from overlaykit.objects import blob_id
+from overlaykit.outcome import tell
 from overlaykit.patches import split_lines
 from overlaykit.series import SERIES, NewFile, read_header
 
@@ -57,7 +59,9 @@ def export_quilt(carried: Carried, folder: Path) -> tuple[str, ...]:
             for name, data in {**patches, SERIES: series}.items():
                 (part / name).write_bytes(data)
             # Takes the place of an empty folder, and of nothing else.
-            part.rename(folder)
+            with undisturbed():
+                part.rename(folder)
+                tell(str(folder), "the patches are written")
     except OSError as error:
         raise _unwritten(folder, error) from error
     return (*patches, SERIES)
@@ -72,7 +76,9 @@ def write_new(path: Path, data: bytes) -> None:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
         Path(part).chmod(0o644)
-        os.link(part, path)
+        with undisturbed():
+            os.link(part, path)
+            tell(str(path), "is written")
     except FileExistsError:
         raise _in_the_way(path, "no such file") from None
     except OSError as error:
@@ -110,7 +116,9 @@ def export_branch(carried: Carried, clone: Path, branch: str) -> str:
         step = f"name another; {branch} is this very series already"
         finding = Finding("exists", path=ref, found=tip, next_step=step)
         raise CannotApply(f"{clone}: branch {branch} exists", (finding,))
-    create_branch(clone, branch, tip)
+    with undisturbed():
+        create_branch(clone, branch, tip)
+        tell(str(clone), f"the branch {branch} is made")
     return tip
 
 

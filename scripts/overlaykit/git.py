@@ -36,6 +36,9 @@ _CONFIG = {
     "safe.directory": "*",
 }
 
+DURABLY = ("-c", "core.fsync=all")
+"""Options for what git writes as a part of a transaction: fsynced before git ends."""
+
 
 def environment(where: Path, extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment of a git process that works in ``where``."""
@@ -74,11 +77,14 @@ def run(
     stdin: bytes | None = None,
     env: Mapping[str, str] | None = None,
     ok: Sequence[int] = (0,),
+    keep: Sequence[int] = (),
 ) -> subprocess.CompletedProcess[bytes]:
     """Run git in ``where``.
 
     Raises EnvironmentFailure where git is missing or exits with a code not in ``ok``;
     a caller that expects another code says so, and reads the code, never the message.
+    ``keep`` are handles that the process inherits: a flock(2) on one of them then lasts
+    until git has ended too, also where this process is killed before.
     """
     try:
         done = subprocess.run(
@@ -89,6 +95,7 @@ def run(
             capture_output=True,
             env=environment(where, env),
             check=False,
+            pass_fds=keep,
         )
     except OSError as error:
         missing = "git is not installed" if where.is_dir() else f"no folder {where}"
