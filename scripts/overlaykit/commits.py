@@ -174,7 +174,7 @@ def check_clone(clone: Path, branch: str, carried: Carried) -> Repository:
     commit = repository.value("HEAD")
     if commit is None:
         finding = Finding(
-            "there is no commit yet",
+            "names no commit yet",
             path="HEAD",
             expected="the pinned release, committed",
             found=f"{repository.head() or 'HEAD'}, unborn",

@@ -40,6 +40,8 @@ _ASSUMED = (
     "git update-index --no-assume-unchanged",
 )
 
+_WHOSE = ("HEAD", "the series")
+
 
 @dataclass(frozen=True)
 class Repository:
@@ -62,7 +64,8 @@ class Repository:
         return found.stdout.decode().strip() or None
 
     def elsewhere(self, ref: str) -> str | None:
-        """The other worktree that a branch is checked out in, or rebased in."""
+        """The other worktree that has a branch checked out; where the branch is being
+        rebased, the git directory of its worktree."""
         listed = git.run(self.clone, "worktree", "list", "--porcelain").stdout
         for number, block in enumerate(os.fsdecode(listed).split("\n\n")):
             lines = block.splitlines()
@@ -75,7 +78,7 @@ class Repository:
             for name in ("rebase-merge/head-name", "rebase-apply/head-name"):
                 file = folder / name
                 if file.is_file() and file.read_text().strip() == ref:
-                    return f"{folder} (being rebased)"
+                    return str(folder)
         return None
 
 
@@ -143,8 +146,9 @@ def branch_findings(repository: Repository, ref: str) -> tuple[Finding, ...]:
                 path=ref,
                 expected="a branch that no other worktree has",
                 found=place,
-                next_step=f"git -C {place} switch --detach, or git worktree remove "
-                "or prune; then run this again",
+                next_step="give it back there (git switch --detach, or end the "
+                "rebase), or remove that worktree (git worktree remove, git worktree "
+                "prune if it is gone); then run this again",
             )
         )
     return (*found, *name_findings(repository.clone, ref))
@@ -237,10 +241,11 @@ def _marked(path: str, mark: tuple[str, str]) -> Finding:
 
 def _staged(path: str, blobs: Sequence[str | None], found: str | None) -> Finding:
     names = [blob or "no entry" for blob in dict.fromkeys(blobs)]
+    names = [f"{name} ({whose})" for name, whose in zip(names, _WHOSE, strict=False)]
     return Finding(
         "has a staged change",
         path=path,
-        expected=f"in the index: {', or '.join(names)}",
+        expected=" or ".join(names),
         found=found or "no entry",
         next_step="commit it (git commit) or unstage it (git restore --staged "
         f"{path}); git diff --cached shows it",
