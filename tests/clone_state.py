@@ -6,7 +6,7 @@ from pathlib import Path
 
 from conftest import snapshot
 from overlaykit import git
-from overlaykit.transaction import FOLDER
+from overlaykit.locking import FOLDER
 
 State = dict[str, object]
 
