@@ -10,6 +10,7 @@ after a crash knows by the inode whether the lock is ours.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -117,6 +118,10 @@ def take_lock(folder: Path, new: Path, was: str) -> None:
         os.link(folder / _OURS, folder / LOCK)
     except FileExistsError:
         raise held((folder / LOCK,)) from None
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise
+        raise _no_links(folder, error) from error
     if index_id(folder) != was:
         raise CannotApply(
             f"{folder}: the index was changed while the transaction was under way",
@@ -146,6 +151,19 @@ def drop_lock(folder: Path) -> None:
         lock.unlink()
     ours.unlink()
     sync_folder(folder)
+
+
+def _no_links(folder: Path, error: OSError) -> EnvironmentFailure:
+    step = "leave --commit out and commit the files yourself, or use a clone on a file "
+    step += "system with hard links"
+    finding = Finding(
+        "takes no hard link, by which the index is locked",
+        path=str(folder),
+        found=str(error),
+        next_step=step,
+    )
+    what = f"{folder}: cannot lock the index; nothing was changed"
+    return EnvironmentFailure(what, (finding,))
 
 
 def held(locks: Iterable[Path]) -> EnvironmentFailure:

@@ -5,7 +5,8 @@ which is gone when no transaction is under way. New and old contents are on disk
 before the journal is; while the journal exists the transaction is unfinished and is
 rolled back by whoever comes next; renaming the journal is the commit. So a kill at any
 moment leaves a tree that :func:`hold` brings to all-old or all-new. Rolling back only
-renames and removes: it works on the full disk that made it necessary.
+renames and removes: it works on the full disk that made it necessary. Only the git
+part of ``--commit`` (:mod:`overlaykit.switching`) is taken back by git itself.
 """
 
 from __future__ import annotations

@@ -3,16 +3,20 @@ and the answer says where every clone stands."""
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
+import os
+import shutil
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from clone_state import locks, state
 from faults.commits import REF, Clones, at_the_commit_point, points
-from faults.harness import FOLDER, GIT, KILL, Done, apply, copy, send
+from faults.harness import FOLDER, GIT, KILL, Done, Mischief, apply, copy, send, start
 
 from overlaykit import git
 from overlaykit.errors import Exit
@@ -58,6 +62,76 @@ def test_killed_between_two_clones(
     assert git.text(trees[0], "symbolic-ref", "HEAD") == REF
     assert apply(room, "--status", *trees).code == 1
     assert [state(tree) for tree in trees] == before
+
+
+def fail_at(ending: str, number: int, error: int) -> Mischief:
+    """From now on: the ``number``-th rename or link to such a file fails."""
+
+    def first() -> None:
+        seen = 0
+
+        def hook(name: str, details: tuple[object, ...]) -> None:
+            nonlocal seen
+            if name in ("os.rename", "os.link") and str(details[1]).endswith(ending):
+                seen += 1
+                if seen == number:
+                    raise OSError(error, os.strerror(error))
+
+        sys.addaudithook(hook)
+
+    return first
+
+
+def test_the_second_commit_point_fails(
+    slim: Callable[..., Path], clones: Clones, room: Path
+) -> None:
+    """The first clone is final by then: the answer names it."""
+    trees = pairs(slim, clones, room)
+    before = state(trees[1])
+    first = fail_at("/done.json", 2, errno.EIO)
+    done = apply(room, "--json", "--commit", *trees, first=first)
+    assert done.code == Exit.ENVIRONMENT, done.text
+    found = {f["path"]: f["what"] for f in done.report["findings"]}
+    assert found[str(trees[0])] == "the series is in place and committed"
+    assert git.text(trees[0], "symbolic-ref", "HEAD") == REF
+    assert state(trees[1]) == before
+
+
+def test_a_file_system_without_hard_links(clones: Clones, room: Path) -> None:
+    clone = copy(clones.old, room / "clone")
+    first = fail_at("/index.lock", 1, errno.EPERM)
+    done = apply(room, "--json", "--commit", clone, first=first)
+    assert done.code == Exit.ENVIRONMENT, done.text
+    assert "takes no hard link" in done.report["findings"][0]["what"]
+    assert state(clone) == clones.before
+
+
+def test_two_worktrees_at_once(clones: Clones, room: Path) -> None:
+    """One of them has the branch in the end, or none: never both."""
+    for _ in range(6):
+        one, two = copy(clones.old, room / "one"), room / "two"
+        git.run(one, "worktree", "add", "-q", "--detach", str(two))
+        ready, gun = os.pipe()
+
+        def wait_for_gun(ready: int = ready, gun: int = gun) -> None:
+            os.close(gun)
+            os.read(ready, 1)
+
+        runs = [start(room, "--commit", t, first=wait_for_gun) for t in (one, two)]
+        os.close(ready)
+        os.close(gun)
+        done = [run.wait() for run in runs]
+        there = [
+            git.run(t, "symbolic-ref", "-q", "HEAD", ok=(0, 1)) for t in (one, two)
+        ]
+        have = [head.stdout.decode().strip() == REF for head in there]
+        assert have == [run.code == 0 for run in done], [run.text for run in done]
+        assert have.count(True) <= 1
+        assert {run.code for run in done} <= {0, 3, 5}
+        for tree in (one, two):
+            assert git.text(tree, "status", "--porcelain") == ""
+            assert locks(tree) == []
+        shutil.rmtree(two)
 
 
 def moved(clone: Path) -> None:
