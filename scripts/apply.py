@@ -13,6 +13,7 @@ from overlaykit.carried import load_overlay
 from overlaykit.cli import ROOT, Report, Result, Verb, hunk_table, run, skipped_lines
 from overlaykit.errors import Exit, Finding, InputError
 from overlaykit.git import top_of_clone
+from overlaykit.gitstate import Repository
 from overlaykit.locking import undisturbed
 from overlaykit.plan import (
     Plan,
@@ -20,6 +21,7 @@ from overlaykit.plan import (
     plan_apply,
     plan_unapply,
 )
+from overlaykit.switching import Switch
 from overlaykit.targets import Found, find_targets
 from overlaykit.transaction import Transaction, hold, interrupted, refuse_interrupted
 
@@ -47,7 +49,8 @@ def options(parser: ArgumentParser) -> None:
         "--commit",
         action="store_true",
         help="on a clone: also commit, one commit a patch, on a branch of its own "
-        "(overlay/NAME), and switch to it",
+        "(overlay/NAME), and switch to it; refused while git is in the middle of "
+        "something, and where a staged change would be lost",
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="plan and report, write nothing"
@@ -62,15 +65,17 @@ def apply(arguments: Namespace) -> Report:
     if arguments.commit:
         _need_clones(found)
     with ExitStack() as stack:
-        held = _hold(stack, found, arguments.dry_run)
+        held = _hold(stack, found, arguments)
+        repositories = _check_clones(found) if arguments.commit else []
         plans = [_plan(one, arguments.unapply) for one in found]
         refused = any(plan.findings for plan in plans)
         if held and not refused:
-            tips = _prepare_commits(found) if arguments.commit else []
-            _carry_out([(h, p) for h, p in zip(held, plans, strict=True) if p.changes])
+            made = _prepare_commits(found, repositories)
+            _carry_out(held, plans, [switch for _, switch in made])
             notes = [_repaired(transaction) for transaction in held]
-            for number, (one, tip) in enumerate(zip(found, tips, strict=False)):
-                notes[number] += (_commit(one, tip),)
+            for number, (one, (tip, _)) in enumerate(zip(found, made, strict=True)):
+                if tip is not None:
+                    notes[number] += (f"committed on {_branch(one)}, {tip}",)
         else:
             notes = [() for _ in plans]
     return Report(
@@ -86,15 +91,20 @@ def apply(arguments: Namespace) -> Report:
     )
 
 
-def _hold(stack: ExitStack, found: list[Found], dry_run: bool) -> list[Transaction]:
+def _hold(
+    stack: ExitStack, found: list[Found], arguments: Namespace
+) -> list[Transaction]:
     """Hold the trees for writing; a dry run holds none and repairs none."""
-    if dry_run:
+    if arguments.dry_run:
         for one in found:
             refuse_interrupted(one.tree)
         return []
     # The order of the paths must not decide who waits for whom.
     order = sorted(found, key=lambda one: one.tree.root)
-    held = {one.tree.root: stack.enter_context(hold(one.tree)) for one in order}
+    done = "the series is taken off" if arguments.unapply else "the series is in place"
+    if arguments.commit:
+        done += " and committed"
+    held = {one.tree.root: stack.enter_context(hold(one.tree, done)) for one in order}
     return [held[one.tree.root] for one in found]
 
 
@@ -130,15 +140,20 @@ def _explained(one: Found) -> Plan:
         return replace(plan, hunks=foresee(one.carried, one.tree, base).hunks)
 
 
-def _carry_out(work: list[tuple[Transaction, Plan]]) -> None:
+def _carry_out(
+    held: list[Transaction], plans: list[Plan], switches: list[Switch | None]
+) -> None:
     """All trees are staged before the first is changed, and all are changed before
     the first is final; what raises in between rolls all of them back."""
-    for transaction, plan in work:
-        transaction.stage(plan.changes)
-    for transaction, _ in work:
+    work = []
+    for transaction, plan, switch in zip(held, plans, switches, strict=True):
+        if plan.changes or switch is not None:
+            transaction.stage(plan.changes, switch)
+            work.append(transaction)
+    for transaction in work:
         transaction.swap()
     with undisturbed():
-        for transaction, _ in work:
+        for transaction in work:
             transaction.finish()
 
 
@@ -160,23 +175,25 @@ def _need_clones(found: list[Found]) -> None:
             raise InputError(what, (Finding(what, next_step=step),))
 
 
-def _prepare_commits(found: list[Found]) -> list[str]:
+def _check_clones(found: list[Found]) -> list[Repository]:
+    """See that a commit would lose nothing in any of the clones."""
+    from overlaykit.commits import check_clone
+
+    return [check_clone(one.tree.root, _branch(one), one.carried) for one in found]
+
+
+def _prepare_commits(
+    found: list[Found], repositories: list[Repository]
+) -> list[tuple[str | None, Switch | None]]:
     """Make the commits, as objects alone, and see that their branch may be made."""
-    from overlaykit.commits import check_branch, commit_series, current_base
+    if not repositories:
+        return [(None, None) for _ in found]
+    from overlaykit.commits import prepare_commits
 
-    tips = []
-    for one in found:
-        base = current_base(one.tree.root, _branch(one), one.carried)
-        tips.append(commit_series(one.tree.root, base, one.carried))
-        check_branch(one.tree.root, _branch(one), tips[-1])
-    return tips
-
-
-def _commit(one: Found, tip: str) -> str:
-    from overlaykit.commits import switch
-
-    switch(one.tree.root, _branch(one), tip, one.carried.paths)
-    return f"committed on {_branch(one)}, {tip}"
+    return [
+        prepare_commits(repository, _branch(one), one.carried)
+        for one, repository in zip(found, repositories, strict=True)
+    ]
 
 
 def _status(found: list[Found], dry_run: bool) -> Report:
@@ -261,5 +278,6 @@ if __name__ == "__main__":
             options,
             apply,
             show,
+            tells=True,
         )
     )

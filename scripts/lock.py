@@ -113,6 +113,15 @@ def lock(arguments: Namespace) -> Report:
     )
 
 
+def _write(path: Path, data: bytes) -> None:
+    """Write the lock: whole, or as it was."""
+    before = path.read_bytes() if path.exists() else None
+    with hold(DirectoryTree(ROOT), f"{LOCK} is written") as transaction:
+        transaction.stage([FileChange(LOCK, "100644", before, data)])
+        transaction.swap()
+        transaction.finish()
+
+
 def _with_commit(made: LockedTarget, clone: Path) -> LockedTarget:
     """Record the tag's commit if the clone has the tag and the very files we pin."""
     if made.tag is None:
@@ -152,5 +161,6 @@ if __name__ == "__main__":
             options,
             lock,
             show,
+            tells=True,
         )
     )

@@ -328,5 +328,6 @@ if __name__ == "__main__":
             options,
             rebase_series,
             show,
+            tells=True,
         )
     )

@@ -51,7 +51,8 @@ def options(parser: ArgumentParser) -> None:
 def put_back(arguments: Namespace) -> Report:
     """Put the edits back, all of them or none."""
     overlay = DirectoryTree(ROOT)
-    with nullcontext() if arguments.dry_run else hold(overlay) as transaction:
+    done = "the edits are in the patches"
+    with nullcontext() if arguments.dry_run else hold(overlay, done) as transaction:
         bases = load_overlay(ROOT)
         found = _one(find_targets([arguments.path], bases), bases)
         new, left = _refreshed(found, arguments.into)
@@ -173,5 +174,6 @@ if __name__ == "__main__":
             options,
             put_back,
             show,
+            tells=True,
         )
     )

@@ -19,6 +19,8 @@ from typing import NoReturn
 import msgspec
 
 from overlaykit.errors import EXIT_HELP, Exit, Finding, OverlayError
+from overlaykit.locking import SIGNALS
+from overlaykit.outcome import told
 from overlaykit.plan import HunkPlan
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -94,6 +96,7 @@ def progress(what: str, done: int, total: int) -> None:
 @dataclass(frozen=True)
 class Verb:
     """A program of ``scripts/`` or ``ci/``: its options, what it does, how it shows it.
+    One that ``tells`` what it changes says where everything stands when interrupted.
 
     argparse and not a larger library: a verb starts in the time that quilt needs to
     start, and an image needs one package more than Python, msgspec.
@@ -104,6 +107,7 @@ class Verb:
     options: Callable[[argparse.ArgumentParser], None]
     call: Callable[[argparse.Namespace], Report]
     show: Callable[[Report], str]
+    tells: bool = False
 
 
 def add_action(
@@ -151,30 +155,53 @@ def run(verb: Verb) -> NoReturn:
     arguments = parser.parse_args()
     for ending in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, _interrupt)
-    shown = ""
+    try:
+        report, shown = _answer(verb, arguments, name)
+        _settle()
+    except KeyboardInterrupt:
+        _settle()
+        message = f"interrupted{_standing()}" if verb.tells else "interrupted"
+        report = Report(verb=name, exit_code=Exit.INTERRUPTED, message=message)
+        shown = ""
+    _print(report, shown, arguments.json)
+    sys.exit(report.exit_code)
+
+
+def _answer(verb: Verb, arguments: argparse.Namespace, name: str) -> tuple[Report, str]:
+    """The report, and as a person reads it; an error is one too."""
     try:
         report = verb.call(arguments)
-        if report.results and not arguments.json:
-            shown = verb.show(report)
+        shown = verb.show(report) if report.results and not arguments.json else ""
     except OverlayError as error:
-        report = Report(
-            verb=name,
-            exit_code=error.exit_code,
-            message=error.message,
-            findings=error.findings,
-        )
-    except KeyboardInterrupt:
-        report = Report(verb=name, exit_code=Exit.INTERRUPTED, message="interrupted")
+        report, shown = _failed(name, error.exit_code, error.message, error), ""
     except Exception:
         # Python would end with 1, which says that a check was made and does not hold.
         traceback.print_exc()
-        report = Report(
-            verb=name,
-            exit_code=Exit.ENVIRONMENT,
-            message="a defect of this program: it ended without an answer",
-        )
-    _print(report, shown, arguments.json)
-    sys.exit(report.exit_code)
+        what = "a defect of this program: it ended without an answer"
+        report, shown = _failed(name, Exit.ENVIRONMENT, what), ""
+    return report, shown
+
+
+def _failed(
+    name: str, code: Exit, message: str, error: OverlayError | None = None
+) -> Report:
+    """What failed, and what was final by then."""
+    findings = error.findings if error is not None else ()
+    findings += tuple(Finding(what, path=place) for place, what in told())
+    return Report(verb=name, exit_code=code, message=message, findings=findings)
+
+
+def _settle() -> None:
+    """The answer is known. Once something has been changed a signal does not take its
+    report back: what is left is to print it."""
+    if told():
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+
+def _standing() -> str:
+    """Where everything stands that this process may have changed."""
+    places = "".join(f"; {place}: {what}" for place, what in told())
+    return places or "; nothing was changed"
 
 
 def _print(report: Report, shown: str, as_json: bool) -> None:

@@ -124,12 +124,14 @@ def run(
     stdin: bytes | None = None,
     env: Mapping[str, str] | None = None,
     ok: Sequence[int] = (0,),
+    keep: Sequence[int] = (),
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run git in the clone, without its configuration; else as :func:`git.run`."""
+    """Run git in the clone, without its configuration; else as :func:`git.run`, and for
+    ``keep`` as :func:`git.call`."""
     at = place(clone)
     _check(args)
     try:
-        return git.call(clone, args, _environment(at, env), stdin, ok)
+        return git.call(clone, args, _environment(at, env), stdin, ok, keep)
     except EnvironmentFailure as error:
         if not at.is_partial:
             raise
@@ -139,6 +141,14 @@ def run(
 def text(clone: Path, *args: str, env: Mapping[str, str] | None = None) -> str:
     """What git prints, without the last line end."""
     return run(clone, *args, env=env).stdout.decode(errors="replace").rstrip("\n")
+
+
+def worktrees(clone: Path) -> str:
+    """What ``git worktree list --porcelain`` prints: the user's git, for they are found
+    in the common folder, where :func:`run` has another."""
+    args = ("--no-pager", "worktree", "list", "--porcelain")
+    done = git.call(clone, args, _users(clone.resolve()), None, (0,))
+    return os.fsdecode(done.stdout)
 
 
 def start(clone: Path, *args: str, errors: IO[bytes]) -> subprocess.Popen[bytes]:
@@ -212,8 +222,9 @@ def _place(where: Path, known: object) -> Place:
     return Place(git_dir, common, made.top, tuple(_settings(made)))
 
 
-def _ask(where: Path) -> list[str]:
-    """The user's git, in the user's environment: no object is read and nothing run."""
+def _users(where: Path) -> dict[str, str]:
+    """The user's environment, for the two commands that read no object and run nothing,
+    whatever the clone's configuration says."""
     kept = {
         k: v
         for k, v in os.environ.items()
@@ -225,10 +236,14 @@ def _ask(where: Path) -> list[str]:
         GIT_OPTIONAL_LOCKS="0",
         LC_ALL="C",
     )
+    return kept
+
+
+def _ask(where: Path) -> list[str]:
     args = ("--no-pager", "rev-parse", "--path-format=absolute", "--absolute-git-dir",
             "--git-common-dir", "--show-object-format", "--is-bare-repository",
             "--show-cdup")  # fmt: skip
-    done = git.call(where, args, kept, None, (0, 128))
+    done = git.call(where, args, _users(where), None, (0, 128))
     if done.returncode:
         raise _refused(where, done.stderr.decode(errors="replace").strip())
     return os.fsdecode(done.stdout).removesuffix("\n").split("\n")
@@ -294,7 +309,8 @@ def _settings(at: Place) -> Iterator[tuple[str, str]]:
 def _environment(at: Place, extra: Mapping[str, str] | None = None) -> dict[str, str]:
     sealed = _SEALED / ("reftable" if (at.common / "reftable").is_dir() else "files")
     exclude = at.common / "info" / "exclude"
-    settings = dict(at.settings)
+    # What is written here is a part of a transaction: on disk before git ends.
+    settings = {**dict(at.settings), "core.fsync": "all"}
     if exclude.is_file():
         settings["core.excludesFile"] = str(exclude)
     made = git.environment(at.top or at.git_dir, extra, settings)

@@ -8,7 +8,7 @@ gives the same commit ids everywhere, which makes a repeated ``--commit`` a no-o
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from email.utils import parseaddr, parsedate_to_datetime
 from pathlib import Path
@@ -16,9 +16,22 @@ from pathlib import Path
 from overlaykit import clones, git
 from overlaykit.carried import Carried
 from overlaykit.errors import CannotApply, Finding
+from overlaykit.gitindex import tree_entries
+from overlaykit.gitstate import (
+    Repository,
+    branch_findings,
+    check_locks,
+    index_findings,
+    name_findings,
+    open_repository,
+    operation,
+    refuse,
+    refused,
+)
 from overlaykit.objects import blob_id
 from overlaykit.patches import apply_hunks
 from overlaykit.series import Header, read_header
+from overlaykit.switching import Switch, plan_switch
 from overlaykit.trees import GitTree
 
 NEW_FILES_SUBJECT = "Add the files that the series uses"
@@ -40,8 +53,11 @@ def new_files_message(carried: Carried) -> str:
     return f"{NEW_FILES_SUBJECT}\n\n{laid}\n"
 
 
-def steps(carried: Carried, contents: dict[str, bytes]) -> Iterator[Step]:
-    """The series from the pinned ``contents`` of its files on, step by step."""
+def steps(
+    carried: Carried, contents: dict[str, bytes], modes: Mapping[str, str]
+) -> Iterator[Step]:
+    """The series from the pinned ``contents`` of its files on, step by step; files
+    that are there keep their ``modes``."""
     headers: list[Header] = [read_header(patch) for patch in carried.series.patches]
     if carried.new_files:
         yield Step(
@@ -50,15 +66,13 @@ def steps(carried: Carried, contents: dict[str, bytes]) -> Iterator[Step]:
             new_files_message(carried),
             tuple((new.path, new.mode, new.data) for new in carried.new_files),
         )
-    for patch, locked, header in zip(
-        carried.series.patches, carried.lock.patches, headers, strict=True
-    ):
+    for patch, header in zip(carried.series.patches, headers, strict=True):
         files = []
-        for diff, file in zip(patch.files, locked.files, strict=True):
+        for diff in patch.files:
             after = apply_hunks(contents[diff.path], diff.hunks)
             assert after is not None
             contents[diff.path] = after
-            files.append((diff.path, file.mode, after))
+            files.append((diff.path, modes[diff.path], after))
         yield Step(header.author, header.date, header.message, tuple(files))
 
 
@@ -89,7 +103,9 @@ def commit_series(clone: Path, base: str, carried: Carried) -> str:
         env = {"GIT_INDEX_FILE": str(Path(scratch) / "index")}
         clones.run(clone, "read-tree", base, env=env)
         head = clones.text(clone, "rev-parse", f"{base}^{{commit}}")
-        for step in steps(carried, contents):
+        there = tree_entries(clone, base, carried.series.paths)
+        modes = {path: entry.partition(" ")[0] for path, entry in there.items()}
+        for step in steps(carried, contents, modes):
             head = _commit(clone, head, step, env)
     return head
 
@@ -120,6 +136,7 @@ def check_branch(clone: Path, branch: str, tip: str) -> bool:
     Raises CannotApply where the branch exists and holds something else.
     """
     ref = f"refs/heads/{branch}"
+    refuse(clone, name_findings(clone, ref))
     found = clones.run(clone, "rev-parse", "--verify", "-q", ref, ok=(0, 1))
     old = found.stdout.decode().strip()
     if old and old != tip:
@@ -140,27 +157,71 @@ def check_branch(clone: Path, branch: str, tip: str) -> bool:
 
 def create_branch(clone: Path, branch: str, tip: str) -> None:
     """Make a branch that is not there."""
-    # The all-zero old id makes git refuse if somebody creates it just now.
-    clones.run(clone, "update-ref", f"refs/heads/{branch}", tip, "0" * 40)
+    # "create" makes git refuse if somebody creates it just now.
+    order = f"create refs/heads/{branch} {tip}\n".encode()
+    clones.run(clone, "update-ref", "--stdin", stdin=order)
 
 
-def switch(clone: Path, branch: str, tip: str, paths: Iterable[str]) -> None:
-    """Make ``branch``, at ``tip``, the current one of a work tree that holds its files.
+def check_clone(clone: Path, branch: str, carried: Carried) -> Repository:
+    """The clone's repository, if nothing in it would be lost by a commit.
 
-    A branch that is not there yet is created.
+    Raises CannotApply where git is in the middle of something, where there is staged
+    or hidden work at a touched path, and where the branch cannot be checked out here;
+    EnvironmentFailure where another git process holds a lock.
     """
-    if not check_branch(clone, branch, tip):
-        create_branch(clone, branch, tip)
-    clones.run(clone, "symbolic-ref", "HEAD", f"refs/heads/{branch}")
-    # Not `reset`: this reads no file of the work tree.
-    listed = clones.run(clone, "ls-tree", "-r", "-z", tip, "--", *paths).stdout
-    clones.run(clone, "update-index", "-z", "--add", "--index-info", stdin=listed)
+    repository, ref = open_repository(clone), f"refs/heads/{branch}"
+    check_locks(repository, ref)
+    refuse(clone, operation(repository))
+    commit = repository.value("HEAD")
+    if commit is None:
+        finding = Finding(
+            "names no commit yet",
+            path="HEAD",
+            expected="the pinned release, committed",
+            found=f"{repository.head() or 'HEAD'}, unborn",
+            next_step="commit the release first, or leave --commit out",
+        )
+        raise refused(clone, finding)
+    there = tree_entries(clone, commit, carried.paths)
+    allowed: dict[str, tuple[str | None, ...]] = {}
+    for path in carried.series.paths:
+        mode = there.get(path, carried.modes[path]).partition(" ")[0]
+        allowed[path] = (there.get(path), f"{mode} {carried.chains[path][-1]}")
+    for new in carried.new_files:
+        laid = f"{new.mode} {blob_id(new.data)}"
+        allowed[new.path] = (there.get(new.path), laid)
+    refuse(
+        clone,
+        (*branch_findings(repository, ref), *index_findings(clone, allowed)),
+    )
+    return repository
 
 
-def current_base(clone: Path, branch: str, carried: Carried) -> str:
+def prepare_commits(
+    repository: Repository, branch: str, carried: Carried
+) -> tuple[str, Switch | None]:
+    """Make the commits, as objects alone; returns the last one, and what has to be
+    changed for it to be checked out (None: nothing)."""
+    clone = repository.clone
+    tip = commit_series(clone, _base(repository, branch, carried), carried)
+    check_branch(clone, branch, tip)
+    return tip, plan_switch(repository, f"refs/heads/{branch}", tip, carried.paths)
+
+
+def _base(repository: Repository, branch: str, carried: Carried) -> str:
     """What the series goes on top of: HEAD, or below its commits where HEAD is
     ``branch``, so that a second ``--commit`` finds those of the first."""
-    head = clones.run(clone, "symbolic-ref", "-q", "--short", "HEAD", ok=(0, 1)).stdout
-    if head.decode().strip() != branch:
-        return "HEAD"
-    return f"HEAD~{len(carried.series.patches) + bool(carried.new_files)}"
+    clone, base = repository.clone, "HEAD"
+    if repository.head() == f"refs/heads/{branch}":
+        base = f"HEAD~{len(carried.series.patches) + bool(carried.new_files)}"
+    commit = repository.value(base)
+    if commit is None:
+        finding = Finding(
+            "has too little history to be this series",
+            path=f"refs/heads/{branch}",
+            expected=f"a commit {base}",
+            next_step=f"rename the branch (git branch -m {branch} ...), or fetch more "
+            "history (git fetch --unshallow)",
+        )
+        raise refused(clone, finding)
+    return commit

@@ -21,7 +21,9 @@ from overlaykit.commits import (
 )
 from overlaykit.errors import CannotApply, EnvironmentFailure, Finding, InputError
 from overlaykit.files import put
+from overlaykit.locking import undisturbed
 from overlaykit.objects import blob_id
+from overlaykit.outcome import tell
 from overlaykit.patches import split_lines
 from overlaykit.series import SERIES, NewFile, read_header
 
@@ -57,7 +59,9 @@ def export_quilt(carried: Carried, folder: Path) -> tuple[str, ...]:
             for name, data in {**patches, SERIES: series}.items():
                 (part / name).write_bytes(data)
             # Takes the place of an empty folder, and of nothing else.
-            part.rename(folder)
+            with undisturbed():
+                part.rename(folder)
+                tell(str(folder), "the patches are written")
     except OSError as error:
         raise _unwritten(folder, error) from error
     return (*patches, SERIES)
@@ -67,7 +71,9 @@ def write_new(path: Path, data: bytes) -> None:
     """Write a whole file where there is none. Raises InputError where there is one."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        put(path, data, new=True)
+        with undisturbed():
+            put(path, data, new=True)
+            tell(str(path), "is written")
     except FileExistsError:
         raise _in_the_way(path, "no such file") from None
     except OSError as error:
@@ -101,7 +107,9 @@ def export_branch(carried: Carried, clone: Path, branch: str) -> str:
         step = f"name another; {branch} is this very series already"
         finding = Finding("exists", path=ref, found=tip, next_step=step)
         raise CannotApply(f"{clone}: branch {branch} exists", (finding,))
-    create_branch(clone, branch, tip)
+    with undisturbed():
+        create_branch(clone, branch, tip)
+        tell(str(clone), f"the branch {branch} is made")
     return tip
 
 

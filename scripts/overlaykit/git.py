@@ -112,8 +112,13 @@ def call(
     environment: Mapping[str, str],
     stdin: bytes | None,
     ok: Sequence[int],
+    keep: Sequence[int] = (),
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run git with just this environment. Raises as :func:`run` does."""
+    """Run git with just this environment. Raises as :func:`run` does.
+
+    ``keep`` are handles that the process inherits: a flock(2) on one of them then lasts
+    until git has ended too, also where this process is killed before.
+    """
     try:
         done = subprocess.run(
             ["git", *args],
@@ -123,6 +128,7 @@ def call(
             capture_output=True,
             env=environment,
             check=False,
+            pass_fds=keep,
         )
     except OSError as error:
         raise not_started("git", error) from error

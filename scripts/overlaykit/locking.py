@@ -76,8 +76,10 @@ def acquire(tree: DirectoryTree, folder: Path) -> int:
                 # It has just begun, and not yet said who it is, or just ended.
                 time.sleep(0.005)
                 continue
+            if not _runs(holder):
+                holder = f"{holder or 'unknown'}, or a git process that it left behind"
             raise CannotApply(
-                f"{tree.name} is held by another process: {holder or 'unknown'}",
+                f"{tree.name} is held by another process: {holder}",
                 (
                     Finding(
                         "is locked",

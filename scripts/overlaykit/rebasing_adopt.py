@@ -153,7 +153,8 @@ def adoption(root: Path, made: Carried, start: str) -> tuple[FileChange, ...]:
 
 def adopt(root: Path, made: Carried, start: str) -> tuple[FileChange, ...]:
     """Carry the new base from now on, all of it or nothing; returns what changed."""
-    with hold(DirectoryTree(root)) as transaction:
+    done = f"the base {made.name} is adopted"
+    with hold(DirectoryTree(root), done) as transaction:
         changes = adoption(root, made, start)
         if changes:
             transaction.stage(changes)

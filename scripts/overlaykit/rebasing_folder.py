@@ -18,8 +18,9 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 from overlaykit.errors import Finding, InputError
-from overlaykit.locking import FOLDER
+from overlaykit.locking import FOLDER, undisturbed
 from overlaykit.manifest import check_target_name
+from overlaykit.outcome import tell
 from overlaykit.plan import FileChange
 from overlaykit.rebasing_conflicts import Conflict
 from overlaykit.transaction import hold
@@ -102,7 +103,7 @@ class Work:
             wanted |= views
         self.folder.mkdir(parents=True, exist_ok=True)
         tree = DirectoryTree(self.folder)
-        with hold(tree) as transaction:
+        with hold(tree, "the rebase is written") as transaction:
             there = {
                 path: tree.read(path)
                 for path in tree.paths()
@@ -122,7 +123,9 @@ class Work:
         """Take the folder away, and the one around it if nothing else is in it."""
         gone = self.folder.with_name(f"{_GONE}{self.folder.name}")
         shutil.rmtree(gone, ignore_errors=True)
-        os.replace(self.folder, gone)
+        with undisturbed():
+            os.replace(self.folder, gone)
+            tell(str(self.folder), "the rebase is ended")
         _sweep(self.folder.parent)
 
 

@@ -5,7 +5,8 @@ which is gone when no transaction is under way. New and old contents are on disk
 before the journal is; while the journal exists the transaction is unfinished and is
 rolled back by whoever comes next; renaming the journal is the commit. So a kill at any
 moment leaves a tree that :func:`hold` brings to all-old or all-new. Rolling back only
-renames and removes: it works on the full disk that made it necessary.
+renames and removes: it works on the full disk that made it necessary. Only the git
+part of ``--commit`` (:mod:`overlaykit.switching`) is taken back by git itself.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 from overlaykit.errors import CannotApply, EnvironmentFailure, Finding, InputError
-from overlaykit.files import sync_folder
+from overlaykit.files import sync_folder, write_durably
 from overlaykit.locking import (
     FOLDER,
     JOURNAL,
@@ -33,8 +34,10 @@ from overlaykit.locking import (
     undisturbed,
 )
 from overlaykit.objects import blob_id
+from overlaykit.outcome import tell
 from overlaykit.paths import check_path
 from overlaykit.plan import FileChange
+from overlaykit.switching import Switch, Switcher
 from overlaykit.trees import DirectoryTree
 
 _DONE = "done.json"
@@ -73,21 +76,36 @@ def refuse_interrupted(tree: DirectoryTree) -> None:
         )
 
 
+class _Journal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A transaction on disk. Without a switch it is written as its rows alone."""
+
+    files: list[_Row]
+    switch: Switch | None = None
+
+
 class Transaction:
     """A tree held for writing. Use :func:`hold`; stage, swap, then finish."""
 
-    def __init__(self, tree: DirectoryTree, folder: Path) -> None:
+    def __init__(self, tree: DirectoryTree, folder: Path, lock: int, done: str) -> None:
+        """``lock`` is the handle of the tree's lock; ``done`` says what holds of the
+        tree once the transaction is final."""
         self._tree = tree
+        self._lock = lock
+        self._done = done
         # Journals name files as they lie on disk, whatever the tree's layout.
         self._disk = DirectoryTree(tree.root)
         self._folder = folder
         # How many rows of the journal may have been swapped; None: who knows.
         self._reached: int | None = None
+        self._switcher: Switcher | None = None
         self.committed = False
         self.repaired = self._recover()
 
-    def stage(self, changes: Sequence[FileChange]) -> None:
-        """Write new and old contents and the journal; the tree is as it was.
+    def stage(
+        self, changes: Sequence[FileChange], switch: Switch | None = None
+    ) -> None:
+        """Write new and old contents and the journal; the tree is as it was. With
+        ``switch`` the clone's branch, HEAD and index change along with the files.
 
         Raises CannotApply where a file is not what the plan was made from.
         """
@@ -102,21 +120,31 @@ class Transaction:
             )
             self._check_unchanged(row)
             was = None if change.before is None else place.stat()
+            old, new = (self._folder / f"{name}-{number}" for name in ("old", "new"))
             if change.before is not None:
-                self._write(f"old-{number}", change.before, was, times=True)
+                write_durably(old, change.before, was, times=True)
             if change.after is not None:
-                self._write(f"new-{number}", change.after, was, change.mode)
+                write_durably(new, change.after, was, change.mode)
             rows.append(row)
-        self._write("journal.part", msgspec.json.encode(rows))
+        self._switcher = None
+        if switch is not None:
+            self._switcher = self._made(switch)
+            self._switcher.stage()
+        # Only what needs it: a program from before there were switches reads the rest.
+        journal = rows if switch is None else _Journal(rows, switch)
+        part = self._folder / "journal.part"
+        write_durably(part, msgspec.json.encode(journal))
         sync_folder(self._folder)
         sync_folder(self._tree.root)
         self._reached = 0
-        os.replace(self._folder / "journal.part", self._folder / JOURNAL)
+        os.replace(part, self._folder / JOURNAL)
         sync_folder(self._folder)
 
     def swap(self) -> None:
         """Put the new contents in place and check that they are there."""
-        rows = self._rows(JOURNAL)
+        rows = self._read(JOURNAL).files
+        if self._switcher is not None:
+            self._switcher.lock()
         for number, row in enumerate(rows):
             place = self._disk.locate(row.place)
             self._check_unchanged(row)
@@ -130,12 +158,15 @@ class Transaction:
         for row in rows:
             if (found := _id_of(self._tree.root / row.place)) != row.after:
                 raise self._interference(row, f"blob {row.after}", found)
+        if self._switcher is not None:
+            self._switcher.carry_out()
 
     def finish(self) -> None:
         """Commit: from here on the tree counts as changed."""
         with undisturbed():
             os.replace(self._folder / JOURNAL, self._folder / _DONE)
             self.committed = True
+            tell(self._tree.name, self._done)
             sync_folder(self._folder)
             self._prune()
 
@@ -144,10 +175,13 @@ class Transaction:
 
         Raises CannotApply where a file is neither old nor new: somebody else wrote it.
         """
-        rows = list(enumerate(self._rows(JOURNAL)))[: self._reached]
+        journal = self._read(JOURNAL)
+        rows = list(enumerate(journal.files))[: self._reached]
         for number, row in rows:
             if _id_of(self._disk.locate(row.place)) not in (row.before, row.after):
                 raise self._cannot_roll_back(number, row)
+        if journal.switch is not None:
+            (self._switcher or self._made(journal.switch)).roll_back()
         for number, row in reversed(rows):
             place = self._tree.root / row.place
             if _id_of(place) == row.before:
@@ -173,6 +207,7 @@ class Transaction:
         unfinished = self.unfinished
         if unfinished:
             self.roll_back()
+            tell(self._tree.name, "what an interrupted run had left was rolled back")
         elif (self._folder / _DONE).exists():
             self._prune()
         for left in self._folder.iterdir():
@@ -180,14 +215,21 @@ class Transaction:
                 left.unlink()
         return unfinished
 
-    def _rows(self, name: str) -> list[_Row]:
+    def _made(self, switch: Switch) -> Switcher:
+        return Switcher(self._tree.root, self._folder, switch, (self._lock,))
+
+    def _read(self, name: str) -> _Journal:
         try:
-            rows = msgspec.json.decode(
-                (self._folder / name).read_bytes(), type=list[_Row]
+            journal = msgspec.json.decode(
+                (self._folder / name).read_bytes(), type=list[_Row] | _Journal
             )
-            for row in rows:
+            if isinstance(journal, list):
+                journal = _Journal(journal)
+            for row in journal.files:
                 for path in (row.place, *row.folders):
                     check_path(path)
+            if journal.switch is not None:
+                journal.switch.check()
         except (msgspec.DecodeError, UnicodeDecodeError, InputError) as error:
             raise CannotApply(
                 f"{self._tree.name}: the journal of an interrupted transaction is "
@@ -202,7 +244,7 @@ class Transaction:
                     ),
                 ),
             ) from error
-        return rows
+        return journal
 
     def _check_unchanged(self, row: _Row) -> None:
         """An editor takes no lock: do not overwrite what it saved meanwhile."""
@@ -254,31 +296,6 @@ class Transaction:
             folder = folder.parent
         return folders
 
-    def _write(
-        self,
-        name: str,
-        data: bytes,
-        like: os.stat_result | None = None,
-        mode: str = "100644",
-        times: bool = False,
-    ) -> None:
-        """Write a file of the folder, as durable as its owner, mode and times."""
-        with (self._folder / name).open("xb") as file:
-            file.write(data)
-            file.flush()
-            handle = file.fileno()
-            now = os.fstat(handle)
-            if like is not None:
-                if (now.st_uid, now.st_gid) != (like.st_uid, like.st_gid):
-                    os.fchown(handle, like.st_uid, like.st_gid)
-                os.fchmod(handle, stat.S_IMODE(like.st_mode))
-                if times:
-                    os.utime(handle, ns=(like.st_atime_ns, like.st_mtime_ns))
-            elif mode == "100755":
-                readers = now.st_mode & 0o444
-                os.fchmod(handle, stat.S_IMODE(now.st_mode) | readers >> 2)
-            os.fsync(handle)
-
     def _sync_folders(self, rows: Iterable[_Row]) -> None:
         """Make what was renamed, made and removed in the tree durable."""
         touched = [path for row in rows for path in (row.place, *row.folders)]
@@ -288,7 +305,7 @@ class Transaction:
 
     def _prune(self) -> None:
         """Remove the folders that held nothing but a file that was taken away."""
-        for row in self._rows(_DONE):
+        for row in self._read(_DONE).files:
             folder = PurePosixPath(row.place).parent
             while (
                 row.after is None
@@ -299,8 +316,11 @@ class Transaction:
 
 
 @contextmanager
-def hold(tree: DirectoryTree) -> Iterator[Transaction]:
+def hold(
+    tree: DirectoryTree, done: str = "the change is in place"
+) -> Iterator[Transaction]:
     """Hold a tree for writing, after bringing an interrupted transaction to its end.
+    ``done`` is what is said of the tree where the caller is cut short after its end.
 
     On any exception what was swapped is rolled back. Signals interrupt the caller's
     block alone, and neither the lock's comings and goings nor a roll-back. Raises
@@ -315,7 +335,7 @@ def hold(tree: DirectoryTree) -> Iterator[Transaction]:
             signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
             lock = acquire(tree, folder)
             try:
-                transaction = Transaction(tree, folder)
+                transaction = Transaction(tree, folder, lock, done)
                 try:
                     signal.pthread_sigmask(signal.SIG_SETMASK, before)
                     yield transaction

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from faults.commits import Clones, make_clones
 from faults.harness import Contents, apply, contents, copy, memory_folder
 
 
@@ -46,3 +47,9 @@ def pair(slim: Callable[..., Path], room: Path) -> Pair:
     done = apply(room, new)
     assert done.code == 0, done.text
     return Pair(old, new, contents(old), contents(new))
+
+
+@pytest.fixture
+def clones(slim: Callable[..., Path], room: Path) -> Clones:
+    """SGLang as a clone, for --commit."""
+    return make_clones(slim, room)

@@ -34,6 +34,8 @@ import overlaykit.transaction
 ROOT = Path(__file__).resolve().parents[2]
 APPLY = ROOT / "scripts" / "apply.py"
 FOLDER = overlaykit.locking.FOLDER
+GIT = "subprocess.Popen"
+"""The event of starting a git process; counted alone, and only where asked for."""
 VERBS: tuple[tuple[str, ...], ...] = ((), ("--unapply",), ("--status",))
 
 _CHANGES = {
@@ -198,7 +200,8 @@ def start(
 
         def hook(name: str, details: tuple[Any, ...]) -> None:
             nonlocal done
-            if not _writes(name, details) or name != (event or name):
+            counts = name == GIT if event == GIT else _writes(name, details)
+            if not counts or name != (event or name):
                 return
             done += 1
             child.count(done)

@@ -143,7 +143,7 @@ ATTRIBUTES = (
 
 def test_the_content_does_not_steer_git(tmp_path: Path) -> None:
     """Attributes of the package change no byte, now or under the user's own git."""
-    files = {
+    files: Members = {
         "sglang/.gitattributes": ATTRIBUTES,
         "sglang/srt/.gitattributes": ATTRIBUTES,
         "sglang/.gitignore": b"*\n",

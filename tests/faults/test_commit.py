@@ -1,0 +1,155 @@
+"""--commit killed: files, index, HEAD and branch are all old or all new after the next
+run, wherever the kill came, also with git left running."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+from clone_state import locks, state
+from faults.commits import REF, Clones, at_the_commit_point, points, recovers
+from faults.harness import FOLDER, GIT, KILL, Mischief, apply, copy
+
+from overlaykit import git
+from overlaykit.errors import Exit
+
+HOWS: tuple[tuple[str, ...], ...] = (("--status",), ("--commit",))
+
+
+def test_killed_at_every_write(clones: Clones, room: Path) -> None:
+    """Also where only the index, HEAD or a ref is what comes next."""
+    seen = []
+    last = points(room, clones, None)
+    # Up to the journal the writes are those of any apply, which test_kill tries.
+    tried = [n for n in range(4, last + 1) if n > last - 32 or n % 4 == 0]
+    for point, how in zip(tried, itertools.cycle(HOWS), strict=False):
+        clone = copy(clones.old, room / "clone")
+        killed = apply(room, "--commit", clone, at=point, mischief=KILL)
+        assert killed.code == -9, f"write {point}: {killed.text}"
+        old = recovers(clone, how, clones, room)
+        seen.append(old or how == ("--commit",))
+    assert True in seen
+    assert len(seen) > 30
+    print(f"killed at {len(seen)} writes")
+
+
+def test_killed_before_every_git_of_the_transaction(clones: Clones, room: Path) -> None:
+    """From the first one that the journal knows of on."""
+    last = points(room, clones, GIT)
+    seen = []
+    for point in range(last - 9, last + 1):
+        clone = copy(clones.old, room / "clone")
+        killed = apply(room, "--commit", clone, at=point, event=GIT, mischief=KILL)
+        assert killed.code == -9, f"git {point}: {killed.text}"
+        seen.append((clone / FOLDER / "journal.json").exists())
+        assert recovers(clone, ("--status",), clones, room)
+    assert seen.count(True) >= 5
+
+
+@pytest.mark.parametrize("detached", [False, True], ids=["branch", "detached"])
+def test_the_roll_back_is_killed_at_every_step(
+    clones: Clones, room: Path, detached: bool
+) -> None:
+    """All was moved, and only the commit point was missing."""
+    old = clones.old
+    if detached:
+        git.run(old, "checkout", "-q", "--detach")
+        clones = Clones(old, state(old), clones.after)
+    crashed = copy(old, room / "crashed")
+    killed = apply(room, "--commit", crashed, first=at_the_commit_point)
+    assert killed.code == -9, killed.text
+    assert git.text(crashed, "symbolic-ref", "HEAD") == REF
+    assert git.text(crashed, "status", "--porcelain") == f"?? {FOLDER}/"
+    for event in (None, GIT):
+        for point in itertools.count(1):
+            clone = copy(crashed, room / "clone")
+            killed = apply(
+                room, "--status", clone, at=point, event=event, mischief=KILL
+            )
+            if killed.code != -9:
+                break
+            assert recovers(clone, ("--status",), clones, room)
+        assert point > 5
+        assert state(clone) == clones.before
+
+
+# --- git itself is in the middle ------------------------------------------------------
+
+_SHIM = """#!/bin/sh
+case " $* " in
+*" {what} "*)
+    if mkdir "{room}/met" 2>/dev/null; then
+        {mischief}
+    fi ;;
+esac
+exec "{real}" "$@"
+"""
+_WAIT = 'kill -9 $PPID; while [ ! -e "{room}/go" ]; do sleep 0.02; done; {real} "$@"; '
+_WAIT += 'code=$?; touch "{room}/gone"; exit $code'
+_AFTER = '{real} "$@"; kill -9 $PPID; touch "{room}/gone"; exit 0'
+_DIES = "kill -9 $$"
+STEPS = ("core.fsync=all update-index", "update-ref --stdin", "symbolic-ref -m")
+
+
+def shim(room: Path, what: str, mischief: str) -> Mischief:
+    """Before the program starts: real git, and a mischief at one of its calls."""
+    real = shutil.which("git") or ""
+    words = mischief.format(room=room, real=real)
+    folder = room / "bin"
+    folder.mkdir()
+    script = _SHIM.format(what=what, room=room, real=real, mischief=words)
+    (folder / "git").write_text(script)
+    (folder / "git").chmod(0o755)
+
+    def first() -> None:
+        os.environ["PATH"] = f"{folder}{os.pathsep}{os.environ['PATH']}"
+
+    return first
+
+
+def wait_for(place: Path) -> None:
+    patience = time.monotonic() + 120
+    while not place.exists():
+        assert time.monotonic() < patience, f"{place} never came"
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("what", STEPS)
+def test_killed_while_git_runs_on(clones: Clones, room: Path, what: str) -> None:
+    """What a killed run has started still holds the tree: nobody repairs it under the
+    hands of a git that is about to write."""
+    clone = copy(clones.old, room / "clone")
+    killed = apply(room, "--commit", clone, first=shim(room, what, _WAIT))
+    assert killed.code == -9, killed.text
+    refused = apply(room, "--status", clone)
+    assert refused.code == Exit.CANNOT_APPLY, refused.text
+    assert "a git process that it left behind" in refused.text
+    (room / "go").touch()
+    wait_for(room / "gone")
+    patience = time.monotonic() + 120
+    while apply(room, "--status", clone).code == Exit.CANNOT_APPLY:
+        assert time.monotonic() < patience
+    assert recovers(clone, ("--status",), clones, room)
+
+
+@pytest.mark.parametrize("what", STEPS)
+def test_killed_when_git_is_done(clones: Clones, room: Path, what: str) -> None:
+    clone = copy(clones.old, room / "clone")
+    killed = apply(room, "--commit", clone, first=shim(room, what, _AFTER))
+    assert killed.code == -9, killed.text
+    wait_for(room / "gone")
+    assert recovers(clone, ("--status",), clones, room)
+
+
+@pytest.mark.parametrize("what", STEPS)
+def test_git_itself_is_killed(clones: Clones, room: Path, what: str) -> None:
+    clone = copy(clones.old, room / "clone")
+    done = apply(room, "--json", "--commit", clone, first=shim(room, what, _DIES))
+    assert done.code == Exit.ENVIRONMENT, done.text
+    assert state(clone) == clones.before
+    assert locks(clone) == []
+    assert recovers(clone, ("--commit",), clones, room) is False
