@@ -80,7 +80,7 @@ def test_the_roll_back_is_killed_at_every_step(
 # --- git itself is in the middle ------------------------------------------------------
 
 _SHIM = """#!/bin/sh
-case " $* " in
+case " $* @${{GIT_INDEX_FILE##*/}} " in
 *" {what} "*)
     if mkdir "{room}/met" 2>/dev/null; then
         {mischief}
@@ -92,7 +92,7 @@ _WAIT = 'kill -9 $PPID; while [ ! -e "{room}/go" ]; do sleep 0.02; done; {real} 
 _WAIT += 'code=$?; touch "{room}/gone"; exit $code'
 _AFTER = '{real} "$@"; kill -9 $PPID; touch "{room}/gone"; exit 0'
 _DIES = "kill -9 $$"
-STEPS = ("core.fsync=all update-index", "update-ref --stdin", "symbolic-ref -m")
+STEPS = ("--index-info @new-index", "update-ref --stdin", "symbolic-ref -m")
 
 
 def shim(room: Path, what: str, mischief: str) -> Mischief:

@@ -143,7 +143,7 @@ ATTRIBUTES = (
 
 def test_the_content_does_not_steer_git(tmp_path: Path) -> None:
     """Attributes of the package change no byte, now or under the user's own git."""
-    files: Members = {
+    files: dict[str, bytes] = {
         "sglang/.gitattributes": ATTRIBUTES,
         "sglang/srt/.gitattributes": ATTRIBUTES,
         "sglang/.gitignore": b"*\n",
@@ -156,7 +156,9 @@ def test_the_content_does_not_steer_git(tmp_path: Path) -> None:
         'sglang/"quoted".py': b"q = 1\n",
         "sglang/-x.py": b"x = 1\n",
     }
-    wheel = make_wheel(tmp_path, {**files})
+    members: Members = {}
+    members.update(files)
+    wheel = make_wheel(tmp_path, members)
     clone = tmp_path / "out"
     assert lay_out(wheel, clone)
     for member, data in files.items():
