@@ -80,7 +80,7 @@ def load_parts(
     Raises CannotApply where an interrupted verb left the overlay half written.
     """
     if (root / FOLDER / JOURNAL).exists():
-        step = "run what was interrupted again (lock, refresh, rebase): it is undone first"
+        step = "run what was interrupted again (lock, refresh, rebase): that undoes it"
         finding = Finding("was interrupted, or is under way", FOLDER, next_step=step)
         raise CannotApply(f"{root}: a change of it is unfinished", (finding,))
     manifest = load_manifest(root)
