@@ -463,6 +463,34 @@ def test_killed_and_resumed(carrier: Path, reworded: Path, tmp_path: Path) -> No
         assert work(carrier) == finished, at
 
 
+@pytest.mark.parametrize(
+    ("file", "key", "value"),
+    [
+        ("request.json", "name", "../../../elsewhere"),
+        ("request.json", "name", "sglang-0.5.99"),
+        ("request.json", "commit", "--output=x"),
+        ("request.json", "onto", None),
+        ("conflict/about.json", "merged", "/etc/hostname"),
+        ("conflict/about.json", "merged", "../../../../overlay.toml"),
+        ("conflict/about.json", "merged", ".git/config"),
+    ],
+)
+def test_a_folder_whose_names_lead_elsewhere(
+    carrier: Path, reworded: Path, file: str, key: str, value: str | None
+) -> None:
+    """Refused, and nothing is read or written there."""
+    asked = ("--onto", "main", "--clone", reworded)
+    assert rebase(carrier, *asked)["exit_code"] == 3
+    [folder] = (carrier / "build" / "rebase").iterdir()
+    said = json.loads((folder / file).read_bytes())
+    (folder / file).write_text(json.dumps({**said, key: value}))
+    before = (own(carrier), work(carrier))
+    report = rebase(carrier, "--continue")
+    assert report["exit_code"] == 2
+    assert report["findings"][0]["next_step"]
+    assert (own(carrier), work(carrier)) == before
+
+
 def test_an_adoption_that_is_killed(carrier: Path, tmp_path: Path) -> None:
     """All of the new base or nothing of it, whatever verb comes next."""
     assert rebase(carrier, "--onto", "0.5.12")["exit_code"] == 0

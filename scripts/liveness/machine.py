@@ -7,7 +7,6 @@ import os
 import platform
 import re
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 from contract.numeric.sources import SWITCH
 from liveness.answers import ABSENT, SITES, Condition, condition, told
 from overlaykit.cli import Result
+from overlaykit.python import module
 
 _SCRIPTS = Path(__file__).resolve().parents[1]
 _USE_AITER = "SGLANG_USE_AITER"
@@ -46,7 +46,7 @@ def facts() -> dict[str, str]:
     crash on a broken installation."""
     path = os.pathsep.join(filter(None, (str(_SCRIPTS), os.environ.get("PYTHONPATH"))))
     env = os.environ | {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-m", "liveness.machine"]
+    command = module("liveness.machine")
     try:
         done = subprocess.run(
             command, env=env, capture_output=True, text=True, timeout=_LIMIT

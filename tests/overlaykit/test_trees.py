@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from conftest import Pins
+from overlaykit import git
 from overlaykit.errors import CannotApply, EnvironmentFailure, InputError
 from overlaykit.paths import check_path
 from overlaykit.trees import (
@@ -76,3 +78,27 @@ def test_what_cannot_be_read(tmp_path: Path, slim: Callable[..., Path]) -> None:
             WheelTree(tmp_path / wheel)
     with pytest.raises(InputError, match="no tree 'nothing'"):
         GitTree(slim(), "nothing")
+
+
+def tree_object(clone: Path, rows: bytes) -> str:
+    """A tree as told, whatever it says."""
+    command = ["hash-object", "-t", "tree", "-w", "--stdin", "--literally"]
+    return git.run(clone, *command, stdin=rows).stdout.decode().strip()
+
+
+@pytest.mark.parametrize(
+    "name", ["..", ".git", ".GIT", "git~1", "a\\b", "a\nb", "a\udcffb"]
+)
+def test_a_tree_object_that_no_honest_clone_has(tmp_path: Path, name: str) -> None:
+    """Git checks none of these out, but stores and lists what it was given."""
+    git.run(tmp_path, "init", "-q")
+    blob = git.run(tmp_path, "hash-object", "-w", "--stdin", stdin=b"x\n").stdout
+    row = b"100644 %b\0%b" % (os.fsencode(name), bytes.fromhex(blob.decode().strip()))
+    tree = tree_object(tmp_path, row)
+    above = tree_object(tmp_path, b"40000 sub\0" + bytes.fromhex(tree))
+    for one in (tree, above):
+        with GitTree(tmp_path, one) as hostile, pytest.raises(InputError) as refused:
+            list(hostile.paths())
+        str(refused.value).encode()
+    with GitTree(tmp_path, above) as hostile, pytest.raises(InputError):
+        hostile.read(f"sub/{name}")

@@ -10,7 +10,6 @@ import atexit
 import os
 import pickle
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ from contract.numeric.cases import Case, Switch, Variant
 from contract.numeric.outcomes import Outcome
 from contract.numeric.sources import Sources, aiter_sources, sglang_sources
 from overlaykit.errors import EnvironmentFailure, Finding
+from overlaykit.python import module
 from overlaykit.trees import DirectoryTree, Tree
 
 Progress = Callable[[str, int, int], None]
@@ -73,7 +73,7 @@ class Worker:
         # Open for as long as the process lives: what it said is told if it dies.
         self._log = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "contract.numeric.server", device],
+            module("contract.numeric.server", device),
             env=env,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

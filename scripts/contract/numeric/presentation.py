@@ -23,6 +23,7 @@ from contract.numeric.cases import GROUP
 from contract.numeric.sources import Sources, aiter_sources
 from contract.sites import FLATTEN, PRODUCERS, RMS
 from overlaykit.errors import OverlayError
+from overlaykit.python import module
 from overlaykit.trees import Tree
 
 _SCRIPTS = Path(__file__).resolve().parents[2]
@@ -76,7 +77,7 @@ def presentations(aiter: Tree, device: str) -> tuple[Presented, ...]:
         env["TRITON_INTERPRET"] = "1"
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "contract.numeric.presentation", device],
+            module("contract.numeric.presentation", device),
             env=env,
             input=pickle.dumps(sources),
             capture_output=True,
