@@ -98,6 +98,7 @@ def versions() -> dict[str, str]:
 @cache
 def _gpus() -> str:
     """As the vendor's own tool names them; asked once, not for every stage."""
+    unknown = ""
     for command in (
         ("nvidia-smi", "--query-gpu=name", "--format=csv,noheader"),
         ("rocm-smi", "--showproductname", "--csv"),
@@ -106,8 +107,12 @@ def _gpus() -> str:
             done = subprocess.run(
                 command, capture_output=True, text=True, check=True, timeout=30
             )
-        except (OSError, subprocess.SubprocessError):
+        except FileNotFoundError:
+            continue
+        except (OSError, subprocess.SubprocessError) as error:
+            # It is there and does not answer: that says nothing about GPUs.
+            unknown = f"not known: {error}"
             continue
         lines = [line.strip() for line in done.stdout.splitlines() if line.strip()]
         return "; ".join(lines)
-    return ""
+    return unknown

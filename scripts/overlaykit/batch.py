@@ -54,7 +54,7 @@ class Batch:
         raise self._died(oid)
 
     def rows(self, oid: str) -> dict[str, Row] | None:
-        """A tree's names, with git mode and id; None where the clone lacks the tree."""
+        """A tree's names, with mode and id; None where the clone has no such tree."""
         kind, data = self.read(oid)
         if kind != "tree":
             return None

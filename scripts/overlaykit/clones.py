@@ -164,12 +164,14 @@ def start(clone: Path, *args: str, errors: IO[bytes]) -> subprocess.Popen[bytes]
 def lacks(clone: Path, what: str, oid: str) -> EnvironmentFailure:
     """The error for an object that should be there. Not 'no such file': a tree names
     it, and a partial clone, or a damaged one, does not hold it."""
+    where = shlex.quote(str(clone))
     if place(clone).is_partial:
         found = "not in this partial clone; no object is fetched from here"
-        step = _partial(clone).next_step
+        step = f"{_partial(clone).next_step}; git -C {where} cat-file -e {oid} "
+        step += "fetches this one alone"
     else:
         found = "no such object; no object is fetched from here"
-        step = f"git -C {shlex.quote(str(clone))} fsck, then clone anew"
+        step = f"git -C {where} fsck, then clone anew"
     finding = Finding(
         "git lacks an object", path=what, expected=f"object {oid} in {clone}",
         found=found, next_step=step,
@@ -182,8 +184,8 @@ def _partial(clone: Path) -> Finding:
     return Finding(
         "is a partial clone, and no object is fetched from here",
         path=str(clone),
-        next_step=f"git -C {where} fetch --refetch --no-filter, if you trust its "
-        "configuration",
+        next_step="if you trust its configuration: "
+        f"git -C {where} fetch --refetch --no-filter (git 2.36)",
     )
 
 

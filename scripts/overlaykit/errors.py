@@ -117,7 +117,7 @@ def not_started(
             errno.EACCES: "permit reading and running it",
             errno.EAGAIN: "end other processes, or permit more (ulimit -u)",
             errno.ENOMEM: "free memory",
-            errno.ENOENT: "make the folder",
+            errno.ENOENT: "see that it is there",
         }.get(error.errno or 0, "see to the reason given")
         step += ", then run it again"
     finding = Finding(f"{program} did not start", found=why, next_step=step)

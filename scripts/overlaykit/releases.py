@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from overlaykit.digests import recorded
-from overlaykit.errors import EnvironmentFailure, Finding, InputError
+from overlaykit.errors import EnvironmentFailure, Finding, InputError, not_started
 from overlaykit.files import write_whole
 from overlaykit.ledger import LEDGER, encode_ledger, ledger, with_release
 from overlaykit.lock import LockedDist
@@ -53,7 +53,7 @@ def listed(dist: Dist) -> tuple[str, ...]:
                 command, cwd=folder, capture_output=True, text=True, check=False
             )
     except OSError as error:
-        raise EnvironmentFailure(f"cannot run pip: {error}") from error
+        raise not_started("pip", error) from error
     line = re.search(r"^Available versions: (.*)$", done.stdout, re.MULTILINE)
     if done.returncode or line is None:
         said = done.stderr.strip().rpartition("\n")[2]

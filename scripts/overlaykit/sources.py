@@ -19,7 +19,7 @@ from pathlib import Path
 from overlaykit import clones, git
 from overlaykit.carried import Carried
 from overlaykit.digests import refuse_changed
-from overlaykit.errors import EnvironmentFailure, Finding, InputError
+from overlaykit.errors import EnvironmentFailure, Finding, InputError, not_started
 from overlaykit.lock import LockedDist
 from overlaykit.manifest import Dist, Target
 from overlaykit.trees import WheelTree
@@ -174,7 +174,7 @@ def _download(dist: Dist, folder: Path) -> Path:
     try:
         done = subprocess.run(command, cwd=folder, stdout=sys.stderr, check=False)
     except OSError as error:
-        raise EnvironmentFailure(f"cannot run pip: {error}") from error
+        raise not_started("pip", error) from error
     wheels = list(folder.glob("*.whl"))
     if done.returncode or len(wheels) != 1:
         raise EnvironmentFailure(

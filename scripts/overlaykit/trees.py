@@ -245,7 +245,10 @@ class GitTree:
         if tree := found("tree"):
             return tree
         if commit := found("commit"):
-            raise clones.lacks(self._clone, f"the tree of {treeish}", commit)
+            oid = clones.text(
+                self._clone, "log", "-1", "--no-show-signature", "--format=%T", commit
+            )
+            raise clones.lacks(self._clone, f"the tree of {treeish}", oid)
         raise InputError(f"{self._clone} has no tree {treeish!r}")
 
     def _folder(self, oid: str, path: str) -> dict[str, Row]:
