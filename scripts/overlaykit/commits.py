@@ -31,7 +31,7 @@ from overlaykit.gitstate import (
 from overlaykit.objects import blob_id
 from overlaykit.patches import apply_hunks
 from overlaykit.series import Header, read_header
-from overlaykit.switching import Switch, plan_switch
+from overlaykit.switching import Switch, plan_switch, where_git_fails
 from overlaykit.trees import GitTree
 
 NEW_FILES_SUBJECT = "Add the files that the series uses"
@@ -203,7 +203,8 @@ def prepare_commits(
     """Make the commits, as objects alone; returns the last one, and what has to be
     changed for it to be checked out (None: nothing)."""
     clone = repository.clone
-    tip = commit_series(clone, _base(repository, branch, carried), carried)
+    with where_git_fails(clone, "nothing was changed"):
+        tip = commit_series(clone, _base(repository, branch, carried), carried)
     check_branch(clone, branch, tip)
     return tip, plan_switch(repository, f"refs/heads/{branch}", tip, carried.paths)
 

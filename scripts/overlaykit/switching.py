@@ -9,7 +9,8 @@ that whoever comes after a crash can take back those that were made.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -115,7 +116,8 @@ class Switcher:
         self._begun = False
         rows = {row.path: row.after for row in self._switch.rows}
         folder = self._repository.folder
-        self._made_from = prepare(self._clone, folder, self._new, rows, self._keep)
+        with where_git_fails(self._clone, "nothing was changed"):
+            self._made_from = prepare(self._clone, folder, self._new, rows, self._keep)
 
     def lock(self) -> None:
         """Keep git's own commands away, and see that nothing has changed since the
@@ -144,18 +146,15 @@ class Switcher:
         switch = self._switch
         self._begun = True
         # A Ctrl-C would kill git in the middle, and its lock would stay.
-        with undisturbed():
-            try:
-                order = "create" if switch.made else "verify"
-                self._write(
-                    "update-ref", "--stdin", "-m", "overlay: apply --commit",
-                    stdin=f"{order} {switch.branch} {switch.tip}\n",
-                )  # fmt: skip
-                was = switch.head.removeprefix(BRANCHES)
-                why = f"overlay: moving from {was} to {switch.branch[len(BRANCHES) :]}"
-                self._write("symbolic-ref", "-m", why, "HEAD", switch.branch)
-            except EnvironmentFailure as error:
-                raise self._failed(error, "nothing was changed") from error
+        with undisturbed(), where_git_fails(self._clone, "nothing was changed"):
+            order = "create" if switch.made else "verify"
+            self._write(
+                "update-ref", "--stdin", "-m", "overlay: apply --commit",
+                stdin=f"{order} {switch.branch} {switch.tip}\n",
+            )  # fmt: skip
+            was = switch.head.removeprefix(BRANCHES)
+            why = f"overlay: moving from {was} to {switch.branch[len(BRANCHES) :]}"
+            self._write("symbolic-ref", "-m", why, "HEAD", switch.branch)
         # Whoever did the same in another worktree at the same time sees us, or we him.
         if place := self._repository.elsewhere(switch.branch):
             finding = Finding(
@@ -183,7 +182,8 @@ class Switcher:
             if entry.path in rows:
                 entries[entry.path] = f"{entry.blob}" if not entry.stage else "unmerged"
         self._check_ours(head, value, entries)
-        try:
+        state = "it is half committed, and the next run rolls it back"
+        with where_git_fails(self._clone, state):
             if head == switch.branch and switch.head != switch.branch:
                 self._move_back()
             if switch.made and value and not self._repository.elsewhere(switch.branch):
@@ -191,9 +191,6 @@ class Switcher:
             undo = {p: r.before for p, r in rows.items() if entries[p] != r.before}
             if undo:
                 set_entries(self._clone, undo, keep=self._keep)
-        except EnvironmentFailure as error:
-            state = "it is half committed, and the next run rolls it back"
-            raise self._failed(error, state) from error
 
     def _check_ours(
         self, head: str, value: str | None, entries: Mapping[str, str | None]
@@ -238,16 +235,23 @@ class Switcher:
         data = None if stdin is None else stdin.encode()
         clones.run(self._clone, *arguments, stdin=data, keep=self._keep)
 
-    def _failed(self, error: EnvironmentFailure, state: str) -> EnvironmentFailure:
-        step = "see what git says; where a lock is in its way, wait for the process "
-        step += "that holds it, or remove the lock if there is none; then run it again"
+
+@contextmanager
+def where_git_fails(clone: Path, state: str) -> Iterator[None]:
+    """Say what a failure of git leaves behind. Raises EnvironmentFailure."""
+    try:
+        yield
+    except EnvironmentFailure as error:
+        step = "see what git says: make room or permit writing; where a lock is in "
+        step += "its way wait for its process, or remove it if there is none; then "
         finding = Finding(
-            error.message.partition(": ")[2] or error.message,
-            path=str(self._clone),
-            next_step=step,
+            "git failed",
+            path=str(clone),
+            found=error.message,
+            next_step=f"{step}run this again",
         )
-        what = f"{self._clone}: git failed; {state}"
-        return EnvironmentFailure(what, (finding, *error.findings))
+        what = f"{clone}: git failed; {state}"
+        raise EnvironmentFailure(what, (finding, *error.findings)) from error
 
 
 def _restore(what: str, switch: Switch, before: str | None) -> str:

@@ -2,7 +2,7 @@
 
 Mounts made here are seen by nobody else and go with this process.
 
-    mounts.py full|read-only|bind TREE ROOM
+    mounts.py full|read-only|bind|commit TREE ROOM
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ sys.path[:0] = [
     str(Path(__file__).parents[2] / "scripts"),
 ]
 
+from clone_state import locks, state  # noqa: E402
 from faults.harness import FOLDER, KILL, Done, apply, contents, copy, times  # noqa: E402
 
 METHODS = "python/sglang/srt/models/deepseek_common/attention_forward_methods"
@@ -62,6 +63,31 @@ def full(was: Path, room: Path) -> None:
         (disk / "ballast").unlink()
 
 
+def commit(was: Path, room: Path) -> None:
+    """The same with --commit: where git finds no room to go back, the next run does."""
+    disk = room / "disk"
+    disk.mkdir()
+    mount("-t", "tmpfs", "-o", "size=48m,nr_inodes=0", "none", disk)
+    failed = 0
+    for pages in range(0, 4000, 6):
+        clone = copy(was, disk / "clone")
+        before = state(clone)
+        fill(disk, pages)
+        done = apply(room, "--json", "--commit", clone)
+        if done.code == 0:
+            break
+        assert done.code == 5, done.text
+        said = done.report["message"]
+        (disk / "ballast").unlink()
+        if "nothing was changed" not in said:
+            assert "the next run rolls it back" in said, said
+            assert apply(room, "--status", clone).code == 1
+        assert (state(clone), locks(clone)) == (before, [])
+        failed += 1
+    assert failed > 5
+    print(f"full {failed} times")
+
+
 def fill(disk: Path, pages: int) -> None:
     """Leave just so many pages of the disk free."""
     (disk / "ballast").unlink(missing_ok=True)
@@ -93,6 +119,5 @@ def bind(was: Path, room: Path) -> None:
 
 
 if __name__ == "__main__":
-    {"full": full, "read-only": read_only, "bind": bind}[sys.argv[1]](
-        Path(sys.argv[2]), Path(sys.argv[3])
-    )
+    worker = {"full": full, "read-only": read_only, "bind": bind, "commit": commit}
+    worker[sys.argv[1]](Path(sys.argv[2]), Path(sys.argv[3]))

@@ -17,6 +17,7 @@ import pytest
 from clone_state import locks, state
 from faults.commits import REF, Clones, at_the_commit_point, points
 from faults.harness import FOLDER, GIT, KILL, Done, Mischief, apply, copy, send, start
+from faults.test_trouble import in_a_mount
 
 from overlaykit import git
 from overlaykit.errors import Exit
@@ -104,6 +105,11 @@ def test_a_file_system_without_hard_links(clones: Clones, room: Path) -> None:
     assert done.code == Exit.ENVIRONMENT, done.text
     assert "takes no hard link" in done.report["findings"][0]["what"]
     assert state(clone) == clones.before
+
+
+def test_full_disk(clones: Clones, room: Path) -> None:
+    """In a file system of its own; see ``mounts.py``."""
+    in_a_mount("commit", clones.old, room)
 
 
 def test_two_worktrees_at_once(clones: Clones, room: Path) -> None:

@@ -274,6 +274,10 @@ def test_transaction_folder_is_a_link(pair: Pair, room: Path) -> None:
 @pytest.mark.parametrize("what", ["full", "read-only", "bind"])
 def test_in_a_mount_of_its_own(pair: Pair, room: Path, what: str) -> None:
     """Real full and read-only file systems; see ``mounts.py``."""
+    in_a_mount(what, pair.old, room)
+
+
+def in_a_mount(what: str, old: Path, room: Path) -> None:
     if shutil.which("unshare") is None:
         pytest.skip("unshare(1) is not installed")
     unshare = ["unshare", "--user", "--map-root-user", "--mount"]
@@ -287,7 +291,7 @@ def test_in_a_mount_of_its_own(pair: Pair, room: Path, what: str) -> None:
         pytest.skip(f"no mounts for us here: {probe.stderr.strip()}")
     worker = APPLY.parents[1] / "tests" / "faults" / "mounts.py"
     done = subprocess.run(
-        [*unshare, sys.executable, str(worker), what, str(pair.old), str(room)],
+        [*unshare, sys.executable, str(worker), what, str(old), str(room)],
         capture_output=True,
         text=True,
         check=False,
