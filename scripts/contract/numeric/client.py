@@ -82,7 +82,7 @@ class Worker:
             )
         except OSError as error:
             self._log.close()
-            raise not_started(sys.executable, error) from error
+            raise not_started("Python", error) from error
 
     @cached_property
     def about(self) -> dict[str, str]:
