@@ -101,7 +101,10 @@ def _there(step: Step, scope: str, shift: int) -> Step:
         step.hunk.new_start,
         lines,
     )
-    return replace(step, hunk=hunk, locked=LockedHunk(scope, step.locked.sites))
+    locked = LockedHunk(scope, step.locked.sites)
+    return replace(
+        step, hunk=hunk, locked=locked, was=step.locked.scope, deeper=shift
+    )
 
 
 def _span(scopes: ScopeMap | None, scope: str) -> range | None:
