@@ -90,9 +90,7 @@ def _all_bindings(data: bytes) -> dict[str, Counter[str]]:
     return found
 
 
-def _bound(
-    node: ast.AST, prefix: str, statement: ast.AST
-) -> Iterator[tuple[str, str]]:
+def _bound(node: ast.AST, prefix: str, statement: ast.AST) -> Iterator[tuple[str, str]]:
     """Qualified names, and what binds them, in a namespace and in those within."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, Definition):
@@ -185,7 +183,11 @@ def _holds(lines: list[bytes], block: tuple[bytes, ...]) -> bool:
 def _in_place(name: str, scope: str, old: ScopeMap, new: ScopeMap) -> bool:
     """Whether a definition stands between those that the scope stood between."""
     depth = next(
-        (n for n, (a, b) in enumerate(zip(name.split("."), scope.split("."))) if a != b),
+        (
+            n
+            for n, (a, b) in enumerate(zip(name.split("."), scope.split(".")))
+            if a != b
+        ),
         scope.count("."),
     )
     mine = ".".join(scope.split(".")[: depth + 1])

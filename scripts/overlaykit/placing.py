@@ -64,14 +64,18 @@ def not_singled_out(
     if len(wanted) != len(landed):
         wanted, landed = [_whole(wanted)], [_whole(landed)]
     for want, land in zip(wanted, landed, strict=True):
+        start = pinned.before(want.old_line)
+        stop = pinned.before(want.old_line + len(want.removed))
         place = _Place(
-            pinned.texts[: pinned.before(want.old_line)],
-            pinned.texts[pinned.before(want.old_line + len(want.removed)) :],
+            pinned.texts,
+            range(start, stop),
             found,
-            found.before(land.old_line),
-            found.before(land.old_line + len(land.removed)),
+            range(
+                found.before(land.old_line),
+                found.before(land.old_line + len(land.removed)),
+            ),
         )
-        if why := place.crossed() or place.rivalled():
+        if why := place.crossed() or place.rivalled() or place.copied():
             return why
     return None
 
@@ -83,24 +87,27 @@ def _whole(changes: Sequence[Change]) -> Change:
     return Change(first.old_line, first.new_line, (b"",) * size, ())
 
 
+_NEAR = 3
+"""Lines that say something, to either side of a change, by which a copy is known."""
+
+
 @dataclass(frozen=True)
 class _Place:
-    """What stood above and below a change, and where in the scope it landed: between
-    the lines ``first`` and ``last`` of those found, which it removes."""
+    """Which lines of the pinned scope a change removes, and which of those found the
+    landing does; empty ranges where it only adds."""
 
-    above: tuple[bytes, ...]
-    below: tuple[bytes, ...]
+    pinned: tuple[bytes, ...]
+    want: range
     found: Side
-    first: int
-    last: int
+    land: range
 
     def crossed(self) -> str | None:
         """A line, of which there is but one, on the other side of the change."""
         texts = self.found.texts
-        now, then = Counter(texts), Counter(self.above + self.below)
+        now, then = Counter(texts), Counter(self.pinned)
         for lines, wrong, where in (
-            (self.above, texts[self.last :], "above"),
-            (self.below, texts[: self.first], "below"),
+            (self.pinned[: self.want.start], texts[self.land.stop :], "above"),
+            (self.pinned[self.want.stop :], texts[: self.land.start], "below"),
         ):
             for line in lines:
                 if now[line] == then[line] == 1 and line in wrong:
@@ -110,30 +117,66 @@ class _Place:
     def rivalled(self) -> str | None:
         """Another place that the lines around the change fit as well as this one."""
         texts = self.found.texts
-        heads = shared(self.above, texts)
-        tails = shared(self.below[::-1], texts[::-1])[::-1]
-        mine = heads[self.first] + tails[self.last]
+        above, below = self.pinned[: self.want.start], self.pinned[self.want.stop :]
+        heads = shared(above, texts)
+        tails = shared(below[::-1], texts[::-1])[::-1]
+        mine = heads[self.land.start] + tails[self.land.stop]
         fits = [head + tail for head, tail in zip(heads, tails, strict=True)]
-        rivals = [
-            at
-            for at, fit in enumerate(fits)
-            if fit >= mine and not self.first <= at <= self.last
-        ]
-        for at in rivals:
-            between = range(min(at, self.last), max(at, self.first))
-            if fits[at] > mine or self._tells(between, fits, mine):
-                line = self.found.numbers[min(at, len(texts) - 1)]
-                return f"the lines around it fit line {line} as well"
+        next_to = {*above[-1:], *below[:1], *texts[self.land.start : self.land.stop]}
+        for at, fit in enumerate(fits):
+            if fit < mine or self.land.start <= at <= self.land.stop:
+                continue
+            # What lies between is new, and the place is the same one; or it is not.
+            between = range(min(at, self.land.stop), max(at, self.land.start))
+            if fit > mine or any(
+                fits[n] < mine or texts[n] in next_to for n in between
+            ):
+                return f"the lines around it fit {self._line(at)} as well"
         return None
 
-    def _tells(self, between: range, fits: list[int], mine: int) -> bool:
-        """Whether a place that fits as well is another one: what lies between is not
-        only new, but also what lay next to the change."""
-        next_to = {*self.above[-1:], *self.below[:1]}
-        next_to |= set(self.found.texts[self.first : self.last])
-        return any(
-            fits[at] < mine or self.found.texts[at] in next_to for at in between
-        )
+    def copied(self) -> str | None:
+        """More places like this one than the pinned scope has: two of the lines around,
+        as far from one another as they were, are enough of a copy to be in doubt."""
+        then, now = self._likes(self.pinned), self._likes(self.found.texts)
+        if len(now) <= len(then):
+            return None
+        lines = ", ".join(self._line(place.start) for place in now)
+        return f"there are {len(now)} places like it, at {lines}, and were {len(then)}"
+
+    def _likes(self, texts: Sequence[bytes]) -> list[range]:
+        """The places that have two of the lines around the change, or of those that it
+        removes, but not both from above or both from below: about as far apart, if the
+        removed lines are not gone."""
+        first = max(0, self.want.start - _NEAR)
+        window = range(first, min(self.want.stop + _NEAR, len(self.pinned)))
+        offsets: dict[bytes, list[int]] = {}
+        for at in window:
+            offsets.setdefault(self.pinned[at], []).append(at)
+        spans = []
+        known = [(at, one) for at, t in enumerate(texts) for one in offsets.get(t, ())]
+        for at, one in known:
+            for to, two in known:
+                far, was = to - at, two - one
+                split = one < self.want.stop and two >= self.want.start and was > 0
+                around = one < self.want.start and two >= self.want.stop
+                gone = len(self.want) * around
+                if split and was - gone <= far <= was + 1:
+                    spans.append(range(at, to + 1))
+        return _apart(spans)
+
+    def _line(self, at: int) -> str:
+        return f"line {self.found.numbers[min(at, len(self.found.numbers) - 1)]}"
+
+
+def _apart(spans: list[range]) -> list[range]:
+    """Runs of lines, those that overlap brought together."""
+    found: list[range] = []
+    for span in sorted(spans, key=lambda span: span.start):
+        if found and span.start < found[-1].stop:
+            found[-1] = range(found[-1].start, max(found[-1].stop, span.stop))
+        else:
+            found.append(span)
+    return found
 
 
 def shared(lines: Sequence[bytes], texts: Sequence[bytes]) -> list[int]:

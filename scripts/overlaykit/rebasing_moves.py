@@ -102,9 +102,7 @@ def _there(step: Step, scope: str, shift: int) -> Step:
         lines,
     )
     locked = LockedHunk(scope, step.locked.sites)
-    return replace(
-        step, hunk=hunk, locked=locked, was=step.locked.scope, deeper=shift
-    )
+    return replace(step, hunk=hunk, locked=locked, was=step.locked.scope, deeper=shift)
 
 
 def _span(scopes: ScopeMap | None, scope: str) -> range | None:

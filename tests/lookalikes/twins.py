@@ -372,9 +372,7 @@ def delete_original(drift: Drift) -> bool:
     return True
 
 
-def _each(
-    drift: Drift, origins: list[int], edit: Callable[[Drift, int], bool]
-) -> bool:
+def _each(drift: Drift, origins: list[int], edit: Callable[[Drift, int], bool]) -> bool:
     return any([edit(drift, origin) for origin in dict.fromkeys(origins)])
 
 
@@ -384,9 +382,7 @@ def _rewrite_line(drift: Drift, origin: int) -> bool:
         return False
     text = drift.lines[at].text
     words = [
-        m
-        for m in re.finditer(r"\b[A-Za-z_]\w*\b", text)
-        if not keyword.iskeyword(m[0])
+        m for m in re.finditer(r"\b[A-Za-z_]\w*\b", text) if not keyword.iskeyword(m[0])
     ]
     if not words or re.match(r"\s*(async def|def|class|from|import|@)\b", text):
         return False
@@ -415,7 +411,9 @@ def take(drift: Drift) -> bool:
 
 def revert(drift: Drift) -> bool:
     """Upstream takes the hunk back, at its original place."""
-    news = {-(c.new_line + i) for c in drift.case.hunk.changes for i in range(len(c.added))}
+    news = {
+        -(c.new_line + i) for c in drift.case.hunk.changes for i in range(len(c.added))
+    }
     if not any(line.origin in news for line in drift.lines):
         return False
     for change in drift.case.hunk.changes:
@@ -433,7 +431,9 @@ def revert(drift: Drift) -> bool:
 
 def rewrite_taken(drift: Drift) -> bool:
     """What upstream took says something else by now."""
-    news = [-(c.new_line + i) for c in drift.case.hunk.changes for i in range(len(c.added))]
+    news = [
+        -(c.new_line + i) for c in drift.case.hunk.changes for i in range(len(c.added))
+    ]
     return bool(news) and _rewrite_line(drift, drift.random.choice(news))
 
 
@@ -456,18 +456,14 @@ def rewrite_somewhere(drift: Drift) -> bool:
     """A line says something else, mostly far from the place."""
     hunk = drift.case.hunk
     near = range(hunk.old_start, hunk.old_start + len(hunk.old))
-    origins = [
-        ln.origin for ln in drift.lines if ln.origin and ln.origin not in near
-    ]
+    origins = [ln.origin for ln in drift.lines if ln.origin and ln.origin not in near]
     return bool(origins) and _rewrite_line(drift, drift.random.choice(origins))
 
 
 def rewrite_context(drift: Drift) -> bool:
     """A line of the hunk's context says something else."""
     hunk = drift.case.hunk
-    changed = {
-        c.old_line + i for c in hunk.changes for i in range(len(c.removed))
-    }
+    changed = {c.old_line + i for c in hunk.changes for i in range(len(c.removed))}
     near = range(hunk.old_start, hunk.old_start + len(hunk.old))
     origins = [origin for origin in near if origin not in changed]
     return bool(origins) and _rewrite_line(drift, drift.random.choice(origins))
@@ -604,14 +600,10 @@ class Answer:
 
 def ask(drift: Drift) -> Answer:
     case = drift.case
-    foreseen = foresee(
-        case.carried, Files({PATH: drift.text}), Files({PATH: case.old})
-    )
+    foreseen = foresee(case.carried, Files({PATH: drift.text}), Files({PATH: case.old}))
     [hunk] = foreseen.hunks
     after = foreseen.files[PATH].decode()
-    return Answer(
-        _verdict(drift, hunk.state, after), hunk.state, hunk.detail, after
-    )
+    return Answer(_verdict(drift, hunk.state, after), hunk.state, hunk.detail, after)
 
 
 def _verdict(drift: Drift, state: State, after: str) -> Verdict:
