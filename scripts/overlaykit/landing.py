@@ -5,8 +5,9 @@ tools exit 0 with an edit in a look-alike function when the original was rewritt
 reordered or moved; so a merge counts as landed only if the lines it changed are those
 of the hunk, all of them in the scope that the lock names, under the ifs and loops that
 they were written under, in a file where that scope still means one thing, and in the
-one place of it that the lines around them single out. A hunk is upstream already only if it could be taken off again, judged in the same way. Whatever
-else comes out is a refusal with a name.
+one place of it that the lines around them single out. A hunk is upstream already only
+if it could be taken off again, judged in the same way. Whatever else comes out is a
+refusal with a name.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
 
-from overlaykit.patches import split_lines
-from overlaykit.placing import shared, side_of
+from overlaykit.patches import occurrences, split_lines
+from overlaykit.placing import shared
 from overlaykit.scopes import MODULE, Definition, ScopeMap, map_scopes, parsed
 
 
@@ -129,10 +129,9 @@ def _names(node: ast.AST, prefix: str) -> Iterator[str]:
         if node.name:
             yield prefix + node.name
     elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-        if node.func.id == "setattr" and len(node.args) > 1:
-            owner, key = node.args[:2]
-            if isinstance(key, ast.Constant):
-                yield from _attributes(ast.unparse(owner), str(key.value), prefix)
+        match [node.func.id, *node.args]:
+            case ["setattr", owner, ast.Constant(str(name)), *_]:
+                yield from _attributes(ast.unparse(owner), name, prefix)
 
 
 def _attributes(owner: str, name: str, prefix: str) -> Iterator[str]:
@@ -145,51 +144,55 @@ def _attributes(owner: str, name: str, prefix: str) -> Iterator[str]:
 
 # What may be the pinned definition under a new name.
 
+_ALIKE = 3
+"""Lines in common below which two definitions are not alike, be they ever so short."""
+
 
 def renamed_twin(
     scope: str, block: tuple[bytes, ...], pinned: bytes, data: bytes
 ) -> str | None:
-    """A definition that the pinned file has not and that may be the scope's by now:
-    most of its lines are, and the lines that are to be changed are not as they were;
-    or it has the scope's place between its neighbours, which the scope has left."""
+    """A definition that the pinned file has not and that may be the scope's by now.
+
+    Half of its lines and of the scope's are the same, and those of ``block``, the
+    lines of a hunk, are not as they were; or it has the scope's place between its
+    neighbours, and the scope has not. Of two that are both as they were the name
+    decides.
+    """
     old, new = map_scopes(pinned), map_scopes(data)
-    if scope == MODULE or old is None or new is None or scope not in new:
+    if old is None or new is None or scope not in old or scope not in new:
         return None
-    own = _stripped(pinned, old, scope)
-    strange = set(new.names) - set(old.names) - {scope}
-    for name in sorted(strange):
-        lines = _stripped(data, new, name)
-        if 2 * shared(own, lines)[-1] < len(own) or 2 * len(lines) < len(own):
+    own = _texts(pinned, old).get(scope, [])
+    run = [text for line in block if (text := line.strip()) in own]
+    for name, lines in _texts(data, new).items():
+        if name in old or MODULE in (name, scope):
             continue
-        if not _holds(lines, block):
+        if 2 * shared(own, lines)[-1] < max(len(own), len(lines), 2 * _ALIKE):
+            continue
+        if run and not occurrences(lines, tuple(run)):
             return f"{name} may be it under a new name, with other lines in this place"
         if _in_place(name, scope, old, new) and not _in_place(scope, scope, old, new):
             return f"{name} stands where {scope} stood in the pinned file"
     return None
 
 
-def _stripped(data: bytes, scopes: ScopeMap, scope: str) -> list[bytes]:
-    # The first line has the name in it.
-    return [text.strip() for text in side_of(data, scopes, scope).texts[1:]]
+_HEADINGS = (b"def ", b"async def ", b"class ")
 
 
-def _holds(lines: list[bytes], block: tuple[bytes, ...]) -> bool:
-    run = [line.strip() for line in block if re.search(rb"\w", line)]
-    return any(
-        lines[at : at + len(run)] == run for at in range(len(lines) - len(run) + 1)
-    )
+def _texts(data: bytes, scopes: ScopeMap) -> dict[str, list[bytes]]:
+    """What the lines of each scope say, but for the one that has its name."""
+    found: dict[str, list[bytes]] = {}
+    for number, line in enumerate(split_lines(data), 1):
+        scope = scopes.at(number)
+        text = line.strip()
+        if re.search(rb"\w", text) and not text.startswith(_HEADINGS):
+            found.setdefault(scope, []).append(text)
+    return found
 
 
 def _in_place(name: str, scope: str, old: ScopeMap, new: ScopeMap) -> bool:
     """Whether a definition stands between those that the scope stood between."""
-    depth = next(
-        (
-            n
-            for n, (a, b) in enumerate(zip(name.split("."), scope.split(".")))
-            if a != b
-        ),
-        scope.count("."),
-    )
+    paths = zip(name.split("."), scope.split("."), strict=False)
+    depth = next((n for n, (its, own) in enumerate(paths) if its != own), 0)
     mine = ".".join(scope.split(".")[: depth + 1])
     its = ".".join(name.split(".")[: depth + 1])
     then, now = (_siblings(side, mine) for side in (old, new))

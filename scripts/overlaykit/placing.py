@@ -145,8 +145,8 @@ class _Place:
 
     def _likes(self, texts: Sequence[bytes]) -> list[range]:
         """The places that have two of the lines around the change, or of those that it
-        removes, but not both from above or both from below: about as far apart, if the
-        removed lines are not gone."""
+        removes, but not both from above or both from below: as far apart as they were,
+        one line more, or nearer where what is between them may be gone."""
         first = max(0, self.want.start - _NEAR)
         window = range(first, min(self.want.stop + _NEAR, len(self.pinned)))
         offsets: dict[bytes, list[int]] = {}
@@ -159,8 +159,7 @@ class _Place:
                 far, was = to - at, two - one
                 split = one < self.want.stop and two >= self.want.start and was > 0
                 around = one < self.want.start and two >= self.want.stop
-                gone = len(self.want) * around
-                if split and was - gone <= far <= was + 1:
+                if split and (1 if around else was) <= far <= was + 1:
                     spans.append(range(at, to + 1))
         return _apart(spans)
 

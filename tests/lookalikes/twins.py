@@ -44,7 +44,7 @@ class Verdict(Enum):
 
     RIGHT = "right"
     REFUSED = "refused"
-    LOST = "refused, with nothing to be in doubt of"
+    UNTOLD = "in a copy that the text alone takes for the original"
     WRONG = "WRONG"
 
 
@@ -157,7 +157,9 @@ def _renamed(lines: list[Line], name: str, new: str) -> list[Line]:
     """A definition under another name."""
     done = list(lines)
     for at, line in enumerate(done):
-        text, count = re.subn(rf"\b(def|class) {name}\b", rf"\1 {new}", line.text, 1)
+        text, count = re.subn(
+            rf"\b(def|class) {name}\b", rf"\1 {new}", line.text, count=1
+        )
         if count:
             done[at] = replace(line, text=text)
             break
@@ -373,7 +375,8 @@ def delete_original(drift: Drift) -> bool:
 
 
 def _each(drift: Drift, origins: list[int], edit: Callable[[Drift, int], bool]) -> bool:
-    return any([edit(drift, origin) for origin in dict.fromkeys(origins)])
+    done = [edit(drift, origin) for origin in dict.fromkeys(origins)]
+    return any(done)
 
 
 def _rewrite_line(drift: Drift, origin: int) -> bool:
@@ -543,7 +546,6 @@ def truths(drift: Drift) -> set[str]:
     """What the file may be with the hunk in: where nothing is left of what it
     changes, there is nothing. Lines may be added after the line before them or
     before the line after."""
-    found = {()}
     spots: list[list[tuple[range, list[str]]]] = []
     for change in drift.case.hunk.changes:
         added = [line.decode() for line in change.added]
@@ -558,7 +560,6 @@ def truths(drift: Drift) -> set[str]:
             if after is not None:
                 ways.append(range(after, after))
         spots.append([(way, added) for way in ways])
-    del found
     return set(_filled([line.text for line in drift.lines], spots))
 
 
@@ -607,14 +608,87 @@ def ask(drift: Drift) -> Answer:
 
 
 def _verdict(drift: Drift, state: State, after: str) -> Verdict:
+    if not state.lands:
+        assert after == drift.text
+        return Verdict.REFUSED
+    if rebound(drift):
+        return Verdict.WRONG
     if state is State.UPSTREAMED:
-        right = after == drift.text and is_taken(drift) and not rebound(drift)
-        return Verdict.RIGHT if right else Verdict.WRONG
-    if state.lands:
-        right = after in truths(drift) and not rebound(drift)
-        return Verdict.RIGHT if right else _by_name(drift, after)
-    assert after == drift.text
-    return Verdict.REFUSED
+        right = after == drift.text and is_taken(drift)
+        untold = _kept(drift, drift.case.new) < _common(drift.case.new, drift.text)
+    else:
+        right = after in truths(drift) or _by_name(drift)
+        untold = _kept(drift, drift.case.old) < _explained(drift, after)
+    if right:
+        return Verdict.RIGHT
+    return Verdict.UNTOLD if untold else Verdict.WRONG
+
+
+def _kept(drift: Drift, side: str) -> int:
+    """How many lines of a text are still there, by what has been done."""
+    lines = side.splitlines(True)
+    new = side != drift.case.old
+    numbers = _numbers(drift.case, new)
+    return sum(
+        drift.lines[at].text == text
+        for text, origin in zip(lines, numbers, strict=True)
+        if (at := drift.at(origin)) is not None
+    )
+
+
+def _numbers(case: Case, new: bool) -> list[int]:
+    """The origins of the lines of the pinned file, without or with the hunk."""
+    numbers = list(range(1, len(case.old.splitlines()) + 1))
+    for change in reversed(case.hunk.changes if new else ()):
+        first = change.old_line - 1
+        added = [-(change.new_line + i) for i in range(len(change.added))]
+        numbers[first : first + len(change.removed)] = added
+    return numbers
+
+
+def _explained(drift: Drift, after: str) -> int:
+    """How many pinned lines would still be there, were the landing's place the
+    original: with more than there are, the text speaks for another history."""
+    before, done = drift.text.splitlines(True), after.splitlines(True)
+    most = min(len(before), len(done))
+    head = min(most, _alike(before, done))
+    tail = min(most, _alike(before[::-1], done[::-1]))
+    first, last = drift.case.hunk.changes[0], drift.case.hunk.changes[-1]
+    end = last.old_line - 1 + len(last.removed)
+    old = drift.case.old.splitlines(True)
+    above, below = old[: first.old_line - 1], old[end:]
+    # A change beside a line like its own is the same one a line further on.
+    ways = (
+        (head, len(before) - min(tail, most - head)),
+        (
+            min(head, most - tail),
+            len(before) - tail,
+        ),
+    )
+    return max(
+        _common("".join(above), "".join(before[:start]))
+        + _common("".join(below), "".join(before[stop:]))
+        for start, stop in ways
+    ) + (end - first.old_line + 1)
+
+
+def _alike(one: list[str], two: list[str]) -> int:
+    """How many lines at the beginning are the same."""
+    pairs = enumerate(zip(one, two, strict=False))
+    return next((n for n, (a, b) in pairs if a != b), min(len(one), len(two)))
+
+
+def _common(one: str, two: str) -> int:
+    """The length of the longest common subsequence of lines."""
+    row = [0] * (len(two.splitlines()) + 1)
+    for line in one.splitlines():
+        last = 0
+        for at, other in enumerate(two.splitlines(), 1):
+            last, row[at] = (
+                row[at],
+                last + 1 if line == other else max(row[at], row[at - 1]),
+            )
+    return row[-1]
 
 
 def rebound(drift: Drift) -> bool:
@@ -622,11 +696,10 @@ def rebound(drift: Drift) -> bool:
     return "rebind" in drift.done
 
 
-def _by_name(drift: Drift, after: str) -> Verdict:
+def _by_name(drift: Drift) -> bool:
     """A copy under the old name, of an original that nobody touched: the name says
     which of two equal definitions is meant, and so does nothing else."""
-    intact = "rename" in drift.done and truths(drift)
-    return Verdict.RIGHT if intact and not rebound(drift) else Verdict.WRONG
+    return "rename" in drift.done and bool(truths(drift))
 
 
 # What is carried: hunks of the real series, and ones made up.
@@ -739,8 +812,8 @@ def _count(number: int, show: int) -> None:
                 word += ", could be right" if possible else ""
             told[f"{kind}: {word}"] += 1
             told[f"{kind}: {answer.state.value}: {word}"] += 1
-            if answer.verdict is Verdict.WRONG:
-                told[f"{kind}: WRONG after {', '.join(drift.done)}"] += 1
+            if answer.verdict in (Verdict.WRONG, Verdict.UNTOLD):
+                told[f"{kind}: {word} after {', '.join(drift.done)}"] += 1
                 if show > 0:
                     show -= 1
                     print(seed, case.name, drift.done, answer.state, answer.detail)
