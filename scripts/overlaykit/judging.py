@@ -24,8 +24,8 @@ from overlaykit.scopes import MODULE, ScopeMap, map_scopes
 class Step:
     """One hunk between two states of its pinned file.
 
-    In a function that has moved, ``was`` is the scope that it had there, and ``deeper``
-    by how much more it is indented by now.
+    Where lines have moved to another file, or a function to another name, ``was`` is
+    the scope that they had, and ``deeper`` by how much more they are indented by now.
     """
 
     patch: Patch
@@ -131,6 +131,9 @@ def _elsewhere(
     """Another place in the scope that the hunk may as well be meant for."""
     pinned = map_scopes(step.old)
     assert pinned is not None
+    if step.was == MODULE:
+        # Another file's own lines, which stand in an order of their own.
+        return None
     scope = step.locked.scope
     why = not_singled_out(
         side_of(step.old, pinned, step.was or scope, step.deeper),
