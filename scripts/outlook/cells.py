@@ -46,6 +46,7 @@ _OF_HUNK = {
     Landing.UPSTREAMED: Outcome.UPSTREAMED,
     Landing.SUPERSEDED: Outcome.SUPERSEDED,
     Landing.MISPLACED: Outcome.MISPLACED,
+    Landing.AMBIGUOUS: Outcome.AMBIGUOUS,
     Landing.CONFLICT: Outcome.CONFLICT,
     Landing.GONE: Outcome.GONE,
 }

@@ -22,6 +22,7 @@ class Outcome(Enum):
     REVERTED = "reverted upstream"
     MOVED = "moved"
     MISPLACED = "misplaced refused"
+    AMBIGUOUS = "ambiguous"
     CONFLICT = "conflict"
     GONE = "gone"
     UNSURE = "unsure"

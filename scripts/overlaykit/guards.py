@@ -10,13 +10,16 @@ import ast
 from collections.abc import Iterable
 
 from overlaykit.patches import Change
+from overlaykit.scopes import Definition, parsed
 
 
 def guards_of(
     data: bytes, changes: Iterable[Change], added: bool
 ) -> set[tuple[str, ...]]:
     """What the changed lines of code stand under, inside their definition."""
-    module = ast.parse(data)
+    module = parsed(data)
+    if module is None:
+        raise ValueError("no Python")
     return {
         _around(module, start + i)
         for change in changes
@@ -31,7 +34,6 @@ def guards_of(
 
 
 _Block = (ast.stmt, ast.ExceptHandler, ast.match_case)
-_Definition = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 def _around(module: ast.Module, line: int) -> tuple[str, ...]:
@@ -40,7 +42,7 @@ def _around(module: ast.Module, line: int) -> tuple[str, ...]:
     node: ast.AST = module
     while inner := _inner(node, line):
         branch, child = inner
-        if isinstance(node, _Definition):
+        if isinstance(node, Definition):
             guards = ()
         elif node is not module:
             guards = (*guards, _guard(node, branch))
@@ -68,7 +70,7 @@ def _covers(node: ast.AST, line: int) -> bool:
         return node.pattern.lineno <= line <= (node.body[-1].end_lineno or 0)
     assert isinstance(node, ast.stmt | ast.ExceptHandler)
     first = [node.lineno]
-    if isinstance(node, _Definition):
+    if isinstance(node, Definition):
         first += [decorator.lineno for decorator in node.decorator_list]
     return min(first) <= line <= (node.end_lineno or 0)
 

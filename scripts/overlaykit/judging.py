@@ -6,22 +6,27 @@ Each objection is a way in which real tools put an edit where it does not belong
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 
 from overlaykit.guards import guards_of
 from overlaykit.lock import LockedHunk
+from overlaykit.namesakes import other_meaning, renamed_twin
 from overlaykit.patches import Change, Hunk, Patch, split_lines
+from overlaykit.placing import not_singled_out, side_of
 from overlaykit.plan import HunkPlan, State
 from overlaykit.scopes import MODULE, ScopeMap, map_scopes
 
 
 @dataclass(frozen=True)
 class Step:
-    """One hunk between two states of its pinned file."""
+    """One hunk between two states of its pinned file.
+
+    Where lines have moved to another file, or a function to another name, ``was`` is
+    the scope that they had, and ``deeper`` by how much more they are indented by now.
+    """
 
     patch: Patch
     hunk: Hunk
@@ -29,6 +34,8 @@ class Step:
     path: str
     old: bytes
     new: bytes
+    was: str | None = None
+    deeper: int = 0
 
     def plan(self, state: State, detail: str = "", **more: object) -> HunkPlan:
         made = HunkPlan(
@@ -59,15 +66,9 @@ def judge(step: Step, path: str, before: bytes, after: bytes) -> HunkPlan:
     landed = changes_between(before, after)
     first = landed[0].new_line
     places = _places(step.hunk.old, before, old, step.locked.scope)
-    objection = (
-        _outside(step, landed, old, new)
-        or _ambiguous(step, before, old, places)
-        or _other_lines(step, landed)
-        or _strays(step, before, after, old)
-        or _twice(step, before, old)
-    )
-    if objection:
-        return step.plan(State.MISPLACED, f"{path}:{first}: {objection}", line=first)
+    for state, objection in _objections(step, before, after, landed, places):
+        if objection:
+            return step.plan(state, f"{path}:{first}: {objection}", line=first)
     shift = first - step.hunk.changes[0].new_line
     start = landed[0].old_line - step.hunk.changes[0].old_line + step.hunk.old_start
     state = State.OFFSET if shift else State.CLEAN
@@ -77,6 +78,24 @@ def judge(step: Step, path: str, before: bytes, after: bytes) -> HunkPlan:
         state = State.RENAMED
     detail = f"now in {path}" if path != step.path else ""
     return step.plan(state, detail, line=first, shift=shift)
+
+
+def _objections(
+    step: Step, before: bytes, after: bytes, landed: list[Change], places: list[int]
+) -> Iterator[tuple[State, str | None]]:
+    """What speaks against a landing, what names cannot say first."""
+    old, new = map_scopes(before), map_scopes(after)
+    assert old is not None and new is not None
+    scope = step.locked.scope
+    yield State.AMBIGUOUS, other_meaning(scope, step.old, before)
+    yield State.MISPLACED, _outside(step, landed, old, new)
+    yield State.AMBIGUOUS, _again(scope, places)
+    yield State.MISPLACED, _other_lines(step, landed)
+    yield State.MISPLACED, _strays(step, before, after, old)
+    yield State.MISPLACED, _twice(step, before, old)
+    yield State.AMBIGUOUS, _elsewhere(step, before, old, landed)
+    if step.was is None:
+        yield State.AMBIGUOUS, renamed_twin(scope, step.hunk.old, step.old, before)
 
 
 def _outside(
@@ -98,17 +117,31 @@ def _outside(
     return f"the merge would put it in {where}, not in {step.locked.scope}"
 
 
-def _ambiguous(
-    step: Step, data: bytes, scopes: ScopeMap, places: list[int]
+def _again(scope: str, places: list[int]) -> str | None:
+    """The hunk's whole context, more than once."""
+    if len(places) < 2:
+        return None
+    at = ", ".join(map(str, places))
+    return f"{scope} has this context {len(places)} times, at lines {at}"
+
+
+def _elsewhere(
+    step: Step, data: bytes, scopes: ScopeMap, landed: list[Change]
 ) -> str | None:
-    """A scope, or a place in it, of which there is more than one."""
+    """Another place in the scope that the hunk may as well be meant for."""
+    pinned = map_scopes(step.old)
+    assert pinned is not None
+    if step.was == MODULE:
+        # Another file's own lines, which stand in an order of their own.
+        return None
     scope = step.locked.scope
-    if not _means_the_same(step, data, scopes):
-        return f"{scope} has other definitions of its name than in the pinned file"
-    if len(places) > 1:
-        at = ", ".join(map(str, places))
-        return f"{scope} has this context {len(places)} times, at lines {at}"
-    return None
+    why = not_singled_out(
+        side_of(step.old, pinned, step.was or scope, step.deeper),
+        step.changes(),
+        side_of(data, scopes, scope),
+        landed,
+    )
+    return f"{scope} may have its place elsewhere: {why}" if why else None
 
 
 def _other_lines(step: Step, landed: list[Change]) -> str | None:
@@ -140,30 +173,6 @@ def _net(changes: Sequence[Change]) -> tuple[Counter[bytes], ...]:
     removed = Counter(line for c in changes for line in c.removed)
     added = Counter(line for c in changes for line in c.added)
     return removed - added, added - removed
-
-
-def _means_the_same(step: Step, data: bytes, scopes: ScopeMap) -> bool:
-    """Whether a scope's name is as telling as it was in the pinned file: no definition
-    of that name, nor of what it lies in, is there besides but those that were."""
-    pinned = map_scopes(step.old)
-    parts = step.locked.scope.split(".")
-    names = [".".join(parts[: n + 1]) for n in range(len(parts))]
-    return pinned is not None and all(
-        _namesakes(data, scopes, name) == _namesakes(step.old, pinned, name)
-        for name in names
-    )
-
-
-def _namesakes(data: bytes, scopes: ScopeMap, scope: str) -> list[bytes]:
-    """The sources of the other definitions of a scope's name."""
-    plain = re.sub(r"#\d+", "", scope)
-    depth = scope.count(".") + 1
-    found: dict[str, list[bytes]] = {}
-    for number, line in enumerate(split_lines(data), 1):
-        name = ".".join(scopes.at(number).split(".")[:depth])
-        if name != scope and re.sub(r"#\d+", "", name) == plain:
-            found.setdefault(name, []).append(line)
-    return [b"".join(lines) for lines in found.values()]
 
 
 def _places(

@@ -4,9 +4,10 @@ Git merges, one hunk at a time (:mod:`overlaykit.merge`); this module judges. Te
 tools exit 0 with an edit in a look-alike function when the original was rewritten,
 reordered or moved; so a merge counts as landed only if the lines it changed are those
 of the hunk, all of them in the scope that the lock names, under the ifs and loops that
-they were written under, in a file where that scope still means one thing. A hunk is
-upstream already only if it could be taken off again, judged in the same way. Whatever
-else comes out is a refusal with a name.
+they were written under, in a file where that scope still means one thing, and in the
+one place of it that the lines around them single out. A hunk is upstream already only
+if it could be taken off again, judged in the same way. Whatever else comes out is a
+refusal with a name.
 """
 
 from __future__ import annotations
@@ -115,9 +116,12 @@ def land(
     """Merge one hunk and judge the result; one that does not land changes nothing."""
     merged, after = _merge(step, where, data, store)
     if after is None or after == data:
-        if _is_there(step, where, data, store):
+        taken_off = _taken_off(step, where, data, store)
+        if taken_off is not None and taken_off.state.lands:
             return step.plan(State.UPSTREAMED, "the tree has these lines already"), data
         if after is not None:
+            if taken_off is not None and taken_off.state is State.AMBIGUOUS:
+                return taken_off, data
             detail = "the merge finds nothing left to do"
             return step.plan(State.SUPERSEDED, detail), data
         return _stuck(step, where, data, merged), data
@@ -135,8 +139,11 @@ def _merge(
     return merged.files, merged.files[where]
 
 
-def _is_there(step: Step, where: str, data: bytes, store: MergeStore) -> bool:
-    """Whether the hunk could be taken off again: the only proof that it is in.
+def _taken_off(
+    step: Step, where: str, data: bytes, store: MergeStore
+) -> HunkPlan | None:
+    """What taking the hunk off again would come to; None where there is nothing to
+    take off. That it lands is the only proof that the hunk is in.
 
     That its lines stand somewhere in the scope is none: another branch may have them,
     while this one was rewritten.
@@ -144,8 +151,8 @@ def _is_there(step: Step, where: str, data: bytes, store: MergeStore) -> bool:
     back = step.undone()
     _, after = _merge(back, where, data, store)
     if after is None or after == data:
-        return False
-    return judge(back, where, data, after).state.lands
+        return None
+    return judge(back, where, data, after)
 
 
 def _stuck(

@@ -36,6 +36,7 @@ class State(Enum):
     UPSTREAMED = "upstreamed"
     SUPERSEDED = "superseded"
     MISPLACED = "misplaced"
+    AMBIGUOUS = "ambiguous"
     CONFLICT = "conflict"
     GONE = "gone"
 

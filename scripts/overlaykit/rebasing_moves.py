@@ -58,22 +58,34 @@ def land_moved(
     if merged.conflicts:
         detail = f"{scope} of {where} has other changes to these lines"
         return step.plan(State.CONFLICT, detail, line=span.start + 1), data, after
+    there = _there(step, scope, shift)
     if after == data:
-        # In already, if it could be taken off again.
         back = store.merge(
             {_FUNCTION: b"".join(_shifted(ours, shift))},
             {_FUNCTION: b"".join(theirs)},
             {_FUNCTION: b"".join(_shifted(base, shift))},
         )
-        if not back.conflicts and back.files[_FUNCTION] != b"".join(theirs):
-            detail = "the tree has these lines already"
-            return step.plan(State.UPSTREAMED, detail), data, None
-        detail = "the merge finds nothing left to do"
-        return step.plan(State.SUPERSEDED, detail), data, None
-    there = _there(step, scope, shift)
+        without = b"".join(
+            [*lines[: span.start], back.files[_FUNCTION], *lines[span.stop :]]
+        )
+        if not back.conflicts and without != data:
+            plan = _taken_off(there, where, data, without)
+        else:
+            plan = step.plan(State.SUPERSEDED, "the merge finds nothing left to do")
+        return replace(plan, scope=step.locked.scope), data, None
     plan = judge(there, where, data, after)
     plan = replace(plan, scope=scope)
     return plan, after if plan.state.lands else data, None
+
+
+def _taken_off(step: Step, where: str, data: bytes, without: bytes) -> HunkPlan:
+    """A hunk that is in already if it could be taken off again, from its own place."""
+    plan = judge(step.undone(), where, data, without)
+    if plan.state.lands:
+        return step.plan(State.UPSTREAMED, "the tree has these lines already")
+    if plan.state is State.AMBIGUOUS:
+        return plan
+    return step.plan(State.SUPERSEDED, "the merge finds nothing left to do")
 
 
 def _land_lines(step: Step, where: str, data: bytes) -> tuple[HunkPlan, bytes]:
@@ -86,7 +98,7 @@ def _land_lines(step: Step, where: str, data: bytes) -> tuple[HunkPlan, bytes]:
         return step.plan(State.CONFLICT, detail), data
     at = places[0] - 1
     after = b"".join([*lines[:at], *step.hunk.new, *lines[at + len(step.hunk.old) :]])
-    plan = judge(step, where, data, after)
+    plan = judge(replace(step, was=MODULE), where, data, after)
     return plan, after if plan.state.lands else data
 
 
@@ -101,7 +113,8 @@ def _there(step: Step, scope: str, shift: int) -> Step:
         step.hunk.new_start,
         lines,
     )
-    return replace(step, hunk=hunk, locked=LockedHunk(scope, step.locked.sites))
+    locked = LockedHunk(scope, step.locked.sites)
+    return replace(step, hunk=hunk, locked=locked, was=step.locked.scope, deeper=shift)
 
 
 def _span(scopes: ScopeMap | None, scope: str) -> range | None:

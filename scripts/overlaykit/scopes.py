@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 MODULE = "<module>"
-_Definition = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,10 @@ class ScopeMap:
         return scope in self.names
 
 
-@lru_cache(maxsize=16)
-def map_scopes(source: bytes) -> ScopeMap | None:
-    """The scopes of a Python file; None where it does not parse.
+@lru_cache(maxsize=8)
+def parsed(source: bytes) -> ast.Module | None:
+    """The syntax tree of a Python file, to be read only: whoever asks for the same
+    contents gets the same tree. None where it does not parse.
 
     None too where lines are not what they seem: Python ends one at a lone carriage
     return, git does not.
@@ -51,8 +52,16 @@ def map_scopes(source: bytes) -> ScopeMap | None:
         with warnings.catch_warnings():
             # Upstream's escape sequences are upstream's business.
             warnings.simplefilter("ignore")
-            module = ast.parse(source)
+            return ast.parse(source)
     except (SyntaxError, ValueError):
+        return None
+
+
+@lru_cache(maxsize=16)
+def map_scopes(source: bytes) -> ScopeMap | None:
+    """The scopes of a Python file; None where it does not parse."""
+    module = parsed(source)
+    if module is None:
         return None
     spans: list[tuple[int, int, str]] = []
     _collect(module, "", spans)
@@ -80,13 +89,11 @@ def _collect(node: ast.AST, prefix: str, spans: list[tuple[int, int, str]]) -> N
         _collect(child, name + ".", spans)
 
 
-def _definitions(
-    node: ast.AST,
-) -> list[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]:
+def _definitions(node: ast.AST) -> list[Definition]:
     """Definitions directly in a scope, those inside its if and try blocks too."""
-    found: list[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef] = []
+    found: list[Definition] = []
     for child in ast.iter_child_nodes(node):
-        if isinstance(child, _Definition):
+        if isinstance(child, Definition):
             found.append(child)
         elif not isinstance(child, ast.expr):
             found += _definitions(child)

@@ -210,7 +210,7 @@ def function_rewritten(files: Files) -> None:
 
 @_scenario(
     "the same class defined twice: an old copy above, the rewritten one below",
-    "0002", COMMUNICATOR, "misplaced",
+    "0002", COMMUNICATOR, "ambiguous",
     homes={ATTN: "LayerCommunicator#2.prepare_attn"},
 )  # fmt: skip
 def defined_twice(files: Files) -> None:
@@ -221,7 +221,7 @@ def defined_twice(files: Files) -> None:
 
 @_scenario(
     "the same method defined twice in its class, the rewritten one last",
-    "0002", COMMUNICATOR, "misplaced",
+    "0002", COMMUNICATOR, "ambiguous",
     homes={ATTN: "LayerCommunicator.prepare_attn#2"},
 )  # fmt: skip
 def method_defined_twice(files: Files) -> None:
@@ -400,7 +400,7 @@ _COPY = ("    # The same again.\n", "    if use_triton:\n        gemm_a8w8")
 
 @_scenario(
     "the block stands twice in its function",
-    "0001", FP8_UTILS, "misplaced", copy=_COPY,
+    "0001", FP8_UTILS, "ambiguous", copy=_COPY,
 )  # fmt: skip
 def block_twice_in_its_function(files: Files) -> None:
     twice = f"{_CONSUMER}{_COPY[0]}{_CONSUMER}"

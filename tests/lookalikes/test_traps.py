@@ -110,7 +110,7 @@ def test_definitions_of_one_name_that_change_places(template: Carried) -> None:
     new = ABOVE + CHOICE.format("quant2") + BELOW
     twin = CHOICE.format("quant").partition("else:")[0].replace("if A", "if not A")
     drifted = f"{ABOVE}{twin}else:\n    def f(x):\n        return all_new(x)\n{BELOW}"
-    assert states(land(template, old, new, {PATH: drifted})) == {State.MISPLACED}
+    assert states(land(template, old, new, {PATH: drifted})) == {State.AMBIGUOUS}
 
 
 def test_definitions_of_one_name_that_stay_as_they_are(template: Carried) -> None:
@@ -130,7 +130,7 @@ def test_a_class_overridden_below_by_one_without_the_method(
     old = f"{ABOVE}class A:\n{inner}{BELOW}"
     new = swap(old, "two(a)", "deux(a)")
     drifted = f"{old}class A(Base):\n    pass\n"
-    assert states(land(template, old, new, {PATH: drifted})) == {State.MISPLACED}
+    assert states(land(template, old, new, {PATH: drifted})) == {State.AMBIGUOUS}
 
 
 def test_a_lone_carriage_return_shifts_no_scope(template: Carried) -> None:
@@ -162,6 +162,191 @@ def test_a_twin_branch_of_the_same_function(template: Carried) -> None:
     )
     foreseen = land(template, old, new, {PATH: drifted})
     assert not foreseen.lands
+
+
+BLOCK = """\
+    a = one(x)
+    b = two(a)
+    c = three(b)
+"""
+BODY = f"def f(x):\n    start(x)\n{BLOCK}    stop(c)\n    return c\n"
+
+
+@pytest.mark.parametrize(
+    ("what", "drifted"),
+    [
+        (
+            "a copy below, between other edges; the original rewritten",
+            swap(BODY, "two(a)", "all_new(a)").replace(
+                "    return", f"    other(c)\n{BLOCK}    third(c)\n    return"
+            ),
+        ),
+        (
+            "a copy above, the original rewritten",
+            swap(
+                BODY,
+                BLOCK,
+                f"{BLOCK}    log(c)\n    a = one(x)\n    b = 2\n    c = three(b)\n",
+            ),
+        ),
+        (
+            "a copy of the last two lines, the original's middle gone",
+            swap(BODY, "    b = two(a)\n", "").replace(
+                "    stop(c)\n",
+                "    log(c)\n    b = two(a)\n    c = three(b)\n    stop(c)\n",
+            ),
+        ),
+        (
+            "the whole body twice",
+            BODY.replace("    return c\n", BODY.partition("\n")[2]),
+        ),
+    ],
+)
+def test_a_copy_of_the_block_under_the_same_guards(
+    template: Carried, what: str, drifted: str
+) -> None:
+    old = ABOVE + BODY + BELOW
+    new = swap(old, "two(a)", "deux(a)")
+    foreseen = land(template, old, new, {PATH: ABOVE + drifted + BELOW})
+    assert not foreseen.lands, what
+
+
+def test_a_copy_far_from_the_original_leaves_no_doubt(template: Carried) -> None:
+    """Its line stands twice now; the lines around say which of them is meant."""
+    old = ABOVE + BODY + BELOW
+    new = swap(old, "two(a)", "deux(a)")
+    drifted = swap(old, "    return c\n", "    log(c)\n    b = two(a)\n    return c\n")
+    foreseen = land(template, old, new, {PATH: drifted})
+    assert states(foreseen) == {State.MERGED}
+    expected = swap(new, "    return c\n", "    log(c)\n    b = two(a)\n    return c\n")
+    assert foreseen.files[PATH].decode() == expected
+
+
+def test_a_line_moved_across_the_change(template: Carried) -> None:
+    """Whether it moved, or all the rest did, does not show."""
+    old = ABOVE + BODY + BELOW
+    new = swap(old, "two(a)", "deux(a)")
+    drifted = swap(old, "    start(x)\n", "")
+    drifted = swap(drifted, "    stop(c)\n", "    stop(c)\n    start(x)\n")
+    assert states(land(template, old, new, {PATH: drifted})) == {State.AMBIGUOUS}
+
+
+def test_lines_in_a_copy_are_not_upstream(template: Carried) -> None:
+    """Upstream took the change, copied it and took the original back."""
+    old = ABOVE + BODY + BELOW
+    new = swap(old, "two(a)", "deux(a)")
+    taken = swap(BLOCK, "two(a)", "deux(a)")
+    drifted = swap(
+        old, BLOCK, f"{taken}    log(c)\n    a = one(x)\n    b = 2\n    c = three(b)\n"
+    )
+    assert not land(template, old, new, {PATH: drifted}).lands
+
+
+def _indented(text: str) -> str:
+    return "".join(f"    {line}\n" for line in text.splitlines())
+
+
+TWIN = swap(FUNCTION, "def f", "def f_other")
+_REBINDINGS = {
+    "to a copy": f"{TWIN}f = f_other\n",
+    "to a copy, wrapped": f"{TWIN}f = wrapped(f_other)\n",
+    "to itself, wrapped": "f = wrapped(f)\n",
+    "by an import": "from other import f\n",
+    "by an import under another name": "import other as f\n",
+    "by a tuple": "f, g = g, f\n",
+    "by a loop": "for f in every:\n    pass\n",
+    "by with": "with every as f:\n    pass\n",
+    "in an if": "if FLAG:\n    f = other\n",
+    "in a try": "try:\n    from q import f\nexcept ImportError:\n    pass\n",
+    "from within a function": "def g():\n    global f\n    f = other\n",
+    "by setattr": 'setattr(A, "f", other)\n',
+    "as an attribute": "A.f = other\n",
+    "taken away": "del f\n",
+    "a repeat": FUNCTION,
+    "under a decorator": f"@some\n{FUNCTION}",
+    "a repeat in an if": f"if FLAG:\n{_indented(FUNCTION)}",
+    "a repeat after try": "try:\n    pass\nexcept ImportError:\n" + _indented(FUNCTION),
+}
+
+
+@pytest.mark.parametrize("form", _REBINDINGS)
+def test_a_name_that_means_something_else_as_well(template: Carried, form: str) -> None:
+    """The definition is there as it was, and it is not what its name stands for."""
+    more = _REBINDINGS[form]
+    if "A" in more.replace("FLAG", ""):
+        cls = f"class A:\n{_indented(FUNCTION)}"
+        old = ABOVE + cls + BELOW
+    else:
+        old = PLAIN
+    new = swap(old, "two(a)", "deux(a)")
+    foreseen = land(template, old, new, {PATH: f"{old}\n{more}"})
+    assert states(foreseen) == {State.AMBIGUOUS}
+
+
+@pytest.mark.parametrize("form", _REBINDINGS)
+def test_a_name_that_was_so_in_the_pinned_file(template: Carried, form: str) -> None:
+    more = _REBINDINGS[form]
+    old = f"{PLAIN}\n{more}"
+    new = old.replace("two(a)", "deux(a)", 1)
+    foreseen = land(template, old, new, {PATH: f"import q\n{old}"})
+    assert states(foreseen) == {State.OFFSET}
+    assert foreseen.files[PATH].decode() == f"import q\n{new}"
+
+
+PROPERTY = """\
+class A:
+    @property
+    def p(self):
+        a = one(self)
+        return two(a)
+
+    @p.setter
+    def p(self, value):
+        self.q = value
+"""
+
+
+def test_a_setter_is_no_second_getter(template: Carried) -> None:
+    """Upstream changes the one; the other's name means what it did."""
+    old = ABOVE + PROPERTY + BELOW
+    new = swap(old, "two(a)", "deux(a)")
+    drifted = swap(old, "self.q = value", "self.q = one(value)")
+    drifted = swap(
+        drifted,
+        "\n    @p.setter",
+        "\n    @p.deleter\n    def p(self):\n        pass\n\n    @p.setter",
+    )
+    assert states(land(template, old, new, {PATH: drifted})) == {State.MERGED}
+
+
+def test_a_second_getter(template: Carried) -> None:
+    old = ABOVE + PROPERTY + BELOW
+    new = swap(old, "two(a)", "deux(a)")
+    getter = PROPERTY.partition("\n")[2].partition("\n\n")[0]
+    drifted = swap(
+        old, "        self.q = value\n", f"        self.q = value\n\n{getter}\n"
+    )
+    assert states(land(template, old, new, {PATH: drifted})) == {State.AMBIGUOUS}
+
+
+def test_the_original_under_a_new_name(template: Carried) -> None:
+    """A copy is left under the old one; the original is rewritten."""
+    old = ABOVE + FUNCTION + BELOW
+    new = swap(old, "two(a)", "deux(a)")
+    renamed = swap(FUNCTION, "def f", "def f_new").replace("two(a)", "all_new(a)")
+    for drifted in (f"{renamed}\n\n{FUNCTION}", f"{FUNCTION}\n\n{renamed}"):
+        foreseen = land(template, old, new, {PATH: ABOVE + drifted + BELOW})
+        assert states(foreseen) == {State.AMBIGUOUS}
+
+
+def test_a_copy_in_the_originals_place(template: Carried) -> None:
+    """The definition of the old name is another one, or has gone to another place."""
+    other = "def g(x):\n    return nine(x)\n"
+    old = f"{ABOVE}{FUNCTION}\n\n{other}"
+    new = swap(old, "two(a)", "deux(a)")
+    renamed = swap(FUNCTION, "def f", "def f_new")
+    drifted = f"{ABOVE}{renamed}\n\n{other}\n\n{FUNCTION}"
+    assert not land(template, old, new, {PATH: drifted}).lands
 
 
 def test_two_files_that_became_one_keep_each_others_hunks(template: Carried) -> None:

@@ -1,0 +1,70 @@
+"""Random drifts that make twins: the engine refuses, or it is right.
+
+What is right is known from how each drift was made, line by line (:mod:`twins`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from lookalikes.twins import (
+    Answer,
+    Case,
+    Drift,
+    Verdict,
+    ask,
+    drifted,
+    made_case,
+    real_cases,
+)
+
+from conftest import Pins
+from overlaykit.plan import State
+
+_MADE, _REAL = 150, 40
+
+
+@pytest.fixture(scope="module")
+def real(pins: Pins) -> list[Case]:
+    return real_cases(pins.overlay["sglang"], pins.tree("sglang"))
+
+
+def _story(drift: Drift, answer: Answer) -> str:
+    done = ", ".join(drift.done)
+    return f"{drift.case.name}: {done}: {answer.state.value}: {answer.detail}"
+
+
+def _wrong(drifts: list[Drift]) -> list[str]:
+    """What is wrong; and that the drifts would have let an engine be so."""
+    stories, seen = [], Counter[Verdict]()
+    for drift in drifts:
+        answer = ask(drift)
+        seen[answer.verdict] += 1
+        if answer.verdict is Verdict.WRONG:
+            stories.append(_story(drift, answer))
+    assert seen[Verdict.RIGHT] and seen[Verdict.REFUSED] > seen[Verdict.UNTOLD]
+    return stories
+
+
+def test_small_files(pins: Pins) -> None:
+    cases = (made_case(pins.overlay["sglang"], seed) for seed in range(_MADE))
+    assert _wrong([drifted(case, n) for n, case in enumerate(cases)]) == []
+
+
+def test_the_hunks_of_the_series(real: list[Case]) -> None:
+    drifts = [drifted(real[n % len(real)], n) for n in range(_REAL)]
+    assert _wrong(drifts) == []
+
+
+def test_without_twins_nothing_is_ambiguous(pins: Pins, real: list[Case]) -> None:
+    """What upstream does every day must not make the engine doubt."""
+    cases = [made_case(pins.overlay["sglang"], seed) for seed in range(_MADE // 3)]
+    told = []
+    for number, case in enumerate([*cases, *real]):
+        drift = drifted(case, number, twins=False)
+        answer = ask(drift)
+        assert answer.verdict is not Verdict.WRONG, _story(drift, answer)
+        if answer.state is State.AMBIGUOUS:
+            told.append(_story(drift, answer))
+    assert told == []
