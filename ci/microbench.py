@@ -16,6 +16,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
+import overlaykit  # noqa: F401  (first: it sees to what cannot be imported)
+
+# isort: split
 import msgspec
 
 from chain.arms import Arm, trees_at

@@ -14,6 +14,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
+import overlaykit  # noqa: F401  (first: it sees to what cannot be imported)
+
+# isort: split
 from overlaykit.cli import ROOT, Report, Verb, add_action, run
 from rebuilding import container, environment
 from rebuilding.results import ARMS, Environment, Image

@@ -15,6 +15,9 @@ from typing import cast
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
+import overlaykit  # noqa: F401  (first: it sees to what cannot be imported)
+
+# isort: split
 import msgspec
 
 from gatekit.checks import Check

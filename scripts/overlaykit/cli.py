@@ -7,6 +7,7 @@ document, and turns it, or an error, into the exit code.
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import signal
 import sys
@@ -19,6 +20,8 @@ from typing import NoReturn
 
 import msgspec
 
+import overlaykit
+from overlaykit.documents import to_json
 from overlaykit.errors import (
     EXIT_HELP,
     EnvironmentFailure,
@@ -27,8 +30,10 @@ from overlaykit.errors import (
     OverlayError,
 )
 from overlaykit.plan import HunkPlan
+from overlaykit.wording import one_line, readable
 
 ROOT = Path(__file__).resolve().parents[2]
+_LAST_STREAM = 2
 
 
 class Result(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -56,7 +61,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Columns aligned by spaces: readable in a terminal, a log and a pipe."""
-    lines = [tuple(header), *(tuple(row) for row in rows)]
+    lines = [tuple(header), *(tuple(map(one_line, row)) for row in rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
     return "\n".join(
         "  ".join(
@@ -97,7 +102,10 @@ def write_whole(path: Path, text: str) -> None:
     try:
         handle, part = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
+            # Names in it may be no text; a page is.
+            with os.fdopen(
+                handle, "w", encoding="utf-8", errors="backslashreplace"
+            ) as file:
                 file.write(text)
             Path(part).chmod(0o644)
             os.replace(part, path)
@@ -110,13 +118,19 @@ def write_whole(path: Path, text: str) -> None:
         raise EnvironmentFailure(f"cannot write {path}", (finding,)) from error
 
 
+def say(what: str) -> None:
+    """A line on standard error, at once: what is being done."""
+    print(readable(what), file=sys.stderr, flush=True)
+
+
 def progress(what: str, done: int, total: int) -> None:
     """Progress on standard error: a line that moves in a terminal, else few lines."""
     if sys.stderr.isatty():
         end = "\n" if done == total else ""
-        print(f"\r{what}: {done}/{total}", end=end, file=sys.stderr, flush=True)
+        line = f"\r{one_line(what)}: {done}/{total}"
+        print(line, end=end, file=sys.stderr, flush=True)
     elif done == total or done % 1000 == 0:
-        print(f"{what}: {done}/{total}", file=sys.stderr, flush=True)
+        say(f"{what}: {done}/{total}")
 
 
 @dataclass(frozen=True)
@@ -165,25 +179,53 @@ def _add_json(parser: argparse.ArgumentParser, default: object) -> None:
     )
 
 
+class _Misused(Exception):
+    """A command line that argparse refuses, with the usage."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Leaves it to :func:`run` to say what is wrong, for programs as well."""
+
+    def error(self, message: str) -> NoReturn:
+        raise _Misused(self.format_usage(), f"{self.prog}: error: {message}")
+
+
 def run(verb: Verb) -> NoReturn:
-    """Run a verb as a program: parse, call, print, exit."""
-    name = Path(sys.argv[0]).stem
-    parser = argparse.ArgumentParser(
-        description=verb.summary,
-        epilog=_epilog(verb.examples),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    verb.options(parser)
-    _add_json(parser, default=False)
-    arguments = parser.parse_args()
+    """Run a verb as a program: parse, call, print, exit.
+
+    Exit code 1 comes from a report alone: it says that a check was made and does not
+    hold. Whatever goes wrong on the way ends with another (:mod:`overlaykit` sees to
+    what is raised outside of this function).
+    """
+    overlaykit.running()
+    _open_streams()
     for ending in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, _interrupt)
-    shown = ""
+    report, shown, as_json = _answer(verb)
+    _print(report, shown, as_json)
+    sys.exit(report.exit_code)
+
+
+def _answer(verb: Verb) -> tuple[Report, str, bool]:
+    """The report; as it is printed, with ``--json`` whole, else its table alone; and
+    whether that is JSON."""
+    name = Path(sys.argv[0]).stem
+    # A command line that cannot be parsed is answered in the form it asks for, too.
+    as_json = "--json" in sys.argv[1:]
     try:
-        report = verb.call(arguments)
-        if report.results and not arguments.json:
-            shown = verb.show(report)
+        arguments = _parser(verb).parse_args()
+        as_json = arguments.json
+        try:
+            report = verb.call(arguments)
+        except SystemExit as error:
+            raise RuntimeError("a part of the program ended it") from error
+        if as_json:
+            return report, _document(report), True
+        return report, verb.show(report) if report.results else "", False
+    except _Misused as error:
+        usage, message = error.args
+        print(readable(usage), end="", file=sys.stderr)
+        report = Report(verb=name, exit_code=Exit.USAGE, message=message)
     except OverlayError as error:
         report = Report(
             verb=name,
@@ -194,36 +236,78 @@ def run(verb: Verb) -> NoReturn:
     except KeyboardInterrupt:
         report = Report(verb=name, exit_code=Exit.INTERRUPTED, message="interrupted")
     except Exception:
-        # Python would end with 1, which says that a check was made and does not hold.
-        traceback.print_exc()
+        print(readable(traceback.format_exc()), end="", file=sys.stderr)
         report = Report(
             verb=name,
             exit_code=Exit.ENVIRONMENT,
             message="a defect of this program: it ended without an answer",
         )
-    _print(report, shown, arguments.json)
-    sys.exit(report.exit_code)
+    return report, _document(report) if as_json else "", as_json
+
+
+def _parser(verb: Verb) -> argparse.ArgumentParser:
+    parser = _Parser(
+        description=verb.summary,
+        epilog=_epilog(verb.examples),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    verb.options(parser)
+    _add_json(parser, default=False)
+    return parser
+
+
+def _document(report: Report) -> str:
+    return to_json(report).decode()
+
+
+def _open_streams() -> None:
+    """Make standard output and error take any text, whatever their encoding is.
+
+    The descriptor of one that the caller has closed is taken, so that no file which is
+    opened later is written to in its place.
+    """
+    while (spare := os.open(os.devnull, os.O_RDWR)) <= _LAST_STREAM:
+        pass
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(spare, "w", encoding="utf-8")
+    else:
+        os.close(spare)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _print(report: Report, shown: str, as_json: bool) -> None:
     try:
+        if sys.stdout is None:
+            raise OSError("standard output is closed")
         if as_json:
-            print(msgspec.json.format(msgspec.json.encode(report)).decode())
+            # UTF-8 in every locale: so it is a JSON document.
+            sys.stdout.buffer.write(f"{shown}\n".encode())
         else:
-            if shown:
-                print(shown)
-            for finding in report.findings:
-                print("\n".join(finding.lines()), file=sys.stderr)
-            if report.message:
-                ok = report.exit_code is Exit.DONE
-                print(report.message, file=sys.stdout if ok else sys.stderr)
+            _print_text(report, shown)
         sys.stdout.flush()
     except OSError as error:
-        # Keep the interpreter from complaining of the same once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if sys.stdout is not None:
+            # Keep the interpreter from complaining of the same once more at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not isinstance(error, BrokenPipeError):
             print(f"cannot write the report: {error}", file=sys.stderr)
             sys.exit(Exit.ENVIRONMENT)
+
+
+def _print_text(report: Report, shown: str) -> None:
+    if shown:
+        print(readable(shown))
+    for finding in report.findings:
+        print(readable("\n".join(finding.lines())), file=sys.stderr)
+    if message := report.message:
+        if not report.results:
+            # One refusal, however many lines a name or a tool's words make of it.
+            message = message.replace("\n", "\n  ")
+        done = report.exit_code is Exit.DONE
+        print(readable(message), file=sys.stdout if done else sys.stderr)
 
 
 def _interrupt(*_: object) -> NoReturn:
