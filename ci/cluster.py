@@ -22,6 +22,7 @@ from jobs.asking import WOULD_RUN, Gate, Planned
 from jobs.scheduling import LOST, Cluster, StageJob, Submits
 from overlaykit.cli import Report, Verb, run, table
 from overlaykit.errors import EnvironmentFailure, Exit, Finding, InputError
+from overlaykit.options import whole_number
 
 
 def options(parser: ArgumentParser) -> None:
@@ -57,7 +58,7 @@ def options(parser: ArgumentParser) -> None:
         parser.add_argument(
             f"--{name}",
             metavar="N",
-            type=int,
+            type=whole_number(),
             default=default,
             help=f"{what} (default: %(default)s)",
         )

@@ -17,7 +17,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 import overlaykit  # noqa: F401  (first: it sees to what cannot be imported)
 
 # isort: split
-from overlaykit.cli import ROOT, Report, Verb, add_action, run
+from overlaykit.cli import ROOT, Report, Verb, run, say
+from overlaykit.options import add_action
 from rebuilding import container, environment
 from rebuilding.results import ARMS, Environment, Image
 
@@ -98,7 +99,7 @@ def rebuild(arguments: Namespace) -> Report:
             ROOT, arguments.arm, arguments.out.absolute(), arguments.python
         )
         how = environment.foretell if arguments.dry_run else environment.rebuild
-        return how(wanted, _say)
+        return how(wanted, say)
     build = container.Build(
         ROOT,
         arguments.arm,
@@ -108,10 +109,6 @@ def rebuild(arguments: Namespace) -> Report:
         arguments.aiter,
     )
     return container.foretell(build) if arguments.dry_run else container.rebuild(build)
-
-
-def _say(what: str) -> None:
-    print(what, file=sys.stderr, flush=True)
 
 
 def show(report: Report) -> str:

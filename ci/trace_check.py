@@ -23,6 +23,7 @@ import msgspec
 from gatekit.checks import Check
 from overlaykit.cli import Report, Result, Verb, run, table, write_whole
 from overlaykit.errors import EnvironmentFailure, Exit, Finding, InputError
+from overlaykit.options import whole_number
 from traces.attribution import Method
 from traces.checks import Verdict
 from traces.comparison import Change
@@ -117,7 +118,11 @@ def options(parser: ArgumentParser) -> None:
         ("gemms", None, "GEMMs in each of them (default: as many as in the others)"),
     ):
         parser.add_argument(
-            f"--expect-{name}", metavar="N", type=_count, default=default, help=what
+            f"--expect-{name}",
+            metavar="N",
+            type=whole_number(0),
+            default=default,
+            help=what,
         )
     parser.add_argument(
         "--html", metavar="FILE", type=Path, help="write a page with figures and a plot"
@@ -125,12 +130,6 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--svg", metavar="FILE", type=Path, help="write the timeline of one layer"
     )
-
-
-def _count(text: str) -> int:
-    if not text.isdigit():
-        raise ValueError(text)
-    return int(text)
 
 
 def check(arguments: Namespace) -> Report:

@@ -23,6 +23,7 @@ from outlook.sources import Source, all_facts, recorded, release_source
 from overlaykit.carried import Carried, load_overlay
 from overlaykit.cli import ROOT, Report, Result, Verb, progress, run, write_whole
 from overlaykit.errors import EnvironmentFailure, Finding, InputError
+from overlaykit.options import whole_number
 from overlaykit.releases import LEDGER, listed, order
 
 _EVERY_LINE = 24
@@ -81,7 +82,7 @@ def options(parser: ArgumentParser) -> None:
         "whose cells open their evidence (needs requirements-maintain.txt)",
     )  # fmt: skip
     parser.add_argument(
-        "--quote", metavar="LINES", type=_count, default=_EVERY_LINE,
+        "--quote", metavar="LINES", type=whole_number(0), default=_EVERY_LINE,
         help="at most so many lines of upstream's code a cell, in --html and --json "
         f"(default {_EVERY_LINE})",
     )  # fmt: skip
@@ -263,12 +264,6 @@ def _range(value: str) -> tuple[str, str]:
     if not (first and dots and last) or last.startswith("."):
         raise ArgumentTypeError(f"{value!r} is not A..B")
     return first, last
-
-
-def _count(value: str) -> int:
-    if not value.isdecimal():
-        raise ArgumentTypeError(f"{value!r} is no number of lines")
-    return int(value)
 
 
 def show(report: Report) -> str:

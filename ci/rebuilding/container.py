@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from overlaykit.cli import Report
+from overlaykit.documents import from_json
 from overlaykit.errors import EnvironmentFailure, Exit, Finding
 from rebuilding.results import Image, series_of
 
@@ -134,7 +135,7 @@ def _inspect(build: Build, image: str) -> _Inspected | None:
     if done.returncode:
         return None
     try:
-        return msgspec.json.decode(done.stdout, type=list[_Inspected])[0]
+        return from_json(done.stdout, list[_Inspected])[0]
     except (msgspec.DecodeError, IndexError) as error:
         what = f"{build.engine} image inspect says what is not understood: {error}"
         raise EnvironmentFailure(what) from error

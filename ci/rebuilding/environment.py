@@ -17,6 +17,7 @@ import msgspec
 
 from overlaykit.carried import Carried, load_overlay
 from overlaykit.cli import Report, progress, write_whole
+from overlaykit.documents import from_json, to_json_line
 from overlaykit.errors import EnvironmentFailure, Exit, Finding, InputError
 from overlaykit.inspection import inspect
 from overlaykit.sources import fetch, pip_command
@@ -145,7 +146,7 @@ def _state(out: Path) -> State | None:
     """Of the folder there; None where nothing was begun. Raises InputError for a folder
     that is not this program's: it may hold somebody's work."""
     try:
-        return msgspec.json.decode((out / _STATE).read_bytes(), type=State)
+        return from_json((out / _STATE).read_bytes(), State)
     except (FileNotFoundError, NotADirectoryError):
         if not out.exists() or (out.is_dir() and not any(out.iterdir())):
             return None
@@ -212,7 +213,7 @@ def _install(carried: Carried, wheel: Path, site: Path) -> list[str]:
 
 
 def _write_state(out: Path, state: State) -> None:
-    write_whole(out / _STATE, msgspec.json.encode(state).decode() + "\n")
+    write_whole(out / _STATE, to_json_line(state).decode() + "\n")
 
 
 def _site(interpreter: Path) -> Path:
@@ -273,7 +274,7 @@ def _verb(root: Path, name: str, *arguments: str) -> Report:
     script = str(root / "scripts" / f"{name}.py")
     said = _run([sys.executable, script, "--json", *arguments], any_code=True)
     try:
-        report = msgspec.json.decode(said, type=Report)
+        report = from_json(said, Report)
     except msgspec.DecodeError as error:
         raise EnvironmentFailure(f"scripts/{name}.py gave no report") from error
     if report.exit_code in (Exit.USAGE, Exit.ENVIRONMENT):
@@ -287,7 +288,8 @@ def _run(command: list[str], loud: bool = False, any_code: bool = False) -> str:
         done = subprocess.run(
             command,
             stdout=sys.stderr if loud else subprocess.PIPE,
-            text=True,
+            encoding="utf-8",
+            errors="surrogateescape",
             check=False,
         )
     except OSError as error:

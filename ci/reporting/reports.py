@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import msgspec
-
 from overlaykit.cli import write_whole
+from overlaykit.documents import to_json
 from reporting.markdown import markdown
 from reporting.page import page
 from reporting.schema import GateReport
@@ -23,4 +22,4 @@ def write_reports(report: GateReport, folder: Path) -> tuple[Path, ...]:
 
 
 def _json(report: GateReport) -> str:
-    return msgspec.json.format(msgspec.json.encode(report)).decode() + "\n"
+    return to_json(report).decode() + "\n"

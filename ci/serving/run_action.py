@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from argparse import Namespace
 from typing import Any
 
 from gatekit import origins, records, urls
-from overlaykit.cli import ROOT, Report, Result, table
+from overlaykit.cli import ROOT, Report, Result, say, table
 from overlaykit.errors import Exit, Finding, InputError
 from serving.command import ARMS
 from serving.plan import Arm, Bench, ServingRun, remaining
 from serving.points import Point
 from serving.running import execute
+
+_LONGEST_S = 1_000_000_000
 
 
 class RunResult(Result, frozen=True, kw_only=True):
@@ -27,8 +28,9 @@ def call(arguments: Namespace, points: tuple[Point, ...]) -> Report:
     """Make the runs that are not recorded yet; invalid where one has a fault."""
     if arguments.rounds < 1:
         raise InputError("--rounds is at least 1")
-    if not (arguments.run_deadline > 0 and arguments.start_deadline > 0):
-        raise InputError("a deadline is more than 0 seconds")
+    for deadline in (arguments.run_deadline, arguments.start_deadline):
+        if not 0 < deadline <= _LONGEST_S:
+            raise InputError(f"a deadline is more than 0 seconds, at most {_LONGEST_S}")
     plan = Bench(
         arms=_arms(arguments),
         points=points,
@@ -41,7 +43,7 @@ def call(arguments: Namespace, points: tuple[Point, ...]) -> Report:
         start_timeout_s=arguments.start_deadline,
     )
     left, done = remaining(plan)
-    _say(f"{len(left)} runs to make, {len(done)} recorded")
+    say(f"{len(left)} runs to make, {len(done)} recorded")
     if arguments.dry_run:
         commands = tuple(_commands(plan))
         return Report(
@@ -52,7 +54,7 @@ def call(arguments: Namespace, points: tuple[Point, ...]) -> Report:
         )
     runs = list(done)
     try:
-        for run in execute(plan, _say):
+        for run in execute(plan, say):
             runs.append(run)
     except KeyboardInterrupt:
         return Report(
@@ -159,10 +161,6 @@ def _commands(plan: Bench) -> list[str]:
             commands.append(f"{shlex.join(start)}  # until its runs are made")
         commands.append(shlex.join(plan.argv(run)))
     return commands
-
-
-def _say(what: str) -> None:
-    print(what, file=sys.stderr, flush=True)
 
 
 def show(report: Report) -> str:

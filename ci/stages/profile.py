@@ -16,6 +16,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from overlaykit.documents import from_toml
 from overlaykit.errors import Finding, InputError
 from serving.points import Point
 
@@ -27,7 +28,8 @@ _PLACEHOLDER = re.compile(r"(?<!\$)\{([a-z_]+)\}")
 _KNOWN = ("python", "gate_python", "root", "model", "port", "arm", "folder", "out")
 _STAGES = ("numeric", "rebuild", "chain", *_SERVED)
 
-_Count = Annotated[int, Meta(ge=1)]
+_MOST = 1_000_000_000
+_Count = Annotated[int, Meta(ge=1, le=_MOST)]
 _Command = Annotated[tuple[str, ...], Meta(min_length=1)]
 _Part = Annotated[float, Meta(gt=0)]
 
@@ -117,8 +119,8 @@ class Traces(_Section, frozen=True, kw_only=True):
 
     client: _Command
     layers: _Count
-    copies_before: Annotated[int, Meta(ge=0)] = 4
-    copies_after: Annotated[int, Meta(ge=0)] = 0
+    copies_before: Annotated[int, Meta(ge=0, le=_MOST)] = 4
+    copies_after: Annotated[int, Meta(ge=0, le=_MOST)] = 0
     server_options: tuple[str, ...] = ()
     environment: dict[str, str] = {}
 
@@ -167,7 +169,7 @@ def load(name: str) -> Profile:
         raise InputError(f"no profile {name}; ci/profiles has {known}")
     try:
         contents = path.read_bytes()
-        profile = msgspec.toml.decode(contents, type=Profile)
+        profile = from_toml(contents, Profile)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, msgspec.DecodeError) as error:

@@ -23,12 +23,12 @@ import msgspec
 import overlaykit
 from overlaykit.documents import to_json
 from overlaykit.errors import (
-    EXIT_HELP,
     EnvironmentFailure,
     Exit,
     Finding,
     OverlayError,
 )
+from overlaykit.options import Misused, Parser, add_json, epilog
 from overlaykit.plan import HunkPlan
 from overlaykit.wording import one_line, readable
 
@@ -148,48 +148,6 @@ class Verb:
     show: Callable[[Report], str]
 
 
-def add_action(
-    actions: argparse._SubParsersAction[argparse.ArgumentParser],
-    name: str,
-    summary: str,
-    examples: tuple[str, ...],
-) -> argparse.ArgumentParser:
-    """One of a verb's several actions; its help is laid out as a verb's is."""
-    parser = actions.add_parser(
-        name,
-        help=summary,
-        description=summary,
-        epilog=_epilog(examples),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    # Also after the action; what was said before it stays.
-    _add_json(parser, default=argparse.SUPPRESS)
-    return parser
-
-
-def _epilog(examples: Iterable[str]) -> str:
-    lines = "\n".join(f"  {line}".rstrip() for line in examples)
-    return f"examples:\n{lines}\n\n{EXIT_HELP}"
-
-
-def _add_json(parser: argparse.ArgumentParser, default: object) -> None:
-    parser.add_argument(
-        "--json", action="store_true", default=default, help="print one JSON document"
-    )
-
-
-class _Misused(Exception):
-    """A command line that argparse refuses, with the usage."""
-
-
-class _Parser(argparse.ArgumentParser):
-    """Leaves it to :func:`run` to say what is wrong, for programs as well."""
-
-    def error(self, message: str) -> NoReturn:
-        raise _Misused(self.format_usage(), f"{self.prog}: error: {message}")
-
-
 def run(verb: Verb) -> NoReturn:
     """Run a verb as a program: parse, call, print, exit.
 
@@ -222,7 +180,7 @@ def _answer(verb: Verb) -> tuple[Report, str, bool]:
         if as_json:
             return report, _document(report), True
         return report, verb.show(report) if report.results else "", False
-    except _Misused as error:
+    except Misused as error:
         usage, message = error.args
         print(readable(usage), end="", file=sys.stderr)
         report = Report(verb=name, exit_code=Exit.USAGE, message=message)
@@ -246,14 +204,14 @@ def _answer(verb: Verb) -> tuple[Report, str, bool]:
 
 
 def _parser(verb: Verb) -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         description=verb.summary,
-        epilog=_epilog(verb.examples),
+        epilog=epilog(verb.examples),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     verb.options(parser)
-    _add_json(parser, default=False)
+    add_json(parser, default=False)
     return parser
 
 

@@ -14,6 +14,7 @@ from typing import Protocol
 
 import msgspec
 
+from overlaykit.documents import from_json, to_json
 from overlaykit.errors import Finding, InputError
 from overlaykit.manifest import MANIFEST, Target
 from overlaykit.objects import Entry, blob_id, tree_id
@@ -118,7 +119,7 @@ def load_lock(root: Path) -> Lock:
         next_step="run scripts/lock.py, read the difference, commit it",
     )
     try:
-        lock = msgspec.json.decode(path.read_bytes(), type=Lock)
+        lock = from_json(path.read_bytes(), Lock)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist", (again,)) from None
     except msgspec.DecodeError as error:
@@ -132,7 +133,7 @@ def load_lock(root: Path) -> Lock:
 
 def encode_lock(lock: Lock) -> bytes:
     """The lock as it is committed: one value a line, sorted, so that diffs read."""
-    return msgspec.json.format(msgspec.json.encode(lock, order="sorted")) + b"\n"
+    return to_json(lock, sort=True) + b"\n"
 
 
 def new_lock(manifest: bytes, targets: dict[str, LockedTarget]) -> Lock:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from overlaykit.documents import from_toml
 from overlaykit.errors import Finding, InputError
 from overlaykit.trees import Layout
 
@@ -82,7 +83,7 @@ def load_manifest(root: Path) -> Manifest:
 
 def parse_manifest(data: bytes) -> Manifest:
     """What a manifest's text says. Raises msgspec.DecodeError or InputError."""
-    manifest = msgspec.toml.decode(data, type=Manifest)
+    manifest = from_toml(data, Manifest)
     for name, target in manifest.targets.items():
         if not _NAME.fullmatch(name):
             what = f"{name!r} cannot be the name of a folder"

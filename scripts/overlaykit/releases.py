@@ -18,6 +18,7 @@ from pathlib import Path
 
 import msgspec
 
+from overlaykit.documents import from_json, to_json
 from overlaykit.errors import EnvironmentFailure, Finding, InputError
 from overlaykit.lock import LockedDist
 from overlaykit.manifest import Dist, Target
@@ -26,7 +27,9 @@ from overlaykit.trees import WheelTree
 
 LEDGER = "releases.lock"
 _FORMAT = 1
-_VERSION = re.compile(r"(\d+(?:\.\d+)*)(?:\.post(\d+))?(?:\.dev(\d+))?")
+_VERSION = re.compile(
+    r"([0-9]{1,9}(?:\.[0-9]{1,9})*)(?:\.post([0-9]{1,9}))?(?:\.dev([0-9]{1,9}))?"
+)
 
 
 class Ledger(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -66,7 +69,7 @@ def ledger(root: Path) -> Ledger:
     """
     path = root / LEDGER
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=Ledger)
+        found = from_json(path.read_bytes(), Ledger)
     except FileNotFoundError:
         return Ledger()
     except msgspec.DecodeError as error:
@@ -191,7 +194,7 @@ def _record(root: Path, release: Release) -> None:
         name: {version: names[name][version] for version in sorted(of, key=order)}
         for name, of in sorted(names.items())
     }
-    data = msgspec.json.format(msgspec.json.encode(Ledger(_FORMAT, releases))) + b"\n"
+    data = to_json(Ledger(_FORMAT, releases)) + b"\n"
     try:
         handle, part = tempfile.mkstemp(prefix=f".{LEDGER}-", dir=root)
         with os.fdopen(handle, "wb") as file:

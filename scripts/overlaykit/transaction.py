@@ -20,6 +20,7 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
+from overlaykit.documents import from_json
 from overlaykit.errors import CannotApply, EnvironmentFailure, Finding, InputError
 from overlaykit.locking import (
     FOLDER,
@@ -180,9 +181,7 @@ class Transaction:
 
     def _rows(self, name: str) -> list[_Row]:
         try:
-            rows = msgspec.json.decode(
-                (self._folder / name).read_bytes(), type=list[_Row]
-            )
+            rows = from_json((self._folder / name).read_bytes(), list[_Row])
             for row in rows:
                 for path in (row.place, *row.folders):
                     check_path(path)
