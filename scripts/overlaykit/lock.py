@@ -9,6 +9,8 @@ was made.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -22,8 +24,9 @@ from overlaykit.patches import (
     FileDiff,
     Hunk,
     Patch,
+    Places,
     apply_hunks,
-    occurrences,
+    listed,
     split_lines,
 )
 from overlaykit.scopes import ScopeMap, map_scopes
@@ -219,9 +222,9 @@ def _apply(patch: Patch, diff: FileDiff, before: bytes) -> bytes:
             next_step=remake,
         )
         raise InputError(f"{patch.name} does not fit the pin", (finding,))
-    lines = split_lines(before)
+    places = Places(split_lines(before))
     for hunk in diff.hunks:
-        twins = occurrences(lines, hunk.old)
+        twins = places.of(hunk.old)
         if twins != [hunk.old_start]:
             finding = Finding(
                 "the context is not unique" if twins else "the context is not there",
@@ -230,7 +233,7 @@ def _apply(patch: Patch, diff: FileDiff, before: bytes) -> bytes:
                 patch=f"{patch.name}:{hunk.at}",
                 hunk=hunk.number,
                 expected=f"at line {hunk.old_start} and nowhere else",
-                found=f"at lines {twins}",
+                found=f"at lines {listed(twins)}",
                 next_step="give the hunk more context" if twins else remake,
             )
             raise InputError(f"{patch.name} does not fit the pin", (finding,))
@@ -258,13 +261,14 @@ def _lock_hunks(
                 f"than one scope ({', '.join(sorted(found))}); split it"
             )
         scopes += found
+    hunks = Counter(scopes)
     sites = {
-        scope: _spread(names, scopes.count(scope))
+        scope: iter(_spread(names, hunks[scope]))
         for scope, names in header.sites.items()
     }
+    unnamed: Iterator[tuple[str, ...]] = iter(())
     return tuple(
-        LockedHunk(scope, sites[scope].pop(0) if sites.get(scope) else ())
-        for scope in scopes
+        LockedHunk(scope, next(sites.get(scope, unnamed), ())) for scope in scopes
     )
 
 

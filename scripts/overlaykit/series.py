@@ -28,7 +28,16 @@ class Series:
 
     def diffs(self, path: str) -> tuple[tuple[Patch, FileDiff], ...]:
         """What the series does to one file, in order."""
-        return tuple((p, f) for p in self.patches for f in p.files if f.path == path)
+        return tuple(self._diffs.get(path, ()))
+
+    @cached_property
+    def _diffs(self) -> dict[str, list[tuple[Patch, FileDiff]]]:
+        """By path: every file is asked for, and each may be one of thousands."""
+        found: dict[str, list[tuple[Patch, FileDiff]]] = {}
+        for patch in self.patches:
+            for diff in patch.files:
+                found.setdefault(diff.path, []).append((patch, diff))
+        return found
 
 
 @dataclass(frozen=True)
@@ -98,7 +107,7 @@ def load_series(folder: Path) -> Series:
     except (OSError, UnicodeDecodeError) as error:
         what = "does not exist" if isinstance(error, FileNotFoundError) else str(error)
         raise _wrong(listing, what, "write the names of the patches into it") from None
-    names: list[str] = []
+    names: dict[str, None] = {}
     for number, line in enumerate(text.splitlines(), 1):
         name = line.partition("#")[0].strip()
         if not name:
@@ -106,18 +115,27 @@ def load_series(folder: Path) -> Series:
         if "/" in name or len(name.split()) > 1 or name == SERIES:
             what = f"{name!r} is not the name of a patch in {folder}"
             raise _wrong(listing, what, "write one file name a line", number)
-        if not (folder / name).is_file():
+        if not _is_file(folder / name):
             what = f"names {name}, which does not exist in {folder}"
             raise _wrong(listing, what, "add the patch or drop the line", number)
         if name in names:
             what = f"names {name} more than once"
             raise _wrong(listing, what, "drop one of the lines", number)
-        names.append(name)
-    stray = sorted(p.name for p in folder.iterdir() if p.name not in (SERIES, *names))
+        names[name] = None
+    inside = (p.name for p in folder.iterdir())
+    stray = sorted(n for n in inside if n != SERIES and n not in names)
     if stray:
         what = f"{', '.join(stray)} not named in {SERIES}"
         raise _wrong(folder, what, f"name it in {SERIES} or move it away")
     return Series(tuple(parse_patch(n, (folder / n).read_bytes()) for n in names))
+
+
+def _is_file(path: Path) -> bool:
+    """Also of a name that no file can have: too long, or with a null byte."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _wrong(
