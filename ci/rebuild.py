@@ -8,6 +8,7 @@ alone, which is checked; an arm that does not verify is no arm.
 
 from __future__ import annotations
 
+import re
 import sys
 from argparse import ArgumentParser, Namespace, _SubParsersAction
 from pathlib import Path
@@ -18,6 +19,7 @@ import overlaykit  # noqa: F401  (first: it sees to what cannot be imported)
 
 # isort: split
 from overlaykit.cli import ROOT, Report, Verb, run, say
+from overlaykit.errors import InputError
 from overlaykit.options import add_action
 from rebuilding import container, environment
 from rebuilding.results import ARMS, Environment, Image
@@ -100,6 +102,9 @@ def rebuild(arguments: Namespace) -> Report:
         )
         how = environment.foretell if arguments.dry_run else environment.rebuild
         return how(wanted, say)
+    for name, given in (("image", arguments.image), ("tag", arguments.tag)):
+        if not re.fullmatch(container.NAME, given):
+            raise InputError(f"--{name} is the name of an image, not {given!r}")
     build = container.Build(
         ROOT,
         arguments.arm,

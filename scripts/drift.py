@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import shlex
 import shutil
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
@@ -25,6 +24,7 @@ from overlaykit.cli import ROOT, Report, Result, Verb, progress, run, write_whol
 from overlaykit.errors import EnvironmentFailure, Finding, InputError
 from overlaykit.options import whole_number
 from overlaykit.releases import LEDGER, listed, order
+from overlaykit.wording import pasteable
 
 _EVERY_LINE = 24
 
@@ -248,7 +248,7 @@ def _write_pages(
     carried: Carried,
     arguments: Namespace,
 ) -> None:
-    command = shlex.join(["scripts/drift.py", *sys.argv[1:]])
+    command = pasteable(["scripts/drift.py", *sys.argv[1:]])
     if arguments.markdown:
         write_whole(arguments.markdown, matrix.markdown(found, advice, command))
     if arguments.html:

@@ -22,6 +22,7 @@ from overlaykit.errors import EnvironmentFailure, Exit, Finding, InputError
 from overlaykit.inspection import inspect
 from overlaykit.sources import fetch, pip_command
 from overlaykit.targets import find_targets
+from overlaykit.wording import quoted
 from rebuilding.comparing import Installed, differing
 from rebuilding.results import PATCHED, Environment, series_of
 
@@ -227,7 +228,7 @@ def _unexpected(
     """Every file in which the arm differs from the packages and must not, or must."""
     expected = set(one.expected()) if wanted.arm == PATCHED else set()
     release = one.carried.target.release
-    again = f"rm -r {wanted.out}, then run this again"
+    again = f"rm -r {quoted(str(wanted.out))}, then run this again"
     return [
         *(
             Finding(
@@ -262,7 +263,7 @@ def _verified(wanted: Wanted, site: Path) -> list[Finding]:
             path=one.tree,
             expected="pristine",
             found=one.outcome,
-            next_step=f"rm -r {wanted.out}, then run this again",
+            next_step=f"rm -r {quoted(str(wanted.out))}, then run this again",
         )
         for one in status.results
         if one.outcome != "pristine"

@@ -9,6 +9,7 @@ from typing import Any
 from gatekit import origins, records, urls
 from overlaykit.cli import ROOT, Report, Result, say, table
 from overlaykit.errors import Exit, Finding, InputError
+from overlaykit.wording import pasteable
 from serving.command import ARMS
 from serving.plan import Arm, Bench, ServingRun, remaining
 from serving.points import Point
@@ -158,8 +159,8 @@ def _commands(plan: Bench) -> list[str]:
         start = plan.arm(run.arm).start
         if start and serving != (run.arm, run.round):
             serving = (run.arm, run.round)
-            commands.append(f"{shlex.join(start)}  # until its runs are made")
-        commands.append(shlex.join(plan.argv(run)))
+            commands.append(f"{pasteable(start)}  # until its runs are made")
+        commands.append(pasteable(plan.argv(run)))
     return commands
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import textwrap
 import time
 from collections.abc import Iterable, Mapping
@@ -15,6 +14,7 @@ import msgspec
 from overlaykit.cli import say, write_whole
 from overlaykit.documents import from_json
 from overlaykit.errors import EnvironmentFailure, Exit, Finding, InputError
+from overlaykit.wording import pasteable
 from reporting.schema import StageReport, State
 from stages.model import model_digest
 from stages.pipeline import Pipeline
@@ -221,7 +221,7 @@ class _Work:
         command = tuple(filled(word, known) for word in step.command)
         log = self._folder / f"{step.name}.log"
         output = self._folder / f"{step.name}.json" if step.reports else None
-        say(f"  {shlex.join(command)}")
+        say(f"  {pasteable(command)}")
         with ExitStack() as stack:
             gone = [tuple(filled(w, known) for w in words) for words in step.remove]
             for words in gone:

@@ -14,6 +14,7 @@ from overlaykit import git
 from overlaykit.carried import Carried
 from overlaykit.errors import Finding, InputError
 from overlaykit.git import text
+from overlaykit.wording import quoted
 
 _NEAR = 12
 
@@ -138,7 +139,8 @@ def open_clone(path: Path, carried: Carried) -> Clone:
         ok = done.returncode == 0
     if not ok:
         what = "is no clone" if where.is_dir() else "does not exist"
-        step = f"git clone --filter=blob:none {carried.target.repository} {path}"
+        url = quoted(carried.target.repository)
+        step = f"git clone --filter=blob:none {url} {quoted(str(path))}"
         finding = Finding(what, path=str(path), next_step=step)
         raise InputError(f"{path} {what}", (finding,))
     return Clone(where, carried)

@@ -35,6 +35,7 @@ from overlaykit.locking import (
 from overlaykit.objects import blob_id
 from overlaykit.plan import FileChange
 from overlaykit.trees import DirectoryTree, check_path
+from overlaykit.wording import quoted
 
 _DONE = "done.json"
 
@@ -65,8 +66,8 @@ def refuse_interrupted(tree: DirectoryTree) -> None:
                 Finding(
                     "was interrupted, or is under way",
                     path=FOLDER,
-                    next_step=f"run scripts/apply.py --status {tree.root}, which "
-                    "repairs the tree",
+                    next_step="run scripts/apply.py --status "
+                    f"{quoted(str(tree.root))}, which repairs the tree",
                 ),
             ),
         )
@@ -226,7 +227,7 @@ class Transaction:
         if row.before is None:
             restore = "move it away"
         elif (old := self._folder / f"old-{number}").exists():
-            restore = f"put its old contents back (cp {old})"
+            restore = f"put its old contents back (cp {quoted(str(old))})"
         else:
             restore = "put its old contents back from upstream"
         return CannotApply(
