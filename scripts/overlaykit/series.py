@@ -70,10 +70,31 @@ class Header:
 
 
 def read_header(patch: Patch) -> Header:
-    """The header of a patch. Raises InputError where a field is missing."""
+    """The header of a patch. Raises InputError where a field is missing, and where
+    what is there cannot be read as a mail's."""
+    try:
+        return _read_header(patch)
+    # Of what is no header, Python's parser of mails raises any of these.
+    except (
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:
+        step = "re-make it with git format-patch"
+        finding = Finding(f"{error}", path=patch.name, next_step=step)
+        raise InputError(
+            f"{patch.name}: its header is no mail's", (finding,)
+        ) from error
+
+
+def _read_header(patch: Patch) -> Header:
     # Imported late: only commits, exports and the lock need headers.
     from email import message_from_bytes, policy
+    from email.utils import parsedate_to_datetime
 
+    patch.header.decode()
     mail = message_from_bytes(patch.header, policy=policy.default)
     text = mail.get_content() if mail.get_content_type() == "text/plain" else ""
     body = text.partition("\n---\n")[0].strip()
@@ -96,7 +117,10 @@ def read_header(patch: Patch) -> Header:
     ]
     if missing:
         raise InputError(f"{patch.name}: the header lacks {', '.join(missing)}")
-    return Header(str(mail["From"]), str(mail["Date"]), subject, body, fields)
+    header = Header(str(mail["From"]), str(mail["Date"]), subject, body, fields)
+    parsedate_to_datetime(header.date).timestamp()
+    f"{header.author}{header.message}".encode()
+    return header
 
 
 def load_series(folder: Path) -> Series:
