@@ -179,7 +179,11 @@ def _answer(verb: Verb) -> tuple[Report, str, bool]:
             raise RuntimeError("a part of the program ended it") from error
         if as_json:
             return report, _document(report), True
-        return report, verb.show(report) if report.results else "", False
+        return (
+            report,
+            verb.show(_named_in_a_line(report)) if report.results else "",
+            False,
+        )
     except Misused as error:
         usage, message = error.args
         print(readable(usage), end="", file=sys.stderr)
@@ -213,6 +217,20 @@ def _parser(verb: Verb) -> argparse.ArgumentParser:
     verb.options(parser)
     add_json(parser, default=False)
     return parser
+
+
+def _named_in_a_line(report: Report) -> Report:
+    """For people: a name with a line end in it must not begin a line of the answer."""
+    shown = (
+        msgspec.structs.replace(
+            result,
+            tree=one_line(result.tree),
+            changed=tuple(map(one_line, result.changed)),
+            skipped=tuple(map(one_line, result.skipped)),
+        )
+        for result in report.results
+    )
+    return msgspec.structs.replace(report, results=tuple(shown))
 
 
 def _document(report: Report) -> str:
