@@ -52,10 +52,10 @@ def map_scopes(source: bytes) -> ScopeMap | None:
             # Upstream's escape sequences are upstream's business.
             warnings.simplefilter("ignore")
             module = ast.parse(source)
-    except (SyntaxError, ValueError):
+        spans: list[tuple[int, int, str]] = []
+        _collect(module, "", spans)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
-    spans: list[tuple[int, int, str]] = []
-    _collect(module, "", spans)
     events: dict[int, str] = {0: MODULE}
     # Outer spans come before the inner ones that they hold, so an inner one overrides
     # what its parent said, and hands back to the parent after its last line.
