@@ -14,6 +14,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
+import overlaykit  # noqa: F401  (first: it sees to what cannot be imported)
+
+# isort: split
 from overlaykit.cli import Report, Verb, run
 from overlaykit.errors import EnvironmentFailure, Finding
 from serving import run_action

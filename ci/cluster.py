@@ -14,11 +14,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
+import overlaykit  # noqa: F401  (first: it sees to what cannot be imported)
+
+# isort: split
 from jobs import job
 from jobs.asking import WOULD_RUN, Gate, Planned
 from jobs.scheduling import LOST, Cluster, StageJob, Submits
 from overlaykit.cli import Report, Verb, run, table
 from overlaykit.errors import EnvironmentFailure, Exit, Finding, InputError
+from overlaykit.options import whole_number
 
 
 def options(parser: ArgumentParser) -> None:
@@ -54,7 +58,7 @@ def options(parser: ArgumentParser) -> None:
         parser.add_argument(
             f"--{name}",
             metavar="N",
-            type=int,
+            type=whole_number(),
             default=default,
             help=f"{what} (default: %(default)s)",
         )
@@ -77,6 +81,8 @@ def cluster(arguments: Namespace) -> Report:
         profile = str(Path(profile).resolve())
     questions = tuple(str(path.resolve()) for path in arguments.questions)
     gate = Gate(profile, arguments.out.resolve(), questions)
+    if arguments.executor == "slurm":
+        _refuse_lines(arguments, gate.out)
     stages = {one.target: one for one in gate.ask("--dry-run").results}
     if arguments.dry_run:
         return Report(verb="cluster", dry_run=True, results=_foretold(gate, stages))
@@ -162,6 +168,16 @@ def _executor(arguments: Namespace, folder: Path) -> Submits:
         raise EnvironmentFailure("no jobs can be submitted", (finding,)) from error
     made: Submits = executor
     return made
+
+
+def _refuse_lines(arguments: Namespace, out: Path) -> None:
+    """What submitit writes into the script of a job: a line end would begin a command,
+    and Slurm replaces a per cent sign in the name of a log. Raises InputError."""
+    for word in (arguments.partition or "", *arguments.slurm):
+        if not word.isprintable():
+            raise InputError(f"no option of sbatch's is {word!r}")
+    if "%" in str(out) or not str(out).isprintable():
+        raise InputError(f"--out: Slurm cannot write logs below {out}")
 
 
 def _pairs(words: Iterable[str]) -> Iterable[tuple[str, str]]:

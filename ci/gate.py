@@ -7,7 +7,6 @@ as in an earlier run in the same directory is taken from there.
 
 from __future__ import annotations
 
-import shlex
 import sys
 import time
 from argparse import ArgumentParser, Namespace
@@ -15,10 +14,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
+import overlaykit  # noqa: F401  (first: it sees to what cannot be imported)
+
+# isort: split
 import msgspec
 
 from overlaykit.cli import ROOT, Report, Result, Verb, run, table
 from overlaykit.errors import Finding, InputError
+from overlaykit.wording import one_line, pasteable
 from reporting.reports import write_reports
 from reporting.schema import GateReport, StageReport
 from stages.model import model_path
@@ -120,7 +123,7 @@ def gate(arguments: Namespace) -> Report:
         reasons=reasons,
         started=started,
         seconds=round(time.monotonic() - clock, 1),
-        command=shlex.join(["ci/gate.py", *sys.argv[1:]]),
+        command=pasteable(["ci/gate.py", *sys.argv[1:]]),
         subject=about,
         machine=machine(),
         versions=versions(),
@@ -184,7 +187,7 @@ def _planned(pipeline: Pipeline, runner: Runner) -> Report:
 def _typed(stage: Stage, folder: Path) -> tuple[str, ...]:
     """As a person would run it, with a port where a run takes any free one."""
     known = placeholders(folder, stage.port or _ANY_PORT)
-    return (shlex.join(["mkdir", "-p", str(folder)]), *stage.lines(known))
+    return (pasteable(["mkdir", "-p", str(folder)]), *stage.lines(known))
 
 
 def _refuse_no_run(pipeline: Pipeline, store: Store) -> None:
@@ -219,12 +222,13 @@ def show(report: Report) -> str:
     """The report as a person reads it."""
     results = [r for r in report.results if isinstance(r, StageResult)]
     if report.dry_run:
-        blocks = [shlex.join(["cd", str(ROOT)])]
+        blocks = [pasteable(["cd", str(ROOT)])]
         for one in results:
             head = f"# {one.target}: {one.outcome}"
             if one.reason:
                 head += f": {one.reason}"
-            blocks.append("\n".join([head, *one.commands]))
+            # A second line of a reason would be a command.
+            blocks.append("\n".join([one_line(head), *one.commands]))
         return "\n\n".join(blocks)
     rows = (
         (r.target, r.outcome, f"{r.seconds:g} s" if r.seconds else "-", r.reason)

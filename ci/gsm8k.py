@@ -14,6 +14,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
+import overlaykit  # noqa: F401  (first: it sees to what cannot be imported)
+
+# isort: split
 from accuracy.options import COMPARE_EXAMPLES, POWER_EXAMPLES, RUN_EXAMPLES, options
 from overlaykit.cli import Report, Verb, run
 from overlaykit.errors import EnvironmentFailure, Finding

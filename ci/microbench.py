@@ -17,7 +17,9 @@ from tempfile import TemporaryFile
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
-import msgspec
+import overlaykit  # noqa: F401  (first: it sees to what cannot be imported)
+
+# isort: split
 
 from chain.arms import Arm, trees_at
 from chain.claims import claims_of
@@ -25,9 +27,11 @@ from chain.page import page
 from chain.plot import plot
 from chain.results import Bench, Cell, Claim
 from contract.numeric.server import Unable, look_around
-from overlaykit.cli import Report, Verb, run, table
+from overlaykit.cli import Report, Verb, run, say, table
+from overlaykit.documents import to_json
 from overlaykit.errors import EnvironmentFailure, Exit, Finding, InputError
 from overlaykit.files import write_whole
+from overlaykit.options import whole_number
 
 _VENDORS = {"nvidia", "amd", "instinct"}
 
@@ -52,14 +56,14 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--rounds",
         metavar="N",
-        type=int,
+        type=whole_number(0),
         default=200,
         help="replays of every arm that are timed (default 200)",
     )
     parser.add_argument(
         "--layers",
         metavar="N",
-        type=int,
+        type=whole_number(0),
         default=8,
         help="layers that are timed (default 8: their weights outgrow a GPU's cache)",
     )
@@ -86,7 +90,7 @@ def microbench(arguments: Namespace) -> Report:
     )
     out: Path = arguments.out
     stem = _stem(out, about["device"])
-    _say(f"loading {len(trees.arms)} arms")
+    say(f"loading {len(trees.arms)} arms")
     workload = Workload(trees, plan)
     cells: list[Cell] = []
 
@@ -107,7 +111,7 @@ def microbench(arguments: Namespace) -> Report:
             seconds=round(time.monotonic() - started, 1),
         )
 
-    for cell in workload.cells(out, _say):
+    for cell in workload.cells(out, say):
         cells.append(cell)
         _write(stem, result())
     bench = result()
@@ -172,17 +176,12 @@ def _stem(out: Path, device: str) -> Path:
 
 
 def _write(stem: Path, bench: Bench) -> None:
-    figures = msgspec.json.format(msgspec.json.encode(bench))
-    write_whole(stem.with_suffix(".json"), figures + b"\n")
+    write_whole(stem.with_suffix(".json"), to_json(bench) + b"\n")
     drawn = plot(bench.cells, bench.ran_with["device"])
     if drawn:
         write_whole(stem.with_suffix(".svg"), drawn)
     text = page(bench, f"{stem.name}.svg" if drawn else None)
     write_whole(stem.with_suffix(".md"), text)
-
-
-def _say(what: str) -> None:
-    print(what, file=sys.stderr, flush=True)
 
 
 def show(report: Report) -> str:

@@ -8,13 +8,19 @@ alone, which is checked; an arm that does not verify is no arm.
 
 from __future__ import annotations
 
+import re
 import sys
 from argparse import ArgumentParser, Namespace, _SubParsersAction
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
-from overlaykit.cli import ROOT, Report, Verb, add_action, run
+import overlaykit  # noqa: F401  (first: it sees to what cannot be imported)
+
+# isort: split
+from overlaykit.cli import ROOT, Report, Verb, run, say
+from overlaykit.errors import InputError
+from overlaykit.options import add_action
 from rebuilding import container, environment
 from rebuilding.results import ARMS, Environment, Image
 
@@ -95,7 +101,10 @@ def rebuild(arguments: Namespace) -> Report:
             ROOT, arguments.arm, arguments.out.absolute(), arguments.python
         )
         how = environment.foretell if arguments.dry_run else environment.rebuild
-        return how(wanted, _say)
+        return how(wanted, say)
+    for name, given in (("image", arguments.image), ("tag", arguments.tag)):
+        if not re.fullmatch(container.NAME, given):
+            raise InputError(f"--{name} is the name of an image, not {given!r}")
     build = container.Build(
         ROOT,
         arguments.arm,
@@ -105,10 +114,6 @@ def rebuild(arguments: Namespace) -> Report:
         arguments.aiter,
     )
     return container.foretell(build) if arguments.dry_run else container.rebuild(build)
-
-
-def _say(what: str) -> None:
-    print(what, file=sys.stderr, flush=True)
 
 
 def show(report: Report) -> str:

@@ -15,12 +15,16 @@ from typing import cast
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
+import overlaykit  # noqa: F401  (first: it sees to what cannot be imported)
+
+# isort: split
 import msgspec
 
 from gatekit.checks import Check
 from overlaykit.cli import Report, Result, Verb, run, table
 from overlaykit.errors import EnvironmentFailure, Exit, Finding, InputError
 from overlaykit.files import write_whole
+from overlaykit.options import whole_number
 from traces.attribution import Method
 from traces.checks import Verdict
 from traces.comparison import Change
@@ -115,7 +119,11 @@ def options(parser: ArgumentParser) -> None:
         ("gemms", None, "GEMMs in each of them (default: as many as in the others)"),
     ):
         parser.add_argument(
-            f"--expect-{name}", metavar="N", type=_count, default=default, help=what
+            f"--expect-{name}",
+            metavar="N",
+            type=whole_number(0),
+            default=default,
+            help=what,
         )
     parser.add_argument(
         "--html", metavar="FILE", type=Path, help="write a page with figures and a plot"
@@ -123,12 +131,6 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--svg", metavar="FILE", type=Path, help="write the timeline of one layer"
     )
-
-
-def _count(text: str) -> int:
-    if not text.isdigit():
-        raise ValueError(text)
-    return int(text)
 
 
 def check(arguments: Namespace) -> Report:

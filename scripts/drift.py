@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import shlex
 import shutil
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
@@ -25,8 +24,10 @@ from overlaykit.cli import ROOT, Report, Result, Verb, progress, run
 from overlaykit.errors import EnvironmentFailure, Finding, InputError
 from overlaykit.files import write_whole
 from overlaykit.ledger import LEDGER
+from overlaykit.options import whole_number
 from overlaykit.releases import listed
 from overlaykit.versions import order
+from overlaykit.wording import pasteable
 
 _EVERY_LINE = 24
 
@@ -84,7 +85,7 @@ def options(parser: ArgumentParser) -> None:
         "whose cells open their evidence (needs requirements-maintain.txt)",
     )  # fmt: skip
     parser.add_argument(
-        "--quote", metavar="LINES", type=_count, default=_EVERY_LINE,
+        "--quote", metavar="LINES", type=whole_number(0), default=_EVERY_LINE,
         help="at most so many lines of upstream's code a cell, in --html and --json "
         f"(default {_EVERY_LINE})",
     )  # fmt: skip
@@ -250,7 +251,7 @@ def _write_pages(
     carried: Carried,
     arguments: Namespace,
 ) -> None:
-    command = shlex.join(["scripts/drift.py", *sys.argv[1:]])
+    command = pasteable(["scripts/drift.py", *sys.argv[1:]])
     if arguments.markdown:
         write_whole(arguments.markdown, matrix.markdown(found, advice, command))
     if arguments.html:
@@ -266,12 +267,6 @@ def _range(value: str) -> tuple[str, str]:
     if not (first and dots and last) or last.startswith("."):
         raise ArgumentTypeError(f"{value!r} is not A..B")
     return first, last
-
-
-def _count(value: str) -> int:
-    if not value.isdecimal():
-        raise ArgumentTypeError(f"{value!r} is no number of lines")
-    return int(value)
 
 
 def show(report: Report) -> str:

@@ -7,11 +7,10 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
 from pathlib import Path
 
-import msgspec
-
 from outlook.remaking import Computed, compute
 from overlaykit.carried import load_overlay
 from overlaykit.cli import ROOT, Report, Result, Verb, run, table
+from overlaykit.documents import to_json
 from overlaykit.errors import CannotApply, Exit, Finding, InputError
 from overlaykit.rebasing import Rebased
 from overlaykit.rebasing_adopt import adopt, series_files, target_table
@@ -216,7 +215,7 @@ def _write(
         if work.folder.exists():
             work.remove()
         return report
-    results = {"report.json": msgspec.json.format(msgspec.json.encode(report)) + b"\n"}
+    results = {"report.json": to_json(report) + b"\n"}
     made = computed.made
     if made is not None:
         files = series_files(made.series)
@@ -224,8 +223,7 @@ def _write(
         if work.request.commit is None:
             table_ = target_table(made.name, made.target, computed.start)
             results["target.toml"] = table_.encode()
-            lock = msgspec.json.encode(made.lock, order="sorted")
-            results["target.lock"] = msgspec.json.format(lock) + b"\n"
+            results["target.lock"] = to_json(made.lock, sort=True) + b"\n"
     work.write(resolutions, computed.done.conflict, results)
     return report
 

@@ -42,6 +42,7 @@ from overlaykit.cli import (
 from overlaykit.errors import EnvironmentFailure, Exit, Finding, InputError
 from overlaykit.inspection import inspect
 from overlaykit.objects import blob_id
+from overlaykit.options import whole_number
 from overlaykit.targets import Found, find_targets
 from overlaykit.transaction import refuse_interrupted
 from overlaykit.trees import EditedTree, Tree
@@ -109,7 +110,7 @@ def options(parser: ArgumentParser) -> None:
     numeric.add_argument(
         "--jobs",
         metavar="N",
-        type=int,
+        type=whole_number(),
         default=1,
         help="run the cases in N processes (default 1)",
     )

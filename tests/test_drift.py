@@ -247,8 +247,8 @@ def test_first_bad(clone: Path) -> None:
             ["--clone", "CLONE", "--range", "old..main", "--first-bad", "S9"],
             ["no patch or site 'S9'", "0001-fp8-consumer"],
         ),
-        (["--recorded", "--quote", "-1"], ["is no number of lines"]),
-        (["--recorded", "--quote", "many"], ["is no number of lines"]),
+        (["--recorded", "--quote", "-1"], ["a whole number from 0"]),
+        (["--recorded", "--quote", "many"], ["a whole number from 0"]),
     ],
     ids=lambda value: " ".join(value)[:40],
 )

@@ -81,7 +81,7 @@ def _decoded(path: Path, data: bytes) -> Iterator[tuple[int, Answer]]:
             continue
         try:
             yield number, decoder.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InputError(
                 f"{path} holds no answers",
                 (Finding(str(error), path=str(path), line=number),),

@@ -231,7 +231,7 @@ def _fault(sample: Sample) -> str:
     told["model"] = _model(sample)
     try:
         msgspec.json.decode(msgspec.json.encode(told), type=_Reply)
-    except (TypeError, UnicodeEncodeError, msgspec.MsgspecError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         return f"no reply: {error}"[:200]
     return ""
 

@@ -8,7 +8,10 @@ from pathlib import Path
 import msgspec
 
 from accuracy.results import ARMS
-from overlaykit.cli import add_action
+from overlaykit.documents import from_json
+from overlaykit.options import add_action, whole_number
+
+_MOST_QUESTIONS = 1_000_000
 
 RUN_EXAMPLES = (
     "ci/gsm8k.py run --arm baseline --url http://localhost:9000/v1 --out runs/a1",
@@ -65,7 +68,10 @@ def _run_options(actions: _SubParsersAction[ArgumentParser]) -> None:
         "(default: test)",
     )
     parser.add_argument(
-        "--first", metavar="N", type=_count, help="ask the first N questions only"
+        "--first",
+        metavar="N",
+        type=whole_number(),
+        help="ask the first N questions only",
     )
     parser.add_argument("--model", help="default: the first that the server names")
     parser.add_argument("--api-key", default="EMPTY", help="default: %(default)s")
@@ -78,7 +84,7 @@ def _run_options(actions: _SubParsersAction[ArgumentParser]) -> None:
         parser.add_argument(
             f"--{name}",
             metavar="N",
-            type=_count,
+            type=whole_number(),
             default=default,
             help=f"{what} (default: %(default)s)",
         )
@@ -139,8 +145,9 @@ def _power_options(actions: _SubParsersAction[ArgumentParser]) -> None:
     parser = add_action(
         actions, "power", "what can a number of questions tell?", POWER_EXAMPLES
     )
+    many = whole_number(most=_MOST_QUESTIONS)
     for name, kind, default, what in (
-        ("questions", _count, [1200, 1319, 3957], "how many"),
+        ("questions", many, [1200, 1319, 3957], "how many"),
         ("discordance", _points, [0.01, 0.02, 0.03, 0.04, 0.05, 0.06],
          "percentages on which the arms differ"),
         ("margin", _points, [0.015, 0.01], "drops that would matter, in points"),
@@ -154,12 +161,6 @@ def _power_options(actions: _SubParsersAction[ArgumentParser]) -> None:
         help="also draw how often it errs, and decide published counts (a minute)",
     )
     parser.add_argument("--markdown", metavar="FILE", type=Path, help="write a page")
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise ArgumentTypeError(f"a whole number from 1 on, not {text!r}")
-    return int(text)
 
 
 def _points(text: str) -> float:
@@ -178,6 +179,6 @@ def _pair(text: str) -> tuple[str, object]:
     if not name or not equals:
         raise ArgumentTypeError(f"NAME=VALUE, not {text!r}")
     try:
-        return name, msgspec.json.decode(value)
+        return name, from_json(value, object)
     except msgspec.DecodeError:
         return name, value

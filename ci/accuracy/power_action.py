@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from argparse import Namespace
 
@@ -11,6 +10,7 @@ from accuracy.page import page
 from accuracy.showing import show_power
 from overlaykit.cli import Report, progress
 from overlaykit.files import write_whole
+from overlaykit.wording import pasteable
 
 
 def call(arguments: Namespace) -> Report:
@@ -25,7 +25,7 @@ def call(arguments: Namespace) -> Report:
     if arguments.markdown:
         write_whole(
             arguments.markdown,
-            page(foretold, shlex.join(["ci/gsm8k.py", *sys.argv[1:]])),
+            page(foretold, pasteable(["ci/gsm8k.py", *sys.argv[1:]])),
         )
     return Report(verb="gsm8k", message="", results=(foretold,))
 

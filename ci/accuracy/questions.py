@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import sys
+import math
 import urllib.request
 from collections.abc import Sequence
 from http.client import HTTPException
@@ -11,6 +11,8 @@ from pathlib import Path
 
 import msgspec
 
+from overlaykit.cli import say
+from overlaykit.documents import from_json
 from overlaykit.errors import EnvironmentFailure, Finding, InputError
 from overlaykit.files import write_whole
 
@@ -23,6 +25,7 @@ OFFICIAL = {
     "train": "17f347dc51477c50d4efb83959dbb7c56297aba886e5544ee2aaed3024813465",
 }
 _TIMEOUT_S = 60
+_SHOWN = 40
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -81,7 +84,7 @@ def _question(
     path: Path, number: int, line: bytes, prefix: str, fixes: dict[str, object]
 ) -> Question:
     try:
-        row = msgspec.json.decode(line, type=_Row)
+        row = from_json(line, _Row)
         expected = fixes.get(row.question, _number(row.answer.rpartition("####")[2]))
     except (ValueError, UnicodeDecodeError) as error:
         raise InputError(
@@ -92,8 +95,10 @@ def _question(
 
 
 def _number(text: str) -> int | float:
-    """As sgl-eval's own preparation of the data writes it."""
+    """As sgl-eval's own preparation of the data writes it. Raises ValueError."""
     number = float(text.replace(",", ""))
+    if not math.isfinite(number):
+        raise ValueError(f"the answer is no number: {text.strip()[:_SHOWN]}")
     return int(number) if number.is_integer() else number
 
 
@@ -113,7 +118,7 @@ def _fetched(name: str, cache: Path, place: str) -> Path:
     if path.exists() and _sha256(path.read_bytes()) == OFFICIAL[name]:
         return path
     url = f"{place}/{name}.jsonl"
-    print(f"gsm8k: fetching {url}", file=sys.stderr, flush=True)
+    say(f"gsm8k: fetching {url}")
     try:
         with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as answer:
             data = answer.read()

@@ -18,6 +18,7 @@ import msgspec
 from accuracy.answers import Answer, read_answers
 from accuracy.questions import QuestionFile
 from gatekit import records
+from overlaykit.documents import from_json, to_json
 from overlaykit.errors import EnvironmentFailure, Finding, InputError
 from overlaykit.files import write_whole
 
@@ -162,7 +163,7 @@ def read_run(path: Path) -> RunFile:
 
 def write_run(path: Path, run: RunFile) -> None:
     """Whole or not at all. Raises EnvironmentFailure."""
-    write_whole(path / RUN, msgspec.json.format(msgspec.json.encode(run)).decode())
+    write_whole(path / RUN, to_json(run).decode())
 
 
 def _plain(path: Path) -> list[ResultSet]:
@@ -201,7 +202,7 @@ def answers_digest(answers: Iterable[Answer]) -> str:
 
 def _read(path: Path, kind: type[_T]) -> _T:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
+        return from_json(path.read_bytes(), kind)
     except OSError as error:
         raise EnvironmentFailure(f"cannot read {path}: {error.strerror}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

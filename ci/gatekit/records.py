@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import msgspec
 
+from overlaykit.documents import to_json_line
 from overlaykit.errors import EnvironmentFailure, InputError
 
 
@@ -34,7 +35,7 @@ def command_digest(command: str) -> str:
     """Of the command line that serves an arm; of none, nothing."""
     if not command:
         return ""
-    return f"sha256:{hashlib.sha256(command.encode()).hexdigest()}"
+    return f"sha256:{hashlib.sha256(os.fsencode(command)).hexdigest()}"
 
 
 SCHEMA = 1
@@ -58,7 +59,7 @@ def append(path: Path, record: Record) -> None:
     try:
         _drop_torn_line(path)
         with path.open("ab") as file:
-            file.write(msgspec.json.encode(record) + b"\n")
+            file.write(to_json_line(record) + b"\n")
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
@@ -81,7 +82,7 @@ def read(path: Path, kind: type[R]) -> list[R]:
             continue
         try:
             record = decoder.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InputError(f"{path}:{number}: not a record: {error}") from error
         if record.schema != SCHEMA:
             raise InputError(

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from overlaykit.cli import ROOT
+from overlaykit.documents import from_json
 from overlaykit.errors import EnvironmentFailure, Exit, Finding, InputError, not_started
 
 WOULD_RUN, NOT_RUN = "would run", "not run"
@@ -87,6 +88,6 @@ class Gate:
 def read_report(said: bytes) -> GateReport | None:
     """None where it is no report."""
     try:
-        return msgspec.json.decode(said, type=GateReport)
+        return from_json(said, GateReport)
     except msgspec.DecodeError:
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ import msgspec
 
 from jobs.asking import NOT_RUN, Gate, Planned, read_report
 from jobs.job import in_a_job
-from overlaykit.cli import ROOT, Result
+from overlaykit.cli import ROOT, Result, say
 
 LOST = "error"
 _BLOCKS = ("fail", "error", NOT_RUN)
@@ -70,7 +69,7 @@ class Cluster:
                     continue
                 if time.monotonic() - said > _SAY_EVERY_S:
                     said = time.monotonic()
-                    _say(f"waiting for {', '.join(self.jobs)}")
+                    say(f"waiting for {', '.join(self.jobs)}")
                 time.sleep(self.poll_s)
         except BaseException:
             self._cancel()
@@ -112,7 +111,7 @@ class Cluster:
             command = self.gate.command("--only", name)
             job = self.executor.submit(in_a_job, setup, keeper, command, str(ROOT))
             self.jobs[name] = job
-            _say(f"{name}: submitted as job {job.job_id}")
+            say(f"{name}: submitted as job {job.job_id}")
         return bool(ready)
 
     def _setup(self, name: str) -> Sequence[Sequence[str]]:
@@ -147,18 +146,14 @@ class Cluster:
         self.outcomes[one.target] = msgspec.structs.replace(
             one, needs=self.stages[one.target].needs
         )
-        _say(f"{one.target}: {one.outcome}{f': {one.reason}' if one.reason else ''}")
+        say(f"{one.target}: {one.outcome}{f': {one.reason}' if one.reason else ''}")
 
     def _cancel(self) -> None:
         for name, job in self.jobs.items():
-            _say(f"{name}: cancelling job {job.job_id}")
+            say(f"{name}: cancelling job {job.job_id}")
             job.cancel()
         deadline = time.monotonic() + _STOP_S
         while time.monotonic() < deadline:
             if all(job.done() for job in self.jobs.values()):
                 return
             time.sleep(0.2)
-
-
-def _say(what: str) -> None:
-    print(what, file=sys.stderr, flush=True)

@@ -7,7 +7,6 @@ or installed anew, and the recipe says why.
 
 from __future__ import annotations
 
-import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -17,9 +16,13 @@ from typing import TextIO
 import msgspec
 
 from overlaykit.cli import Report
+from overlaykit.documents import from_json
 from overlaykit.errors import EnvironmentFailure, Exit, Finding, not_started
+from overlaykit.wording import pasteable
 from rebuilding.results import Image, series_of
 
+# No option of an engine's.
+NAME = "[A-Za-z0-9][A-Za-z0-9._/:@-]*"
 ENGINES = ("docker", "podman")
 AITER = ("carried", "image")
 _DOCKERFILE = "ci/container/Dockerfile"
@@ -72,10 +75,10 @@ class _Inspected(msgspec.Struct, rename={"id": "Id", "digests": "RepoDigests"}):
 def foretell(build: Build) -> Report:
     """The engine's commands, none of them run."""
     commands = (
-        f"{shlex.join(build.inspection(build.image))} || {shlex.join(build.pull())}",
+        f"{pasteable(build.inspection(build.image))} || {pasteable(build.pull())}",
         "# with the digest that the inspection shows in place of the tag:",
-        shlex.join(build.build(build.image)),
-        shlex.join(build.inspection(build.tag)),
+        pasteable(build.build(build.image)),
+        pasteable(build.inspection(build.tag)),
     )
     result = Image(
         target="container",
@@ -123,7 +126,7 @@ def rebuild(build: Build) -> Report:
         image=build.image,
         base=pinned,
         id=made.id if made else "",
-        commands=(shlex.join(build.build(pinned)),),
+        commands=(pasteable(build.build(pinned)),),
         notes=(_NOTHING,),
     )
     return Report(verb="rebuild", results=(result,))
@@ -137,7 +140,7 @@ def _inspect(build: Build, image: str) -> _Inspected | None:
     if done.returncode:
         return None
     try:
-        return msgspec.json.decode(done.stdout, type=list[_Inspected])[0]
+        return from_json(done.stdout, list[_Inspected])[0]
     except (msgspec.DecodeError, IndexError) as error:
         what = f"{build.engine} image inspect says what is not understood: {error}"
         raise EnvironmentFailure(what) from error
@@ -158,4 +161,4 @@ def _run(command: list[str], what: str) -> None:
     if done.returncode:
         step = "log in to the registry, or name an image that is here"
         finding = Finding(f"exit code {done.returncode}", next_step=step)
-        raise EnvironmentFailure(f"{what}: {shlex.join(command)}", (finding,))
+        raise EnvironmentFailure(f"{what}: {pasteable(command)}", (finding,))

@@ -17,12 +17,14 @@ import msgspec
 
 from overlaykit.carried import Carried, load_overlay
 from overlaykit.cli import Report, progress
+from overlaykit.documents import from_json, to_json_line
 from overlaykit.errors import EnvironmentFailure, Exit, Finding, InputError, not_started
 from overlaykit.files import write_whole
 from overlaykit.inspection import inspect
 from overlaykit.sources import fetch, pip_command
 from overlaykit.targets import find_targets
 from overlaykit.trees import WheelTree
+from overlaykit.wording import quoted
 from rebuilding.comparing import Installed, differing
 from rebuilding.results import PATCHED, Environment, series_of
 
@@ -150,7 +152,7 @@ def _state(out: Path) -> State | None:
     """Of the folder there; None where nothing was begun. Raises InputError for a folder
     that is not this program's: it may hold somebody's work."""
     try:
-        return msgspec.json.decode((out / _STATE).read_bytes(), type=State)
+        return from_json((out / _STATE).read_bytes(), State)
     except (FileNotFoundError, NotADirectoryError):
         if not out.exists() or (out.is_dir() and not any(out.iterdir())):
             return None
@@ -218,7 +220,7 @@ def _install(carried: Carried, wheel: Path, site: Path) -> list[str]:
 
 
 def _write_state(out: Path, state: State) -> None:
-    write_whole(out / _STATE, msgspec.json.encode(state).decode() + "\n")
+    write_whole(out / _STATE, to_json_line(state).decode() + "\n")
 
 
 def _site(interpreter: Path) -> Path:
@@ -232,7 +234,7 @@ def _unexpected(
     """Every file in which the arm differs from the packages and must not, or must."""
     expected = set(one.expected()) if wanted.arm == PATCHED else set()
     release = one.carried.target.release
-    again = f"rm -r {wanted.out}, then run this again"
+    again = f"rm -r {quoted(str(wanted.out))}, then run this again"
     return [
         *(
             Finding(
@@ -267,7 +269,7 @@ def _verified(wanted: Wanted, site: Path) -> list[Finding]:
             path=one.tree,
             expected="pristine",
             found=one.outcome,
-            next_step=f"rm -r {wanted.out}, then run this again",
+            next_step=f"rm -r {quoted(str(wanted.out))}, then run this again",
         )
         for one in status.results
         if one.outcome != "pristine"
@@ -279,7 +281,7 @@ def _verb(root: Path, name: str, *arguments: str) -> Report:
     script = str(root / "scripts" / f"{name}.py")
     said = _run([sys.executable, script, "--json", *arguments], any_code=True)
     try:
-        report = msgspec.json.decode(said, type=Report)
+        report = from_json(said, Report)
     except msgspec.DecodeError as error:
         raise EnvironmentFailure(f"scripts/{name}.py gave no report") from error
     if report.exit_code in (Exit.USAGE, Exit.ENVIRONMENT):
@@ -299,7 +301,8 @@ def _run(
             command,
             cwd=cwd,
             stdout=sys.stderr if loud else subprocess.PIPE,
-            text=True,
+            encoding="utf-8",
+            errors="surrogateescape",
             check=False,
         )
     except OSError as error:

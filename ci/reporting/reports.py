@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import msgspec
-
+from overlaykit.documents import to_json
 from overlaykit.files import write_whole
 from reporting.markdown import markdown
 from reporting.page import page
@@ -23,4 +22,4 @@ def write_reports(report: GateReport, folder: Path) -> tuple[Path, ...]:
 
 
 def _json(report: GateReport) -> str:
-    return msgspec.json.format(msgspec.json.encode(report)).decode() + "\n"
+    return to_json(report).decode() + "\n"

@@ -11,7 +11,8 @@ from argparse import (
 )
 from pathlib import Path
 
-from overlaykit.cli import ROOT, add_action
+from overlaykit.cli import ROOT
+from overlaykit.options import add_action, whole_number
 from serving.command import ARMS
 
 # The one place where the ten points stand.
@@ -70,7 +71,7 @@ def _run_options(actions: _SubParsersAction[ArgumentParser]) -> None:
     parser.add_argument(
         "--rounds",
         metavar="N",
-        type=int,
+        type=whole_number(0),
         default=6,
         help="runs of every point on every arm (default: %(default)s)",
     )

@@ -5,12 +5,14 @@ Which ones, the caller says: by name, or as a profile of the gate that holds the
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
+from overlaykit.documents import from_toml
 from overlaykit.errors import EnvironmentFailure, Finding, InputError
 
 # As SGLang pull request 24476 measured: lengths are drawn from ratio * length upwards.
@@ -59,14 +61,14 @@ def points_of(words: Iterable[str]) -> tuple[Point, ...]:
 def parse(text: str) -> Point:
     """``ISL/OSL/CONCURRENCY``. Raises InputError."""
     parts = text.split("/")
-    if len(parts) != 3 or not all(p.isascii() and p.isdigit() for p in parts):
+    if len(parts) != 3 or not all(re.fullmatch("[0-9]{1,9}", part) for part in parts):
         raise InputError(f"a point is ISL/OSL/CONCURRENCY, as 8192/1024/4, not {text}")
     return Point(*map(int, parts))
 
 
 def _of_profile(path: Path) -> tuple[Point, ...]:
     try:
-        return msgspec.toml.decode(path.read_bytes(), type=_Profile).bench.points
+        return from_toml(path.read_bytes(), _Profile).bench.points
     except OSError as error:
         step = "name the points: --points ISL/OSL/CONCURRENCY..."
         finding = Finding(str(error), path=str(path), next_step=step)

@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from contextlib import suppress
+from http.client import HTTPException
 from pathlib import Path
 from typing import IO
 
@@ -26,7 +27,7 @@ def flush(url: str) -> None:
     try:
         with urllib.request.urlopen(request, timeout=_FLUSH_S):
             return
-    except (OSError, ValueError) as error:
+    except (HTTPException, OSError, ValueError) as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         finding = Finding(
             "the server did not flush its cache",
@@ -78,7 +79,7 @@ def answers(url: str, timeout_s: float = 5) -> bool:
     try:
         with urllib.request.urlopen(f"{url}/v1/models", timeout=timeout_s):
             return True
-    except (OSError, ValueError):
+    except (HTTPException, OSError, ValueError):
         return False
 
 

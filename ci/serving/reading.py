@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from overlaykit.documents import from_json
 from overlaykit.errors import EnvironmentFailure, InputError
 from serving.command import Tag
 from serving.points import RANGE_RATIO, Point
@@ -148,7 +149,7 @@ def _finite(value: float) -> float:
 
 def _tag(text: str | None) -> Tag | None:
     try:
-        return msgspec.json.decode(text or "", type=Tag)
+        return from_json(text or "", Tag)
     except msgspec.DecodeError:
         return None
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from argparse import Namespace
 from typing import Any
 
 from gatekit import origins, records, urls
-from overlaykit.cli import ROOT, Report, Result, table
+from overlaykit.cli import ROOT, Report, Result, say, table
 from overlaykit.errors import Exit, Finding, InputError
+from overlaykit.wording import pasteable
 from serving.command import ARMS
 from serving.plan import Arm, Bench, ServingRun, remaining
 from serving.points import Point
 from serving.running import execute
+
+_LONGEST_S = 1_000_000_000
 
 
 class RunResult(Result, frozen=True, kw_only=True):
@@ -27,8 +29,9 @@ def call(arguments: Namespace, points: tuple[Point, ...]) -> Report:
     """Make the runs that are not recorded yet; invalid where one has a fault."""
     if arguments.rounds < 1:
         raise InputError("--rounds is at least 1")
-    if not (arguments.run_deadline > 0 and arguments.start_deadline > 0):
-        raise InputError("a deadline is more than 0 seconds")
+    for deadline in (arguments.run_deadline, arguments.start_deadline):
+        if not 0 < deadline <= _LONGEST_S:
+            raise InputError(f"a deadline is more than 0 seconds, at most {_LONGEST_S}")
     plan = Bench(
         arms=_arms(arguments),
         points=points,
@@ -41,7 +44,7 @@ def call(arguments: Namespace, points: tuple[Point, ...]) -> Report:
         start_timeout_s=arguments.start_deadline,
     )
     left, done = remaining(plan)
-    _say(f"{len(left)} runs to make, {len(done)} recorded")
+    say(f"{len(left)} runs to make, {len(done)} recorded")
     if arguments.dry_run:
         commands = tuple(_commands(plan))
         return Report(
@@ -52,7 +55,7 @@ def call(arguments: Namespace, points: tuple[Point, ...]) -> Report:
         )
     runs = list(done)
     try:
-        for run in execute(plan, _say):
+        for run in execute(plan, say):
             runs.append(run)
     except KeyboardInterrupt:
         return Report(
@@ -156,13 +159,9 @@ def _commands(plan: Bench) -> list[str]:
         start = plan.arm(run.arm).start
         if start and serving != (run.arm, run.round):
             serving = (run.arm, run.round)
-            commands.append(f"{shlex.join(start)}  # until its runs are made")
-        commands.append(shlex.join(plan.argv(run)))
+            commands.append(f"{pasteable(start)}  # until its runs are made")
+        commands.append(pasteable(plan.argv(run)))
     return commands
-
-
-def _say(what: str) -> None:
-    print(what, file=sys.stderr, flush=True)
 
 
 def show(report: Report) -> str:

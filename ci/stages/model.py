@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution
@@ -68,7 +69,7 @@ def _listing(path: Path) -> str:
             size = file.stat().st_size
             told = _sha256(file) if size <= _READ_WHOLE else ""
             name = file.relative_to(path).as_posix()
-            total.update(f"{name}\0{size}\0{told}\0".encode())
+            total.update(os.fsencode(f"{name}\0{size}\0{told}\0"))
     except OSError as error:
         raise EnvironmentFailure(f"cannot read the model: {error}") from error
     return total.hexdigest()

@@ -7,6 +7,7 @@ keeps them.
 from __future__ import annotations
 
 import hashlib
+import os
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,12 +15,20 @@ from functools import cached_property
 from pathlib import Path
 
 from overlaykit.cli import ROOT
+from overlaykit.errors import Finding, InputError
 from overlaykit.manifest import load_manifest
 from reporting.schema import Subject
 from stages.arms import ARMS, GATE_PYTHON, Arms
 from stages.model import model_path
 from stages.profile import Profile
-from stages.stage import PLACEHOLDERS, Stage, Step, filled
+from stages.stage import (
+    PLACEHOLDERS,
+    Stage,
+    Step,
+    filled,
+    holds_placeholder,
+    joined,
+)
 from stages.store import Store
 
 BENCH = "bench"
@@ -38,6 +47,7 @@ class Pipeline:
     keys: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._refuse_places()
         self._add(self._apply())
         self._add(self._verify())
         # In containers kernels run in the image, which is therefore made first.
@@ -54,6 +64,19 @@ class Pipeline:
             self._add(stage)
         self._add(self._bench())
 
+    def _refuse_places(self) -> None:
+        """Names that would be read as something else. Raises InputError."""
+        files = self.profile.gsm8k.files if self.profile.gsm8k else ()
+        for place in (str(self.store.root), str(ROOT), self._model_path, *files):
+            what, step = "", "give it another name"
+            if holds_placeholder(place):
+                what = "its name holds what stands for something else in a profile"
+            elif self.profile.container and ":" in place:
+                what = "an engine's --volume ends a path at a colon"
+            if what:
+                finding = Finding(what, path=place, next_step=step)
+                raise InputError(f"cannot work with {place}", (finding,))
+
     def folder(self, name: str) -> Path:
         """Where a stage keeps what it makes."""
         return self.store.folder(name, self.keys[name])
@@ -69,7 +92,7 @@ class Pipeline:
             *(f"{name}={value}" for name, value in sorted(stage.inputs.items())),
             *map(self._anywhere, stage.words),
         ]
-        key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:_KEY]
+        key = hashlib.sha256(os.fsencode("\0".join(parts))).hexdigest()[:_KEY]
         self.stages[stage.name], self.keys[stage.name] = stage, key
 
     def _anywhere(self, word: str) -> str:
@@ -246,9 +269,9 @@ class Pipeline:
             return self._left_out("traces", title, self._SERVED)
         steps = []
         for arm in ARMS:
+            known = {"traces": f"{{folder}}/{arm}"}
             client = tuple(
-                self._arms.told(word, arm).replace("{traces}", f"{{folder}}/{arm}")
-                for word in how.client
+                self._arms.told(filled(word, known), arm) for word in how.client
             )
             command = self._arms.within(arm, client, {})
             steps.append(self._arms.step(f"profile-{arm}", command, arm, how))
@@ -282,11 +305,13 @@ class Pipeline:
                 arms += [f"--{arm}-command", self._recorded(arm)]
                 arms += self._origin(arm, f"--{arm}-")
             client = tuple(self._arms.told(word, "baseline") for word in how.python)
-            python = shlex.join(self._arms.within("baseline", client, {}))
+            python = joined(self._arms.within("baseline", client, {}))
+            words = shlex.split(how.options)
+            options = joined(self._arms.told(word, "baseline") for word in words)
             command = _verb(
                 "ci/bench.py", "run", *arms, "--points", str(point),
                 "--rounds", str(how.rounds), "--python", python,
-                f"--client-options={self._arms.told(how.options, 'baseline')}",
+                f"--client-options={options}",
                 "--start-deadline", str(self._arms.server.deadline_s),
                 "--out", "{folder}",
             )  # fmt: skip

@@ -12,10 +12,11 @@ import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from http.client import HTTPException
 from pathlib import Path
 from typing import IO
 
-from overlaykit.cli import ROOT
+from overlaykit.cli import ROOT, say
 from overlaykit.errors import EnvironmentFailure, Finding, not_started
 from stages.stage import Serve
 
@@ -174,7 +175,7 @@ def _wait_for(
         if time.monotonic() - said > _SAY_EVERY_S:
             said = time.monotonic()
             waited = round(said - started)
-            print(f"waiting for {what}: {waited} s", file=sys.stderr, flush=True)
+            say(f"waiting for {what}: {waited} s")
         time.sleep(0.2)
     found = f"it runs and does not answer after {serve.deadline_s} s"
     raise _no_server(what, f"{url}: {found}", log)
@@ -184,7 +185,7 @@ def _healthy(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=5):
             return True
-    except (OSError, ValueError):
+    except (HTTPException, OSError, ValueError):
         return False
 
 

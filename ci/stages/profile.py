@@ -9,25 +9,36 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shlex
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
+from overlaykit.documents import from_toml
 from overlaykit.errors import Finding, InputError
 from serving.points import Point
+from stages.stage import PLACEHOLDER
 
+# Of an image: no option of an engine's.
+IMAGE = "^[A-Za-z0-9][A-Za-z0-9._/:@-]*$"
 FOLDER = Path(__file__).parents[1] / "profiles"
 
 _SERVED = ("gsm8k", "traces", "bench")
-# None of it is JSON's, nor a shell's ${...}.
-_PLACEHOLDER = re.compile(r"(?<!\$)\{([a-z_]+)\}")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# What runs a word of its command line as a program.
+_INTERPRETER = re.compile(
+    r"(.*/)?((ba|da|k|z)?sh|python[0-9.]*|perl)|\{(gate_)?python\}"
+)
+_SCRIPT = re.compile(r"-[A-Za-z]*[ce]")
 _KNOWN = ("python", "gate_python", "root", "model", "port", "arm", "folder", "out")
 _STAGES = ("numeric", "rebuild", "chain", *_SERVED)
 
-_Count = Annotated[int, Meta(ge=1)]
+_MOST = 1_000_000_000
+_Count = Annotated[int, Meta(ge=1, le=_MOST)]
 _Command = Annotated[tuple[str, ...], Meta(min_length=1)]
 _Part = Annotated[float, Meta(gt=0)]
 
@@ -57,7 +68,7 @@ class Container(_Section, frozen=True, kw_only=True):
     is: S8 then keeps its copy, unless that AITER has 3041 already.
     """
 
-    image: str
+    image: Annotated[str, Meta(pattern=IMAGE)]
     engine: str = "docker"
     aiter: Literal["carried", "image"] = "carried"
     options: tuple[str, ...] = ()
@@ -92,7 +103,7 @@ class Server(_Section, frozen=True, kw_only=True):
 
     command: _Command
     environment: dict[str, str] = {}
-    health: str = "/health"
+    health: Annotated[str, Meta(pattern="^/")] = "/health"
     deadline_s: _Count = 600
     port: Annotated[int, Meta(ge=0, le=65535)] = 0
     stands_in: str = ""
@@ -117,8 +128,8 @@ class Traces(_Section, frozen=True, kw_only=True):
 
     client: _Command
     layers: _Count
-    copies_before: Annotated[int, Meta(ge=0)] = 4
-    copies_after: Annotated[int, Meta(ge=0)] = 0
+    copies_before: Annotated[int, Meta(ge=0, le=_MOST)] = 4
+    copies_after: Annotated[int, Meta(ge=0, le=_MOST)] = 0
     server_options: tuple[str, ...] = ()
     environment: dict[str, str] = {}
 
@@ -167,7 +178,7 @@ def load(name: str) -> Profile:
         raise InputError(f"no profile {name}; ci/profiles has {known}")
     try:
         contents = path.read_bytes()
-        profile = msgspec.toml.decode(contents, type=Profile)
+        profile = from_toml(contents, Profile)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, msgspec.DecodeError) as error:
@@ -194,9 +205,10 @@ def _missing(profile: Profile) -> Iterator[str]:
         yield f"gsm8k.order {order}: as many runs of A as of B"
     yield from _missing_of_model(profile)
     for where, text in _texts(profile):
-        for name in _PLACEHOLDER.findall(text):
+        for name in _placeholders(text):
             if name not in _KNOWN and not (name == "traces" and where == "traces"):
                 yield f"{where}: nothing is known as {{{name}}}"
+    yield from _unsafe(profile)
     if (bench := profile.bench) and len(set(bench.points)) < len(bench.points):
         yield "bench.points names a point twice"
     for name in profile.not_run:
@@ -204,6 +216,48 @@ def _missing(profile: Profile) -> Iterator[str]:
             yield f"[not_run]: no stage {name}; there are {', '.join(_STAGES)}"
         elif getattr(profile, name) is not None:
             yield f"[not_run] names {name}, which has its section"
+
+
+def _placeholders(text: str) -> list[str]:
+    return [found[1] for found in PLACEHOLDER.finditer(text)]
+
+
+def _unsafe(profile: Profile) -> Iterator[str]:
+    """What a path with a quote or a `$` in its name would turn into other commands."""
+    server, traces, bench = profile.server, profile.traces, profile.bench
+    for where, words in (
+        ("server", (*server.command,) if server else ()),
+        ("traces", traces.client if traces else ()),
+        ("bench", bench.python if bench else ()),
+    ):
+        for script in _scripts(words):
+            for name in dict.fromkeys(_placeholders(script)):
+                yield (
+                    f"{where}: {{{name}}} stands within a script: give it as a word "
+                    'after the script, which has it as "$1" (a shell) or sys.argv[1]'
+                )
+    for where, given in (
+        ("server", server.environment if server else {}),
+        ("traces", traces.environment if traces else {}),
+    ):
+        for name in given:
+            if not _VARIABLE.fullmatch(name):
+                yield f"{where}.environment: {name!r} is not the name of a variable"
+    if bench:
+        try:
+            shlex.split(bench.options)
+        except ValueError as error:
+            yield f"bench.options is no command line: {error}"
+
+
+def _scripts(words: tuple[str, ...]) -> Iterator[str]:
+    """The words that an interpreter takes for a program: those after its -c."""
+    runs = False
+    for word, following in pairwise(words):
+        runs = runs or _INTERPRETER.fullmatch(word) is not None
+        if runs and _SCRIPT.fullmatch(word):
+            yield following
+            runs = False
 
 
 def _texts(profile: Profile) -> Iterator[tuple[str, str]]:

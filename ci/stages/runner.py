@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 import textwrap
 import time
 from collections.abc import Iterable, Mapping
@@ -13,8 +11,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from overlaykit.cli import say
+from overlaykit.documents import from_json
 from overlaykit.errors import EnvironmentFailure, Exit, Finding, InputError
 from overlaykit.files import write_whole
+from overlaykit.wording import pasteable
 from reporting.schema import StageReport, State
 from stages.model import model_digest
 from stages.pipeline import Pipeline
@@ -128,13 +129,13 @@ class Runner:
         if stage.why_not:
             return msgspec.structs.replace(blank, reason=stage.why_not, folder="")
         if (known := self.known(name)) is not None:
-            _say(f"{name}: {known.state.value}, as it was run before")
+            say(f"{name}: {known.state.value}, as it was run before")
             return known
         if name not in self.wanted:
             return msgspec.structs.replace(blank, reason=self._not_yet(name, key))
         if blocked := [n for n in stage.needs if self._blocks(n)]:
             reason = f"it needs {', '.join(blocked)}"
-            _say(f"{name}: not run: {reason}")
+            say(f"{name}: not run: {reason}")
             return msgspec.structs.replace(blank, reason=reason)
         return self._run(stage, blank)
 
@@ -155,7 +156,7 @@ class Runner:
         return f"not run yet on this ({others} results of others are there)"
 
     def _run(self, stage: Stage, blank: StageReport) -> StageReport:
-        _say(f"{stage.name}: {stage.title}")
+        say(f"{stage.name}: {stage.title}")
         with self._pipeline.store.working(
             stage.name, blank.key, anew=stage.name in self._anew
         ) as folder:
@@ -182,7 +183,7 @@ class Runner:
                 versions=versions(),
             )
             self._pipeline.store.keep(report)
-        _say(f"{stage.name}: {state.value}{f': {reason}' if reason else ''}")
+        say(f"{stage.name}: {state.value}{f': {reason}' if reason else ''}")
         return report
 
 
@@ -221,7 +222,7 @@ class _Work:
         command = tuple(filled(word, known) for word in step.command)
         log = self._folder / f"{step.name}.log"
         output = self._folder / f"{step.name}.json" if step.reports else None
-        _say(f"  {shlex.join(command)}")
+        say(f"  {pasteable(command)}")
         with ExitStack() as stack:
             gone = [tuple(filled(w, known) for w in words) for words in step.remove]
             for words in gone:
@@ -251,8 +252,8 @@ class _Work:
         report: Mapping[str, Any] = {}
         if output is not None:
             try:
-                report = msgspec.json.decode(output.read_bytes())
-            except (OSError, msgspec.DecodeError):
+                report = from_json(output.read_bytes(), dict[str, Any])
+            except (OSError, UnicodeDecodeError, msgspec.DecodeError):
                 finding = Finding(
                     "no report from a verb",
                     path=str(log),
@@ -305,7 +306,3 @@ def _filled(serve: Serve, known: Mapping[str, str], port: int) -> Serve:
         serve.deadline_s,
         port,
     )
-
-
-def _say(what: str) -> None:
-    print(what, file=sys.stderr, flush=True)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from overlaykit.wording import pasteable, quoted
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,7 @@ class Serve:
     def line(self) -> str:
         """As one command, its environment within it."""
         given = [f"{name}={value}" for name, value in self.environment.items()]
-        return shlex.join([*(["env", *given] if given else []), *self.command])
+        return joined([*(["env", *given] if given else []), *self.command])
 
 
 @dataclass(frozen=True)
@@ -63,13 +67,13 @@ class Step:
         if self.serve is None:
             return (own, *after)
         serve = self.serve
-        log = shlex.quote(str(self.server_log(Path(known["folder"]))))
-        url = shlex.quote(filled(f"http://127.0.0.1:{{port}}{serve.health}", known))
+        log = quoted(str(self.server_log(Path(known["folder"]))))
+        url = quoted(filled(f"http://127.0.0.1:{{port}}{serve.health}", known))
         wait = f"until curl -fso /dev/null {url}; do kill -0 $0 || exit; sleep 1; done"
         start = _line(serve.command, serve.environment, known)
         return (
             f"{start} >>{log} 2>&1 & server=$!",
-            f"timeout {serve.deadline_s} sh -c {shlex.quote(wait)} $server &&",
+            f"timeout {serve.deadline_s} sh -c {quoted(wait)} $server &&",
             own,
             "kill $server; wait $server",
             *after,
@@ -106,22 +110,45 @@ PLACEHOLDERS = ("folder", "port", "run", "out")
 def placeholders(folder: Path, port: object) -> dict[str, str]:
     """What is not known before a stage runs. {run} names what is this run's alone and
     cannot lie in its folder: nobody but who holds that takes it away."""
-    run = hashlib.sha256(str(folder).encode()).hexdigest()[:12]
+    run = hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]
     # Two up from a stage's folder: the run directory.
     values = (str(folder), str(port), run, str(folder.parents[1]))
     return dict(zip(PLACEHOLDERS, values, strict=True))
 
 
+# None of it is JSON's, nor a shell's ${...}. With :q it stands between the single
+# quotes of a word that is quoted already.
+PLACEHOLDER = re.compile(r"(?<!\$)\{([a-z_]+)(:q)?\}")
+_WHEN_IT_RUNS = re.compile(r"(?<!\$)\{(" + "|".join(PLACEHOLDERS) + r")\}")
+
+
 def filled(text: str, known: Mapping[str, str]) -> str:
-    """Known placeholders replaced; braces of anything else (JSON) stay."""
-    for name, value in known.items():
-        text = text.replace(f"{{{name}}}", value)
-    return text
+    """Known placeholders replaced, all at once: what a path holds is none. Braces of
+    anything else (JSON) stay."""
+
+    def told(found: re.Match[str]) -> str:
+        value = known.get(found[1])
+        if value is None:
+            return found[0]
+        return value.replace("'", "'\"'\"'") if found[2] else value
+
+    return PLACEHOLDER.sub(told, text)
+
+
+def joined(words: Iterable[str]) -> str:
+    """Words as one command line, of which some are filled in later: whatever they are
+    then, they stay the words that they are. A word with a brace is in single quotes."""
+    return _WHEN_IT_RUNS.sub(r"{\1:q}", shlex.join(words))
+
+
+def holds_placeholder(place: str) -> bool:
+    """Whether a path would be taken for one that is still to be filled in."""
+    return PLACEHOLDER.search(place) is not None
 
 
 def _line(
     command: tuple[str, ...], environment: Mapping[str, str], known: Mapping[str, str]
 ) -> str:
-    given = {n: shlex.quote(filled(v, known)) for n, v in environment.items()}
-    words = shlex.join(filled(word, known) for word in command)
+    given = {n: quoted(filled(v, known)) for n, v in environment.items()}
+    words = pasteable(filled(word, known) for word in command)
     return " ".join([*(f"{n}={v}" for n, v in given.items()), words])

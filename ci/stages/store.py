@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from overlaykit.documents import from_json, to_json
 from overlaykit.errors import EnvironmentFailure, Finding, InputError
 from overlaykit.files import write_whole
 from reporting.schema import StageReport, State
@@ -38,7 +39,7 @@ class Store:
         """What was decided before. Raises InputError where the file is another's."""
         path = self.folder(stage, key) / _RESULT
         try:
-            report = msgspec.json.decode(path.read_bytes(), type=StageReport)
+            report = from_json(path.read_bytes(), StageReport)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -59,7 +60,7 @@ class Store:
     def keep(self, report: StageReport) -> None:
         """On disk, whole, when this returns."""
         folder = self.folder(report.name, report.key)
-        text = msgspec.json.format(msgspec.json.encode(report)).decode()
+        text = to_json(report).decode()
         write_whole(folder / _RESULT, text)
 
     @contextmanager

@@ -105,7 +105,12 @@ def _gpus() -> str:
     ):
         try:
             done = subprocess.run(
-                command, capture_output=True, text=True, check=True, timeout=30
+                command,
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                check=True,
+                timeout=30,
             )
         except FileNotFoundError:
             continue

@@ -99,7 +99,7 @@ def short(name: str) -> str:
 def _demangled(name: str) -> str:
     """The last part of the first nested name: enough to recognise a kernel by."""
     at, parts = 3 if name.startswith("_ZN") else 2, []
-    while match := re.compile(r"\d+").match(name, at):
+    while match := re.compile(r"[0-9]{1,9}").match(name, at):
         length = int(match[0])
         parts.append(name[match.end() : match.end() + length])
         at = match.end() + length

@@ -133,7 +133,7 @@ def _by_lines(path: Path, collector: Collector) -> _Document:
     _keep([*events, last], collector, skipped)
     try:
         document = _document(head[:at] + b'"traceEvents": []' + tail)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _Unfamiliar from error
     if document.traceEvents:  # A second list of them: the last counts, as in any JSON.
         raise _Unfamiliar
@@ -153,7 +153,7 @@ def _keep(
         for event in events:
             if not event.startswith(skipped):
                 collector.take(b"{" + event + b"}")
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _Unfamiliar from error
 
 
@@ -171,6 +171,6 @@ def _whole(path: Path, collector: Collector) -> _Document:
             collector.take(event)
     except msgspec.ValidationError as error:
         raise InputError(f"JSON, but no trace ({error}): a memory snapshot?") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"truncated, unfinished or damaged JSON: {error}") from error
     return document

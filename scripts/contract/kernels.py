@@ -9,12 +9,12 @@ kernel gets to what is returned. Forms that this does not know come out as unkno
 from __future__ import annotations
 
 import ast
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from contract.numeric.presentation import Presentation
 from contract.sites import PRODUCERS
+from overlaykit.syntax import parsed
 from overlaykit.trees import Tree
 
 PARAMETER = "transpose_scale"
@@ -56,10 +56,8 @@ def take_kernels(tree: Tree) -> tuple[KernelRow, ...]:
 
 def _functions(data: bytes) -> list[ast.FunctionDef]:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            module = ast.parse(data)
-    except (SyntaxError, ValueError):
+        module = parsed(data)
+    except SyntaxError:
         return []
     return [node for node in module.body if isinstance(node, ast.FunctionDef)]
 

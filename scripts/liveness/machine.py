@@ -49,7 +49,12 @@ def facts() -> dict[str, str]:
     command = module("liveness.machine")
     try:
         done = subprocess.run(
-            command, env=env, capture_output=True, text=True, timeout=_LIMIT
+            command,
+            env=env,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=_LIMIT,
         )
         found: dict[str, str] = json.loads(done.stdout.rpartition("\n")[2])
     except subprocess.TimeoutExpired:

@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from outlook.facts import Facts
+from overlaykit.documents import from_json, to_json_line
 from overlaykit.files import put
 from overlaykit.lock import LOCK
 
@@ -42,17 +43,17 @@ class FactsCache:
         key = self._key(target, identity)
         try:
             data = (self._folder / f"{key}.json").read_bytes()
-            entry = msgspec.json.decode(data, type=_Entry)
+            entry = from_json(data, _Entry)
             if (entry.key, entry.digest) != (key, _sum(key, bytes(entry.facts))):
                 return None
-            return msgspec.json.decode(entry.facts, type=Facts)
+            return from_json(bytes(entry.facts), Facts)
         except (OSError, msgspec.DecodeError):
             return None
 
     def save(self, target: str, identity: str, facts: Facts) -> None:
         """Keep it; a place that cannot be written only makes the next run slower."""
         key = self._key(target, identity)
-        body = msgspec.json.encode(facts)
+        body = to_json_line(facts)
         data = msgspec.json.encode(_Entry(key, _sum(key, body), msgspec.Raw(body)))
         try:
             self._folder.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ from overlaykit.carried import Carried
 from overlaykit.clones import text
 from overlaykit.errors import Finding, InputError
 from overlaykit.trees import GitTree
+from overlaykit.wording import quoted
 
 _NEAR = 12
 
@@ -133,7 +134,8 @@ def open_clone(path: Path, carried: Carried) -> Clone:
     where = path.resolve()
     if not clones.is_clone(where):
         what = "is no clone" if where.is_dir() else "does not exist"
-        step = f"git clone {carried.target.repository} {path}"
+        url = quoted(carried.target.repository)
+        step = f"git clone --filter=blob:none {url} {quoted(str(path))}"
         finding = Finding(what, path=str(path), next_step=step)
         raise InputError(f"{path} {what}", (finding,))
     clones.place(where)

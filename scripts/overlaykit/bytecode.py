@@ -13,6 +13,7 @@ from pathlib import PurePosixPath
 
 from overlaykit.errors import Finding
 from overlaykit.trees import DirectoryTree
+from overlaykit.wording import quoted
 
 _HASH_BASED, _CHECK_SOURCE = 0b01, 0b10
 
@@ -36,7 +37,7 @@ def hidden_by_bytecode(
                         path=path,
                         expected="a .pyc that is checked against its source, or none",
                         found=f"{compiled} (PEP 552, unchecked hash)",
-                        next_step=f"rm {compiled}",
+                        next_step=f"rm {quoted(str(compiled))}",
                     )
                 )
     return tuple(found)

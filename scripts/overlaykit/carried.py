@@ -29,10 +29,16 @@ class Carried:
 
     def locked(self, path: str) -> Iterator[tuple[LockedPatch, LockedFile]]:
         """What the lock says of one touched file, patch by patch."""
+        return iter(self._locked.get(path, ()))
+
+    @cached_property
+    def _locked(self) -> dict[str, list[tuple[LockedPatch, LockedFile]]]:
+        """By path: every file is asked for, and each may be one of thousands."""
+        found: dict[str, list[tuple[LockedPatch, LockedFile]]] = {}
         for patch in self.lock.patches:
             for file in patch.files:
-                if file.path == path:
-                    yield patch, file
+                found.setdefault(file.path, []).append((patch, file))
+        return found
 
     @cached_property
     def paths(self) -> tuple[str, ...]:
@@ -54,12 +60,10 @@ class Carried:
     @cached_property
     def chains(self) -> dict[str, tuple[str, ...]]:
         """Per touched file its blob ids: as pinned, then after each of its patches."""
-        chains: dict[str, tuple[str, ...]] = {}
-        for patch in self.lock.patches:
-            for file in patch.files:
-                known = chains.get(file.path, (file.before,))
-                chains[file.path] = (*known, file.after)
-        return chains
+        return {
+            path: (steps[0][1].before, *(file.after for _, file in steps))
+            for path, steps in self._locked.items()
+        }
 
 
 def series_folder(root: Path, target: str) -> Path:

@@ -7,6 +7,7 @@ document, and turns it, or an error, into the exit code.
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import signal
 import sys
@@ -18,12 +19,17 @@ from typing import NoReturn
 
 import msgspec
 
-from overlaykit.errors import EXIT_HELP, Exit, Finding, OverlayError
+import overlaykit
+from overlaykit.documents import to_json
+from overlaykit.errors import Exit, Finding, OverlayError
 from overlaykit.locking import SIGNALS
+from overlaykit.options import Misused, Parser, add_json, epilog
 from overlaykit.outcome import told
 from overlaykit.plan import HunkPlan
+from overlaykit.wording import one_line, readable
 
 ROOT = Path(__file__).resolve().parents[2]
+_LAST_STREAM = 2
 
 
 class Result(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -51,7 +57,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Columns aligned by spaces: readable in a terminal, a log and a pipe."""
-    lines = [tuple(header), *(tuple(row) for row in rows)]
+    lines = [tuple(header), *(tuple(map(one_line, row)) for row in rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
     return "\n".join(
         "  ".join(
@@ -84,13 +90,19 @@ def skipped_lines(result: Result) -> list[str]:
     return [f"  skipped  {path}: not in this kind of tree" for path in result.skipped]
 
 
+def say(what: str) -> None:
+    """A line on standard error, at once: what is being done."""
+    print(readable(what), file=sys.stderr, flush=True)
+
+
 def progress(what: str, done: int, total: int) -> None:
     """Progress on standard error: a line that moves in a terminal, else few lines."""
     if sys.stderr.isatty():
         end = "\n" if done == total else ""
-        print(f"\r{what}: {done}/{total}", end=end, file=sys.stderr, flush=True)
+        line = f"\r{one_line(what)}: {done}/{total}"
+        print(line, end=end, file=sys.stderr, flush=True)
     elif done == total or done % 1000 == 0:
-        print(f"{what}: {done}/{total}", file=sys.stderr, flush=True)
+        say(f"{what}: {done}/{total}")
 
 
 @dataclass(frozen=True)
@@ -110,85 +122,70 @@ class Verb:
     tells: bool = False
 
 
-def add_action(
-    actions: argparse._SubParsersAction[argparse.ArgumentParser],
-    name: str,
-    summary: str,
-    examples: tuple[str, ...],
-) -> argparse.ArgumentParser:
-    """One of a verb's several actions; its help is laid out as a verb's is."""
-    parser = actions.add_parser(
-        name,
-        help=summary,
-        description=summary,
-        epilog=_epilog(examples),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    # Also after the action; what was said before it stays.
-    _add_json(parser, default=argparse.SUPPRESS)
-    return parser
-
-
-def _epilog(examples: Iterable[str]) -> str:
-    lines = "\n".join(f"  {line}".rstrip() for line in examples)
-    return f"examples:\n{lines}\n\n{EXIT_HELP}"
-
-
-def _add_json(parser: argparse.ArgumentParser, default: object) -> None:
-    parser.add_argument(
-        "--json", action="store_true", default=default, help="print one JSON document"
-    )
-
-
 def run(verb: Verb) -> NoReturn:
-    """Run a verb as a program: parse, call, print, exit."""
-    name = Path(sys.argv[0]).stem
-    parser = argparse.ArgumentParser(
-        description=verb.summary,
-        epilog=_epilog(verb.examples),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    verb.options(parser)
-    _add_json(parser, default=False)
-    arguments = parser.parse_args()
+    """Run a verb as a program: parse, call, print, exit.
+
+    Exit code 1 comes from a report alone: it says that a check was made and does not
+    hold. Whatever goes wrong on the way ends with another (:mod:`overlaykit` sees to
+    what is raised outside of this function).
+    """
+    overlaykit.running()
+    _open_streams()
     for ending in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, _interrupt)
     try:
-        report, shown = _answer(verb, arguments, name)
+        report, shown, as_json = _answer(verb)
         _settle()
     except KeyboardInterrupt:
         _settle()
         message = f"interrupted{_standing()}" if verb.tells else "interrupted"
-        report = Report(verb=name, exit_code=Exit.INTERRUPTED, message=message)
-        shown = ""
-    _print(report, shown, arguments.json)
+        report = Report(verb=_name(), exit_code=Exit.INTERRUPTED, message=message)
+        as_json = "--json" in sys.argv[1:]
+        shown = _document(report) if as_json else ""
+    _print(report, shown, as_json)
     sys.exit(report.exit_code)
 
 
-def _answer(verb: Verb, arguments: argparse.Namespace, name: str) -> tuple[Report, str]:
-    """The report, and as a person reads it; an error is one too."""
+def _name() -> str:
+    return Path(sys.argv[0]).stem
+
+
+def _answer(verb: Verb) -> tuple[Report, str, bool]:
+    """The report; as it is printed, with ``--json`` whole, else its table alone; and
+    whether that is JSON. An error is a report too."""
+    # A command line that cannot be parsed is answered in the form it asks for, too.
+    as_json = "--json" in sys.argv[1:]
     try:
-        report = verb.call(arguments)
-        shown = verb.show(report) if report.results and not arguments.json else ""
+        arguments = _parser(verb).parse_args()
+        as_json = arguments.json
+        try:
+            report = verb.call(arguments)
+        except SystemExit as error:
+            raise RuntimeError("a part of the program ended it") from error
+        if as_json:
+            return report, _document(report), True
+        return (
+            report,
+            verb.show(_named_in_a_line(report)) if report.results else "",
+            False,
+        )
+    except Misused as error:
+        usage, message = error.args
+        print(readable(usage), end="", file=sys.stderr)
+        report = _failed(Exit.USAGE, message)
     except OverlayError as error:
-        report, shown = _failed(name, error.exit_code, error.message, error), ""
+        report = _failed(error.exit_code, error.message, error.findings)
     except Exception:
-        # Python would end with 1, which says that a check was made and does not hold.
-        traceback.print_exc()
+        print(readable(traceback.format_exc()), end="", file=sys.stderr)
         what = "a defect of this program: it ended without an answer"
-        report, shown = _failed(name, Exit.ENVIRONMENT, what), ""
-    return report, shown
+        report = _failed(Exit.ENVIRONMENT, what)
+    return report, _document(report) if as_json else "", as_json
 
 
-def _failed(
-    name: str, code: Exit, message: str, error: OverlayError | None = None
-) -> Report:
+def _failed(code: Exit, message: str, findings: tuple[Finding, ...] = ()) -> Report:
     """What failed, and what was final by then."""
-    findings = error.findings if error is not None else ()
     findings += tuple(Finding(what, path=place) for place, what in told())
-    return Report(verb=name, exit_code=code, message=message, findings=findings)
+    return Report(verb=_name(), exit_code=code, message=message, findings=findings)
 
 
 def _settle() -> None:
@@ -204,25 +201,83 @@ def _standing() -> str:
     return places or "; nothing was changed"
 
 
+def _parser(verb: Verb) -> argparse.ArgumentParser:
+    parser = Parser(
+        description=verb.summary,
+        epilog=epilog(verb.examples),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    verb.options(parser)
+    add_json(parser, default=False)
+    return parser
+
+
+def _named_in_a_line(report: Report) -> Report:
+    """For people: a name with a line end in it must not begin a line of the answer."""
+    shown = (
+        msgspec.structs.replace(
+            result,
+            tree=one_line(result.tree),
+            changed=tuple(map(one_line, result.changed)),
+            skipped=tuple(map(one_line, result.skipped)),
+        )
+        for result in report.results
+    )
+    return msgspec.structs.replace(report, results=tuple(shown))
+
+
+def _document(report: Report) -> str:
+    return to_json(report).decode()
+
+
+def _open_streams() -> None:
+    """Make standard output and error take any text, whatever their encoding is.
+
+    The descriptor of one that the caller has closed is taken, so that no file which is
+    opened later is written to in its place.
+    """
+    while (spare := os.open(os.devnull, os.O_RDWR)) <= _LAST_STREAM:
+        pass
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(spare, "w", encoding="utf-8")
+    else:
+        os.close(spare)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def _print(report: Report, shown: str, as_json: bool) -> None:
     try:
+        if sys.stdout is None:
+            raise OSError("standard output is closed")
         if as_json:
-            print(msgspec.json.format(msgspec.json.encode(report)).decode())
+            # UTF-8 in every locale: so it is a JSON document.
+            sys.stdout.buffer.write(f"{shown}\n".encode())
         else:
-            if shown:
-                print(shown)
-            for finding in report.findings:
-                print("\n".join(finding.lines()), file=sys.stderr)
-            if report.message:
-                ok = report.exit_code is Exit.DONE
-                print(report.message, file=sys.stdout if ok else sys.stderr)
+            _print_text(report, shown)
         sys.stdout.flush()
     except OSError as error:
-        # Keep the interpreter from complaining of the same once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if sys.stdout is not None:
+            # Keep the interpreter from complaining of the same once more at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not isinstance(error, BrokenPipeError):
             print(f"cannot write the report: {error}", file=sys.stderr)
             sys.exit(Exit.ENVIRONMENT)
+
+
+def _print_text(report: Report, shown: str) -> None:
+    if shown:
+        print(readable(shown))
+    for finding in report.findings:
+        print(readable("\n".join(finding.lines())), file=sys.stderr)
+    if message := report.message:
+        if not report.results:
+            # One refusal, however many lines a name or a tool's words make of it.
+            message = message.replace("\n", "\n  ")
+        done = report.exit_code is Exit.DONE
+        print(readable(message), file=sys.stdout if done else sys.stderr)
 
 
 def _interrupt(*_: object) -> NoReturn:

@@ -23,6 +23,7 @@ from overlaykit.patches import split_lines
 from overlaykit.plan import Standing, locate
 from overlaykit.scopes import map_scopes
 from overlaykit.series import NewFile
+from overlaykit.syntax import fault
 from overlaykit.trees import DirectoryTree, GitTree, WheelTree
 
 _HISTORY = "256"
@@ -195,13 +196,10 @@ def _unfit(path: str, data: bytes) -> list[Finding]:
 
 
 def _syntax_error(data: bytes) -> tuple[int | None, str]:
-    try:
-        compile(data, "", "exec", dont_inherit=True)
-    except SyntaxError as error:
-        return error.lineno, f"does not parse: {error.msg}"
-    except ValueError as error:
-        return None, f"does not parse: {error}"
-    return None, "does not parse"
+    error = fault(data)
+    if error is None:
+        return None, "does not parse"
+    return error.lineno, f"does not parse: {error.msg}"
 
 
 def _deleted(path: str, is_laid: bool) -> Finding:

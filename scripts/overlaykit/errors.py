@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import errno
+import re
 from dataclasses import dataclass, field
 from enum import IntEnum
+
+from overlaykit.wording import one_line
+
+# One that would begin where the report's own do.
+_LINE = re.compile(r"\n(?=\S)")
 
 
 class Exit(IntEnum):
@@ -47,13 +53,15 @@ class Finding:
 
     def lines(self) -> list[str]:
         """The finding as a person reads it, most telling line first."""
-        where = self.path or ""
+        # What these name is one line whatever it holds: a line of its own would pass
+        # for one of the report's.
+        where = one_line(self.path or "")
         if self.line is not None:
             where += f":{self.line}"
         text = [f"{where}: {self.what}" if where else self.what]
         if self.patch is not None:
             hunk = f", hunk {self.hunk}" if self.hunk is not None else ""
-            text.append(f"  patch     {self.patch}{hunk}")
+            text.append(f"  patch     {one_line(self.patch)}{hunk}")
         for name, value in (
             ("scope", self.scope),
             ("site", self.site),
@@ -62,7 +70,8 @@ class Finding:
             ("next", self.next_step),
         ):
             if value is not None:
-                text.append(f"  {name:<9} {value}")
+                told = _LINE.sub(f"\n{' ' * 12}", value)
+                text.append(f"  {name:<9} {told}")
         return text
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from overlaykit.documents import from_json
 from overlaykit.errors import Finding, InputError
 from overlaykit.lock import LockedDist, check_dist
 from overlaykit.versions import order
@@ -34,7 +35,7 @@ def ledger(root: Path) -> Ledger:
     """
     path = root / LEDGER
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=Ledger)
+        found = from_json(path.read_bytes(), Ledger)
     except FileNotFoundError:
         return Ledger()
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
+from overlaykit.documents import from_json, to_json
 from overlaykit.errors import Finding, InputError
 from overlaykit.manifest import MANIFEST, Target
 from overlaykit.objects import Entry, blob_id, tree_id
@@ -23,8 +25,9 @@ from overlaykit.patches import (
     FileDiff,
     Hunk,
     Patch,
+    Places,
     apply_hunks,
-    occurrences,
+    listed,
     split_lines,
 )
 from overlaykit.paths import check_name, check_path
@@ -123,7 +126,7 @@ def read_lock(root: Path) -> Lock | None:
     """
     path = root / LOCK
     try:
-        lock = msgspec.json.decode(path.read_bytes(), type=Lock)
+        lock = from_json(path.read_bytes(), Lock)
     except FileNotFoundError:
         return None
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -196,7 +199,7 @@ def _locked_files(
 
 def encode_lock(lock: Lock) -> bytes:
     """The lock as it is committed: one value a line, sorted, so that diffs read."""
-    return msgspec.json.format(msgspec.json.encode(lock, order="sorted")) + b"\n"
+    return to_json(lock, sort=True) + b"\n"
 
 
 def new_lock(manifest: bytes, targets: dict[str, LockedTarget]) -> Lock:
@@ -282,9 +285,9 @@ def _apply(patch: Patch, diff: FileDiff, before: bytes) -> bytes:
             next_step=remake,
         )
         raise InputError(f"{patch.name} does not fit the pin", (finding,))
-    lines = split_lines(before)
+    places = Places(split_lines(before))
     for hunk in diff.hunks:
-        twins = occurrences(lines, hunk.old)
+        twins = places.of(hunk.old)
         if twins != [hunk.old_start]:
             finding = Finding(
                 "the context is not unique" if twins else "the context is not there",
@@ -293,7 +296,7 @@ def _apply(patch: Patch, diff: FileDiff, before: bytes) -> bytes:
                 patch=f"{patch.name}:{hunk.at}",
                 hunk=hunk.number,
                 expected=f"at line {hunk.old_start} and nowhere else",
-                found=f"at lines {twins}",
+                found=f"at lines {listed(twins)}",
                 next_step="give the hunk more context" if twins else remake,
             )
             raise InputError(f"{patch.name} does not fit the pin", (finding,))
@@ -321,13 +324,14 @@ def _lock_hunks(
                 f"than one scope ({', '.join(sorted(found))}); split it"
             )
         scopes += found
+    hunks = Counter(scopes)
     sites = {
-        scope: _spread(names, scopes.count(scope))
+        scope: iter(_spread(names, hunks[scope]))
         for scope, names in header.sites.items()
     }
+    unnamed: Iterator[tuple[str, ...]] = iter(())
     return tuple(
-        LockedHunk(scope, sites[scope].pop(0) if sites.get(scope) else ())
-        for scope in scopes
+        LockedHunk(scope, next(sites.get(scope, unnamed), ())) for scope in scopes
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from overlaykit.documents import from_toml
 from overlaykit.errors import Finding, InputError
 from overlaykit.paths import check_path
 from overlaykit.trees import Layout
@@ -84,7 +85,7 @@ def load_manifest(root: Path) -> Manifest:
 
 def parse_manifest(data: bytes) -> Manifest:
     """What a manifest's text says. Raises msgspec.DecodeError or InputError."""
-    manifest = msgspec.toml.decode(data, type=Manifest)
+    manifest = from_toml(data, Manifest)
     for name, target in manifest.targets.items():
         try:
             check_target_name(name)

@@ -8,6 +8,7 @@ any textual tool, so whoever merges must judge the result (:mod:`overlaykit.judg
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import zlib
@@ -58,7 +59,7 @@ class MergeStore:
             self._root, "merge-tree", "--write-tree", "-z", "--name-only", *sides,
             ok=(0, 1),
         )  # fmt: skip
-        tree, *rest = done.stdout.decode().split("\0")
+        tree, *rest = os.fsdecode(done.stdout).split("\0")
         conflicts = rest[: rest.index("")] if done.returncode else []
         return Merged(self._files(tree), tuple(conflicts))
 
@@ -80,7 +81,7 @@ class MergeStore:
     def _files(self, tree: str) -> dict[str, bytes]:
         listed = git.run(self._root, "ls-tree", "-r", "-z", tree).stdout
         files = {}
-        for row in filter(None, listed.decode().split("\0")):
+        for row in filter(None, os.fsdecode(listed).split("\0")):
             meta, path = row.split("\t", 1)
             files[path] = git.run(
                 self._root, "cat-file", "blob", meta.split()[2]

@@ -7,6 +7,7 @@ so it must cost a hash and no process. Formats: gitformat-index(5), git-hash-obj
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -54,7 +55,7 @@ def tree_id(
         (f"{name}/", "40000", tree_id(sub, write)) for name, sub in folders.items()
     ]
     body = b"".join(
-        f"{mode} {name.rstrip('/')}\0".encode() + bytes.fromhex(oid)
+        os.fsencode(f"{mode} {name.rstrip('/')}\0") + bytes.fromhex(oid)
         for name, mode, oid in sorted(rows)
     )
     return write("tree", body)

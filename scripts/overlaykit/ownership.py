@@ -52,16 +52,16 @@ def file_chain(carried: Carried, release: Tree, path: str) -> FileChain:
         raise ValueError(f"{release.name} holds no {path}")
     chain = [data]
     changes, scopes = [], []
-    for patch, locked in zip(carried.series.patches, carried.lock.patches, strict=True):
-        hunks = [h for diff in patch.files if diff.path == path for h in diff.hunks]
+    diffs = {patch.name: diff.hunks for patch, diff in carried.series.diffs(path)}
+    known = {patch.name: file.hunks for patch, file in carried.locked(path)}
+    for patch in carried.series.patches:
+        hunks = diffs.get(patch.name, ())
         after = apply_hunks(chain[-1], hunks)
         if after is None:
             raise ValueError(f"{release.name} is not the pin: {path}")
         chain.append(after)
         changes.append(tuple(change for hunk in hunks for change in hunk.changes))
-        scopes.append(
-            frozenset(h.scope for f in locked.files if f.path == path for h in f.hunks)
-        )
+        scopes.append(frozenset(h.scope for h in known.get(patch.name, ())))
     mode = carried.modes.get(path, "100644")
     return FileChain(path, mode, tuple(chain), tuple(changes), tuple(scopes))
 

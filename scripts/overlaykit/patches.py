@@ -17,10 +17,13 @@ from itertools import groupby
 from overlaykit.errors import Finding, InputError
 from overlaykit.paths import check_path
 
-_DIFF = re.compile(rb"diff --git a/(.+) b/(.+)\n")
+_DIFF, _BETWEEN = b"diff --git a/", b" b/"
 _INDEX = re.compile(rb"index ([0-9a-f]{40})\.\.([0-9a-f]{40})(?: (\d{6}))?\n")
-_HUNK = re.compile(rb"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@(?: .*)?\n")
+# No file has a thousand million lines; Python refuses numbers of thousands of digits.
+_RANGE = rb"([0-9]{1,9})(?:,([0-9]{1,9}))?"
+_HUNK = re.compile(rb"@@ -" + _RANGE + rb" \+" + _RANGE + rb" @@(?: .*)?\n")
 _SIGNATURE = b"-- \n"
+_SHOWN, _LISTED = 200, 10
 
 
 @dataclass(frozen=True)
@@ -116,14 +119,39 @@ def split_lines(data: bytes) -> list[bytes]:
     return [line + b"\n" for line in whole] + ([last] if last else [])
 
 
-def occurrences(lines: list[bytes], block: tuple[bytes, ...]) -> list[int]:
-    """The 1-based lines at which ``block`` stands."""
-    size = len(block)
-    return [
-        at + 1
-        for at in range(len(lines) - size + 1)
-        if lines[at] == block[0] and tuple(lines[at : at + size]) == block
-    ]
+class Places:
+    """Where blocks of lines stand in a file: asked of every hunk of a patch, and so
+    not answered by going through the file each time."""
+
+    def __init__(self, lines: Sequence[bytes]) -> None:
+        self._lines = lines
+        self._by_line: dict[bytes, list[int]] = {}
+        for at, line in enumerate(lines):
+            self._by_line.setdefault(line, []).append(at)
+
+    def of(self, block: tuple[bytes, ...]) -> list[int]:
+        """The 1-based lines at which ``block`` stands; one of no lines, at them all."""
+        if not block:
+            return [*range(1, len(self._lines) + 2)]
+        standing = [self._by_line.get(line, []) for line in block]
+        rarest = min(range(len(block)), key=lambda number: len(standing[number]))
+        starts = (at - rarest for at in standing[rarest])
+        return [
+            at + 1
+            for at in starts
+            if at >= 0 and tuple(self._lines[at : at + len(block)]) == block
+        ]
+
+
+def listed(places: Sequence[int]) -> str:
+    """Lines for a message, of many the first."""
+    more = f" and {len(places) - _LISTED} more" if len(places) > _LISTED else ""
+    return f"{[*places[:_LISTED]]}{more}"
+
+
+def occurrences(lines: Sequence[bytes], block: tuple[bytes, ...]) -> list[int]:
+    """As :meth:`Places.of`, of one block."""
+    return Places(lines).of(block)
 
 
 def apply_hunks(data: bytes, hunks: Sequence[Hunk]) -> bytes | None:
@@ -170,6 +198,8 @@ class _Reader:
     def error(self, what: str, expected: str, at: int | None = None) -> InputError:
         line = self.at + 1 if at is None else at
         found = self.lines[line - 1] if line <= len(self.lines) else b"end of file"
+        shown = found[:_SHOWN].decode(errors="replace").rstrip("\n")
+        more = "..." if len(found) > _SHOWN else ""
         return InputError(
             f"{self.name}:{line}: {what}",
             (
@@ -178,7 +208,7 @@ class _Reader:
                     path=self.name,
                     line=line,
                     expected=expected,
-                    found=repr(found.decode(errors="replace").rstrip("\n")),
+                    found=f"{shown!r}{more}",
                     next_step="re-make the patch with git format-patch --full-index",
                 ),
             ),
@@ -194,12 +224,13 @@ def parse_patch(name: str, data: bytes) -> Patch:
     files = tuple(_files(reader))
     if not files:
         raise reader.error("changes no file", "diff --git a/PATH b/PATH")
-    seen = [f.path for f in files]
-    for path in seen:
-        if seen.count(path) > 1:
+    seen: set[str] = set()
+    for path in (f.path for f in files):
+        if path in seen:
             what = f"{name}: names {path} more than once"
             step = "bring its hunks together under one header"
             raise InputError(what, (Finding(what, path=path, next_step=step),))
+        seen.add(path)
     return Patch(name, data, header, files)
 
 
@@ -214,12 +245,12 @@ def _files(reader: _Reader) -> Iterator[FileDiff]:
 
 
 def _file(reader: _Reader) -> FileDiff:
-    named = _DIFF.fullmatch(reader.peek())
-    if not named or named[1] != named[2]:
+    named = _twice_named(reader.peek())
+    if named is None:
         raise reader.error("no diff header", "diff --git a/PATH b/PATH, one path")
     reader.take()
     try:
-        path = named[1].decode()
+        path = named.decode()
         check_path(path)
     except InputError as error:
         raise reader.error(error.message, "a path inside the tree", reader.at) from None
@@ -243,6 +274,16 @@ def _file(reader: _Reader) -> FileDiff:
     if not hunks:
         raise reader.error("no hunk", "@@ -LINE,COUNT +LINE,COUNT @@")
     return FileDiff(path, index[1].decode(), index[2].decode(), tuple(hunks))
+
+
+def _twice_named(line: bytes) -> bytes | None:
+    """The path that a diff header names twice. By its length: what is between the two
+    names may stand in them as well."""
+    names = line[len(_DIFF) : -1]
+    half = (len(names) - len(_BETWEEN)) // 2
+    path = names[:half]
+    whole = _DIFF + path + _BETWEEN + path + b"\n"
+    return path if path and line == whole else None
 
 
 def _hunk(reader: _Reader, path: str, number: int) -> Hunk:

@@ -18,6 +18,7 @@ from overlaykit.manifest import Target
 from overlaykit.releases import obtain, released
 from overlaykit.sources import describe, fetch
 from overlaykit.trees import GitTree, Tree, WheelTree
+from overlaykit.wording import quoted
 
 _PLAIN = "100644"
 
@@ -41,9 +42,10 @@ def resolve(clone: Path, ref: str) -> str:
     found = clones.run(clone, "rev-parse", "--verify", "-q", name, ok=(0, 1, 128))
     if found.returncode == 0:
         return found.stdout.decode().strip()
-    step = f"git -C {clone} fetch --tags, or name another (git branch -a, git tag)"
+    here = quoted(str(clone))
+    step = f"git -C {here} fetch --tags, or name another (git branch -a, git tag)"
     if _is_shallow(clone):
-        step = f"git -C {clone} fetch --unshallow --tags: it is a shallow clone"
+        step = f"git -C {here} fetch --unshallow --tags: it is a shallow clone"
     finding = Finding("no such commit", path=str(clone), found=ref, next_step=step)
     raise InputError(f"{clone} has no commit {ref}", (finding,))
 

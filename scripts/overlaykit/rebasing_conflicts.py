@@ -18,6 +18,7 @@ from overlaykit.objects import blob_id
 from overlaykit.patches import split_lines
 from overlaykit.plan import HunkPlan
 from overlaykit.scopes import map_scopes
+from overlaykit.syntax import fault
 
 _MARKER = re.compile(rb"^(<<<<<<<|\|\|\|\|\|\|\||=======|>>>>>>>)( .*)?$", re.M)
 _LABEL = re.compile(rb"^(<<<<<<<|\|\|\|\|\|\|\||>>>>>>>) [^\n]*$", re.M)
@@ -187,10 +188,5 @@ def _refusal(
 
 
 def _error_line(data: bytes) -> int | None:
-    try:
-        compile(data, "merged", "exec", dont_inherit=True)
-    except SyntaxError as error:
-        return error.lineno
-    except ValueError:
-        return None
-    return None
+    error = fault(data)
+    return None if error is None else error.lineno

@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
+from overlaykit.documents import from_json, to_json_line
 from overlaykit.errors import Finding, InputError
 from overlaykit.locking import FOLDER, undisturbed
 from overlaykit.manifest import check_target_name
@@ -73,9 +74,7 @@ class Work:
     def edited(self, conflict: Conflict) -> tuple[str, bytes] | None:
         """The name and contents of the merged file, if it is this conflict's."""
         try:
-            about = msgspec.json.decode(
-                (self.folder / _ABOUT).read_bytes(), type=_About
-            )
+            about = from_json((self.folder / _ABOUT).read_bytes(), _About)
             if about.id != conflict.id or about.merged is None:
                 return None
             # The file may say any name; the conflict has but one.
@@ -92,7 +91,7 @@ class Work:
     ) -> None:
         """Make the folder say this and nothing else; the merged file of a conflict
         that it shows already stays as the maintainer has it."""
-        wanted = {_REQUEST: msgspec.json.encode(self.request), **results}
+        wanted = {_REQUEST: to_json_line(self.request), **results}
         for name, data in resolutions.items():
             suffix = _LEFT_OUT if data is None else ""
             wanted[f"resolutions/{name}{suffix}"] = data or b""
@@ -139,7 +138,7 @@ def conflict_files(conflict: Conflict) -> dict[str, bytes]:
     merged = merged_name(conflict)
     if merged is not None and conflict.merged is not None:
         files[merged] = conflict.merged
-    files[_ABOUT] = msgspec.json.encode(_About(conflict.id, merged))
+    files[_ABOUT] = to_json_line(_About(conflict.id, merged))
     return files
 
 
@@ -173,7 +172,7 @@ def under_way(root: Path) -> Iterator[Work]:
             shutil.rmtree(folder, ignore_errors=True)
             continue
         try:
-            request = msgspec.json.decode(data, type=Request)
+            request = from_json(data, Request)
             _check(folder, request)
             yield Work(folder, request)
         except (msgspec.DecodeError, UnicodeDecodeError, InputError) as error:

@@ -19,6 +19,7 @@ from overlaykit.judging import Step
 from overlaykit.landing import successors
 from overlaykit.patches import Hunk
 from overlaykit.scopes import MODULE, map_scopes
+from overlaykit.syntax import parsed
 from overlaykit.trees import Tree
 
 
@@ -199,7 +200,7 @@ def imported_names(hunk: Hunk) -> set[str]:
     """The names that the added lines of a hunk import; none where they do else."""
     added = b"".join(line for tag, line in hunk.lines if tag == "+")
     try:
-        module = ast.parse(textwrap.dedent(added.decode()))
+        module = parsed(textwrap.dedent(added.decode()))
     except (SyntaxError, ValueError):
         return set()
     if not all(isinstance(s, ast.Import | ast.ImportFrom) for s in module.body):

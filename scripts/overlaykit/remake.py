@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from overlaykit.errors import Finding, InputError
 from overlaykit.merge import MergeStore
-from overlaykit.patches import Patch, occurrences, parse_patch, split_lines
+from overlaykit.patches import Patch, Places, listed, parse_patch, split_lines
 
 _CONTEXT = 3
 _MOST_CONTEXT = 24
@@ -55,11 +55,11 @@ def with_sites(header: bytes, added: Mapping[str, tuple[str, ...]]) -> bytes:
 
 
 def _diff(name: str, path: str, change: Contents, store: MergeStore) -> bytes:
-    before = split_lines(change.before)
+    places = Places(split_lines(change.before))
     for context in range(_CONTEXT, _MOST_CONTEXT):
         diff = store.diff(path, change.mode, change.before, change.after, context)
         [parsed] = parse_patch(name, diff).files
-        astray = [h for h in parsed.hunks if len(occurrences(before, h.old)) != 1]
+        astray = [h for h in parsed.hunks if len(places.of(h.old)) != 1]
         if not astray:
             return diff
     finding = Finding(
@@ -69,7 +69,7 @@ def _diff(name: str, path: str, change: Contents, store: MergeStore) -> bytes:
         patch=name,
         hunk=astray[0].number,
         expected=f"one place, with up to {_MOST_CONTEXT} lines of context",
-        found=f"at lines {occurrences(before, astray[0].old)}",
+        found=f"at lines {listed(places.of(astray[0].old))}",
         next_step="change the lines around it as well, or split the patch",
     )
     raise InputError(f"{name} could land in more than one place", (finding,))

@@ -53,7 +53,7 @@ def parsed(source: bytes) -> ast.Module | None:
             # Upstream's escape sequences are upstream's business.
             warnings.simplefilter("ignore")
             return ast.parse(source)
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
 
 

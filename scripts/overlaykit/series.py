@@ -28,7 +28,16 @@ class Series:
 
     def diffs(self, path: str) -> tuple[tuple[Patch, FileDiff], ...]:
         """What the series does to one file, in order."""
-        return tuple((p, f) for p in self.patches for f in p.files if f.path == path)
+        return tuple(self._diffs.get(path, ()))
+
+    @cached_property
+    def _diffs(self) -> dict[str, list[tuple[Patch, FileDiff]]]:
+        """By path: every file is asked for, and each may be one of thousands."""
+        found: dict[str, list[tuple[Patch, FileDiff]]] = {}
+        for patch in self.patches:
+            for diff in patch.files:
+                found.setdefault(diff.path, []).append((patch, diff))
+        return found
 
 
 @dataclass(frozen=True)
@@ -61,10 +70,31 @@ class Header:
 
 
 def read_header(patch: Patch) -> Header:
-    """The header of a patch. Raises InputError where a field is missing."""
+    """The header of a patch. Raises InputError where a field is missing, and where
+    what is there cannot be read as a mail's."""
+    try:
+        return _read_header(patch)
+    # Of what is no header, Python's parser of mails raises any of these.
+    except (
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:
+        step = "re-make it with git format-patch"
+        finding = Finding(f"{error}", path=patch.name, next_step=step)
+        raise InputError(
+            f"{patch.name}: its header is no mail's", (finding,)
+        ) from error
+
+
+def _read_header(patch: Patch) -> Header:
     # Imported late: only commits, exports and the lock need headers.
     from email import message_from_bytes, policy
+    from email.utils import parsedate_to_datetime
 
+    patch.header.decode()
     mail = message_from_bytes(patch.header, policy=policy.default)
     text = mail.get_content() if mail.get_content_type() == "text/plain" else ""
     body = text.partition("\n---\n")[0].strip()
@@ -87,7 +117,10 @@ def read_header(patch: Patch) -> Header:
     ]
     if missing:
         raise InputError(f"{patch.name}: the header lacks {', '.join(missing)}")
-    return Header(str(mail["From"]), str(mail["Date"]), subject, body, fields)
+    header = Header(str(mail["From"]), str(mail["Date"]), subject, body, fields)
+    parsedate_to_datetime(header.date).timestamp()
+    f"{header.author}{header.message}".encode()
+    return header
 
 
 def load_series(folder: Path) -> Series:
@@ -98,7 +131,7 @@ def load_series(folder: Path) -> Series:
     except (OSError, UnicodeDecodeError) as error:
         what = "does not exist" if isinstance(error, FileNotFoundError) else str(error)
         raise _wrong(listing, what, "write the names of the patches into it") from None
-    names: list[str] = []
+    names: dict[str, None] = {}
     for number, line in enumerate(text.splitlines(), 1):
         name = line.partition("#")[0].strip()
         if not name:
@@ -106,14 +139,15 @@ def load_series(folder: Path) -> Series:
         if not _is_name(name):
             what = f"{name!r} is not the name of a patch in {folder}"
             raise _wrong(listing, what, "write one file name a line", number)
-        if not (folder / name).is_file():
+        if not _is_file(folder / name):
             what = f"names {name}, which does not exist in {folder}"
             raise _wrong(listing, what, "add the patch or drop the line", number)
         if name in names:
             what = f"names {name} more than once"
             raise _wrong(listing, what, "drop one of the lines", number)
-        names.append(name)
-    stray = sorted(p.name for p in folder.iterdir() if p.name not in (SERIES, *names))
+        names[name] = None
+    inside = (p.name for p in folder.iterdir())
+    stray = sorted(n for n in inside if n != SERIES and n not in names)
     if stray:
         what = f"{', '.join(stray)} not named in {SERIES}"
         raise _wrong(folder, what, f"name it in {SERIES} or move it away")
@@ -126,6 +160,14 @@ def _is_name(name: str) -> bool:
     except InputError:
         return False
     return len(name.split()) == 1 and name != SERIES
+
+
+def _is_file(path: Path) -> bool:
+    """Also of a name that no file can have: too long, or with a null byte."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _wrong(

@@ -21,6 +21,7 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
+from overlaykit.documents import from_json
 from overlaykit.errors import CannotApply, EnvironmentFailure, Finding, InputError
 from overlaykit.files import sync_folder, write_durably
 from overlaykit.locking import (
@@ -39,6 +40,7 @@ from overlaykit.paths import check_path
 from overlaykit.plan import FileChange
 from overlaykit.switching import Switch, Switcher
 from overlaykit.trees import DirectoryTree
+from overlaykit.wording import quoted
 
 _DONE = "done.json"
 
@@ -69,8 +71,8 @@ def refuse_interrupted(tree: DirectoryTree) -> None:
                 Finding(
                     "was interrupted, or is under way",
                     path=FOLDER,
-                    next_step=f"run scripts/apply.py --status {tree.root}, which "
-                    "repairs the tree",
+                    next_step="run scripts/apply.py --status "
+                    f"{quoted(str(tree.root))}, which repairs the tree",
                 ),
             ),
         )
@@ -220,9 +222,8 @@ class Transaction:
 
     def _read(self, name: str) -> _Journal:
         try:
-            journal = msgspec.json.decode(
-                (self._folder / name).read_bytes(), type=list[_Row] | _Journal
-            )
+            data = (self._folder / name).read_bytes()
+            journal: list[_Row] | _Journal = from_json(data, list[_Row] | _Journal)
             if isinstance(journal, list):
                 journal = _Journal(journal)
             for row in journal.files:
@@ -271,7 +272,7 @@ class Transaction:
         if row.before is None:
             restore = "move it away"
         elif (old := self._folder / f"old-{number}").exists():
-            restore = f"put its old contents back (cp {old})"
+            restore = f"put its old contents back (cp {quoted(str(old))})"
         else:
             restore = "put its old contents back from upstream"
         return CannotApply(

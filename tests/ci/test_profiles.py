@@ -223,7 +223,9 @@ def test_the_profiled_load_is_what_the_client_sends(
     for package in ("aiohttp", "numpy", "requests", "tqdm"):
         pytest.importorskip(package, reason="requirements-test.txt")
     sglang = lay_out(pins.wheels["sglang"], tmp_path / "sglang")
-    traces, bin_ = tmp_path / "traces", tmp_path / "bin"
+    # A name that a shell would make commands of, were it anywhere within its script.
+    traces = tmp_path / 'it\'s a "$(touch made)"; touch made\n`touch made` *'
+    bin_ = tmp_path / "bin"
     bin_.mkdir()
     python = bin_ / "python3"
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n', encoding="utf-8")
@@ -241,6 +243,7 @@ def test_the_profiled_load_is_what_the_client_sends(
         ]
         done = subprocess.run(
             command,
+            cwd=bin_,
             env={
                 **os.environ,
                 "PYTHONPATH": str(sglang),
@@ -252,6 +255,7 @@ def test_the_profiled_load_is_what_the_client_sends(
             timeout=120,
         )
     assert done.returncode == 0, done.stdout + done.stderr
+    assert [path.name for path in bin_.iterdir()] == ["python3"]
     assert sorted(path.name for path in traces.iterdir() if "TP-" in path.name) == [
         f"1732233600.5-TP-{rank}-DECODE.trace.json.gz" for rank in range(8)
     ]

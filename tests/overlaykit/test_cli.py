@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from argparse import ArgumentTypeError
+from pathlib import Path
 
 import pytest
 
 from conftest import ROOT
+from overlaykit.options import whole_number
 
 _VERB = """
 import sys
@@ -22,17 +25,25 @@ def call(arguments):
 def show(report):
     {show}
 
-run(Verb("A trial.", (), lambda parser: None, call, show, tells={tells}))
+def number(text):
+    {kind}
+
+run(Verb("A trial.", (), lambda p: p.add_argument("--n", type=number), call, show,
+         tells={tells}))
 """
 _ANSWERS = "return Report(verb='trial', results=(Result('a', 'b', 'c'),))"
 _DEFECT = "return {}['nothing of that name']"
 
 
 def ended(
-    call: str, show: str, *words: str, tells: bool = True
+    call: str,
+    show: str,
+    *words: str,
+    kind: str = "return text",
+    tells: bool = True,
 ) -> subprocess.CompletedProcess[str]:
     program = _VERB.replace("{call}", call).replace("{show}", show)
-    program = program.replace("{tells}", str(tells))
+    program = program.replace("{kind}", kind).replace("{tells}", str(tells))
     command = [sys.executable, "-c", program, *words]
     return subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, check=False
@@ -106,3 +117,99 @@ def test_a_failure_after_a_change_names_it(error: str) -> None:
     done = ended(f"{_CHANGE}{error}", "return ''")
     assert done.returncode == 5
     assert "/a/tree: the series is in\n" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "raise SystemExit(1)",
+        "sys.exit('a library gave up')",
+        "raise RecursionError",
+        "raise MemoryError",
+        "raise UnicodeDecodeError('utf-8', bytes(1), 0, 1, 'x')",
+        "raise OverflowError",
+        "return Report(verb='trial', message=object())",
+        "exec('call(arguments)')",
+        "eval('-' * 100000 + '1')",
+    ],
+)
+@pytest.mark.parametrize("words", [(), ("--json",)], ids=["text", "json"])
+def test_no_way_out_says_that_a_check_does_not_hold(
+    call: str, words: tuple[str, ...]
+) -> None:
+    done = ended(call, "return ''", *words)
+    assert done.returncode == 5, done.stderr
+    if words:
+        assert json.loads(done.stdout)["exit_code"] == 5
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [
+        ("return int(text)", 2),
+        ("raise OverflowError", 5),
+        ("raise RecursionError", 5),
+        (
+            "from overlaykit.errors import InputError; raise InputError('no number')",
+            2,
+        ),
+    ],
+)
+@pytest.mark.parametrize("words", [(), ("--json",)], ids=["text", "json"])
+def test_neither_does_an_option_that_cannot_be_read(
+    kind: str, code: int, words: tuple[str, ...]
+) -> None:
+    number = "1" * 5000
+    done = ended(_ANSWERS, "return ''", "--n", number, *words, kind=kind)
+    assert done.returncode == code, done.stderr
+    if words:
+        assert json.loads(done.stdout)["exit_code"] == code
+
+
+def test_a_command_line_that_is_refused_is_a_report_too() -> None:
+    done = ended(_ANSWERS, "return ''", "--json", "--what")
+    report = json.loads(done.stdout)
+    assert done.returncode == report["exit_code"] == 2
+    assert report["message"].endswith("error: unrecognized arguments: --what")
+    assert done.stderr.startswith("usage: ")
+
+
+VERBS = sorted(
+    [*ROOT.glob("scripts/*.py"), *ROOT.glob("ci/*.py")], key=lambda place: str(place)
+)
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=lambda place: place.stem)
+def test_a_python_without_the_one_package_is_told_so(verb: Path) -> None:
+    """Whatever the verb imports first. -S: none of what is installed is to be had."""
+    command = [sys.executable, "-S", "-B", str(verb), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    report = json.loads(done.stdout)
+    assert done.returncode == report["exit_code"] == 5
+    assert "Traceback" not in done.stderr
+    assert "msgspec is not installed" in done.stderr == f"{report['message']}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "least", "ok"),
+    [
+        ("1", 1, True),
+        ("0", 1, False),
+        ("0", 0, True),
+        ("-1", 0, False),
+        ("1_0", 0, False),
+        ("\u00b2", 0, False),
+        ("\u0663", 0, False),
+        ("1e3", 0, False),
+        ("1" * 5000, 0, False),
+        ("1000000001", 0, False),
+    ],
+)
+def test_a_number_has_an_end(text: str, least: int, ok: bool) -> None:
+    read = whole_number(least)
+    if ok:
+        assert read(text) == int(text)
+        return
+    with pytest.raises(ArgumentTypeError) as caught:
+        read(text)
+    assert len(str(caught.value)) < 120

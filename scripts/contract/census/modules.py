@@ -8,11 +8,11 @@ part of the tree, and its modules move between releases.
 from __future__ import annotations
 
 import ast
-import warnings
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from overlaykit.syntax import parsed
 from overlaykit.trees import Tree
 
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
@@ -113,10 +113,14 @@ class Module:
 
 
 def parse(path: str, source: bytes) -> Module:
-    """Raises SyntaxError or ValueError where the bytes are no Python."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        tree = ast.parse(source)
+    """Raises SyntaxError where the bytes are no Python, or nested beyond reading."""
+    try:
+        return _read(path, parsed(source))
+    except RecursionError as error:
+        raise SyntaxError("nested too deeply") from error
+
+
+def _read(path: str, tree: ast.Module) -> Module:
     imports: dict[str, tuple[Target, ...]] = {}
     reads: dict[str, list[Place]] = {}
     stored: Counter[str] = Counter()

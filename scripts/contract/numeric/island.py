@@ -21,6 +21,7 @@ from typing import Any
 
 from contract.numeric.sources import Sources
 from contract.numeric.stubs import Answer, StubModule
+from overlaykit.syntax import compiled
 
 STUBBED = frozenset({"sglang", "aiter", "sgl_kernel"})
 
@@ -125,8 +126,7 @@ class _Loader(importlib.abc.InspectLoader):
 
 @lru_cache(maxsize=512)
 def _compiled(data: bytes, path: str) -> CodeType:
-    code: CodeType = compile(data, path, "exec", dont_inherit=True)
-    return code
+    return compiled(data, path)
 
 
 def _within(module: Any, dotted: str) -> Any:

@@ -15,6 +15,7 @@ from functools import lru_cache
 
 from contract.sites import FLATTEN, GEMM, MARKER, PRODUCERS, RMS
 from overlaykit.errors import Finding, InputError
+from overlaykit.syntax import parsed
 from overlaykit.trees import Tree
 
 LINEAR = "aiter_w8a8_block_fp8_linear"
@@ -244,7 +245,7 @@ def _imports(
 
 def _parse(path: str, data: bytes) -> ast.Module:
     try:
-        return ast.parse(data, path)
+        return parsed(data, path)
     except SyntaxError as error:
         finding = Finding(
             f"does not parse as Python: {error.msg}",
