@@ -122,8 +122,8 @@ def _explained(one: Found) -> Plan:
     """The plan for a drifted tree, with what each hunk would come to, if that can be
     told: the pinned contents must be at hand."""
     from overlaykit.bases import pinned_base
-    from overlaykit.clones import RefusedClone
     from overlaykit.landing import foresee
+    from overlaykit.places import RefusedClone
     from overlaykit.trees import checked_out
 
     refused: tuple[Finding, ...] = ()

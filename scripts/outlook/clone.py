@@ -14,6 +14,7 @@ from overlaykit import clones
 from overlaykit.carried import Carried
 from overlaykit.clones import text
 from overlaykit.errors import Finding, InputError
+from overlaykit.places import is_clone, place
 from overlaykit.trees import GitTree
 from overlaykit.wording import quoted
 
@@ -132,13 +133,13 @@ class Clone:
 def open_clone(path: Path, carried: Carried) -> Clone:
     """Raises InputError where there is no clone, RefusedClone where git refuses it."""
     where = path.resolve()
-    if not clones.is_clone(where):
+    if not is_clone(where):
         what = "is no clone" if where.is_dir() else "does not exist"
         url = quoted(carried.target.repository)
         step = f"git clone --filter=blob:none {url} {quoted(str(path))}"
         finding = Finding(what, path=str(path), next_step=step)
         raise InputError(f"{path} {what}", (finding,))
-    clones.place(where)
+    place(where)
     return Clone(where, carried)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from overlaykit.carried import Carried
-from overlaykit.clones import RefusedClone
+from overlaykit.places import RefusedClone
 from overlaykit.sources import cached
 from overlaykit.trees import Tree, checked_out
 

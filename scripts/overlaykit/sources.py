@@ -22,6 +22,7 @@ from overlaykit.digests import refuse_changed
 from overlaykit.errors import EnvironmentFailure, Finding, InputError, not_started
 from overlaykit.lock import LockedDist
 from overlaykit.manifest import Dist, Target
+from overlaykit.places import is_clone
 from overlaykit.trees import WheelTree
 from overlaykit.versions import release_of, same_release
 
@@ -207,7 +208,7 @@ def lay_out_wheel(
     """
     release = f"{locked.filename} sha256 {locked.sha256}"
     if folder.exists():
-        if clones.is_clone(folder):
+        if is_clone(folder):
             known = clones.run(folder, "log", "-1", "--format=%b", "pin", ok=(0, 128))
             if known.stdout.decode(errors="replace").strip() == release:
                 return False

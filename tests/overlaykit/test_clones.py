@@ -15,6 +15,7 @@ from conftest import ROOT
 from overlaykit import clones, git
 from overlaykit.batch import Batch
 from overlaykit.errors import EnvironmentFailure, InputError
+from overlaykit.places import RefusedClone
 from overlaykit.trees import GitTree
 
 NEEDS_ROOT = pytest.mark.skipif(
@@ -40,7 +41,7 @@ def test_only_what_was_thought_about_is_run(clone: Path) -> None:
 
 def test_repositories_of_our_own_are_few() -> None:
     """Whoever else runs git does so in somebody's clone."""
-    own = {"git.py", "clones.py", "merge.py", "sources.py"}
+    own = {"git.py", "clones.py", "places.py", "merge.py", "sources.py"}
     for folder in ("scripts", "ci"):
         for path in (ROOT / folder).rglob("*.py"):
             text = path.read_text(encoding="utf-8")
@@ -112,7 +113,7 @@ def test_what_is_no_clone(clone: Path, tmp_path: Path) -> None:
 
 def test_a_broken_clone_is_refused(clone: Path) -> None:
     (clone / ".git" / "config").write_text("[core\n")
-    with pytest.raises(clones.RefusedClone) as refused:
+    with pytest.raises(RefusedClone) as refused:
         clones.run(clone, "rev-parse", "HEAD")
     assert "git does not use it" in str(refused.value)
 
@@ -175,7 +176,7 @@ def test_the_users_git_decides(
     if accepted:
         assert len(clones.text(clone, "rev-parse", "HEAD")) == 40
         return
-    with pytest.raises(clones.RefusedClone) as refused:
+    with pytest.raises(RefusedClone) as refused:
         clones.run(clone, "rev-parse", "HEAD")
     said = str(refused.value)
     assert "root (uid 0)" in said and f"uid {STRANGER}" in said
@@ -195,7 +196,7 @@ def test_who_called_sudo_is_the_owner(
 def test_a_clone_that_changes_hands_is_asked_for_again(clone: Path) -> None:
     clones.run(clone, "rev-parse", "HEAD")
     give_away(clone)
-    with pytest.raises(clones.RefusedClone):
+    with pytest.raises(RefusedClone):
         clones.run(clone, "rev-parse", "HEAD")
 
 
