@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
+from itertools import pairwise
 
 from overlaykit.patches import occurrences, split_lines
 from overlaykit.placing import shared
@@ -27,7 +28,7 @@ def other_meaning(scope: str, pinned: bytes, data: bytes) -> str | None:
         name = ".".join(parts[:count])
         if _namesakes(data, name) != _namesakes(pinned, name):
             return f"{name} has other definitions of its name than in the pinned file"
-        if more := _bindings(data, _plain(name)) - _bindings(pinned, _plain(name)):
+        if more := _new_bindings(_plain(name), pinned, data):
             return f"{name} is bound to something else, too: {next(iter(more))[:80]}"
     return None
 
@@ -72,9 +73,23 @@ def _part(lines: list[bytes], plain: str) -> bytes:
 # What else is bound to a name.
 
 
-def _bindings(data: bytes, scope: str) -> Counter[str]:
-    """The statements that bind a definition's name to something."""
-    return _all_bindings(data).get(scope, Counter())
+def _new_bindings(scope: str, pinned: bytes, data: bytes) -> Counter[str]:
+    """The statements that bind a definition's name to something, and did not."""
+    word = scope.rpartition(".")[2].encode()
+    if not _mentions(data, word) - _mentions(pinned, word):
+        return Counter()
+    now, then = (_all_bindings(side).get(scope, Counter()) for side in (data, pinned))
+    return now - then
+
+
+def _mentions(data: bytes, word: bytes) -> Counter[tuple[bytes, bytes]]:
+    """Lines with a word, and the ones before them: a new statement adds to them."""
+    lines = [b"", *split_lines(data)]
+    return Counter(
+        (before, line)
+        for before, line in pairwise(lines)
+        if word in line or word in before
+    )
 
 
 @lru_cache(maxsize=8)
@@ -130,7 +145,7 @@ def _names(node: ast.AST, prefix: str) -> Iterator[str]:
             yield prefix + node.name
     elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
         match [node.func.id, *node.args]:
-            case ["setattr", owner, ast.Constant(str(name)), *_]:
+            case ["setattr", ast.expr() as owner, ast.Constant(value=str(name)), *_]:
                 yield from _attributes(ast.unparse(owner), name, prefix)
 
 

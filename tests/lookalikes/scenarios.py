@@ -416,6 +416,41 @@ def block_copied_original_rewritten(files: Files) -> None:
     files[FP8_UTILS] = swap(files[FP8_UTILS], _CONSUMER, f"{new}{_COPY[0]}{_CONSUMER}")
 
 
+_GATHER = """\
+            gathered_hidden_states = []
+            for local_hidden_states in hidden_states:
+                with use_symmetric_memory(
+                    get_tp_group(),
+                    disabled=not is_allocation_symmetric(),
+                ):
+                    output = torch.empty(
+                        (
+                            local_hidden_states.shape[0] * context.attn_tp_size,
+                            *local_hidden_states.shape[1:],
+                        ),
+                        dtype=local_hidden_states.dtype,
+                        device=local_hidden_states.device,
+                    )
+                attn_tp_all_gather_into_tensor(
+                    output,
+                    local_hidden_states,
+                )
+                gathered_hidden_states.append(output)
+"""
+_SAME_GUARD = ("    def _scattered_to_tp_attn_full(", "            # The original.\n")
+
+
+@_scenario(
+    "the block copied above, under the same if, the original rewritten",
+    "0002", COMMUNICATOR, "ambiguous", copy=_SAME_GUARD,
+)  # fmt: skip
+def block_copied_under_the_same_if(files: Files) -> None:
+    new = swap(_GATHER, "in hidden_states:", "in all_of(hidden_states):")
+    new = swap(new, "with use_symmetric_memory(", "with symmetric_memory(")
+    twice = f"{_GATHER}{_SAME_GUARD[1]}{new}"
+    files[COMMUNICATOR] = swap(files[COMMUNICATOR], _GATHER, twice)
+
+
 _IMPORTS = """\
     if _is_gfx95_supported:
         from aiter.ops.triton.fused_fp8_quant import fused_rms_fp8_group_quant

@@ -112,8 +112,8 @@ def _span(node: ast.stmt) -> range:
 
 def _home(drift: Drift) -> tuple[ast.Module, list[ast.stmt]]:
     """The statements that the hunk's place is in, outermost first."""
-    module = ast.parse(drift.text)
-    place, path = drift.place(), []
+    module, place = ast.parse(drift.text), drift.place()
+    path: list[ast.stmt] = []
     node: ast.AST = module
     while True:
         inner = [s for s in ast.iter_child_nodes(node) if _holds(s, place)]
