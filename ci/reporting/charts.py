@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from overlaykit.wording import one_line
+
 _WIDTH = 400
 _STEPS = [n * 10.0**power for power in range(-4, 7) for n in (1, 2, 5)]
 # Rooms for words beside and around the plots, and the height of a row.
@@ -171,12 +173,14 @@ def _text(
 ) -> str:
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{kind}">'
-        f"{escape(text)}</text>"
+        f"{escape(one_line(text))}</text>"
     )
 
 
 def _svg(parts: Sequence[str], height: float, label: str) -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height:.0f}" '
-        f'role="img" aria-label="{escape(label)}">' + "".join(parts) + "</svg>"
+        f'role="img" aria-label="{escape(one_line(label))}">'
+        + "".join(parts)
+        + "</svg>"
     )

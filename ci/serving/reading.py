@@ -109,10 +109,15 @@ def _measurement(text: str, where: str) -> Measurement:
         # Not msgspec's: a request rate of infinity and means of nothing are written as
         # Infinity and NaN, which are not JSON.
         line = msgspec.convert(json.loads(text), _Line)
-    except (json.JSONDecodeError, msgspec.ValidationError, RecursionError) as error:
+        return _read(line)
+    # Numbers too long for Python, too large for a float, tables nested too deeply.
+    except (ValueError, OverflowError, RecursionError) as error:
         raise InputError(
             f"{where}: not a line of sglang.bench_serving: {error}"
         ) from error
+
+
+def _read(line: _Line) -> Measurement:
     concurrency = line.max_concurrency or 0
     return Measurement(
         point=Point(line.random_input_len, line.random_output_len, concurrency),

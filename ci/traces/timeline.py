@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from html import escape
 from math import floor, log10
 
+from overlaykit.wording import one_line
 from traces.attribution import Call, Method
 from traces.events import Work
 from traces.judging import Examined, Judged
@@ -103,7 +104,7 @@ def _time(call: Call | None) -> int:
 def _text(x: float, y: float, text: str, kind: str = "", anchor: str = "start") -> str:
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" class="{kind}" text-anchor="{anchor}">'
-        f"{escape(text)}</text>"
+        f"{escape(one_line(text))}</text>"
     )
 
 
@@ -179,7 +180,7 @@ def _bar(work: Work, x: float, top: float, width: float) -> list[str]:
     parts = [
         f'<rect x="{x:.2f}" y="{top}" width="{max(width - 0.8, 0.6):.2f}" '
         f'height="{_BAR}" rx="1.5" class="{_CLASSES[kind_of(work.name)]}">'
-        f"<title>{escape(told)}\n{escape(work.name)}</title></rect>"
+        f"<title>{escape(one_line(told))}\n{escape(one_line(work.name))}</title></rect>"
     ]
     room = int((width - 8) / _LETTER)
     if room >= 4:

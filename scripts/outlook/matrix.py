@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from outlook.advice import Advice, headline
 from outlook.outcomes import Cell, Column, Outcome
 from overlaykit.cli import table
+from overlaykit.wording import one_line
 
 _CODES = {
     Outcome.CLEAN: "clean",
@@ -126,9 +128,9 @@ def markdown(
     lines = [
         "# What the series comes to upstream",
         "",
-        f"Made by `{command}`.",
+        f"Made by {_code(command)}.",
         "",
-        f"| | {' | '.join(names)} |",
+        f"| | {' | '.join(map(_escape, names))} |",
         "|---|" + "---|" * len(names),
     ]
     for number, row in enumerate(cell.row for cell in columns[0].cells):
@@ -137,7 +139,8 @@ def markdown(
     lines += ["", "| version | what to do |", "|---|---|"]
     for column, todo in zip(columns, advice, strict=True):
         danger = " **dangerous mix**" if column.dangers else ""
-        lines.append(f"| {column.version.name} | {_escape(headline(todo))}{danger} |")
+        name = _escape(column.version.name)
+        lines.append(f"| {name} | {_escape(headline(todo))}{danger} |")
     for column, todo in zip(columns, advice, strict=True):
         head, *rest = _told(column, todo)
         lines += ["", f"**{_escape(head)}**", ""]
@@ -159,5 +162,13 @@ _MARKUP = {ord(sign): f"\\{sign}" for sign in "\\`*_|[]"} | {
 
 
 def _escape(line: str) -> str:
-    """Text of upstream's in a table or a list: no markup, and nobody is mentioned."""
-    return line.translate(_MARKUP)
+    """Text of upstream's in a table or a list: one line of no markup, and nobody is
+    mentioned."""
+    return one_line(line).translate(_MARKUP)
+
+
+def _code(line: str) -> str:
+    """A command as it stands: between more backticks than it has in a row."""
+    ticks = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
+    room = " " if len(ticks) > 1 else ""
+    return f"{ticks}{room}{one_line(line)}{room}{ticks}"

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from overlaykit import clones
 from overlaykit.errors import CannotApply, Finding
 from overlaykit.gitindex import LOCK, held, read_entries
+from overlaykit.places import place
 
 _OPERATIONS = (
     ("rebase-merge", "a rebase", "git rebase --abort or --continue"),
@@ -84,7 +85,7 @@ class Repository:
 
 def open_repository(clone: Path) -> Repository:
     """The repository of a work tree. Raises CannotApply for a bare one."""
-    at = clones.place(clone)
+    at = place(clone)
     if at.top is None:
         finding = Finding(
             "is not the work tree of its repository",

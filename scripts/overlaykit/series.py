@@ -12,6 +12,7 @@ from overlaykit.patches import FileDiff, Patch, parse_patch
 from overlaykit.paths import check_name, check_path
 
 SERIES = "series"
+_SHOWN = 255
 _REQUIRED_FIELDS = ("Forwarded", "X-Drop-When", "X-Sites")
 
 
@@ -137,10 +138,10 @@ def load_series(folder: Path) -> Series:
         if not name:
             continue
         if not _is_name(name):
-            what = f"{name!r} is not the name of a patch in {folder}"
+            what = f"{name[:_SHOWN]!r} is not the name of a patch in {folder}"
             raise _wrong(listing, what, "write one file name a line", number)
         if not _is_file(folder / name):
-            what = f"names {name}, which does not exist in {folder}"
+            what = f"names {name[:_SHOWN]}, which does not exist in {folder}"
             raise _wrong(listing, what, "add the patch or drop the line", number)
         if name in names:
             what = f"names {name} more than once"
