@@ -19,10 +19,11 @@ from conftest import ROOT, run_verb
 from gatekit import records
 from overlaykit.carried import load_overlay
 from overlaykit.errors import Exit, OverlayError
+from overlaykit.ledger import LEDGER
 from overlaykit.locking import FOLDER, JOURNAL
 from overlaykit.patches import parse_patch
 from overlaykit.rebasing_folder import rebases_folder, under_way
-from overlaykit.releases import LEDGER, known
+from overlaykit.releases import known
 from overlaykit.series import read_header
 from serving import reading
 from serving.evidence import ServingRun
