@@ -25,7 +25,7 @@ from overlaykit.rebasing_folder import rebases_folder, under_way
 from overlaykit.releases import LEDGER, known
 from overlaykit.series import read_header
 from serving import reading
-from serving.evidence import ServingRun
+from serving.plan import ServingRun
 from serving.points import parse
 from stages.profile import load
 from stages.store import Store
