@@ -26,9 +26,11 @@ from overlaykit.rebasing_folder import rebases_folder, under_way
 from overlaykit.releases import known
 from overlaykit.series import read_header
 from serving import reading
-from serving.evidence import ServingRun
+from serving.plan import ServingRun
+from serving.points import parse
 from stages.profile import load
 from stages.store import Store
+from traces.kernels import short
 from traces.reading import read_trace
 
 DEEP = 100_000
@@ -211,6 +213,13 @@ def test_an_answer_that_is_no_number(answer: str, tmp_path: Path) -> None:
     with pytest.raises(OverlayError) as caught:
         load_questions([str(tmp_path / "q.jsonl")], tmp_path, {})
     assert "q.jsonl:1" in str(caught.value) and len(str(caught.value)) < 500
+
+
+def test_a_point_and_a_kernel_of_any_length() -> None:
+    assert short("_ZN" + "9" * 5000 + "attn")
+    for text in ("1" * 5000 + "/1/1", "\u00b2/1/1", "1/1/1/1", "//"):
+        with pytest.raises(OverlayError):
+            parse(text)
 
 
 _EVENT = {

@@ -118,6 +118,20 @@ def test_names_within_a_tree_are_nobody_s_business(slim: Callable[..., Path]) ->
         json.loads(done.stdout)
 
 
+def test_a_command_is_quoted_in_a_page_as_it_was(tmp_path: Path) -> None:
+    page = tmp_path / "a`b``c|<b>\n# PASS.md"
+    done = run_verb(
+        "drift", "--release", "0.5.11", "--quote", "0", "--markdown", str(page)
+    )
+    if done.returncode == Exit.ENVIRONMENT:
+        pytest.skip(f"no releases here: {done.stderr[-200:]}")
+    assert done.returncode == Exit.DONE, done.stderr
+    lines = page.read_text(encoding="utf-8").splitlines()
+    [made] = [line for line in lines if line.startswith("Made by ")]
+    assert made.startswith("Made by ``` scripts/drift.py ") and made.endswith(" ```.")
+    assert [line for line in lines if line.startswith("# ")] == lines[:1]
+
+
 @pytest.mark.parametrize("closed", ["stdout", "stderr"])
 def test_a_closed_stream_is_no_answer(closed: str, tmp_path: Path) -> None:
     """Nor does a file that is opened later take its place."""

@@ -76,6 +76,12 @@ def test_the_good_one_parses() -> None:
     ("old", "new", "line"),
     [
         (b"@@ -1,3 +1,3 @@", b"@@ -1,x +1,3 @@", 10),
+        (b"@@ -1,3 +1,3 @@", b"@@ -%s,3 +1,3 @@" % (b"1" * 5000), 10),
+        (b"@@ -1,3 +1,3 @@", b"@@ -1,%s +1,3 @@" % (b"3" * 5000), 10),
+        (b"@@ -1,3 +1,3 @@", b"@@ -1,3 +%s,3 @@" % (b"0" * 10), 10),
+        (b"@@ -1,3 +1,3 @@", b"@@ -1,3 +1,%s @@" % (b"9" * 5000), 10),
+        (b"@@ -1,3 +1,3 @@", b"@@ -1,999999999 +1,999999999 @@", 15),
+        (b"a/d/f.py b/d/f.py", b"a/" + b" b/" * 500_000, 6),
         (b"@@ -1,3 +1,3 @@", b"@@ -1,4 +1,4 @@", 15),
         (b"@@ -1,3 +1,3 @@", b"@@ -1,2 +1,2 @@", 14),
         (b" d\n", b" d\n+e\n", 15),
@@ -100,9 +106,27 @@ def test_a_corrupt_patch_is_named_by_its_line(
     with pytest.raises(InputError) as caught:
         parse_patch("p.patch", _GOOD.replace(old, new, 1))
     assert f"p.patch:{line}:" in str(caught.value)
+    assert len(str(caught.value)) < 1000
 
 
 def test_one_file_twice_is_refused() -> None:
     diff = _GOOD[_GOOD.index(b"diff --git") :]
     with pytest.raises(InputError, match="more than once"):
         parse_patch("p.patch", _GOOD + diff)
+
+
+@pytest.mark.parametrize("path", ["d/f.py", "a b/c", "a b/a", "x b/x b/x"])
+def test_a_path_is_what_both_sides_name(path: str) -> None:
+    """Also where what stands between the two stands in it."""
+    patch = parse_patch("p.patch", _GOOD.replace(b"d/f.py", path.encode()))
+    assert [f.path for f in patch.files] == [path]
+
+
+def test_a_line_of_many_megabytes() -> None:
+    long = b"x" * 20_000_000
+    patch = parse_patch("p.patch", _GOOD.replace(b"-b\n+c\n", b"-b\n+%s\n" % long))
+    [hunk] = patch.files[0].hunks
+    assert len(hunk.new[1]) == len(long) + 1
+    with pytest.raises(InputError) as caught:
+        parse_patch("p.patch", _GOOD.replace(b" d\n", b" d\n" + long + b"\n"))
+    assert len(str(caught.value)) < 1000

@@ -90,6 +90,7 @@ def test_every_command_of_the_full_plan_keeps_its_words(
     name: str, full: Profile, tmp_path: Path
 ) -> None:
     """Not one path of it within a script: only as words, and whole."""
+    assert full.model is not None
     model = msgspec.structs.replace(full.model, path=str(tmp_path / f"model {name}"))
     profile = msgspec.structs.replace(full, model=model)
     plan = planned(profile, tmp_path / name)
@@ -124,6 +125,7 @@ def test_a_place_that_would_be_another_is_refused(
     with pytest.raises(InputError) as caught:
         planned(full, tmp_path / name)
     assert said in str(caught.value)
+    assert full.model is not None
     model = msgspec.structs.replace(full.model, path=f"/models/{name}")
     with pytest.raises(InputError):
         planned(msgspec.structs.replace(full, model=model), tmp_path)
