@@ -86,7 +86,9 @@ def quant_pretransposed_scale(
     nested = isinstance(outputs[0], tuple)
     q, scale = outputs[0] if nested else outputs
     scale = _with_honest_strides(scale, quant)
-    setattr(scale, _MARKER, True)
+    if not torch.compiler.is_compiling():
+        # Dynamo sets attributes on some tensors only; the strides do without.
+        setattr(scale, _MARKER, True)
     if _MODE == "check" and _can_check():
         site = _call_site(quant)
         if _uses[(site, *scale.shape)] < _CHECKED_USES:
