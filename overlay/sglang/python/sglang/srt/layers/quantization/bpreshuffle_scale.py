@@ -86,9 +86,7 @@ def quant_pretransposed_scale(
     nested = isinstance(outputs[0], tuple)
     q, scale = outputs[0] if nested else outputs
     scale = _with_honest_strides(scale, quant)
-    if not torch.compiler.is_compiling():
-        # Dynamo sets attributes on some tensors only; the strides do without.
-        setattr(scale, _MARKER, True)
+    setattr(scale, _MARKER, True)
     if _MODE == "check" and _can_check():
         site = _call_site(quant)
         if _uses[(site, *scale.shape)] < _CHECKED_USES:
@@ -179,13 +177,15 @@ def _with_honest_strides(
     """A scale of shape (M, groups), stored (groups, M), with strides (1, M).
 
     AITER releases return the transposed bytes either behind those strides or
-    behind a contiguous (M, groups) view; neither case copies.
+    behind a contiguous (M, groups) view; neither case copies. A view is returned.
     """
     if scale.is_contiguous():
         m, groups = scale.shape
         return scale.view(groups, m).t()
-    if scale.t().is_contiguous():
-        return scale
+    transposed = scale.t()
+    if transposed.is_contiguous():
+        # A view: on what a custom operator returns, Dynamo sets no attribute.
+        return transposed.t()
     raise RuntimeError(
         f"AITER's {getattr(quant, '__name__', quant)} returned a scale of shape "
         f"{tuple(scale.shape)} with strides {scale.stride()} for transpose_scale=True; "
