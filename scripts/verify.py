@@ -22,6 +22,7 @@ from contract.numeric import (
     chains_of,
     findings_of,
     full_matrix,
+    module_cases,
     reduced_matrix,
     summarize,
 )
@@ -177,6 +178,7 @@ def _prove(arguments: Namespace) -> Report:
         )
         raise EnvironmentFailure("the numeric proof needs AITER's kernels", (finding,))
     cases = full_matrix() if arguments.full else reduced_matrix()
+    cases += module_cases()
     results: list[Proved] = []
     findings: list[Finding] = []
     with Team(arguments.device, arguments.jobs) as team:

@@ -14,8 +14,7 @@ from chain.gemms import ChainGemms
 from chain.model import BlockFp8Linear, Stack, Weights, stack
 from chain.world import ChainWorld
 from contract.numeric.cases import Shape, Switch
-from contract.numeric.engine import uncompiled
-from contract.numeric.island import Island
+from contract.numeric.island import Island, uncompiled
 from contract.numeric.producers import Kernels
 from contract.numeric.sources import SWITCH, Sources
 

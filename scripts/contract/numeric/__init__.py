@@ -31,6 +31,7 @@ from contract.numeric.cases import (
 )
 from contract.numeric.client import Worker, run
 from contract.numeric.outcomes import Outcome, Reading
+from contract.numeric.selftest import ModuleCase, module_cases
 from contract.numeric.summary import (
     ChainSummary,
     SiteSummary,
@@ -45,6 +46,7 @@ __all__ = [
     "Case",
     "Chain",
     "ChainSummary",
+    "ModuleCase",
     "Outcome",
     "Platform",
     "Reading",
@@ -58,6 +60,7 @@ __all__ = [
     "chains_of",
     "findings_of",
     "full_matrix",
+    "module_cases",
     "reduced_matrix",
     "run",
     "summarize",

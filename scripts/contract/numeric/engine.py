@@ -15,10 +15,12 @@ from contract.numeric.cases import Case, Platform, Switch, Variant
 from contract.numeric.doubles import World
 from contract.numeric.drivers import Leaves, drive
 from contract.numeric.gemms import Read
-from contract.numeric.island import Island
+from contract.numeric.island import Island, uncompiled
 from contract.numeric.judge import Run, judge
 from contract.numeric.outcomes import Outcome
 from contract.numeric.producers import DOUBLE, Kernels
+from contract.numeric.selftest import ModuleCase
+from contract.numeric.selftest.running import module_outcome
 from contract.numeric.sources import SWITCH, Sources
 
 
@@ -35,6 +37,9 @@ class Engine:
 
     def outcome(self, case: Case) -> Outcome:
         """Run and judge one case; what the tree raises is part of the verdict."""
+        if isinstance(case, ModuleCase):
+            world = World(case.platform, case.variant, self.kernels, self.device)
+            return module_outcome(case, self.tree, world)
         started = time.perf_counter()
         run = self._run(self.tree, case)
         base = self._pristine_run(case) if self.pristine is not None else None
@@ -105,17 +110,6 @@ def _frozen(world: World, outputs: Leaves, raised: str | None, copies: int) -> R
     producers = {id(read): world.recorder.of(read.q) for read in reads}
     asked = any(one.asked for one in world.recorder.by_pointer.values())
     return Run(reads, producers, outputs, copies, asked, raised)
-
-
-@contextmanager
-def uncompiled() -> Iterator[None]:
-    """Classes that compile their methods on definition: leave them as they are."""
-    before = torch.compile
-    torch.compile = lambda *args, **_: args[0] if args else lambda function: function
-    try:
-        yield
-    finally:
-        torch.compile = before
 
 
 @contextmanager

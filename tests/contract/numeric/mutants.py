@@ -425,7 +425,7 @@ MUTANTS = (
     Mutant(
         "switch 0 ignored",
         "transposed scales although told not to",
-        (Edit(SCALE, '_mode() != "0"', "True"),),
+        (Edit(SCALE, '_MODE != "0"', "True"),),
         _OF_EACH,
         _with(_ONE_EACH, switch=Switch.OFF),
     ),

@@ -18,11 +18,15 @@ The contract has two sides, and a tensor attribute joins them:
   attribute is lost on the way (any view, slice or copy drops it), the strides
   still hold, so the values stay right.
 
-``SGLANG_AITER_PRETRANSPOSED_SCALE`` selects the behaviour for the process:
-``1`` (default) as above; ``0`` never asks for a transposed scale; ``check``
-also recomputes each scale row-major and compares it with what the GEMM is about
-to read, for the first uses of every shape at every call site, outside graph
-capture.
+``SGLANG_AITER_PRETRANSPOSED_SCALE`` is read once, at import, and selects the
+behaviour for the process: ``1`` (default) as above; ``0`` never asks for a
+transposed scale; ``check`` also recomputes each scale row-major and compares all
+its bits with what the GEMM is about to read, for the first uses of every shape at
+every call site. A comparison waits for the device and raises by value, which
+neither graph capture nor ``torch.compile`` allows: what they cover is not checked,
+and check mode says so once. To check it, run it without them.
+
+All of this traces under ``torch.compile(fullgraph=True)``.
 """
 
 from __future__ import annotations
@@ -51,6 +55,16 @@ _CHECKED_USES = 64
 _uses: Counter[tuple[str, int, int]] = Counter()
 
 
+def _mode_from_environ() -> str:
+    mode = os.environ.get(_SWITCH, "1")
+    if mode not in ("0", "1", "check"):
+        raise ValueError(f"{_SWITCH}={mode!r}: expected 0, 1 or check")
+    return mode
+
+
+_MODE = _mode_from_environ()
+
+
 def quant_pretransposed_scale(
     quant: Callable[..., Any], projection: Any, *args: Any, **kwargs: Any
 ) -> Any:
@@ -73,7 +87,7 @@ def quant_pretransposed_scale(
     q, scale = outputs[0] if nested else outputs
     scale = _with_honest_strides(scale, quant)
     setattr(scale, _MARKER, True)
-    if _mode() == "check" and not _capturing():
+    if _MODE == "check" and _can_check():
         site = _call_site(quant)
         if _uses[(site, *scale.shape)] < _CHECKED_USES:
             row_major = quant(*args, **kwargs)
@@ -113,14 +127,6 @@ def x_scale_for_gemm(x_scale: torch.Tensor, bpreshuffle: bool) -> torch.Tensor:
     return for_gemm
 
 
-@lru_cache(maxsize=None)
-def _mode() -> str:
-    mode = os.environ.get(_SWITCH, "1")
-    if mode not in ("0", "1", "check"):
-        raise ValueError(f"{_SWITCH}={mode!r}: expected 0, 1 or check")
-    return mode
-
-
 def _consumer_reads_transposed(projection: Any) -> bool:
     # Imported late: fp8_utils, which owns the predicates, imports this module.
     from sglang.srt.layers.quantization import fp8_utils
@@ -137,7 +143,7 @@ def _wants_transposed(
     quant: Callable[..., Any], projection: Any, kwargs: dict[str, Any]
 ) -> bool:
     return (
-        _mode() != "0"
+        _MODE != "0"
         and kwargs.get("group_size") == _GROUP_SIZE
         and kwargs.get("dtype_quant") == torch.float8_e4m3fn
         and _consumer_reads_transposed(projection)
@@ -145,9 +151,16 @@ def _wants_transposed(
     )
 
 
-@lru_cache(maxsize=None)
+# Dynamo calls the two functions marked so while it traces and keeps their answers:
+# it can trace neither a signature nor a log message.
+@torch.compiler.assume_constant_result
 def _takes_transpose_scale(quant: Callable[..., Any]) -> bool:
     """Whether the installed AITER's ``quant`` can write a transposed scale."""
+    return _probed(quant)
+
+
+@lru_cache(maxsize=None)
+def _probed(quant: Callable[..., Any]) -> bool:
     if "transpose_scale" in inspect.signature(quant).parameters:
         return True
     logger.warning(
@@ -164,13 +177,15 @@ def _with_honest_strides(
     """A scale of shape (M, groups), stored (groups, M), with strides (1, M).
 
     AITER releases return the transposed bytes either behind those strides or
-    behind a contiguous (M, groups) view; neither case copies.
+    behind a contiguous (M, groups) view; neither case copies. A view is returned.
     """
     if scale.is_contiguous():
         m, groups = scale.shape
         return scale.view(groups, m).t()
-    if scale.t().is_contiguous():
-        return scale
+    transposed = scale.t()
+    if transposed.is_contiguous():
+        # A view: on what a custom operator returns, Dynamo sets no attribute.
+        return transposed.t()
     raise RuntimeError(
         f"AITER's {getattr(quant, '__name__', quant)} returned a scale of shape "
         f"{tuple(scale.shape)} with strides {scale.stride()} for transpose_scale=True; "
@@ -186,15 +201,35 @@ def _call_site(quant: Callable[..., Any]) -> str:
     )
 
 
-def _capturing() -> bool:
+def _can_check() -> bool:
+    """Whether a comparison may run here; says once where it may not."""
+    if torch.compiler.is_compiling():
+        return _unchecked("in code compiled by torch.compile")
     # PyTorch built without a GPU has no capture state to ask for: it raises.
-    return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
+    if torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():
+        return _unchecked("in a captured graph")
+    return True
+
+
+@torch.compiler.assume_constant_result
+def _unchecked(where: str) -> bool:
+    return _said_unchecked(where)
+
+
+@lru_cache(maxsize=None)
+def _said_unchecked(where: str) -> bool:
+    logger.warning(
+        "%s=check does not check activation scales %s; run eagerly to check them",
+        _SWITCH,
+        where,
+    )
+    return False
 
 
 def _check_use(
     x_scale: torch.Tensor, for_gemm: torch.Tensor, bpreshuffle: bool
 ) -> None:
-    if _capturing():
+    if not _can_check():
         return
     site, reference = getattr(x_scale, _REFERENCE)
     m, groups = x_scale.shape
