@@ -331,7 +331,7 @@ def test_rebased_in_another_worktree(slim: Slim, tmp_path: Path) -> None:
     committed(second)
     env = {**IDENTITY, "GIT_SEQUENCE_EDITOR": "sed -i s/^pick/edit/"}
     git.run(second, "rebase", "-i", "HEAD~1", env=env)
-    refused(clone, "is checked out in another worktree", "worktrees/second")
+    refused(clone, "is checked out in another worktree", str(second))
 
 
 def test_in_a_locked_worktree(slim: Slim, tmp_path: Path) -> None:

@@ -19,7 +19,6 @@ would write configuration into that folder, or fetch.
 
 from __future__ import annotations
 
-import os
 import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -28,7 +27,7 @@ from typing import IO
 
 from overlaykit import git
 from overlaykit.errors import EnvironmentFailure, Finding
-from overlaykit.places import environment, place, users_environment
+from overlaykit.places import environment, place
 
 # What may be run, and what it does. A command that is not here was not thought about.
 COMMANDS = {
@@ -76,14 +75,6 @@ def run(
 def text(clone: Path, *args: str, env: Mapping[str, str] | None = None) -> str:
     """What git prints, without the last line end."""
     return run(clone, *args, env=env).stdout.decode(errors="replace").rstrip("\n")
-
-
-def worktrees(clone: Path) -> str:
-    """What ``git worktree list --porcelain`` prints: the user's git, for they are found
-    in the common folder, where :func:`run` has another."""
-    args = ("--no-pager", "worktree", "list", "--porcelain")
-    done = git.call(clone, args, users_environment(clone.resolve()), None, (0,))
-    return os.fsdecode(done.stdout)
 
 
 def start(clone: Path, *args: str, errors: IO[bytes]) -> subprocess.Popen[bytes]:

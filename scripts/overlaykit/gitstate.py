@@ -65,22 +65,27 @@ class Repository:
         return found.stdout.decode().strip() or None
 
     def elsewhere(self, ref: str) -> str | None:
-        """The other worktree that has a branch checked out; where the branch is being
-        rebased, the git directory of its worktree."""
-        listed = clones.worktrees(self.clone)
-        for number, block in enumerate(listed.split("\n\n")):
-            lines = block.splitlines()
-            place = lines[0].partition(" ")[2] if lines else ""
-            # The main one comes first; a submodule's is not named by its work tree.
-            ours = number == 0 if self.folder == self.common else False
-            if f"branch {ref}" in lines and not (ours or _same(place, self.clone)):
-                return place
-        for folder in (self.common, *sorted((self.common / "worktrees").glob("*"))):
-            for name in ("rebase-merge/head-name", "rebase-apply/head-name"):
-                file = folder / name
-                if file.is_file() and file.read_text().strip() == ref:
-                    return str(folder)
+        """The other worktree that has a branch checked out, or is rebasing it."""
+        for name, folder in self._worktrees():
+            if folder == self.folder:
+                continue
+            told = clones.run(
+                self.clone, "symbolic-ref", "-q", f"{name}/HEAD", ok=(0, 1, 128)
+            )
+            heads = [os.fsdecode(told.stdout).strip()]
+            for left in ("rebase-merge/head-name", "rebase-apply/head-name"):
+                if (folder / left).is_file():
+                    heads.append((folder / left).read_text().strip())
+            if ref in heads:
+                return _top(folder)
         return None
+
+    def _worktrees(self) -> Iterator[tuple[str, Path]]:
+        """All, also those that are gone from disk: what git calls their refs by, and
+        their git directories."""
+        yield "main-worktree", self.common
+        for folder in sorted((self.common / "worktrees").glob("*")):
+            yield f"worktrees/{folder.name}", folder
 
 
 def open_repository(clone: Path) -> Repository:
@@ -265,6 +270,14 @@ def _pseudo(repository: Repository, name: str) -> bool:
     if not name.endswith("_HEAD") or not (repository.common / "reftable").exists():
         return False
     return repository.value(name) is not None
+
+
+def _top(folder: Path) -> str:
+    """A worktree, by its git directory; that itself where it names none."""
+    pointer = folder / "gitdir"
+    if pointer.is_file():
+        return pointer.read_text(errors="replace").strip().removesuffix("/.git")
+    return str(folder.parent if folder.name == ".git" else folder)
 
 
 def _same(one: str | Path, other: Path) -> bool:

@@ -139,9 +139,8 @@ def _place(where: Path, known: object) -> Place:
     return replace(at, settings=settings, is_partial=settings != said_there)
 
 
-def users_environment(where: Path) -> dict[str, str]:
-    """The user's own, for commands that read no object and run nothing, whatever the
-    clone's configuration says."""
+def _ask(where: Path) -> list[str]:
+    """The user's git, in the user's environment: no object is read and nothing run."""
     kept = {
         k: v
         for k, v in os.environ.items()
@@ -153,14 +152,10 @@ def users_environment(where: Path) -> dict[str, str]:
         GIT_OPTIONAL_LOCKS="0",
         LC_ALL="C",
     )
-    return kept
-
-
-def _ask(where: Path) -> list[str]:
     args = ("--no-pager", "rev-parse", "--path-format=absolute", "--absolute-git-dir",
             "--git-common-dir", "--show-object-format", "--is-bare-repository",
             "--show-cdup")  # fmt: skip
-    done = git.call(where, args, users_environment(where), None, (0, 128))
+    done = git.call(where, args, kept, None, (0, 128))
     if done.returncode:
         raise _refused(where, done.stderr.decode(errors="replace").strip())
     return os.fsdecode(done.stdout).removesuffix("\n").split("\n")

@@ -81,7 +81,9 @@ def raises(
         outputs = subject.produce(quantizer, None, site=site, which=which, **FORMATS)
         subject.for_gemm(_scale(outputs), bpreshuffle)
     except Exception as error:
-        if not all(n in str(error) for n in (site.__name__, f"quant_of_{site.__name__}")):
+        if not all(
+            n in str(error) for n in (site.__name__, f"quant_of_{site.__name__}")
+        ):
             yield Wrong(
                 "check mode does not name the call",
                 f"{site.__name__} and what it called",

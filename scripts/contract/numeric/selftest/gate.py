@@ -127,9 +127,7 @@ def _produced(
     yield from _scale(quantizer, pair[1], asks, about)
 
 
-def _scale(
-    quantizer: Quantizer, scale: Any, asks: bool, about: str
-) -> Iterator[Wrong]:
+def _scale(quantizer: Quantizer, scale: Any, asks: bool, about: str) -> Iterator[Wrong]:
     m, groups = quantizer.row_major.shape
     stored = quantizer.stored if asks else quantizer.row_major
     strides = (1, m) if asks else (groups, 1)
