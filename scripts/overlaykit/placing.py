@@ -88,7 +88,8 @@ def _whole(changes: Sequence[Change]) -> Change:
 
 
 _NEAR = 3
-"""Lines that say something, to either side of a change, by which a copy is known."""
+"""Lines that say something, to either side of a change, by which a copy is known: two
+of them as far apart as they were, or one more than so many in a row, twice as near."""
 
 
 @dataclass(frozen=True)
@@ -135,13 +136,20 @@ class _Place:
         return None
 
     def copied(self) -> str | None:
-        """More places like this one than the pinned scope has: two of the lines around,
-        as far from one another as they were, are enough of a copy to be in doubt."""
-        then, now = self._likes(self.pinned), self._likes(self.found.texts)
-        if len(now) <= len(then):
-            return None
-        lines = ", ".join(self._line(place.start) for place in now)
-        return f"there are {len(now)} places like it, at {lines}, and were {len(then)}"
+        """Something of a copy that the pinned scope does not have: enough to be in
+        doubt."""
+        texts = self.found.texts
+        then, now = _apart(self._likes(self.pinned)), _apart(self._likes(texts))
+        if len(now) > len(then):
+            at = ", ".join(self._line(place.start) for place in now)
+            return f"there are {len(now)} places like it, at {at}; {len(then)} were"
+        before, after = Counter(_rows(self.pinned)), Counter(_rows(texts))
+        first = max(0, self.want.start - 2 * _NEAR)
+        for row in _rows(self.pinned[first : self.want.stop + 2 * _NEAR]):
+            if after[row] > before[row]:
+                what = f"the lines from {_told(row[0])} to {_told(row[-1])}"
+                return f"{what}, next to it, stand {after[row]} times in it"
+        return None
 
     def _likes(self, texts: Sequence[bytes]) -> list[range]:
         """The places that have two of the lines around the change, or of those that it
@@ -161,10 +169,16 @@ class _Place:
                 around = one < self.want.start and two >= self.want.stop
                 if split and (1 if around else was) <= far <= was + 1:
                     spans.append(range(at, to + 1))
-        return _apart(spans)
+        return spans
 
     def _line(self, at: int) -> str:
         return f"line {self.found.numbers[min(at, len(self.found.numbers) - 1)]}"
+
+
+def _rows(texts: Sequence[bytes]) -> list[tuple[bytes, ...]]:
+    """All runs of a few lines."""
+    size = _NEAR + 1
+    return [tuple(texts[at : at + size]) for at in range(len(texts) - size + 1)]
 
 
 def _apart(spans: list[range]) -> list[range]:
