@@ -357,7 +357,7 @@ _INDEX = b"index b39da526705a6472015107adf66905f034bb573d"
 PATCHES: dict[str, tuple[Edit, str]] = {
     "parent": (lambda d: d.replace(b"python/sglang/srt", b"../sglang/srt"), "leaves"),
     "absolute": (lambda d: d.replace(b"/python/sglang", b"//etc"), "not relative"),
-    "git": (lambda d: d.replace(b"python/sglang/srt", b".git/hooks"), "leaves"),
+    "git": (lambda d: d.replace(b"python/sglang/srt", b".git/hooks"), "git's own"),
     "path bytes": (lambda d: d.replace(b"python/", b"\xff/"), "not UTF-8"),
     "hunk header": (change_line(b"@@ -779,9", b"@@ -779;9"), "corrupt hunk header"),
     "truncated": (lambda d: d[: -len(b"             input_2d,\n")], "ends early"),
