@@ -22,7 +22,7 @@ from lookalikes.twins import (
 from conftest import Pins
 from overlaykit.plan import State
 
-_MADE, _REAL = 150, 40
+_MADE, _REAL = 90, 26
 
 
 @pytest.fixture(scope="module")
