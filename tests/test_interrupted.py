@@ -81,7 +81,7 @@ def adopt(overlay: Path, _: Path) -> tuple[str, ...]:
     ("prepare", "says"),
     [
         (refresh, "the edits are in the patches"),
-        (lock, "overlay.lock is written"),
+        (lock, "the change is in place"),
         (adopt, "the base sglang-0.5.12 is adopted"),
     ],
     ids=["refresh", "lock", "adopt"],

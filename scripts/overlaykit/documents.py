@@ -13,6 +13,7 @@ from typing import Any, TypeVar, overload
 import msgspec
 
 T = TypeVar("T")
+_LONGEST = 400
 
 
 @overload
@@ -25,6 +26,11 @@ def from_json(data: bytes | str, kind: Any) -> Any:
         return msgspec.json.decode(data, type=kind)
     except RecursionError as error:
         raise msgspec.DecodeError("it is nested too deeply") from error
+    except msgspec.DecodeError as error:
+        # It may hold a name of the document's, of any length.
+        if len(said := str(error)) <= _LONGEST:
+            raise
+        raise type(error)(f"{said[:_LONGEST]}...") from None
 
 
 def from_toml(data: bytes, kind: type[T]) -> T:

@@ -66,9 +66,13 @@ def judge(step: Step, path: str, before: bytes, after: bytes) -> HunkPlan:
     landed = changes_between(before, after)
     first = landed[0].new_line
     places = _places(step.hunk.old, before, old, step.locked.scope)
-    for state, objection in _objections(step, before, after, landed, places):
-        if objection:
-            return step.plan(state, f"{path}:{first}: {objection}", line=first)
+    try:
+        for state, objection in _objections(step, before, after, landed, places):
+            if objection:
+                return step.plan(state, f"{path}:{first}: {objection}", line=first)
+    except RecursionError:
+        why = "is nested too deeply for its names to be looked up"
+        return step.plan(State.AMBIGUOUS, f"{path} {why}")
     shift = first - step.hunk.changes[0].new_line
     start = landed[0].old_line - step.hunk.changes[0].old_line + step.hunk.old_start
     state = State.OFFSET if shift else State.CLEAN

@@ -17,7 +17,7 @@ from pathlib import Path
 from pwd import getpwuid
 
 from overlaykit import git
-from overlaykit.errors import EnvironmentFailure, Finding, InputError
+from overlaykit.errors import CannotApply, EnvironmentFailure, Finding, InputError
 
 _SEALED = Path(__file__).resolve().parent / "sealed"
 
@@ -55,6 +55,7 @@ class Place:
     top: Path | None
     settings: Mapping[str, str] = field(default_factory=dict)
     is_partial: bool = False
+    has_sha256: bool = False
 
 
 def is_clone(path: Path) -> bool:
@@ -86,7 +87,8 @@ def place(clone: Path) -> Place:
 
 def environment(at: Place, extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """That of a git process in the clone: the clone's configuration is not read."""
-    sealed = _SEALED / ("reftable" if (at.common / "reftable").is_dir() else "files")
+    sealed = "reftable" if (at.common / "reftable").is_dir() else "files"
+    sealed += "-sha256" if at.has_sha256 else ""
     exclude = at.common / "info" / "exclude"
     # What is written here is a part of a transaction: on disk before git ends.
     settings = {**at.settings, "core.fsync": "all"}
@@ -95,7 +97,7 @@ def environment(at: Place, extra: Mapping[str, str] | None = None) -> dict[str, 
     made = git.environment(at.top or at.git_dir, extra, settings)
     made.update(
         GIT_DIR=str(at.git_dir),
-        GIT_COMMON_DIR=str(sealed),
+        GIT_COMMON_DIR=str(_SEALED / sealed),
         GIT_OBJECT_DIRECTORY=str(at.common / "objects"),
         GIT_SHALLOW_FILE=str(at.common / "shallow"),
         # Twice over: there is no remote here that these would keep from being asked.
@@ -120,20 +122,15 @@ def _place(where: Path, known: object) -> Place:
     if len(said) not in (4, 5):
         raise RefusedClone(f"git says of {where} what is not understood: {said}")
     git_dir, common = Path(said[0]), Path(said[1])
-    if said[2] != "sha1":
-        finding = Finding(
-            f"names its objects by {said[2]}", path=str(where), expected="sha1",
-            next_step="clone it with --object-format=sha1",
-        )  # fmt: skip
-        raise InputError(f"{where}: the lock's ids are SHA-1", (finding,))
     bare = said[3] == "true" or git_dir == where
     if not bare and said[4:] != [""]:
         finding = Finding(
             "has its work tree elsewhere", path=str(where), expected=str(where),
-            found="".join(said[4:]), next_step="name that one, or unset core.worktree",
+            found=f"its work tree is {(where / ''.join(said[4:])).resolve()}",
+            next_step="name that one, or unset core.worktree",
         )  # fmt: skip
-        raise InputError(f"{where} is not the work tree of its clone", (finding,))
-    at = Place(git_dir, common, None if bare else where)
+        raise CannotApply(f"{where} is not the work tree of its clone", (finding,))
+    at = Place(git_dir, common, None if bare else where, has_sha256=said[2] == "sha256")
     said_there = dict(_settings(at))
     settings = {k: v for k, v in said_there.items() if k in _SETTINGS}
     return replace(at, settings=settings, is_partial=settings != said_there)

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import ast
 import re
-import warnings
 from bisect import bisect_right
 from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
+
+from overlaykit import syntax
 
 MODULE = "<module>"
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
@@ -49,11 +50,8 @@ def parsed(source: bytes) -> ast.Module | None:
     if re.search(rb"\r(?!\n)", source):
         return None
     try:
-        with warnings.catch_warnings():
-            # Upstream's escape sequences are upstream's business.
-            warnings.simplefilter("ignore")
-            return ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return syntax.parsed(source)
+    except SyntaxError:
         return None
 
 
@@ -64,7 +62,10 @@ def map_scopes(source: bytes) -> ScopeMap | None:
     if module is None:
         return None
     spans: list[tuple[int, int, str]] = []
-    _collect(module, "", spans)
+    try:
+        _collect(module, "", spans)
+    except RecursionError:
+        return None
     events: dict[int, str] = {0: MODULE}
     # Outer spans come before the inner ones that they hold, so an inner one overrides
     # what its parent said, and hands back to the parent after its last line.

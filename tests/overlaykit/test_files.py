@@ -22,10 +22,8 @@ _OTHERS = {
     "scripts/overlaykit/merge.py": 1,
     "scripts/overlaykit/sources.py": 2,
     "scripts/contract/numeric/producers.py": 1,
-    # What a transaction renames, from its own folder.
-    "scripts/overlaykit/transaction.py": 1,
-    # The helper itself.
-    "scripts/overlaykit/files.py": 1,
+    # The helpers themselves, one for what a transaction renames.
+    "scripts/overlaykit/files.py": 2,
     # Pipes to another process.
     "scripts/contract/numeric/presentation.py": 1,
     "scripts/contract/numeric/server.py": 1,
