@@ -52,7 +52,9 @@ def test_repositories_of_our_own_are_few() -> None:
 def test_nothing_was_put_into_the_sealed_folders() -> None:
     sealed = ROOT / "scripts" / "overlaykit" / "sealed"
     files = {p.relative_to(sealed).as_posix() for p in sealed.rglob("*") if p.is_file()}
-    assert files == {"files/refs/.keep", "reftable/refs/.keep", "reftable/config"}
+    kinds = ("files", "files-sha256", "reftable", "reftable-sha256")
+    settings = {f"{kind}/config" for kind in kinds[1:]}
+    assert files == {*settings, *(f"{kind}/refs/.keep" for kind in kinds)}
 
 
 def test_kinds_of_clones(clone: Path, tmp_path: Path) -> None:
