@@ -278,11 +278,17 @@ def test_a_shallow_clone(clone: Path, tmp_path: Path) -> None:
 def test_a_partial_clone(clone: Path, tmp_path: Path) -> None:
     """As the nightly workflow makes one: what was checked out can be asked about, and
     nothing is fetched for the rest."""
+    file = clone / COMMUNICATOR
+    text = file.read_text()
+    # Of a tree that was never looked at no facts are kept.
+    for changed in (f"# {tmp_path}\n{text}", text):
+        file.write_text(changed)
+        git.run(clone, "commit", "-q", "-a", "-m", "change", env=IDENTITY)
     git.run(clone, "config", "uploadpack.allowFilter", "true")
     git.run(tmp_path, "clone", "-q", "--filter=blob:none", f"file://{clone}", "partial")
     partial = str(tmp_path / "partial")
     assert run("--clone", partial, "--ref", "main").returncode == 0
-    older = run("--clone", partial, "--ref", "old")
+    older = run("--clone", partial, "--ref", "main~1")
     assert older.returncode == 5
     assert f"git does not have {COMMUNICATOR} locally" in older.stderr
     assert "fetch --refetch --no-filter" in older.stderr
