@@ -23,22 +23,38 @@ class Chain(Enum):
     MHA = "prefill q and kv"
     MHA_NSA = "prefill q and kv, NSA"
     CORE = "attention output"
+    PREFILL_NSA = "input with residual, NSA, prefill"
+    STREAMS_NSA = "input with residual, NSA, two streams"
     GATHER_C10D = "scattered gather, c10d"
     GATHER_PYNCCL = "scattered gather, pynccl"
+    GATHER_C10D_NSA = "scattered gather, NSA, c10d"
+    GATHER_PYNCCL_NSA = "scattered gather, NSA, pynccl"
     INDEXER = "indexer's dequantization"
 
     @property
     def nsa(self) -> bool:
-        return self.name.endswith("_NSA")
+        return "_NSA" in self.name
 
     @property
     def gathers(self) -> bool:
         return self.name.startswith("GATHER")
 
     @property
+    def over_c10d(self) -> bool:
+        """Whether what gathers refuses strides; else it moves raw bytes."""
+        return "C10D" in self.name
+
+    @property
     def sites(self) -> dict[str, str]:
         """The site whose scale each consumer reads."""
         return _SITES[self]
+
+    @property
+    def first(self) -> frozenset[str]:
+        """The projection of each site that its producer has to be told of: where a
+        scale has two readers, the first."""
+        firsts = {site: name for name, site in reversed(self.sites.items())}
+        return frozenset(firsts.values())
 
     @property
     def knows_projection(self) -> bool:
@@ -61,8 +77,12 @@ _SITES: dict[Chain, dict[str, str]] = {
     Chain.MHA: {"q_b": "S6", "kv_b": "S7"},
     Chain.MHA_NSA: {"q_b": "S5", "kv_b": "S7"},
     Chain.CORE: {"o_proj": "S8"},
+    Chain.PREFILL_NSA: dict.fromkeys(_INPUT_OF, "S2"),
+    Chain.STREAMS_NSA: dict.fromkeys(_INPUT_OF, "S2"),
     Chain.GATHER_C10D: dict.fromkeys(_INPUT_OF, "gather"),
     Chain.GATHER_PYNCCL: dict.fromkeys(_INPUT_OF, "gather"),
+    Chain.GATHER_C10D_NSA: dict.fromkeys(_INPUT_OF, "gather"),
+    Chain.GATHER_PYNCCL_NSA: dict.fromkeys(_INPUT_OF, "gather"),
     Chain.INDEXER: {"head gate": "indexer"},
 }
 
@@ -119,6 +139,7 @@ class Platform(Enum):
 class Shape:
     """A model's sizes on one rank; which GEMM serves them the tree itself decides.
 
+    ``qkv_a`` and ``wk`` are output columns; those of the other projections follow.
     ``chains`` says where the shape is of use, None everywhere.
     """
 
@@ -131,6 +152,7 @@ class Shape:
     rope: int
     v: int
     qkv_a: int
+    wk: int = 128
     chains: tuple[Chain, ...] | None = None
 
     def serves(self, chain: Chain) -> bool:
@@ -147,7 +169,9 @@ _INPUTS = (
 )
 
 SMALL = Shape("small", 512, 384, 256, 4, 64, 64, 128, 704)
-TUNED_INPUT = Shape("tuned input", 7168, 384, 256, 4, 64, 64, 128, 512, _INPUTS)
+TUNED_INPUT = Shape(
+    "tuned input", 7168, 384, 256, 4, 64, 64, 128, 512, chains=_INPUTS
+)
 TUNED_LATENT = Shape(
     "tuned latent", 512, 256, 256, 28, 192, 64, 64, 576, chains=_MLA_AND_MHA
 )
@@ -157,8 +181,61 @@ TUNED_OUTPUT = Shape(
 GLM51 = Shape("GLM-5.1 TP=8", 6144, 2048, 512, 8, 192, 64, 256, 2624)
 DEEPSEEK_V3 = Shape("DeepSeek-V3 TP=8", 7168, 1536, 512, 16, 128, 64, 128, 2112)
 
-SHAPES = (SMALL, TUNED_INPUT, TUNED_LATENT, TUNED_OUTPUT, GLM51, DEEPSEEK_V3)
+_MODELS = (GLM51, DEEPSEEK_V3)
+
+SHAPES = (SMALL, TUNED_INPUT, TUNED_LATENT, TUNED_OUTPUT, *_MODELS)
 """The tuned ones are the smallest whose GEMMs upstream's table gives to Triton."""
+
+_KNOWING = (Chain.INPUT_NSA, Chain.RESIDUAL_NSA)
+_OF_Q_B = (Chain.MLA, Chain.MLA_NSA, Chain.MHA, Chain.MHA_NSA)
+_OF_KV_B = (Chain.MHA, Chain.MHA_NSA)
+_OF_O = (Chain.CORE,)
+
+APART = (
+    Shape(
+        "qkv_a alone tuned", 7168, 384, 256, 4, 64, 64, 128, 512, chains=_KNOWING
+    ),
+    Shape(
+        "wk alone tuned", 7168, 384, 256, 4, 64, 64, 128, 704, wk=512, chains=_KNOWING
+    ),
+    Shape("q_b alone tuned", 512, 256, 256, 28, 192, 64, 128, 576, chains=_OF_Q_B),
+    Shape("kv_b alone tuned", 512, 256, 256, 28, 192, 128, 64, 640, chains=_OF_Q_B),
+    Shape("o_proj alone tuned", 7168, 256, 256, 2, 64, 64, 128, 576, chains=_OF_O),
+    Shape(
+        "all tuned but qkv_a",
+        7168, 256, 1024, 16, 384, 64, 128, 704, wk=512, chains=_KNOWING,
+    ),
+    Shape(
+        "all tuned but wk",
+        7168, 256, 1024, 16, 384, 64, 128, 2112, wk=128, chains=_KNOWING,
+    ),
+    Shape(
+        "all tuned but q_b",
+        7168, 256, 1024, 16, 384, 128, 128, 2112, wk=512, chains=_OF_Q_B,
+    ),
+    Shape(
+        "all tuned but kv_b",
+        7168, 256, 512, 16, 384, 64, 128, 2112, wk=512, chains=_OF_KV_B,
+    ),
+    Shape(
+        "all tuned but o_proj",
+        7168, 256, 256, 8, 768, 128, 128, 2112, wk=512, chains=_OF_O,
+    ),
+)  # fmt: skip
+"""Shapes at which one projection's GEMM is another than all the rest's, either way.
+
+A producer that asks about a projection which does not read its scale gets the wrong
+answer at one of them, whichever of the others it asks about.
+"""
+
+_TWICE = (
+    Chain.PREFILL_NSA,
+    Chain.STREAMS_NSA,
+    Chain.GATHER_C10D_NSA,
+    Chain.GATHER_PYNCCL_NSA,
+)
+"""Other ways of one of the rest: they are not paired with everything."""
+_PAIRED = tuple(chain for chain in Chain if chain not in _TWICE)
 
 _ON_TRITON = (
     (Chain.RESIDUAL, TUNED_INPUT),
@@ -212,17 +289,46 @@ def full_matrix() -> tuple[Case, ...]:
     everything = (
         Case(chain, m, shape, variant, switch, platform)
         for shape, chain in product(SHAPES, Chain)
-        if shape.serves(chain)
+        if shape.serves(chain) and not (chain in _TWICE and shape in _MODELS)
         for m in (*rows, *_square(shape, chain))
         for platform, switch, variant in product(Platform, Switch, HONOURING)
         if platform.bpreshuffle or variant in (Variant.INSTALLED, Variant.HONEST)
     )
-    return (*everything, *_check_mode(), *_no_tokens())
+    two = (Variant.INSTALLED, Variant.HONEST)
+    more = (*_apart((2, 3, 16), two, tuple(Switch)), *_gathers())
+    return (*dict.fromkeys((*everything, *more)), *_check_mode(), *_no_tokens())
 
 
 def reduced_matrix() -> tuple[Case, ...]:
     """Small shapes; every pair of values of any two factors occurs, per platform."""
-    return (*_reduced(), *_check_mode(), *_no_tokens())
+    apart = _apart((3,), (Variant.INSTALLED,), (Switch.ON,))
+    once = (*_reduced(), *apart, *_gathers(), *_ways())
+    return (*dict.fromkeys(once), *_check_mode(), *_no_tokens())
+
+
+def _apart(
+    rows: tuple[int, ...], variants: tuple[Variant, ...], switches: tuple[Switch, ...]
+) -> Iterator[Case]:
+    """Whether each producer asks about the projection that reads its scale."""
+    for shape in APART:
+        for chain, m, variant, switch in product(
+            shape.chains or (), rows, variants, switches
+        ):
+            yield Case(chain, m, shape, variant, switch)
+
+
+def _gathers() -> Iterator[Case]:
+    """Pairs and triples over each transport, transposed; at M = 4 it is the number of
+    groups as well."""
+    for chain in Chain:
+        if chain.gathers:
+            yield from (Case(chain, m) for m in (3, 4))
+
+
+def _ways() -> Iterator[Case]:
+    """The ways from the input to the indexer, transposed and not."""
+    for chain in (Chain.PREFILL_NSA, Chain.STREAMS_NSA):
+        yield from (Case(chain, 3, switch=s) for s in (Switch.ON, Switch.OFF))
 
 
 def _check_mode() -> Iterator[Case]:
@@ -231,7 +337,7 @@ def _check_mode() -> Iterator[Case]:
     The first wrong scale ends a run, so that S7, read after S6 or S5, has no case of
     its own. A gather drops what is compared, and the indexer reads no mark.
     """
-    chains = [c for c in Chain if not c.gathers and c is not Chain.INDEXER]
+    chains = [c for c in _PAIRED if not c.gathers and c is not Chain.INDEXER]
     homes = [(chain, SMALL) for chain in chains]
     for chain, shape in (*homes, (Chain.RESIDUAL, TUNED_INPUT)):
         yield Case(chain, 3, shape, Variant.IGNORED, Switch.CHECK)
@@ -252,7 +358,7 @@ def _no_tokens() -> Iterator[Case]:
 
 
 def _reduced() -> Iterator[Case]:
-    homes = [(chain, SMALL) for chain in Chain]
+    homes = [(chain, SMALL) for chain in _PAIRED]
     homes += [
         (chain, shape)
         for shape in (TUNED_INPUT, TUNED_LATENT, TUNED_OUTPUT)
@@ -265,7 +371,7 @@ def _reduced() -> Iterator[Case]:
         yield Case(*_placed(home, m), variant, switch)
     others = (Platform.GFX95_OLD, Platform.GFX942)
     for home, m, variant, switch, platform in pairwise(
-        homes[: len(Chain)],
+        homes[: len(_PAIRED)],
         (3, 1),
         (Variant.INSTALLED, Variant.HONEST),
         tuple(Switch),

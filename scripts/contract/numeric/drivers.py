@@ -4,54 +4,56 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from types import MethodType, SimpleNamespace
 from typing import Any
 
 import torch
 
-from contract.numeric.cases import Case, Chain
+from contract.numeric.cases import GROUP, Case, Chain
 from contract.numeric.doubles import (
     RANKS,
     Draw,
     Enough,
     Linear,
     Norm,
+    Unquantized,
     World,
     gather_for,
 )
 from contract.numeric.island import Island
 from contract.numeric.outcomes import Route
-from contract.numeric.producers import DOUBLE
 from contract.numeric.sources import (
     CORE,
     GATHER,
     HEAD_GATE,
+    KINDS,
+    LATENT,
+    LAYER,
     LINEAR,
+    METHOD,
     MHA,
     MLA,
     PREPARE,
 )
 from contract.numeric.stubs import Anything, double_of
+from contract.numeric.watch import aside, tensors
 
 Leaves = list[Any]
 """The tensors that a function returned or handed on, in order."""
+
+_KINDS = {"q_b": KINDS[1], "kv_b": KINDS[1], "o_proj": KINDS[2]}
+"""The class of each projection's linear; the others' is the first."""
+_NAMES = {"q_b_proj": "q_b", "kv_b_proj": "kv_b", "o_proj": "o_proj"}
+_LONG = 2048
+"""Tokens up to which the indexer need not choose."""
 
 
 def drive(case: Case, island: Island, world: World) -> Leaves:
     """Run the case's chain; the world has recorded it afterwards."""
     world.gather = gather_for(case.chain)
-    return list(leaves(_DRIVERS[case.chain](Driver(case, island, world))))
-
-
-def leaves(value: Any) -> Iterator[Any]:
-    """The tensors in a nest of tuples, lists and mappings."""
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, (tuple, list)):
-        for one in value:
-            yield from leaves(one)
-    elif isinstance(value, dict):
-        yield from leaves(list(value.values()))
+    return list(tensors(_DRIVERS[case.chain](Driver(case, island, world))))
 
 
 class Driver:
@@ -67,36 +69,66 @@ class Driver:
         seed = (what, self.case.chain.name, self.shape.name, self.m)
         return Draw(seed, self.world.device)
 
-    def linear(self, name: str, n: int, k: int) -> Linear:
-        return Linear(self.world, self.consumer, name).sized(n, k)
+    def linear(
+        self, name: str, n: int, k: int, then: Callable[[Any], Any] | None = None
+    ) -> Any:
+        """The tree's own linear and method, as far as it has them; ``then`` makes of
+        the GEMM's output what comes out."""
+        double = Linear(self.world, self.consumer, name).sized(n, k)
+        if then is not None:
+            double.then = then
+        kind = _KINDS.get(name, KINDS[0])
+        if not self.island.has(METHOD, kind):
+            return double
+        method = double_of(
+            self.island.owner(METHOD),
+            block_quant=True,
+            is_checkpoint_fp8_serialized=True,
+            quant_config=SimpleNamespace(weight_block_size=[GROUP, GROUP]),
+            w8a8_block_fp8_linear=double.consume,
+        )
+        return double_of(
+            self.island.owner(kind),
+            quant_method=method,
+            weight=double.weight,
+            weight_scale_inv=double.weight_scale_inv,
+            bias=None,
+            input_is_parallel=True,
+            reduce_results=False,
+            tp_size=1,
+            tp_rank=0,
+        )
 
     def input(self) -> Any:
-        """qkv_a and wk, from what prepare_attn makes."""
+        """qkv_a and wk, from what prepare_attn makes, by way of the tree's layer."""
+        if self.island.has(LAYER, LATENT):
+            return Way(self).run()
         hidden, residual = self.prepared(0)
         qkv_a = self.linear("qkv_a", self.shape.qkv_a, self.shape.hidden)
-        wk = self.linear("wk", 128, self.shape.hidden)
+        wk = self.linear("wk", self.shape.wk, self.shape.hidden)
         return _without_scale(hidden), residual, qkv_a(hidden), wk(hidden)
 
     def gathered(self) -> Any:
         gather = self.world.gather
         assert gather is not None
         # Only rank 0's second turn is the run itself; no copy counts before that.
-        with torch.profiler.record_function(DOUBLE):
+        with aside():
             for rank in range(RANKS):
                 gather.rank()
                 self.prepared(rank)
         gather.all_given()
         return self.input()
 
-    def communicator(self, rank: int) -> Any:
-        """The layer's communicator on one rank, told what the chain needs of it."""
+    def communicator(self, rank: int, latent_of: Any = None) -> Any:
+        """The layer's communicator on one rank, told what the chain needs of it;
+        ``latent_of`` is the method that it gets to the attention layer by."""
         gathers = self.case.chain.gathers
         move = getattr(self.island.owner(GATHER), GATHER) if gathers else _stays
         self.attention_context()
         return double_of(
             self.island.owner(PREPARE),
             input_layernorm=Norm(self.shape.hidden, self.world.device),
-            qkv_latent_func=self.qkv_latent_func(),
+            qkv_latent_func=latent_of or self.qkv_latent_func(),
             _communicate_simple_fn=move,
             _context=SimpleNamespace(
                 attn_tp_size=RANKS, attn_tp_rank=rank, tp_size=RANKS, tp_rank=rank
@@ -112,16 +144,20 @@ class Driver:
 
     def prepared(self, rank: int) -> tuple[Any, Any]:
         """What one rank's prepare_attn returns: hidden states and residual."""
-        communicator = self.communicator(rank)
+        hidden, residual = self.inputs(rank)
+        outputs: tuple[Any, Any] = getattr(self.communicator(rank), PREPARE)(
+            hidden, residual, Anything("forward_batch"), "fp8"
+        )
+        return outputs
+
+    def inputs(self, rank: int) -> tuple[Any, Any]:
+        """What one rank's layer is given: hidden states, and the residual or None."""
         draw = self.draw(f"input {rank}")
         hidden = draw(self.m, self.shape.hidden)
         self.world.buffer = hidden.new_zeros(RANKS * self.m, self.shape.hidden)
         residual = draw(self.m, self.shape.hidden)
         plain = self.case.chain in (Chain.INPUT, Chain.INPUT_NSA, Chain.INDEXER)
-        outputs: tuple[Any, Any] = getattr(communicator, PREPARE)(
-            hidden, None if plain else residual, Anything("forward_batch"), "fp8"
-        )
-        return outputs
+        return hidden, None if plain else residual
 
     def attention_context(self) -> Any:
         """The tree's own context, told whether the model is sparse-attention."""
@@ -136,9 +172,11 @@ class Driver:
         latent = self.draw("latent")(self.m, s.q_lora + s.kv_lora + s.rope)
         # Where it keeps them is the release's affair: a field, or a forward context.
         self.attention_context().fetch_qkv_latent = lambda: latent
-        draw = Draw("attention weights", world.device)
-        return double_of(
-            self.island.owner(function),
+        with aside():
+            draw = Draw("attention weights", world.device)
+            w_kc = draw(s.heads, s.nope, s.kv_lora).to(world.fp8)
+            w_vc = draw(s.heads, s.kv_lora, s.v).to(world.fp8)
+        known: dict[str, Any] = dict(
             q_lora_rank=s.q_lora,
             kv_lora_rank=s.kv_lora,
             qk_nope_head_dim=s.nope,
@@ -155,14 +193,31 @@ class Driver:
             current_attention_backend="nsa",
             q_a_layernorm=Norm(s.q_lora, world.device),
             kv_a_layernorm=Norm(s.kv_lora, world.device),
-            w_kc=draw(s.heads, s.nope, s.kv_lora).to(world.fp8),
-            w_vc=draw(s.heads, s.kv_lora, s.v).to(world.fp8),
+            w_kc=w_kc,
+            w_vc=w_vc,
             w_scale=torch.ones((), device=world.device),
-            q_b_proj=self.linear("q_b", s.heads * (s.nope + s.rope), s.q_lora),
-            kv_b_proj=self.linear("kv_b", s.heads * (s.nope + s.v), s.kv_lora),
-            o_proj=self.linear("o_proj", s.hidden, s.heads * s.v),
-            **more,
         )
+        for attribute, (n, k) in self.sizes().items():
+            if attribute not in more:
+                known[attribute] = self.linear(_NAMES[attribute], n, k)
+        return double_of(self.attention_class(function), **{**known, **more})
+
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        """(n, k) of the attention layer's projections behind the latent."""
+        s = self.shape
+        return {
+            "q_b_proj": (s.heads * (s.nope + s.rope), s.q_lora),
+            "kv_b_proj": (s.heads * (s.nope + s.v), s.kv_lora),
+            "o_proj": (s.hidden, s.heads * s.v),
+        }
+
+    def attention_class(self, function: str) -> type:
+        """The attention layer itself, where the tree's is one with that function."""
+        owner: type = self.island.owner(function)
+        if self.island.has(LATENT):
+            layer: type = self.island.owner(LATENT)
+            return layer if issubclass(layer, owner) else owner
+        return owner
 
     def call(self, function: Any, **known: Any) -> Any:
         """Call by parameter names; what is not known is a stub."""
@@ -240,8 +295,146 @@ class Driver:
         return gated
 
 
+class Way:
+    """The way of S1's and S2's scale through the tree's own layer, to both readers.
+
+    The decoder layer's forward runs, with the tree's attention layer, its linears and
+    its indexer, until the indexer's wk has read; what comes after has no scale of
+    these sites. How it gets there (decoding, prefill, a second stream) the chain says.
+    """
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver, self._chain = driver, driver.case.chain
+        self._world, self._shape = driver.world, driver.shape
+        self._outputs: list[Any] = []
+
+    def run(self) -> Any:
+        """What prepare_attn returned, for the comparison with the pristine tree."""
+        driver = self._driver
+        hidden, residual = driver.inputs(0)
+        self._world.capturing = self._chain is Chain.STREAMS_NSA
+        layer = self._layer()
+        with _streams(), suppress(Enough):
+            driver.call(
+                layer.forward,
+                hidden_states=hidden,
+                residual=residual,
+                forward_batch=self._batch(),
+            )
+        return self._outputs
+
+    def _layer(self) -> Any:
+        driver = self._driver
+        attention = self._attention()
+        bound = attention.prepare_qkv_latent
+        # A function is no method of a layer: from it nobody gets to a projection.
+        unbound = partial(_called, bound)
+        communicator = driver.communicator(
+            0, bound if self._chain.knows_projection else unbound
+        )
+        prepare = getattr(communicator, PREPARE)
+        vars(communicator)[PREPARE] = partial(self._prepared, prepare)
+        layer = double_of(
+            driver.island.owner(LAYER), layer_communicator=communicator
+        )
+        layer.self_attn = attention
+        layer._gfx95_quant_format = "fp8"
+        return layer
+
+    def _prepared(self, prepare: Callable[..., Any], *args: Any, **named: Any) -> Any:
+        hidden, residual, *rest = prepare(*args, **named)
+        self._outputs += [_without_scale(hidden), residual]
+        return (hidden, residual, *rest)
+
+    def _attention(self) -> Any:
+        driver, shape = self._driver, self._shape
+        draw = driver.draw("unquantized")
+        method = "MHA" if self._chain is Chain.PREFILL_NSA else "MLA"
+        methods = driver.island.module(LATENT).AttnForwardMethod
+        attention = driver.attention(
+            LATENT,
+            # A pair is given to the indexer as well: what it makes of it is its own.
+            use_nsa=True,
+            use_dsa=True,
+            indexer=self._indexer(),
+            alt_stream=Stream() if self._chain is Chain.STREAMS_NSA else None,
+            dispatch_attn_forward_method=lambda *_: getattr(methods, method),
+            fused_qkv_a_proj_with_mqa=driver.linear(
+                "qkv_a", shape.qkv_a, shape.hidden, then=self._latent
+            ),
+            **{name: Unquantized(draw, *size) for name, size in driver.sizes().items()},
+            _set_mla_kv_buffer=_no_latent,
+        )
+        # The layer is to fetch what its own communicator has put there.
+        vars(driver.attention_context()).pop("fetch_qkv_latent", None)
+        return attention
+
+    def _latent(self, output: Any) -> Any:
+        """Drawn: the GEMM's stand-in computes some columns only, of another width."""
+        shape = self._shape
+        width = shape.q_lora + shape.kv_lora + shape.rope
+        return self._driver.draw("latent")(output.shape[0], width)
+
+    def _indexer(self) -> Any:
+        driver, shape = self._driver, self._shape
+        indexer = double_of(
+            driver.island.owner(HEAD_GATE),
+            alt_stream=None,
+            head_dim=shape.wk,
+            rope_head_dim=shape.wk // 2,
+            index_topk=_LONG,
+            wk=driver.linear("wk", shape.wk, shape.hidden, then=_enough),
+            wq_b=Unquantized(driver.draw("query"), 2 * shape.wk, shape.q_lora),
+            weights_proj=Unquantized(driver.draw("weights"), 2, shape.hidden),
+        )
+        forward = getattr(indexer, _caller_of(type(indexer), HEAD_GATE))
+
+        def call(_: Any, **known: Any) -> Any:
+            return driver.call(forward, **known)
+
+        # As the module that it is in earnest; the class is this double's own.
+        type(indexer).__call__ = call
+        return indexer
+
+    def _batch(self) -> Any:
+        """Decoding, or a prefill that is short enough for the keys alone."""
+        prefill = self._chain is Chain.PREFILL_NSA
+        batch = Anything("forward_batch")
+        batch.forward_mode.is_extend_without_speculative = lambda: prefill
+        batch.forward_mode.is_decode_or_idle = lambda: not prefill
+        length = SimpleNamespace(item=lambda: 1)
+        batch.seq_lens_cpu = SimpleNamespace(max=lambda: length)
+        return batch
+
+
 def _no_latent(attention: Any, *_: Any) -> None:
     """The latent is drawn; what makes it is not called."""
+
+
+def _called(function: Callable[..., Any], *args: Any, **named: Any) -> Any:
+    return function(*args, **named)
+
+
+def _enough(_: Any) -> Any:
+    raise Enough
+
+
+class Stream:
+    """A second stream, on a machine that needs none: what it is given runs in turn."""
+
+    def wait_stream(self, _: Any) -> None:
+        return
+
+
+@contextmanager
+def _streams() -> Iterator[None]:
+    cuda: Any = torch.cuda
+    before = cuda.current_stream, cuda.stream
+    cuda.current_stream, cuda.stream = Stream, nullcontext
+    try:
+        yield
+    finally:
+        cuda.current_stream, cuda.stream = before
 
 
 def _stays(hidden_states: Any, forward_batch: Any, context: Any) -> Any:
@@ -282,7 +475,11 @@ _DRIVERS: dict[Chain, Callable[[Driver], Any]] = {
     Chain.MHA: Driver.mha,
     Chain.MHA_NSA: Driver.mha,
     Chain.CORE: Driver.core,
+    Chain.PREFILL_NSA: Driver.input,
+    Chain.STREAMS_NSA: Driver.input,
     Chain.GATHER_C10D: Driver.gathered,
     Chain.GATHER_PYNCCL: Driver.gathered,
+    Chain.GATHER_C10D_NSA: Driver.gathered,
+    Chain.GATHER_PYNCCL_NSA: Driver.gathered,
     Chain.INDEXER: Driver.indexer,
 }
