@@ -169,9 +169,7 @@ _INPUTS = (
 )
 
 SMALL = Shape("small", 512, 384, 256, 4, 64, 64, 128, 704)
-TUNED_INPUT = Shape(
-    "tuned input", 7168, 384, 256, 4, 64, 64, 128, 512, chains=_INPUTS
-)
+TUNED_INPUT = Shape("tuned input", 7168, 384, 256, 4, 64, 64, 128, 512, chains=_INPUTS)
 TUNED_LATENT = Shape(
     "tuned latent", 512, 256, 256, 28, 192, 64, 64, 576, chains=_MLA_AND_MHA
 )

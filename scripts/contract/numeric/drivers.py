@@ -176,27 +176,27 @@ class Driver:
             draw = Draw("attention weights", world.device)
             w_kc = draw(s.heads, s.nope, s.kv_lora).to(world.fp8)
             w_vc = draw(s.heads, s.kv_lora, s.v).to(world.fp8)
-        known: dict[str, Any] = dict(
-            q_lora_rank=s.q_lora,
-            kv_lora_rank=s.kv_lora,
-            qk_nope_head_dim=s.nope,
-            qk_rope_head_dim=s.rope,
-            qk_head_dim=s.nope + s.rope,
-            v_head_dim=s.v,
-            num_local_heads=s.heads,
-            use_nsa=self.case.chain.nsa,
-            use_dsa=self.case.chain.nsa,
-            layer_id=0,
-            alt_stream=None,
-            rotary_emb=None,
-            next_skip_topk=None,
-            current_attention_backend="nsa",
-            q_a_layernorm=Norm(s.q_lora, world.device),
-            kv_a_layernorm=Norm(s.kv_lora, world.device),
-            w_kc=w_kc,
-            w_vc=w_vc,
-            w_scale=torch.ones((), device=world.device),
-        )
+        known: dict[str, Any] = {
+            "q_lora_rank": s.q_lora,
+            "kv_lora_rank": s.kv_lora,
+            "qk_nope_head_dim": s.nope,
+            "qk_rope_head_dim": s.rope,
+            "qk_head_dim": s.nope + s.rope,
+            "v_head_dim": s.v,
+            "num_local_heads": s.heads,
+            "use_nsa": self.case.chain.nsa,
+            "use_dsa": self.case.chain.nsa,
+            "layer_id": 0,
+            "alt_stream": None,
+            "rotary_emb": None,
+            "next_skip_topk": None,
+            "current_attention_backend": "nsa",
+            "q_a_layernorm": Norm(s.q_lora, world.device),
+            "kv_a_layernorm": Norm(s.kv_lora, world.device),
+            "w_kc": w_kc,
+            "w_vc": w_vc,
+            "w_scale": torch.ones((), device=world.device),
+        }
         for attribute, (n, k) in self.sizes().items():
             if attribute not in more:
                 known[attribute] = self.linear(_NAMES[attribute], n, k)
@@ -334,9 +334,7 @@ class Way:
         )
         prepare = getattr(communicator, PREPARE)
         vars(communicator)[PREPARE] = partial(self._prepared, prepare)
-        layer = double_of(
-            driver.island.owner(LAYER), layer_communicator=communicator
-        )
+        layer = double_of(driver.island.owner(LAYER), layer_communicator=communicator)
         layer.self_attn = attention
         layer._gfx95_quant_format = "fp8"
         return layer
@@ -399,7 +397,7 @@ class Way:
     def _batch(self) -> Any:
         """Decoding, or a prefill that is short enough for the keys alone."""
         prefill = self._chain is Chain.PREFILL_NSA
-        batch = Anything("forward_batch")
+        batch: Any = Anything("forward_batch")
         batch.forward_mode.is_extend_without_speculative = lambda: prefill
         batch.forward_mode.is_decode_or_idle = lambda: not prefill
         length = SimpleNamespace(item=lambda: 1)

@@ -74,9 +74,7 @@ class Engine:
         return self._islands[key]
 
 
-def _frozen(
-    world: World, outputs: Leaves, raised: str | None, watched: Watched
-) -> Run:
+def _frozen(world: World, outputs: Leaves, raised: str | None, watched: Watched) -> Run:
     recorder, reads = world.recorder, world.reads.all
     return Run(
         reads,

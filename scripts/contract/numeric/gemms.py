@@ -104,7 +104,9 @@ class Gemms:
                 Route.TRITON, q, w, x_scale, w_scale, dtype, lambda: x_scale
             )
         with aside():
-            read = self._reads.add(Route.TRITON, "AITER's own", q, x_scale, x_scale.clone())
+            read = self._reads.add(
+                Route.TRITON, "AITER's own", q, x_scale, x_scale.clone()
+            )
             read.output = self._triton(
                 q, w, x_scale, w_scale, dtype=dtype, config=portable_config(q.shape[0])
             )

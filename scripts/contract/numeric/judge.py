@@ -213,7 +213,7 @@ def _run_findings(
                 case,
                 "a scale is copied on the way",
                 f"at most {allowed} relayout copies",
-                f"{outcome.relayouts} under the profiler",
+                f"{outcome.relayouts} on the way",
             )
             for site in sorted(case.sites)
         ]

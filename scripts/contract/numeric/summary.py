@@ -33,8 +33,7 @@ class SiteSummary:
 
 @dataclass(frozen=True)
 class ChainSummary:
-    """Copies of a scale that torch.profiler saw between a chain's producer and its
-    GEMMs, as a range over cases: ``asked`` for transposed scales, and not. ``routes``
+    """Operations that copy a scale, seen between a chain's producer and its GEMMs, as a range over cases: ``asked`` for transposed scales, and not. ``routes``
     has one entry per consumer. At M = 1 and G = 1 there is nothing to copy."""
 
     chain: str

@@ -195,9 +195,7 @@ class Watch(TorchDispatchMode):  # type: ignore[misc]
         else:
             self.seen.cleared.append(Deed("it is cleared", self.where(), made))
 
-    def handed(
-        self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> None:
+    def handed(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """A stub is being called."""
         if is_aside() or not self._scales:
             return
