@@ -334,6 +334,8 @@ class Way:
         )
         prepare = getattr(communicator, PREPARE)
         vars(communicator)[PREPARE] = partial(self._prepared, prepare)
+        # Without tokens the attention is left at once.
+        communicator.prepare_mlp = _enough
         layer = double_of(driver.island.owner(LAYER), layer_communicator=communicator)
         layer.self_attn = attention
         layer._gfx95_quant_format = "fp8"
@@ -413,7 +415,7 @@ def _called(function: Callable[..., Any], *args: Any, **named: Any) -> Any:
     return function(*args, **named)
 
 
-def _enough(_: Any) -> Any:
+def _enough(*_: Any, **__: Any) -> Any:
     raise Enough
 
 
