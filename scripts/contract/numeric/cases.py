@@ -7,84 +7,43 @@ from dataclasses import dataclass
 from enum import Enum
 from itertools import combinations, product
 
-GROUP = 128
-"""Columns that share one scale, and the block size of the GEMMs."""
+from contract.numeric.chains import GROUP, Chain
+from contract.numeric.shapes import (
+    APART,
+    DEEPSEEK_V3,
+    GLM51,
+    MODELS,
+    SHAPES,
+    SMALL,
+    TUNED_INPUT,
+    TUNED_LATENT,
+    TUNED_OUTPUT,
+    Shape,
+)
 
-
-class Chain(Enum):
-    """A producer to its consumers; NSA ones also ask for the unquantized output."""
-
-    INPUT = "input"
-    INPUT_NSA = "input, NSA"
-    RESIDUAL = "input with residual"
-    RESIDUAL_NSA = "input with residual, NSA"
-    MLA = "absorbed q"
-    MLA_NSA = "absorbed q, NSA"
-    MHA = "prefill q and kv"
-    MHA_NSA = "prefill q and kv, NSA"
-    CORE = "attention output"
-    PREFILL_NSA = "input with residual, NSA, prefill"
-    STREAMS_NSA = "input with residual, NSA, two streams"
-    GATHER_C10D = "scattered gather, c10d"
-    GATHER_PYNCCL = "scattered gather, pynccl"
-    GATHER_C10D_NSA = "scattered gather, NSA, c10d"
-    GATHER_PYNCCL_NSA = "scattered gather, NSA, pynccl"
-    INDEXER = "indexer's dequantization"
-
-    @property
-    def nsa(self) -> bool:
-        return "_NSA" in self.name
-
-    @property
-    def gathers(self) -> bool:
-        return self.name.startswith("GATHER")
-
-    @property
-    def over_c10d(self) -> bool:
-        """Whether what gathers refuses strides; else it moves raw bytes."""
-        return "C10D" in self.name
-
-    @property
-    def sites(self) -> dict[str, str]:
-        """The site whose scale each consumer reads."""
-        return _SITES[self]
-
-    @property
-    def first(self) -> frozenset[str]:
-        """The projection of each site that its producer has to be told of: where a
-        scale has two readers, the first."""
-        firsts = {site: name for name, site in reversed(self.sites.items())}
-        return frozenset(firsts.values())
-
-    @property
-    def knows_projection(self) -> bool:
-        """Whether a producer can tell what reads its scale first.
-
-        Communicators get to it through the attention layer. Some are given none here,
-        so that scales written for CK's GEMM are seen to be right for Triton's as well.
-        """
-        return self not in (Chain.INPUT, Chain.RESIDUAL, Chain.INDEXER)
-
-
-_INPUT_OF = ("qkv_a", "wk")
-_SITES: dict[Chain, dict[str, str]] = {
-    Chain.INPUT: dict.fromkeys(_INPUT_OF, "S1"),
-    Chain.INPUT_NSA: dict.fromkeys(_INPUT_OF, "S1"),
-    Chain.RESIDUAL: dict.fromkeys(_INPUT_OF, "S2"),
-    Chain.RESIDUAL_NSA: dict.fromkeys(_INPUT_OF, "S2"),
-    Chain.MLA: {"q_b": "S4"},
-    Chain.MLA_NSA: {"q_b": "S3"},
-    Chain.MHA: {"q_b": "S6", "kv_b": "S7"},
-    Chain.MHA_NSA: {"q_b": "S5", "kv_b": "S7"},
-    Chain.CORE: {"o_proj": "S8"},
-    Chain.PREFILL_NSA: dict.fromkeys(_INPUT_OF, "S2"),
-    Chain.STREAMS_NSA: dict.fromkeys(_INPUT_OF, "S2"),
-    Chain.GATHER_C10D: dict.fromkeys(_INPUT_OF, "gather"),
-    Chain.GATHER_PYNCCL: dict.fromkeys(_INPUT_OF, "gather"),
-    Chain.GATHER_C10D_NSA: dict.fromkeys(_INPUT_OF, "gather"),
-    Chain.GATHER_PYNCCL_NSA: dict.fromkeys(_INPUT_OF, "gather"),
-    Chain.INDEXER: {"head gate": "indexer"},
-}
+__all__ = [
+    "APART",
+    "DEEPSEEK_V3",
+    "GLM51",
+    "GROUP",
+    "HONOURING",
+    "MODELS",
+    "SHAPES",
+    "SMALL",
+    "TUNED_INPUT",
+    "TUNED_LATENT",
+    "TUNED_OUTPUT",
+    "Case",
+    "Chain",
+    "Platform",
+    "Shape",
+    "Switch",
+    "Variant",
+    "about",
+    "full_matrix",
+    "pairwise",
+    "reduced_matrix",
+]
 
 
 class Variant(Enum):
@@ -134,97 +93,6 @@ class Platform(Enum):
         """Whether CK's bpreshuffle GEMM is used here at all."""
         return self is Platform.GFX95
 
-
-@dataclass(frozen=True)
-class Shape:
-    """A model's sizes on one rank; which GEMM serves them the tree itself decides.
-
-    ``qkv_a`` and ``wk`` are output columns; those of the other projections follow.
-    ``chains`` says where the shape is of use, None everywhere.
-    """
-
-    name: str
-    hidden: int
-    q_lora: int
-    kv_lora: int
-    heads: int
-    nope: int
-    rope: int
-    v: int
-    qkv_a: int
-    wk: int = 128
-    chains: tuple[Chain, ...] | None = None
-
-    def serves(self, chain: Chain) -> bool:
-        return self.chains is None or chain in self.chains
-
-
-_MLA_AND_MHA = (Chain.MLA, Chain.MLA_NSA, Chain.MHA, Chain.MHA_NSA)
-_INPUTS = (
-    Chain.INPUT,
-    Chain.INPUT_NSA,
-    Chain.RESIDUAL,
-    Chain.RESIDUAL_NSA,
-    Chain.GATHER_PYNCCL,
-)
-
-SMALL = Shape("small", 512, 384, 256, 4, 64, 64, 128, 704)
-TUNED_INPUT = Shape("tuned input", 7168, 384, 256, 4, 64, 64, 128, 512, chains=_INPUTS)
-TUNED_LATENT = Shape(
-    "tuned latent", 512, 256, 256, 28, 192, 64, 64, 576, chains=_MLA_AND_MHA
-)
-TUNED_OUTPUT = Shape(
-    "tuned output", 7168, 256, 256, 2, 64, 64, 128, 576, chains=(Chain.CORE,)
-)
-GLM51 = Shape("GLM-5.1 TP=8", 6144, 2048, 512, 8, 192, 64, 256, 2624)
-DEEPSEEK_V3 = Shape("DeepSeek-V3 TP=8", 7168, 1536, 512, 16, 128, 64, 128, 2112)
-
-_MODELS = (GLM51, DEEPSEEK_V3)
-
-SHAPES = (SMALL, TUNED_INPUT, TUNED_LATENT, TUNED_OUTPUT, *_MODELS)
-"""The tuned ones are the smallest whose GEMMs upstream's table gives to Triton."""
-
-_KNOWING = (Chain.INPUT_NSA, Chain.RESIDUAL_NSA)
-_OF_Q_B = (Chain.MLA, Chain.MLA_NSA, Chain.MHA, Chain.MHA_NSA)
-_OF_KV_B = (Chain.MHA, Chain.MHA_NSA)
-_OF_O = (Chain.CORE,)
-
-APART = (
-    Shape(
-        "qkv_a alone tuned", 7168, 384, 256, 4, 64, 64, 128, 512, chains=_KNOWING
-    ),
-    Shape(
-        "wk alone tuned", 7168, 384, 256, 4, 64, 64, 128, 704, wk=512, chains=_KNOWING
-    ),
-    Shape("q_b alone tuned", 512, 256, 256, 28, 192, 64, 128, 576, chains=_OF_Q_B),
-    Shape("kv_b alone tuned", 512, 256, 256, 28, 192, 128, 64, 640, chains=_OF_Q_B),
-    Shape("o_proj alone tuned", 7168, 256, 256, 2, 64, 64, 128, 576, chains=_OF_O),
-    Shape(
-        "all tuned but qkv_a",
-        7168, 256, 1024, 16, 384, 64, 128, 704, wk=512, chains=_KNOWING,
-    ),
-    Shape(
-        "all tuned but wk",
-        7168, 256, 1024, 16, 384, 64, 128, 2112, wk=128, chains=_KNOWING,
-    ),
-    Shape(
-        "all tuned but q_b",
-        7168, 256, 1024, 16, 384, 128, 128, 2112, wk=512, chains=_OF_Q_B,
-    ),
-    Shape(
-        "all tuned but kv_b",
-        7168, 256, 512, 16, 384, 64, 128, 2112, wk=512, chains=_OF_KV_B,
-    ),
-    Shape(
-        "all tuned but o_proj",
-        7168, 256, 256, 8, 768, 128, 128, 2112, wk=512, chains=_OF_O,
-    ),
-)  # fmt: skip
-"""Shapes at which one projection's GEMM is another than all the rest's, either way.
-
-A producer that asks about a projection which does not read its scale gets the wrong
-answer at one of them, whichever of the others it asks about.
-"""
 
 _TWICE = (
     Chain.PREFILL_NSA,
@@ -287,7 +155,7 @@ def full_matrix() -> tuple[Case, ...]:
     everything = (
         Case(chain, m, shape, variant, switch, platform)
         for shape, chain in product(SHAPES, Chain)
-        if shape.serves(chain) and not (chain in _TWICE and shape in _MODELS)
+        if shape.serves(chain) and not (chain in _TWICE and shape in MODELS)
         for m in (*rows, *_square(shape, chain))
         for platform, switch, variant in product(Platform, Switch, HONOURING)
         if platform.bpreshuffle or variant in (Variant.INSTALLED, Variant.HONEST)
@@ -386,7 +254,7 @@ def _square(shape: Shape, chain: Chain) -> tuple[int, ...]:
     """An M that is the number of groups, where the usual ones hold none."""
     width = {
         Chain.CORE: shape.heads * shape.v,
-        **dict.fromkeys(_MLA_AND_MHA, shape.q_lora),
+        **dict.fromkeys(TUNED_LATENT.chains or (), shape.q_lora),
     }.get(chain, shape.hidden)
     groups = width // GROUP
     return () if groups in (2, 3, 4, 16) else (groups,)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
-from functools import partial
+from collections.abc import Callable
 from types import MethodType, SimpleNamespace
 from typing import Any
 
@@ -39,6 +37,7 @@ from contract.numeric.sources import (
 )
 from contract.numeric.stubs import Anything, double_of
 from contract.numeric.watch import aside, tensors
+from contract.numeric.way import Way, caller_of, nothing, without_scale
 
 Leaves = list[Any]
 """The tensors that a function returned or handed on, in order."""
@@ -90,6 +89,7 @@ class Driver:
         return double_of(
             self.island.owner(kind),
             quant_method=method,
+            _absent=("weight_scale",),
             weight=double.weight,
             weight_scale_inv=double.weight_scale_inv,
             bias=None,
@@ -106,7 +106,7 @@ class Driver:
         hidden, residual = self.prepared(0)
         qkv_a = self.linear("qkv_a", self.shape.qkv_a, self.shape.hidden)
         wk = self.linear("wk", self.shape.wk, self.shape.hidden)
-        return _without_scale(hidden), residual, qkv_a(hidden), wk(hidden)
+        return without_scale(hidden), residual, qkv_a(hidden), wk(hidden)
 
     def gathered(self) -> Any:
         gather = self.world.gather
@@ -140,7 +140,7 @@ class Driver:
         if not self.case.chain.knows_projection:
             return None
         qkv_a = self.linear("qkv_a", self.shape.qkv_a, self.shape.hidden)
-        return MethodType(_no_latent, SimpleNamespace(fused_qkv_a_proj_with_mqa=qkv_a))
+        return MethodType(nothing, SimpleNamespace(fused_qkv_a_proj_with_mqa=qkv_a))
 
     def prepared(self, rank: int) -> tuple[Any, Any]:
         """What one rank's prepare_attn returns: hidden states and residual."""
@@ -263,6 +263,23 @@ class Driver:
             llama_4_scaling=None,
         )
 
+    def indexer_layer(self, wk: Any) -> Any:
+        """The tree's indexer around the projection that reads the input's scale."""
+        s, draw = self.shape, self.draw
+        return double_of(
+            self.island.owner(HEAD_GATE),
+            alt_stream=None,
+            head_dim=s.wk,
+            rope_head_dim=s.wk // 2,
+            index_topk=_LONG,
+            wk=wk,
+            wq_b=Unquantized(draw("query"), 2 * s.wk, s.q_lora),
+            weights_proj=Unquantized(draw("weights"), 2, s.hidden),
+            k_norm=_stays,
+            rotary_emb=lambda _, q, k: (q, k),
+            _store_index_k_cache=nothing,
+        )
+
     def indexer(self) -> Any:
         """The indexer's head gate, from a pair (fp8, scale) of prepare_attn."""
         x, _ = self.prepared(0)
@@ -272,17 +289,12 @@ class Driver:
             gated.append(x_for_gate)
             raise Enough
 
-        query = self.draw("query")(self.m, 1, 128)
-        indexer = double_of(
-            self.island.owner(HEAD_GATE),
-            alt_stream=None,
-            _get_q_k_bf16=lambda *_, **__: (query, query),
-            _store_index_k_cache=lambda *_, **__: None,
-            **{HEAD_GATE: gate},
-        )
+        wk = Unquantized(self.draw("key"), self.shape.wk, self.shape.hidden)
+        indexer = self.indexer_layer(wk)
+        vars(indexer)[HEAD_GATE] = gate
         try:
             self.call(
-                getattr(indexer, _caller_of(type(indexer), HEAD_GATE)),
+                getattr(indexer, caller_of(type(indexer), HEAD_GATE)),
                 x=x,
                 q_lora=self.draw("q_lora")(self.m, self.shape.q_lora),
             )
@@ -295,149 +307,7 @@ class Driver:
         return gated
 
 
-class Way:
-    """The way of S1's and S2's scale through the tree's own layer, to both readers.
-
-    The decoder layer's forward runs, with the tree's attention layer, its linears and
-    its indexer, until the indexer's wk has read; what comes after has no scale of
-    these sites. How it gets there (decoding, prefill, a second stream) the chain says.
-    """
-
-    def __init__(self, driver: Driver) -> None:
-        self._driver, self._chain = driver, driver.case.chain
-        self._world, self._shape = driver.world, driver.shape
-        self._outputs: list[Any] = []
-
-    def run(self) -> Any:
-        """What prepare_attn returned, for the comparison with the pristine tree."""
-        driver = self._driver
-        hidden, residual = driver.inputs(0)
-        self._world.capturing = self._chain is Chain.STREAMS_NSA
-        layer = self._layer()
-        with _streams(), suppress(Enough):
-            driver.call(
-                layer.forward,
-                hidden_states=hidden,
-                residual=residual,
-                forward_batch=self._batch(),
-            )
-        return self._outputs
-
-    def _layer(self) -> Any:
-        driver = self._driver
-        attention = self._attention()
-        bound = attention.prepare_qkv_latent
-        # A function is no method of a layer: from it nobody gets to a projection.
-        unbound = partial(_called, bound)
-        communicator = driver.communicator(
-            0, bound if self._chain.knows_projection else unbound
-        )
-        prepare = getattr(communicator, PREPARE)
-        vars(communicator)[PREPARE] = partial(self._prepared, prepare)
-        # Without tokens the attention is left at once.
-        communicator.prepare_mlp = _enough
-        layer = double_of(driver.island.owner(LAYER), layer_communicator=communicator)
-        layer.self_attn = attention
-        layer._gfx95_quant_format = "fp8"
-        return layer
-
-    def _prepared(self, prepare: Callable[..., Any], *args: Any, **named: Any) -> Any:
-        hidden, residual, *rest = prepare(*args, **named)
-        self._outputs += [_without_scale(hidden), residual]
-        return (hidden, residual, *rest)
-
-    def _attention(self) -> Any:
-        driver, shape = self._driver, self._shape
-        draw = driver.draw("unquantized")
-        method = "MHA" if self._chain is Chain.PREFILL_NSA else "MLA"
-        methods = driver.island.module(LATENT).AttnForwardMethod
-        attention = driver.attention(
-            LATENT,
-            # A pair is given to the indexer as well: what it makes of it is its own.
-            use_nsa=True,
-            use_dsa=True,
-            indexer=self._indexer(),
-            alt_stream=Stream() if self._chain is Chain.STREAMS_NSA else None,
-            dispatch_attn_forward_method=lambda *_: getattr(methods, method),
-            fused_qkv_a_proj_with_mqa=driver.linear(
-                "qkv_a", shape.qkv_a, shape.hidden, then=self._latent
-            ),
-            **{name: Unquantized(draw, *size) for name, size in driver.sizes().items()},
-            _set_mla_kv_buffer=_no_latent,
-        )
-        # The layer is to fetch what its own communicator has put there.
-        vars(driver.attention_context()).pop("fetch_qkv_latent", None)
-        return attention
-
-    def _latent(self, output: Any) -> Any:
-        """Drawn: the GEMM's stand-in computes some columns only, of another width."""
-        shape = self._shape
-        width = shape.q_lora + shape.kv_lora + shape.rope
-        return self._driver.draw("latent")(output.shape[0], width)
-
-    def _indexer(self) -> Any:
-        driver, shape = self._driver, self._shape
-        indexer = double_of(
-            driver.island.owner(HEAD_GATE),
-            alt_stream=None,
-            head_dim=shape.wk,
-            rope_head_dim=shape.wk // 2,
-            index_topk=_LONG,
-            wk=driver.linear("wk", shape.wk, shape.hidden, then=_enough),
-            wq_b=Unquantized(driver.draw("query"), 2 * shape.wk, shape.q_lora),
-            weights_proj=Unquantized(driver.draw("weights"), 2, shape.hidden),
-        )
-        forward = getattr(indexer, _caller_of(type(indexer), HEAD_GATE))
-
-        def call(_: Any, **known: Any) -> Any:
-            return driver.call(forward, **known)
-
-        # As the module that it is in earnest; the class is this double's own.
-        type(indexer).__call__ = call
-        return indexer
-
-    def _batch(self) -> Any:
-        """Decoding, or a prefill that is short enough for the keys alone."""
-        prefill = self._chain is Chain.PREFILL_NSA
-        batch: Any = Anything("forward_batch")
-        batch.forward_mode.is_extend_without_speculative = lambda: prefill
-        batch.forward_mode.is_decode_or_idle = lambda: not prefill
-        length = SimpleNamespace(item=lambda: 1)
-        batch.seq_lens_cpu = SimpleNamespace(max=lambda: length)
-        return batch
-
-
-def _no_latent(attention: Any, *_: Any) -> None:
-    """The latent is drawn; what makes it is not called."""
-
-
-def _called(function: Callable[..., Any], *args: Any, **named: Any) -> Any:
-    return function(*args, **named)
-
-
-def _enough(*_: Any, **__: Any) -> Any:
-    raise Enough
-
-
-class Stream:
-    """A second stream, on a machine that needs none: what it is given runs in turn."""
-
-    def wait_stream(self, _: Any) -> None:
-        return
-
-
-@contextmanager
-def _streams() -> Iterator[None]:
-    cuda: Any = torch.cuda
-    before = cuda.current_stream, cuda.stream
-    cuda.current_stream, cuda.stream = Stream, nullcontext
-    try:
-        yield
-    finally:
-        cuda.current_stream, cuda.stream = before
-
-
-def _stays(hidden_states: Any, forward_batch: Any, context: Any) -> Any:
+def _stays(hidden_states: Any, *_: Any, **__: Any) -> Any:
     return hidden_states
 
 
@@ -447,22 +317,6 @@ def _keeping(handed: list[Any]) -> Callable[..., Any]:
         return Anything("top-k")
 
     return keep
-
-
-def _without_scale(hidden: Any) -> Any:
-    """The scale is judged where it is read; its strides may differ by design."""
-    return (hidden[0], *hidden[2:]) if isinstance(hidden, tuple) else hidden
-
-
-def _caller_of(owner: type, method: str) -> str:
-    callers = [
-        name
-        for kind in owner.__mro__
-        for name, function in vars(kind).items()
-        if method in getattr(getattr(function, "__code__", None), "co_names", ())
-    ]
-    # Of several, the one for GPUs, which every platform but the named ones shares.
-    return next((n for n in callers if "cuda" in n), callers[0])
 
 
 _DRIVERS: dict[Chain, Callable[[Driver], Any]] = {

@@ -61,7 +61,10 @@ class Anything:
         return Anything(f"{self._path}()")
 
     def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[type, ...]:
-        return (_Base,) if not any(isinstance(b, type) for b in bases) else ()
+        if any(isinstance(base, type) for base in bases):
+            return ()
+        # One of its own: a class may derive from several unknown ones.
+        return (type(self._path.rpartition(".")[2], (_Base,), {}),)
 
     def __instancecheck__(self, instance: object) -> bool:
         return False
@@ -141,8 +144,11 @@ class StubModule(ModuleType):
 class Double:
     """Mixed into a real class: attributes that nobody set are :class:`Anything`."""
 
+    _absent: tuple[str, ...] = ()
+    """Attributes that the double is known not to have."""
+
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
+        if name.startswith("__") or name in self._absent:
             raise AttributeError(name)
         value = Anything(f"self.{name}")
         setattr(self, name, value)

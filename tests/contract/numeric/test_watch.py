@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -110,13 +111,17 @@ def test_stubs_that_are_handed_a_scale() -> None:
         def __init__(self, held: object) -> None:
             self.held = held
 
-    for given in (
+    def hand(given: Callable[[Produced], Any], one: Produced) -> None:
+        Anything("a.stub")(1, x=given(one))
+
+    ways: tuple[Callable[[Produced], Any], ...] = (
         lambda one: one.scale[:1],
         lambda one: (one.q, 1),
         lambda one: {"x": [one.scale]},
         lambda one: Holder(Holder((one.scale,))),
-    ):
-        seen = watched(lambda one, g=given: Anything("a.stub")(1, x=g(one)))
+    )
+    for given in ways:
+        seen = watched(partial(hand, given))
         assert [deed.what for deed in seen.handed] == ["a.stub"]
     assert not watched(lambda _: Anything("a.stub")(torch.rand(3))).handed
 
@@ -147,7 +152,7 @@ def test_marks_and_who_sets_them() -> None:
         lambda s: delattr(s, MARKER),
         lambda s: setattr(s, MARKER, False),
         lambda s: s.__dict__.clear(),
-        lambda s: vars(s).pop(MARKER),
+        lambda s: s.__dict__.pop(MARKER),
         lambda s: object.__delattr__(s, MARKER),
     ],
 )
