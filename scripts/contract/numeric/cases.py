@@ -7,64 +7,43 @@ from dataclasses import dataclass
 from enum import Enum
 from itertools import combinations, product
 
-GROUP = 128
-"""Columns that share one scale, and the block size of the GEMMs."""
+from contract.numeric.chains import GROUP, Chain
+from contract.numeric.shapes import (
+    APART,
+    DEEPSEEK_V3,
+    GLM51,
+    MODELS,
+    SHAPES,
+    SMALL,
+    TUNED_INPUT,
+    TUNED_LATENT,
+    TUNED_OUTPUT,
+    Shape,
+)
 
-
-class Chain(Enum):
-    """A producer to its consumers; NSA ones also ask for the unquantized output."""
-
-    INPUT = "input"
-    INPUT_NSA = "input, NSA"
-    RESIDUAL = "input with residual"
-    RESIDUAL_NSA = "input with residual, NSA"
-    MLA = "absorbed q"
-    MLA_NSA = "absorbed q, NSA"
-    MHA = "prefill q and kv"
-    MHA_NSA = "prefill q and kv, NSA"
-    CORE = "attention output"
-    GATHER_C10D = "scattered gather, c10d"
-    GATHER_PYNCCL = "scattered gather, pynccl"
-    INDEXER = "indexer's dequantization"
-
-    @property
-    def nsa(self) -> bool:
-        return self.name.endswith("_NSA")
-
-    @property
-    def gathers(self) -> bool:
-        return self.name.startswith("GATHER")
-
-    @property
-    def sites(self) -> dict[str, str]:
-        """The site whose scale each consumer reads."""
-        return _SITES[self]
-
-    @property
-    def knows_projection(self) -> bool:
-        """Whether a producer can tell what reads its scale first.
-
-        Communicators get to it through the attention layer. Some are given none here,
-        so that scales written for CK's GEMM are seen to be right for Triton's as well.
-        """
-        return self not in (Chain.INPUT, Chain.RESIDUAL, Chain.INDEXER)
-
-
-_INPUT_OF = ("qkv_a", "wk")
-_SITES: dict[Chain, dict[str, str]] = {
-    Chain.INPUT: dict.fromkeys(_INPUT_OF, "S1"),
-    Chain.INPUT_NSA: dict.fromkeys(_INPUT_OF, "S1"),
-    Chain.RESIDUAL: dict.fromkeys(_INPUT_OF, "S2"),
-    Chain.RESIDUAL_NSA: dict.fromkeys(_INPUT_OF, "S2"),
-    Chain.MLA: {"q_b": "S4"},
-    Chain.MLA_NSA: {"q_b": "S3"},
-    Chain.MHA: {"q_b": "S6", "kv_b": "S7"},
-    Chain.MHA_NSA: {"q_b": "S5", "kv_b": "S7"},
-    Chain.CORE: {"o_proj": "S8"},
-    Chain.GATHER_C10D: dict.fromkeys(_INPUT_OF, "gather"),
-    Chain.GATHER_PYNCCL: dict.fromkeys(_INPUT_OF, "gather"),
-    Chain.INDEXER: {"head gate": "indexer"},
-}
+__all__ = [
+    "APART",
+    "DEEPSEEK_V3",
+    "GLM51",
+    "GROUP",
+    "HONOURING",
+    "MODELS",
+    "SHAPES",
+    "SMALL",
+    "TUNED_INPUT",
+    "TUNED_LATENT",
+    "TUNED_OUTPUT",
+    "Case",
+    "Chain",
+    "Platform",
+    "Shape",
+    "Switch",
+    "Variant",
+    "about",
+    "full_matrix",
+    "pairwise",
+    "reduced_matrix",
+]
 
 
 class Variant(Enum):
@@ -115,50 +94,14 @@ class Platform(Enum):
         return self is Platform.GFX95
 
 
-@dataclass(frozen=True)
-class Shape:
-    """A model's sizes on one rank; which GEMM serves them the tree itself decides.
-
-    ``chains`` says where the shape is of use, None everywhere.
-    """
-
-    name: str
-    hidden: int
-    q_lora: int
-    kv_lora: int
-    heads: int
-    nope: int
-    rope: int
-    v: int
-    qkv_a: int
-    chains: tuple[Chain, ...] | None = None
-
-    def serves(self, chain: Chain) -> bool:
-        return self.chains is None or chain in self.chains
-
-
-_MLA_AND_MHA = (Chain.MLA, Chain.MLA_NSA, Chain.MHA, Chain.MHA_NSA)
-_INPUTS = (
-    Chain.INPUT,
-    Chain.INPUT_NSA,
-    Chain.RESIDUAL,
-    Chain.RESIDUAL_NSA,
-    Chain.GATHER_PYNCCL,
+_TWICE = (
+    Chain.PREFILL_NSA,
+    Chain.STREAMS_NSA,
+    Chain.GATHER_C10D_NSA,
+    Chain.GATHER_PYNCCL_NSA,
 )
-
-SMALL = Shape("small", 512, 384, 256, 4, 64, 64, 128, 704)
-TUNED_INPUT = Shape("tuned input", 7168, 384, 256, 4, 64, 64, 128, 512, _INPUTS)
-TUNED_LATENT = Shape(
-    "tuned latent", 512, 256, 256, 28, 192, 64, 64, 576, chains=_MLA_AND_MHA
-)
-TUNED_OUTPUT = Shape(
-    "tuned output", 7168, 256, 256, 2, 64, 64, 128, 576, chains=(Chain.CORE,)
-)
-GLM51 = Shape("GLM-5.1 TP=8", 6144, 2048, 512, 8, 192, 64, 256, 2624)
-DEEPSEEK_V3 = Shape("DeepSeek-V3 TP=8", 7168, 1536, 512, 16, 128, 64, 128, 2112)
-
-SHAPES = (SMALL, TUNED_INPUT, TUNED_LATENT, TUNED_OUTPUT, GLM51, DEEPSEEK_V3)
-"""The tuned ones are the smallest whose GEMMs upstream's table gives to Triton."""
+"""Other ways of one of the rest: they are not paired with everything."""
+_PAIRED = tuple(chain for chain in Chain if chain not in _TWICE)
 
 _ON_TRITON = (
     (Chain.RESIDUAL, TUNED_INPUT),
@@ -212,17 +155,46 @@ def full_matrix() -> tuple[Case, ...]:
     everything = (
         Case(chain, m, shape, variant, switch, platform)
         for shape, chain in product(SHAPES, Chain)
-        if shape.serves(chain)
+        if shape.serves(chain) and not (chain in _TWICE and shape in MODELS)
         for m in (*rows, *_square(shape, chain))
         for platform, switch, variant in product(Platform, Switch, HONOURING)
         if platform.bpreshuffle or variant in (Variant.INSTALLED, Variant.HONEST)
     )
-    return (*everything, *_check_mode(), *_no_tokens())
+    two = (Variant.INSTALLED, Variant.HONEST)
+    more = (*_apart((2, 3, 16), two, tuple(Switch)), *_gathers())
+    return (*dict.fromkeys((*everything, *more)), *_check_mode(), *_no_tokens())
 
 
 def reduced_matrix() -> tuple[Case, ...]:
     """Small shapes; every pair of values of any two factors occurs, per platform."""
-    return (*_reduced(), *_check_mode(), *_no_tokens())
+    apart = _apart((3,), (Variant.INSTALLED,), (Switch.ON,))
+    once = (*_reduced(), *apart, *_gathers(), *_ways())
+    return (*dict.fromkeys(once), *_check_mode(), *_no_tokens())
+
+
+def _apart(
+    rows: tuple[int, ...], variants: tuple[Variant, ...], switches: tuple[Switch, ...]
+) -> Iterator[Case]:
+    """Whether each producer asks about the projection that reads its scale."""
+    for shape in APART:
+        for chain, m, variant, switch in product(
+            shape.chains or (), rows, variants, switches
+        ):
+            yield Case(chain, m, shape, variant, switch)
+
+
+def _gathers() -> Iterator[Case]:
+    """Pairs and triples over each transport, transposed; at M = 4 it is the number of
+    groups as well."""
+    for chain in Chain:
+        if chain.gathers:
+            yield from (Case(chain, m) for m in (3, 4))
+
+
+def _ways() -> Iterator[Case]:
+    """The ways from the input to the indexer, transposed and not."""
+    for chain in (Chain.PREFILL_NSA, Chain.STREAMS_NSA):
+        yield from (Case(chain, 3, switch=s) for s in (Switch.ON, Switch.OFF))
 
 
 def _check_mode() -> Iterator[Case]:
@@ -231,7 +203,7 @@ def _check_mode() -> Iterator[Case]:
     The first wrong scale ends a run, so that S7, read after S6 or S5, has no case of
     its own. A gather drops what is compared, and the indexer reads no mark.
     """
-    chains = [c for c in Chain if not c.gathers and c is not Chain.INDEXER]
+    chains = [c for c in _PAIRED if not c.gathers and c is not Chain.INDEXER]
     homes = [(chain, SMALL) for chain in chains]
     for chain, shape in (*homes, (Chain.RESIDUAL, TUNED_INPUT)):
         yield Case(chain, 3, shape, Variant.IGNORED, Switch.CHECK)
@@ -252,7 +224,7 @@ def _no_tokens() -> Iterator[Case]:
 
 
 def _reduced() -> Iterator[Case]:
-    homes = [(chain, SMALL) for chain in Chain]
+    homes = [(chain, SMALL) for chain in _PAIRED]
     homes += [
         (chain, shape)
         for shape in (TUNED_INPUT, TUNED_LATENT, TUNED_OUTPUT)
@@ -265,7 +237,7 @@ def _reduced() -> Iterator[Case]:
         yield Case(*_placed(home, m), variant, switch)
     others = (Platform.GFX95_OLD, Platform.GFX942)
     for home, m, variant, switch, platform in pairwise(
-        homes[: len(Chain)],
+        homes[: len(_PAIRED)],
         (3, 1),
         (Variant.INSTALLED, Variant.HONEST),
         tuple(Switch),
@@ -282,7 +254,7 @@ def _square(shape: Shape, chain: Chain) -> tuple[int, ...]:
     """An M that is the number of groups, where the usual ones hold none."""
     width = {
         Chain.CORE: shape.heads * shape.v,
-        **dict.fromkeys(_MLA_AND_MHA, shape.q_lora),
+        **dict.fromkeys(TUNED_LATENT.chains or (), shape.q_lora),
     }.get(chain, shape.hidden)
     groups = width // GROUP
     return () if groups in (2, 3, 4, 16) else (groups,)

@@ -13,13 +13,18 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from contract.numeric.cases import Case, Switch, Variant
 from contract.numeric.outcomes import Outcome
-from contract.numeric.sources import Sources, aiter_sources, sglang_sources
+from contract.numeric.sources import (
+    Sources,
+    aiter_sources,
+    module_of,
+    sglang_sources,
+)
 from overlaykit.errors import EnvironmentFailure, Finding, not_started
 from overlaykit.python import module
 from overlaykit.trees import DirectoryTree, Tree
@@ -41,13 +46,46 @@ class Job:
 
 
 def job_of(
-    tree: Tree, aiter: Tree | Path, cases: Iterable[Case], pristine: Tree | None
+    tree: Tree,
+    aiter: Tree | Path,
+    cases: Iterable[Case],
+    pristine: Tree | None,
+    also: Iterable[str] = (),
 ) -> Job:
-    """Find the sources in the trees, and the cases that they can tell apart."""
+    """Find the sources in the trees, and the cases that they can tell apart.
+
+    ``also`` are modules of SGLang's to be run besides those that are always.
+    """
     kernels = DirectoryTree(aiter) if isinstance(aiter, Path) else aiter
-    sources = sglang_sources(tree)
-    base = sglang_sources(pristine) if pristine is not None else None
+    sources = sglang_sources(tree, also)
+    base = sglang_sources(pristine, also) if pristine is not None else None
     return Job(sources, aiter_sources(kernels), base, applicable(cases, sources))
+
+
+def completed(
+    tree: Tree,
+    aiter: Tree | Path,
+    cases: Iterable[Case],
+    pristine: Tree | None,
+    do: Callable[[Job], tuple[Outcome, ...]],
+) -> tuple[Outcome, ...]:
+    """Have the cases done; again, with more of the tree, where a scale was handed to
+    modules of it that only stubs stood for."""
+    job = job_of(tree, aiter, cases, pristine)
+    outcomes = do(job)
+    also: set[str] = set()
+    while more := _stubbed(tree, outcomes) - also:
+        also |= more
+        again = [outcome.case for outcome in outcomes if outcome.handed]
+        kept = tuple(outcome for outcome in outcomes if not outcome.handed)
+        outcomes = kept + do(job_of(tree, aiter, again, pristine, also))
+    return outcomes
+
+
+def _stubbed(tree: Tree, outcomes: Iterable[Outcome]) -> set[str]:
+    """The tree's modules that hold what the outcomes' scales were handed to."""
+    names = {name for outcome in outcomes for name in outcome.handed}
+    return {module for name in names if (module := module_of(tree, name)) is not None}
 
 
 class Worker:
@@ -102,7 +140,8 @@ class Worker:
         progress: Progress = lambda *_: None,
     ) -> tuple[Outcome, ...]:
         """Judge the cases on this tree; see :func:`run`."""
-        return self.do(job_of(tree, aiter, cases, pristine), progress)
+        do = partial(self.do, progress=progress)
+        return completed(tree, aiter, cases, pristine, do)
 
     def do(self, job: Job, progress: Progress) -> tuple[Outcome, ...]:
         """Judge a job's cases, in order."""

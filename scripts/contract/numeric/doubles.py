@@ -12,13 +12,14 @@ import torch
 from contract.numeric.cases import GROUP, Chain, Platform, Variant
 from contract.numeric.gemms import Gemms, Reads
 from contract.numeric.producers import (
-    DOUBLE,
     Kernels,
     Produced,
     Recorder,
+    raw,
     stand_in_quant,
 )
 from contract.numeric.stubs import Anything, Double
+from contract.numeric.watch import Watch, aside
 from contract.sites import GEMM, MARKER, PRODUCERS
 
 RANKS = 2
@@ -41,16 +42,17 @@ class World:
     reads: Reads = field(default_factory=Reads)
     gather: Gather | None = None
     buffer: Any = None
+    capturing: bool = False
 
     @property
     def fp8(self) -> Any:
         return torch.float8_e4m3fn if self.platform.gfx95 else torch.float8_e4m3fnuz
 
-    def clear(self) -> None:
+    def clear(self, watch: Watch | None = None) -> None:
         """Forget the last run. The objects stay: the island holds on to them."""
-        self.recorder.by_pointer.clear()
-        self.recorder.kept.clear()
+        self.recorder.clear(watch)
         self.reads.all = []
+        self.capturing = False
 
     def answer(self, module: str, name: str) -> Any:
         """As a stub module's ``Answer``; by name, since modules move."""
@@ -84,6 +86,7 @@ class World:
             "get_bool_env_var": _bool_env_var,
             "is_fp8_fnuz": lambda: not self.platform.gfx95,
             "fp8_dtype": self.fp8,
+            "get_is_capture_mode": lambda: self.capturing,
             "torch_release": tuple(map(int, torch.__version__.split(".")[:2])),
             "dtypes": SimpleNamespace(fp8=self.fp8, bf16=torch.bfloat16),
             GEMM: self._gemms().bpreshuffle,
@@ -99,17 +102,19 @@ class World:
             # What is no tuple is gathered into a buffer of the model runner's.
             "get_local_dp_buffer": lambda *_: self.buffer,
             "act_quant": lambda x, *_, **__: (x, x),
+            "rearrange": _in_heads,
+            "hadamard_transform": lambda x, *_, **__: x,
         }
 
     def _batched_gemm(self, X: Any, WQ: Any, **_: Any) -> Any:
         """(heads, M, columns) bf16, the same whatever the input."""
-        with torch.profiler.record_function(DOUBLE):
+        with aside():
             return Draw("bmm", self.device)(WQ.shape[0], X.shape[0], WQ.shape[1])
 
     def _all_gather(self, output: Any, local: Any, *_: Any, **__: Any) -> None:
         if self.gather is None:
             raise RuntimeError("a collective outside the gathering chains")
-        with torch.profiler.record_function(DOUBLE):
+        with aside():
             self.gather(output, local, self.recorder)
 
 
@@ -141,13 +146,13 @@ class Gather:
         if self._c10d and not (local.is_contiguous() and output.is_contiguous()):
             raise ValueError("Tensors must be contiguous")
         if self._replay is None:
-            self._given[-1].append(_raw(local))
+            self._given[-1].append(raw(local))
             self._known[-1].append(recorder.of(local))
-            _raw(output).zero_()
+            raw(output).zero_()
             return
         turn = next(self._replay)
-        parts = [_raw(local), *(given[turn] for given in self._given[1:])]
-        _raw(output).copy_(torch.cat(parts))
+        parts = [raw(local), *(given[turn] for given in self._given[1:])]
+        raw(output).copy_(torch.cat(parts))
         ranks = [recorder.of(local), *(known[turn] for known in self._known[1:])]
         known = [one for one in ranks if one is not None]
         if len(known) == len(ranks):
@@ -167,12 +172,6 @@ class Gather:
             )
 
 
-def _raw(tensor: Any) -> Any:
-    """As many bytes as the tensor has elements' worth of, from its data pointer on."""
-    flat = torch.as_strided(tensor, (tensor.numel(),), (1,), tensor.storage_offset())
-    return flat.view(torch.uint8)
-
-
 class Draw:
     """Reproducible bf16 activations whose every group of every row has its own size.
 
@@ -185,7 +184,7 @@ class Draw:
         self._device = device
 
     def __call__(self, *shape: int) -> Any:
-        with torch.profiler.record_function(DOUBLE):
+        with aside():
             return self._drawn(shape)
 
     def _drawn(self, shape: tuple[int, ...]) -> Any:
@@ -215,17 +214,20 @@ class Norm:
 class Linear:
     """A block-FP8 linear: passes what it gets to the tree's own consumer.
 
-    As SGLang's Fp8LinearMethod does, a tuple goes in as (q, scale) and no more.
+    As SGLang's Fp8LinearMethod does, a tuple goes in as (q, scale) and no more; that
+    method itself, where it is run, gets ``consume``. What comes out of the GEMM goes
+    through ``then``.
     """
 
     def __init__(self, world: World, consumer: Callable[..., Any], name: str) -> None:
         self._world, self._consumer, self._name = world, consumer, name
         self.weight: Any = None
         self.weight_scale_inv: Any = None
+        self.then: Callable[[Any], Any] = _as_it_is
 
     def sized(self, n: int, k: int) -> Linear:
         """Gives it weights, (n, k) in fp8, the same for the same size."""
-        with torch.profiler.record_function(DOUBLE):
+        with aside():
             self._fill(n, k)
         return self
 
@@ -239,33 +241,62 @@ class Linear:
             _weights[key] = weight.to(self._world.device), scale.to(self._world.device)
         self.weight, self.weight_scale_inv = _weights[key]
 
-    def __call__(self, x: Any, *_: Any, **__: Any) -> tuple[Any, None]:
-        reads = self._world.reads
-        scale = x[1] if isinstance(x, tuple) else None
+    def consume(self, input_scale: Any = None, **given: Any) -> Any:
+        """The tree's consumer, told whose reading it is."""
+        reads, watch = self._world.reads, self._world.recorder.watch
         reads.projection = self._name
-        reads.marked = bool(getattr(scale, MARKER, False))
-        output = self._consumer(
+        reads.marked = bool(getattr(input_scale, MARKER, False))
+        reads.mark_known = watch is None or watch.knows_mark_on(input_scale)
+        return self.then(self._consumer(input_scale=input_scale, **given))
+
+    def __call__(self, x: Any, *_: Any, **__: Any) -> tuple[Any, None]:
+        output = self.consume(
             input=x[0] if isinstance(x, tuple) else x,
             weight=self.weight,
             block_size=[GROUP, GROUP],
             weight_scale=self.weight_scale_inv,
-            input_scale=scale,
+            input_scale=x[1] if isinstance(x, tuple) else None,
             bias=None,
         )
         return output, None
+
+
+class Unquantized:
+    """A linear that reads no scale: another's weights' shape, and drawn outputs."""
+
+    reduce_results = False
+
+    def __init__(self, draw: Draw, n: int, k: int) -> None:
+        self.weight = torch.empty((n, k), dtype=torch.bfloat16, device="meta")
+        self._draw = draw
+
+    def __call__(self, x: Any, *_: Any, **__: Any) -> tuple[Any, None]:
+        rows = x[0] if isinstance(x, tuple) else x
+        return self._draw(rows.shape[0], self.weight.shape[0]), None
 
 
 _weights: dict[tuple[Any, ...], tuple[Any, Any]] = {}
 
 
 def gather_for(chain: Chain) -> Gather | None:
-    return Gather(chain is Chain.GATHER_C10D) if chain.gathers else None
+    return Gather(chain.over_c10d) if chain.gathers else None
 
 
 def _rms(x: Any, weight: Any, epsilon: float) -> Any:
     wide = x.float()
     factor = torch.rsqrt(wide.square().mean(-1, keepdim=True) + epsilon)
     return (wide * factor * weight.float()).to(x.dtype)
+
+
+def _as_it_is(output: Any) -> Any:
+    return output
+
+
+def _in_heads(x: Any, pattern: str, d: int) -> Any:
+    """As einops has it, in the one form that the indexers use."""
+    if pattern != "l (h d) -> l h d":
+        raise ValueError(f"the proof has no {pattern!r}")
+    return x.view(x.shape[0], -1, d)
 
 
 def _two_norms(*args: Any, **kwargs: Any) -> Any:

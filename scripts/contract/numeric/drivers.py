@@ -3,55 +3,56 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import MethodType, SimpleNamespace
 from typing import Any
 
 import torch
 
-from contract.numeric.cases import Case, Chain
+from contract.numeric.cases import GROUP, Case, Chain
 from contract.numeric.doubles import (
     RANKS,
     Draw,
     Enough,
     Linear,
     Norm,
+    Unquantized,
     World,
     gather_for,
 )
 from contract.numeric.island import Island
 from contract.numeric.outcomes import Route
-from contract.numeric.producers import DOUBLE
 from contract.numeric.sources import (
     CORE,
     GATHER,
     HEAD_GATE,
+    KINDS,
+    LATENT,
+    LAYER,
     LINEAR,
+    METHOD,
     MHA,
     MLA,
     PREPARE,
 )
 from contract.numeric.stubs import Anything, double_of
+from contract.numeric.watch import aside, tensors
+from contract.numeric.way import Way, caller_of, nothing, without_scale
 
 Leaves = list[Any]
 """The tensors that a function returned or handed on, in order."""
+
+_KINDS = {"q_b": KINDS[1], "kv_b": KINDS[1], "o_proj": KINDS[2]}
+"""The class of each projection's linear; the others' is the first."""
+_NAMES = {"q_b_proj": "q_b", "kv_b_proj": "kv_b", "o_proj": "o_proj"}
+_LONG = 2048
+"""Tokens up to which the indexer need not choose."""
 
 
 def drive(case: Case, island: Island, world: World) -> Leaves:
     """Run the case's chain; the world has recorded it afterwards."""
     world.gather = gather_for(case.chain)
-    return list(leaves(_DRIVERS[case.chain](Driver(case, island, world))))
-
-
-def leaves(value: Any) -> Iterator[Any]:
-    """The tensors in a nest of tuples, lists and mappings."""
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, (tuple, list)):
-        for one in value:
-            yield from leaves(one)
-    elif isinstance(value, dict):
-        yield from leaves(list(value.values()))
+    return list(tensors(_DRIVERS[case.chain](Driver(case, island, world))))
 
 
 class Driver:
@@ -67,36 +68,67 @@ class Driver:
         seed = (what, self.case.chain.name, self.shape.name, self.m)
         return Draw(seed, self.world.device)
 
-    def linear(self, name: str, n: int, k: int) -> Linear:
-        return Linear(self.world, self.consumer, name).sized(n, k)
+    def linear(
+        self, name: str, n: int, k: int, then: Callable[[Any], Any] | None = None
+    ) -> Any:
+        """The tree's own linear and method, as far as it has them; ``then`` makes of
+        the GEMM's output what comes out."""
+        double = Linear(self.world, self.consumer, name).sized(n, k)
+        if then is not None:
+            double.then = then
+        kind = _KINDS.get(name, KINDS[0])
+        if not self.island.has(METHOD, kind):
+            return double
+        method = double_of(
+            self.island.owner(METHOD),
+            block_quant=True,
+            is_checkpoint_fp8_serialized=True,
+            quant_config=SimpleNamespace(weight_block_size=[GROUP, GROUP]),
+            w8a8_block_fp8_linear=double.consume,
+        )
+        return double_of(
+            self.island.owner(kind),
+            quant_method=method,
+            _absent=("weight_scale",),
+            weight=double.weight,
+            weight_scale_inv=double.weight_scale_inv,
+            bias=None,
+            input_is_parallel=True,
+            reduce_results=False,
+            tp_size=1,
+            tp_rank=0,
+        )
 
     def input(self) -> Any:
-        """qkv_a and wk, from what prepare_attn makes."""
+        """qkv_a and wk, from what prepare_attn makes, by way of the tree's layer."""
+        if self.island.has(LAYER, LATENT):
+            return Way(self).run()
         hidden, residual = self.prepared(0)
         qkv_a = self.linear("qkv_a", self.shape.qkv_a, self.shape.hidden)
-        wk = self.linear("wk", 128, self.shape.hidden)
-        return _without_scale(hidden), residual, qkv_a(hidden), wk(hidden)
+        wk = self.linear("wk", self.shape.wk, self.shape.hidden)
+        return without_scale(hidden), residual, qkv_a(hidden), wk(hidden)
 
     def gathered(self) -> Any:
         gather = self.world.gather
         assert gather is not None
         # Only rank 0's second turn is the run itself; no copy counts before that.
-        with torch.profiler.record_function(DOUBLE):
+        with aside():
             for rank in range(RANKS):
                 gather.rank()
                 self.prepared(rank)
         gather.all_given()
         return self.input()
 
-    def communicator(self, rank: int) -> Any:
-        """The layer's communicator on one rank, told what the chain needs of it."""
+    def communicator(self, rank: int, latent_of: Any = None) -> Any:
+        """The layer's communicator on one rank, told what the chain needs of it;
+        ``latent_of`` is the method that it gets to the attention layer by."""
         gathers = self.case.chain.gathers
         move = getattr(self.island.owner(GATHER), GATHER) if gathers else _stays
         self.attention_context()
         return double_of(
             self.island.owner(PREPARE),
             input_layernorm=Norm(self.shape.hidden, self.world.device),
-            qkv_latent_func=self.qkv_latent_func(),
+            qkv_latent_func=latent_of or self.qkv_latent_func(),
             _communicate_simple_fn=move,
             _context=SimpleNamespace(
                 attn_tp_size=RANKS, attn_tp_rank=rank, tp_size=RANKS, tp_rank=rank
@@ -108,20 +140,24 @@ class Driver:
         if not self.case.chain.knows_projection:
             return None
         qkv_a = self.linear("qkv_a", self.shape.qkv_a, self.shape.hidden)
-        return MethodType(_no_latent, SimpleNamespace(fused_qkv_a_proj_with_mqa=qkv_a))
+        return MethodType(nothing, SimpleNamespace(fused_qkv_a_proj_with_mqa=qkv_a))
 
     def prepared(self, rank: int) -> tuple[Any, Any]:
         """What one rank's prepare_attn returns: hidden states and residual."""
-        communicator = self.communicator(rank)
+        hidden, residual = self.inputs(rank)
+        outputs: tuple[Any, Any] = getattr(self.communicator(rank), PREPARE)(
+            hidden, residual, Anything("forward_batch"), "fp8"
+        )
+        return outputs
+
+    def inputs(self, rank: int) -> tuple[Any, Any]:
+        """What one rank's layer is given: hidden states, and the residual or None."""
         draw = self.draw(f"input {rank}")
         hidden = draw(self.m, self.shape.hidden)
         self.world.buffer = hidden.new_zeros(RANKS * self.m, self.shape.hidden)
         residual = draw(self.m, self.shape.hidden)
         plain = self.case.chain in (Chain.INPUT, Chain.INPUT_NSA, Chain.INDEXER)
-        outputs: tuple[Any, Any] = getattr(communicator, PREPARE)(
-            hidden, None if plain else residual, Anything("forward_batch"), "fp8"
-        )
-        return outputs
+        return hidden, None if plain else residual
 
     def attention_context(self) -> Any:
         """The tree's own context, told whether the model is sparse-attention."""
@@ -136,33 +172,52 @@ class Driver:
         latent = self.draw("latent")(self.m, s.q_lora + s.kv_lora + s.rope)
         # Where it keeps them is the release's affair: a field, or a forward context.
         self.attention_context().fetch_qkv_latent = lambda: latent
-        draw = Draw("attention weights", world.device)
-        return double_of(
-            self.island.owner(function),
-            q_lora_rank=s.q_lora,
-            kv_lora_rank=s.kv_lora,
-            qk_nope_head_dim=s.nope,
-            qk_rope_head_dim=s.rope,
-            qk_head_dim=s.nope + s.rope,
-            v_head_dim=s.v,
-            num_local_heads=s.heads,
-            use_nsa=self.case.chain.nsa,
-            use_dsa=self.case.chain.nsa,
-            layer_id=0,
-            alt_stream=None,
-            rotary_emb=None,
-            next_skip_topk=None,
-            current_attention_backend="nsa",
-            q_a_layernorm=Norm(s.q_lora, world.device),
-            kv_a_layernorm=Norm(s.kv_lora, world.device),
-            w_kc=draw(s.heads, s.nope, s.kv_lora).to(world.fp8),
-            w_vc=draw(s.heads, s.kv_lora, s.v).to(world.fp8),
-            w_scale=torch.ones((), device=world.device),
-            q_b_proj=self.linear("q_b", s.heads * (s.nope + s.rope), s.q_lora),
-            kv_b_proj=self.linear("kv_b", s.heads * (s.nope + s.v), s.kv_lora),
-            o_proj=self.linear("o_proj", s.hidden, s.heads * s.v),
-            **more,
-        )
+        with aside():
+            draw = Draw("attention weights", world.device)
+            w_kc = draw(s.heads, s.nope, s.kv_lora).to(world.fp8)
+            w_vc = draw(s.heads, s.kv_lora, s.v).to(world.fp8)
+        known: dict[str, Any] = {
+            "q_lora_rank": s.q_lora,
+            "kv_lora_rank": s.kv_lora,
+            "qk_nope_head_dim": s.nope,
+            "qk_rope_head_dim": s.rope,
+            "qk_head_dim": s.nope + s.rope,
+            "v_head_dim": s.v,
+            "num_local_heads": s.heads,
+            "use_nsa": self.case.chain.nsa,
+            "use_dsa": self.case.chain.nsa,
+            "layer_id": 0,
+            "alt_stream": None,
+            "rotary_emb": None,
+            "next_skip_topk": None,
+            "current_attention_backend": "nsa",
+            "q_a_layernorm": Norm(s.q_lora, world.device),
+            "kv_a_layernorm": Norm(s.kv_lora, world.device),
+            "w_kc": w_kc,
+            "w_vc": w_vc,
+            "w_scale": torch.ones((), device=world.device),
+        }
+        for attribute, (n, k) in self.sizes().items():
+            if attribute not in more:
+                known[attribute] = self.linear(_NAMES[attribute], n, k)
+        return double_of(self.attention_class(function), **{**known, **more})
+
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        """(n, k) of the attention layer's projections behind the latent."""
+        s = self.shape
+        return {
+            "q_b_proj": (s.heads * (s.nope + s.rope), s.q_lora),
+            "kv_b_proj": (s.heads * (s.nope + s.v), s.kv_lora),
+            "o_proj": (s.hidden, s.heads * s.v),
+        }
+
+    def attention_class(self, function: str) -> type:
+        """The attention layer itself, where the tree's is one with that function."""
+        owner: type = self.island.owner(function)
+        if self.island.has(LATENT):
+            layer: type = self.island.owner(LATENT)
+            return layer if issubclass(layer, owner) else owner
+        return owner
 
     def call(self, function: Any, **known: Any) -> Any:
         """Call by parameter names; what is not known is a stub."""
@@ -208,6 +263,23 @@ class Driver:
             llama_4_scaling=None,
         )
 
+    def indexer_layer(self, wk: Any) -> Any:
+        """The tree's indexer around the projection that reads the input's scale."""
+        s, draw = self.shape, self.draw
+        return double_of(
+            self.island.owner(HEAD_GATE),
+            alt_stream=None,
+            head_dim=s.wk,
+            rope_head_dim=s.wk // 2,
+            index_topk=_LONG,
+            wk=wk,
+            wq_b=Unquantized(draw("query"), 2 * s.wk, s.q_lora),
+            weights_proj=Unquantized(draw("weights"), 2, s.hidden),
+            k_norm=_stays,
+            rotary_emb=lambda _, q, k: (q, k),
+            _store_index_k_cache=nothing,
+        )
+
     def indexer(self) -> Any:
         """The indexer's head gate, from a pair (fp8, scale) of prepare_attn."""
         x, _ = self.prepared(0)
@@ -217,17 +289,12 @@ class Driver:
             gated.append(x_for_gate)
             raise Enough
 
-        query = self.draw("query")(self.m, 1, 128)
-        indexer = double_of(
-            self.island.owner(HEAD_GATE),
-            alt_stream=None,
-            _get_q_k_bf16=lambda *_, **__: (query, query),
-            _store_index_k_cache=lambda *_, **__: None,
-            **{HEAD_GATE: gate},
-        )
+        wk = Unquantized(self.draw("key"), self.shape.wk, self.shape.hidden)
+        indexer = self.indexer_layer(wk)
+        vars(indexer)[HEAD_GATE] = gate
         try:
             self.call(
-                getattr(indexer, _caller_of(type(indexer), HEAD_GATE)),
+                getattr(indexer, caller_of(type(indexer), HEAD_GATE)),
                 x=x,
                 q_lora=self.draw("q_lora")(self.m, self.shape.q_lora),
             )
@@ -240,11 +307,7 @@ class Driver:
         return gated
 
 
-def _no_latent(attention: Any, *_: Any) -> None:
-    """The latent is drawn; what makes it is not called."""
-
-
-def _stays(hidden_states: Any, forward_batch: Any, context: Any) -> Any:
+def _stays(hidden_states: Any, *_: Any, **__: Any) -> Any:
     return hidden_states
 
 
@@ -254,22 +317,6 @@ def _keeping(handed: list[Any]) -> Callable[..., Any]:
         return Anything("top-k")
 
     return keep
-
-
-def _without_scale(hidden: Any) -> Any:
-    """The scale is judged where it is read; its strides may differ by design."""
-    return (hidden[0], *hidden[2:]) if isinstance(hidden, tuple) else hidden
-
-
-def _caller_of(owner: type, method: str) -> str:
-    callers = [
-        name
-        for kind in owner.__mro__
-        for name, function in vars(kind).items()
-        if method in getattr(getattr(function, "__code__", None), "co_names", ())
-    ]
-    # Of several, the one for GPUs, which every platform but the named ones shares.
-    return next((n for n in callers if "cuda" in n), callers[0])
 
 
 _DRIVERS: dict[Chain, Callable[[Driver], Any]] = {
@@ -282,7 +329,11 @@ _DRIVERS: dict[Chain, Callable[[Driver], Any]] = {
     Chain.MHA: Driver.mha,
     Chain.MHA_NSA: Driver.mha,
     Chain.CORE: Driver.core,
+    Chain.PREFILL_NSA: Driver.input,
+    Chain.STREAMS_NSA: Driver.input,
     Chain.GATHER_C10D: Driver.gathered,
     Chain.GATHER_PYNCCL: Driver.gathered,
+    Chain.GATHER_C10D_NSA: Driver.gathered,
+    Chain.GATHER_PYNCCL_NSA: Driver.gathered,
     Chain.INDEXER: Driver.indexer,
 }

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,14 +12,14 @@ import torch
 from contract.numeric.cases import Case, Platform, Switch, Variant
 from contract.numeric.doubles import World
 from contract.numeric.drivers import Leaves, drive
-from contract.numeric.gemms import Read
 from contract.numeric.island import Island, uncompiled
 from contract.numeric.judge import Run, judge
 from contract.numeric.outcomes import Outcome
-from contract.numeric.producers import DOUBLE, Kernels
+from contract.numeric.producers import Kernels
 from contract.numeric.selftest import ModuleCase
 from contract.numeric.selftest.running import module_outcome
 from contract.numeric.sources import SWITCH, Sources
+from contract.numeric.watch import Watch, Watched, watching
 
 
 @dataclass
@@ -56,18 +54,17 @@ class Engine:
 
     def _run(self, sources: Sources, case: Case) -> Run:
         island, world = self._island(sources, case.platform, case.variant, case.switch)
-        world.clear()
+        watch = Watch(sources.tree)
+        world.clear(watch)
         raised, outputs = None, []
-        events: Any = ()
-        with island.entered(), uncompiled(), torch.no_grad(), _profiled() as profile:
+        with island.entered(), uncompiled(), torch.no_grad(), watching(watch):
             try:
                 outputs = drive(case, island, world)
             except torch.OutOfMemoryError:
                 raise
             except Exception as error:
                 raised = _told(error, sources)
-        events = profile.events()
-        return _frozen(world, outputs, raised, relayouts(events, world))
+        return _frozen(world, outputs, raised, watch.finish())
 
     def _island(
         self, sources: Sources, platform: Platform, variant: Variant, switch: Switch
@@ -80,44 +77,18 @@ class Engine:
         return self._islands[key]
 
 
-def relayouts(events: Any, world: World) -> int:
-    """Copies of something as large as a scale, outside doubles and AITER's kernels.
-
-    Every copy of a tensor into another order ends in ``aten::copy_``, on any device.
-    """
-    events = list(events)
-    spans = [e.time_range for e in events if e.name == DOUBLE]
-    shapes = {
-        shape
-        for one in world.recorder.shapes()
-        for shape in (one, one[::-1])
-        if len(shape) == 2
-    }
-    return sum(
-        event.name == "aten::copy_"
-        and bool(event.input_shapes)
-        and tuple(event.input_shapes[0]) in shapes
-        and not any(
-            s.start <= event.time_range.start and event.time_range.end <= s.end
-            for s in spans
-        )
-        for event in events
+def _frozen(world: World, outputs: Leaves, raised: str | None, watched: Watched) -> Run:
+    recorder, reads = world.recorder, world.reads.all
+    return Run(
+        reads,
+        {id(read): recorder.of(read.q) for read in reads},
+        outputs,
+        any(one.asked for one in recorder.by_pointer.values()),
+        raised,
+        recorder.calls,
+        recorder.changed(),
+        watched,
     )
-
-
-def _frozen(world: World, outputs: Leaves, raised: str | None, copies: int) -> Run:
-    reads: list[Read] = world.reads.all
-    producers = {id(read): world.recorder.of(read.q) for read in reads}
-    asked = any(one.asked for one in world.recorder.by_pointer.values())
-    return Run(reads, producers, outputs, copies, asked, raised)
-
-
-@contextmanager
-def _profiled() -> Iterator[Any]:
-    with torch.profiler.profile(
-        activities=[torch.profiler.ProfilerActivity.CPU], record_shapes=True
-    ) as profile:
-        yield profile
 
 
 def _told(error: Exception, sources: Sources) -> str:

@@ -15,7 +15,7 @@ import torch
 
 from contract.numeric.cases import GROUP
 from contract.numeric.outcomes import Route
-from contract.numeric.producers import DOUBLE
+from contract.numeric.watch import aside
 
 COLUMNS = 256
 """Output columns that a reference computes; a scale has the same say in each of them,
@@ -38,6 +38,7 @@ class Read:
     seen: Any
     output: Any
     marked: bool = False
+    mark_known: bool = True
 
 
 @dataclass
@@ -46,10 +47,21 @@ class Reads:
 
     projection: str = "?"
     marked: bool = False
+    mark_known: bool = True
     all: list[Read] = field(default_factory=list)
 
     def add(self, route: Route, stand_in: str, q: Any, scale: Any, seen: Any) -> Read:
-        read = Read(self.projection, route, stand_in, q, scale, seen, None, self.marked)
+        read = Read(
+            self.projection,
+            route,
+            stand_in,
+            q,
+            scale,
+            seen,
+            None,
+            self.marked,
+            self.mark_known,
+        )
         self.all.append(read)
         return read
 
@@ -91,8 +103,10 @@ class Gemms:
             return self._reference(
                 Route.TRITON, q, w, x_scale, w_scale, dtype, lambda: x_scale
             )
-        with torch.profiler.record_function(DOUBLE):
-            read = self._reads.add(Route.TRITON, "AITER's own", q, x_scale, x_scale)
+        with aside():
+            read = self._reads.add(
+                Route.TRITON, "AITER's own", q, x_scale, x_scale.clone()
+            )
             read.output = self._triton(
                 q, w, x_scale, w_scale, dtype=dtype, config=portable_config(q.shape[0])
             )
@@ -109,7 +123,7 @@ class Gemms:
         seen: Callable[[], Any],
     ) -> Any:
         """Deterministic: float64 throughout, one rounding at the end."""
-        with torch.profiler.record_function(DOUBLE):
+        with aside():
             values = seen().clone()
             read = self._reads.add(route, "reference", q, x_scale, values)
             left = dequantized(q, values)

@@ -65,6 +65,10 @@ class Island:
         place = self.sources.places[name]
         return _within(importlib.import_module(place.module), place.owner)
 
+    def has(self, *names: str) -> bool:
+        """Whether the tree defines them all where they were looked for."""
+        return all(name in self.sources.places for name in names)
+
     def module(self, name: str) -> ModuleType:
         """The module that the function stands in. Only while entered."""
         return importlib.import_module(self.sources.places[name].module)

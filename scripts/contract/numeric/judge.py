@@ -9,10 +9,12 @@ from typing import Any
 import torch
 
 from contract.numeric.cases import GROUP, Case, Chain, Switch, Variant
+from contract.numeric.conduct import conduct
 from contract.numeric.gemms import Read
 from contract.numeric.outcomes import Outcome, Reading, Route
 from contract.numeric.producers import STAND_IN_QUANT, Produced, same_bits
 from contract.numeric.sources import Sources
+from contract.numeric.watch import Watched
 from contract.sites import CATALOGUE
 from overlaykit.errors import Finding
 
@@ -27,12 +29,16 @@ class Run:
     reads: list[Read]
     producers: dict[int, Produced | None]
     outputs: list[Any]
-    relayouts: int
     asked: bool
     raised: str | None
+    quantized: int
+    changed: list[Produced]
+    watched: Watched
 
-    def read(self, projection: str) -> Read | None:
-        return next((r for r in self.reads if r.projection == projection), None)
+    def read(self, projection: str, number: int = 0) -> Read | None:
+        """That projection's reading of that number, if there was one."""
+        found = [read for read in self.reads if read.projection == projection]
+        return found[number] if number < len(found) else None
 
 
 def judge(
@@ -42,7 +48,8 @@ def judge(
     readings = tuple(
         reading
         for projection in case.chain.sites
-        if (reading := _reading(case, run, pristine, projection)) is not None
+        for number in range(sum(r.projection == projection for r in run.reads))
+        if (reading := _reading(case, run, pristine, projection, number)) is not None
     )
     outputs = None
     if pristine is not None and run.raised is None and pristine.raised is None:
@@ -50,14 +57,18 @@ def judge(
     outcome = Outcome(
         case,
         readings,
-        run.relayouts,
+        len(run.watched.relayouts),
         seconds,
         run.asked,
         outputs,
         run.raised,
         _detail(readings),
     )
-    return replace(outcome, findings=tuple(_findings(outcome, pristine, tree)))
+    found = list(_findings(outcome, pristine, tree))
+    if case.m and not case.tests_check_mode:
+        found += conduct(case, run, pristine)
+    handed = tuple(sorted({deed.what for deed in run.watched.handed}))
+    return replace(outcome, findings=tuple(found), handed=handed)
 
 
 def _findings(
@@ -76,13 +87,13 @@ def _findings(
 
 
 def _reading(
-    case: Case, run: Run, pristine: Run | None, projection: str
+    case: Case, run: Run, pristine: Run | None, projection: str, number: int
 ) -> Reading | None:
-    read = run.read(projection)
+    read = run.read(projection, number)
     if read is None:
         return None
     made = run.producers[id(read)]
-    base = pristine.read(projection) if pristine is not None else None
+    base = pristine.read(projection, number) if pristine is not None else None
     wrong, values, gemm = _wrong(read, made), None, None
     if base is not None:
         # None: the GEMM itself raised.
@@ -154,7 +165,11 @@ def _row_major(outcome: Outcome) -> frozenset[str]:
     """Sites whose projection Triton's GEMM serves: nothing is asked for there."""
     if not outcome.case.chain.knows_projection:
         return frozenset()
-    return frozenset(r.site for r in outcome.readings if r.route is Route.TRITON)
+    return frozenset(
+        r.site
+        for r in outcome.readings
+        if r.projection in outcome.case.chain.first and r.route is Route.TRITON
+    )
 
 
 def _allowed(
@@ -198,7 +213,7 @@ def _run_findings(
                 case,
                 "a scale is copied on the way",
                 f"at most {allowed} relayout copies",
-                f"{outcome.relayouts} under the profiler",
+                f"{outcome.relayouts} on the way",
             )
             for site in sorted(case.sites)
         ]

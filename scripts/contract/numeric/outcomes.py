@@ -50,9 +50,10 @@ class Reading:
 class Outcome:
     """The verdict on one case; ``ok`` where nothing is wrong.
 
-    ``relayouts`` counts, under torch.profiler, the copies of a scale outside AITER's
-    kernels. ``outputs`` compares all that the function returned with the pristine
-    tree's. ``asked`` says whether any producer was asked for a transposed scale.
+    ``relayouts`` counts the operations that copy a scale, outside AITER's kernels.
+    ``outputs`` compares all that the function returned with the pristine tree's.
+    ``asked`` says whether any producer was asked for a transposed scale. ``handed``
+    names the stubs that were given one.
     """
 
     case: Case
@@ -64,6 +65,7 @@ class Outcome:
     raised: str | None = None
     detail: str = ""
     findings: tuple[Finding, ...] = ()
+    handed: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:

@@ -6,11 +6,12 @@ import functools
 import hashlib
 import importlib
 import inspect
+import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 import torch
@@ -19,13 +20,12 @@ from contract.islands import empty_packages
 from contract.numeric.cases import GROUP, Variant
 from contract.numeric.presentation import Presentation
 from contract.numeric.sources import Sources
+from contract.numeric.watch import DOUBLE, Watch, aside, is_aside
 from contract.sites import FLATTEN, PRODUCERS, RMS
 from overlaykit.paths import check_path
 
 STAND_IN_QUANT = "stand-in per-1x128 quantization"
 TRITON_GEMM = "gemm_a8w8_blockscale"
-DOUBLE = "numeric::double"
-"""Label, in a profile, of work that is not the tree's own."""
 
 
 @dataclass(frozen=True)
@@ -49,17 +49,39 @@ class Recorder:
     """All fp8 tensors of one run, by pointer. Keeps them alive: no pointer recurs."""
 
     by_pointer: dict[int, Produced] = field(default_factory=dict)
-    kept: list[Any] = field(default_factory=list)
+    kept: list[Produced] = field(default_factory=list)
+    calls: int = 0
+    watch: Watch | None = None
+    _written: list[Any] = field(default_factory=list)
 
-    def produced(self, one: Produced) -> None:
+    def clear(self, watch: Watch | None = None) -> None:
+        """Forget the last run; ``watch`` is told of what the next one's kernels do."""
+        for one in (self.by_pointer, self.kept, self._written):
+            one.clear()
+        self.calls, self.watch = 0, watch
+
+    def produced(self, one: Produced, asker: FrameType | None = None) -> None:
+        """``asker`` is the call that asked a kernel for a transposed scale."""
         self.by_pointer[one.q.data_ptr()] = one
         self.kept.append(one)
+        self._written.append((raw(one.q).clone(), raw(one.scale).clone()))
+        if self.watch is not None:
+            self.watch.produced(one, asker)
+
+    def called(self) -> None:
+        """The tree itself has had something quantized."""
+        self.calls += 1
 
     def of(self, q: Any) -> Produced | None:
         return self.by_pointer.get(q.data_ptr())
 
-    def shapes(self) -> set[tuple[int, ...]]:
-        return {tuple(one.scale.shape) for one in self.by_pointer.values()}
+    def changed(self) -> list[Produced]:
+        """What does not hold the bytes any more that its kernel wrote."""
+        return [
+            one
+            for one, before in zip(self.kept, self._written, strict=True)
+            if not all(map(torch.equal, (raw(one.q), raw(one.scale)), before))
+        ]
 
 
 class Kernels:
@@ -105,7 +127,10 @@ class Kernels:
 
         @functools.wraps(function)
         def record(*args: Any, **kwargs: Any) -> Any:
-            with torch.profiler.record_function(DOUBLE):
+            if not is_aside():
+                recorder.called()
+            caller = sys._getframe(1)
+            with aside():
                 bound = inspect.signature(function).bind(*args, **kwargs)
                 asked = bool(bound.arguments.get("transpose_scale"))
                 outputs = function(*args, **kwargs)
@@ -114,7 +139,8 @@ class Kernels:
                 true_q, truth = _pair(real(*bound.args, **bound.kwargs))
                 right = same_bits(q, true_q)
                 truth = truth.contiguous()
-                recorder.produced(Produced(name, q, scale, truth, right, asked))
+                one = Produced(name, q, scale, truth, right, asked)
+                recorder.produced(one, caller if asked else None)
                 return outputs
 
         return record
@@ -217,7 +243,9 @@ def stand_in_quant(recorder: Recorder) -> Callable[..., Any]:
     """What AITER's HIP quantization of a bf16 tensor gives; it needs a GPU of AMD's."""
 
     def quant(x: Any, quant_dtype: Any, transpose_scale: bool = False) -> Any:
-        with torch.profiler.record_function(DOUBLE):
+        if not is_aside():
+            recorder.called()
+        with aside():
             m, k = x.shape
             blocks = x.float().view(m, k // GROUP, GROUP)
             largest = torch.finfo(quant_dtype).max
@@ -232,6 +260,12 @@ def stand_in_quant(recorder: Recorder) -> Callable[..., Any]:
             return q, scale
 
     return quant
+
+
+def raw(tensor: Any) -> Any:
+    """As many bytes as the tensor has elements' worth of, from its data pointer on."""
+    flat = torch.as_strided(tensor, (tensor.numel(),), (1,), tensor.storage_offset())
+    return flat.view(torch.uint8)
 
 
 def same_bits(left: Any, right: Any) -> bool:
@@ -275,6 +309,7 @@ __all__ = [
     "Kernels",
     "Produced",
     "Recorder",
+    "raw",
     "same_bits",
     "stand_in_quant",
 ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -26,6 +26,18 @@ CORE = "forward_absorb_core"
 MHA = "forward_normal_prepare"
 HEAD_GATE = "_get_logits_head_gate"
 """The indexer's use of its input besides its GEMM; its caller dequantizes."""
+
+LAYER, LATENT = "decoder layer", "prepare_qkv_latent"
+METHOD, KINDS = "Fp8LinearMethod", ("ReplicatedLinear", "ColumnParallelLinear",
+                                    "RowParallelLinear")  # fmt: skip
+
+_AROUND = {
+    LAYER: ("models/deepseek_v2", "DeepseekV2DecoderLayer.forward"),
+    LATENT: ("models/deepseek_v2", f"DeepseekV2AttentionMLA.{LATENT}"),
+    METHOD: ("layers/quantization/fp8", f"{METHOD}.apply"),
+    **{kind: ("layers/linear", f"{kind}.forward") for kind in KINDS},
+}
+"""What stands between a producer and its consumers, run where a tree has it there."""
 
 SWITCH = "SGLANG_AITER_PRETRANSPOSED_SCALE"
 
@@ -96,26 +108,41 @@ class Sources:
         return any(SWITCH.encode() in data for _, data in self.modules.values())
 
 
-def sglang_sources(tree: Tree) -> Sources:
-    """Raises InputError where a function is nowhere in the tree; it names them all."""
+def sglang_sources(tree: Tree, also: Iterable[str] = ()) -> Sources:
+    """``also`` are modules to be run as well, if the tree has them.
+
+    Raises InputError where a function is nowhere in the tree; it names them all.
+    """
     places = _find(tree, _FUNCTIONS, _LIKELY, f"{_SGLANG_ROOT}{_SGLANG}/srt/")
     missing = [name for name in _FUNCTIONS if name not in places]
     if missing:
         raise _missing(tree, missing, "python/sglang/srt", "SGLang")
+    places |= _around(tree)
+    owners = {place.owner.encode() for place in places.values() if place.owner}
     modules: dict[str, tuple[str, bytes]] = {}
-    queue = [place.module for place in places.values()]
+    queue = [*also, *(place.module for place in places.values())]
     while queue:
         module = queue.pop()
         if module in modules or (found := _module(tree, module, _SGLANG_ROOT)) is None:
             continue
         modules[module] = found
-        queue += _takes_part(tree, module, *found)
+        queue += _takes_part(tree, module, *found, owners)
     foreign = {
         name.partition(".")[0]
         for module, (path, data) in modules.items()
         for name, _ in _imports(module, path, data)
     }
     return Sources(tree.name, places, modules, frozenset(foreign))
+
+
+def module_of(tree: Tree, name: str) -> str | None:
+    """The module of SGLang's tree that a dotted name is in, if it is in one."""
+    parts = name.partition("(")[0].split(".")
+    if parts[0] != _SGLANG:
+        return None
+    dotted = (".".join(parts[:end]) for end in range(len(parts) - 1, 1, -1))
+    found = (one for one in dotted if _module(tree, one, _SGLANG_ROOT) is not None)
+    return next(found, None)
 
 
 def aiter_sources(tree: Tree) -> Sources:
@@ -141,6 +168,17 @@ def aiter_sources(tree: Tree) -> Sources:
             if name.startswith("aiter.ops.triton.")
         ]
     return Sources(tree.name, places, modules, frozenset())
+
+
+def _around(tree: Tree) -> dict[str, Place]:
+    found = {}
+    for name, (module, dotted) in _AROUND.items():
+        path = f"{_SGLANG_ROOT}{_SGLANG}/srt/{module}.py"
+        data = tree.read(path) or b""
+        method = dotted.rpartition(".")[2]
+        if any(dotted == one for _, one in _definitions(path, data, (method,))):
+            found[name] = Place(_dotted(path), dotted)
+    return found
 
 
 def _missing(tree: Tree, names: list[str], where: str, what: str) -> InputError:
@@ -201,8 +239,11 @@ def _definitions(
     return tuple(walk(_parse(path, data), ""))
 
 
-def _takes_part(tree: Tree, module: str, path: str, data: bytes) -> Iterator[str]:
-    """Imported modules that own flags of this one or touch a scale's layout."""
+def _takes_part(
+    tree: Tree, module: str, path: str, data: bytes, owners: set[bytes]
+) -> Iterator[str]:
+    """Imported modules that own flags of this one or touch a scale's layout, and
+    packages that hand on one of the classes."""
     for imported, names in _imports(module, path, data):
         if imported.partition(".")[0] != _SGLANG:
             continue
@@ -210,7 +251,11 @@ def _takes_part(tree: Tree, module: str, path: str, data: bytes) -> Iterator[str
             yield imported
         for candidate in (imported, *(f"{imported}.{n}" for n in names)):
             found = _module(tree, candidate, _SGLANG_ROOT)
-            if found and (MARKER.encode() in found[1] or SWITCH.encode() in found[1]):
+            if found is None:
+                continue
+            path, text = found
+            hands_on = path.endswith("__init__.py") and any(o in text for o in owners)
+            if hands_on or MARKER.encode() in text or SWITCH.encode() in text:
                 yield candidate
 
 

@@ -9,6 +9,7 @@ feature of a tree that the case does not ask for is off.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FunctionType, ModuleType, TracebackType
 from typing import Any
 
@@ -17,6 +18,21 @@ Answer = Callable[[str, str], Any]
 
 Raises AttributeError where the attribute must not exist.
 """
+
+Handed = Callable[[str, tuple[Any, ...], dict[str, Any]], None]
+"""Told the name of a stub that is called, and the arguments."""
+
+_handed: list[Handed] = []
+
+
+@contextmanager
+def overhearing(handed: Handed) -> Iterator[None]:
+    """Calls of stubs are told to ``handed``: what a stub does in earnest is unknown."""
+    _handed.append(handed)
+    try:
+        yield
+    finally:
+        _handed.remove(handed)
 
 
 class _Base:
@@ -40,10 +56,15 @@ class Anything:
         # As a decorator, the function itself: bodies are what is wanted.
         if len(args) == 1 and not kwargs and isinstance(args[0], (FunctionType, type)):
             return args[0]
+        for handed in _handed:
+            handed(self._path, args, kwargs)
         return Anything(f"{self._path}()")
 
     def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[type, ...]:
-        return (_Base,) if not any(isinstance(b, type) for b in bases) else ()
+        if any(isinstance(base, type) for base in bases):
+            return ()
+        # One of its own: a class may derive from several unknown ones.
+        return (type(self._path.rpartition(".")[2], (_Base,), {}),)
 
     def __instancecheck__(self, instance: object) -> bool:
         return False
@@ -123,12 +144,18 @@ class StubModule(ModuleType):
 class Double:
     """Mixed into a real class: attributes that nobody set are :class:`Anything`."""
 
+    _absent: tuple[str, ...] = ()
+    """Attributes that the double is known not to have."""
+
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
+        if name.startswith("__") or name in self._absent:
             raise AttributeError(name)
         value = Anything(f"self.{name}")
         setattr(self, name, value)
         return value
+
+    # A torch module asks more of its attributes; its constructor has not run.
+    __setattr__ = object.__setattr__
 
 
 def double_of(real: type, **attributes: Any) -> Any:

@@ -33,9 +33,9 @@ class SiteSummary:
 
 @dataclass(frozen=True)
 class ChainSummary:
-    """Copies of a scale that torch.profiler saw between a chain's producer and its
-    GEMMs, as a range over cases: ``asked`` for transposed scales, and not. ``routes``
-    has one entry per consumer. At M = 1 and G = 1 there is nothing to copy."""
+    """Operations that copy a scale, between a chain's producer and its GEMMs, as a
+    range over cases: ``asked`` for transposed scales, and not. ``routes`` has one entry
+    per reading. At M = 1 and G = 1 there is nothing to copy."""
 
     chain: str
     routes: tuple[str, ...]

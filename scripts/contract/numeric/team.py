@@ -10,11 +10,12 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 
 from contract.numeric.cases import Case
-from contract.numeric.client import Progress, Worker, job_of
+from contract.numeric.client import Job, Progress, Worker, completed
 from contract.numeric.outcomes import Outcome
 from overlaykit.trees import Tree
 
@@ -43,7 +44,10 @@ class Team:
         """As :meth:`Worker.run`; the outcomes are share by share."""
         # One job, shared out: the number of cases does not depend on that of workers,
         # and no two threads parse sources at once, which Python before 3.13 can fail.
-        job = job_of(tree, aiter, cases, pristine)
+        do = partial(self._do, progress=progress)
+        return completed(tree, aiter, cases, pristine, do)
+
+    def _do(self, job: Job, progress: Progress) -> tuple[Outcome, ...]:
         size = len(self._workers)
         done = count(1)
 

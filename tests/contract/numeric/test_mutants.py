@@ -15,9 +15,11 @@ import pytest
 from conftest import ROOT, Pins
 from contract.numeric import Case, Outcome
 
+from .meddlers import MEDDLERS
 from .mutants import MUTANTS, Catcher, Mutant, catches, mutated
 
 Prove = Callable[..., tuple[Outcome, ...]]
+ALL = (*MUTANTS, *MEDDLERS)
 Caught = dict[str, dict[Catcher, frozenset[str]]]
 
 PAGE = ROOT / "docs" / "evidence" / "mutants.md"
@@ -33,14 +35,14 @@ def caught(pins: Pins, prove: Prove) -> Caught:
         broken = mutated(tree, mutant.edits)
         return catches(broken, prove(broken, mutant.cases))
 
-    return {mutant.name: run(mutant) for mutant in MUTANTS}
+    return {mutant.name: run(mutant) for mutant in ALL}
 
 
 def test_names_are_unique() -> None:
-    assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS) >= 15
+    assert len({mutant.name for mutant in ALL}) == len(ALL) >= 15
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+@pytest.mark.parametrize("mutant", ALL, ids=lambda mutant: mutant.name)
 def test_caught(mutant: Mutant, caught: Caught) -> None:
     """All that has to catch it names its sites, and names no others."""
     found = caught[mutant.name]
@@ -58,7 +60,7 @@ def test_no_survivors(caught: Caught) -> None:
 def test_the_patched_pin_passes_the_same_cases(pins: Pins, prove: Prove) -> None:
     """Else a judge that is never content would catch all of them."""
     cases: dict[Case, None] = {}
-    for mutant in MUTANTS:
+    for mutant in ALL:
         cases |= dict.fromkeys(mutant.cases)
     tree = pins.patched("sglang")
     assert catches(tree, prove(tree, cases)) == {}
@@ -75,11 +77,11 @@ def test_the_page_is_this_run(caught: Caught) -> None:
 
 def _table(caught: Caught) -> str:
     rows = ["| Mutant | What is broken | Caught by, naming |", "|---|---|---|"]
-    for mutant in MUTANTS:
+    for mutant in ALL:
         by = "; ".join(
             f"{catcher.value}: {', '.join(sorted(sites))}"
             for catcher, sites in caught[mutant.name].items()
         )
         rows.append(f"| {mutant.name} | {mutant.broken} | {by or '**SURVIVED**'} |")
-    total = f"{len(MUTANTS)} mutants, {sum(not c for c in caught.values())} survivors."
+    total = f"{len(ALL)} mutants, {sum(not c for c in caught.values())} survivors."
     return "\n".join([*rows, "", total, ""])
