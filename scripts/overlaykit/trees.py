@@ -195,6 +195,7 @@ class GitTree:
 
     def read(self, path: str) -> bytes | None:
         """Raises EnvironmentFailure where the tree has the file and git does not."""
+        check_path(path)
         *folders, name = path.split("/")
         folder, above = self.id, ""
         for part in folders:
@@ -215,8 +216,11 @@ class GitTree:
         return data if kind == "blob" else None
 
     def entries(self) -> Iterator[tuple[str, str]]:
-        """All files, with their git modes, whatever they are called. Walks the whole
-        tree; a path that is written to is checked where that is done."""
+        """All files, with their git modes. Walks the whole tree.
+
+        Raises InputError for a path that no honest clone has: git itself checks out
+        none, but a tree object may hold it.
+        """
         folders = [(self.id, "")]
         while folders:
             folder, above = folders.pop()
@@ -224,6 +228,7 @@ class GitTree:
                 if mode == _FOLDER:
                     folders.append((oid, f"{above}{name}/"))
                 else:
+                    check_path(above + name)
                     yield above + name, mode
 
     def paths(self) -> Iterator[str]:

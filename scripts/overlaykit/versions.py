@@ -7,7 +7,9 @@ import re
 
 from overlaykit.errors import InputError
 
-_VERSION = re.compile(r"(\d+(?:\.\d+)*)(?:\.post(\d+))?(?:\.dev(\d+))?", re.ASCII)
+# Numbers have an end: Python refuses to read one of thousands of digits.
+_N = "[0-9]{1,9}"
+_VERSION = re.compile(rf"({_N}(?:\.{_N}){{0,9}})(?:\.post({_N}))?(?:\.dev({_N}))?")
 
 Order = tuple[tuple[int, ...], int, float]
 

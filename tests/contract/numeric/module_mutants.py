@@ -45,7 +45,12 @@ def _cases(
 
 
 def _mutant(
-    name: str, broken: str, old: str, new: str, cases: tuple[Case, ...], path: str = SCALE
+    name: str,
+    broken: str,
+    old: str,
+    new: str,
+    cases: tuple[Case, ...],
+    path: str = SCALE,
 ) -> Mutant:
     return Mutant(name, broken, (Edit(path, old, new),), frozenset({MODULE}), cases)
 
@@ -70,8 +75,7 @@ MODULE_MUTANTS = (
     _compares(
         "check mode compares the first rows",
         "4,096 of them",
-        "differs = seen[:4096].view(torch.int32) != "
-        "reference[:4096].view(torch.int32)",
+        "differs = seen[:4096].view(torch.int32) != reference[:4096].view(torch.int32)",
     ),
     _compares(
         "check mode compares some groups",
