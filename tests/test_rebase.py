@@ -20,6 +20,7 @@ from overlaykit.carried import load_overlay
 from overlaykit.export import mailbox
 from overlaykit.releases import LEDGER, release_tree
 from overlaykit.series import load_series, read_header
+from patience import PATIENCE_S
 
 Slim = Callable[..., Path]
 
@@ -52,7 +53,7 @@ def call(
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=PATIENCE_S,
         env={**os.environ, **(env or {})},
     )
 
@@ -414,7 +415,7 @@ def killed(overlay: Path, at: int, *arguments: str | Path) -> int | None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=PATIENCE_S,
     )
     if done.returncode == -9:
         return None
