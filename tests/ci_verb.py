@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from conftest import ROOT
+from patience import PATIENCE_S
 
 
 def trace_check(*arguments: str | Path) -> tuple[int, dict[str, Any]]:
@@ -19,7 +20,7 @@ def trace_check(*arguments: str | Path) -> tuple[int, dict[str, Any]]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=PATIENCE_S,
     )
     assert done.stdout, done.stderr
     report: dict[str, Any] = json.loads(done.stdout)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -20,10 +21,19 @@ from overlaykit import git  # noqa: E402
 from overlaykit.carried import Carried, load_overlay  # noqa: E402
 from overlaykit.sources import fetch, lay_out  # noqa: E402
 from overlaykit.trees import EditedTree, Tree, WheelTree  # noqa: E402
+from patience import PATIENCE_S  # noqa: E402
 
 # A shell has what it starts in the background ignore SIGINT, and so would all that is
 # started from here; tests interrupt programs by it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# A busy machine is slow at times; that says nothing about what is tested.
+hypothesis.settings.register_profile(
+    "any machine",
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("any machine")
 
 IDENTITY = git.identity("A Tester", "tester@localhost", "@1700000000 +0000")
 
@@ -168,7 +178,7 @@ def run_verb(
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=PATIENCE_S,
     )
 
 

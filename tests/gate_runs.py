@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from conftest import ROOT
-from gsm8k_servers import wait_until
 from overlaykit.lock import LOCK, manifest_digest
+from patience import PATIENCE_S, wait_until
 
 SCRIPTED = Path(__file__).parent / "ci" / "stages" / "scripted_server.py"
 REBUILD = "[rebuild]\nmode = 'venv'"
@@ -63,13 +63,11 @@ class Copy:
         gate = str(self.root / "ci" / "gate.py")
         return [sys.executable, gate, "--json", *map(str, arguments)]
 
-    def gate(
-        self, profile: Path | str, out: Path, *arguments: object, timeout: float = 600
-    ) -> Ended:
+    def gate(self, profile: Path | str, out: Path, *arguments: object) -> Ended:
         """The gate, as its users run it."""
         command = self.command("--profile", profile, "--out", out, *arguments)
         done = subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=timeout
+            command, capture_output=True, text=True, check=False, timeout=PATIENCE_S
         )
         assert done.stdout, done.stderr
         report = json.loads(done.stdout)
@@ -145,12 +143,14 @@ def running(where: Path) -> list[str]:
 def kill_9(process: subprocess.Popen[str], where: Path) -> int:
     """End the gate as nothing can be caught; then all it had started has to end, what
     does not name the run directory as well. Says how many processes that were."""
+    # Stopped first, so that it starts nothing between the count and its end.
+    process.send_signal(signal.SIGSTOP)
     started = family(process.pid)
     process.send_signal(signal.SIGKILL)
-    process.wait(30)
+    process.wait(PATIENCE_S)
     if process.stdout:
         process.stdout.close()
-    wait_until(lambda: not running(where) and not any(map(_alive, started)), 60)
+    wait_until(lambda: not running(where) and not any(map(_alive, started)))
     return len(started)
 
 
@@ -197,7 +197,7 @@ def profile(place: Path, *sections: str, name: str = "trial") -> Path:
     return path
 
 
-def served(*words: object, deadline_s: int = 60, more: str = "") -> str:
+def served(*words: object, deadline_s: int = PATIENCE_S, more: str = "") -> str:
     """A [server] section that runs a Python program of the tests."""
     command = ", ".join(json.dumps(str(word)) for word in ("{gate_python}", *words))
     return f"[server]\ncommand = [{command}]\ndeadline_s = {deadline_s}\n{more}"

@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -23,8 +22,11 @@ from typing import Any
 
 import pytest
 
+from patience import PATIENCE_S
+
 _LLAMA_SERVER = Path(__file__).parents[1] / "ci" / "stand_ins" / "llama_server.py"
-_STALL_S = 60
+# Longer than any test waits: who ends while the server stalls was not answered.
+_STALL_S = 2 * PATIENCE_S
 SMOLLM = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 # What becomes of a request: it is forwarded, hears nothing, is hung up on, or a status.
@@ -74,7 +76,7 @@ class Llama:
     def kill(self) -> None:
         if self._process:
             self._process.kill()
-            self._process.wait(10)
+            self._process.wait(PATIENCE_S)
 
 
 @dataclass
@@ -209,10 +211,3 @@ def expected(path: Path) -> dict[str, str]:
         row["question"]: re.sub(",", "", row["answer"].rpartition("#### ")[2])
         for row in rows
     }
-
-
-def wait_until(true: Callable[[], bool], seconds: float = 30) -> None:
-    until = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < until, "waited in vain"
-        time.sleep(0.02)

@@ -19,6 +19,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from patience import PATIENCE_S
 from serving_stand_in import StandIn, serving
 
 _VERB = Path(__file__).resolve().parents[1] / "ci" / "bench.py"
@@ -87,7 +88,7 @@ def bench(sglang: Path, *arguments: str | Path) -> Reported:
         capture_output=True,
         text=True,
         check=False,
-        timeout=240,
+        timeout=PATIENCE_S,
     )
     assert done.stdout, done.stderr
     report: dict[str, Any] = json.loads(done.stdout)

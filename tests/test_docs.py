@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT
+from patience import PATIENCE_S
 
 README, OWN, GATE = (
     ROOT / name for name in ("README.md", "docs/carry-your-own.md", "docs/the-gate.md")
 )
-TIMEOUT_S = 900
 _BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -116,7 +116,7 @@ def sh(script: str, where: Path) -> subprocess.CompletedProcess[str]:
         env={**os.environ, "PATH": path},
         capture_output=True,
         text=True,
-        timeout=TIMEOUT_S,
+        timeout=PATIENCE_S,
         check=False,
     )
 

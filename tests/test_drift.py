@@ -19,6 +19,7 @@ from conftest import IDENTITY, ROOT, Pins, run_verb
 from overlaykit import git
 from overlaykit.errors import EnvironmentFailure
 from overlaykit.releases import known, obtain
+from patience import PATIENCE_S
 
 COMMUNICATOR = "python/sglang/srt/layers/communicator.py"
 
@@ -41,7 +42,7 @@ def run(*arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=PATIENCE_S,
     )
 
 
@@ -309,7 +310,7 @@ def test_a_base_that_cannot_be_had(
         [sys.executable, str(overlay / "scripts" / "drift.py"), "--clone", str(root),
          "--ref", "main"],
         env={**os.environ, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path)},
-        capture_output=True, text=True, check=False, timeout=120,
+        capture_output=True, text=True, check=False, timeout=PATIENCE_S,
     )  # fmt: skip
     assert done.returncode == 5, done.stdout
     assert "run scripts/fetch.py" in done.stderr

@@ -21,6 +21,7 @@ from overlaykit.export import mailbox
 from overlaykit.ledger import LEDGER
 from overlaykit.releases import release_tree
 from overlaykit.series import load_series, read_header
+from patience import PATIENCE_S
 
 Slim = Callable[..., Path]
 
@@ -53,7 +54,7 @@ def call(
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=PATIENCE_S,
         env={**os.environ, **(env or {})},
     )
 
@@ -415,7 +416,7 @@ def killed(overlay: Path, at: int, *arguments: str | Path) -> int | None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=PATIENCE_S,
     )
     if done.returncode == -9:
         return None

@@ -18,6 +18,7 @@ from overlaykit import git
 from overlaykit.carried import load_overlay
 from overlaykit.transaction import hold
 from overlaykit.trees import DirectoryTree
+from patience import PATIENCE_S
 
 COMMUNICATOR = "python/sglang/srt/layers/communicator.py"
 LAID = "python/sglang/srt/layers/quantization/bpreshuffle_scale.py"
@@ -35,7 +36,7 @@ def run(overlay: Path, verb: str, *arguments: str | Path) -> tuple[int, str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=PATIENCE_S,
     )
     assert "Traceback" not in done.stderr, done.stderr
     return done.returncode, done.stdout + done.stderr

@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from conftest import ROOT, run_verb
+from patience import PATIENCE_S
 
 _CONTAINER = ROOT / "ci" / "container"
 _ENGINE = ROOT / "tests" / "container_engine.py"
@@ -42,7 +43,7 @@ class Engine:
              "--image", "base:1", "--tag", arm, *more, "--json"],
             env={**os.environ, "ENGINE_ROOT": str(self.root), **env,
                  "PATH": f"{self.root / 'bin'}:{os.environ['PATH']}"},
-            capture_output=True, text=True, check=False, timeout=300,
+            capture_output=True, text=True, check=False, timeout=PATIENCE_S,
         )  # fmt: skip
         assert done.stdout, done.stderr
         report: dict[str, Any] = json.loads(done.stdout)

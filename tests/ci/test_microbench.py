@@ -33,6 +33,7 @@ from conftest import ROOT, Pins
 from contract.islands import BPRESHUFFLE_SCALE
 from contract.numeric.cases import DEEPSEEK_V3, GLM51, SMALL, TUNED_OUTPUT
 from contract.numeric.sources import aiter_sources, sglang_sources
+from patience import PATIENCE_S
 
 _VERB = ROOT / "ci" / "microbench.py"
 
@@ -99,7 +100,7 @@ def _run(*options: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=600,
+        timeout=PATIENCE_S,
     )
 
 
@@ -241,7 +242,7 @@ def test_a_broken_design_is_seen(
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=PATIENCE_S,
     )
     assert done.stdout.strip() == seen, done.stderr
 
@@ -404,6 +405,6 @@ def test_interrupted_it_says_so_and_cleans_up(
     assert list(scratch.iterdir())
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130, said
     assert list(scratch.iterdir()) == []

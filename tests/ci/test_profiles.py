@@ -20,6 +20,7 @@ import pytest
 
 from conftest import ROOT, Pins
 from overlaykit.errors import InputError
+from patience import PATIENCE_S
 from serving_client import lay_out
 from sglang_options import Unknown, server_parser
 from stages.profile import FOLDER, Profile, load
@@ -252,7 +253,7 @@ def test_the_profiled_load_is_what_the_client_sends(
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=PATIENCE_S,
         )
     assert done.returncode == 0, done.stdout + done.stderr
     assert [path.name for path in bin_.iterdir()] == ["python3"]

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from conftest import ROOT, Pins
+from patience import PATIENCE_S
 
 _VERB = ROOT / "ci" / "rebuild.py"
 Arms = dict[str, dict[str, Any]]
@@ -31,7 +32,7 @@ def rebuild(arm: str, out: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=PATIENCE_S,
     )
     assert done.stdout, done.stderr
     report: dict[str, Any] = json.loads(done.stdout)
@@ -191,7 +192,7 @@ def _interrupted(out: Path, number: signal.Signals) -> int:
                 os.killpg(verb.pid, number)
                 break
         verb.stderr.read()
-        return verb.wait(60)
+        return verb.wait(PATIENCE_S)
 
 
 def test_half_made_is_made_anew(tmp_path: Path) -> None:
@@ -250,7 +251,7 @@ def test_a_stale_lock_makes_no_arm(overlay: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, str(overlay / "ci" / "rebuild.py"), "venv", "--arm", "patched",
          "--out", str(tmp_path / "out"), "--json"],
-        capture_output=True, text=True, check=False, timeout=300,
+        capture_output=True, text=True, check=False, timeout=PATIENCE_S,
     )  # fmt: skip
     report = json.loads(done.stdout)
     assert done.returncode == report["exit_code"] == 2

@@ -21,6 +21,7 @@ import pytest
 import yaml
 
 from conftest import ROOT
+from patience import PATIENCE_S
 
 _FOLDER = ROOT / ".github" / "workflows"
 _RUNNER = "linux-mi35x-gpu-8"
@@ -179,7 +180,7 @@ def run(text: str, bin_: Path, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", text],
         env={**os.environ, "PATH": f"{bin_}:{os.environ['PATH']}", **env},
-        cwd=ROOT, capture_output=True, text=True, check=False, timeout=120,
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=PATIENCE_S,
     )  # fmt: skip
 
 
@@ -237,7 +238,7 @@ def _gather(bin_: Path, folder: Path, profile: str, points: str) -> tuple[int, s
          script("gate", "verdict", "Gather the nodes' results and decide")],
         env={**os.environ, "PATH": f"{bin_}:{os.environ['PATH']}", **env,
              "GITHUB_ENV": files["env"], "GITHUB_STEP_SUMMARY": files["summary"]},
-        cwd=folder, capture_output=True, text=True, check=False, timeout=120,
+        cwd=folder, capture_output=True, text=True, check=False, timeout=PATIENCE_S,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     [code] = re.findall(r"code=(\d+)", Path(files["env"]).read_text())

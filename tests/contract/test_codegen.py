@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from conftest import ROOT
+from patience import PATIENCE_S
 
 pytest.importorskip("torch", reason="AITER's wrappers need PyTorch")
 triton: Any = pytest.importorskip("triton", reason="it compiles the kernels")
@@ -252,7 +253,7 @@ def python(*arguments: object, **environment: str) -> subprocess.CompletedProces
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=PATIENCE_S,
     )
     assert not (Path(env["HOME"]) / ".triton").exists(), "the cache is in HOME"
     return done

@@ -29,9 +29,9 @@ from overlaykit.patches import apply_hunks, split_lines
 from overlaykit.plan import HunkPlan
 from overlaykit.scopes import MODULE, ScopeMap, map_scopes
 from overlaykit.trees import DirectoryTree, Tree
+from patience import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[2]
-_TIMEOUT_S = 120
 Contents = dict[str, bytes]
 
 
@@ -99,7 +99,7 @@ def _call(where: Path, *command: str, stdin: bytes = b"") -> int:
         capture_output=True,
         env=environment(where.parent),
         start_new_session=True,
-        timeout=_TIMEOUT_S,
+        timeout=PATIENCE_S,
         check=False,
     )
     return done.returncode

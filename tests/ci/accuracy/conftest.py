@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from patience import PATIENCE_S
+
 ROOT = Path(__file__).resolve().parents[3]
 Verb = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -46,7 +48,7 @@ def gsm8k() -> Verb:
             capture_output=True,
             text=True,
             check=False,
-            timeout=300,
+            timeout=PATIENCE_S,
         )
 
     return run

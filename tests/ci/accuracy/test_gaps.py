@@ -24,6 +24,7 @@ import msgspec
 import pytest
 
 from conftest import run_verb
+from gate_runs import lines
 from gsm8k_servers import (
     FORWARD,
     HANG_UP,
@@ -32,8 +33,8 @@ from gsm8k_servers import (
     expected,
     knowing,
     serving,
-    wait_until,
 )
+from patience import PATIENCE_S, wait_until
 
 from .conftest import Verb, command
 
@@ -55,7 +56,7 @@ def _plain(url: str, few: Path, out: Path, *more: str) -> Path:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=PATIENCE_S,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return max(out.iterdir(), key=lambda path: path.stat().st_mtime_ns)
@@ -149,12 +150,13 @@ def test_records_are_joined_by_id_whatever_their_order(
     slow = set(list(answers)[:5])
 
     def late(_: int, question: str) -> int:
-        time.sleep(0.3 if question in slow else 0)
+        if question in slow:
+            wait_until(lambda: len(traffic.answered) >= 3)
         return FORWARD
 
     wrong = frozenset(list(answers)[10:13])
     limits = ("--max-tokens", "64", "--seed", "0")
-    with serving(knowing(answers), late) as (url, _):
+    with serving(knowing(answers), late) as (url, traffic):
         plain = _plain(url, few, tmp_path / "plain", *limits)
     order = [json.loads(line)["id"] for line in (plain / "output-rs0.jsonl").open()]
     assert order != sorted(order, key=lambda name: int(name.rpartition("-")[2]))  # gap
@@ -179,21 +181,21 @@ def test_an_interrupt_ends_a_run_that_waits(few: Path, tmp_path: Path) -> None:
         return FORWARD if number <= 10 else STALL
 
     out = tmp_path / "ours"
+    kept = out / "answers.jsonl"
     with serving(knowing(answers), fate) as (url, traffic):
         arguments = command("run", "--arm", "baseline", "--url", url, "--out", out,
                             "--questions", few, "--threads", 4)  # fmt: skip
         verb = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
-        wait_until(lambda: len(traffic.bodies) >= 14)
+        wait_until(lambda: len(traffic.bodies) >= 14 and len(lines(kept)) == 10)
         other = subprocess.run(arguments, capture_output=True, text=True, check=False)
         assert other.returncode == 5
         assert f"another run is under way in {out}" in other.stderr
-        started = time.monotonic()
         os.kill(verb.pid, signal.SIGINT)
-        _, said = verb.communicate(timeout=20)
-        assert time.monotonic() - started < 5
+        _, said = verb.communicate(timeout=PATIENCE_S)
+        # The server still stalls: it was not for an answer that the verb ended.
     assert verb.returncode == 130
     assert "30 of 40 are unanswered" in said
-    assert len((out / "answers.jsonl").read_bytes().splitlines()) == 10
+    assert len(lines(kept)) == 10
 
 
 def test_sgl_evals_own_abort_does_not_wake_a_stalled_request() -> None:
@@ -216,7 +218,7 @@ def test_sgl_evals_own_abort_does_not_wake_a_stalled_request() -> None:
     ):  # fmt: skip
         # Aborted before it asks, it would have nothing to be woken from.
         wait_until(lambda: bool(traffic.bodies))
-        said, _ = verb.communicate("abort\n", timeout=60)
+        said, _ = verb.communicate("abort\n", timeout=PATIENCE_S)
     assert said == "True\n"
 
 
@@ -227,9 +229,7 @@ def test_a_server_that_stalls_or_hangs_up_is_given_up(
         return FORWARD if number <= 5 else (STALL if number % 2 else HANG_UP)
 
     with serving(knowing(expected(few)), fate) as (url, traffic):
-        started = time.monotonic()
-        report = _ours(gsm8k, url, few, tmp_path / "ours", "--timeout", 1)
-        assert time.monotonic() - started < 40
+        report = _ours(gsm8k, url, few, tmp_path / "ours", "--timeout", 10)
         assert sum(traffic.asked.values()) < 40
     assert report["exit_code"] == 4
     assert "the server was given up" in str(report["findings"])

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from math import log
 
-import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("scipy", reason="pip install -r requirements-gate-test.txt")
 
+import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.stats import norm
 
@@ -41,7 +41,6 @@ def test_newcombe_as_published() -> None:
     assert (round(found.lower, 4), round(found.upper, 4)) == (-0.1186, -0.0046)
 
 
-@settings(deadline=None)  # the first example imports statsmodels
 @given(st.integers(1, 60), st.integers(0, 60), st.integers(0, 60), _LEVELS)
 def test_newcombe_agrees_with_statsmodels(
     both: int, gained: int, lost: int, level: float
@@ -134,7 +133,6 @@ def test_no_difference_at_all_is_wilsons_bound(
     assert -found.lower == pytest.approx(z * z / (n + z * z), rel=1e-6)
 
 
-@settings(deadline=None)  # the first example imports statsmodels
 @given(st.integers(0, 200), st.integers(0, 200))
 def test_mcnemar_agrees_with_statsmodels(gained: int, lost: int) -> None:
     tables = pytest.importorskip("statsmodels.stats.contingency_tables")

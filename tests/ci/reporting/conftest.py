@@ -16,6 +16,7 @@ import pytest
 
 from conftest import ROOT, Checkouts
 from overlaykit.errors import Finding
+from patience import PATIENCE_S
 from reporting.schema import GateReport, StageReport, State, Subject
 
 Document = dict[str, Any]
@@ -37,7 +38,7 @@ def verb(*words: object, codes: tuple[int, ...] = (0,)) -> Document:
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=PATIENCE_S,
     )
     assert done.returncode in codes, done.stderr + done.stdout
     report: Document = json.loads(done.stdout)

@@ -13,6 +13,8 @@ from xml.etree.ElementTree import Element, TreeBuilder
 
 import pytest
 
+from patience import PATIENCE_S
+
 _VOID = {"meta", "br"}
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
@@ -120,7 +122,7 @@ def seen(page: Path, width: int, folder: Path) -> dict[str, Any]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=PATIENCE_S,
     )  # fmt: skip
     assert "<body>{" in done.stdout, done.stderr
     told = done.stdout.partition("<body>")[2].partition("</body>")[0]

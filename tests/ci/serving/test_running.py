@@ -16,6 +16,7 @@ import pytest
 import serving_stand_in
 from conftest import ROOT
 from gatekit import records
+from patience import PATIENCE_S
 from serving.plan import ServingRun
 from serving_client import SMALL, arms, bench, both, command, environment, free_port
 from serving_stand_in import Faults, StandIn, serving
@@ -209,7 +210,7 @@ def test_interrupted_it_keeps_what_is_done_and_goes_on(
                 break
         time.sleep(0.3)
         process.send_signal(signal.SIGINT)
-        shown, _ = process.communicate(timeout=60)
+        shown, _ = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 130
         report = json.loads(shown)
         assert "the same command goes on" in report["message"]
@@ -339,7 +340,7 @@ def test_two_at_once_are_refused(sglang: Path, tmp_path: Path) -> None:
             code, report, _ = bench(sglang, *run)
         finally:
             first.terminate()
-            first.communicate(timeout=60)
+            first.communicate(timeout=PATIENCE_S)
     assert code == 5 and f"{out} is taken" in report["message"]
     assert first.returncode == 130
 

@@ -11,7 +11,7 @@ import pytest
 
 from conftest import ROOT, Pins
 from gate_runs import REBUILD, Copy, another, copy_repository, profile, running
-from gsm8k_servers import wait_until
+from patience import wait_until
 
 
 @pytest.fixture(scope="session")

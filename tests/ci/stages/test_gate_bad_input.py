@@ -32,7 +32,7 @@ from gate_runs import (
     served,
     unique,
 )
-from gsm8k_servers import wait_until
+from patience import PATIENCE_S, wait_until
 
 # Enough to be in the midst of.
 COUNT = 24
@@ -156,10 +156,10 @@ def test_a_server_that_never_gets_healthy(
     questions: Path, repository: Copy, out: Path, tmp_path: Path
 ) -> None:
     sleeps = "import time; print('loading', flush=True); time.sleep(600)"
-    mute = served("-c", sleeps, "{folder}", deadline_s=2)
+    mute = served("-c", sleeps, "{folder}", deadline_s=15)
     ended = repository.gate(profile(tmp_path, REBUILD, mute, gsm8k(questions, 4)), out)
     failed(ended, "the server of gsm8k, run-1-baseline did not start",
-           "does not answer after 2 s", "loading", "server.deadline_s")  # fmt: skip
+           "does not answer after 15 s", "loading", "server.deadline_s")  # fmt: skip
 
 
 def test_a_server_that_ends_at_once(
@@ -215,7 +215,7 @@ def stalled(
                  "--asked", tmp_path / "asked")  # fmt: skip
     process = repository.start(path, out)
     try:
-        wait_until(lambda: len(answers(out).get("run-1-baseline", [])) == 7, 60)
+        wait_until(lambda: len(answers(out).get("run-1-baseline", [])) == 7)
         yield path, process
     finally:
         process.kill()
@@ -232,7 +232,7 @@ def test_interrupted(
 ) -> None:
     path, process = stalled
     process.send_signal(number)
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
     assert json.loads(said)["message"] == "interrupted"
     assert not running(out)

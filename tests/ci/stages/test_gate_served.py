@@ -16,7 +16,7 @@ import pytest
 
 from conftest import ROOT, Pins
 from gate_runs import REBUILD, Copy, kill_9, profile, results, served
-from gsm8k_servers import wait_until
+from patience import wait_until
 from serving_client import lay_out
 
 TRACES = ROOT / "tests" / "data" / "traces" / "h200-m64"
@@ -49,7 +49,7 @@ def test_traces_pass_and_go_on_when_killed(
     path = profile(tmp_path, REBUILD, SERVER, traces("pristine", "series", 6))
     process = repository.start(path, out)
     try:
-        wait_until(lambda: any(out.glob("traces/*/profile-patched.log")), 60)
+        wait_until(lambda: any(out.glob("traces/*/profile-patched.log")))
         time.sleep(1)
     finally:
         kill_9(process, out)
@@ -92,7 +92,7 @@ def test_a_benchmark_that_is_killed_loses_no_run(
     path = profile(tmp_path, REBUILD, SERVER, section)
     process = repository.start(path, out)
     try:
-        wait_until(lambda: bool(recorded(out)), 120)
+        wait_until(lambda: bool(recorded(out)))
     finally:
         kill_9(process, out)
     kept = recorded(out)

@@ -12,12 +12,11 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT
+from patience import PATIENCE_S, wait_until
 from stages.processes import free_port, serving
 from stages.stage import Serve
 
 KEEPER = ROOT / "ci" / "stages" / "keeper.py"
-PATIENCE_S = 20
-
 # A server that starts a worker in a session of its own, orphans it, and ignores SIGTERM
 # where it is told to.
 TREE = """
@@ -70,14 +69,6 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
     except OSError:
         return False
-
-
-def wait_until(holds: object) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    assert callable(holds)
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def gone(notes: Path) -> bool:

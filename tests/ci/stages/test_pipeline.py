@@ -31,6 +31,7 @@ from gate_runs import (
     running,
     served,
 )
+from patience import PATIENCE_S
 from stages.pipeline import Pipeline
 from stages.processes import free_port
 from stages.profile import FOLDER, Profile, load
@@ -109,7 +110,7 @@ def test_the_series_and_the_code_change_all(
         "overlay.lock",
         "patches/sglang/0001-fp8-consumer.patch",
         "overlay/sglang/python/sglang/srt/layers/quantization/bpreshuffle_scale.py",
-        "scripts/contract/census.py",
+        "scripts/contract/census/judge.py",
         "ci/stages/runner.py",
         "ci/container/Dockerfile",
     ],
@@ -119,7 +120,9 @@ def test_one_byte_of_the_series_or_the_code(
 ) -> None:
     copy = another(repository, tmp_path / "copy")
     before = subject(copy.root, full)
-    with (copy.root / path).open("a") as file:
+    place = copy.root / path
+    assert place.is_file()
+    with place.open("a") as file:
         file.write("\n")
     after = subject(copy.root, full)
     assert (before.series, before.code) != (after.series, after.code)
@@ -372,7 +375,7 @@ def test_the_plan_runs_as_it_stands(
     ).stdout
     done = subprocess.run(
         ["bash"], input=script, cwd=tmp_path, capture_output=True, text=True,
-        check=False, timeout=300,
+        check=False, timeout=PATIENCE_S,
     )  # fmt: skip
     reports = [
         json.loads(text)
@@ -400,9 +403,9 @@ def test_the_plan_runs_as_it_stands(
 @pytest.mark.parametrize(
     ("server", "deadline_s", "code"),
     [
-        ("exit 3", 60, 1),
+        ("exit 3", PATIENCE_S, 1),
         ("exec sleep 60", 1, 124),
-        ("exec python3 -m http.server --bind 127.0.0.1 $1", 60, 0),
+        ("exec python3 -m http.server --bind 127.0.0.1 $1", PATIENCE_S, 0),
     ],
 )
 def test_a_printed_server_is_asked_once_it_is_healthy(
@@ -421,7 +424,7 @@ def test_a_printed_server_is_asked_once_it_is_healthy(
     script = [start, wait, own, "echo $?", *end]
     done = subprocess.run(
         ["bash"], input="\n".join(script), cwd=tmp_path, capture_output=True, text=True,
-        check=False, timeout=60,
+        check=False, timeout=PATIENCE_S,
     )  # fmt: skip
     assert done.stdout.split() == (["asked", "0"] if code == 0 else [str(code)])
     assert "here" in (tmp_path / "ask.server.log").read_text()
