@@ -13,11 +13,21 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import pairwise
 
 from gatekit.checks import Check, equal, none_of
 from traces.events import Launch, Span, Trace
 from traces.nesting import ROUNDING_NS, nest
+
+
+@dataclass(frozen=True)
+class _Line:
+    """One thread's calls, in order: when each began and ended, and which it is."""
+
+    starts: list[int]
+    ends: list[int]
+    spans: list[Span]
 
 
 class Modules:
@@ -35,10 +45,16 @@ class Modules:
             self._step[span] = counts[span.instance]
             counts[span.instance] += 1
             threads[span.thread].append(span)
-        self._threads = {
-            key: ([span.start for span in line], line) for key, line in threads.items()
-        }
+        self._nesting = nest(s for s in trace.spans if not s.annotation)
+        self._threads = {key: self._line(line) for key, line in threads.items()}
         self.counts = counts
+
+    def _line(self, spans: list[Span]) -> _Line:
+        """With what they called they may have lasted longer than they say."""
+        own = ((span.start, span.end) for span in spans)
+        reach = self._nesting.reach
+        times = [reach.get(id(s), o) for s, o in zip(spans, own, strict=True)]
+        return _Line([start for start, _ in times], [end for _, end in times], spans)
 
     def around(self, launch: Launch) -> Span | None:
         """The call that the launch was made in; none, too, if that cannot be told."""
@@ -60,32 +76,23 @@ class Modules:
     def _meant(self, launch: Launch) -> list[Span | None]:
         """The call it nests in, or that its times are off by rounding from nesting in;
         nothing, if it overlaps none; otherwise all that it may be meant to be in."""
-        starts, spans = self._threads.get(launch.thread, ([], []))
-        at = bisect_right(starts, launch.start)
-        if at == len(starts) or launch.end < starts[at]:
+        line = self._threads.get(launch.thread)
+        if line is None:
+            return []
+        at = bisect_right(line.starts, launch.start)
+        if at == len(line.starts) or launch.end < line.starts[at]:
             # Nearly all are well within one, or well away from any.
-            if not at or spans[at - 1].end < launch.start:
+            if not at or line.ends[at - 1] < launch.start:
                 return []
-            if launch.end <= spans[at - 1].end and starts[at - 1] < launch.start:
-                return [spans[at - 1]]
-        near = self._near(launch)
-        within = [span for span in near if _nests(launch, span, 0)]
+            if launch.end <= line.ends[at - 1] and line.starts[at - 1] < launch.start:
+                return [line.spans[at - 1]]
+        near = _near(line, launch)
+        within = [at for at in near if _nests(line, at, launch, 0)]
         if not within:
-            within = [span for span in near if _nests(launch, span, ROUNDING_NS)]
-        return list(within) if len(within) == 1 or not near else [*near, None]
-
-    def _near(self, launch: Launch) -> list[Span]:
-        """Those that it has time in common with; if it took none, also at a bound."""
-        starts, spans = self._threads.get(launch.thread, ([], []))
-        point = launch.start == launch.end
-        at = (bisect_right if point else bisect_left)(starts, launch.end) - 1
-        near: list[Span] = []
-        while at >= 0 and (
-            spans[at].end > launch.start or (point and spans[at].end == launch.start)
-        ):
-            near.append(spans[at])
-            at -= 1
-        return near
+            within = [at for at in near if _nests(line, at, launch, ROUNDING_NS)]
+        if len(within) == 1 or not near:
+            return [line.spans[at] for at in within]
+        return [*(line.spans[at] for at in near), None]
 
     def step(self, span: Span) -> int:
         return self._step[span]
@@ -97,11 +104,10 @@ class Modules:
         found = len(self.counts)
         overlaps = (
             f"{module}_{b.instance}"
-            for _, line in self._threads.values()
-            for a, b in pairwise(line)
+            for line in self._threads.values()
+            for a, b in pairwise(line.spans)
             if b.start < a.end
         )
-        nesting = nest(span for span in trace.spans if not span.annotation)
         return (
             Check(
                 f"layers with a {module}",
@@ -110,9 +116,9 @@ class Modules:
                 found == layers,
             ),
             self._equally_often(),
-            self._parents(seen, nesting.parents),
+            self._parents(seen, self._nesting.parents),
             none_of("module calls apart", "call within another", overlaps),
-            none_of("modules nest in modules", "overlap of two", nesting.astride),
+            none_of("modules nest in modules", "overlap of two", self._nesting.astride),
         )
 
     def _equally_often(self) -> Check:
@@ -136,5 +142,19 @@ class Modules:
         )
 
 
-def _nests(launch: Launch, span: Span, slack: int) -> bool:
-    return span.start - slack <= launch.start and launch.end <= span.end + slack
+def _near(line: _Line, launch: Launch) -> list[int]:
+    """Those that it has time in common with; if it took none, also at a bound."""
+    point = launch.start == launch.end
+    at = (bisect_right if point else bisect_left)(line.starts, launch.end) - 1
+    near: list[int] = []
+    while at >= 0 and (
+        line.ends[at] > launch.start or (point and line.ends[at] == launch.start)
+    ):
+        near.append(at)
+        at -= 1
+    return near
+
+
+def _nests(line: _Line, at: int, launch: Launch, slack: int) -> bool:
+    begun = line.starts[at] - slack <= launch.start
+    return begun and launch.end <= line.ends[at] + slack

@@ -15,15 +15,18 @@ ROUNDING_NS = 1000
 
 @dataclass(frozen=True)
 class Nesting:
-    """Each span's caller, by the span's ``id``, and overlaps that are no nesting."""
+    """Each span's caller, by the span's ``id``; how long those lasted, by theirs, that
+    seem to begin after what they called or to end before it; what does not nest."""
 
     parents: dict[int, Span]
+    reach: dict[int, tuple[int, int]]
     astride: list[str]
 
 
 def nest(spans: Iterable[Span]) -> Nesting:
     """In one pass over the spans as they were entered, thread by thread."""
     parents: dict[int, Span] = {}
+    reach: dict[int, tuple[int, int]] = {}
     astride: list[str] = []
     stacks: defaultdict[object, list[Span]] = defaultdict(list)
     for span in sorted(spans, key=lambda span: (span.start, -span.end)):
@@ -47,7 +50,14 @@ def nest(spans: Iterable[Span]) -> Nesting:
                 break
         if stack:
             parents[id(span)] = stack[-1]
+        for caller in reversed(stack):
+            begins, ends = reach.get(id(caller), (caller.start, caller.end))
+            if span.end <= ends:
+                break
+            if span.end <= caller.end + ROUNDING_NS:
+                reach[id(caller)] = begins, span.end
         if early:
             parents[id(early[-1])] = span
+            reach[id(span)] = early[-1].start, span.end
         stack += [span, *reversed(early)]
-    return Nesting(parents, astride)
+    return Nesting(parents, reach, astride)
