@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal, InvalidOperation
-from typing import TypeGuard
 
 import msgspec
 
@@ -27,6 +26,7 @@ from traces.fields import (
     MODULE_PREFIX,
     RUNTIME_CATEGORIES,
     complaint,
+    is_thread,
 )
 from traces.wellformed import loads
 
@@ -110,7 +110,7 @@ class _Event(msgspec.Struct, gc=False):
 
     ph: str = ""
     cat: str = ""
-    name: str = ""
+    name: str | None = None
     pid: int | str | None = None
     tid: int | str | None = None
     ts: msgspec.Raw = msgspec.Raw(b"")
@@ -168,30 +168,33 @@ class Collector:
         """Raises ``msgspec.DecodeError`` for what is not an event, and InputError for
         one that lacks what is read of its kind."""
         event = _event(text)
-        category = event.cat
+        category, name = event.cat, event.name
         if event.ph != "X":
             if category in KINDS:
                 raise InputError(complaint(bytes(text)))
-        elif category in GPU_CATEGORIES:
-            self._take_work(event, bytes(text))
-        elif category in RUNTIME_CATEGORIES:
-            self._take_launch(event, bytes(text))
-        elif category == ANNOTATION or (
-            category == FRAME and event.name.startswith(MODULE_PREFIX)
-        ):
-            self._take_span(event, bytes(text))
-        elif not (category and event.name):
+        elif name is None or not category:
             raise InputError(complaint(bytes(text)))
+        elif category in GPU_CATEGORIES:
+            self._take_work(event, name, bytes(text))
+        elif category in RUNTIME_CATEGORIES:
+            if _LAUNCHES.match(name):
+                self._take_launch(event, name, bytes(text))
+            elif not name:
+                raise InputError(complaint(bytes(text)))
+        elif category == ANNOTATION or (
+            category == FRAME and name.startswith(MODULE_PREFIX)
+        ):
+            self._take_span(event, name, bytes(text))
         elif category in LEGACY_CATEGORIES:
             self.legacy += 1
 
-    def _take_work(self, event: _Event, text: bytes) -> None:
-        args = _arguments(event, text)
+    def _take_work(self, event: _Event, name: str, text: bytes) -> None:
+        args = _arguments(event, name, text)
         start, duration = _times(event, text)
         device, stream = args.get("device"), args.get("stream")
         correlation = args.get("correlation")
         if not (
-            event.name
+            name
             and type(device) is int is type(stream)
             and type(correlation) is int
             and device >= 0 <= stream
@@ -200,7 +203,7 @@ class Collector:
             raise InputError(complaint(text))
         self.work.append(
             Work(
-                self._once(event.name, event.name),
+                self._once(name, name),
                 self._once(event.cat, event.cat),
                 start,
                 duration,
@@ -210,13 +213,8 @@ class Collector:
             )
         )
 
-    def _take_launch(self, event: _Event, text: bytes) -> None:
-        name = event.name
-        if not _LAUNCHES.match(name):
-            if not name:
-                raise InputError(complaint(text))
-            return
-        args = _arguments(event, text)
+    def _take_launch(self, event: _Event, name: str, text: bytes) -> None:
+        args = _arguments(event, name, text)
         start, duration = _times(event, text)
         correlation, kernel = args.get("correlation"), args.get("kernel", "")
         thread = event.pid, event.tid
@@ -224,7 +222,7 @@ class Collector:
             type(correlation) is int
             and correlation >= 0
             and type(kernel) is str
-            and _is_thread(thread)
+            and is_thread(thread)
         ):
             raise InputError(complaint(text))
         # As ROCm writes it down of a copy, under one name or the other; of a fill, and
@@ -242,13 +240,13 @@ class Collector:
             )
         )
 
-    def _take_span(self, event: _Event, text: bytes) -> None:
-        _named_once(event, text)
+    def _take_span(self, event: _Event, name: str, text: bytes) -> None:
+        _named_once(event, name, text)
         start, duration = _times(event, text)
         thread = event.pid, event.tid
-        if not (event.name and _is_thread(thread)):
+        if not is_thread(thread):
             raise InputError(complaint(text))
-        module, instance = split_module(event.name)
+        module, instance = split_module(name)
         self.spans.append(
             Span(
                 self._once(module, module),
@@ -259,18 +257,6 @@ class Collector:
                 event.cat == ANNOTATION,
             )
         )
-
-
-def _is_thread(
-    thread: tuple[int | str | None, int | str | None],
-) -> TypeGuard[tuple[int | str, int]]:
-    pid, tid = thread
-    return (
-        type(tid) is int
-        and tid >= 0
-        and pid is not None
-        and (type(pid) is str or int(pid) >= 0)
-    )
 
 
 def _times(event: _Event, text: bytes) -> tuple[int, int]:
@@ -284,7 +270,7 @@ def _times(event: _Event, text: bytes) -> tuple[int, int]:
     return start, duration
 
 
-def _arguments(event: _Event, text: bytes) -> dict[str, object]:
+def _arguments(event: _Event, name: str, text: bytes) -> dict[str, object]:
     """The event's ``args``, once it is known that no key is there twice.
 
     Colons are faster told than keys: each is one key's, or stands in a string. As many
@@ -296,7 +282,7 @@ def _arguments(event: _Event, text: bytes) -> dict[str, object]:
     except msgspec.ValidationError as error:
         raise InputError(complaint(text)) from error
     kernel = args.get("kernel")
-    colons = _KEYS + len(args) + event.name.count(":")
+    colons = _KEYS + len(args) + name.count(":")
     if type(kernel) is str:
         colons += kernel.count(":")
     if text.count(b":") != colons or b"\\" in text:
@@ -304,8 +290,8 @@ def _arguments(event: _Event, text: bytes) -> dict[str, object]:
     return args
 
 
-def _named_once(event: _Event, text: bytes) -> None:
+def _named_once(event: _Event, name: str, text: bytes) -> None:
     """The same of an event of whose ``args`` nothing is read."""
-    colons = _KEYS + event.name.count(":") + bytes(event.args).count(b":")
+    colons = _KEYS + name.count(":") + bytes(event.args).count(b":")
     if text.count(b":") != colons or b"\\" in text:
         loads(text)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeGuard
 
 import msgspec
 
@@ -35,7 +35,7 @@ class _Any(msgspec.Struct):
 
     ph: str
     cat: _Name
-    name: _Name
+    name: str
 
 
 class _Timed(_Any):
@@ -52,6 +52,7 @@ class _OnGpu(msgspec.Struct):
 class _Work(_Timed):
     """A kernel, copy or fill on a GPU."""
 
+    name: _Name
     args: _OnGpu
 
 
@@ -75,6 +76,7 @@ class _Called(msgspec.Struct):
 class _Launch(_OnThread):
     """A call of the runtime that puts work on a GPU."""
 
+    name: _Name
     args: _Called
 
 
@@ -85,6 +87,19 @@ KINDS: dict[str, type[msgspec.Struct]] = {
     ANNOTATION: _Span,
     FRAME: _Span,
 }
+
+
+def is_thread(
+    thread: tuple[int | str | None, int | str | None],
+) -> TypeGuard[tuple[int | str, int]]:
+    """Whether an event says on which it happened."""
+    pid, tid = thread
+    return (
+        type(tid) is int
+        and tid >= 0
+        and pid is not None
+        and (type(pid) is str or int(pid) >= 0)
+    )
 
 
 def complaint(text: bytes) -> str:

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
-from gatekit.checks import Check, equal, none_of
+from gatekit.checks import Check, none_of
 from traces.events import Launch, Span, Trace
 from traces.nesting import ROUNDING_NS, nest
 
@@ -116,7 +116,7 @@ class Modules:
                 found == layers,
             ),
             self._equally_often(),
-            self._parents(seen, self._nesting.parents),
+            self._parents(seen),
             none_of("module calls apart", "call within another", overlaps),
             none_of("modules nest in modules", "overlap of two", self._nesting.astride),
         )
@@ -127,18 +127,23 @@ class Modules:
         right = len(times) == 1
         return Check("every layer called equally often", "yes", found or "none", right)
 
-    def _parents(self, calls: Counter[str], parents: dict[int, Span]) -> Check:
-        """Missing modules show in their parents: a decoder layer without attention."""
-        of = (parents.get(id(span)) for span in self.spans)
-        found = Counter(parent.module for parent in of if parent)
+    def _parents(self, calls: Counter[str]) -> Check:
+        """Missing modules show in their parents: a decoder layer without attention. A
+        layer may have several, then each as many."""
+        parents = self._nesting.parents
         name = "every parent module has one"
+        found = [p for span in self.spans if (p := parents.get(id(span)))]
         if not found:
             return Check(name, "one each", "no parent recorded", True)
-        parent, children = found.most_common(1)[0]
-        return equal(
+        parent, children = Counter(one.module for one in found).most_common(1)[0]
+        each = Counter(id(one) for one in found if one.module == parent)
+        count, several = calls[parent], max(each.values())
+        more = f", {several} in each" if several > 1 else ""
+        return Check(
             name,
-            f"{calls[parent]} in calls of {parent}",
+            f"{count * several} in calls of {parent}{more}",
             f"{children} in calls of {parent}",
+            children == count * several,
         )
 
 

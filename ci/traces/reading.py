@@ -126,7 +126,7 @@ def may_be_trace(path: Path) -> bool:
         # Most are told by their beginning; these few are read whole.
         text += b"".join(pieces)
         if text.lstrip()[:1] == b"[":
-            return any(map(_KEYS_OF_EVENTS.intersection, _lists(text)))
+            return bool(_events(text))
         return "traceEvents" in _object(text)
     except msgspec.ValidationError:
         return False
@@ -225,7 +225,7 @@ def _whole(path: Path, collector: Collector) -> _Document:
         raise InputError(f"{kind}" if text else "empty")
     try:
         # Viewers also take the bare list of events.
-        document = _document(text) if start == b"{" else _Document(_list(text))
+        document = _document(text) if start == b"{" else _Document(_events(text))
     except msgspec.ValidationError as error:
         what = f"its header is not as the profiler writes it: {error}"
         if "traceEvents" in str(error) or start == b"[":
@@ -237,8 +237,10 @@ def _whole(path: Path, collector: Collector) -> _Document:
     for number, event in enumerate(document.traceEvents):
         try:
             collector.take(event)
-        except (msgspec.ValidationError, UnicodeDecodeError, InputError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, InputError) as error:
             said = error.message if isinstance(error, InputError) else str(error)
+            if not isinstance(error, msgspec.ValidationError | InputError):
+                said = fault(bytes(event), error).what
             line = text.count(b"\n", 0, text.find(bytes(event))) + 1
             what = f"event {number} is not as the profiler writes it: {said}"
             raise _refused(what, _PROFILER, line) from error
@@ -247,16 +249,21 @@ def _whole(path: Path, collector: Collector) -> _Document:
     return document
 
 
+def _events(text: bytes) -> list[msgspec.Raw]:
+    """Raises ``msgspec.ValidationError`` for a list of other things."""
+    if not any(map(_KEYS_OF_EVENTS.intersection, _lists(text))):
+        raise msgspec.ValidationError("a list without events")
+    return _list(text)
+
+
 def _once(text: bytes, events: list[msgspec.Raw]) -> None:
     """Refuse a document that names a key twice. What is around its events is small; if
-    they cannot be cut out, as of two lists of them, all of it is looked at."""
+    they cannot be cut out, for there may be two lists of them, all of it is read."""
     first, last = bytes(events[0]), bytes(events[-1])
     head = text[: text.find(first)]
+    alone = text.count(_EVENTS) == 1 and _BEFORE.search(head)
     around = head + text[text.rfind(last) + len(last) :]
     try:
-        loads(around if _BEFORE.search(head) else text)
-    except InputError:
-        try:
-            loads(text)
-        except InputError as error:
-            raise _refused(error.message, _PROFILER) from error
+        loads(around if alone else text)
+    except InputError as error:
+        raise _refused(error.message, _PROFILER) from error

@@ -199,6 +199,26 @@ def test_callers_of_modules_rounded(times: tuple[float, float], tmp_path: Path) 
     assert check.found == f"{LAYERS} in calls of Layer"
 
 
+def test_parents_that_have_several_each(tmp_path: Path) -> None:
+    """As a layer has whose attention is over time, and then over space."""
+    trace = eager()
+    trace["traceEvents"].append(module("Layer_0", start(0) - 5, 2 * EVERY - 10))
+    trace["traceEvents"].append(module("Layer_1", start(2) - 5, 2 * EVERY - 10))
+    name = "every parent module has one"
+    assert name in broken(judge(tmp_path, trace))
+    late = json.loads(json.dumps(trace["traceEvents"][:5]))
+    for event in late:
+        event["ts"] += 3 * EVERY
+        event["name"] = event["name"].replace("Attn_0", "Attn_3")
+        if "correlation" in event["args"]:
+            event["args"]["correlation"] += 500
+    trace["traceEvents"] += late
+    judged = judge(tmp_path, trace, asked=Asked(MODULE, LAYERS + 1, 0))
+    assert judged.verdict is Verdict.PASS, broken(judged)
+    (check,) = [control for control in judged.controls if control.name == name]
+    assert check.expected == "4 in calls of Layer, 2 in each"
+
+
 @pytest.mark.parametrize(
     ("child", "copy"),
     [
