@@ -36,11 +36,17 @@ _GRAPH = "GraphLaunch"
 Event = dict[str, Any]
 # Of a control that does not hold, and how many of them are listed.
 _FOUND, _SHOWN = 70, 3
+_WRITTEN = "--page docs/evidence/trace-public.md"
 _PAGE = """\
 # Public traces, read by trace_check and by a plain join
 
-Written by `{command} --page docs/evidence/trace-public.md`, a FOLDER being where that
-commit of the public repository lies. The join is `json.load` and two loops, in that
+Written by
+
+```sh
+{command}
+```
+
+a FOLDER being where that commit of the public repository lies. The join is `json.load` and two loops, in that
 script, and shares no code with `ci/traces`; {files} files.
 
 Each file is asked about one class of modules: attention, where it has such a class;
@@ -348,7 +354,7 @@ def main() -> int:
                 print(agreement.value, line, flush=True)
     if arguments.page:
         text = _PAGE.format(
-            command=f"bench/trace_public.py {' '.join(words)}",
+            command=" \\\n    ".join(["bench/trace_public.py", *words, _WRITTEN]),
             files=counts.total(),
             summary="\n".join(f"| {one.value} | {counts[one]} |" for one in Agreement),
             table="\n".join(rows),
