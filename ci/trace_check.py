@@ -29,7 +29,7 @@ from traces.attribution import Method
 from traces.checks import Verdict
 from traces.comparison import Change
 from traces.figures import Figures, KernelFigures, Layer
-from traces.files import Job, jobs
+from traces.files import Found, Job, captures_of, find, jobs
 from traces.judging import Asked, Examined, Judged, decide, examine
 from traces.page import page
 from traces.timeline import timeline, typical
@@ -145,14 +145,23 @@ def check(arguments: Namespace) -> Report:
         raise InputError("--expect-layers must be at least 1")
     if arguments.baseline_capture and not arguments.baseline:
         raise InputError("--baseline-capture needs a --baseline that it is of")
-    plan = jobs(arguments.trace, arguments.baseline, arguments.capture)
+    named = [
+        find(paths)
+        for paths in (
+            arguments.trace,
+            arguments.baseline,
+            arguments.capture,
+            arguments.baseline_capture,
+        )
+    ]
+    plan = jobs(*named[:3])
     judged: list[Judged] = []
     findings: list[Finding] = []
     unread: list[Finding] = []
     codes: list[Exit] = []
     for job in plan:
         try:
-            one = _judge(job, arguments.baseline_capture, asked)
+            one = _judge(job, named[3], asked)
         except (InputError, EnvironmentFailure) as error:
             unread += error.findings or (Finding(error.message, path=str(job.trace)),)
             codes.append(error.exit_code)
@@ -170,18 +179,25 @@ def check(arguments: Namespace) -> Report:
     return Report(
         verb="trace_check",
         exit_code=worst,
-        message=_message(worst, results, len(plan)),
+        message=_message(worst, results, len(plan)) + _passed_over(named),
         results=results,
         findings=(*findings, *unread),
     )
 
 
-def _judge(job: Job, baseline_captures: list[Path], asked: Asked) -> Judged:
+def _judge(job: Job, baseline_captures: Found, asked: Asked) -> Judged:
     one = examine(job.trace, asked, job.captures)
     if job.baseline is None:
         return decide(one, None, asked)
-    paired = jobs([job.baseline], [], baseline_captures)[0]
-    return decide(one, examine(job.baseline, asked, paired.captures), asked)
+    captures = captures_of(job.baseline, baseline_captures.traces)
+    return decide(one, examine(job.baseline, asked, captures), asked)
+
+
+def _passed_over(named: list[Found]) -> str:
+    others = dict.fromkeys(path for found in named for path in found.others)
+    if not others:
+        return ""
+    return "; passed over, for they are no traces: " + ", ".join(map(str, others))
 
 
 def _findings(judged: Judged) -> list[Finding]:

@@ -127,7 +127,7 @@ def profiler_text(event: Event) -> str:
         )
 
     first: list[str] = ["ph", "cat", "name", "pid", "tid"]
-    if event["ph"] in "sf":
+    if event.get("ph", "X") in "sf":
         first = ["ph", "id", "pid", "tid", "ts", "cat", "name", "bp"]
     times = [name for name in event if name not in first and name != "args"]
     lines = [line(first), *([line(times)] if times else [])]

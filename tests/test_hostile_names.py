@@ -15,6 +15,7 @@ import pytest
 
 from conftest import ROOT, run_verb
 from overlaykit.errors import Exit
+from patience import PATIENCE_S
 
 HOSTILE = os.fsdecode(b"t\xff\xfe \x1b[2J\x1b]0;x\x07\nPASS \xe2\x80\xae'$(touch made)")
 ASCII = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii:strict", "PYTHONUTF8": "0"}
@@ -58,7 +59,7 @@ def ended(
         stdin=subprocess.DEVNULL,
         capture_output=True,
         check=False,
-        timeout=600,
+        timeout=PATIENCE_S,
     )
 
 

@@ -1,22 +1,29 @@
 """Which kernels ran in which call of a module, and by what right we say so.
 
 A kernel carries the id of the call that launched it; that call happened on a thread at
-a time, and so within a module or outside of all. The arrows that profilers draw between
-the two are not used: on ROCm they do not pair up.
+a time, and so within a module or outside of all (:mod:`traces.modules`). The arrows
+that profilers draw between the two are not used: on ROCm they do not pair up.
+
+A call without a record on the GPU is a loss, if it launched a kernel or a graph. A copy
+of no bytes makes none, which ROCm's profiler says of the call; CUDA's writes down no
+sizes, so there a copy without its record is taken for a lost one, within a module.
+A fill without a record is no loss: libraries fill 0 bytes (in real traces of CUDA up to
+two thirds of the fills have none), its size is written down by neither profiler, and
+whatever became of it, a fill is no copy.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from itertools import pairwise
 
 from gatekit.checks import Check, equal, none_of
-from traces.events import Launch, Span, Trace, Work
-from traces.kernels import short
+from traces.events import Launch, Trace, Work
+from traces.kernels import plain, short
+from traces.modules import Modules
+from traces.nesting import ROUNDING_NS
 
 
 class Method(Enum):
@@ -82,12 +89,20 @@ def join(trace: Trace) -> Joined:
     work: defaultdict[int, list[Work]] = defaultdict(list)
     for one in trace.work:
         work[one.correlation].append(one)
-    orphans = [one for key in work.keys() - launches.keys() for one in work[key]]
+    orphans = [one for key, ran in work.items() if key not in launches for one in ran]
     manifold = [
         f"{key} ({len(made)} kernels)"
         for key, made in work.items()
         if len(made) > 1 and key in launches and launches[key].is_kernel
     ]
+    others = (
+        f"{short(one.name)} ({key}), launched {short(launches[key].kernel)}"
+        for key, ran in work.items()
+        for one in ran
+        if key in launches
+        and launches[key].kernel not in ("", one.name)
+        and plain(launches[key].kernel) != plain(one.name)
+    )
     controls = (
         none_of("unique correlation ids", "id used twice", [*doubled, *manifold]),
         none_of(
@@ -95,6 +110,7 @@ def join(trace: Trace) -> Joined:
             "kernel without",
             (f"{short(one.name)} ({one.correlation})" for one in orphans),
         ),
+        none_of("kernels are those that were launched", "other kernel", others),
         none_of(
             "no kernel ends before it starts",
             "negative time",
@@ -104,14 +120,27 @@ def join(trace: Trace) -> Joined:
                 if one.duration < 0
             ),
         ),
+        none_of("no call ends before it starts", "negative time", _backwards(trace)),
     )
     return Joined(launches, dict(work), controls)
 
 
 def _nested(one: Launch, other: Launch) -> bool:
     inner, outer = sorted((one, other), key=lambda launch: launch.end - launch.start)
-    within = outer.start <= inner.start and inner.end <= outer.end
+    within = (
+        outer.start - ROUNDING_NS <= inner.start
+        and inner.end <= outer.end + ROUNDING_NS
+    )
     return one.thread == other.thread and within
+
+
+def _backwards(trace: Trace) -> Iterable[str]:
+    for launch in trace.launches:
+        if launch.end < launch.start:
+            yield f"{launch.call} ({launch.end - launch.start} ns)"
+    for span in trace.spans:
+        if span.end < span.start:
+            yield f"{span.module}_{span.instance} ({span.end - span.start} ns)"
 
 
 def balanced(joined: Joined) -> Check:
@@ -150,93 +179,6 @@ def undisturbed(trace: Trace, calls: Sequence[Call]) -> Check:
     )
 
 
-class Modules:
-    """The calls of one class of modules, to be asked by thread and time."""
-
-    def __init__(self, trace: Trace, module: str) -> None:
-        spans = [span for span in trace.spans if span.module == module]
-        modules = [span for span in spans if not span.annotation]
-        # An annotation serves where modules were not recorded.
-        self.spans = sorted(modules or spans, key=lambda span: span.start)
-        counts: Counter[int] = Counter()
-        self._step: dict[Span, int] = {}
-        threads: defaultdict[object, list[Span]] = defaultdict(list)
-        for span in self.spans:
-            self._step[span] = counts[span.instance]
-            counts[span.instance] += 1
-            threads[span.thread].append(span)
-        self._threads = {
-            key: ([span.start for span in line], line) for key, line in threads.items()
-        }
-        self.counts = counts
-
-    def around(self, launch: Launch) -> Span | None:
-        starts, spans = self._threads.get(launch.thread, ([], []))
-        at = bisect_right(starts, launch.start) - 1
-        if at >= 0 and launch.end <= spans[at].end:
-            return spans[at]
-        return None
-
-    def step(self, span: Span) -> int:
-        return self._step[span]
-
-    def controls(self, module: str, layers: int, trace: Trace) -> tuple[Check, ...]:
-        """As many modules as layers, called equally often, once for each parent."""
-        seen = Counter(span.module for span in trace.spans if not span.annotation)
-        known = ", ".join(f"{name} x{n}" for name, n in seen.most_common(6))
-        found = len(self.counts)
-        overlaps = (
-            f"{module}_{b.instance}"
-            for _, line in self._threads.values()
-            for a, b in pairwise(line)
-            if b.start < a.end
-        )
-        return (
-            Check(
-                f"layers with a {module}",
-                str(layers),
-                str(found) if found else f"0; modules recorded: {known or 'none'}",
-                found == layers,
-            ),
-            self._equally_often(),
-            self._parents(trace),
-            none_of("module calls apart", "call within another", overlaps),
-        )
-
-    def _equally_often(self) -> Check:
-        times = Counter(self.counts.values())
-        found = ", ".join(f"{n} layers {k} times" for k, n in times.items())
-        right = len(times) == 1
-        return Check("every layer called equally often", "yes", found or "none", right)
-
-    def _parents(self, trace: Trace) -> Check:
-        """Missing modules show in their parents: a decoder layer without attention."""
-        calls = Counter(s.module for s in trace.spans if not s.annotation)
-        parents = Counter(_parents(trace.spans, set(self.spans)))
-        name = "every parent module has one"
-        if not parents:
-            return Check(name, "one each", "no parent recorded", True)
-        parent, children = parents.most_common(1)[0]
-        return equal(
-            name,
-            f"{calls[parent]} in calls of {parent}",
-            f"{children} in calls of {parent}",
-        )
-
-
-def _parents(spans: Iterable[Span], children: set[Span]) -> Iterator[str]:
-    """The class of the module right around each child, found in one pass."""
-    open_spans: defaultdict[object, list[Span]] = defaultdict(list)
-    modules = (span for span in spans if not span.annotation)
-    for span in sorted(modules, key=lambda span: (span.start, -span.end)):
-        stack = open_spans[span.thread]
-        while stack and stack[-1].end <= span.start:
-            stack.pop()
-        if span in children and stack:
-            yield stack[-1].module
-        stack.append(span)
-
-
 def steps_named(trace: Trace) -> Counter[str]:
     """The steps as SGLang annotates them, by stage and size."""
     return Counter(
@@ -258,12 +200,14 @@ def calls_of(placed: Iterable[tuple[tuple[int, int], Work]]) -> tuple[Call, ...]
 
 
 def _recorded(joined: Joined, modules: Modules) -> Check:
-    """Elsewhere a memory call may come to nothing; of a module's, each has its copy."""
+    """Elsewhere a copy's record may be missing; of a module's copies, each has its own,
+    unless it says that it moves nothing."""
     lost = (
         f"{launch.call} ({key})"
         for key, launch in joined.launches.items()
         if key not in joined.work
         and not (launch.is_kernel or launch.is_graph)
+        and not (launch.is_fill or launch.empty)
         and modules.around(launch)
     )
     return none_of("memory calls of modules have their copies", "call without", lost)
@@ -289,5 +233,6 @@ def attribute_eager(
         name = f"calls of {module} in {steps} steps"
         controls += (equal(name, expected, len(modules.spans)),)
     controls += (equal("calls that ran kernels", len(modules.spans), len(calls)),)
+    controls += (modules.nested(joined.launches.values()),)
     controls += (balanced(joined), _recorded(joined, modules))
     return Attribution(Method.EAGER, calls, controls)

@@ -9,6 +9,7 @@ from stat import S_ISDIR
 
 from overlaykit.errors import EnvironmentFailure, Finding, InputError
 from traces.judging import rank_named
+from traces.reading import may_be_trace
 
 _ENDINGS = (".json", ".json.gz")
 
@@ -22,42 +23,62 @@ class Job:
     captures: tuple[Path, ...]
 
 
-def jobs(
-    traces: Sequence[Path], baselines: Sequence[Path], captures: Sequence[Path]
-) -> list[Job]:
-    """Pair every trace with the baseline and captures of its rank."""
-    found = _files(traces)
-    before, recorded = _files(baselines), _files(captures)
-    return [
-        Job(trace, _baseline(trace, before, len(found)), _captures(trace, recorded))
-        for trace in found
-    ]
+@dataclass(frozen=True)
+class Found:
+    """The traces that paths name, and what lay beside them and is none."""
+
+    traces: tuple[Path, ...]
+    others: tuple[Path, ...] = ()
 
 
-def _files(paths: Sequence[Path]) -> list[Path]:
-    found: list[Path] = []
+def find(paths: Sequence[Path]) -> Found:
+    """A file that is named is taken for a trace, whatever it is; of a directory, those
+    that are: profilers' callers write lists of the traces beside them."""
+    traces: list[Path] = []
+    others: list[Path] = []
     for path in paths:
         try:
-            found += _inside(path) if S_ISDIR(path.stat().st_mode) else [path]
+            if not S_ISDIR(path.stat().st_mode):
+                traces.append(path)
+                continue
+            inside = _inside(path)
+            traces += inside.traces
+            others += inside.others
         except FileNotFoundError as error:
             step = "give a profiler's file, or a directory of them"
             finding = Finding("does not exist", path=str(path), next_step=step)
             raise InputError(f"{path} does not exist", (finding,)) from error
         except OSError as error:
             raise EnvironmentFailure(f"cannot read {path}: {error.strerror}") from error
-    return list(dict.fromkeys(found))
+    return Found(tuple(dict.fromkeys(traces)), tuple(dict.fromkeys(others)))
 
 
-def _inside(folder: Path) -> list[Path]:
-    inside = sorted(p for p in folder.iterdir() if p.name.endswith(_ENDINGS))
-    if not inside:
+def _inside(folder: Path) -> Found:
+    named = sorted(p for p in folder.iterdir() if p.name.endswith(_ENDINGS))
+    traces = tuple(path for path in named if may_be_trace(path))
+    others = tuple(path for path in named if path not in traces)
+    if not traces:
         expected = " or ".join(f"*{ending}" for ending in _ENDINGS)
-        finding = Finding("no trace in it", path=str(folder), expected=expected)
+        finding = Finding(
+            "no trace in it",
+            path=str(folder),
+            expected=expected,
+            found=", ".join(f"{path.name}, which is none" for path in others) or None,
+        )
         raise InputError("a directory without traces", (finding,))
-    return inside
+    return Found(traces, others)
 
 
-def _baseline(trace: Path, baselines: list[Path], traces: int) -> Path | None:
+def jobs(traces: Found, baselines: Found, captures: Found) -> list[Job]:
+    """Pair every trace with the baseline and captures of its rank."""
+    found, before, recorded = traces.traces, baselines.traces, captures.traces
+    return [
+        Job(trace, _baseline(trace, before, len(found)), captures_of(trace, recorded))
+        for trace in found
+    ]
+
+
+def _baseline(trace: Path, baselines: Sequence[Path], traces: int) -> Path | None:
     if not baselines:
         return None
     # Alone they are a pair; whether of one rank is then for the trace itself to say.
@@ -77,7 +98,7 @@ def _baseline(trace: Path, baselines: list[Path], traces: int) -> Path | None:
     return same[0]
 
 
-def _captures(trace: Path, captures: list[Path]) -> tuple[Path, ...]:
+def captures_of(trace: Path, captures: Sequence[Path]) -> tuple[Path, ...]:
     """Those of its rank, or all where names do not tell: contents will."""
     rank = rank_named(str(trace))
     same = tuple(path for path in captures if rank_named(str(path)) == rank)

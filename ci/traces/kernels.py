@@ -69,11 +69,19 @@ def reads_scale(name: str) -> bool:
     return kind_of(name) is Kind.GEMM and _SCALED.search(name) is not None
 
 
+FILL, COPY = "memset", "memcpy"
+
+
+def plain(name: str) -> str:
+    """A kernel's name as both its launch and its record give it."""
+    return name.removesuffix(" [clone .kd]").removesuffix(".kd")
+
+
 def token(work: Work) -> str:
-    """A kernel's name as both a capture and a replay give it."""
+    """What ran, as both a capture and a replay give it."""
     if work.category == "kernel" and "rocclr_copyBuffer" not in work.name:
-        return work.name.removesuffix(" [clone .kd]").removesuffix(".kd")
-    return "memset" if work.category == "gpu_memset" else "memcpy"
+        return plain(work.name)
+    return FILL if work.category == "gpu_memset" else COPY
 
 
 _NOISE = re.compile(r"\([^()]*\)|<[^<>]*>|\{[^{}]*\}")

@@ -19,13 +19,22 @@ from traces.attribution import (
     Call,
     Joined,
     Method,
-    Modules,
     balanced,
     calls_of,
     join,
 )
 from traces.events import Launch, Span, Trace, Work
-from traces.kernels import Kind, kind_of, reads_scale, short, token
+from traces.kernels import (
+    COPY,
+    FILL,
+    Kind,
+    kind_of,
+    plain,
+    reads_scale,
+    short,
+    token,
+)
+from traces.modules import Modules
 
 _UNNAMED = "launch without its kernel's name"
 
@@ -38,6 +47,17 @@ class Captured:
     spans: tuple[Span | None, ...]
     controls: tuple[Check, ...]
 
+    def aligned(self, replayed: Sequence[str]) -> tuple[Span | None, ...] | None:
+        """The call of each that was replayed, if it was what had been captured. Fills
+        may have been of 0 bytes, of which a replay runs none."""
+        if self.tokens == tuple(replayed):
+            return self.spans
+        pairs = zip(self.tokens, self.spans, strict=True)
+        kept = [(one, span) for one, span in pairs if one != FILL]
+        if [one for one, _ in kept] == list(replayed):
+            return tuple(span for _, span in kept)
+        return None
+
 
 def read_capture(capture: Trace, module: str, layers: int) -> Captured:
     """The recorded launches of a capture, or the launches of a step run eagerly.
@@ -47,10 +67,14 @@ def read_capture(capture: Trace, module: str, layers: int) -> Captured:
     joined = join(capture)
     modules = Modules(capture, module)
     launches = sorted(joined.launches.values(), key=lambda launch: launch.start)
-    recorded = [one for one in launches if one.correlation not in joined.work]
+    recorded = [
+        one for one in launches if one.correlation not in joined.work and not one.empty
+    ]
     steps = 1
-    if not recorded:
-        recorded = _within_modules(launches, capture)
+    if all(one.is_fill for one in recorded):
+        # All else ran, so eagerly; and these, of 0 bytes, make no record.
+        ran = [one for one in launches if one.correlation in joined.work]
+        recorded = _within_modules(ran, capture)
         steps = max(modules.counts.values(), default=1)
     tokens = tuple(_recorded_token(one, joined) for one in recorded)
     size = -(-len(tokens) // steps)
@@ -59,6 +83,7 @@ def read_capture(capture: Trace, module: str, layers: int) -> Captured:
     controls = (
         *joined.controls,
         *modules.controls(module, layers, capture),
+        modules.nested(recorded),
         equal("calls of each layer", str(steps), _listed(modules.counts.values())),
         equal("eager steps that differ", 0, len(each) - 1 if each else 0),
         none_of(
@@ -88,11 +113,20 @@ def _within_modules(launches: Sequence[Launch], trace: Trace) -> list[Launch]:
         line = ends.setdefault(span.thread, [])
         if not line or span.start >= line[-1][1]:
             line.append((span.start, span.end))
+        else:
+            line[-1] = line[-1][0], max(line[-1][1], span.end)
     return [
         one
         for one in launches
-        if any(a <= one.start < b for a, b in ends.get(one.thread, ()))
+        if any(_meets(one, a, b) for a, b in ends.get(one.thread, ()))
     ]
+
+
+def _meets(launch: Launch, start: int, end: int) -> bool:
+    """Whether they have time in common: what does not nest is not outside for that."""
+    if launch.start == launch.end:
+        return start <= launch.start <= end
+    return launch.start < end and start < launch.end
 
 
 def _recorded_token(launch: Launch, joined: Joined) -> str:
@@ -100,8 +134,8 @@ def _recorded_token(launch: Launch, joined: Joined) -> str:
     if ran:
         return token(ran[0])
     if not launch.is_kernel:
-        return "memset" if "emset" in launch.call else "memcpy"
-    return launch.kernel or _UNNAMED
+        return FILL if launch.is_fill else COPY
+    return plain(launch.kernel) or _UNNAMED
 
 
 def attribute_replays(
@@ -118,9 +152,9 @@ def attribute_replays(
     for step, replay in enumerate(replays):
         tokens = tuple(token(work) for work in replay)
         for source, captured in captures:
-            if captured.tokens == tokens:
+            if (aligned := captured.aligned(tokens)) is not None:
                 used[source.path] = captured
-                spans = zip(captured.spans, replay, strict=True)
+                spans = zip(aligned, replay, strict=True)
                 placed += [
                     ((span.instance, step), work) for span, work in spans if span
                 ]
@@ -153,23 +187,24 @@ def segment_replays(trace: Trace, joined: Joined, layers: int) -> Attribution:
     there are layers, but whose they are is not known."""
     replays = [joined.replay(graph) for graph in joined.graphs]
     calls: list[Call] = []
-    anchors: set[str] = set()
+    anchors: list[str] = []
     irregular: list[str] = []
     for step, replay in enumerate(replays):
         anchor = _anchor(replay, layers)
         if anchor is None:
             irregular.append(f"replay {step} has no kernel that runs {layers} times")
             continue
-        anchors.add(short(anchor))
+        anchors.append(short(anchor))
         pieces = _stretches(replay, anchor)
         if not pieces:
             irregular.append(f"replay {step} does not repeat {layers} times")
         calls += [Call(layer, step, piece) for layer, piece in enumerate(pieces)]
+    cut = ", ".join(dict.fromkeys(anchors)) or "none"
     controls = (
         Check(
             "kernels belong to modules",
             "every kernel of a module",
-            f"replayed kernels belong to none; cut at {', '.join(anchors) or 'none'}",
+            f"replayed kernels belong to none; cut at {cut}",
             False,
         ),
         none_of("replays are regular", "irregular replay", irregular),

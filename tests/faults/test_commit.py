@@ -6,7 +6,6 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
-import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from faults.harness import FOLDER, GIT, KILL, Mischief, apply, copy
 
 from overlaykit import git
 from overlaykit.errors import Exit
+from patience import wait_until
 
 HOWS: tuple[tuple[str, ...], ...] = (("--status",), ("--commit",))
 
@@ -111,13 +111,6 @@ def shim(room: Path, what: str, mischief: str) -> Mischief:
     return first
 
 
-def wait_for(place: Path) -> None:
-    patience = time.monotonic() + 120
-    while not place.exists():
-        assert time.monotonic() < patience, f"{place} never came"
-        time.sleep(0.01)
-
-
 @pytest.mark.parametrize("what", STEPS)
 def test_killed_while_git_runs_on(clones: Clones, room: Path, what: str) -> None:
     """What a killed run has started still holds the tree: nobody repairs it under the
@@ -129,10 +122,8 @@ def test_killed_while_git_runs_on(clones: Clones, room: Path, what: str) -> None
     assert refused.code == Exit.CANNOT_APPLY, refused.text
     assert "a git process that it left behind" in refused.text
     (room / "go").touch()
-    wait_for(room / "gone")
-    patience = time.monotonic() + 120
-    while apply(room, "--status", clone).code == Exit.CANNOT_APPLY:
-        assert time.monotonic() < patience
+    wait_until((room / "gone").exists)
+    wait_until(lambda: apply(room, "--status", clone).code != Exit.CANNOT_APPLY)
     assert recovers(clone, ("--status",), clones, room)
 
 
@@ -141,7 +132,7 @@ def test_killed_when_git_is_done(clones: Clones, room: Path, what: str) -> None:
     clone = copy(clones.old, room / "clone")
     killed = apply(room, "--commit", clone, first=shim(room, what, _AFTER))
     assert killed.code == -9, killed.text
-    wait_for(room / "gone")
+    wait_until((room / "gone").exists)
     assert recovers(clone, ("--status",), clones, room)
 
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 from ci_verb import trace_check
+from profiler_traces import as_profiler
+from small_traces import LAYERS as SMALL
+from small_traces import MODULE, capture_of, eager, replay_of
 
 from conftest import ROOT
 
@@ -47,3 +53,93 @@ def test_expecting_nothing_is_no_pass(option: str) -> None:
     """No layers, or no GEMMs in them, have no copies either."""
     code, _ = trace_check(AFTER, *LAYERS, option, "0")
     assert code in (2, 4)
+
+
+# What SGLang, vLLM and their callers write beside traces, and other JSON.
+_OTHERS = {
+    "list of captures": [{"file": "bs_1.json", "batch_size": 1, "mode": "FULL"}],
+    "object": {"model": "GLM-5.1", "steps": [1, 2]},
+    "memory snapshot": {"segments": [], "device_traces": [[]]},
+    "empty list": [],
+    "empty object": {},
+    "number": 7,
+    "null": None,
+    "list of numbers": [1, 2],
+}
+ASKED = ("--module", MODULE, "--expect-layers", str(SMALL))
+
+
+def folders(place: Path) -> dict[str, Path]:
+    """A replay's, its capture's, an eager trace's and its baseline's."""
+    before, trace = eager(copies=((30.0, 33.0),)), eager()
+    made = {
+        "capture": capture_of(trace),
+        "after": trace,
+        "before": before,
+        "replay": replay_of(eager()),
+    }
+    for name, document in made.items():
+        (place / name).mkdir()
+        (place / name / f"{name}.json").write_bytes(as_profiler(document))
+    return {name: place / name for name in made}
+
+
+@pytest.mark.parametrize("what", _OTHERS)
+@pytest.mark.parametrize("zipped", [False, True])
+def test_json_beside_traces_is_passed_over(
+    what: str, zipped: bool, tmp_path: Path
+) -> None:
+    at = folders(tmp_path)
+    text = json.dumps(_OTHERS[what]).encode()
+    others = []
+    for folder in at.values():
+        others.append(folder / ("execution_details.json" + ".gz" * zipped))
+        others[-1].write_bytes(gzip.compress(text) if zipped else text)
+    code, report = trace_check(at["replay"], "--capture", at["capture"], *ASKED)
+    assert code == 0, report
+    assert str(others[0]) in report["message"]
+    code, report = trace_check(at["after"], "--baseline", at["before"], *ASKED)
+    assert code == 0, report
+    assert str(others[1]) in report["message"] and str(others[2]) in report["message"]
+
+
+def test_json_that_is_named_is_taken_for_a_trace(tmp_path: Path) -> None:
+    at = folders(tmp_path)
+    other = at["capture"] / "execution_details.json"
+    other.write_text(json.dumps(_OTHERS["list of captures"]))
+    captures = ("--capture", at["capture"] / "capture.json", other)
+    for words in ((other,), (at["after"], "--baseline", other)):
+        code, _ = trace_check(*words, *ASKED)
+        assert code == 2
+    code, report = trace_check(at["replay"], *captures, *ASKED)
+    assert code == 2
+    assert report["findings"][0]["path"] == str(other)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"", b"{", b'{"traceEvents": [', b'[{"ph": "X"', b"<html>", b'{"a": 1}}',
+     b'{"traceEvents": []}', b'{"traceEvents": null}', b'[{"ph": "X", "cat": "x"}]',
+     b"\x1f\x8bcut"],
+)  # fmt: skip
+def test_what_may_have_been_a_trace_is_not_passed_over(
+    text: bytes, tmp_path: Path
+) -> None:
+    """Cut short, damaged, or one that holds nothing: perhaps of another rank."""
+    at = folders(tmp_path)
+    (at["capture"] / "other.json").write_bytes(text)
+    code, report = trace_check(at["replay"], "--capture", at["capture"], *ASKED)
+    assert code == 2
+    assert report["findings"][0]["path"].endswith("other.json")
+
+
+def test_a_folder_of_json_without_a_trace(tmp_path: Path) -> None:
+    at = folders(tmp_path)
+    shutil.rmtree(at["capture"])
+    at["capture"].mkdir()
+    (at["capture"] / "execution_details.json").write_text("[]")
+    code, report = trace_check(at["replay"], "--capture", at["capture"], *ASKED)
+    assert code == 2
+    (finding,) = report["findings"]
+    assert finding["what"] == "no trace in it"
+    assert "execution_details.json" in finding["found"]
