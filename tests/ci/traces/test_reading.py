@@ -7,6 +7,7 @@ import json
 import pickle
 import random
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import msgspec
@@ -262,27 +263,36 @@ def test_members_of_a_gzip_are_one_file(tmp_path: Path) -> None:
     assert contents(read(tmp_path / "t", halves)) == contents(read_trace(REPLAY))
 
 
-_TEXT = as_profiler(load(REPLAY, whole=True)) if EAGER.is_file() else b""
-_BAD = {
-    "empty": b"",
-    "cut in an event": _TEXT[: len(_TEXT) // 2],
-    "cut between events": _TEXT[: _TEXT.index(b"\n  },\n  {\n", 200_000) + 5],
-    "without its end": _TEXT[: _TEXT.rindex(b"\n  ]")],
-    "without its last brace": _TEXT.rstrip()[:-1],
-    "cut on one line": json.dumps(load(REPLAY)).encode()[:-200_000] if _TEXT else b"",
-    "gz cut": gzip.compress(_TEXT)[:-9000],
-    "gz without its check sum": gzip.compress(_TEXT)[:-8],
-    "gz damaged": gzip.compress(_TEXT)[:5000] + b"\xff" * 40,
-    "gz with a wrong check sum": gzip.compress(_TEXT)[:-8] + b"\0" * 8,
-    "gz of nothing": gzip.compress(b""),
-    "gz with a tail": gzip.compress(_TEXT) + b"tail",
-    "a pickled snapshot": pickle.dumps({"segments": [], "device_traces": [[]]}),
-    "a snapshot as JSON": b'{"segments": [], "device_traces": [[]]}',
-    "events that are no list": b'{"traceEvents": {"ph": "X"}}',
-    "events that are no events": b'{"traceEvents": [1, 2]}',
-    "no events": b'{"traceEvents": []}',
-    "a page": b"<!doctype html><title>404</title>",
-    "invalid UTF-8 in a kernel": _TEXT.replace(b"direct_copy", b"direct\xffcopy"),
+@cache
+def whole() -> bytes:
+    """A real trace, as the profiler writes it."""
+    return as_profiler(load(REPLAY, whole=True))
+
+
+_BAD: dict[str, Callable[[], bytes]] = {
+    "empty": lambda: b"",
+    "cut in an event": lambda: whole()[: len(whole()) // 2],
+    "cut between events": lambda: whole()[
+        : whole().index(b"\n  },\n  {\n", 200_000) + 5
+    ],
+    "without its end": lambda: whole()[: whole().rindex(b"\n  ]")],
+    "without its last brace": lambda: whole().rstrip()[:-1],
+    "cut on one line": lambda: json.dumps(load(REPLAY)).encode()[:-200_000],
+    "gz cut": lambda: gzip.compress(whole())[:-9000],
+    "gz without its check sum": lambda: gzip.compress(whole())[:-8],
+    "gz damaged": lambda: gzip.compress(whole())[:5000] + b"\xff" * 40,
+    "gz with a wrong check sum": lambda: gzip.compress(whole())[:-8] + b"\0" * 8,
+    "gz of nothing": lambda: gzip.compress(b""),
+    "gz with a tail": lambda: gzip.compress(whole()) + b"tail",
+    "a pickled snapshot": lambda: pickle.dumps({"segments": [], "device_traces": [[]]}),
+    "a snapshot as JSON": lambda: b'{"segments": [], "device_traces": [[]]}',
+    "events that are no list": lambda: b'{"traceEvents": {"ph": "X"}}',
+    "events that are no events": lambda: b'{"traceEvents": [1, 2]}',
+    "no events": lambda: b'{"traceEvents": []}',
+    "a page": lambda: b"<!doctype html><title>404</title>",
+    "invalid UTF-8 in a kernel": lambda: whole().replace(
+        b"direct_copy", b"direct\xffcopy"
+    ),
 }
 
 
@@ -290,7 +300,7 @@ _BAD = {
 def test_no_trace_is_refused(what: str, tmp_path: Path) -> None:
     path = tmp_path / "r-TP-0.trace.json.gz"
     with pytest.raises(InputError) as caught:
-        read(path, _BAD[what])
+        read(path, _BAD[what]())
     (finding,) = caught.value.findings
     assert finding.path == str(path)
     assert finding.what
@@ -319,10 +329,10 @@ def test_damage_to_a_plain_file_is_seen_wherever_it_is(
     shuffle = random.Random(length)
     damaged = 0
     for _ in range(40):
-        at, other = sorted(shuffle.randrange(len(_TEXT) - length) for _ in range(2))
-        part = _TEXT[at : at + length]
+        at, other = sorted(shuffle.randrange(len(whole()) - length) for _ in range(2))
+        part = whole()[at : at + length]
         middle = {"zeros": b"\0" * length, "lost": b"", "twice": part + part}
-        text = _TEXT[:at] + middle.get(how, part) + _TEXT[at + length :]
+        text = whole()[:at] + middle.get(how, part) + whole()[at + length :]
         if how == "moved":
             text = text[:other] + part + text[other:]
         try:
@@ -378,7 +388,7 @@ def test_a_file_that_grows_is_refused(
     from traces.inflating import chunks
 
     path = tmp_path / "t"
-    path.write_bytes(_TEXT)
+    path.write_bytes(whole())
 
     def growing(place: Path):  # type: ignore[no-untyped-def]
         yield from chunks(place)
