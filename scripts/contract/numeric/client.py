@@ -74,7 +74,8 @@ def completed(
     job = job_of(tree, aiter, cases, pristine)
     outcomes = do(job)
     also: set[str] = set()
-    while more := _stubbed(tree, outcomes) - also:
+    # Of a tree without the switch nothing is promised that this could show.
+    while job.tree.has_switch and (more := _stubbed(tree, outcomes) - also):
         also |= more
         again = [outcome.case for outcome in outcomes if outcome.handed]
         kept = tuple(outcome for outcome in outcomes if not outcome.handed)

@@ -19,12 +19,17 @@ if TYPE_CHECKING:
 NEXT = "read that line: between a kernel and a GEMM a scale is only handed on"
 
 
-def conduct(case: Case, run: Run, pristine: Run | None) -> Iterator[Finding]:
-    """A finding for each site of whose scale more was made than a reading."""
+def conduct(
+    case: Case, run: Run, pristine: Run | None, has_switch: bool
+) -> Iterator[Finding]:
+    """A finding for each site of whose scale more was made than a reading.
+
+    Of a tree without the series' switch what it hands to stubs is left open.
+    """
     yield from _writes(case, run)
     yield from _marks(case, run)
     yield from _quantizations(case, run, pristine)
-    for deed in run.watched.handed:
+    for deed in run.watched.handed if has_switch else ():
         yield from _findings(
             case,
             run,

@@ -54,6 +54,13 @@ class World:
         self.reads.all = []
         self.capturing = False
 
+    def again(self) -> None:
+        """Forget how the run began: it starts anew."""
+        watch = self.recorder.watch
+        if watch is not None:
+            watch.forget()
+        self.clear(watch)
+
     def answer(self, module: str, name: str) -> Any:
         """As a stub module's ``Answer``; by name, since modules move."""
         if name in PRODUCERS:

@@ -66,7 +66,7 @@ def judge(
     )
     found = list(_findings(outcome, pristine, tree))
     if case.m and not case.tests_check_mode:
-        found += conduct(case, run, pristine)
+        found += conduct(case, run, pristine, tree.has_switch)
     handed = tuple(sorted({deed.what for deed in run.watched.handed}))
     return replace(outcome, findings=tuple(found), handed=handed)
 

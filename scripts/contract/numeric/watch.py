@@ -89,8 +89,12 @@ class Watch(TorchDispatchMode):  # type: ignore[misc]
 
     def __init__(self, tree: str) -> None:
         super().__init__()
-        self.seen = Watched()
         self._tree = f"{tree}/"
+        self.forget()
+
+    def forget(self) -> None:
+        """Nothing has been seen yet."""
+        self.seen = Watched()
         self._scales: dict[int, Any] = {}
         self._values: dict[int, Any] = {}
         self._copies: dict[int, Any] = {}
