@@ -156,6 +156,8 @@ def _executor(arguments: Namespace, folder: Path) -> Submits:
             )
     except (OSError, RuntimeError) as error:
         step = "run this where sbatch is, or with --executor local"
+        if isinstance(error, OSError):
+            step = "permit writing there, or name another folder with --out"
         finding = Finding(str(error), path=str(folder), next_step=step)
         raise EnvironmentFailure("no jobs can be submitted", (finding,)) from error
     made: Submits = executor

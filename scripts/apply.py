@@ -123,10 +123,17 @@ def _explained(one: Found) -> Plan:
     told: the pinned contents must be at hand."""
     from overlaykit.bases import pinned_base
     from overlaykit.landing import foresee
+    from overlaykit.places import RefusedClone
     from overlaykit.trees import checked_out
 
-    with checked_out(one.tree.root) or nullcontext() as committed:
+    refused: tuple[Finding, ...] = ()
+    try:
+        head = checked_out(one.tree.root)
+    except RefusedClone as error:
+        head, refused = None, error.findings
+    with head or nullcontext() as committed:
         plan = plan_apply(one.carried, one.tree, committed)
+    plan = replace(plan, findings=plan.findings + refused)
     with pinned_base(ROOT, one.carried, one.tree.root) as base:
         if base is None:
             return plan

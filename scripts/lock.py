@@ -6,7 +6,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from overlaykit import git
+from overlaykit import clones
 from overlaykit.carried import load_parts
 from overlaykit.cli import ROOT, Report, Result, Verb, run
 from overlaykit.errors import Exit, InputError
@@ -91,7 +91,7 @@ def _with_commit(made: LockedTarget, clone: Path) -> LockedTarget:
     if made.tag is None:
         return made
     ref = f"refs/tags/{made.tag}^{{commit}}"
-    found = git.run(clone, "rev-parse", "--verify", "-q", ref, ok=(0, 1, 128))
+    found = clones.run(clone, "rev-parse", "--verify", "-q", ref, ok=(0, 1, 128))
     if found.returncode:
         return made
     commit = found.stdout.decode().strip()

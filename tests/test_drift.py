@@ -275,6 +275,19 @@ def test_a_shallow_clone(clone: Path, tmp_path: Path) -> None:
     assert "fetch --unshallow" in cut.stderr
 
 
+def test_a_partial_clone(clone: Path, tmp_path: Path) -> None:
+    """As the nightly workflow makes one: what was checked out can be asked about, and
+    nothing is fetched for the rest."""
+    git.run(clone, "config", "uploadpack.allowFilter", "true")
+    git.run(tmp_path, "clone", "-q", "--filter=blob:none", f"file://{clone}", "partial")
+    partial = str(tmp_path / "partial")
+    assert run("--clone", partial, "--ref", "main").returncode == 0
+    older = run("--clone", partial, "--ref", "old")
+    assert older.returncode == 5
+    assert f"git does not have {COMMUNICATOR} locally" in older.stderr
+    assert "fetch --refetch --no-filter" in older.stderr
+
+
 def test_a_base_that_cannot_be_had(
     overlay: Path, slim: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -175,6 +175,28 @@ def test_commit(slim: Callable[..., Path], pins: Pins) -> None:
     assert git.text(other, "rev-parse", "HEAD") == tip
 
 
+def test_commit_on_a_partial_clone(
+    slim: Callable[..., Path], pins: Pins, tmp_path: Path
+) -> None:
+    """The files next to ours are not there, and need not be fetched."""
+    upstream, partial = slim(), tmp_path / "partial"
+    git.run(upstream, "config", "uploadpack.allowFilter", "true")
+    git.run(tmp_path, "clone", "-q", "--filter=blob:none", "--no-checkout",
+            f"file://{upstream}", "partial")  # fmt: skip
+    names = "".join(f"/{path}\n" for path in pins.overlay["sglang"].series.paths)
+    git.run(partial, "sparse-checkout", "set", "--no-cone", "--stdin",
+            stdin=names.encode())  # fmt: skip
+    git.run(partial, "checkout", "-q")
+    upstream.rename(tmp_path / "gone")
+    done = run_verb("apply", "--commit", str(partial))
+    assert done.returncode == 0, done.stderr
+    whole = slim()
+    assert run_verb("apply", "--commit", str(whole)).returncode == 0
+    tips = [git.text(root, "rev-parse", "HEAD") for root in (partial, whole)]
+    assert tips[0] == tips[1]
+    assert git.text(partial, "diff", "--cached", "--name-only") == ""
+
+
 def test_commit_refuses_a_branch_that_holds_something_else(
     slim: Callable[..., Path], pins: Pins
 ) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from overlaykit.cli import ROOT
-from overlaykit.errors import EnvironmentFailure, Exit, Finding, InputError
+from overlaykit.errors import EnvironmentFailure, Exit, Finding, InputError, not_started
 
 WOULD_RUN, NOT_RUN = "would run", "not run"
 _DONE = "done: "
@@ -69,9 +69,13 @@ class Gate:
 
     def ask(self, *more: str) -> GateReport:
         """Its report, here and now. Raises InputError, EnvironmentFailure."""
-        done = subprocess.run(
-            self.command(*more), cwd=ROOT, stdout=subprocess.PIPE, check=False
-        )
+        command = self.command(*more)
+        try:
+            done = subprocess.run(
+                command, cwd=ROOT, stdout=subprocess.PIPE, check=False
+            )
+        except OSError as error:
+            raise not_started(command[0], error) from error
         report = read_report(done.stdout)
         if report is None:
             raise EnvironmentFailure("ci/gate.py gave no report; what it said is above")

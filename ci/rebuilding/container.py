@@ -12,11 +12,12 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 import msgspec
 
 from overlaykit.cli import Report
-from overlaykit.errors import EnvironmentFailure, Exit, Finding
+from overlaykit.errors import EnvironmentFailure, Exit, Finding, not_started
 from rebuilding.results import Image, series_of
 
 ENGINES = ("docker", "podman")
@@ -97,7 +98,7 @@ def rebuild(build: Build) -> Report:
         base = _inspect(build, build.image)
     digests = (base.digests or []) if base is not None else []
     pinned = digests[0] if digests else build.image
-    if subprocess.run(build.build(pinned), stdout=sys.stderr).returncode:
+    if _call(build.build(pinned), stdout=sys.stderr).returncode:
         finding = Finding(
             "the build failed",
             path=_DOCKERFILE,
@@ -130,7 +131,9 @@ def rebuild(build: Build) -> Report:
 
 def _inspect(build: Build, image: str) -> _Inspected | None:
     """None where the engine has no such image."""
-    done = _ask(build.inspection(image))
+    done = _call(
+        build.inspection(image), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
     if done.returncode:
         return None
     try:
@@ -140,19 +143,18 @@ def _inspect(build: Build, image: str) -> _Inspected | None:
         raise EnvironmentFailure(what) from error
 
 
-def _ask(command: list[str]) -> subprocess.CompletedProcess[bytes]:
+def _call(
+    command: list[str], stdout: int | TextIO, stderr: int | None = None
+) -> subprocess.CompletedProcess[bytes]:
     try:
-        return subprocess.run(
-            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False
-        )
+        return subprocess.run(command, stdout=stdout, stderr=stderr, check=False)
     except OSError as error:
         step = "run this where the engine is, or name another with --engine"
-        finding = Finding(str(error), next_step=step)
-        raise EnvironmentFailure(f"cannot run {command[0]}", (finding,)) from error
+        raise not_started(command[0], error, step) from error
 
 
 def _run(command: list[str], what: str) -> None:
-    done = subprocess.run(command, stdout=sys.stderr, check=False)
+    done = _call(command, stdout=sys.stderr)
     if done.returncode:
         step = "log in to the registry, or name an image that is here"
         finding = Finding(f"exit code {done.returncode}", next_step=step)

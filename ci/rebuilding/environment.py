@@ -17,7 +17,7 @@ import msgspec
 
 from overlaykit.carried import Carried, load_overlay
 from overlaykit.cli import Report, progress, write_whole
-from overlaykit.errors import EnvironmentFailure, Exit, Finding, InputError
+from overlaykit.errors import EnvironmentFailure, Exit, Finding, InputError, not_started
 from overlaykit.inspection import inspect
 from overlaykit.sources import fetch, pip_command
 from overlaykit.targets import find_targets
@@ -291,7 +291,7 @@ def _run(command: list[str], loud: bool = False, any_code: bool = False) -> str:
             check=False,
         )
     except OSError as error:
-        raise EnvironmentFailure(f"cannot run {command[0]}: {error}") from error
+        raise not_started(command[0], error) from error
     if done.returncode and not any_code:
         step = "what it said is above; `venv` needs python3-venv on Debian"
         finding = Finding(f"exit code {done.returncode}", next_step=step)

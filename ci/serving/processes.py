@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from overlaykit.errors import EnvironmentFailure, Finding
+from overlaykit.errors import EnvironmentFailure, Finding, not_started
 
 _FLUSH_S = 60
 _STOP_S = 60
@@ -93,7 +93,7 @@ def spawn(argv: Sequence[str], log: IO[bytes], what: str) -> subprocess.Popen[by
             start_new_session=True,
         )
     except OSError as error:
-        raise EnvironmentFailure(f"cannot run {what}: {error}") from error
+        raise not_started(what, error) from error
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:

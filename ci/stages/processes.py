@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from overlaykit.cli import ROOT
-from overlaykit.errors import EnvironmentFailure, Finding
+from overlaykit.errors import EnvironmentFailure, Finding, not_started
 from stages.stage import Serve
 
 _KEEPER = Path(__file__).with_name("keeper.py")
@@ -91,16 +91,20 @@ def _keep(
     errors: IO[bytes] | None = None,
 ) -> subprocess.Popen[bytes]:
     ends = (word for one in after for word in ("--after", shlex.join(one)))
-    return subprocess.Popen(
-        [sys.executable, str(_KEEPER), *ends, *command],
-        stdin=subprocess.PIPE,
-        stdout=out,
-        stderr=errors or (subprocess.STDOUT if out == subprocess.PIPE else -1),
-        env={**os.environ, **environment},
-        cwd=ROOT,
-        # A Ctrl-C in the terminal is for this program, which then ends its commands.
-        start_new_session=True,
-    )
+    try:
+        return subprocess.Popen(
+            [sys.executable, str(_KEEPER), *ends, *command],
+            stdin=subprocess.PIPE,
+            stdout=out,
+            stderr=errors or (subprocess.STDOUT if out == subprocess.PIPE else -1),
+            env={**os.environ, **environment},
+            cwd=ROOT,
+            # A Ctrl-C in the terminal is for this program, which ends its commands.
+            start_new_session=True,
+        )
+    except OSError as error:
+        # Its caller writes a log as well, and would take this for that.
+        raise not_started(sys.executable, error) from error
 
 
 def end(process: subprocess.Popen[bytes]) -> None:

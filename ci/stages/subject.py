@@ -12,8 +12,8 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from overlaykit import git
-from overlaykit.errors import EnvironmentFailure
+from overlaykit import clones
+from overlaykit.errors import OverlayError
 from overlaykit.lock import LOCK, load_lock
 from overlaykit.manifest import MANIFEST, load_manifest
 from reporting.schema import Subject
@@ -52,9 +52,9 @@ def subject(root: Path, profile: Profile) -> Subject:
 def _commit(root: Path) -> str:
     """Of this repository, if it is a clone; told apart where files were changed."""
     try:
-        commit = git.text(root, "rev-parse", "HEAD").strip()
-        changed = git.text(root, "status", "--porcelain").strip()
-    except EnvironmentFailure:
+        commit = clones.text(root, "rev-parse", "HEAD").strip()
+        changed = clones.text(root, "status", "--porcelain").strip()
+    except OverlayError:
         return ""
     return f"{commit}, with changes" if changed else commit
 
@@ -98,6 +98,7 @@ def versions() -> dict[str, str]:
 @cache
 def _gpus() -> str:
     """As the vendor's own tool names them; asked once, not for every stage."""
+    unknown = ""
     for command in (
         ("nvidia-smi", "--query-gpu=name", "--format=csv,noheader"),
         ("rocm-smi", "--showproductname", "--csv"),
@@ -106,8 +107,12 @@ def _gpus() -> str:
             done = subprocess.run(
                 command, capture_output=True, text=True, check=True, timeout=30
             )
-        except (OSError, subprocess.SubprocessError):
+        except FileNotFoundError:
+            continue
+        except (OSError, subprocess.SubprocessError) as error:
+            # It is there and does not answer: that says nothing about GPUs.
+            unknown = f"not known: {error}"
             continue
         lines = [line.strip() for line in done.stdout.splitlines() if line.strip()]
         return "; ".join(lines)
-    return ""
+    return unknown

@@ -54,6 +54,8 @@ def facts() -> dict[str, str]:
         found: dict[str, str] = json.loads(done.stdout.rpartition("\n")[2])
     except subprocess.TimeoutExpired:
         return {"error": f"importing PyTorch took more than {_LIMIT} s"}
+    except OSError as error:
+        return {"error": f"no process to import PyTorch in could be started: {error}"}
     except ValueError:
         said = done.stderr.strip().rpartition("\n")[2]
         return {"error": f"importing PyTorch ended with {done.returncode}: {said}"}

@@ -10,10 +10,12 @@ from outlook.contracts import contract_of
 from outlook.facts import Facts
 from outlook.outcomes import Version
 from outlook.sources import Source
-from overlaykit import git
+from overlaykit import clones
 from overlaykit.carried import Carried
+from overlaykit.clones import text
 from overlaykit.errors import Finding, InputError
-from overlaykit.git import text
+from overlaykit.places import is_clone, place
+from overlaykit.trees import GitTree
 
 _NEAR = 12
 
@@ -27,7 +29,7 @@ class Clone:
 
     def commit(self, ref: str) -> str:
         """The commit that a ref names. Raises InputError where it names none."""
-        found = git.run(
+        found = clones.run(
             self.path, "rev-parse", "--verify", "-q", "--end-of-options",
             f"{ref}^{{commit}}", ok=(0, 1, 128),
         )  # fmt: skip
@@ -53,10 +55,9 @@ class Clone:
         """A ref as a version, after a look at whether it holds the package."""
         commit = self.commit(ref)
         package = f"{self.carried.target.package_root}/__init__.py"
-        there = git.run(
-            self.path, "cat-file", "-e", f"{commit}:{package}", ok=(0, 1, 128)
-        )
-        if there.returncode:
+        with GitTree(self.path, commit) as held:
+            tree, there = held.id, held.read(package)
+        if there is None:
             what = f"{ref} of {self.path} is not {self.carried.target.package}"
             finding = Finding(
                 what,
@@ -66,7 +67,6 @@ class Clone:
                 f"{self.carried.target.repository}, or another --target",
             )
             raise InputError(what, (finding,))
-        tree = text(self.path, "rev-parse", f"{commit}^{{tree}}")
         about = text(self.path, "log", "-1", "--no-show-signature",
                      "--format=%h %as %s", commit)  # fmt: skip
         version = Version(name or ref, tree, about, self._before_pin(commit))
@@ -84,7 +84,7 @@ class Clone:
             what = f"{last} has no commit that {first} has not"
             step = "give the older one first: OLDER..NEWER"
             raise InputError(what, (Finding(what, next_step=step),))
-        before = git.run(
+        before = clones.run(
             self.path, "rev-parse", "--verify", "-q", f"{listed[0]}^", ok=(0, 1, 128)
         )
         if before.returncode:
@@ -113,7 +113,7 @@ class Clone:
         tag = self.carried.target.tag
         if tag is None:
             return False
-        done = git.run(
+        done = clones.run(
             self.path, "merge-base", "--is-ancestor", commit, f"refs/tags/{tag}",
             ok=(0, 1, 128),
         )  # fmt: skip
@@ -130,17 +130,14 @@ class Clone:
 
 
 def open_clone(path: Path, carried: Carried) -> Clone:
-    """Raises InputError where there is no clone."""
+    """Raises InputError where there is no clone, RefusedClone where git refuses it."""
     where = path.resolve()
-    ok = where.is_dir()
-    if ok:
-        done = git.run(where, "rev-parse", "--git-dir", ok=(0, 128))
-        ok = done.returncode == 0
-    if not ok:
+    if not is_clone(where):
         what = "is no clone" if where.is_dir() else "does not exist"
-        step = f"git clone --filter=blob:none {carried.target.repository} {path}"
+        step = f"git clone {carried.target.repository} {path}"
         finding = Finding(what, path=str(path), next_step=step)
         raise InputError(f"{path} {what}", (finding,))
+    place(where)
     return Clone(where, carried)
 
 

@@ -17,7 +17,7 @@ from outlook.clone import Clone
 from outlook.contracts import contract_of
 from outlook.facts import Facts
 from outlook.outcomes import Cell, Column, Outcome
-from overlaykit import git
+from overlaykit import clones
 from overlaykit.carried import Carried
 from overlaykit.errors import Finding, InputError
 
@@ -121,7 +121,7 @@ def _change(
     keys: dict[str, str],
 ) -> Change:
     before, after = looked[parent], looked[commit]
-    date, subject = git.text(
+    date, subject = clones.text(
         clone.path, "log", "-1", "--no-show-signature", "--format=%aI%n%s", commit
     ).split("\n", 1)
     is_site = any(cell.row == row for cell in before.sites)
@@ -159,13 +159,13 @@ def _blame(
     """The hunk of the commit's diff that is nearest to the first of the cells."""
     for old, new in cells:
         paths = [p for p in dict.fromkeys((old.path, new.path, new.moved_to)) if p]
-        diff = git.run(
+        diff = clones.run(
             clone.path, "diff", "-M", "--unified=2", "--no-color", "--no-ext-diff",
             "--no-textconv", parent, commit, "--", *paths,
         ).stdout.decode(errors="replace")  # fmt: skip
         if diff:
             return _nearest(diff, old.line or 1)
-    names = git.text(clone.path, "diff", "--name-only", parent, commit).splitlines()
+    names = clones.text(clone.path, "diff", "--name-only", parent, commit).splitlines()
     more = f", and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return (f"in other files: {', '.join(names[:_NAMED])}{more}",)
 

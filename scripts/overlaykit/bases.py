@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from overlaykit.carried import Carried
+from overlaykit.places import RefusedClone
 from overlaykit.sources import cached
 from overlaykit.trees import Tree, checked_out
 
@@ -32,8 +33,16 @@ class _BlobTree:
 @contextmanager
 def pinned_base(root: Path, carried: Carried, tree: Path) -> Iterator[Tree | None]:
     """The pin's touched files: from the clone at ``tree`` by blob id, else from the
-    fetched package; None where neither has them."""
-    if (head := checked_out(tree)) is not None:
+    fetched package; None where neither has them.
+
+    Raises RefusedClone where only a clone that git refuses could have them.
+    """
+    refused = None
+    try:
+        head = checked_out(tree)
+    except RefusedClone as error:
+        head, refused = None, error
+    if head is not None:
         with head:
             files = {
                 path: data
@@ -43,4 +52,7 @@ def pinned_base(root: Path, carried: Carried, tree: Path) -> Iterator[Tree | Non
         if len(files) == len(carried.chains):
             yield _BlobTree(f"{tree} (objects)", files)
             return
-    yield cached(root, carried)
+    package = cached(root, carried)
+    if package is None and refused is not None:
+        raise refused
+    yield package

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from email.utils import parseaddr, parsedate_to_datetime
 from pathlib import Path
 
-from overlaykit import git
+from overlaykit import clones, git
 from overlaykit.carried import Carried
 from overlaykit.errors import CannotApply, Finding
 from overlaykit.gitindex import tree_entries
@@ -101,8 +101,8 @@ def commit_series(clone: Path, base: str, carried: Carried) -> str:
                 )
             contents[path] = data
         env = {"GIT_INDEX_FILE": str(Path(scratch) / "index")}
-        git.run(clone, "read-tree", base, env=env)
-        head = git.text(clone, "rev-parse", f"{base}^{{commit}}")
+        clones.run(clone, "read-tree", base, env=env)
+        head = clones.text(clone, "rev-parse", f"{base}^{{commit}}")
         there = tree_entries(clone, base, carried.series.paths)
         modes = {path: entry.partition(" ")[0] for path, entry in there.items()}
         for step in steps(carried, contents, modes):
@@ -113,19 +113,20 @@ def commit_series(clone: Path, base: str, carried: Carried) -> str:
 def _commit(clone: Path, parent: str, step: Step, env: dict[str, str]) -> str:
     rows = []
     for path, mode, data in step.files:
-        write = (*git.DURABLY, "hash-object", "-w", "--stdin")
-        blob = git.run(clone, *write, stdin=data).stdout
+        write = ("hash-object", "-w", "--stdin")
+        blob = clones.run(clone, *write, stdin=data).stdout
         rows.append(f"{mode} {blob.decode().strip()}\t{path}\0")
-    git.run(
+    clones.run(
         clone, "update-index", "-z", "--add", "--index-info",
         stdin="".join(rows).encode(), env=env,
     )  # fmt: skip
-    tree = git.text(clone, *git.DURABLY, "write-tree", env=env)
+    # A partial clone lacks files next to ours; they come from the base as they are.
+    tree = clones.text(clone, "write-tree", "--missing-ok", env=env)
     name, address = parseaddr(step.author)
     date = f"@{int(parsedate_to_datetime(step.date).timestamp())} +0000"
     who = git.identity(name, address, date)
-    commit = (*git.DURABLY, "commit-tree", tree, "-p", parent)
-    made = git.run(clone, *commit, stdin=step.message.encode(), env=who)
+    commit = ("commit-tree", tree, "-p", parent)
+    made = clones.run(clone, *commit, stdin=step.message.encode(), env=who)
     return made.stdout.decode().strip()
 
 
@@ -136,7 +137,7 @@ def check_branch(clone: Path, branch: str, tip: str) -> bool:
     """
     ref = f"refs/heads/{branch}"
     refuse(clone, name_findings(clone, ref))
-    found = git.run(clone, "rev-parse", "--verify", "-q", ref, ok=(0, 1))
+    found = clones.run(clone, "rev-parse", "--verify", "-q", ref, ok=(0, 1))
     old = found.stdout.decode().strip()
     if old and old != tip:
         raise CannotApply(
@@ -158,7 +159,7 @@ def create_branch(clone: Path, branch: str, tip: str) -> None:
     """Make a branch that is not there."""
     # "create" makes git refuse if somebody creates it just now.
     order = f"create refs/heads/{branch} {tip}\n".encode()
-    git.run(clone, "update-ref", "--stdin", stdin=order)
+    clones.run(clone, "update-ref", "--stdin", stdin=order)
 
 
 def check_clone(clone: Path, branch: str, carried: Carried) -> Repository:

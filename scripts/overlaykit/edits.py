@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
-from overlaykit import git
+from overlaykit import clones, git
 from overlaykit.carried import Carried
 from overlaykit.errors import CannotApply, Finding
 from overlaykit.locking import FOLDER
@@ -119,14 +119,16 @@ def _names(
 def _by_git(
     carried: Carried, tree: DirectoryTree, release: WheelTree
 ) -> Iterator[tuple[str, _Kind]]:
-    untracked = git.run(tree.root, "ls-files", "-o", "--exclude-standard", "-z").stdout
+    untracked = clones.run(
+        tree.root, "ls-files", "-o", "--exclude-standard", "-z"
+    ).stdout
     for path in filter(None, untracked.decode().split("\0")):
         # A name with a slash at its end is a repository of its own.
         if not path.startswith(f"{FOLDER}/") and not path.endswith("/"):
             yield path, _Kind.NEW
     if (base := _base(carried, tree)) is None:
         return
-    said = git.run(
+    said = clones.run(
         tree.root, "diff", "--name-only", "--no-renames", "--no-ext-diff",
         "--ignore-submodules=all", "-z", base, "--",
     ).stdout  # fmt: skip
@@ -140,10 +142,10 @@ def _by_git(
 def _base(carried: Carried, tree: DirectoryTree) -> str | None:
     """The newest commit under HEAD with the release's touched files, so that edits
     that were committed count as well; HEAD where none is near, None without one."""
-    head = git.run(tree.root, "rev-parse", "--verify", "-q", "HEAD", ok=(0, 1, 128))
+    head = clones.run(tree.root, "rev-parse", "--verify", "-q", "HEAD", ok=(0, 1, 128))
     if head.returncode:
         return None
-    touching = git.text(
+    touching = clones.text(
         tree.root, "rev-list", f"-n{_HISTORY}", "--parents", "HEAD", "--",
         *carried.series.paths,
     )  # fmt: skip

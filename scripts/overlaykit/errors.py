@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -94,3 +95,30 @@ class EnvironmentFailure(OverlayError):
     """A tool, the network, a disk or a permission is missing."""
 
     exit_code = Exit.ENVIRONMENT
+
+
+def not_started(
+    program: str, error: OSError, install: str = "install it"
+) -> EnvironmentFailure:
+    """The error for a program that did not start, by the system's own reason.
+
+    Only a program that is not found is not installed; any other reason has another
+    remedy. ``install`` is the next step where it is not found.
+    """
+    if isinstance(error, FileNotFoundError) and error.filename == program:
+        why, step = f"{program} is not installed", install
+    else:
+        why = error.strerror or str(error)
+        if error.filename is not None and error.filename != program:
+            why += f": {error.filename}"
+        step = {
+            errno.EMFILE: "permit more open files (ulimit -n)",
+            errno.ENFILE: "close files: the system has no more",
+            errno.EACCES: "permit reading and running it",
+            errno.EAGAIN: "end other processes, or permit more (ulimit -u)",
+            errno.ENOMEM: "free memory",
+            errno.ENOENT: "see that it is there",
+        }.get(error.errno or 0, "see to the reason given")
+        step += ", then run it again"
+    finding = Finding(f"{program} did not start", found=why, next_step=step)
+    return EnvironmentFailure(f"cannot run {program}: {why}", (finding,))

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from overlaykit import git
+from overlaykit import clones, git
 from overlaykit.carried import Carried
 from overlaykit.commits import (
     check_branch,
@@ -106,11 +106,11 @@ def export_branch(carried: Carried, clone: Path, branch: str) -> str:
         finding = Finding("is no clone", path=str(clone), next_step="name its top")
         raise InputError(f"{clone} is no clone: a branch needs one", (finding,))
     ref = f"refs/heads/{branch}"
-    if git.run(clone, "check-ref-format", ref, ok=(0, 1)).returncode:
+    if clones.run(clone, "check-ref-format", ref, ok=(0, 1)).returncode:
         finding = Finding(f"{branch!r} cannot be a branch", next_step="name another")
         raise InputError("no name of a branch", (finding,))
     tag = f"refs/tags/{carried.target.tag}^{{commit}}"
-    has = git.run(clone, "rev-parse", "--verify", "-q", tag, ok=(0, 1, 128))
+    has = clones.run(clone, "rev-parse", "--verify", "-q", tag, ok=(0, 1, 128))
     tip = commit_series(clone, "HEAD" if has.returncode else tag, carried)
     if check_branch(clone, branch, tip):
         step = f"name another; {branch} is this very series already"

@@ -4,6 +4,11 @@ User and system configuration, signing, hooks, localised messages and object
 replacement are shut out; a repository that merely surrounds a directory is never
 taken for its repository (``GIT_CEILING_DIRECTORIES``: a ``git apply`` inside a plain
 directory nested in another repository exits 0 and changes nothing).
+
+:func:`run` and :func:`text` are for repositories that this project has just made
+itself, a scratch store or a release laid out: their configuration is ours, so it is
+trusted. A clone that was there before may name commands in its own; it is for
+:mod:`overlaykit.clones` alone.
 """
 
 from __future__ import annotations
@@ -12,8 +17,9 @@ import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
-from overlaykit.errors import EnvironmentFailure
+from overlaykit.errors import EnvironmentFailure, not_started
 
 _CONFIG = {
     "core.autocrlf": "false",
@@ -33,15 +39,17 @@ _CONFIG = {
     "maintenance.auto": "false",
     "merge.conflictStyle": "diff3",
     "merge.renames": "true",
-    "safe.directory": "*",
 }
 
-DURABLY = ("-c", "core.fsync=all")
-"""Options for what git writes as a part of a transaction: fsynced before git ends."""
 
-
-def environment(where: Path, extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment of a git process that works in ``where``."""
+def environment(
+    where: Path,
+    extra: Mapping[str, str] | None = None,
+    settings: Mapping[str, str] | None = None,
+) -> dict[str, str]:
+    """The environment of a git process that works in ``where``; ``settings`` are
+    configuration beside our own."""
+    config = {**_CONFIG, **(settings or {})}
     env = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
     env.update(
         GIT_CONFIG_GLOBAL=os.devnull,
@@ -51,11 +59,11 @@ def environment(where: Path, extra: Mapping[str, str] | None = None) -> dict[str
         GIT_NO_REPLACE_OBJECTS="1",
         GIT_OPTIONAL_LOCKS="0",
         GIT_TERMINAL_PROMPT="0",
-        GIT_CONFIG_COUNT=str(len(_CONFIG)),
+        GIT_CONFIG_COUNT=str(len(config)),
         LC_ALL="C",
         TZ="UTC",
     )
-    for number, (key, value) in enumerate(_CONFIG.items()):
+    for number, (key, value) in enumerate(config.items()):
         env[f"GIT_CONFIG_KEY_{number}"] = key
         env[f"GIT_CONFIG_VALUE_{number}"] = value
     env.update(extra or {})
@@ -77,12 +85,37 @@ def run(
     stdin: bytes | None = None,
     env: Mapping[str, str] | None = None,
     ok: Sequence[int] = (0,),
+) -> subprocess.CompletedProcess[bytes]:
+    """Run git in ``where``, a repository that this project made.
+
+    Its place is said outright where there is one, so that git asks for no owner: a
+    file system may show every file as somebody else's. Raises EnvironmentFailure where
+    git is missing or exits with a code not in ``ok``; a caller that expects another
+    code says so, and reads the code, never the message.
+    """
+    return call(where, args, {**environment(where), **_said(where), **(env or {})},
+                stdin, ok)  # fmt: skip
+
+
+def _said(where: Path) -> dict[str, str]:
+    where = where.resolve()
+    if (where / ".git").is_dir():
+        return {"GIT_DIR": str(where / ".git"), "GIT_WORK_TREE": str(where)}
+    if (where / "HEAD").is_file() and (where / "objects").is_dir():
+        return {"GIT_DIR": str(where)}
+    return {}
+
+
+def call(
+    where: Path,
+    args: Sequence[str],
+    environment: Mapping[str, str],
+    stdin: bytes | None,
+    ok: Sequence[int],
     keep: Sequence[int] = (),
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run git in ``where``.
+    """Run git with just this environment. Raises as :func:`run` does.
 
-    Raises EnvironmentFailure where git is missing or exits with a code not in ``ok``;
-    a caller that expects another code says so, and reads the code, never the message.
     ``keep`` are handles that the process inherits: a flock(2) on one of them then lasts
     until git has ended too, also where this process is killed before.
     """
@@ -93,19 +126,38 @@ def run(
             input=stdin,
             stdin=subprocess.DEVNULL if stdin is None else None,
             capture_output=True,
-            env=environment(where, env),
+            env=environment,
             check=False,
             pass_fds=keep,
         )
     except OSError as error:
-        missing = "git is not installed" if where.is_dir() else f"no folder {where}"
-        raise EnvironmentFailure(f"{missing}: {error}") from error
+        raise not_started("git", error) from error
     if done.returncode not in ok:
         said = done.stderr.decode(errors="replace").strip()
         raise EnvironmentFailure(
             f"git {' '.join(args)} in {where}: exit {done.returncode}: {said}"
         )
     return done
+
+
+def start(
+    where: Path,
+    args: Sequence[str],
+    environment: Mapping[str, str],
+    errors: IO[bytes],
+) -> subprocess.Popen[bytes]:
+    """Start git with just this environment, to be talked to over pipes."""
+    try:
+        return subprocess.Popen(
+            ["git", *args],
+            cwd=where,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            env=environment,
+        )
+    except OSError as error:
+        raise not_started("git", error) from error
 
 
 def text(where: Path, *args: str, env: Mapping[str, str] | None = None) -> str:

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from overlaykit import git
+from overlaykit import clones
 from overlaykit.durable import sync_folder, write_durably
 from overlaykit.errors import CannotApply, EnvironmentFailure, Finding
 from overlaykit.objects import blob_id
@@ -38,7 +38,7 @@ class IndexEntry:
 
 def read_entries(clone: Path) -> list[IndexEntry]:
     """All entries of the clone's index."""
-    listed = git.run(clone, "ls-files", "--stage", "-v", "-z", "--full-name").stdout
+    listed = clones.run(clone, "ls-files", "--stage", "-v", "-z", "--full-name").stdout
     entries = []
     for line in listed.split(b"\0"):
         if line:
@@ -53,7 +53,7 @@ def read_entries(clone: Path) -> list[IndexEntry]:
 def tree_entries(clone: Path, treeish: str, paths: Iterable[str]) -> dict[str, str]:
     """Mode and object id of those of the paths that a commit holds."""
     wanted = sorted(paths)
-    listed = git.run(
+    listed = clones.run(
         clone, "ls-tree", "-r", "-z", "--full-tree", treeish, "--", *wanted
     ).stdout
     found = {}
@@ -76,8 +76,8 @@ def set_entries(
     # For a removal git reads an id and does not look at it; its length must be right.
     some = next((row.split()[1] for row in rows.values() if row), "0" * 40)
     lines = [f"{row or f'0 {some}'}\t{path}\0" for path, row in rows.items()]
-    git.run(
-        clone, *git.DURABLY, "update-index", "-z", "--add", "--index-info",
+    clones.run(
+        clone, "update-index", "-z", "--add", "--index-info",
         stdin=b"".join(map(os.fsencode, lines)),
         env={} if index is None else {"GIT_INDEX_FILE": str(index)},
         keep=keep,

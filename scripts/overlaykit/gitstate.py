@@ -12,9 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from overlaykit import git
+from overlaykit import clones
 from overlaykit.errors import CannotApply, Finding
 from overlaykit.gitindex import LOCK, held, read_entries
+from overlaykit.places import place
 
 _OPERATIONS = (
     ("rebase-merge", "a rebase", "git rebase --abort or --continue"),
@@ -53,12 +54,12 @@ class Repository:
 
     def head(self) -> str:
         """What HEAD is: the name of a ref, or a commit's id where it is detached."""
-        found = git.run(self.clone, "symbolic-ref", "-q", "HEAD", ok=(0, 1))
+        found = clones.run(self.clone, "symbolic-ref", "-q", "HEAD", ok=(0, 1))
         return found.stdout.decode().strip() or self.value("HEAD") or ""
 
     def value(self, ref: str) -> str | None:
         """The commit that a ref names; None where there is none."""
-        found = git.run(
+        found = clones.run(
             self.clone, "rev-parse", "--verify", "-q", f"{ref}^{{commit}}", ok=(0, 1)
         )
         return found.stdout.decode().strip() or None
@@ -68,7 +69,7 @@ class Repository:
         for name, folder in self._worktrees():
             if folder == self.folder:
                 continue
-            told = git.run(
+            told = clones.run(
                 self.clone, "symbolic-ref", "-q", f"{name}/HEAD", ok=(0, 1, 128)
             )
             heads = [os.fsdecode(told.stdout).strip()]
@@ -90,26 +91,21 @@ class Repository:
 def open_repository(clone: Path) -> Repository:
     """The repository whose work tree is exactly ``clone``.
 
-    Raises CannotApply for a bare one, and for one whose work tree is elsewhere.
+    Raises CannotApply for a bare one, and what :func:`places.place` raises.
     """
-    inside = git.text(clone, "rev-parse", "--is-inside-work-tree")
-    top = _path(clone, "--show-toplevel") if inside == "true" else None
-    if top is None or not _same(top, clone):
-        found = "bare (core.bare), or its work tree elsewhere (core.worktree)"
+    at = place(clone)
+    if at.top is None:
         raise refused(
             clone,
             Finding(
                 "is not the work tree of its repository",
                 path=str(clone / ".git"),
                 expected=f"a repository whose work tree is {clone}",
-                found=found if top is None else f"its work tree is {top}",
-                next_step="name that work tree, or make one: git worktree add",
+                found="a bare repository (core.bare)",
+                next_step="git config core.bare false, or git worktree add",
             ),
         )
-    folder, common = (
-        Path(os.path.realpath(clone / _path(clone, question)))
-        for question in ("--absolute-git-dir", "--git-common-dir")
-    )
+    folder, common = (Path(os.path.realpath(p)) for p in (at.git_dir, at.common))
     return Repository(clone, folder, common)
 
 
@@ -162,7 +158,7 @@ def branch_findings(repository: Repository, ref: str) -> tuple[Finding, ...]:
 def name_findings(clone: Path, ref: str) -> tuple[Finding, ...]:
     """Why a branch of this name cannot be made."""
     steps = [str(p) for p in PurePosixPath(ref).parents if len(p.parts) > 2]
-    listed = git.text(clone, "for-each-ref", "--format=%(refname)", ref, *steps)
+    listed = clones.text(clone, "for-each-ref", "--format=%(refname)", ref, *steps)
     for name in listed.splitlines():
         if name in steps or name.startswith(f"{ref}/"):
             return (
@@ -174,7 +170,9 @@ def name_findings(clone: Path, ref: str) -> tuple[Finding, ...]:
                     f"{name.removeprefix('refs/heads/')} NEW-NAME",
                 ),
             )
-    link = git.run(clone, "symbolic-ref", "-q", ref, ok=(0, 1)).stdout.decode().strip()
+    link = (
+        clones.run(clone, "symbolic-ref", "-q", ref, ok=(0, 1)).stdout.decode().strip()
+    )
     if link:
         return (
             Finding(
@@ -280,18 +278,9 @@ def _pseudo(repository: Repository, name: str) -> bool:
     return repository.value(name) is not None
 
 
-def _path(clone: Path, question: str) -> Path:
-    said = git.run(clone, "rev-parse", question).stdout
-    return Path(os.fsdecode(said).removesuffix("\n"))
-
-
 def _top(folder: Path) -> str:
     """A worktree, by its git directory; that itself where it names none."""
     pointer = folder / "gitdir"
     if pointer.is_file():
         return pointer.read_text(errors="replace").strip().removesuffix("/.git")
     return str(folder.parent if folder.name == ".git" else folder)
-
-
-def _same(one: str | Path, other: Path) -> bool:
-    return Path(os.path.realpath(one)) == Path(os.path.realpath(other))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from overlaykit import git
+from overlaykit import clones
 from overlaykit.bases import pinned_base
 from overlaykit.carried import Carried
 from overlaykit.errors import EnvironmentFailure, Finding, InputError
@@ -38,7 +38,7 @@ class NewBase:
 def resolve(clone: Path, ref: str) -> str:
     """The commit that a clone has under a name. Raises InputError where it has none."""
     name = f"{ref}^{{commit}}"
-    found = git.run(clone, "rev-parse", "--verify", "-q", name, ok=(0, 1, 128))
+    found = clones.run(clone, "rev-parse", "--verify", "-q", name, ok=(0, 1, 128))
     if found.returncode == 0:
         return found.stdout.decode().strip()
     step = f"git -C {clone} fetch --tags, or name another (git branch -a, git tag)"
@@ -57,7 +57,7 @@ def new_base(
     if clone is not None:
         with GitTree(clone, onto) as tree:
             made = msgspec.structs.replace(target, overlay=shares, tag=None, image=None)
-            yield NewBase(made, tree, None, _modes(clone, tree))
+            yield NewBase(made, tree, None, _modes(tree))
         return
     wheel = obtain(root, target, onto)
     # Upstream names its tags after its versions, or we do not know how.
@@ -69,11 +69,8 @@ def new_base(
     yield NewBase(made, release, describe(wheel), modes)
 
 
-def _modes(clone: Path, tree: GitTree) -> dict[str, str]:
-    listed = git.run(clone, "ls-tree", "-r", "-z", tree.id).stdout.decode()
-    rows = (row.split("\t", 1) for row in filter(None, listed.split("\0")))
-    modes = ((path, meta.split()[0]) for meta, path in rows)
-    return {path: mode for path, mode in modes if mode != _PLAIN}
+def _modes(tree: GitTree) -> dict[str, str]:
+    return {path: mode for path, mode in tree.entries() if mode != _PLAIN}
 
 
 @contextmanager
@@ -108,5 +105,5 @@ def old_base(root: Path, carried: Carried, clone: Path | None) -> Iterator[Tree]
 
 
 def _is_shallow(clone: Path) -> bool:
-    done = git.run(clone, "rev-parse", "--is-shallow-repository", ok=(0, 128))
+    done = clones.run(clone, "rev-parse", "--is-shallow-repository", ok=(0, 128))
     return done.stdout.strip() == b"true"

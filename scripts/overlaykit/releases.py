@@ -18,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 
-from overlaykit.errors import EnvironmentFailure, Finding, InputError
+from overlaykit.errors import EnvironmentFailure, Finding, InputError, not_started
 from overlaykit.lock import LockedDist
 from overlaykit.manifest import Dist, Target
 from overlaykit.sources import Progress, describe, fetch, pip_command
@@ -93,7 +93,7 @@ def listed(dist: Dist) -> tuple[str, ...]:
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError as error:
-        raise EnvironmentFailure(f"cannot run pip: {error}") from error
+        raise not_started("pip", error) from error
     line = re.search(r"^Available versions: (.*)$", done.stdout, re.MULTILINE)
     if done.returncode or line is None:
         said = done.stderr.strip().rpartition("\n")[2]

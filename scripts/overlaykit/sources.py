@@ -15,11 +15,12 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from overlaykit import git
+from overlaykit import clones, git
 from overlaykit.carried import Carried
-from overlaykit.errors import EnvironmentFailure, Finding, InputError
+from overlaykit.errors import EnvironmentFailure, Finding, InputError, not_started
 from overlaykit.lock import LockedDist
 from overlaykit.manifest import Dist, Target
+from overlaykit.places import is_clone
 from overlaykit.trees import WheelTree
 
 Progress = Callable[[str, int, int], None]
@@ -122,7 +123,7 @@ def _download(dist: Dist, folder: Path) -> Path:
     try:
         done = subprocess.run(command, cwd=folder, stdout=sys.stderr, check=False)
     except OSError as error:
-        raise EnvironmentFailure(f"cannot run pip: {error}") from error
+        raise not_started("pip", error) from error
     wheels = list(folder.glob("*.whl"))
     if done.returncode or len(wheels) != 1:
         raise EnvironmentFailure(
@@ -155,9 +156,10 @@ def lay_out_wheel(
     """
     release = f"{locked.filename} sha256 {locked.sha256}"
     if folder.exists():
-        known = git.run(folder, "log", "-1", "--format=%b", "pin", ok=(0, 128)).stdout
-        if known.decode().strip() == release:
-            return False
+        if is_clone(folder):
+            known = clones.run(folder, "log", "-1", "--format=%b", "pin", ok=(0, 128))
+            if known.stdout.decode(errors="replace").strip() == release:
+                return False
         raise InputError(
             f"{folder} exists and is not {release}; move it away and run this again"
         )

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from overlaykit import git
+from overlaykit import clones
 from overlaykit.errors import CannotApply, EnvironmentFailure, Finding, InputError
 from overlaykit.gitindex import (
     drop_lock,
@@ -233,7 +233,7 @@ class Switcher:
 
     def _write(self, *arguments: str, stdin: str | None = None) -> None:
         data = None if stdin is None else stdin.encode()
-        git.run(self._clone, *git.DURABLY, *arguments, stdin=data, keep=self._keep)
+        clones.run(self._clone, *arguments, stdin=data, keep=self._keep)
 
 
 @contextmanager

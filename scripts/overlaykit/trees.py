@@ -11,16 +11,17 @@ from __future__ import annotations
 
 import os
 import stat
-import subprocess
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from overlaykit import git
+from overlaykit import clones, git
+from overlaykit.batch import Batch, Row
 from overlaykit.errors import CannotApply, EnvironmentFailure, Finding, InputError
 
+_FOLDER, _SUBMODULE = "40000", "160000"
 _SKIPPED_FOLDERS = {".git", ".hg", "__pycache__", ".venv", "node_modules"}
 
 
@@ -185,54 +186,84 @@ class WheelTree:
 
 
 class GitTree:
-    """A commit or tree of a clone, read by one long-lived ``git cat-file --batch``."""
+    """A commit or tree of a clone, read without git's resolving of names."""
 
     def __init__(self, clone: Path, treeish: str) -> None:
-        """Raises InputError where the clone has no such tree."""
-        found = git.run(
-            clone, "rev-parse", "--verify", "-q", f"{treeish}^{{tree}}", ok=(0, 1, 128)
-        )
-        if found.returncode:
-            raise InputError(f"{clone} has no tree {treeish!r}")
-        self.id = found.stdout.decode().strip()
+        """Raises InputError where the clone has no such tree, EnvironmentFailure where
+        it is a partial one that lacks it."""
         self.name = f"{clone}@{treeish}"
         self._clone = clone
-        self._batch = subprocess.Popen(
-            ["git", "cat-file", "--batch"],
-            cwd=clone,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=git.environment(clone),
-        )
+        self.id = self._resolve(treeish)
+        self._folders: dict[str, dict[str, Row]] = {}
+        self._objects = Batch(clone)
 
     def holds(self, path: str) -> bool:
         return True
 
     def read(self, path: str) -> bytes | None:
-        return self.read_object(f"{self.id}:{path}")
-
-    def read_object(self, name: str) -> bytes | None:
-        """Any object by id or ``tree:path``; None where there is none."""
-        assert self._batch.stdin is not None and self._batch.stdout is not None
-        self._batch.stdin.write(name.encode() + b"\n")
-        self._batch.stdin.flush()
-        header = self._batch.stdout.readline().split(b" ")
-        if len(header) != 3 or not header[2].strip().isdigit():
+        """Raises EnvironmentFailure where the tree has the file and git does not."""
+        *folders, name = path.split("/")
+        folder, above = self.id, ""
+        for part in folders:
+            mode, oid = self._folder(folder, above).get(part, ("", ""))
+            if mode != _FOLDER:
+                return None
+            folder, above = oid, f"{above}{part}/"
+        mode, oid = self._folder(folder, above).get(name, ("", ""))
+        if mode in ("", _FOLDER, _SUBMODULE):
             return None
-        data = self._batch.stdout.read(int(header[2]) + 1)
-        return data[:-1] if header[1] == b"blob" else None
+        if (data := self.read_object(oid)) is None:
+            raise clones.lacks(self._clone, path, oid)
+        return data
+
+    def read_object(self, oid: str) -> bytes | None:
+        """A blob by its id; None where the clone has none of that id."""
+        kind, data = self._objects.read(oid)
+        return data if kind == "blob" else None
+
+    def entries(self) -> Iterator[tuple[str, str]]:
+        """All files, with their git modes. Walks the whole tree."""
+        folders = [(self.id, "")]
+        while folders:
+            folder, above = folders.pop()
+            for name, (mode, oid) in self._folder(folder, above).items():
+                if mode == _FOLDER:
+                    folders.append((oid, f"{above}{name}/"))
+                else:
+                    yield above + name, mode
 
     def paths(self) -> Iterator[str]:
-        listed = git.run(self._clone, "ls-tree", "-r", "-z", "--name-only", self.id)
-        yield from (p.decode() for p in listed.stdout.split(b"\0") if p)
+        return (path for path, _ in self.entries())
+
+    def _resolve(self, treeish: str) -> str:
+        def found(kind: str) -> str:
+            done = clones.run(
+                self._clone, "rev-parse", "--verify", "-q", "--end-of-options",
+                f"{treeish}^{{{kind}}}", ok=(0, 1, 128),
+            )  # fmt: skip
+            return "" if done.returncode else done.stdout.decode().strip()
+
+        if tree := found("tree"):
+            return tree
+        if commit := found("commit"):
+            oid = clones.text(
+                self._clone, "log", "-1", "--no-show-signature", "--format=%T", commit
+            )
+            raise clones.lacks(self._clone, f"the tree of {treeish}", oid)
+        raise InputError(f"{self._clone} has no tree {treeish!r}")
+
+    def _folder(self, oid: str, path: str) -> dict[str, Row]:
+        """What a folder holds; asked for once."""
+        if oid not in self._folders:
+            rows = self._objects.rows(oid)
+            if rows is None:
+                raise clones.lacks(self._clone, path or self.name, oid)
+            self._folders[oid] = rows
+        return self._folders[oid]
 
     def close(self) -> None:
         """End the git process."""
-        if self._batch.stdin is not None:
-            self._batch.stdin.close()
-        if self._batch.stdout is not None:
-            self._batch.stdout.close()
-        self._batch.wait()
+        self._objects.close()
 
     def __enter__(self) -> GitTree:
         return self
@@ -245,7 +276,7 @@ def checked_out(clone: Path) -> GitTree | None:
     """What a clone's HEAD holds; None where there is no clone, or no commit yet."""
     if git.top_of_clone(clone) is None:
         return None
-    head = git.run(clone, "rev-parse", "--verify", "-q", "HEAD", ok=(0, 1, 128))
+    head = clones.run(clone, "rev-parse", "--verify", "-q", "HEAD", ok=(0, 1, 128))
     return GitTree(clone, "HEAD") if head.returncode == 0 else None
 
 

@@ -21,7 +21,7 @@ from typing import Any
 from contract.numeric.cases import Case, Switch, Variant
 from contract.numeric.outcomes import Outcome
 from contract.numeric.sources import Sources, aiter_sources, sglang_sources
-from overlaykit.errors import EnvironmentFailure, Finding
+from overlaykit.errors import EnvironmentFailure, Finding, not_started
 from overlaykit.trees import DirectoryTree, Tree
 
 Progress = Callable[[str, int, int], None]
@@ -72,13 +72,17 @@ class Worker:
             env["TRITON_INTERPRET"] = "1"
         # Open for as long as the process lives: what it said is told if it dies.
         self._log = tempfile.TemporaryFile()  # noqa: SIM115
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "contract.numeric.server", device],
-            env=env,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-        )
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "contract.numeric.server", device],
+                env=env,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._log,
+            )
+        except OSError as error:
+            self._log.close()
+            raise not_started(sys.executable, error) from error
 
     @cached_property
     def about(self) -> dict[str, str]:

@@ -85,6 +85,8 @@ def presentations(aiter: Tree, device: str) -> tuple[Presented, ...]:
         )
     except subprocess.TimeoutExpired:
         return not_run(f"the kernels took more than {_LIMIT} s")
+    except OSError as error:
+        return not_run(f"no worker could be started: {error}")
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
         return not_run(f"the worker ended with {done.returncode}: {said}")
