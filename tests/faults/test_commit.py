@@ -47,7 +47,8 @@ def test_killed_before_every_git_of_the_transaction(clones: Clones, room: Path) 
         assert killed.code == -9, f"git {point}: {killed.text}"
         seen.append((clone / FOLDER / "journal.json").exists())
         assert recovers(clone, ("--status",), clones, room)
-    assert seen.count(True) >= 5
+    # Two that look at HEAD once more, the branch, HEAD.
+    assert seen.count(True) >= 4
 
 
 @pytest.mark.parametrize("detached", [False, True], ids=["branch", "detached"])
@@ -80,8 +81,8 @@ def test_the_roll_back_is_killed_at_every_step(
 # --- git itself is in the middle ------------------------------------------------------
 
 _SHIM = """#!/bin/sh
-case " $* " in
-*" {what} "*)
+case " $* $GIT_INDEX_FILE " in
+*"{what} "*)
     if mkdir "{room}/met" 2>/dev/null; then
         {mischief}
     fi ;;
@@ -92,7 +93,7 @@ _WAIT = 'kill -9 $PPID; while [ ! -e "{room}/go" ]; do sleep 0.02; done; {real} 
 _WAIT += 'code=$?; touch "{room}/gone"; exit $code'
 _AFTER = '{real} "$@"; kill -9 $PPID; touch "{room}/gone"; exit 0'
 _DIES = "kill -9 $$"
-STEPS = ("core.fsync=all update-index", "update-ref --stdin", "symbolic-ref -m")
+STEPS = ("/new-index", "update-ref --stdin", "symbolic-ref -m")
 
 
 def shim(room: Path, what: str, mischief: str) -> Mischief:
