@@ -278,7 +278,3 @@ def _top(folder: Path) -> str:
     if pointer.is_file():
         return pointer.read_text(errors="replace").strip().removesuffix("/.git")
     return str(folder.parent if folder.name == ".git" else folder)
-
-
-def _same(one: str | Path, other: Path) -> bool:
-    return Path(os.path.realpath(one)) == Path(os.path.realpath(other))

@@ -30,6 +30,7 @@ _SETTINGS = (
     "core.sparsecheckout",
     "core.sparsecheckoutcone",
     "core.symlinks",
+    "index.sparse",
 )
 # What a partial clone has; only that it is there is told.
 _PARTIAL = r"extensions\.partialclone|remote\..*\.promisor"
