@@ -293,8 +293,8 @@ def test_work_tree_elsewhere(slim: Slim, tmp_path: Path) -> None:
     elsewhere.mkdir()
     do(clone, "config", "core.worktree", str(tmp_path))
     done = run_verb("apply", "--commit", str(clone))
-    assert done.returncode == Exit.USAGE, done.stderr
-    assert "work tree elsewhere" in done.stderr
+    assert done.returncode == Exit.CANNOT_APPLY, done.stderr
+    assert f"its work tree is {tmp_path}" in done.stderr
     assert not (clone / NEW).exists()
 
 
@@ -428,6 +428,15 @@ def test_modes_stay_as_committed(slim: Slim) -> None:
     do(clone, "commit", "-qam", "executable here")
     committed(clone)
     assert do(clone, "ls-files", "--stage", COMMUNICATOR).startswith("100755")
+    assert do(clone, "status", "--porcelain") == ""
+
+
+def test_objects_of_another_format(slim: Slim) -> None:
+    clone = slim(clone=False)
+    do(clone, "init", "-q", "--object-format=sha256")
+    do(clone, "add", "-A", "-f")
+    do(clone, "commit", "-qm", "pin")
+    committed(clone)
     assert do(clone, "status", "--porcelain") == ""
 
 
