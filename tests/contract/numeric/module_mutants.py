@@ -45,7 +45,12 @@ def _cases(
 
 
 def _mutant(
-    name: str, broken: str, old: str, new: str, cases: tuple[Case, ...], path: str = SCALE
+    name: str,
+    broken: str,
+    old: str,
+    new: str,
+    cases: tuple[Case, ...],
+    path: str = SCALE,
 ) -> Mutant:
     return Mutant(name, broken, (Edit(path, old, new),), frozenset({MODULE}), cases)
 
@@ -70,8 +75,7 @@ MODULE_MUTANTS = (
     _compares(
         "check mode compares the first rows",
         "4,096 of them",
-        "differs = seen[:4096].view(torch.int32) != "
-        "reference[:4096].view(torch.int32)",
+        "differs = seen[:4096].view(torch.int32) != reference[:4096].view(torch.int32)",
     ),
     _compares(
         "check mode compares some groups",
@@ -317,6 +321,20 @@ MODULE_MUTANTS = (
         "each quantization runs twice",
         'if _MODE == "check" and _can_check():',
         "if _can_check():",
+        _GATE,
+    ),
+    _mutant(
+        "AITER looked at in every call",
+        "and warned of as often",
+        "@lru_cache(maxsize=None)\ndef _probed",
+        "def _probed",
+        _GATE,
+    ),
+    _mutant(
+        "an old AITER not told of",
+        "it copies as before, and nobody learns why",
+        "    logger.warning(\n        \"AITER's",
+        "    logger.debug(\n        \"AITER's",
         _GATE,
     ),
     _mutant(

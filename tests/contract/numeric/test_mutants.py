@@ -15,10 +15,14 @@ import pytest
 from conftest import ROOT, Pins
 from contract.numeric import Case, Outcome
 
-from .mutants import MUTANTS, Catcher, Mutant, catches, mutated
+from .module_mutants import MODULE_MUTANTS
+from .mutants import MUTANTS as SITE_MUTANTS
+from .mutants import Catcher, Mutant, catches, mutated
 
 Prove = Callable[..., tuple[Outcome, ...]]
 Caught = dict[str, dict[Catcher, frozenset[str]]]
+
+MUTANTS = (*SITE_MUTANTS, *MODULE_MUTANTS)
 
 PAGE = ROOT / "docs" / "evidence" / "mutants.md"
 BEGIN, END = "<!-- the run: begin -->\n", "<!-- the run: end -->\n"

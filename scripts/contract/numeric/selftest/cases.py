@@ -70,6 +70,4 @@ def _case(
     switch: Switch = Switch.CHECK,
     platform: Platform = Platform.GFX95,
 ) -> ModuleCase:
-    return ModuleCase(
-        Chain.CORE, 3, switch=switch, platform=platform, promise=promise
-    )
+    return ModuleCase(Chain.CORE, 3, switch=switch, platform=platform, promise=promise)

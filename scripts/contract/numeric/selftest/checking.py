@@ -81,7 +81,8 @@ def raises(
         outputs = subject.produce(quantizer, None, site=site, which=which, **FORMATS)
         subject.for_gemm(_scale(outputs), bpreshuffle)
     except Exception as error:
-        if not all(n in str(error) for n in (site.__name__, f"quant_of_{site.__name__}")):
+        names = (f"by {site.__name__} ", f"quant_of_{site.__name__} ")
+        if not all(name in str(error) for name in names):
             yield Wrong(
                 "check mode does not name the call",
                 f"{site.__name__} and what it called",
@@ -102,7 +103,7 @@ def _alterations(device: str) -> Iterator[Alteration]:
         for row, group in product(range(m), range(groups)):
             yield _flipped(truth, (row, group), 1)
     truth = scales(*_EVERY_BIT, device)
-    places = list(product(*map(range, _EVERY_BIT)))
+    places = list(product(range(_EVERY_BIT[0]), range(_EVERY_BIT[1])))
     for place, bit in product(places, range(32)):
         yield _flipped(truth, place, _SIGN if bit == 31 else 1 << bit)
     long = scales(*_LONG, device)

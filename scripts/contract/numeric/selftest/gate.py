@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from itertools import product
 from typing import Any
+from unittest import mock
 
 import torch
 
@@ -17,7 +19,14 @@ from contract.numeric.selftest.quantizers import (
     same,
     scales,
 )
-from contract.numeric.selftest.subject import Subject, Wrong, marked, told
+from contract.numeric.selftest.subject import (
+    PRODUCER,
+    Subject,
+    Wrong,
+    logged,
+    marked,
+    told,
+)
 from contract.sites import MARKER
 
 _FP8 = torch.float8_e4m3fn
@@ -57,6 +66,7 @@ def gate(subject: Subject) -> Iterator[Wrong]:
         yield from _produced(subject, quantizer, None, _formats(), here)
     if here:
         yield from _refused(subject)
+        yield from _asked_once(subject)
 
 
 def _formats_for(projection: Any) -> Iterator[tuple[Any, Any]]:
@@ -127,9 +137,7 @@ def _produced(
     yield from _scale(quantizer, pair[1], asks, about)
 
 
-def _scale(
-    quantizer: Quantizer, scale: Any, asks: bool, about: str
-) -> Iterator[Wrong]:
+def _scale(quantizer: Quantizer, scale: Any, asks: bool, about: str) -> Iterator[Wrong]:
     m, groups = quantizer.row_major.shape
     stored = quantizer.stored if asks else quantizer.row_major
     strides = (1, m) if asks else (groups, 1)
@@ -163,6 +171,27 @@ def _refused(subject: Subject) -> Iterator[Wrong]:
             "an error",
             f"none for {presentation}",
         )
+
+
+def _asked_once(subject: Subject) -> Iterator[Wrong]:
+    """Every layer of every step comes by: what a quantization can is found out once."""
+    for takes_flag in (True, False):
+        quantizer = Quantizer(scales(3, 2, subject.device), takes_flag=takes_flag)
+        function, site = quantizer.function(), subject.call_site()
+        with (
+            mock.patch.object(inspect, "signature", wraps=inspect.signature) as looked,
+            logged("transpose_scale") as said,
+        ):
+            for _ in range(3):
+                producer = getattr(subject.module, PRODUCER)
+                site(True, producer, function, None, quantizer.x, **_formats())
+        if len(said) != int(not takes_flag) or looked.call_count > 1:
+            yield Wrong(
+                "what AITER's quantization can is not found out once",
+                f"one look, and {int(not takes_flag)} warnings, in three calls of one "
+                f"{'with' if takes_flag else 'without'} transpose_scale",
+                f"{looked.call_count} looks, {len(said)} warnings",
+            )
 
 
 def consumer(subject: Subject) -> Iterator[Wrong]:

@@ -124,4 +124,4 @@ def bits(tensor: Any) -> Any:
 
 def same(left: Any, right: Any) -> bool:
     """Whether shape and every bit agree, whatever the strides."""
-    return left.shape == right.shape and torch.equal(bits(left), bits(right))
+    return left.shape == right.shape and bool(torch.equal(bits(left), bits(right)))
