@@ -15,8 +15,9 @@ from unittest import mock
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from contract.numeric.selftest.checking import FORMATS, raises
+from contract.numeric.selftest.checking import raises
 from contract.numeric.selftest.quantizers import (
+    FORMATS,
     PRESENTATIONS,
     Quantizer,
     bits,

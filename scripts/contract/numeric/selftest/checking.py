@@ -6,18 +6,14 @@ from collections.abc import Callable, Iterator
 from itertools import combinations, product
 from typing import Any
 
-import torch
-
-from contract.numeric.cases import GROUP
 from contract.numeric.selftest.quantizers import (
+    FORMATS,
     PRESENTATIONS,
     Quantizer,
     bits,
     scales,
 )
 from contract.numeric.selftest.subject import Subject, Wrong, told
-
-FORMATS = {"dtype_quant": torch.float8_e4m3fn, "group_size": GROUP}
 
 _EVERY_PLACE = ((1, 4), (4, 1), (2, 3), (17, 5), (130, 3), (5, 48))
 _EVERY_BIT = (3, 2)

@@ -15,6 +15,7 @@ import torch
 
 from contract.numeric.cases import GROUP, Switch
 from contract.numeric.producers import same_bits
+from contract.numeric.selftest.quantizers import FORMATS, FP8
 from contract.numeric.selftest.subject import (
     PRODUCER,
     Subject,
@@ -23,7 +24,6 @@ from contract.numeric.selftest.subject import (
     told,
 )
 
-_FP8 = torch.float8_e4m3fn
 _ROWS, _GROUPS = (3, 17), 2
 _N = {"CK": 704, "Triton": 7168}
 # Triton's is given a transposed scale only where the projection is not known.
@@ -114,7 +114,7 @@ def _all_alike(left: Any, right: Any) -> bool:
 
 
 def _weight(gemm: str, device: Any) -> Any:
-    return torch.zeros(_N[gemm], _GROUPS * GROUP, device=device, dtype=_FP8)
+    return torch.zeros(_N[gemm], _GROUPS * GROUP, device=device, dtype=FP8)
 
 
 def _whole(
@@ -125,7 +125,7 @@ def _whole(
     told_of = projection if known else None
 
     def whole(x: Any) -> Any:
-        outputs = producer(quant, told_of, x, group_size=GROUP, dtype_quant=_FP8)
+        outputs = producer(quant, told_of, x, **FORMATS)
         q, scale = outputs[0] if isinstance(outputs[0], tuple) else outputs
         output = linear(
             input=q,
@@ -144,7 +144,7 @@ def _release(quant: Callable[..., Any], gemm: str) -> Callable[..., Any]:
     """The same in an unpatched tree."""
 
     def whole(x: Any) -> Any:
-        outputs = quant(x, group_size=GROUP, dtype_quant=_FP8)
+        outputs = quant(x, **FORMATS)
         q, scale = outputs[0] if isinstance(outputs[0], tuple) else outputs
         weight = _weight(gemm, x.device)
         if gemm == "Triton":
@@ -193,13 +193,13 @@ def _pair(
 
 
 def _strided(x: torch.Tensor, group_size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    q, scale = _quantized(x, group_size, _FP8)
+    q, scale = _quantized(x, group_size, FP8)
     return q, scale.t().contiguous().t()
 
 
 def _like(x: torch.Tensor, group_size: int) -> tuple[torch.Tensor, torch.Tensor]:
     m, groups = x.shape[0], x.shape[1] // group_size
-    return torch.empty_like(x, dtype=_FP8), x.new_empty(groups, m).t()
+    return torch.empty_like(x, dtype=FP8), x.new_empty(groups, m).t()
 
 
 # An operator, as some of AITER's are: on what it returns Dynamo sets no attribute.

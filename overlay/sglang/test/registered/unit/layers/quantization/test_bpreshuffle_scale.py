@@ -604,13 +604,22 @@ class TestCheckMode(PretransposedScaleCase):
 class TestCompiled(PretransposedScaleCase):
     """A graph break would be an error: SGLang compiles with fullgraph=True."""
 
+    def setUp(self):
+        super().setUp()
+        self.addCleanup(torch._dynamo.reset)
+        # Dynamo does not trace a mock.
+        consumer = mock.patch.object(
+            bpreshuffle_scale, "_consumer_reads_transposed", lambda projection: True
+        )
+        consumer.start()
+        self.addCleanup(consumer.stop)
+
     def compiled(self, quant, bpreshuffle):
         def whole(x):
             q, scale = pretransposed(quant, x)
             return q, scale, x_scale_for_gemm(scale, bpreshuffle)
 
         torch._dynamo.reset()
-        self.addCleanup(torch._dynamo.reset)
         return whole, torch.compile(whole, fullgraph=True, backend="eager")
 
     def test_is_what_eager_computes(self):
