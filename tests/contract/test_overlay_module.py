@@ -307,8 +307,7 @@ def complaint_of_check_mode(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> str:
-    os.environ[SWITCH] = "check"
-    module._mode.cache_clear()
+    module._MODE = "check"
     try:
         _, scale = first_pair(
             module.quant_pretransposed_scale(quant, None, *args, **kwargs)
@@ -318,8 +317,7 @@ def complaint_of_check_mode(
     except RuntimeError as error:
         return str(error)
     finally:
-        del os.environ[SWITCH]
-        module._mode.cache_clear()
+        module._MODE = "1"
     return ""
 
 

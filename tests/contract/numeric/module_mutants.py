@@ -324,6 +324,20 @@ MODULE_MUTANTS = (
         _GATE,
     ),
     _mutant(
+        "AITER looked at in every call",
+        "and warned of as often",
+        "@lru_cache(maxsize=None)\ndef _probed",
+        "def _probed",
+        _GATE,
+    ),
+    _mutant(
+        "an old AITER not told of",
+        "it copies as before, and nobody learns why",
+        "    logger.warning(\n        \"AITER's",
+        "    logger.debug(\n        \"AITER's",
+        _GATE,
+    ),
+    _mutant(
         "gaps between columns taken",
         "CK's GEMM would read them",
         "    if transposed.is_contiguous():\n        # A view",

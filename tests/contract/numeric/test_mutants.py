@@ -16,10 +16,11 @@ from conftest import ROOT, Pins
 from contract.numeric import Case, Outcome
 
 from .meddlers import MEDDLERS
+from .module_mutants import MODULE_MUTANTS
 from .mutants import MUTANTS, Catcher, Mutant, catches, mutated
 
 Prove = Callable[..., tuple[Outcome, ...]]
-ALL = (*MUTANTS, *MEDDLERS)
+ALL = (*MUTANTS, *MEDDLERS, *MODULE_MUTANTS)
 Caught = dict[str, dict[Catcher, frozenset[str]]]
 
 PAGE = ROOT / "docs" / "evidence" / "mutants.md"

@@ -15,20 +15,21 @@ from unittest import mock
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from contract.numeric.selftest.checking import FORMATS, raises
+from contract.numeric.selftest.checking import raises
 from contract.numeric.selftest.quantizers import (
+    FORMATS,
     PRESENTATIONS,
     Quantizer,
     bits,
     scales,
 )
-from contract.numeric.selftest.subject import Subject, Wrong, told, warnings_of_switch
+from contract.numeric.selftest.subject import Subject, Wrong, logged, told
 
 _WAITS = ("aten::_local_scalar_dense", "aten::item", "aten::is_nonzero",
           "aten::equal", "aten::nonzero", "aten::allclose")  # fmt: skip
 
 
-class _Captured(TorchDispatchMode):
+class _Captured(TorchDispatchMode):  # type: ignore[misc]
     """Keeps what would go into the graph: all but views. Refuses what would wait."""
 
     def __init__(self) -> None:
@@ -68,7 +69,7 @@ def capturing(device: str) -> Iterator[_Captured]:
 
 def capture(subject: Subject) -> Iterator[Wrong]:
     """Scales made before, in and after a capture."""
-    with warnings_of_switch() as said:
+    with logged() as said:
         for presentation, bpreshuffle in product(PRESENTATIONS, (True, False)):
             yield from _captured(subject, presentation, bpreshuffle)
     if len(said) != 1:

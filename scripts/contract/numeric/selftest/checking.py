@@ -6,18 +6,14 @@ from collections.abc import Callable, Iterator
 from itertools import combinations, product
 from typing import Any
 
-import torch
-
-from contract.numeric.cases import GROUP
 from contract.numeric.selftest.quantizers import (
+    FORMATS,
     PRESENTATIONS,
     Quantizer,
     bits,
     scales,
 )
 from contract.numeric.selftest.subject import Subject, Wrong, told
-
-FORMATS = {"dtype_quant": torch.float8_e4m3fn, "group_size": GROUP}
 
 _EVERY_PLACE = ((1, 4), (4, 1), (2, 3), (17, 5), (130, 3), (5, 48))
 _EVERY_BIT = (3, 2)
@@ -81,9 +77,8 @@ def raises(
         outputs = subject.produce(quantizer, None, site=site, which=which, **FORMATS)
         subject.for_gemm(_scale(outputs), bpreshuffle)
     except Exception as error:
-        if not all(
-            n in str(error) for n in (site.__name__, f"quant_of_{site.__name__}")
-        ):
+        names = (f"by {site.__name__} ", f"quant_of_{site.__name__} ")
+        if not all(name in str(error) for name in names):
             yield Wrong(
                 "check mode does not name the call",
                 f"{site.__name__} and what it called",
@@ -104,7 +99,7 @@ def _alterations(device: str) -> Iterator[Alteration]:
         for row, group in product(range(m), range(groups)):
             yield _flipped(truth, (row, group), 1)
     truth = scales(*_EVERY_BIT, device)
-    places = list(product(*map(range, _EVERY_BIT)))
+    places = list(product(range(_EVERY_BIT[0]), range(_EVERY_BIT[1])))
     for place, bit in product(places, range(32)):
         yield _flipped(truth, place, _SIGN if bit == 31 else 1 << bit)
     long = scales(*_LONG, device)

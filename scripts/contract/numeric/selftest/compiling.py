@@ -7,6 +7,7 @@ on a Python that Dynamo does not know, nothing is asked.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
@@ -14,16 +15,16 @@ import torch
 
 from contract.numeric.cases import GROUP, Switch
 from contract.numeric.producers import same_bits
+from contract.numeric.selftest.quantizers import FORMATS, FP8
 from contract.numeric.selftest.subject import (
     PRODUCER,
     Subject,
     Wrong,
+    logged,
     told,
-    warnings_of_switch,
 )
 
-_FP8 = torch.float8_e4m3fn
-_M, _GROUPS = 3, 2
+_ROWS, _GROUPS = (3, 17), 2
 _N = {"CK": 704, "Triton": 7168}
 # Triton's is given a transposed scale only where the projection is not known.
 _ENDS = (("CK", True), ("Triton", True), ("Triton", False))
@@ -31,33 +32,42 @@ _ENDS = (("CK", True), ("Triton", True), ("Triton", False))
 
 def compiled(subject: Subject) -> Iterator[Wrong]:
     """A producer, the tree's own linear and a GEMM, in one graph."""
-    generator = torch.Generator().manual_seed(_M)
-    x = torch.randn(_M, _GROUPS * GROUP, generator=generator).to(subject.device)
+    generator = torch.Generator().manual_seed(0)
+    inputs = [
+        torch.randn(m, _GROUPS * GROUP, generator=generator).to(subject.device)
+        for m in _ROWS
+    ]
     quants = {
         "a quantization that takes transpose_scale": _nested,
         "an operator that returns strides (1, M)": _pair,
         "one without the parameter": _older,
     }
     with (
-        warnings_of_switch() as said,
+        logged() as said,
         subject.gemms_replaced(bpreshuffle=_ck, triton=_triton, row_major=_triton),
     ):
         for (name, quant), (gemm, known) in product(quants.items(), _ENDS):
             about = f"{name}, {gemm}'s GEMM, projection {'known' if known else 'None'}"
-            before = _release(quant, gemm)
-            if isinstance(_compiled(before, x), Exception):
+            before = _compiled(_release(quant, gemm), inputs)
+            if isinstance(before, Exception):
                 continue
             whole = _whole(subject, quant, gemm, known)
-            eager, got = whole(x), _compiled(whole, x)
+            eager, got = list(map(whole, inputs)), _compiled(whole, inputs)
             if isinstance(got, Exception):
                 yield Wrong(
                     "what compiles in the release does not compile",
                     f"no error: {about}",
                     told(got),
                 )
-            elif not all(map(_alike, got, eager)):
+            elif not all(map(_all_alike, got.outputs, eager)):
                 yield Wrong(
                     "compiled code computes other values", f"eager's: {about}", "others"
+                )
+            elif got.graphs > before.graphs:
+                yield Wrong(
+                    "compiled code is compiled anew where the release's is not",
+                    f"{before.graphs} graphs for {_ROWS} rows: {about}",
+                    f"{got.graphs}",
                 )
     checks = subject.case.switch is Switch.CHECK
     if subject.case.platform.bpreshuffle and len(said) != int(checks):
@@ -68,20 +78,43 @@ def compiled(subject: Subject) -> Iterator[Wrong]:
         )
 
 
-def _compiled(function: Callable[..., Any], x: Any) -> Any:
+@dataclass
+class _Compiled:
+    """What compiled code returned for each input, in how many graphs."""
+
+    outputs: list[Any]
+    graphs: int
+
+
+def _compiled(function: Callable[..., Any], inputs: list[Any]) -> Any:
+    """That, or the error."""
+    graphs: list[Any] = []
+
+    def keep(graph: Any, _: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
     torch._dynamo.reset()
+    whole = torch.compile(function, fullgraph=True, backend=keep)
+    inputs = [x.clone() for x in inputs]
+    for x in inputs:
+        # Rows alone: with more unknowns Dynamo can take minutes over its guards.
+        torch._dynamo.maybe_mark_dynamic(x, 0)
     try:
-        return torch.compile(function, fullgraph=True, backend="eager")(x)
+        return _Compiled(list(map(whole, inputs)), len(graphs))
     except Exception as error:
         return error
 
 
-def _alike(left: Any, right: Any) -> bool:
-    return left.stride() == right.stride() and same_bits(left, right)
+def _all_alike(left: Any, right: Any) -> bool:
+    return all(
+        one.stride() == other.stride() and same_bits(one, other)
+        for one, other in zip(left, right, strict=True)
+    )
 
 
 def _weight(gemm: str, device: Any) -> Any:
-    return torch.zeros(_N[gemm], _GROUPS * GROUP, device=device, dtype=_FP8)
+    return torch.zeros(_N[gemm], _GROUPS * GROUP, device=device, dtype=FP8)
 
 
 def _whole(
@@ -92,7 +125,7 @@ def _whole(
     told_of = projection if known else None
 
     def whole(x: Any) -> Any:
-        outputs = producer(quant, told_of, x, group_size=GROUP, dtype_quant=_FP8)
+        outputs = producer(quant, told_of, x, **FORMATS)
         q, scale = outputs[0] if isinstance(outputs[0], tuple) else outputs
         output = linear(
             input=q,
@@ -111,7 +144,7 @@ def _release(quant: Callable[..., Any], gemm: str) -> Callable[..., Any]:
     """The same in an unpatched tree."""
 
     def whole(x: Any) -> Any:
-        outputs = quant(x, group_size=GROUP, dtype_quant=_FP8)
+        outputs = quant(x, **FORMATS)
         q, scale = outputs[0] if isinstance(outputs[0], tuple) else outputs
         weight = _weight(gemm, x.device)
         if gemm == "Triton":
@@ -156,20 +189,24 @@ def _pair(
     """As AITER's flatten: strides (1, M)."""
     if not transpose_scale:
         return _quantized(x, group_size, dtype_quant)
-    return _strided(x, group_size)
+    return _operator(x, group_size)
 
 
-# An operator, as some of AITER's are: on what it returns Dynamo sets no attribute.
-@torch.library.custom_op("scale_module_selftest::strided", mutates_args=())
 def _strided(x: torch.Tensor, group_size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    q, scale = _quantized(x, group_size, _FP8)
+    q, scale = _quantized(x, group_size, FP8)
     return q, scale.t().contiguous().t()
 
 
-@_strided.register_fake
-def _(x: torch.Tensor, group_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _like(x: torch.Tensor, group_size: int) -> tuple[torch.Tensor, torch.Tensor]:
     m, groups = x.shape[0], x.shape[1] // group_size
-    return torch.empty_like(x, dtype=_FP8), x.new_empty(groups, m).t()
+    return torch.empty_like(x, dtype=FP8), x.new_empty(groups, m).t()
+
+
+# An operator, as some of AITER's are: on what it returns Dynamo sets no attribute.
+_operator: Any = torch.library.custom_op(
+    "scale_module_selftest::strided", _strided, mutates_args=()
+)
+_operator.register_fake(_like)
 
 
 def _older(x: Any, group_size: int, dtype_quant: Any) -> Any:

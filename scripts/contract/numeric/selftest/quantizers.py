@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 import torch
 
 from contract.numeric.cases import GROUP
+
+FP8 = torch.float8_e4m3fn
+FORMATS = {"dtype_quant": FP8, "group_size": GROUP}
+"""What a call site names, where the series is meant to do anything."""
+
+# Among them sizes whose exchange is, or is not, in upstream's table for Triton's GEMM.
+SIZES = ((704, 512), (7168, 512), (256, 7168), (512, 7168), (7168, 256))
+
+# All layouts are alike where M or G is 1; decoding has few rows, prefill thousands.
+SHAPES = (*product((0, 1, 2, 3, 5), (1, 2, 3)), (130, 48), (4097, 3))
 
 PRESENTATIONS = ("lying", "honest")
 """How AITER's kernels return a transposed scale that a tree has to take."""
@@ -39,7 +50,7 @@ class Quantizer:
         self.stored = _laid_out(wanted, self.presentation)
         self.x = torch.empty(m, groups * GROUP, device="meta")
         self.q = torch.zeros(m, groups * GROUP, device=self.row_major.device)
-        self.q = self.q.to(torch.float8_e4m3fn)
+        self.q = self.q.to(FP8)
         self.others = (object(), None, object())
         self.outputs: Any = None
 
@@ -124,4 +135,4 @@ def bits(tensor: Any) -> Any:
 
 def same(left: Any, right: Any) -> bool:
     """Whether shape and every bit agree, whatever the strides."""
-    return left.shape == right.shape and torch.equal(bits(left), bits(right))
+    return left.shape == right.shape and bool(torch.equal(bits(left), bits(right)))

@@ -12,10 +12,11 @@ from contract.numeric.island import Island
 from contract.numeric.outcomes import Outcome
 from contract.numeric.selftest.capture import capture
 from contract.numeric.selftest.cases import MODULE, ModuleCase, Promise
-from contract.numeric.selftest.checking import FORMATS, every_bit, first_uses
+from contract.numeric.selftest.checking import every_bit, first_uses
 from contract.numeric.selftest.compiling import compiled
-from contract.numeric.selftest.gate import consumer, gate
-from contract.numeric.selftest.quantizers import Quantizer, scales
+from contract.numeric.selftest.consumer import consumer
+from contract.numeric.selftest.gate import gate
+from contract.numeric.selftest.quantizers import FORMATS, Quantizer, scales
 from contract.numeric.selftest.subject import (
     PRODUCER,
     Missing,

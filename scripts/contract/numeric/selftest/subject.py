@@ -119,13 +119,13 @@ def load(case: ModuleCase, island: Island, world: World) -> Subject:
 
 
 @contextmanager
-def warnings_of_switch() -> Iterator[list[str]]:
-    """What is logged meanwhile that names the switch."""
+def logged(naming: str = SWITCH) -> Iterator[list[str]]:
+    """Warnings logged meanwhile that name something, the switch unless told."""
     said: list[str] = []
 
     class Keeping(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            if SWITCH in (message := record.getMessage()):
+            if naming in (message := record.getMessage()):
                 said.append(message)
 
     handler = Keeping(logging.WARNING)

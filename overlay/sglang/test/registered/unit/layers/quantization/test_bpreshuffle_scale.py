@@ -145,10 +145,9 @@ class PretransposedScaleCase(unittest.TestCase):
     """A process in which CK's GEMM is in use and the switch is unset."""
 
     def setUp(self):
-        environ = mock.patch.dict(os.environ)
-        environ.start()
-        self.addCleanup(environ.stop)
-        os.environ.pop(SWITCH, None)
+        mode = mock.patch.object(bpreshuffle_scale, "_MODE", "1")
+        mode.start()
+        self.addCleanup(mode.stop)
         self.forget()
         self.addCleanup(self.forget)
         consumer = mock.patch.object(
@@ -159,13 +158,14 @@ class PretransposedScaleCase(unittest.TestCase):
 
     @staticmethod
     def forget():
-        bpreshuffle_scale._mode.cache_clear()
-        bpreshuffle_scale._takes_transpose_scale.cache_clear()
+        bpreshuffle_scale._probed.cache_clear()
+        bpreshuffle_scale._said_unchecked.cache_clear()
         bpreshuffle_scale._uses.clear()
 
     def switch(self, value):
-        os.environ[SWITCH] = value
-        bpreshuffle_scale._mode.cache_clear()
+        """As if the module were imported with this value set."""
+        with mock.patch.dict(os.environ, {SWITCH: value}):
+            bpreshuffle_scale._MODE = bpreshuffle_scale._mode_from_environ()
 
     def assert_same(self, actual, expected):
         self.assertEqual(actual.shape, expected.shape)
@@ -467,16 +467,17 @@ class TestSwitch(PretransposedScaleCase):
         return hasattr(pretransposed(honest_quant, activations(3, 2))[1], MARKER)
 
     def test_values(self):
-        self.assertTrue(self.marks())
+        with mock.patch.dict(os.environ):
+            os.environ.pop(SWITCH, None)
+            self.assertEqual(bpreshuffle_scale._mode_from_environ(), "1")
         for value, marks in (("1", True), ("0", False), ("check", True)):
             self.switch(value)
             self.assertIs(self.marks(), marks, value)
 
     def test_bad_values_are_refused(self):
         for value in ("", "true", "2", "CHECK"):
-            self.switch(value)
             with self.assertRaisesRegex(ValueError, f"{SWITCH}='{value}'"):
-                self.marks()
+                self.switch(value)
 
     def test_does_not_change_the_consumer(self):
         _, scale = pretransposed(honest_quant, activations(3, 2))
@@ -522,6 +523,27 @@ class TestCheckMode(PretransposedScaleCase):
         with self.assertRaisesRegex(RuntimeError, "wrong at 1 of 6 places"):
             x_scale_for_gemm(scale, True)
 
+    def test_every_bit_of_every_place_is_compared(self):
+        for m, groups in ((1, 3), (3, 1), (3, 2)):
+            for row in range(m):
+                for group in range(groups):
+                    for bpreshuffle in (True, False):
+                        _, scale = pretransposed(honest_quant, activations(m, groups))
+                        scale.view(torch.int32)[row, group] ^= 1
+                        with self.assertRaisesRegex(RuntimeError, "wrong at 1 of"):
+                            x_scale_for_gemm(scale, bpreshuffle)
+
+    def test_equal_values_of_other_bits_are_a_difference(self):
+        for true, stored in ((0.0, -0.0), (float("nan"), -float("nan"))):
+
+            def quant(x, group_size, dtype_quant=FP8, transpose_scale=False):
+                scale = torch.full((3, 2), stored if transpose_scale else true)
+                return x, scale.t().contiguous().t() if transpose_scale else scale
+
+            _, scale = pretransposed(quant, activations(3, 2))
+            with self.assertRaisesRegex(RuntimeError, "wrong at 6 of 6 places"):
+                x_scale_for_gemm(scale, True)
+
     def test_nan_is_no_difference(self):
         x = activations(3, 2)
         x[1, 5] = float("nan")
@@ -555,14 +577,19 @@ class TestCheckMode(PretransposedScaleCase):
     def test_nothing_is_recomputed_or_compared_in_graph_capture(self):
         x = activations(3, 2)
         _, wrong = pretransposed(deaf_quant, x)
-        with mock.patch.multiple(
-            torch.cuda,
-            is_initialized=lambda: True,
-            is_current_stream_capturing=lambda: True,
+        with (
+            mock.patch.multiple(
+                torch.cuda,
+                is_initialized=lambda: True,
+                is_current_stream_capturing=lambda: True,
+            ),
+            self.assertLogs(bpreshuffle_scale.logger, "WARNING") as logs,
         ):
             x_scale_for_gemm(wrong, True)
             _, scale = pretransposed(self.counted(honest_quant), x)
         self.assertEqual(self.asked, [True])
+        self.assertEqual(len(logs.output), 1)
+        self.assertIn(f"{SWITCH}=check does not check", logs.output[0])
         self.assert_both_gemms_read(scale, row_major(honest_quant, x)[1])
         with self.assertRaises(RuntimeError):
             x_scale_for_gemm(wrong, True)
@@ -572,6 +599,65 @@ class TestCheckMode(PretransposedScaleCase):
         _, scale = pretransposed(self.counted(honest_quant), activations(3, 2))
         x_scale_for_gemm(scale, True)
         self.assertEqual(self.asked, [True])
+
+
+class TestCompiled(PretransposedScaleCase):
+    """A graph break would be an error: SGLang compiles with fullgraph=True."""
+
+    def setUp(self):
+        super().setUp()
+        self.addCleanup(torch._dynamo.reset)
+        # Dynamo does not trace a mock.
+        consumer = mock.patch.object(
+            bpreshuffle_scale, "_consumer_reads_transposed", lambda projection: True
+        )
+        consumer.start()
+        self.addCleanup(consumer.stop)
+
+    def compiled(self, quant, bpreshuffle):
+        def whole(x):
+            q, scale = pretransposed(quant, x)
+            return q, scale, x_scale_for_gemm(scale, bpreshuffle)
+
+        torch._dynamo.reset()
+        return whole, torch.compile(whole, fullgraph=True, backend="eager")
+
+    def test_is_what_eager_computes(self):
+        for mode in ("0", "1", "check"):
+            self.switch(mode)
+            for quant in (lying_quant, honest_quant, older_quant):
+                for bpreshuffle in (True, False):
+                    whole, compiled = self.compiled(quant, bpreshuffle)
+                    for m in (2, 3):
+                        x = activations(m, 2)
+                        for got, expected in zip(compiled(x), whole(x), strict=True):
+                            self.assert_same(got.float(), expected.float())
+                            self.assertEqual(got.stride(), expected.stride())
+
+    def test_check_mode_says_once_that_it_is_off(self):
+        self.switch("check")
+        with self.assertLogs(bpreshuffle_scale.logger, "WARNING") as logs:
+            for quant in (deaf_quant, lying_quant):
+                _, compiled = self.compiled(quant, True)
+                compiled(activations(3, 2))
+        self.assertEqual(len(logs.output), 1)
+        self.assertIn(f"{SWITCH}=check does not check", logs.output[0])
+
+    def test_scale_from_outside(self):
+        """Made eagerly, marked or not: what is compiled for one is not run on another."""
+        x = activations(3, 2)
+        _, expected = row_major(honest_quant, x)
+        _, marked = pretransposed(honest_quant, x)
+        for bpreshuffle in (True, False):
+            torch._dynamo.reset()
+            compiled = torch.compile(
+                lambda s, b=bpreshuffle: x_scale_for_gemm(s, b),
+                fullgraph=True,
+                backend="eager",
+            )
+            for scale in (marked, expected, marked[:], marked.contiguous(), marked):
+                got = compiled(scale)
+                self.assert_same(read_by_ck(got) if bpreshuffle else got, expected)
 
 
 if __name__ == "__main__":
