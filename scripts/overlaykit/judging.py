@@ -22,8 +22,7 @@ from overlaykit.scopes import MODULE, ScopeMap, map_scopes
 
 @dataclass(frozen=True)
 class Step:
-    """One hunk between two states of its pinned file. ``last`` is the state after all of
-    the series: what later hunks add is no copy of anything.
+    """One hunk between two states of its pinned file.
 
     Where lines have moved to another file, or a function to another name, ``was`` is
     the scope that they had, and ``deeper`` by how much more they are indented by now.
@@ -37,7 +36,6 @@ class Step:
     new: bytes
     was: str | None = None
     deeper: int = 0
-    last: bytes | None = None
 
     def plan(self, state: State, detail: str = "", **more: object) -> HunkPlan:
         made = HunkPlan(
@@ -141,14 +139,11 @@ def _elsewhere(
         # Another file's own lines, which stand in an order of their own.
         return None
     scope = step.locked.scope
-    name = step.was or scope
-    last = step.old if step.last is None else step.last
     why = not_singled_out(
-        side_of(step.old, pinned, name, step.deeper),
+        side_of(step.old, pinned, step.was or scope, step.deeper),
         step.changes(),
         side_of(data, scopes, scope),
         landed,
-        side_of(last, map_scopes(last) or pinned, name, step.deeper),
     )
     return f"{scope} may have its place elsewhere: {why}" if why else None
 

@@ -87,9 +87,6 @@ def _foresee_file(
         else:
             likely = ", ".join(sorted(found)) or "none"
             why = f"the file is gone; what may have taken its place: {likely}"
-    last = pinned
-    for _, diff in carried.series.diffs(path):
-        last = apply_hunks(last, diff.hunks) or last
     steps = zip(carried.series.diffs(path), carried.locked(path), strict=True)
     for (patch, diff), (_, locked) in steps:
         for number, (hunk, known) in enumerate(
@@ -100,7 +97,7 @@ def _foresee_file(
             old = apply_hunks(pinned, diff.hunks[:number])
             new = apply_hunks(pinned, diff.hunks[: number + 1])
             assert old is not None and new is not None
-            step = Step(patch, hunk, known, path, old, new, last=last)
+            step = Step(patch, hunk, known, path, old, new)
             if data is None:
                 yield step.plan(State.GONE, why)
                 continue

@@ -58,16 +58,9 @@ _WORD = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234567
 
 
 def not_singled_out(
-    pinned: Side,
-    wanted: Sequence[Change],
-    found: Side,
-    landed: Sequence[Change],
-    last: Side,
+    pinned: Side, wanted: Sequence[Change], found: Side, landed: Sequence[Change]
 ) -> str | None:
-    """What speaks for another place than where the changes landed; None if nothing.
-
-    ``last`` is the pinned scope after all of the series.
-    """
+    """What speaks for another place than where the changes landed; None if nothing."""
     if len(wanted) != len(landed):
         wanted, landed = [_whole(wanted)], [_whole(landed)]
     for want, land in zip(wanted, landed, strict=True):
@@ -81,7 +74,6 @@ def not_singled_out(
                 found.before(land.old_line),
                 found.before(land.old_line + len(land.removed)),
             ),
-            last.texts,
         )
         if why := place.crossed() or place.rivalled() or place.copied():
             return why
@@ -109,7 +101,6 @@ class _Place:
     want: range
     found: Side
     land: range
-    last: tuple[bytes, ...]
 
     def crossed(self) -> str | None:
         """A line, of which there is but one, on the other side of the change."""
@@ -148,15 +139,11 @@ class _Place:
         """Something of a copy that the pinned scope does not have: enough to be in
         doubt."""
         texts = self.found.texts
-        then = max(
-            len(_apart(self._likes(known))) for known in (self.pinned, self.last)
-        )
-        now = _apart(self._likes(texts))
-        if len(now) > then:
+        then, now = _apart(self._likes(self.pinned)), _apart(self._likes(texts))
+        if len(now) > len(then):
             at = ", ".join(self._line(place.start) for place in now)
-            return f"there are {len(now)} places like it, at {at}; {then} were"
-        before = Counter(_rows(self.pinned)) | Counter(_rows(self.last))
-        after = Counter(_rows(texts))
+            return f"there are {len(now)} places like it, at {at}; {len(then)} were"
+        before, after = Counter(_rows(self.pinned)), Counter(_rows(texts))
         first = max(0, self.want.start - 2 * _NEAR)
         for row in _rows(self.pinned[first : self.want.stop + 2 * _NEAR]):
             if after[row] > before[row]:
