@@ -22,7 +22,8 @@ from overlaykit.scopes import MODULE, ScopeMap, map_scopes
 
 @dataclass(frozen=True)
 class Step:
-    """One hunk between two states of its pinned file.
+    """One hunk between two states of its pinned file; ``whole`` is what all of the
+    series makes of it.
 
     Where lines have moved to another file, or a function to another name, ``was`` is
     the scope that they had, and ``deeper`` by how much more they are indented by now.
@@ -34,6 +35,7 @@ class Step:
     path: str
     old: bytes
     new: bytes
+    whole: bytes
     was: str | None = None
     deeper: int = 0
 
@@ -133,19 +135,25 @@ def _elsewhere(
     step: Step, data: bytes, scopes: ScopeMap, landed: list[Change]
 ) -> str | None:
     """Another place in the scope that the hunk may as well be meant for."""
-    pinned = map_scopes(step.old)
-    assert pinned is not None
     if step.was == MODULE:
         # Another file's own lines, which stand in an order of their own.
         return None
     scope = step.locked.scope
-    why = not_singled_out(
-        side_of(step.old, pinned, step.was or scope, step.deeper),
-        step.changes(),
-        side_of(data, scopes, scope),
-        landed,
+    was = step.was or scope
+    pinned, whole = (
+        side_of(side, _scopes(side), was, step.deeper)
+        for side in (step.old, step.whole)
     )
+    found = side_of(data, scopes, scope)
+    why = not_singled_out(pinned, step.changes(), whole, found, landed)
     return f"{scope} may have its place elsewhere: {why}" if why else None
+
+
+def _scopes(pinned: bytes) -> ScopeMap:
+    """The scopes of what the lock was made from, which does parse."""
+    scopes = map_scopes(pinned)
+    assert scopes is not None
+    return scopes
 
 
 def _other_lines(step: Step, landed: list[Change]) -> str | None:

@@ -75,6 +75,7 @@ def _foresee_file(
     pinned = base.read(path)
     if pinned is None or blob_id(pinned) != carried.chains[path][0]:
         raise ValueError(f"{base.name} is not the pin: {path}")
+    whole = carried.series.patched(path, pinned)
     # Another path of the series may have brought its hunks here.
     sofar = EditedTree(tree, files)
     data, where = sofar.read(path), path
@@ -97,7 +98,7 @@ def _foresee_file(
             old = apply_hunks(pinned, diff.hunks[:number])
             new = apply_hunks(pinned, diff.hunks[: number + 1])
             assert old is not None and new is not None
-            step = Step(patch, hunk, known, path, old, new)
+            step = Step(patch, hunk, known, path, old, new, whole)
             if data is None:
                 yield step.plan(State.GONE, why)
                 continue

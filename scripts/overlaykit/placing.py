@@ -58,9 +58,16 @@ _WORD = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234567
 
 
 def not_singled_out(
-    pinned: Side, wanted: Sequence[Change], found: Side, landed: Sequence[Change]
+    pinned: Side,
+    wanted: Sequence[Change],
+    whole: Side,
+    found: Side,
+    landed: Sequence[Change],
 ) -> str | None:
-    """What speaks for another place than where the changes landed; None if nothing."""
+    """What speaks for another place than where the changes landed; None if nothing.
+
+    ``whole`` is the pinned scope with all of the series: what that has may stand there.
+    """
     if len(wanted) != len(landed):
         wanted, landed = [_whole(wanted)], [_whole(landed)]
     for want, land in zip(wanted, landed, strict=True):
@@ -69,6 +76,7 @@ def not_singled_out(
         place = _Place(
             pinned.texts,
             range(start, stop),
+            whole.texts,
             found,
             range(
                 found.before(land.old_line),
@@ -99,6 +107,7 @@ class _Place:
 
     pinned: tuple[bytes, ...]
     want: range
+    whole: tuple[bytes, ...]
     found: Side
     land: range
 
@@ -139,11 +148,13 @@ class _Place:
         """Something of a copy that the pinned scope does not have: enough to be in
         doubt."""
         texts = self.found.texts
-        then, now = _apart(self._likes(self.pinned)), _apart(self._likes(texts))
-        if len(now) > len(then):
+        now = _apart(self._likes(texts))
+        then = max(len(_apart(self._likes(t))) for t in (self.pinned, self.whole))
+        if len(now) > then:
             at = ", ".join(self._line(place.start) for place in now)
-            return f"there are {len(now)} places like it, at {at}; {len(then)} were"
-        before, after = Counter(_rows(self.pinned)), Counter(_rows(texts))
+            return f"there are {len(now)} places like it, at {at}; {then} were"
+        before = Counter(_rows(self.pinned)) | Counter(_rows(self.whole))
+        after = Counter(_rows(texts))
         first = max(0, self.want.start - 2 * _NEAR)
         for row in _rows(self.pinned[first : self.want.stop + 2 * _NEAR]):
             if after[row] > before[row]:

@@ -132,6 +132,7 @@ class _Run:
         locked = self.carried.lock.patches[number]
         for diff, file in zip(patch.files, locked.files, strict=True):
             states = [pinned[diff.path]]
+            whole = self.carried.series.patched(diff.path, self._pinned(diff.path))
             for count in range(len(diff.hunks)):
                 after = apply_hunks(pinned[diff.path], diff.hunks[: count + 1])
                 assert after is not None
@@ -140,7 +141,7 @@ class _Run:
             for at, (hunk, known) in enumerate(
                 zip(diff.hunks, file.hunks, strict=True)
             ):
-                step = Step(patch, hunk, known, diff.path, states[at], states[at + 1])
+                step = Step(patch, hunk, known, diff.path, *states[at : at + 2], whole)
                 yield step, self.routes[Key(patch.name, diff.path, hunk.number)]
 
     def _carry(self, step: Step, route: Route, store: MergeStore) -> None:

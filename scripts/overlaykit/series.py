@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from overlaykit.errors import Finding, InputError
-from overlaykit.patches import FileDiff, Patch, parse_patch
+from overlaykit.patches import FileDiff, Patch, apply_hunks, parse_patch
 from overlaykit.paths import check_name, check_path
 
 SERIES = "series"
@@ -39,6 +39,15 @@ class Series:
             for diff in patch.files:
                 found.setdefault(diff.path, []).append((patch, diff))
         return found
+
+    def patched(self, path: str, pinned: bytes) -> bytes:
+        """What all of the series makes of a file of its own release."""
+        for patch, diff in self.diffs(path):
+            after = apply_hunks(pinned, diff.hunks)
+            if after is None:
+                raise ValueError(f"{patch.name} does not fit {path}")
+            pinned = after
+        return pinned
 
 
 @dataclass(frozen=True)
