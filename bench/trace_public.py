@@ -46,8 +46,8 @@ Written by
 {command}
 ```
 
-a FOLDER being where that commit of the public repository lies. The join is `json.load` and two loops, in that
-script, and shares no code with `ci/traces`; {files} files.
+a FOLDER being where that commit of the public repository lies. The join is `json.load`
+and two loops, in that script, and shares no code with `ci/traces`; {files} files.
 
 Each file is asked about one class of modules: attention, where it has such a class;
 else the one that launches most; else, without any `nn.Module`, an annotated range.
