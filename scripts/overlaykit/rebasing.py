@@ -141,7 +141,8 @@ class _Run:
             for at, (hunk, known) in enumerate(
                 zip(diff.hunks, file.hunks, strict=True)
             ):
-                step = Step(patch, hunk, known, diff.path, *states[at : at + 2], whole)
+                old, new = states[at : at + 2]
+                step = Step(patch, hunk, known, diff.path, old, new, whole)
                 yield step, self.routes[Key(patch.name, diff.path, hunk.number)]
 
     def _carry(self, step: Step, route: Route, store: MergeStore) -> None:
