@@ -141,7 +141,7 @@ class _Run:
             for at, (hunk, known) in enumerate(
                 zip(diff.hunks, file.hunks, strict=True)
             ):
-                old, new = states[at], states[at + 1]
+                old, new = states[at : at + 2]
                 step = Step(patch, hunk, known, diff.path, old, new, whole)
                 yield step, self.routes[Key(patch.name, diff.path, hunk.number)]
 
