@@ -188,7 +188,8 @@ def _too_long(module: cst.CSTNode, was: CodeRange) -> bool:
 
 
 def _indent_of(source: bytes, line: int) -> str:
-    text = source.decode().splitlines()[line - 1]
+    # Not splitlines(): that ends lines where Python's grammar does not.
+    text = source.decode(errors="replace").split("\n")[line - 1]
     return text[: len(text) - len(text.lstrip())]
 
 
@@ -412,6 +413,6 @@ def _imported_from(line: cst.CSTNode) -> str | None:
 
 
 def _depth(source: bytes, beside: str) -> int:
-    rows = source.decode().splitlines()
+    rows = source.decode(errors="replace").split("\n")
     row = next(row for row in rows if beside in row)
     return len(row) - len(row.lstrip())

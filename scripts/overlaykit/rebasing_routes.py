@@ -214,5 +214,7 @@ def imported_names(hunk: Hunk) -> set[str]:
 
 
 def _uses(hunk: Hunk, names: set[str]) -> bool:
-    added = b"".join(line for tag, line in hunk.lines if tag == "+").decode()
+    added = b"".join(line for tag, line in hunk.lines if tag == "+").decode(
+        errors="replace"
+    )
     return any(name in added for name in names)
