@@ -70,10 +70,9 @@ _MEANING = """\
   c10d refuses the strides, raw-pointer NCCL loses them, and the Triton route re-strides
   what it gets. S8 names `transpose_scale` to the kernel, if only as False, and so still
   raises on an AITER whose flatten has no such parameter.
-- **What was not run** is no verdict on a release but a limit of the proof, found by
-  reading each: from 0.5.15 the indexer unpacks three values from a method of which the
-  proof's double gives two, and from 0.5.17 the stubs of its base classes clash; from
-  0.5.16 the absorbed path goes through a helper that the proof stubs (S3, S4).
+- **How S1 and S2 were run** differs from 0.5.16 on: there the way through the decoder
+  layer, the attention layer and the indexer asks for more of the model than the proof
+  has, so `prepare_attn` and the two linears are run by themselves, as far as they go.
 - **From 0.5.18** the ROCm paths of S3 to S8 stand in `*_rocm.py` under other function
   names. The census follows them there; the proof does not. The census finds them dead
   for native block FP8, by reading: the predicate on the way to each call reads

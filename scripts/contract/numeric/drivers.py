@@ -90,7 +90,9 @@ class Driver:
             self.island.owner(kind),
             quant_method=method,
             # What decides by a weight's attributes is to find those that there are.
-            _lenient=self.island.owner(kind).forward.__code__.co_names,
+            _makes_up=frozenset(
+                self.island.definition(kind).__code__.co_names
+            ).__contains__,
             weight=double.weight,
             weight_scale_inv=double.weight_scale_inv,
             bias=None,
@@ -186,6 +188,7 @@ class Driver:
             w_kc = draw(s.heads, s.nope, s.kv_lora).to(world.fp8)
             w_vc = draw(s.heads, s.kv_lora, s.v).to(world.fp8)
         known: dict[str, Any] = {
+            "_makes_up": lambda name: not name.endswith("_proj"),
             "q_lora_rank": s.q_lora,
             "kv_lora_rank": s.kv_lora,
             "qk_nope_head_dim": s.nope,

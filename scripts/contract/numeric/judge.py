@@ -213,7 +213,7 @@ def _run_findings(
                 case,
                 "a scale is copied on the way",
                 f"at most {allowed} relayout copies",
-                f"{outcome.relayouts} on the way",
+                f"{outcome.relayouts} of them",
             )
             for site in sorted(case.sites)
         ]

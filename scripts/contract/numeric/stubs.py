@@ -8,7 +8,7 @@ feature of a tree that the case does not ask for is off.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FunctionType, ModuleType, TracebackType
 from typing import Any
@@ -144,13 +144,13 @@ class StubModule(ModuleType):
 class Double:
     """Mixed into a real class: attributes that nobody set are :class:`Anything`."""
 
-    _lenient: Container[str] | None = None
-    """If given, the only names that are made up, besides those with an underscore."""
+    _makes_up: Callable[[str], bool] | None = None
+    """If given, which names without an underscore in front are made up at all."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        if self._lenient is not None and name[0] != "_" and name not in self._lenient:
+        if self._makes_up is not None and name[0] != "_" and not self._makes_up(name):
             raise AttributeError(name)
         value = Anything(f"self.{name}")
         setattr(self, name, value)

@@ -72,7 +72,7 @@ def test_every_site_was_read_on_every_route(reduced: tuple[Outcome, ...]) -> Non
 
 
 def test_nothing_is_copied(reduced: tuple[Outcome, ...]) -> None:
-    """By pointer and under the profiler, wherever a transposed scale was asked for."""
+    """By pointer and by operation, wherever a transposed scale was asked for."""
     asked = [
         outcome
         for outcome in reduced
