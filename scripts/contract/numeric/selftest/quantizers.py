@@ -49,8 +49,9 @@ class Quantizer:
         wanted = self.row_major if self.transposed is None else self.transposed
         self.stored = _laid_out(wanted, self.presentation)
         self.x = torch.empty(m, groups * GROUP, device="meta")
-        self.q = torch.zeros(m, groups * GROUP, device=self.row_major.device)
-        self.q = self.q.to(FP8)
+        row = torch.zeros(1, groups * GROUP, device=self.row_major.device).to(FP8)
+        # One row for all: modules remember quantizers, and these are thousands.
+        self.q = row.expand(m, -1)
         self.others = (object(), None, object())
         self.outputs: Any = None
 
