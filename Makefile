@@ -21,7 +21,7 @@ drift: $(VENV)/core.stamp requirements-maintain.txt
 	$(PY) scripts/drift.py --html build/drift.html $(DRIFT)
 
 test: $(VENV)/test.stamp $(VENV)/kernels.stamp $(VENV)/gate.stamp
-	$(PY) -m pytest --numprocesses auto --dist loadgroup $(TESTS)
+	$(PY) -m pytest --numprocesses auto --dist loadfile $(TESTS)
 
 # The suite on every Python found, each in an environment of its own. The kernel tests
 # run where the default environment is; elsewhere they skip and say why.

@@ -26,7 +26,6 @@ from lookalikes.scenarios import SCENARIOS, Scenario
 from conftest import ROOT, Pins
 
 # One process runs all tools on all scenarios, for all tests: more than a minute.
-pytestmark = pytest.mark.xdist_group("lookalikes")
 _each = pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda s: s.name)
 
 

@@ -101,7 +101,8 @@ def summarize(outcomes: Iterable[Outcome]) -> tuple[SiteSummary, ...]:
 
 
 def findings_of(outcomes: Iterable[Outcome]) -> tuple[Finding, ...]:
-    """One finding for all cases in which the same is wrong with the same site."""
+    """One finding for all cases in which the same is wrong with the same site; wrong
+    scales come first, then copies, then how it came to them."""
     groups: dict[tuple[str, str], list[Finding]] = {}
     for outcome in outcomes:
         for finding in outcome.findings:
@@ -111,8 +112,18 @@ def findings_of(outcomes: Iterable[Outcome]) -> tuple[Finding, ...]:
         replace(same[0], what=f"{same[0].what}; {len(same)} cases alike")
         if len(same) > 1
         else same[0]
-        for _, same in sorted(groups.items())
+        for _, same in sorted(
+            groups.items(), key=lambda group: (_rank(group[0][1]), group[0])
+        )
     )
+
+
+_GRAVEST = ("is wrong", "cop")
+
+
+def _rank(what: str) -> int:
+    ranks = (rank for rank, words in enumerate(_GRAVEST) if words in what)
+    return next(ranks, len(_GRAVEST))
 
 
 def _range(counts: Iterable[int]) -> str:
