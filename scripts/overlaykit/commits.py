@@ -10,7 +10,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from email.utils import parseaddr, parsedate_to_datetime
 from pathlib import Path
 
 from overlaykit import clones, git
@@ -41,7 +40,8 @@ NEW_FILES_SUBJECT = "Add the files that the series uses"
 class Step:
     """A commit to be: what it says and the contents it sets."""
 
-    author: str
+    name: str
+    address: str
     date: str
     message: str
     files: tuple[tuple[str, str, bytes], ...]
@@ -61,7 +61,8 @@ def steps(
     headers: list[Header] = [read_header(patch) for patch in carried.series.patches]
     if carried.new_files:
         yield Step(
-            headers[0].author,
+            headers[0].name,
+            headers[0].address,
             headers[0].date,
             new_files_message(carried),
             tuple((new.path, new.mode, new.data) for new in carried.new_files),
@@ -73,7 +74,8 @@ def steps(
             assert after is not None
             contents[diff.path] = after
             files.append((diff.path, modes[diff.path], after))
-        yield Step(header.author, header.date, header.message, tuple(files))
+        who = (header.name, header.address, header.date)
+        yield Step(*who, header.message, tuple(files))
 
 
 def commit_series(clone: Path, base: str, carried: Carried) -> str:
@@ -121,9 +123,7 @@ def _commit(clone: Path, parent: str, step: Step, env: dict[str, str]) -> str:
     )  # fmt: skip
     # A partial clone lacks files next to ours; they come from the base as they are.
     tree = clones.text(clone, "write-tree", "--missing-ok", env=env)
-    name, address = parseaddr(step.author)
-    date = f"@{int(parsedate_to_datetime(step.date).timestamp())} +0000"
-    who = git.identity(name, address, date)
+    who = git.identity(step.name, step.address, step.date)
     made = clones.run(
         clone, "commit-tree", tree, "-p", parent, stdin=step.message.encode(), env=who
     )

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from overlaykit.errors import Finding, InputError
+from overlaykit.mail import NoMail, read_mail
 from overlaykit.patches import FileDiff, Patch, apply_hunks, parse_patch
 from overlaykit.paths import check_name, check_path
 
@@ -54,16 +55,22 @@ class Series:
 class Header:
     """What a patch says about itself.
 
-    The mail's fields, and the DEP-3 fields of the last paragraph of its text
-    (https://dep-team.pages.debian.net/deps/dep3/). ``X-Sites`` holds one line a scope:
-    ``Class.method: S1 S2``.
+    The mail's fields as git reads them, and the DEP-3 fields of the last paragraph of
+    its text (https://dep-team.pages.debian.net/deps/dep3/). ``X-Sites`` holds one line
+    a scope: ``Class.method: S1 S2``.
     """
 
-    author: str
+    name: str
+    address: str
     date: str
     subject: str
     body: str
     fields: Mapping[str, str]
+
+    @property
+    def author(self) -> str:
+        """As a mail's ``From:`` has it."""
+        return f"{self.name} <{self.address}>"
 
     @property
     def message(self) -> str:
@@ -80,57 +87,51 @@ class Header:
 
 
 def read_header(patch: Patch) -> Header:
-    """The header of a patch. Raises InputError where a field is missing, and where
-    what is there cannot be read as a mail's."""
+    """The header of a patch. Raises InputError where a field is missing, and where git
+    cannot read it."""
     try:
-        return _read_header(patch)
-    # Of what is no header, Python's parser of mails raises any of these.
-    except (
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        RecursionError,
-    ) as error:
-        step = "re-make it with git format-patch"
-        finding = Finding(f"{error}", path=patch.name, next_step=step)
+        mail = read_mail(patch.header)
+    except (NoMail, UnicodeDecodeError) as error:
+        field = error.field if isinstance(error, NoMail) else ""
+        line = _rowof(patch.header, field)
+        finding = Finding(
+            f"{error}",
+            path=patch.name,
+            line=line,
+            expected="a header that git am takes",
+            next_step="correct it, or re-make the patch with git format-patch",
+        )
         raise InputError(
-            f"{patch.name}: its header is no mail's", (finding,)
+            f"{patch.name}:{line}: git cannot read its header", (finding,)
         ) from error
-
-
-def _read_header(patch: Patch) -> Header:
-    # Imported late: only commits, exports and the lock need headers.
-    from email import message_from_bytes, policy
-    from email.utils import parsedate_to_datetime
-
-    patch.header.decode()
-    mail = message_from_bytes(patch.header, policy=policy.default)
-    text = mail.get_content() if mail.get_content_type() == "text/plain" else ""
-    body = text.partition("\n---\n")[0].strip()
     fields: dict[str, str] = {}
     last = ""
-    for line in body.rpartition("\n\n")[2].splitlines():
-        if line[:1] in (" ", "\t") and last:
-            fields[last] += "\n" + line.strip()
+    for row in mail.body.rpartition("\n\n")[2].splitlines():
+        if row[:1] in (" ", "\t") and last:
+            fields[last] += "\n" + row.strip()
             continue
-        name, colon, value = line.partition(":")
+        name, colon, value = row.partition(":")
         if not colon or " " in name:
             continue
         last = name
         fields[name] = value.strip()
-    subject = str(mail["Subject"] or "")
-    subject = subject.partition("] ")[2] if subject.startswith("[") else subject
+    given = {"From": mail.address, "Date": mail.date, "Subject": mail.subject}
     missing = [
-        *(n for n in ("From", "Date", "Subject") if not mail[n]),
-        *(n for n in _REQUIRED_FIELDS if n not in fields),
+        *(name for name, value in given.items() if not value),
+        *(name for name in _REQUIRED_FIELDS if name not in fields),
     ]
     if missing:
         raise InputError(f"{patch.name}: the header lacks {', '.join(missing)}")
-    header = Header(str(mail["From"]), str(mail["Date"]), subject, body, fields)
-    parsedate_to_datetime(header.date).timestamp()
-    f"{header.author}{header.message}".encode()
-    return header
+    return Header(mail.name, mail.address, mail.date, mail.subject, mail.body, fields)
+
+
+def _rowof(header: bytes, field: str) -> int:
+    """The line of a header's field; the first line where there is none."""
+    start = field.lower().encode() + b":"
+    for number, line in enumerate(header.splitlines(), 1):
+        if field and line.lower().startswith(start):
+            return number
+    return 1
 
 
 def load_series(folder: Path) -> Series:
