@@ -118,7 +118,7 @@ def findings_of(outcomes: Iterable[Outcome]) -> tuple[Finding, ...]:
     )
 
 
-_GRAVEST = ("is wrong", "cop")
+_GRAVEST = ("reads a wrong scale", "other values", "cop")
 
 
 def _rank(what: str) -> int:
