@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from overlaykit.carried import Carried
-from overlaykit.errors import EnvironmentFailure, Finding, InputError
+from overlaykit.errors import CannotApply, EnvironmentFailure, Finding, InputError
 from overlaykit.plan import locate
 from overlaykit.trees import REPOSITORY, DirectoryTree, Layout
 
@@ -40,7 +40,8 @@ def find_targets(paths: Iterable[Path], overlay: Mapping[str, Carried]) -> list[
     """The targets at the paths; a site-packages may hold several.
 
     Raises InputError for a path that holds none, or one target found twice, also as a
-    clone and the package within it; EnvironmentFailure for a path that may not be read.
+    clone and the package within it; CannotApply for a package that is a link there;
+    EnvironmentFailure for a path that may not be read.
     """
     found: list[Found] = []
     seen: dict[Path, Path] = {}
@@ -144,11 +145,29 @@ def _tree(root: Path, carried: Carried) -> DirectoryTree | None:
     for package in (root / below, root / target.package, root):
         if package.name != target.package or not _holds(carried, package):
             continue
+        _refuse_links(root, package)
         top = package.parents[len(below.parts) - 1]
         if package == top / below and not any(top.glob("*.dist-info")):
             return DirectoryTree(top, REPOSITORY)
         return DirectoryTree(package, target.package_layout())
     return None
+
+
+def _refuse_links(root: Path, package: Path) -> None:
+    """What was named may be a link. What lies in it may not lead elsewhere: a store
+    that others share would be changed, under a lock and a journal of its own."""
+    for place in (package, *package.parents):
+        if place == root:
+            return
+        if place.is_symlink():
+            finding = Finding(
+                "is a symbolic link",
+                path=str(place),
+                expected="a directory inside the named one",
+                found=f"{place} -> {place.readlink()}",
+                next_step=f"name the directory itself: {os.path.realpath(place)}",
+            )
+            raise CannotApply(f"{root}: refusing to follow a symbolic link", (finding,))
 
 
 def _holds(carried: Carried, package: Path) -> bool:
