@@ -94,12 +94,9 @@ def is_thread(
 ) -> TypeGuard[tuple[int | str, int]]:
     """Whether an event says on which it happened."""
     pid, tid = thread
-    return (
-        type(tid) is int
-        and tid >= 0
-        and pid is not None
-        and (type(pid) is str or int(pid) >= 0)
-    )
+    if type(pid) is int and type(tid) is int:
+        return pid >= 0 <= tid
+    return type(pid) is str and type(tid) is int and tid >= 0
 
 
 def complaint(text: bytes) -> str:

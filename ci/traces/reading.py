@@ -208,10 +208,11 @@ def _keep(
             for event in events
             if not (_FRAME <= event < _MODULE or _MODULES_END <= event < _FRAMES_END)
         ]
+    take = collector.take
     try:
         for event in events:
             if not event.startswith(skipped):
-                collector.take(b"{" + event + b"}")
+                take(b"{" + event + b"}")
     except (
         msgspec.DecodeError,
         UnicodeDecodeError,
