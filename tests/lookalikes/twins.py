@@ -5,7 +5,8 @@ its identity and loses its text. So what the engine does with a hunk can be judg
 without looking alike coming into it: the hunk belongs to the pinned lines that it was
 made for, wherever they are by now, and nowhere else.
 
-Run as a program it counts: ``python tests/lookalikes/twins.py 1000``.
+Run as a program it counts, from one seed to another, and tells of every hunk that a
+copy got: ``python tests/lookalikes/twins.py 0 1000``.
 """
 
 from __future__ import annotations
@@ -614,14 +615,16 @@ def _verdict(drift: Drift, state: State, after: str) -> Verdict:
     if rebound(drift):
         return Verdict.WRONG
     if state is State.UPSTREAMED:
-        right = after == drift.text and is_taken(drift)
-        untold = _kept(drift, drift.case.new) < _common(drift.case.new, drift.text)
+        if is_taken(drift):
+            return Verdict.RIGHT
+        by_text = _common(drift.case.new, drift.text)
+        done = _kept(drift, drift.case.new)
     else:
-        right = after in truths(drift) or _by_name(drift)
-        untold = _kept(drift, drift.case.old) < _explained(drift, after)
-    if right:
-        return Verdict.RIGHT
-    return Verdict.UNTOLD if untold else Verdict.WRONG
+        if after in truths(drift) or _by_name(drift):
+            return Verdict.RIGHT
+        by_text = _explained(drift, after)
+        done = _kept(drift, drift.case.old)
+    return Verdict.UNTOLD if done < by_text else Verdict.WRONG
 
 
 def _kept(drift: Drift, side: str) -> int:
@@ -787,39 +790,39 @@ def _made_file(chance: random.Random) -> str:
     return "".join(parts)
 
 
-def _count(number: int, show: int) -> None:
-    from overlaykit.carried import load_overlay
-    from overlaykit.sources import fetch
-    from overlaykit.trees import WheelTree
+def any_case(template: Carried, real: list[Case], seed: int) -> Case:
+    """One hunk of the series for two made up."""
+    if seed % 3:
+        return made_case(template, seed)
+    return real[seed // 3 % len(real)]
 
+
+def _count(first: int, last: int) -> None:
     carried = load_overlay(ROOT)["sglang"]
     wheel = fetch(ROOT, carried.target, carried.lock.dist)
-    pin = WheelTree(wheel, carried.target.site_layout())
-    real = real_cases(carried, pin)
+    real = real_cases(carried, WheelTree(wheel, carried.target.site_layout()))
     told: Counter[str] = Counter()
     for twins in (True, False):
-        for seed in range(number):
-            case = (
-                real[seed // 3 % len(real)] if seed % 3 == 0
-                else made_case(carried, seed)
-            )  # fmt: skip
+        kind = "twins" if twins else "no twins"
+        for seed in range(first, last):
+            case = any_case(carried, real, seed)
             drift = drifted(case, seed, twins)
             answer = ask(drift)
-            possible = bool(truths(drift)) or is_taken(drift)
-            kind = "twins" if twins else "no twins"
             word = answer.verdict.value
-            if answer.verdict is Verdict.REFUSED:
-                word += ", could be right" if possible else ""
+            if answer.verdict is Verdict.REFUSED and (truths(drift) or is_taken(drift)):
+                word += ", the original being there"
             told[f"{kind}: {word}"] += 1
-            told[f"{kind}: {answer.state.value}: {word}"] += 1
+            told[f"{kind}: {word}: {answer.state.value}"] += 1
             if answer.verdict in (Verdict.WRONG, Verdict.UNTOLD):
-                told[f"{kind}: {word} after {', '.join(drift.done)}"] += 1
-                if show > 0:
-                    show -= 1
-                    print(seed, case.name, drift.done, answer.state, answer.detail)
+                done = ", ".join(drift.done)
+                print(f"{seed}, {case.name}: {done}: {answer.state.value}: {word}")
     for name, times in sorted(told.items()):
         print(f"{times:6} {name}")
 
 
 if __name__ == "__main__":
-    _count(int(sys.argv[1]), int(sys.argv[2]) if sys.argv[2:] else 0)
+    from overlaykit.carried import load_overlay
+    from overlaykit.sources import fetch
+    from overlaykit.trees import WheelTree
+
+    _count(*map(int, sys.argv[1:3]))
