@@ -83,6 +83,8 @@ def downloaded(root: Path, target: Target) -> Iterator[Path]:
     with folder as scratch:
         wheel = _download(target.dist, Path(scratch))
         _check_release(target.dist, wheel.name)
+        # Looked through before it is kept, or its digest recorded anywhere.
+        WheelTree(wheel, target.site_layout())
         yield wheel
 
 

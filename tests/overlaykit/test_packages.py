@@ -19,7 +19,9 @@ import pytest
 
 from overlaykit import git
 from overlaykit.errors import EnvironmentFailure, InputError
+from overlaykit.ledger import LEDGER
 from overlaykit.manifest import Target
+from overlaykit.releases import obtain
 from overlaykit.sources import describe, lay_out_wheel
 from overlaykit.trees import WheelTree
 
@@ -259,3 +261,17 @@ def test_a_folder_that_has_a_pip_of_its_own(
     assert code == 0, said
     assert not run.exists()
     assert '"outcome": "laid out"' in said
+
+
+def test_a_refused_package_is_neither_kept_nor_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index, root = tmp_path / "index", tmp_path / "overlay"
+    make_wheel(index, {"sglang/../../.git/config": b"[core]\n"})
+    root.mkdir()
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(index))
+    with pytest.raises(InputError, match=r"\.git/config"):
+        obtain(root, target(), VERSION)
+    assert not (root / LEDGER).exists()
+    assert list((root / "build" / "cache").iterdir()) == []
