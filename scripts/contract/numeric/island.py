@@ -20,7 +20,7 @@ from types import CodeType, ModuleType
 from typing import Any
 
 from contract.numeric.sources import Sources
-from contract.numeric.stubs import Answer, StubModule
+from contract.numeric.stubs import Answer, stub_module
 from overlaykit.syntax import compiled
 
 STUBBED = frozenset({"sglang", "aiter", "sgl_kernel"})
@@ -102,7 +102,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
-        return StubModule(spec.name, self._answer, self._real, self._asked)
+        return stub_module(spec.name, self._answer, self._real, self._asked)
 
     def exec_module(self, module: ModuleType) -> None:
         return

@@ -112,33 +112,35 @@ class Anything:
         return f"<stub {self._path}>"
 
 
-class StubModule(ModuleType):
-    """A module, and a package, whose attributes come into being when asked for."""
+def stub_module(
+    name: str,
+    answer: Answer,
+    real: Callable[[str], ModuleType | None],
+    asked: set[str],
+) -> ModuleType:
+    """A module, and a package, whose attributes come into being when asked for.
 
-    def __init__(
-        self,
-        name: str,
-        answer: Answer,
-        real: Callable[[str], ModuleType | None],
-        asked: set[str],
-    ) -> None:
-        super().__init__(name)
-        self.__path__: list[str] = []
-        vars(self).update(_answer=answer, _real=real, _asked=asked)
+    Of the very type of modules, by its own ``__getattr__`` (PEP 562): before PyTorch
+    2.13 Dynamo refuses to trace an import of anything derived from it.
+    """
+    module = ModuleType(name)
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        full = f"{self.__name__}.{name}"
-        value: Any = self._real(full)
+    def attribute(of: str) -> Any:
+        if of.startswith("__"):
+            raise AttributeError(of)
+        full = f"{name}.{of}"
+        value: Any = real(full)
         if value is None:
-            self._asked.add(full)
+            asked.add(full)
             try:
-                value = self._answer(self.__name__, name)
+                value = answer(name, of)
             except KeyError:
                 value = Anything(full)
-        setattr(self, name, value)
+        setattr(module, of, value)
         return value
+
+    vars(module).update(__path__=[], __getattr__=attribute)
+    return module
 
 
 class Double:
