@@ -51,14 +51,14 @@ def options(parser: ArgumentParser) -> None:
         help="local: as processes of this machine (default: %(default)s)",
     )
     parser.add_argument("--partition", help="Slurm's, for every job")
-    for name, default, what in (
-        ("gpus", 8, "GPUs of a job's node"),
-        ("minutes", 1440, "a job's limit"),
+    for name, default, least, what in (
+        ("gpus", 8, 0, "GPUs of a job's node"),
+        ("minutes", 1440, 1, "a job's limit"),
     ):
         parser.add_argument(
             f"--{name}",
             metavar="N",
-            type=whole_number(),
+            type=whole_number(least),
             default=default,
             help=f"{what} (default: %(default)s)",
         )
