@@ -393,7 +393,7 @@ def test_lines_in_a_copy_are_not_upstream_in_a_moved_function(
     [hunk], [known] = patch.files[0].hunks, locked.files[0].hunks
     step = Step(patch, hunk, known, PATH, old.encode(), new.encode(), new.encode())
     taken = swap(BODY, "    a = one(x)\n", more)
-    copied = swap(taken, "    stop(c)\n", f"    log(c)\n{BLOCK}    stop(c)\n")
+    copied = swap(taken, "    return c\n", f"    log(c)\n{BLOCK}    return c\n")
     found = {}
     with MergeStore() as store:
         for name, body in (("taken", taken), ("copied", copied)):
