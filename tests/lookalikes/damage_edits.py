@@ -156,6 +156,3 @@ def rewrite_context(drift: Drift) -> bool:
     near = range(hunk.old_start, hunk.old_start + len(hunk.old))
     origins = [origin for origin in near if origin not in changed]
     return bool(origins) and rewrite_line(drift, drift.random.choice(origins))
-
-
-Edit = Callable[[Drift], bool]
