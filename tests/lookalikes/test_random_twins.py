@@ -1,6 +1,6 @@
 """Random drifts that make twins: the engine refuses, or it is right.
 
-What is right is known from how each drift was made, line by line (:mod:`twins`).
+What is right is known from how each drift was made (:mod:`lookalikes.truth`).
 """
 
 from __future__ import annotations
@@ -8,16 +8,9 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from lookalikes.twins import (
-    Answer,
-    Case,
-    Drift,
-    Verdict,
-    ask,
-    drifted,
-    made_case,
-    real_cases,
-)
+from lookalikes.drifting import Case, Drift
+from lookalikes.truth import Answer, Verdict, ask
+from lookalikes.twins import drifted, made_case, real_cases
 
 from conftest import Pins
 from overlaykit.plan import State

@@ -12,8 +12,12 @@ from lookalikes.edits import swap
 
 from conftest import Pins
 from overlaykit.carried import Carried
+from overlaykit.judging import Step
 from overlaykit.landing import Foreseen, foresee
+from overlaykit.merge import MergeStore
 from overlaykit.plan import State
+from overlaykit.rebasing_moves import land_moved
+from overlaykit.scopes import parsed
 from overlaykit.series import Series
 
 PATH = "pkg/m.py"
@@ -375,3 +379,42 @@ def test_two_files_that_became_one_keep_each_others_hunks(template: Carried) -> 
 def test_odd_files_are_refused_and_crash_nothing(template: Carried, data: str) -> None:
     new = swap(PLAIN, "two(a)", "deux(a)")
     assert not land(template, PLAIN, new, {PATH: data}).lands
+
+
+def test_lines_in_a_copy_are_not_upstream_in_a_moved_function(
+    template: Carried,
+) -> None:
+    """A rebase follows the function to another file, and must not believe the copy."""
+    more = "    a = one(x)\n    extra(a)\n"
+    old = ABOVE + BODY + BELOW
+    new = swap(old, "    a = one(x)\n", more)
+    carried = make(template, PATH, old.encode(), new.encode())
+    [patch], [locked] = carried.series.patches, carried.lock.patches
+    [hunk], [known] = patch.files[0].hunks, locked.files[0].hunks
+    step = Step(patch, hunk, known, PATH, old.encode(), new.encode(), new.encode())
+    taken = swap(BODY, "    a = one(x)\n", more)
+    copied = swap(taken, "    return c\n", f"    log(c)\n{BLOCK}    return c\n")
+    found = {}
+    with MergeStore() as store:
+        for name, body in (("taken", taken), ("copied", copied)):
+            text = f"import q\n{body}".encode()
+            plan, after, _ = land_moved(step, "pkg/other.py", "f", text, store)
+            assert after == text
+            found[name] = plan.state
+    assert found["taken"] is State.UPSTREAMED
+    assert found["copied"] is State.AMBIGUOUS
+
+
+def test_a_series_is_no_copy_of_itself(template: Carried) -> None:
+    """A hunk whose lines another hunk adds elsewhere is upstream with that one."""
+    other = "    d = four(c)\n    e = five(d)\n    f = six(e)\n    g = two(f)\n"
+    body = swap(BODY, "    return c\n", f"{other}    return c\n")
+    old = ABOVE + body + BELOW
+    new = swap(swap(old, "two(a)", "deux(a)"), "three(b)", "three(b)\n    log(b)")
+    new = swap(new, "two(f)", "deux(f)\n    log(b)\n    stop(c)")
+    foreseen = land(template, old, new, {PATH: f"import q\n{new}"})
+    assert states(foreseen) == {State.UPSTREAMED}
+
+
+def test_one_content_is_parsed_once() -> None:
+    assert parsed(b"x = 1\n") is parsed(bytes(bytearray(b"x = 1\n")))
