@@ -45,7 +45,10 @@ def put(
             # A device or a pipe would be gone, and a file in its place.
             raise OSError(f"{path} is not a regular file")
         mode = stat.S_IMODE(found)
-    content = data.encode() if isinstance(data, str) else data
+    # Names in a page may be no text; a page is.
+    content = (
+        data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data
+    )
     handle, part = tempfile.mkstemp(prefix=f".{place.name[:100]}-", dir=place.parent)
     try:
         with os.fdopen(handle, "wb") as file:

@@ -93,7 +93,8 @@ def test_what_needs_a_failed_stage_is_not_submitted(tmp_path: Path) -> None:
         assert stages[point]["outcome"] == "error" and stages[point]["job"]
         assert Path(stages[point]["tree"]).is_file()
     assert stages["bench"]["outcome"] == "not run"
-    assert "bench:8/8/1" in stages["bench"]["reason"]
+    # Both points fail, at the same time; the first of them is named.
+    assert "it needs bench:" in stages["bench"]["reason"]
     assert "bench: submitted" not in said
 
 
