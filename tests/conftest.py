@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from overlaykit import git  # noqa: E402
+from overlaykit import git, outcome  # noqa: E402
 from overlaykit.carried import Carried, load_overlay  # noqa: E402
 from overlaykit.sources import fetch, lay_out  # noqa: E402
 from overlaykit.trees import EditedTree, Tree, WheelTree  # noqa: E402
@@ -57,6 +57,8 @@ def sealed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in seal.items():
             patch.setenv(name, value)
+        # What an earlier test of this process changed is not told by a later one.
+        patch.setattr(outcome, "_told", {})
         yield
 
 
