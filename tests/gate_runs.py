@@ -132,7 +132,8 @@ def running(where: Path) -> list[str]:
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            # Another test's process may have words that are not UTF-8.
+            words = os.fsdecode((entry / "cmdline").read_bytes().replace(b"\0", b" "))
         except OSError:
             continue
         if str(where) in words and int(entry.name) != os.getpid():
