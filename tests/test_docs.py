@@ -75,7 +75,7 @@ PLAIN = (
 # Not run here; other tests do, by the same verb.
 ELSEWHERE = {
     "make test": "this is it",
-    "pip install -r requirements-gate.txt -r requirements-kernels.txt": "make test did",
+    "pip install --group gate --group kernels": "make test did",
     "scripts/drift.py --clone PATH --range v0.5.12..origin/main": "tests/outlook",
     "scripts/drift.py --clone PATH --range A..B --first-bad S3": "tests/outlook",
     "ci/gsm8k.py run ...": "tests/ci/accuracy",

@@ -79,7 +79,7 @@ def test_all_sites_are_covered_once(target: str, pins: Pins) -> None:
 @pytest.mark.parametrize("target", TARGETS)
 def test_upstreams_own_formatting(target: str, pins: Pins, tmp_path: Path) -> None:
     """black, isort, ruff and codespell as upstream's pre-commit configuration has
-    them (its versions are pinned in requirements-test.txt). What they would change in
+    them (its versions are pinned in the dependency group test). What they would change in
     the release itself is upstream's; the series adds nothing to it."""
     checks = [["black", "--diff", "--quiet"]]
     if target in SGLANG:

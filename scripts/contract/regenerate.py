@@ -90,7 +90,7 @@ def need_libcst() -> None:
     try:
         import libcst  # noqa: F401
     except ImportError as error:
-        step = "pip install -r requirements-maintain.txt"
+        step = "pip install --group maintain"
         finding = Finding("libcst is not installed", next_step=step)
         raise EnvironmentFailure("--regenerate needs libcst", (finding,)) from error
 

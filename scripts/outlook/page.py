@@ -25,7 +25,7 @@ def html(
     except ImportError as error:
         finding = Finding(
             "jinja2 is missing",
-            next_step="python -m pip install -r requirements-maintain.txt",
+            next_step="python -m pip install --group maintain",
         )
         raise EnvironmentFailure("--html needs jinja2", (finding,)) from error
     environment = Environment(

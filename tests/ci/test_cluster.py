@@ -17,7 +17,7 @@ import pytest
 from conftest import ROOT
 from patience import PATIENCE_S, wait_until
 
-pytest.importorskip("submitit", reason="pip install -r requirements-slurm.txt")
+pytest.importorskip("submitit", reason="pip install --group slurm")
 
 _VERB = ROOT / "ci" / "cluster.py"
 _LEFT_OUT = ("numeric", "chain", "gsm8k", "traces", "bench")

@@ -186,7 +186,7 @@ def test_linted(tool: str, file: str) -> None:
         tool, path=str(Path(sys.executable).parent)
     )
     if found is None:
-        pytest.skip(f"{tool} is not installed: requirements-test.txt has it for x86-64")
+        pytest.skip(f"{tool} is not installed: the dependency group test has it for x86-64")
     done = subprocess.run(
         [found, str(_CONTAINER / file)], capture_output=True, text=True, check=False
     )

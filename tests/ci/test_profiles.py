@@ -222,7 +222,7 @@ def test_the_profiled_load_is_what_the_client_sends(
 ) -> None:
     assert mi355x.traces
     for package in ("aiohttp", "numpy", "requests", "tqdm"):
-        pytest.importorskip(package, reason="requirements-test.txt")
+        pytest.importorskip(package, reason="pip install --group test")
     sglang = lay_out(pins.wheels["sglang"], tmp_path / "sglang")
     # A name that a shell would make commands of, were it anywhere within its script.
     traces = tmp_path / 'it\'s a "$(touch made)"; touch made\n`touch made` *'

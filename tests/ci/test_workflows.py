@@ -51,7 +51,7 @@ def actionlint(*files: Path) -> subprocess.CompletedProcess[str]:
     path = f"{tools}:{os.environ['PATH']}"
     program = shutil.which("actionlint", path=path)
     if program is None:
-        pytest.skip("no actionlint: requirements-test.txt has it for x86-64")
+        pytest.skip("no actionlint: the dependency group test has it for x86-64")
     return subprocess.run(
         [program, "-no-color", *map(str, files)], env={**os.environ, "PATH": path},
         cwd=ROOT, capture_output=True, text=True, check=False,

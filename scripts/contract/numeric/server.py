@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
-_INSTALL = "pip install -r requirements-kernels.txt"
+_INSTALL = "pip install --group kernels"
 
 
 class Unable(Exception):

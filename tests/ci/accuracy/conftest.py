@@ -40,7 +40,7 @@ def command(*arguments: object) -> list[str]:
 
 @pytest.fixture
 def gsm8k() -> Verb:
-    pytest.importorskip("sgl_eval", reason="pip install -r requirements-gate.txt")
+    pytest.importorskip("sgl_eval", reason="pip install --group gate")
 
     def run(*arguments: object) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

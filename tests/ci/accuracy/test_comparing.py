@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("scipy", reason="pip install -r requirements-gate-test.txt")
+pytest.importorskip("scipy", reason="pip install --group gate-test")
 
 import msgspec
 

@@ -174,7 +174,7 @@ def test_records_are_joined_by_id_whatever_their_order(
 
 def test_an_interrupt_ends_a_run_that_waits(few: Path, tmp_path: Path) -> None:
     """Closing its client, as sgl-eval does, leaves a blocked read blocked: the gap."""
-    pytest.importorskip("sgl_eval", reason="pip install -r requirements-gate.txt")
+    pytest.importorskip("sgl_eval", reason="pip install --group gate")
     answers = expected(few)
 
     def fate(number: int, _: str) -> int:
@@ -199,7 +199,7 @@ def test_an_interrupt_ends_a_run_that_waits(few: Path, tmp_path: Path) -> None:
 
 
 def test_sgl_evals_own_abort_does_not_wake_a_stalled_request() -> None:
-    pytest.importorskip("sgl_eval", reason="pip install -r requirements-gate.txt")
+    pytest.importorskip("sgl_eval", reason="pip install --group gate")
     program = (
         "import sys, threading\n"
         "from sgl_eval.sampler import ChatCompletionSampler\n"
@@ -356,7 +356,7 @@ def test_a_url_that_is_none(gsm8k: Verb, few: Path, tmp_path: Path, url: str) ->
 
 def test_a_disk_that_fills_up(gsm8k: Verb, few: Path, tmp_path: Path) -> None:
     """Nothing more is asked, and what was written stays: the same command goes on."""
-    pytest.importorskip("sgl_eval", reason="pip install -r requirements-gate.txt")
+    pytest.importorskip("sgl_eval", reason="pip install --group gate")
     out = tmp_path / "ours"
     answers = out / "answers.jsonl"
 

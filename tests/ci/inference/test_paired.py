@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-pytest.importorskip("scipy", reason="pip install -r requirements-gate-test.txt")
+pytest.importorskip("scipy", reason="pip install --group gate-test")
 
 import numpy as np
 from scipy.optimize import minimize_scalar

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-pytest.importorskip("scipy", reason="pip install -r requirements-gate-test.txt")
+pytest.importorskip("scipy", reason="pip install --group gate-test")
 
 from inference.decision import Rule
 from inference.power import chances, detectable, drop_found

@@ -56,7 +56,7 @@ def compared(after: Path, before: Path, *more: object, code: int = 0) -> Documen
 
 def answered(folder: Path, arm: str, wrong: range, questions: int = 1319) -> Path:
     """A run of GSM8K as it lies on disk, with chosen questions wrong."""
-    pytest.importorskip("scipy", reason="pip install -r requirements-gate.txt")
+    pytest.importorskip("scipy", reason="pip install --group gate")
     from accuracy.questions import QuestionFile
     from accuracy.results import OWN_PROMPT, RunFile, Settings, write_run
     from gatekit import records
@@ -107,7 +107,7 @@ def answers(folder: Path, lost: int, gained: int, code: int) -> Document:
 
 def served(folder: Path, gain: float, points: tuple[str, ...], code: int) -> Document:
     """The comparison of the real client's output, but for points and speeds."""
-    pytest.importorskip("scipy", reason="pip install -r requirements-gate.txt")
+    pytest.importorskip("scipy", reason="pip install --group gate")
     rng = random.Random(7)
     real = json.loads(CLIENT_LINE.read_text(encoding="utf-8"))
     files = []

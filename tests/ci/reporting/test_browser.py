@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("jinja2", reason="pip install -r requirements-gate.txt")
+pytest.importorskip("jinja2", reason="pip install --group gate")
 
 from reporting.reports import write_reports
 from reporting.schema import State

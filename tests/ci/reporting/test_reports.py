@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-pytest.importorskip("jinja2", reason="pip install -r requirements-gate.txt")
+pytest.importorskip("jinja2", reason="pip install --group gate")
 
 from reporting.contents import SHOWN_IN
 from reporting.markdown import markdown

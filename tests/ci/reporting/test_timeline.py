@@ -10,7 +10,7 @@ from reporting.page import page
 
 from .conftest import Gate, compared, trace
 
-pytest.importorskip("jinja2", reason="pip install -r requirements-gate.txt")
+pytest.importorskip("jinja2", reason="pip install --group gate")
 
 
 def test_the_report_draws_what_the_trace_check_draws(

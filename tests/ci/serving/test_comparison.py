@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-pytest.importorskip("scipy", reason="requirements-gate.txt is not installed")
+pytest.importorskip("scipy", reason="pip install --group gate")
 
 from gatekit import records
 from serving.command import ARMS, BASELINE, PATCHED, tag

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-pytest.importorskip("scipy", reason="requirements-gate.txt is not installed")
+pytest.importorskip("scipy", reason="pip install --group gate")
 
 import numpy as np
 from scipy import stats

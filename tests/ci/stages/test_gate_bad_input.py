@@ -41,7 +41,7 @@ Trial = Callable[..., Path]
 
 @pytest.fixture(autouse=True)
 def grader() -> None:
-    pytest.importorskip("sgl_eval", reason="pip install -r requirements-gate.txt")
+    pytest.importorskip("sgl_eval", reason="pip install --group gate")
 
 
 @pytest.fixture

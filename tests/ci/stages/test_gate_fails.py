@@ -129,7 +129,7 @@ def test_a_server_that_answers_worse(
 ) -> None:
     """Same model, same prompts; the patched arm gets twenty of forty wrong. The series
     is sound: only what is served is not."""
-    pytest.importorskip("sgl_eval", reason="pip install -r requirements-gate.txt")
+    pytest.importorskip("sgl_eval", reason="pip install --group gate")
     words = ("--port", "{port}", "--arm", "{arm}", "--questions", questions)
     server = served(SCRIPTED, *words, "--folder", "{folder}", "--wrong", 20)
     ended = repository.gate(

@@ -38,9 +38,9 @@ QUESTIONS = 4
 
 @pytest.fixture(scope="module")
 def profile(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.importorskip("sgl_eval", reason="pip install -r requirements-gate.txt")
-    pytest.importorskip("xllamacpp", reason="requirements-gate-test.txt")
-    pytest.importorskip("triton", reason="requirements-kernels.txt")
+    pytest.importorskip("sgl_eval", reason="pip install --group gate")
+    pytest.importorskip("xllamacpp", reason="pip install --group gate-test")
+    pytest.importorskip("triton", reason="pip install --group kernels")
     smollm()
     text = (ROOT / "ci" / "profiles" / "cpu.toml").read_text(encoding="utf-8")
     for was, now in (("questions = 8", f"questions = {QUESTIONS}"),

@@ -360,7 +360,7 @@ def test_the_plan_runs_as_it_stands(
     repository: Copy, questions: Path, tmp_path: Path
 ) -> None:
     """A dry run's output is a script; what it leaves, a run with the gate takes up."""
-    pytest.importorskip("sgl_eval", reason="pip install -r requirements-gate.txt")
+    pytest.importorskip("sgl_eval", reason="pip install --group gate")
     for program in ("bash", "curl"):
         if not shutil.which(program):
             pytest.skip(f"no {program}")

@@ -22,7 +22,7 @@ _WORDS = [f'"name": "kernel_{n}", "ts": {n * 1.25:.3f}' for n in range(400)]
 @pytest.fixture(params=["zlib", "isal.isal_zlib"], autouse=True)
 def inflater(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param != "zlib":
-        pytest.importorskip("isal", reason="pip install -r requirements-gate.txt")
+        pytest.importorskip("isal", reason="pip install --group gate")
     module = importlib.import_module(request.param)
     monkeypatch.setattr(inflating, "_inflater", lambda: module)
 
