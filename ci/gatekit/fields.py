@@ -1,4 +1,4 @@
-"""Reading a record of JSON: what it lacks is said by its field, and nothing is supplied.
+"""Reading a record of JSON: what it lacks is said by its field; nothing is supplied.
 
 Readers of JSON differ in what they let pass. A key that is there twice has the first
 value for one reader and the last for another, and a default for a member that is not

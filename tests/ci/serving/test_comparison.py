@@ -14,6 +14,7 @@ import pytest
 pytest.importorskip("scipy", reason="requirements-gate.txt is not installed")
 
 from gatekit import records
+from overlaykit.errors import Finding
 from serving.command import ARMS, BASELINE, PATCHED, tag
 from serving.comparison import compare
 from serving.evidence import Observed, of_outputs
@@ -162,7 +163,7 @@ def with_origin(runs: list[Observed], place: int, **told: str) -> list[Observed]
 
 INVALID: dict[str, tuple[Breaking, str]] = {
     "a fault": (
-        edited(3, faults=("9 of 10 requests completed",)),
+        edited(3, faults=(Finding("9 of 10 requests completed"),)),
         "9 of 10 requests completed",
     ),
     "no throughput": (edited(0, throughput=0.0), "round 1: its throughput is 0.0"),
