@@ -12,7 +12,14 @@ import msgspec
 
 from overlaykit.cli import ROOT
 from overlaykit.documents import from_json
-from overlaykit.errors import EnvironmentFailure, Exit, Finding, InputError, not_started
+from overlaykit.errors import (
+    EnvironmentFailure,
+    Exit,
+    Finding,
+    InputError,
+    InvalidEvidence,
+    not_started,
+)
 
 WOULD_RUN, NOT_RUN = "would run", "not run"
 _DONE = "done: "
@@ -69,7 +76,8 @@ class Gate:
         ]
 
     def ask(self, *more: str) -> GateReport:
-        """Its report, here and now. Raises InputError, EnvironmentFailure."""
+        """Its report, here and now. Raises InputError, also for results
+        that contradict themselves, and EnvironmentFailure."""
         command = self.command(*more)
         try:
             done = subprocess.run(
@@ -82,6 +90,8 @@ class Gate:
             raise EnvironmentFailure("ci/gate.py gave no report; what it said is above")
         if report.exit_code is Exit.USAGE:
             raise InputError(report.message, report.findings)
+        if report.exit_code is Exit.INVALID and not report.results:
+            raise InvalidEvidence(report.message, report.findings)
         return report
 
 
