@@ -104,7 +104,7 @@ def load_results(path: Path) -> list[ResultSet]:
         return _plain(path)
     step = f"give a folder with {RUN} (ours) or {_METRICS} (sgl-eval's)"
     finding = Finding("holds no result set", path=str(path), next_step=step)
-    raise InputError(f"{path} is no run of GSM8K", (finding,))
+    raise InputError(f"{path} is no run of GSM8K: {step}", (finding,))
 
 
 def _ours(path: Path) -> ResultSet:

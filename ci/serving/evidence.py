@@ -147,6 +147,16 @@ def _impossible(run: Observed) -> Iterator[Finding]:
             expected=f"throughput {tokens / one.duration_s:.6g}",
             found=f"{one.throughput:.6g}",
         )
+    for name, least, value in (
+        ("round", 1, run.round),
+        ("failed_attempts", 0, run.failed_attempts),
+    ):
+        if value < least:
+            yield Finding(
+                f"its {name} is {value}",
+                expected=f'"{name}" of {least} or more',
+                found=str(value),
+            )
     if run.seconds is not None and run.seconds < one.duration_s:
         yield Finding(
             "its client ended before its requests did",

@@ -190,6 +190,40 @@ INVALID: dict[str, tuple[Breaking, str]] = {
         ],
         "its record is not what the client's own output says",
     ),
+    "another rate than was said": (
+        lambda runs: [
+            runs[0]._replace(
+                said=msgspec.structs.replace(
+                    runs[0].measurement, output_throughput=1.0, output_tokens=1
+                )
+            ),
+            *runs[1:],
+        ],
+        "its record is not what the client's own output says",
+    ),
+    "a fault that its record leaves out": (
+        lambda runs: [
+            runs[0]._replace(
+                said=msgspec.structs.replace(
+                    runs[0].measurement, faults=(Finding("9 of 10 completed"),)
+                )
+            ),
+            *runs[1:],
+        ],
+        "round 1: 9 of 10 completed",
+    ),
+    "a client that ended before": (
+        lambda runs: [runs[0]._replace(seconds=1e-6), *runs[1:]],
+        "round 1: its client ended before its requests did",
+    ),
+    "fewer failures than none": (
+        lambda runs: [runs[0]._replace(failed_attempts=-1), *runs[1:]],
+        "round 1: its failed_attempts is -1",
+    ),
+    "a round before the first": (
+        lambda runs: [runs[0]._replace(round=0), *runs[1:]],
+        "round 0: its round is 0",
+    ),
     "a run missing": (lambda runs: runs[1:], "8192/1024/4 baseline: no round 1"),
     "an arm missing": (
         lambda runs: [run for run in runs if run.arm == BASELINE],
