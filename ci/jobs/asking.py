@@ -23,6 +23,7 @@ from overlaykit.errors import (
 
 WOULD_RUN, NOT_RUN = "would run", "not run"
 _DONE = "done: "
+_NO_PASS = ("fail", "error", "inconclusive")
 
 
 class Planned(msgspec.Struct, frozen=True):
@@ -92,7 +93,26 @@ class Gate:
             raise InputError(report.message, report.findings)
         if report.exit_code is Exit.INVALID and not report.results:
             raise InvalidEvidence(report.message, report.findings)
+        _refuse_contradiction(report)
         return report
+
+
+def _refuse_contradiction(report: GateReport) -> None:
+    """Raises InvalidEvidence for a pass beside a stage that is none."""
+    for one in report.results:
+        if report.exit_code is Exit.DONE and one.outcome in _NO_PASS:
+            finding = Finding(
+                "a pass beside a stage that is none",
+                path=one.target,
+                expected='"outcome" pass, or another "exit_code" than 0',
+                found=one.outcome,
+                next_step="run ci/gate.py by hand, with --only report",
+            )
+            raise InvalidEvidence(
+                f"ci/gate.py contradicts itself: {one.target}: expected pass beside "
+                f"exit code 0, found {one.outcome}",
+                (finding,),
+            )
 
 
 def read_report(said: bytes) -> GateReport | None:
