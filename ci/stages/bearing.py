@@ -144,9 +144,11 @@ def _sums(table: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
     if asked is not None and answered is not None:
         if not 0 <= answered <= asked:
             yield "answered", f"0 to {asked}", answered
-        for name in ("correct", "truncated", "silent", "failed"):
-            if name in count and not 0 <= count[name] <= answered:
-                yield name, f"0 to {answered}", count[name]
+        # A run's own report counts requests that failed, and so are no answers.
+        most = dict.fromkeys(("correct", "truncated", "silent"), answered)
+        for name, limit in (*most.items(), ("failed", asked)):
+            if name in count and not 0 <= count[name] <= limit:
+                yield name, f"0 to {limit}", count[name]
     if {"cases", "right"} <= set(count) and not 0 <= count["right"] <= count["cases"]:
         yield "right", f"0 to {count['cases']}", count["right"]
     yield from _of_runs(table)

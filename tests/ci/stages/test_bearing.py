@@ -170,6 +170,10 @@ def test_what_ran_is_believed() -> None:
         other["evidence"]["compare"]["exit_code"] = code
         compared(other)["verdict"] = "fail"
         assert said(other) == []
+    # A run's own report: of three requests that failed none is an answer.
+    run = {"questions": 4, "answered": 0, "correct": 0, "resumed": 0, "failed": 3}
+    document["evidence"]["run"]["results"] = [run]
+    assert said(document) == []
     # A step that ends early leaves no evidence of those after it.
     early = copy.deepcopy(document) | {"state": "inconclusive", "reason": "run: why"}
     del early["evidence"]["compare"]
