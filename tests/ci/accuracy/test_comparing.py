@@ -614,7 +614,7 @@ PLAIN: dict[str, tuple[Callable[[Path], None], str]] = {
         _metric(completed_samples=7),
         '"completed_samples": expected 1319, found 7',
     ),
-    "regraded": (
+    "another grade": (
         _row(symbolic_correct=False),
         'gsm8k-7: "symbolic_correct": expected true of 7 for 7, found false',
     ),
