@@ -1,5 +1,7 @@
 """Answers as they are kept: a line each, in sgl-eval's own format.
 
+A line must have the fields of :class:`Answer` that have no default; counts are of
+tokens, a grade is true or false. A server may leave the others untold.
 Ours adds the length of the prompt in tokens and the model that says to have answered;
 plain sgl-eval's files are read by the same code. A file is in the order in which
 answers came, which is no run's twice.
@@ -15,10 +17,12 @@ from pathlib import Path
 
 import msgspec
 
+from gatekit.fields import Misfit, decoded
 from overlaykit.errors import EnvironmentFailure, Finding, InputError
 
 # The only two ways for an answer to end; anything else is a request that failed.
 STOP, TRUNCATED = "stop", "length"
+_STEP = "make the run anew, in another folder: it is not as its program writes it"
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,25 +71,32 @@ def read_answers(path: Path, torn_end: bool) -> list[Answer]:
     for number, answer in _decoded(path, data):
         if answer.id in found:
             raise InputError(
-                f"{path}: two answers to {answer.id}",
-                (Finding("answered before", path=str(path), line=number),),
+                f'{path}:{number}: two answers to {answer.id}: "id": expected each '
+                "question once, found it again",
+                (
+                    Finding(
+                        "answered before",
+                        path=str(path),
+                        line=number,
+                        expected="each id once",
+                        found=answer.id,
+                        next_step=_STEP,
+                    ),
+                ),
             )
         found[answer.id] = answer
     return list(found.values())
 
 
 def _decoded(path: Path, data: bytes) -> Iterator[tuple[int, Answer]]:
-    decoder = msgspec.json.Decoder(Answer)
     for number, line in enumerate(data.split(b"\n"), 1):
         if not line:
             continue
         try:
-            yield number, decoder.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise InputError(
-                f"{path} holds no answers",
-                (Finding(str(error), path=str(path), line=number),),
-            ) from error
+            yield number, decoded(line, Answer)
+        except Misfit as error:
+            head = f"{path}:{number} holds no answers"
+            raise error.refusal(head, path, _STEP, number) from error
 
 
 class AnswerLog:

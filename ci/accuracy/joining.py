@@ -143,6 +143,11 @@ def _altered(joined: Joined) -> Iterator[str]:
             yield f"{run.altered} in {run.path}"
 
 
+def _contradictions(joined: Joined) -> Iterator[str]:
+    for run in joined.runs:
+        yield from (f"{what} in {run.path}" for what in run.contradictions)
+
+
 def _twice(joined: Joined) -> Iterator[str]:
     """A copy is no second run. No two are begun at once, to the last bit of a clock."""
     seen: dict[str, str] = {}
@@ -244,6 +249,12 @@ CONTROLS = (
         "question graded both ways",
         "make the run anew, with less running beside it: the grader ran out of time",
         _grades,
+    ),
+    Control(
+        "a run's totals are those of its answers",
+        "contradiction",
+        "make the run anew, in another folder: one of the two was changed",
+        _contradictions,
     ),
     Control(
         "a run is as it was when it was finished",

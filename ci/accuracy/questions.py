@@ -11,8 +11,8 @@ from pathlib import Path
 
 import msgspec
 
+from gatekit.fields import Misfit, decoded
 from overlaykit.cli import say
-from overlaykit.documents import from_json
 from overlaykit.errors import EnvironmentFailure, Finding, InputError
 from overlaykit.files import write_whole
 
@@ -26,6 +26,7 @@ OFFICIAL = {
 }
 _TIMEOUT_S = 60
 _SHOWN = 40
+_STEP = "name a file as GSM8K's own: a question and an answer a line"
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -84,21 +85,25 @@ def _question(
     path: Path, number: int, line: bytes, prefix: str, fixes: dict[str, object]
 ) -> Question:
     try:
-        row = from_json(line, _Row)
-        expected = fixes.get(row.question, _number(row.answer.rpartition("####")[2]))
-    except (ValueError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{path}:{number}: not a question of GSM8K",
-            (Finding(str(error), path=str(path), line=number),),
-        ) from error
+        row = decoded(line, _Row)
+        told = row.answer.rpartition("####")[2]
+        expected = fixes.get(row.question, _number(told))
+    except Misfit as error:
+        head = f"{path}:{number}: not a question of GSM8K"
+        raise error.refusal(head, path, _STEP, number) from error
     return Question(f"{prefix}-{number - 1}", row.question, str(expected))
 
 
 def _number(text: str) -> int | float:
-    """As sgl-eval's own preparation of the data writes it. Raises ValueError."""
-    number = float(text.replace(",", ""))
+    """As sgl-eval's own preparation of the data writes it. Raises Misfit."""
+    try:
+        number = float(text.replace(",", ""))
+    except ValueError:
+        number = math.nan
     if not math.isfinite(number):
-        raise ValueError(f"the answer is no number: {text.strip()[:_SHOWN]}")
+        shown = text.strip()[:_SHOWN] or "nothing"
+        what = f"the answer is no number: {shown}"
+        raise Misfit(what, "answer", "a finite number after ####", shown)
     return int(number) if number.is_integer() else number
 
 

@@ -8,7 +8,7 @@ and, once every question is answered, ``records.jsonl``. sgl-eval's is a folder 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -16,9 +16,11 @@ from typing import TypeVar
 import msgspec
 
 from accuracy.answers import Answer, read_answers
+from accuracy.holding import NEEDED, Metrics, of_answers, of_asked, of_metrics, unequal
 from accuracy.questions import QuestionFile
 from gatekit import records
-from overlaykit.documents import from_json, to_json
+from gatekit.fields import Misfit, decoded, misfit, with_words
+from overlaykit.documents import to_json
 from overlaykit.errors import EnvironmentFailure, Finding, InputError
 from overlaykit.files import write_whole
 
@@ -76,6 +78,7 @@ class ResultSet:
     ids: frozenset[str] | None = None  # of the questions set out, where recorded
     mark: str = ""  # which no two runs share, where there is one
     altered: str = ""  # what is no longer as its record says
+    contradictions: tuple[str, ...] = ()  # of its totals and its answers
 
     @property
     def answered(self) -> int:
@@ -93,23 +96,6 @@ class ResultSet:
         return sum(answer.symbolic_correct for answer in self.answers.values())
 
 
-class _Prompt(msgspec.Struct):
-    yaml: str
-
-
-class _Metrics(msgspec.Struct):
-    """What is read of sgl-eval's own summary."""
-
-    name: str
-    model: str
-    gen: dict[str, object]
-    sgl_eval_version: str
-    num_examples: int
-    n_repeats: int
-    prompt: _Prompt | None = None
-    planned_examples: int | None = None
-
-
 def load_results(path: Path) -> list[ResultSet]:
     """The run or runs in a folder. Raises InputError, EnvironmentFailure."""
     if (path / RUN).is_file():
@@ -118,7 +104,7 @@ def load_results(path: Path) -> list[ResultSet]:
         return _plain(path)
     step = f"give a folder with {RUN} (ours) or {_METRICS} (sgl-eval's)"
     finding = Finding("holds no result set", path=str(path), next_step=step)
-    raise InputError(f"{path} is no run of GSM8K", (finding,))
+    raise InputError(f"{path} is no run of GSM8K: {step}", (finding,))
 
 
 def _ours(path: Path) -> ResultSet:
@@ -138,7 +124,11 @@ def _ours(path: Path) -> ResultSet:
         files=run.files,
         ids=asked,
         mark=repr(record.started) if record else "",
-        altered=altered(record, run, answers) if record else "",
+        altered=" ".join(altered(record, run, answers)) if record else "",
+        contradictions=(
+            *of_asked(run.asked, sum(file.questions for file in run.files), found),
+            *of_answers(answers, run.settings.gen),
+        ),
     )
 
 
@@ -150,15 +140,31 @@ def read_record(path: Path) -> AccuracyRun | None:
     return found[0] if found else None
 
 
-def altered(record: AccuracyRun, run: RunFile, answers: Iterable[Answer]) -> str:
-    """What is not as it was when the run was finished; nothing, and all is."""
+def altered(
+    record: AccuracyRun, run: RunFile, answers: Collection[Answer]
+) -> tuple[str, ...]:
+    """The file that is not as it was when the run was finished, and how; nothing, and
+    all is."""
     if record.run != run:
-        return RUN
-    return "" if record.answers == answers_digest(answers) else ANSWERS
+        return (RUN,)
+    if record.answers != answers_digest(answers):
+        return (ANSWERS,)
+    counts = {
+        "arm": (run.arm, record.arm),
+        "origin": (run.origin, record.origin),
+        "correct": (sum(one.symbolic_correct for one in answers), record.correct),
+        "truncated": (sum(one.truncated for one in answers), record.truncated),
+        "silent": (sum(one.silent for one in answers), record.silent),
+        "resumed": (min(max(record.resumed, 0), len(answers)), record.resumed),
+    }
+    for name, (expected, found) in counts.items():
+        for what in unequal(name, expected, found):
+            return (RECORDS, f"({what})")
+    return ()
 
 
 def read_run(path: Path) -> RunFile:
-    return _read(path / RUN, RunFile)
+    return _read(path / RUN, RUN, lambda data: decoded(data, RunFile))
 
 
 def write_run(path: Path, run: RunFile) -> None:
@@ -167,7 +173,7 @@ def write_run(path: Path, run: RunFile) -> None:
 
 
 def _plain(path: Path) -> list[ResultSet]:
-    metrics = _read(path / _METRICS, _Metrics)
+    metrics = _read(path / _METRICS, _METRICS, _metrics)
     if metrics.name != "gsm8k":
         raise InputError(f"{path} is a run of {metrics.name}, not of gsm8k")
     if metrics.n_repeats < 1:
@@ -180,14 +186,29 @@ def _plain(path: Path) -> list[ResultSet]:
         gen=metrics.gen,
     )
     asked = metrics.planned_examples or metrics.num_examples
-    runs = []
-    for repeat in range(metrics.n_repeats):
-        file = path / f"output-rs{repeat}.jsonl"
-        answers = {one.id: one for one in read_answers(file, torn_end=False)}
-        # Its lines hold the times of every request.
-        mark = digest(file.read_bytes())
-        runs.append(ResultSet(str(file), settings, answers, asked, mark=mark))
-    return runs
+    files = [path / f"output-rs{repeat}.jsonl" for repeat in range(metrics.n_repeats)]
+    repeats = [read_answers(file, torn_end=False) for file in files]
+    whole = tuple(f"{one} of {_METRICS}" for one in of_metrics(metrics, repeats))
+    return [
+        ResultSet(
+            str(file),
+            settings,
+            {one.id: one for one in answers},
+            asked,
+            # Its lines hold the times of every request.
+            mark=digest(file.read_bytes()),
+            contradictions=(*whole, *of_answers(answers, metrics.gen)),
+        )
+        for file, answers in zip(files, repeats, strict=True)
+    ]
+
+
+def _metrics(data: bytes) -> Metrics:
+    """Python writes what is no number as a word."""
+    try:
+        return with_words(data.decode(), Metrics, NEEDED)
+    except UnicodeDecodeError as error:
+        raise misfit(error) from error
 
 
 def digest(data: bytes) -> str:
@@ -200,11 +221,12 @@ def answers_digest(answers: Iterable[Answer]) -> str:
     return digest(msgspec.json.encode(ordered))
 
 
-def _read(path: Path, kind: type[_T]) -> _T:
+def _read(path: Path, name: str, decode: Callable[[bytes], _T]) -> _T:
     try:
-        return from_json(path.read_bytes(), kind)
+        return decode(path.read_bytes())
     except OSError as error:
         raise EnvironmentFailure(f"cannot read {path}: {error.strerror}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        finding = Finding(str(error), path=str(path))
-        raise InputError(f"{path} is not what it should be", (finding,)) from error
+    except Misfit as error:
+        step = f"restore {name} as the run wrote it, or make the run anew"
+        head = f"{path} is not what it should be"
+        raise error.refusal(head, path, step) from error

@@ -152,8 +152,8 @@ def _refuse_altered(
 ) -> None:
     """What was finished is not gone on with: that would be a run of its own."""
     if name := altered(record, this, before.values()):
-        step = "name another --out"
-        finding = Finding("differs from the record", str(out / name), next_step=step)
+        what = " ".join(["differs from the record", *name[1:]])
+        finding = Finding(what, str(out / name[0]), next_step="name another --out")
         raise InputError(f"{out} is not as the run left it", (finding,))
 
 

@@ -13,8 +13,9 @@ from typing import TypeVar
 
 import msgspec
 
+from gatekit.fields import Misfit, decoded
 from overlaykit.documents import to_json_line
-from overlaykit.errors import EnvironmentFailure, InputError
+from overlaykit.errors import EnvironmentFailure, Finding, InputError, InvalidEvidence
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,10 +40,12 @@ def command_digest(command: str) -> str:
 
 
 SCHEMA = 1
+_STEP = "measure anew, in another folder: a record is never edited"
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
-    """One run of one arm. ``started`` is in seconds since the epoch."""
+    """One run of one arm. Every field is needed, those of each kind as well.
+    ``started`` is in seconds since the epoch; ``seconds`` from then to its end."""
 
     schema: int = SCHEMA
     arm: str
@@ -75,19 +78,31 @@ def read(path: Path, kind: type[R]) -> list[R]:
         return []
     except OSError as error:
         raise EnvironmentFailure(f"cannot read {path}: {error.strerror}") from error
-    decoder = msgspec.json.Decoder(kind)
     found: list[R] = []
     for number, line in enumerate(whole.split(b"\n"), 1):
         if not line.strip():
             continue
         try:
-            record = decoder.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise InputError(f"{path}:{number}: not a record: {error}") from error
+            record = decoded(line, kind)
+        except Misfit as error:
+            head = f"{path}:{number}: not a record"
+            raise error.refusal(head, path, _STEP, number) from error
         if record.schema != SCHEMA:
             raise InputError(
                 f"{path}:{number}: a record of schema {record.schema}, not {SCHEMA}"
             )
+        for name in ("started", "seconds"):
+            if (value := getattr(record, name)) < 0:
+                what = f'"{name}": expected 0 seconds or more, found {value:g}'
+                finding = Finding(
+                    "ends before it starts" if name == "seconds" else "has no start",
+                    path=str(path),
+                    line=number,
+                    expected=f'"{name}" of 0 seconds or more',
+                    found=f"{value:g}",
+                    next_step=_STEP,
+                )
+                raise InvalidEvidence(f"{path}:{number}: {what}", (finding,))
         found.append(record)
     return found
 

@@ -12,10 +12,18 @@ import msgspec
 
 from overlaykit.cli import ROOT
 from overlaykit.documents import from_json
-from overlaykit.errors import EnvironmentFailure, Exit, Finding, InputError, not_started
+from overlaykit.errors import (
+    EnvironmentFailure,
+    Exit,
+    Finding,
+    InputError,
+    InvalidEvidence,
+    not_started,
+)
 
 WOULD_RUN, NOT_RUN = "would run", "not run"
 _DONE = "done: "
+_NO_PASS = ("fail", "error", "inconclusive")
 
 
 class Planned(msgspec.Struct, frozen=True):
@@ -69,7 +77,8 @@ class Gate:
         ]
 
     def ask(self, *more: str) -> GateReport:
-        """Its report, here and now. Raises InputError, EnvironmentFailure."""
+        """Its report, here and now. Raises InputError, also for results
+        that contradict themselves, and EnvironmentFailure."""
         command = self.command(*more)
         try:
             done = subprocess.run(
@@ -82,7 +91,28 @@ class Gate:
             raise EnvironmentFailure("ci/gate.py gave no report; what it said is above")
         if report.exit_code is Exit.USAGE:
             raise InputError(report.message, report.findings)
+        if report.exit_code is Exit.INVALID and not report.results:
+            raise InvalidEvidence(report.message, report.findings)
+        _refuse_contradiction(report)
         return report
+
+
+def _refuse_contradiction(report: GateReport) -> None:
+    """Raises InvalidEvidence for a pass beside a stage that is none."""
+    for one in report.results:
+        if report.exit_code is Exit.DONE and one.outcome in _NO_PASS:
+            finding = Finding(
+                "a pass beside a stage that is none",
+                path=one.target,
+                expected='"outcome" pass, or another "exit_code" than 0',
+                found=one.outcome,
+                next_step="run ci/gate.py by hand, with --only report",
+            )
+            raise InvalidEvidence(
+                f"ci/gate.py contradicts itself: {one.target}: expected pass beside "
+                f"exit code 0, found {one.outcome}",
+                (finding,),
+            )
 
 
 def read_report(said: bytes) -> GateReport | None:

@@ -283,7 +283,8 @@ def _verb(root: Path, name: str, *arguments: str) -> Report:
     try:
         report = from_json(said, Report)
     except msgspec.DecodeError as error:
-        raise EnvironmentFailure(f"scripts/{name}.py gave no report") from error
+        what = f"scripts/{name}.py gave no report: {error}"
+        raise EnvironmentFailure(what) from error
     if report.exit_code in (Exit.USAGE, Exit.ENVIRONMENT):
         raise EnvironmentFailure(report.message, report.findings)
     return report

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from dataclasses import replace
 
 import msgspec
 
@@ -10,7 +11,7 @@ from overlaykit.cli import Report, table
 from overlaykit.errors import Exit, Finding, InputError
 from serving.command import ARMS
 from serving.comparison import compare
-from serving.evidence import Observed, of_outputs, of_records
+from serving.evidence import Observed, of_outputs, of_records, reasons_against
 from serving.points import Point
 from serving.results import ArmRuns, Comparison, PointChange, Verdict, said
 
@@ -26,6 +27,7 @@ def call(arguments: Namespace, points: tuple[Point, ...]) -> Report:
     runs, notes = _runs(arguments)
     result = compare(runs, points, arguments.margin / 100, arguments.alpha)
     result = msgspec.structs.replace(result, notes=(*result.notes, *notes))
+    reasons = reasons_against(runs, points) or [*map(Finding, result.reasons)]
     compared = sum(bool(row.judged) for row in result.points)
     message = (
         f"{result.verdict.value}: {compared} of {len(points)} points compared, "
@@ -38,7 +40,7 @@ def call(arguments: Namespace, points: tuple[Point, ...]) -> Report:
         exit_code=_EXITS.get(result.verdict, Exit.INVALID),
         results=(result,),
         findings=tuple(
-            Finding(f"{result.verdict.value}: {reason}") for reason in result.reasons
+            replace(one, what=f"{result.verdict.value}: {one.what}") for one in reasons
         ),
         message=message,
     )

@@ -42,7 +42,7 @@ def compare(
         rounds=len({run.round for run in runs}),
         margin_percent=100 * margin,
         alpha=alpha,
-        reasons=tuple(against),
+        reasons=tuple(one.what for one in against),
         arms=arms,
         headline=(),
         points=tuple(_uncompared(runs, point) for point in points),

@@ -9,14 +9,18 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from gatekit import records
+from overlaykit.errors import Finding
 from serving.command import ARMS, BASELINE, PATCHED, ArmName, Tag, tag
 from serving.plan import ServingRun, settings
 from serving.points import Point
 from serving.reading import Measurement, read
+
+_STEP = "find out why, and measure anew with another --out"
 
 
 class Observed(NamedTuple):
@@ -31,6 +35,7 @@ class Observed(NamedTuple):
     settings: tuple[str, ...] = ()
     host: str | None = None
     failed_attempts: int = 0
+    seconds: float | None = None  # that the client ran, with its start
     said: Measurement | None = None  # by the client's own output, where it is kept
 
     @property
@@ -55,6 +60,7 @@ def of_records(out: Path) -> list[Observed]:
             settings(one.argv),
             one.host,
             one.failed_attempts,
+            one.seconds,
             _said(out, one.argv),
         )
         for one in records.read(path, ServingRun)
@@ -77,47 +83,102 @@ def of_outputs(arm: ArmName, paths: Iterable[Path]) -> list[Observed]:
     return found
 
 
-def reasons_against(runs: Sequence[Observed], points: Sequence[Point]) -> list[str]:
+def reasons_against(runs: Sequence[Observed], points: Sequence[Point]) -> list[Finding]:
     """Why these runs cannot be compared; none, and they can."""
-    found = [f"{run}: {fault}" for run in runs for fault in run.measurement.faults]
-    found += _impossible(runs)
-    found += _misplaced(runs)
-    found += _incomplete(runs, points)
-    found += _repeated(runs)
-    found += _different_work(runs)
-    found += _different_settings(runs)
-    found += _of_other_origin(runs)
-    found += _on_other_hosts(runs)
-    found += _apart_in_time(runs)
+    found = [
+        _of(run, fault)
+        for run in runs
+        for fault in (*run.measurement.faults, *_kept(run))
+    ]
+    found += [_of(run, fault) for run in runs for fault in _impossible(run)]
+    told = (
+        *_misplaced(runs),
+        *_incomplete(runs, points),
+        *_repeated(runs),
+        *_different_work(runs),
+        *_different_settings(runs),
+        *_of_other_origin(runs),
+        *_on_other_hosts(runs),
+        *_apart_in_time(runs),
+    )
+    where = ", ".join(sorted({run.where for run in runs}))
+    found += [Finding(what, path=where or None, next_step=_STEP) for what in told]
     return found
 
 
-def _impossible(runs: Sequence[Observed]) -> Iterator[str]:
+def _of(run: Observed, fault: Finding) -> Finding:
+    return replace(
+        fault,
+        what=f"{run}: {fault.what}",
+        path=fault.path or run.where,
+        next_step=fault.next_step or _STEP,
+    )
+
+
+def _kept(run: Observed) -> Iterator[Finding]:
+    """Faults of the client's own output that our record of it does not have."""
+    if run.said:
+        known = {fault.what for fault in run.measurement.faults}
+        yield from (fault for fault in run.said.faults if fault.what not in known)
+
+
+def _impossible(run: Observed) -> Iterator[Finding]:
     """Figures that no client wrote. Those that one wrote, and that are none, are the
     run's faults already."""
-    for run in runs:
-        one = run.measurement
-        if one.faults:
-            continue
-        figures = _figures(one)
-        bad = [name for name, value in figures.items() if not 0 < value < math.inf]
-        yield from (f"{run}: its {name} is {figures[name]}" for name in bad)
-        tokens = one.input_tokens + one.output_tokens
-        if not bad and not math.isclose(
-            one.throughput * one.duration_s, tokens, rel_tol=1e-3
-        ):
-            yield f"{run}: its throughput is not that of its tokens and its duration"
-        if run.said and figures != _figures(run.said):
-            yield f"{run}: its record is not what the client's own output says"
-
-
-def _figures(one: Measurement) -> dict[str, float]:
-    return {
+    one = run.measurement
+    if one.faults:
+        return
+    figures = {
         "throughput": one.throughput,
         "median TPOT": one.median_tpot_ms,
         "median TTFT": one.median_ttft_ms,
         "duration": one.duration_s,
     }
+    bad = {name: x for name, x in figures.items() if not 0 < x < math.inf}
+    for name, value in bad.items():
+        expected = f"{name} a finite number above 0"
+        yield Finding(f"its {name} is {value}", expected=expected, found=str(value))
+    tokens = one.input_tokens + one.output_tokens
+    if not bad and not math.isclose(
+        one.throughput * one.duration_s, tokens, rel_tol=1e-3
+    ):
+        yield Finding(
+            "its throughput is not that of its tokens and its duration",
+            expected=f"throughput {tokens / one.duration_s:.6g}",
+            found=f"{one.throughput:.6g}",
+        )
+    for name, least, value in (
+        ("round", 1, run.round),
+        ("failed_attempts", 0, run.failed_attempts),
+    ):
+        if value < least:
+            yield Finding(
+                f"its {name} is {value}",
+                expected=f'"{name}" of {least} or more',
+                found=str(value),
+            )
+    if run.seconds is not None and run.seconds < one.duration_s:
+        yield Finding(
+            "its client ended before its requests did",
+            expected=f"seconds of {one.duration_s:.6g} (its duration) or more",
+            found=f"{run.seconds:.6g}",
+        )
+    if run.said and (unlike := _unlike(one, run.said)):
+        yield Finding(
+            "its record is not what the client's own output says",
+            expected=", ".join(f"{name} {theirs}" for name, (_, theirs) in unlike),
+            found=", ".join(f"{name} {ours}" for name, (ours, _) in unlike),
+        )
+
+
+def _unlike(one: Measurement, said: Measurement) -> list[tuple[str, tuple[Any, Any]]]:
+    """The fields in which they differ; faults are compared elsewhere."""
+    both = {
+        name: (getattr(one, name), getattr(said, name))
+        for name in Measurement.__struct_fields__
+        if name != "faults"
+    }
+    return [(name, two) for name, two in both.items() if two[0] != two[1]]
 
 
 def _misplaced(runs: Sequence[Observed]) -> Iterator[str]:

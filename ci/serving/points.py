@@ -79,4 +79,4 @@ def _of_profile(path: Path) -> tuple[Point, ...]:
             path=str(path),
             expected="[bench] with points = [[ISL, OSL, CONCURRENCY], ...]",
         )
-        raise InputError(f"{path} holds no points", (finding,)) from error
+        raise InputError(f"{path} holds no points: {error}", (finding,)) from error

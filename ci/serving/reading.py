@@ -1,8 +1,7 @@
 """What a run of ``sglang.bench_serving`` wrote: one JSON line, of any release's format.
 
-The client exits 0 and writes its line however many requests failed, does not say how
-many there were, and takes a stream that ended without a token for a complete answer of
-the length asked. What a line cannot prove is therefore a reason against it.
+Which fields are read, and their units, ``serving.line`` says; a line that lacks one is
+refused by its name. Whether a line proves anything, ``serving.holding`` says.
 """
 
 from __future__ import annotations
@@ -10,16 +9,20 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
 
 import msgspec
 
+from gatekit.fields import Misfit, with_words
 from overlaykit.documents import from_json
-from overlaykit.errors import EnvironmentFailure, InputError
+from overlaykit.errors import EnvironmentFailure, Finding, InputError
 from serving.command import Tag
-from serving.points import RANGE_RATIO, Point
+from serving.holding import faults
+from serving.line import FIELDS, Line
+from serving.points import Point
 
+_STEP = "name the client's own output (--output-file), as it wrote it"
 # Of a server's settings, those that differ between two starts of one command, or that
 # say where it is and what it has done rather than how it works.
 VOLATILE = frozenset(
@@ -54,36 +57,7 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     lengths: str | None
     client: dict[str, str]
     server: dict[str, str]
-    faults: tuple[str, ...]
-
-
-class _Line(msgspec.Struct):
-    """The members that every release from 0.5.10 on writes, and that are needed."""
-
-    dataset_name: str
-    backend: str
-    random_input_len: int
-    random_output_len: int
-    random_range_ratio: float
-    max_concurrency: int | None
-    request_rate: float | Literal["trace"]
-    completed: int
-    duration: float
-    total_input_tokens: int
-    total_output_tokens: int
-    total_throughput: float
-    output_throughput: float
-    median_tpot_ms: float
-    median_ttft_ms: float
-    p99_ttft_ms: float
-    tag: str | None = None
-    server_info: dict[str, Any] | None = None
-    accept_length: float | None = None
-    # With --output-details.
-    input_lens: list[int] | None = None
-    output_lens: list[int] | None = None
-    ttfts: list[float] | None = None
-    errors: list[str | None] | None = None
+    faults: tuple[Finding, ...]
 
 
 def read(path: Path) -> tuple[Measurement, ...]:
@@ -101,27 +75,31 @@ def read(path: Path) -> tuple[Measurement, ...]:
     ]
     if not lines:
         raise InputError(f"{path}: no run in it")
-    return tuple(_measurement(line, f"{path}:{number}") for number, line in lines)
+    return tuple(_measurement(path, number, line) for number, line in lines)
 
 
-def _measurement(text: str, where: str) -> Measurement:
+def _measurement(path: Path, number: int, text: str) -> Measurement:
     try:
-        # Not msgspec's: a request rate of infinity and means of nothing are written as
-        # Infinity and NaN, which are not JSON.
-        line = msgspec.convert(json.loads(text), _Line)
-        return _read(line)
-    # Numbers too long for Python, too large for a float, tables nested too deeply.
-    except (ValueError, OverflowError, RecursionError) as error:
-        raise InputError(
-            f"{where}: not a line of sglang.bench_serving: {error}"
-        ) from error
+        # Not JSON's own decoder: a request rate of infinity and means of nothing are
+        # written as Infinity and NaN, which are not JSON.
+        line = with_words(text, Line, FIELDS)
+        return _read(line, str(path), number)
+    except Misfit as error:
+        head = f"{path}:{number}: not a line of sglang.bench_serving"
+        raise error.refusal(head, path, _STEP, number) from error
+    # A count that is too large for a float.
+    except (ValueError, OverflowError) as error:
+        finding = Finding(str(error), str(path), number, next_step=_STEP)
+        what = f"{path}:{number}: not a line of sglang.bench_serving: {error}"
+        raise InputError(what, (finding,)) from error
 
 
-def _read(line: _Line) -> Measurement:
+def _read(line: Line, path: str, number: int) -> Measurement:
+    tag = _tag(line.tag)
     concurrency = line.max_concurrency or 0
     return Measurement(
         point=Point(line.random_input_len, line.random_output_len, concurrency),
-        tag=_tag(line.tag),
+        tag=tag,
         completed=line.completed,
         input_tokens=line.total_input_tokens,
         output_tokens=line.total_output_tokens,
@@ -143,7 +121,9 @@ def _read(line: _Line) -> Measurement:
             for name, value in sorted((line.server_info or {}).items())
             if name not in VOLATILE
         },
-        faults=tuple(_faults(line)),
+        faults=tuple(
+            replace(fault, path=path, line=number) for fault in faults(line, tag)
+        ),
     )
 
 
@@ -159,68 +139,8 @@ def _tag(text: str | None) -> Tag | None:
         return None
 
 
-def _lengths(line: _Line) -> str | None:
+def _lengths(line: Line) -> str | None:
     if line.input_lens is None or line.output_lens is None:
         return None
     data = json.dumps([line.input_lens, line.output_lens]).encode()
     return "sha256:" + hashlib.sha256(data).hexdigest()
-
-
-def _faults(line: _Line) -> list[str]:
-    found = []
-    what = _tag(line.tag)
-    asked = what.num_prompts if what else None
-    if line.errors is not None:
-        if asked is not None and asked != len(line.errors):
-            found.append(f"its tag says {asked} prompts, it sent {len(line.errors)}")
-        asked = len(line.errors)
-        details = (line.input_lens, line.output_lens, line.ttfts)
-        if any(one is None or len(one) != asked for one in details):
-            found.append("its details are not of every request")
-    if asked is None:
-        found.append("it does not say how many prompts were sent")
-    elif line.completed != asked:
-        found.append(f"{line.completed} of {asked} requests completed")
-    silent = sum(ttft <= 0 for ttft in line.ttfts or ())
-    failed = sum(bool(error) for error in line.errors or ())
-    if silent > failed:
-        found.append(f"{silent - failed} requests were answered without a token")
-    found += _outside(line)
-    if what and not (what.flush_cache and what.tokenize_prompt):
-        found.append("the cache was not flushed, or prompts were sent as text")
-    if line.dataset_name != "random-ids":
-        found.append(f"its prompts are of {line.dataset_name}, not random token ids")
-    if line.random_range_ratio != RANGE_RATIO:
-        found.append(f"its range ratio is {line.random_range_ratio:g}")
-    if line.request_rate != math.inf:
-        found.append(f"its request rate is limited: {line.request_rate}")
-    if not line.max_concurrency:
-        found.append("its concurrency is not limited")
-    figures = {
-        "throughput": line.total_throughput,
-        "output throughput": line.output_throughput,
-        "median TPOT": line.median_tpot_ms,
-        "median TTFT": line.median_ttft_ms,
-        "P99 TTFT": line.p99_ttft_ms,
-        "duration": line.duration,
-    }
-    found += [
-        f"its {name} is {value}"
-        for name, value in figures.items()
-        if not (math.isfinite(value) and value > 0)
-    ]
-    return found
-
-
-def _outside(line: _Line) -> list[str]:
-    """Lengths out of the range that was asked for: stopped early, or not as sent."""
-    found = []
-    for name, lengths, most in (
-        ("input", line.input_lens, line.random_input_len),
-        ("output", line.output_lens, line.random_output_len),
-    ):
-        least = max(int(most * line.random_range_ratio), 1)
-        bad = sum(not least <= length <= most for length in lengths or ())
-        if bad:
-            found.append(f"{bad} {name} lengths are not in {least}-{most} tokens")
-    return found

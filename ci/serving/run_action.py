@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from argparse import Namespace
+from dataclasses import replace
 from typing import Any
 
 from gatekit import origins, records, urls
@@ -66,9 +67,10 @@ def call(arguments: Namespace, points: tuple[Point, ...]) -> Report:
             "same command goes on",
         )
     findings = tuple(
-        Finding(
-            f"{one.measurement.point} {one.arm} round {one.round}: {fault}",
-            path=str(plan.records),
+        replace(
+            fault,
+            what=f"{one.measurement.point} {one.arm} round {one.round}: {fault.what}",
+            path=fault.path or str(plan.records),
             next_step="find out why, and measure anew with another --out: a run is "
             "not made again until it looks well",
         )
@@ -180,7 +182,7 @@ def show(report: Report) -> str:
             f"{run.measurement.throughput:.1f}",
             f"{run.measurement.median_tpot_ms:.3f}",
             f"{run.measurement.median_ttft_ms:.1f}",
-            "; ".join(run.measurement.faults) or "-",
+            "; ".join(one.what for one in run.measurement.faults) or "-",
         )
         for run in result.runs
     )

@@ -183,9 +183,12 @@ def load(name: str) -> Profile:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, msgspec.DecodeError) as error:
         finding = Finding(str(error), path=str(path))
-        raise InputError(f"{path.name} is not a profile", (finding,)) from error
+        raise InputError(
+            f"{path.name} is not a profile: {error}", (finding,)
+        ) from error
     if wrong := tuple(Finding(what, path=str(path)) for what in _missing(profile)):
-        raise InputError(f"{path.name} is not a whole profile", wrong)
+        what = f"{path.name} is not a whole profile: {wrong[0].what}"
+        raise InputError(what, wrong)
     sha256 = hashlib.sha256(contents).hexdigest()
     return msgspec.structs.replace(profile, name=path.stem, sha256=sha256)
 

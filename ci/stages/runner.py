@@ -6,6 +6,7 @@ import textwrap
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,23 +14,17 @@ import msgspec
 
 from overlaykit.cli import say
 from overlaykit.documents import from_json
-from overlaykit.errors import EnvironmentFailure, Exit, Finding, InputError
+from overlaykit.errors import EnvironmentFailure, Finding, InputError, InvalidEvidence
 from overlaykit.files import write_whole
 from overlaykit.wording import pasteable
 from reporting.schema import StageReport, State
+from stages.bearing import against, state_of
 from stages.model import model_digest
 from stages.pipeline import Pipeline
 from stages.processes import free_port, remove, run, serving, tail
 from stages.stage import Serve, Stage, Step, filled, placeholders
 from stages.subject import machine, versions
 
-_STATES = {
-    Exit.DONE: State.PASS,
-    Exit.FAILS: State.FAIL,
-    Exit.INVALID: State.INCONCLUSIVE,
-    # The series cannot be put on: that is what the first stage is to find out.
-    Exit.CANNOT_APPLY: State.FAIL,
-}
 _SHORT = 120
 _MODEL = "model.sha256"
 _BLOCKS = (State.FAIL, State.ERROR)
@@ -97,23 +92,26 @@ class Runner:
             raise InputError("the model is another than before", tuple(findings))
 
     def known(self, name: str) -> StageReport | None:
-        """What a stage came to before, where that counts. Raises InputError for a pass
-        that its own steps do not bear out: nothing that ran wrote it so."""
+        """What a stage came to before, where that counts. Raises InvalidEvidence for
+        what its own parts do not bear out: nothing that ran wrote it so."""
         if name in self._anew:
             return None
         report = self._pipeline.store.known(name, self._pipeline.keys[name])
-        if report is not None and report.state is State.PASS:
-            told = report.evidence
-            steps = (s.name for s in self._pipeline.stages[name].steps if s.reports)
-            if without := [s for s in steps if _exit_code(told.get(s)) != Exit.DONE]:
-                finding = Finding(
-                    "says pass, and its evidence does not",
-                    path=str(self._pipeline.folder(name)),
-                    expected="exit code 0 of every step that reports",
-                    found=f"another or none of {', '.join(without)}",
-                    next_step="take its result.json away: the stage runs again",
+        if report is not None:
+            stage = self._pipeline.stages[name]
+            steps = [(step.name, step.judges) for step in stage.steps if step.reports]
+            path = str(self._pipeline.store.place(name, report.key))
+            step = "take it away: the stage runs again where it has no result"
+            if wrong := tuple(
+                replace(one, path=path, next_step=step)
+                for one in against(report, steps)
+            ):
+                one = wrong[0]
+                raise InvalidEvidence(
+                    f"{path} was changed by hand: {one.what}: expected "
+                    f"{one.expected}, found {one.found}",
+                    wrong,
                 )
-                raise InputError("a result was changed by hand", (finding,))
         return report
 
     def _one(self, name: str, stage: Stage) -> StageReport:
@@ -261,7 +259,7 @@ class _Work:
                 )
                 return _Outcome(State.ERROR, f"exit code {code}", (finding,))
             self.evidence[step.name] = report
-        state = _state(code, step.judges)
+        state = state_of(code, step.judges)
         said = str(report.get("message") or f"exit code {code}")
         found = msgspec.convert(report.get("findings", ()), tuple[Finding, ...])
         reason = _reason(said, found) if state is not State.PASS else ""
@@ -269,18 +267,6 @@ class _Work:
             last = f"exit code {code}\n{tail(log)}".rstrip()
             found = (Finding("a command failed", path=str(log), found=last),)
         return _Outcome(state, reason, found)
-
-
-def _exit_code(document: Any) -> Any:
-    """As a verb's report has it; None of anything else."""
-    return document.get("exit_code") if isinstance(document, dict) else None
-
-
-def _state(code: int, judges: bool) -> State:
-    if not judges:
-        return State.PASS if code == Exit.DONE else State.ERROR
-    known = code in {one.value for one in Exit}
-    return _STATES.get(Exit(code), State.ERROR) if known else State.ERROR
 
 
 def _reason(said: str, found: tuple[Finding, ...]) -> str:

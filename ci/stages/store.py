@@ -12,15 +12,16 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-import msgspec
-
-from overlaykit.documents import from_json, to_json
+from gatekit.fields import Misfit, decoded
+from overlaykit.documents import to_json
 from overlaykit.errors import EnvironmentFailure, Finding, InputError
 from overlaykit.files import write_whole
 from reporting.schema import StageReport, State
 
 _RESULT, _LOCK = "result.json", ".lock"
+_STEP = "take it away: the stage runs again where it has no result"
 _DECIDED = (State.PASS, State.FAIL, State.INCONCLUSIVE)
 
 
@@ -35,17 +36,24 @@ class Store:
         # A point's slashes are no folders.
         return self.root / stage.replace("/", "-").replace(":", "-") / key
 
+    def place(self, stage: str, key: str) -> Path:
+        """The file that its result is in."""
+        return self.folder(stage, key) / _RESULT
+
     def known(self, stage: str, key: str) -> StageReport | None:
         """What was decided before. Raises InputError where the file is another's."""
-        path = self.folder(stage, key) / _RESULT
+        path = self.place(stage, key)
         try:
-            report = from_json(path.read_bytes(), StageReport)
+            data = path.read_bytes()
+            report = decoded(data, StageReport)
+            _whole(decoded(data, dict[str, Any]))
         except FileNotFoundError:
             return None
         except OSError as error:
             raise EnvironmentFailure(f"cannot read {path}: {error}") from error
-        except msgspec.DecodeError as error:
-            raise _foreign(path, "a stage's result", f"not one: {error}") from error
+        except Misfit as error:
+            head = f"{path} is not a stage's result"
+            raise error.refusal(head, path, _STEP) from error
         if (report.name, report.key) != (stage, key):
             found = f"that of {report.name}, {report.key}"
             raise _foreign(path, f"the result of {stage} with key {key}", found)
@@ -118,6 +126,18 @@ def _foreign(path: Path, expected: str, found: str) -> InputError:
         path=str(path),
         expected=expected,
         found=found,
-        next_step="take it away; a stage runs again where it has no result",
+        next_step=_STEP,
     )
-    return InputError("results of different runs are mixed", (finding,))
+    return InputError(
+        f"results of different runs are mixed: {path}: expected {expected}, found "
+        f"{found}",
+        (finding,),
+    )
+
+
+def _whole(told: dict[str, Any]) -> None:
+    """The gate writes every field; a default in place of one would be made up. Raises
+    Misfit."""
+    for name in StageReport.__struct_fields__:
+        if name not in told:
+            raise Misfit(f'has no "{name}"', name, "a value", "no such field")

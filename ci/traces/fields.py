@@ -7,11 +7,11 @@ event that it refuses is read again by these types, which name the field and its
 from __future__ import annotations
 
 import json
-import re
 from typing import Annotated, Any, TypeGuard
 
 import msgspec
 
+from gatekit.fields import misfit
 from traces.wellformed import loads
 
 GPU_CATEGORIES = ("kernel", "gpu_memcpy", "gpu_memset")
@@ -21,9 +21,6 @@ MODULE_PREFIX = "nn.Module: "
 # Before 2022, when no profiler wrote down modules.
 LEGACY_CATEGORIES = ("Kernel", "Memcpy", "Memset", "Runtime")
 _LONGEST = 60
-_MISSING = re.compile(r"Object missing required field `(.+?)`(?: - at `\$\.(.+)`)?")
-_BELOW = re.compile(r"Expected `(.+)` (.+) - at `\$\.(.+)`")
-_WRONG = re.compile(r"Expected `(.+)`, got `(.+)` - at `\$\.(.+)`")
 
 _Number = Annotated[int, msgspec.Meta(ge=0)]
 _Time = Annotated[float, msgspec.Meta(ge=0)]
@@ -111,21 +108,10 @@ def complaint(text: bytes) -> str:
     try:
         msgspec.json.decode(text, type=kind)
     except msgspec.ValidationError as error:
-        return f"{told}: {_said(str(error))}"
+        return f"{told}: {misfit(error).what}"
     if event["ph"] != "X":
         return f'{told}: "ph" is {json.dumps(event["ph"])}, not "X"'
     return f"{told}: a time is beyond any clock"
-
-
-def _said(error: str) -> str:
-    """The decoder's words, the field first."""
-    if found := _MISSING.fullmatch(error):
-        return f'has no "{found[1]}"' + (f' in its "{found[2]}"' if found[2] else "")
-    if found := _WRONG.fullmatch(error):
-        return f'"{found[3]}" is {found[2]}, not {found[1]}'
-    if found := _BELOW.fullmatch(error):
-        return f'"{found[3]}" is not {found[1]} {found[2]}'
-    return error
 
 
 def _short(value: Any) -> str:

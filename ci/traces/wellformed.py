@@ -11,6 +11,7 @@ import json
 import re
 from typing import Any, NoReturn
 
+from gatekit.fields import Misfit, once
 from overlaykit.errors import Finding, InputError
 
 _BYTE = re.compile(r"\(byte (\d+)\)")
@@ -20,20 +21,13 @@ _SHOWN, _CONTROL = 12, 0x20
 def loads(text: bytes) -> Any:
     """Raises InputError for a key that is there twice, or what is no JSON."""
     try:
-        return json.loads(text, object_pairs_hook=_once, parse_constant=_constant)
+        return json.loads(text, object_pairs_hook=once, parse_constant=_constant)
+    except Misfit as error:
+        raise InputError(error.what) from error
     except ValueError as error:
         raise InputError(f"not valid JSON: {error}") from error
     except RecursionError as error:
         raise InputError("not valid JSON: nested too deeply") from error
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise InputError(f'the key "{key}" is there twice')
-        found[key] = value
-    return found
 
 
 def _constant(word: str) -> NoReturn:

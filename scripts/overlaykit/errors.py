@@ -94,6 +94,12 @@ class InputError(OverlayError):
     exit_code = Exit.USAGE
 
 
+class InvalidEvidence(InputError):
+    """A measurement or a result contradicts itself: nothing can be decided by it."""
+
+    exit_code = Exit.INVALID
+
+
 class CannotApply(OverlayError):
     """The tree is not one that the series may be put on or taken off."""
 

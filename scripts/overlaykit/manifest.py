@@ -80,7 +80,7 @@ def load_manifest(root: Path) -> Manifest:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         step = "correct it; README says what it holds"
         finding = Finding(str(error), path=MANIFEST, next_step=step)
-        raise InputError(f"{path} is not a manifest", (finding,)) from error
+        raise InputError(f"{path} is not a manifest: {error}", (finding,)) from error
 
 
 def parse_manifest(data: bytes) -> Manifest:

@@ -178,7 +178,8 @@ def under_way(root: Path) -> Iterator[Work]:
         except (msgspec.DecodeError, UnicodeDecodeError, InputError) as error:
             step = f"remove {folder}, or restore the file"
             finding = Finding(str(error), path=str(folder / _REQUEST), next_step=step)
-            raise InputError(f"{folder} is not a rebase", (finding,)) from error
+            what = f"{folder} is not a rebase: {_REQUEST}: {error}"
+            raise InputError(what, (finding,)) from error
 
 
 def _check(folder: Path, request: Request) -> None:

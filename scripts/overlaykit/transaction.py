@@ -233,8 +233,8 @@ class Transaction:
                 journal.switch.check()
         except (msgspec.DecodeError, UnicodeDecodeError, InputError) as error:
             raise CannotApply(
-                f"{self._tree.name}: the journal of an interrupted transaction is "
-                "not one",
+                f"{self._tree.name}: the journal of an interrupted transaction, "
+                f"{FOLDER}/{name}, is not one: {error}",
                 (
                     Finding(
                         "cannot be understood",

@@ -17,6 +17,7 @@ import msgspec
 
 from accuracy.answers import Answer
 from accuracy.comparing import Compared, Verdict, compare
+from accuracy.holding import NEEDED
 from accuracy.questions import QuestionFile
 from accuracy.results import (
     OWN_PROMPT,
@@ -170,6 +171,8 @@ def test_other_settings_questions_or_gaps_invalidate(make: Make) -> None:
 
 
 def test_truncation_and_silence_must_not_rise(make: Make) -> None:
+    wrong = range(0, 1319, 100)
+
     def cut(row: dict[str, Any]) -> None:
         if int(row["id"].rpartition("-")[2]) % 100 == 0:
             row["finish_reason"] = "length"
@@ -187,11 +190,14 @@ def test_truncation_and_silence_must_not_rise(make: Make) -> None:
         ("answers without", mute),
         ("answers without a", blank),
     ):
-        compared = _compare([make(f"a-{name}")], [make(f"b-{name}", change=change)])
+        before = make(f"a-{name}", wrong=wrong)
+        compared = _compare([before], [make(f"b-{name}", wrong=wrong, change=change)])
         assert compared.verdict is Verdict.FAIL
         (claim,) = [one for one in compared.claims if not one.holds]
         assert claim.name.startswith(name)
-        back = _compare([make("b", change=change)], [make("a")])
+        back = _compare(
+            [make("b", wrong=wrong, change=change)], [make("a", wrong=wrong)]
+        )
         assert back.verdict is Verdict.PASS
 
 
@@ -324,6 +330,7 @@ def test_what_a_report_needs_is_there(make: Make) -> None:
             row["finish_reason"] = "length"
         if number < 33:
             row["predicted_answer"] = None
+            row["symbolic_correct"] = False
 
     before = make("a", wrong=range(70, 110), change=some)
     after = make("b", wrong=range(110, 160), change=some, arm="patched")
@@ -334,13 +341,13 @@ def test_what_a_report_needs_is_there(make: Make) -> None:
     score = document["score"]
     assert (score["gained"], score["lost"], score["questions"]) == (40, 50, 1319)
     assert score["lower"] < -score["margin"] == -0.015 and score["further"] > 0
-    assert document["baseline"]["accuracy"] == (1319 - 40) / 1319
+    assert document["baseline"]["accuracy"] == (1319 - 40 - 33) / 1319
     for arm in ("baseline", "patched"):
         assert document[arm]["truncated"] == 66 / 1319
         assert document[arm]["silent"] == 33 / 1319
         (run,) = document[arm]["runs"]
         assert run["arm"] == arm and run["answers"].startswith("sha256:")
-    assert document["threshold"]["found"] == f"{(1319 - 50) / 1319:.4f}"
+    assert document["threshold"]["found"] == f"{(1319 - 50 - 33) / 1319:.4f}"
     assert document["settings"]["gen"] == _GEN
     assert document["files"] == [
         {"name": "test.jsonl", "sha256": "0" * 64, "questions": 1319}
@@ -417,11 +424,262 @@ def test_plain_result_sets_that_are_none(
     tmp_path: Path, told: dict[str, Any], match: str
 ) -> None:
     metrics: dict[str, Any] = {"name": "gsm8k", "model": "m", "gen": {}}
-    metrics |= {"sgl_eval_version": "0.1.3", "num_examples": 1, "n_repeats": 1, **told}
+    metrics |= {"sgl_eval_version": "0.1.3", "num_examples": 1, "n_repeats": 1}
+    metrics |= {"total_completion_tokens": 0, "aggregate": {"score": 1.0}, **told}
     (tmp_path / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
     with pytest.raises(InputError) as raised:
         load_results(tmp_path)
     assert match in f"{raised.value.message} {raised.value.findings}"
+
+
+def _edit(name: str, change: Callable[[Any], object]) -> Callable[[Path], None]:
+    """One document of a run, be it a line of its own."""
+
+    def edit(folder: Path) -> None:
+        document = json.loads((folder / name).read_text("utf-8"))
+        change(document)
+        (folder / name).write_text(json.dumps(document) + "\n", "utf-8")
+
+    return edit
+
+
+def _row(**members: Any) -> Callable[[Path], None]:
+    """The answer to question 7."""
+
+    def edit(folder: Path) -> None:
+        (path,) = (*folder.glob("answers.jsonl"), *folder.glob("output-rs0.jsonl"))
+        rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        next(row for row in rows if row["id"] == "gsm8k-7").update(members)
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+
+    return edit
+
+
+def _stray(folder: Path) -> None:
+    path = folder / "answers.jsonl"
+    row = json.loads(path.read_text("utf-8").splitlines()[0]) | {"id": "gsm8k-9999"}
+    path.write_text(path.read_text("utf-8") + json.dumps(row) + "\n", "utf-8")
+
+
+OURS: dict[str, tuple[Callable[[Path], None], str]] = {
+    "right without an answer": (
+        _row(predicted_answer=" "),
+        'gsm8k-7: "symbolic_correct": expected false: no answer, found true',
+    ),
+    "right with another number": (
+        _row(predicted_answer="8"),
+        'gsm8k-7: "symbolic_correct": expected false of 8 for 7, found true',
+    ),
+    "wrong with the number": (
+        _row(symbolic_correct=False),
+        'gsm8k-7: "symbolic_correct": expected true of 7 for 7, found false',
+    ),
+    "fewer tokens than none": (
+        _row(num_generated_tokens=-1),
+        'gsm8k-7: "num_generated_tokens": expected 0 or more, found -1',
+    ),
+    "more tokens than asked for": (
+        _row(num_generated_tokens=65),
+        'gsm8k-7: "num_generated_tokens": expected 64 (max_tokens) or fewer, found 65',
+    ),
+    "no prompt": (
+        _row(prompt_tokens=0),
+        'gsm8k-7: "prompt_tokens": expected 1 or more, found 0',
+    ),
+    "an answer that was not asked for": (
+        _stray,
+        '"id": expected one of the 1319 asked, found gsm8k-9999',
+    ),
+    "a question asked twice": (
+        _edit("run.json", lambda run: run["asked"].__setitem__(0, "gsm8k-7")),
+        '"asked": expected each question once, found gsm8k-7 again; "id": expected one '
+        "of the 1318 asked, found gsm8k-0",
+    ),
+    "more questions than there are": (
+        _edit("run.json", lambda run: run["files"][0].update(questions=1300)),
+        '"asked": expected 1300 (those of its "files") or fewer, found 1319',
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_answers_that_do_not_bear_out_a_run(make: Make, name: str) -> None:
+    change, said = OURS[name]
+    before, after = make("a"), make("b")
+    change(after)
+    compared = _compare([before], [after])
+    assert "a run's totals are those of its answers" in _broken(compared)
+    (reason,) = [one for one in compared.reasons if "totals" in one]
+    assert said in reason.replace(f" in {after};", ";") and str(after) in reason
+
+
+@pytest.mark.parametrize(
+    "field, value, said",
+    [
+        ("correct", 1319, '"correct": expected 1300, found 1319'),
+        ("truncated", 4, '"truncated": expected 0, found 4'),
+        ("silent", -1, '"silent": expected 0, found -1'),
+        ("resumed", 5000, '"resumed": expected 1319, found 5000'),
+        ("arm", "patched", '"arm": expected baseline, found patched'),
+    ],
+)
+def test_a_record_whose_counts_are_not_those_of_its_answers(
+    make: Make, field: str, value: object, said: str
+) -> None:
+    before, after = make("a"), _record(make("b", wrong=range(19)), 1.0)
+    assert _compare([before], [after]).verdict is Verdict.FAIL
+    _edit("records.jsonl", lambda record: record.update({field: value}))(after)
+    compared = _compare([before], [after])
+    assert _broken(compared) == ["a run is as it was when it was finished"]
+    assert f"records.jsonl ({said}) in {after}" in compared.reasons[0]
+
+
+def plain(folder: Path, wrong: range = range(0)) -> Path:
+    """As sgl-eval leaves a run of 1,319 questions."""
+    folder.mkdir()
+    rows = [
+        {
+            "id": f"gsm8k-{number}",
+            "problem": f"Question {number}?",
+            "expected_answer": str(number),
+            "generation": f"It is \\boxed{{{-1 if number in wrong else number}}}",
+            "reasoning_content": None,
+            "num_generated_tokens": 5,
+            "finish_reason": "length" if number < 3 else "stop",
+            "predicted_answer": str(-1 if number in wrong else number),
+            "symbolic_correct": number not in wrong,
+            "generation_start_time": hash(folder.name) + number,
+        }
+        for number in range(1319)
+    ]
+    metrics = {
+        "name": "gsm8k",
+        "model": "m",
+        "gen": _GEN,
+        "sgl_eval_version": "0.1.3",
+        "num_examples": 1319,
+        "n_repeats": 1,
+        "latency_seconds": 9.5,
+        "output_throughput_tps": 5 * 1319 / 9.5,
+        "total_completion_tokens": 5 * 1319,
+        "total_prompt_tokens": 9 * 1319,
+        "aggregate": {
+            "score": (1319 - len(wrong)) / 1319,
+            "stop_rate": 1316 / 1319,
+            "truncated_rate": 3 / 1319,
+            "error_rate": 0.0,
+        },
+    }
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (folder / "output-rs0.jsonl").write_text(lines, encoding="utf-8")
+    (folder / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
+    return folder
+
+
+def _metric(**members: Any) -> Callable[[Path], None]:
+    return _edit("metrics.json", lambda metrics: metrics.update(members))
+
+
+def _mean(name: str, value: float) -> Callable[[Path], None]:
+    return _edit(
+        "metrics.json", lambda metrics: metrics["aggregate"].update({name: value})
+    )
+
+
+PLAIN: dict[str, tuple[Callable[[Path], None], str]] = {
+    "another score": (
+        _mean("score", 0.98),
+        '"aggregate.score": expected 0.992418499 (1309 of 1319 answers), found 0.98',
+    ),
+    "a score that is no number": (_mean("score", float("nan")), "found nan"),
+    "no truncated answer": (
+        _mean("truncated_rate", 0.0),
+        '"aggregate.truncated_rate": expected 0.00227445034 (3 of 1319 answers)',
+    ),
+    "fewer that stopped": (_mean("stop_rate", 0.5), '"aggregate.stop_rate": expected'),
+    "failed requests": (_mean("error_rate", 0.1), '"aggregate.error_rate": expected 0'),
+    "fewer tokens": (
+        _metric(total_completion_tokens=5),
+        '"total_completion_tokens": expected 6595, found 5',
+    ),
+    "fewer questions": (
+        _metric(num_examples=1318),
+        '"num_examples, by output-rs0.jsonl": expected 1319, found 1318',
+    ),
+    "fewer planned than answered": (
+        _metric(planned_examples=7),
+        '"planned_examples": expected 1319 or more, found 7',
+    ),
+    "fewer samples": (
+        _metric(completed_samples=7),
+        '"completed_samples": expected 1319, found 7',
+    ),
+    "another grade": (
+        _row(symbolic_correct=False),
+        'gsm8k-7: "symbolic_correct": expected true of 7 for 7, found false',
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_answers_that_do_not_bear_out_a_summary(tmp_path: Path, name: str) -> None:
+    change, said = PLAIN[name]
+    wrong = range(100, 110)
+    before, after = plain(tmp_path / "a", wrong), plain(tmp_path / "b", wrong)
+    assert _compare([before], [after]).verdict is Verdict.PASS
+    change(after)
+    compared = _compare([before], [after])
+    assert "a run's totals are those of its answers" in _broken(compared)
+    (reason,) = [one for one in compared.reasons if "totals" in one]
+    assert said in reason and str(after) in reason
+
+
+NEEDED_OF = {
+    "metrics.json": [name for name in NEEDED if "." not in name],
+    "output-rs0.jsonl": ["id", "problem", "expected_answer", "generation",
+                         "finish_reason", "predicted_answer", "symbolic_correct"],
+    "run.json": ["arm", "settings", "files", "asked", "origin"],
+    "answers.jsonl": ["id", "problem", "expected_answer", "generation",
+                      "finish_reason", "predicted_answer", "symbolic_correct"],
+    "records.jsonl": ["arm", "origin", "started", "seconds", "run", "answers",
+                      "correct", "truncated", "silent", "resumed"],
+}  # fmt: skip
+_COUNTS = ("num_examples", "n_repeats", "total_completion_tokens", "correct",
+           "truncated", "silent", "resumed", "started", "seconds")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name, field", [(name, field) for name, all_ in NEEDED_OF.items() for field in all_]
+)
+def test_a_document_without_a_field(
+    make: Make, tmp_path: Path, name: str, field: str
+) -> None:
+    """The last line that a person reads names the file, the field, and both values."""
+    if name in ("metrics.json", "output-rs0.jsonl"):
+        folder = plain(tmp_path / "p")
+    else:
+        folder = _record(make("a", n=3), 1.0)
+    text = (folder / name).read_text("utf-8")
+    first, *rest = text.splitlines() if name.endswith("jsonl") else [text]
+    values = (
+        [["gone"], [3.5], True, float("nan")] if field in _COUNTS else [["gone"], 3.5]
+    )
+    if field in ("symbolic_correct", "finish_reason", "predicted_answer"):
+        values += [1]
+    for value in values:
+        document = json.loads(first) | {field: value}
+        if value == ["gone"]:
+            del document[field]
+        text = "\n".join([json.dumps(document), *rest]) + "\n"
+        (folder / name).write_text(text, encoding="utf-8")
+        with pytest.raises(InputError) as caught:
+            load_results(folder)
+        last = caught.value.message.splitlines()[-1]
+        assert str(folder / name) in last
+        (finding,) = caught.value.findings
+        assert finding.path == str(folder / name) and finding.next_step
+        if value == value:
+            assert f'"{field}": expected ' in last and ", found " in last
 
 
 def test_answers_survive_being_written(make: Make) -> None:

@@ -121,7 +121,10 @@ def served(folder: Path, gain: float, points: tuple[str, ...], code: int) -> Doc
                 told = {**json.loads(real["tag"]), "arm": arm, "round": number}
                 told["num_prompts"] = prompts
                 told |= {"seed": number, "warmup_requests": concurrency}
-                tokens = (round(0.9 * isl) + round(0.9 * osl)) * prompts
+                asked = round(0.9 * isl) * prompts
+                said = round(0.9 * osl) * prompts
+                duration = real["duration"] / speed
+                slower = rng.gauss(1, 0.01)
                 line = {
                     **real,
                     "tag": json.dumps(told),
@@ -129,14 +132,18 @@ def served(folder: Path, gain: float, points: tuple[str, ...], code: int) -> Doc
                     "random_output_len": osl,
                     "max_concurrency": concurrency,
                     "completed": prompts,
-                    "total_input_tokens": round(0.9 * isl) * prompts,
-                    "total_output_tokens": round(0.9 * osl) * prompts,
-                    "total_throughput": tokens * speed / real["duration"],
+                    "total_input_tokens": asked,
+                    "total_output_tokens": said,
+                    "total_throughput": (asked + said) / duration,
+                    "input_throughput": asked / duration,
+                    "output_throughput": said / duration,
+                    "request_throughput": prompts / duration,
                     "median_tpot_ms": real["median_tpot_ms"] / speed,
-                    "median_ttft_ms": real["median_ttft_ms"] * rng.gauss(1, 0.01),
-                    "duration": real["duration"] / speed,
+                    "median_ttft_ms": real["median_ttft_ms"] * slower,
+                    "p99_ttft_ms": real["p99_ttft_ms"] * slower,
+                    "duration": duration,
                 }
-                for name in ("input_lens", "output_lens", "ttfts", "errors"):
+                for name in ("input_lens", "output_lens", "ttfts", "errors", "itls"):
                     line.pop(name, None)
                 lines.append(json.dumps(line) + "\n")
         files.append(folder / f"{arm}.jsonl")

@@ -14,6 +14,7 @@ import pytest
 pytest.importorskip("scipy", reason="pip install --group gate")
 
 from gatekit import records
+from overlaykit.errors import Finding
 from serving.command import ARMS, BASELINE, PATCHED, tag
 from serving.comparison import compare
 from serving.evidence import Observed, of_outputs
@@ -162,7 +163,7 @@ def with_origin(runs: list[Observed], place: int, **told: str) -> list[Observed]
 
 INVALID: dict[str, tuple[Breaking, str]] = {
     "a fault": (
-        edited(3, faults=("9 of 10 requests completed",)),
+        edited(3, faults=(Finding("9 of 10 requests completed"),)),
         "9 of 10 requests completed",
     ),
     "no throughput": (edited(0, throughput=0.0), "round 1: its throughput is 0.0"),
@@ -188,6 +189,40 @@ INVALID: dict[str, tuple[Breaking, str]] = {
             *runs[1:],
         ],
         "its record is not what the client's own output says",
+    ),
+    "another rate than was said": (
+        lambda runs: [
+            runs[0]._replace(
+                said=msgspec.structs.replace(
+                    runs[0].measurement, output_throughput=1.0, output_tokens=1
+                )
+            ),
+            *runs[1:],
+        ],
+        "its record is not what the client's own output says",
+    ),
+    "a fault that its record leaves out": (
+        lambda runs: [
+            runs[0]._replace(
+                said=msgspec.structs.replace(
+                    runs[0].measurement, faults=(Finding("9 of 10 completed"),)
+                )
+            ),
+            *runs[1:],
+        ],
+        "round 1: 9 of 10 completed",
+    ),
+    "a client that ended before": (
+        lambda runs: [runs[0]._replace(seconds=1e-6), *runs[1:]],
+        "round 1: its client ended before its requests did",
+    ),
+    "fewer failures than none": (
+        lambda runs: [runs[0]._replace(failed_attempts=-1), *runs[1:]],
+        "round 1: its failed_attempts is -1",
+    ),
+    "a round before the first": (
+        lambda runs: [runs[0]._replace(round=0), *runs[1:]],
+        "round 0: its round is 0",
     ),
     "a run missing": (lambda runs: runs[1:], "8192/1024/4 baseline: no round 1"),
     "an arm missing": (

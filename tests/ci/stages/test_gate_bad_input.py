@@ -441,11 +441,17 @@ def test_a_pass_written_by_hand(
     place.write_text(json.dumps(told))
     for words in ((), ("--only", "report"), ("--dry-run",)):
         ended = repository.gate(path, out, *words)
-        assert ended.code == 2
-        (finding,) = ended.report["findings"]
-        assert finding["path"] == str(place.parent)
-        last = "compare" if what == "the state" else "run-1-baseline"
-        assert last in finding["found"]
+        assert ended.code == 4
+        findings = ended.report["findings"]
+        assert {finding["path"] for finding in findings} == {str(place)}
+        said = [f"{finding['what']}: {finding['expected']}" for finding in findings]
+        expected = {
+            "the state": 'its evidence does not: "state" inconclusive, as step compare',
+            "the evidence": 'its evidence does not: "evidence" of step run-1-baseline',
+        }
+        assert any(expected[what] in one for one in said), said
+        assert str(place) in ended.report["message"]
+        assert "expected" in ended.report["message"]
 
 
 def test_answers_of_another_series(
