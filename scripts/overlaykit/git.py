@@ -42,8 +42,8 @@ _CONFIG = {
     "merge.renames": "true",
 }
 
-# For info/attributes: each attribute by which a file could change what git stores, shows
-# or runs, as if nobody had set it; `text` and those that name commands are switched off.
+# For info/attributes: each attribute by which a file could change what git stores,
+# shows or runs, as if nobody had set it; `text` and those that name commands are off.
 NO_ATTRIBUTES = (
     "* -text !eol -crlf -ident -filter !working-tree-encoding !diff !merge !whitespace"
     " !conflict-marker-size !export-ignore !export-subst -delta\n"

@@ -2,8 +2,9 @@
 
 The merge is ``git merge-tree`` (the ort strategy), or where git has none ``git merge``
 by the same strategy (:mod:`overlaykit.merge_checkout`). The store is a bare repository
-that holds just the files at hand; nothing of the user's repository is written. Ort follows renames; of look-alike blocks it knows as little as
-any textual tool, so whoever merges must judge the result (:mod:`overlaykit.judging`).
+that holds just the files at hand; nothing of the user's repository is written. Ort
+follows renames; of look-alike blocks it knows as little as any textual tool, so whoever
+merges must judge the result (:mod:`overlaykit.judging`).
 """
 
 from __future__ import annotations
