@@ -26,6 +26,16 @@ def version() -> Version:
     return parsed(_said(os.environ.get("PATH")))
 
 
+def told() -> str:
+    """The version in a few words, and whether it will do."""
+    try:
+        said = _said(os.environ.get("PATH"))
+        require(said)
+    except EnvironmentFailure as error:
+        return error.message
+    return said.removeprefix("git version ")
+
+
 def check() -> None:
     """Raise EnvironmentFailure where git is older than what this project is made for.
 
