@@ -112,7 +112,7 @@ def test_what_a_release_has_by_itself_was_not_taken_back(
 def test_a_release_on_the_line_is_the_first_column(clone: Path) -> None:
     git.run(clone, "tag", "old", "main~2")
     results = drift(clone, "--range", "old..main")
-    assert [result["tree"] for result in results][0] == "old"
+    assert results[0]["tree"] == "old"
     assert len(results) == 3
     assert "merge base" not in results[0]["column"]["version"]["about"]
 
@@ -149,3 +149,22 @@ def test_a_commit_named_like_a_release_that_is_not_shown(
     assert [result["tree"] for result in results] == ["0.5.13", "0.5.12"]
     tree = git.text(clone, "rev-parse", "v1^{tree}")
     assert results[1]["column"]["version"]["identity"] == tree
+
+
+def test_a_base_that_is_carried_is_called_so(slim: Callable[..., Path]) -> None:
+    """Of a commit with that base's files; and of one that has its series, or ours."""
+    other = "sglang-0.5.12.post1"
+    clone = slim(other, "carried")
+    [result] = drift(clone, "--ref", "HEAD")
+    assert result["outcome"] == "carried already"
+    assert result["column"]["known"] == {"target": other, "standing": "pristine"}
+    [advice] = result["advice"]
+    [reason] = advice["reasons"]
+    assert f"that of the base {other}" in reason
+    assert "scripts/apply.py puts that base's own series on" in reason
+    for target in ("sglang", "sglang-0.5.12.post1"):
+        clone = slim(target, target)
+        assert run_verb("apply", "--commit", str(clone)).returncode == 0
+        [result] = drift(clone, "--ref", "HEAD")
+        assert result["outcome"] == "applied already"
+        assert result["column"]["known"] == {"target": target, "standing": "applied"}
