@@ -123,7 +123,18 @@ def _explained(one: Found) -> Plan:
     told: the pinned contents must be at hand."""
     from overlaykit.bases import pinned_base
     from overlaykit.landing import foresee
+
+    plan = _drifted(one)
+    with pinned_base(ROOT, one.carried, one.tree.root) as base:
+        if base is None:
+            return plan
+        return replace(plan, hunks=foresee(one.carried, one.tree, base).hunks)
+
+
+def _drifted(one: Found) -> Plan:
+    """The plan for a drifted tree; a clone's HEAD tells local edits from a release."""
     from overlaykit.places import RefusedClone
+    from overlaykit.sparse import left_out
     from overlaykit.trees import checked_out
 
     refused: tuple[Finding, ...] = ()
@@ -132,12 +143,9 @@ def _explained(one: Found) -> Plan:
     except RefusedClone as error:
         head, refused = None, error.findings
     with head or nullcontext() as committed:
-        plan = plan_apply(one.carried, one.tree, committed)
-    plan = replace(plan, findings=plan.findings + refused)
-    with pinned_base(ROOT, one.carried, one.tree.root) as base:
-        if base is None:
-            return plan
-        return replace(plan, hunks=foresee(one.carried, one.tree, base).hunks)
+        missing = left_out(one.tree.root, one.carried.chains) if committed else {}
+        plan = plan_apply(one.carried, one.tree, committed, missing)
+    return replace(plan, findings=plan.findings + refused)
 
 
 def _carry_out(
@@ -206,6 +214,8 @@ def _status(found: list[Found], dry_run: bool) -> Report:
             with hold(one.tree) as transaction:
                 notes = _repaired(transaction)
         plan = plan_apply(one.carried, one.tree)
+        if plan.standing is Standing.DRIFTED:
+            plan = _drifted(one)
         # A run that began in between would look like a tree left half applied.
         refuse_interrupted(one.tree)
         findings += [*plan.findings, *one.stranger]

@@ -71,7 +71,8 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--range", metavar="A..B", type=_range,
         help="A and those first-parent commits up to B that touch the series' files "
-        "or its sites'",
+        "or its sites'; where A lies on a branch, also the commit from which B's line "
+        "starts (their merge base)",
     )  # fmt: skip
     parser.add_argument(
         "--first-bad", metavar="PATCH|SITE",
@@ -108,8 +109,8 @@ def drift(arguments: Namespace) -> Report:
     found = zip((source.version for source in sources), facts, strict=True)
     cut = [
         _cut(column, arguments.quote)
-        for column in columns(carried, found)
-        if column.version.name in shown
+        for source, column in zip(sources, columns(carried, found), strict=True)
+        if source in shown
     ]
     advice = [advise(column) for column in cut]
     _write_pages(cut, advice, carried, arguments)
@@ -152,16 +153,16 @@ def _check(arguments: Namespace) -> None:
 
 def _sources(
     carried: Carried, clone: Clone | None, arguments: Namespace
-) -> tuple[list[Source], set[str], str]:
-    """The versions, the names of those to be shown, and what else is to be said."""
+) -> tuple[list[Source], set[Source], str]:
+    """The versions, those of them to be shown, and what else is to be said."""
     sources: list[Source] = []
-    shown: list[str] = []
+    shown: list[Source] = []
     note = ""
     if arguments.release:
         sources, shown = _chosen(carried, arguments.release)
     elif clone is None:
         sources, note = _ladder(carried, arguments.recorded)
-        shown = [source.version.name for source in sources]
+        shown = list(sources)
     if clone is not None:
         more = (
             _of_range(clone, *arguments.range)
@@ -169,18 +170,21 @@ def _sources(
             else [clone.source(ref) for ref in dict.fromkeys(arguments.ref)]
         )
         sources += more
-        shown += [source.version.name for source in more]
+        shown += more
     return sources, set(shown), note
 
 
-def _chosen(carried: Carried, wanted: Sequence[str]) -> tuple[list[Source], list[str]]:
-    """The releases asked for, and the recorded ones since the pin: whether something
-    was reverted, only they tell."""
+def _chosen(
+    carried: Carried, wanted: Sequence[str]
+) -> tuple[list[Source], list[Source]]:
+    """The releases asked for and the recorded ones since the pin (whether something
+    was reverted, only they tell); and the former alone."""
     pin, newest = order(carried.target.dist.version), max(map(order, wanted))
     between = [r.version for r in recorded(ROOT, carried)
                if pin < order(r.version) < newest]  # fmt: skip
     versions = sorted({*wanted, *between}, key=order)
-    return [release_source(ROOT, carried, v) for v in versions], list(wanted)
+    sources = [release_source(ROOT, carried, v) for v in versions]
+    return sources, [source for source in sources if source.version.name in wanted]
 
 
 def _ladder(carried: Carried, only_recorded: bool) -> tuple[list[Source], str]:
@@ -202,11 +206,19 @@ def _ladder(carried: Carried, only_recorded: bool) -> tuple[list[Source], str]:
 
 
 def _of_range(clone: Clone, first: str, last: str) -> list[Source]:
-    since, _ = clone.line(first, last)
-    ends = [clone.source(since, name=first), clone.source(last)]
+    """A, as A; where the line of B parts from it, if that is another; the line."""
+    line = clone.line(first, last)
+    begin = [clone.source(line.first, first)]
+    if line.start:
+        aside = f"beside the line of {last}, which begins at {line.since[:10]}"
+        begin = [
+            clone.source(line.first, first, aside, beside=True),
+            clone.source(line.since, line.since[:10], line.start),
+        ]
+    ends = [begin[-1], clone.source(last)]
     facts = all_facts(ROOT, clone.carried, ends, progress)
     commits = clone.touching(first, last, watched(clone.carried, facts))
-    return [ends[0], *(clone.source(commit, name=commit[:10]) for commit in commits)]
+    return [*begin, *(clone.source(commit, name=commit[:10]) for commit in commits)]
 
 
 def _search(clone: Clone, arguments: Namespace) -> Report:
@@ -281,12 +293,14 @@ def show(report: Report) -> str:
 
 
 def _searched(change: Change) -> str:
+    began = [f"  from    {change.since}: {change.start}"] if change.start else []
     if change.commit is None:
-        return f"{change.row} stays as it is: {change.after}"
+        return "\n".join([f"{change.row} stays as it is: {change.after}", *began])
     lines = [
         f"{change.row} changes with {change.commit}",
         f"  {change.subject}",
         f"  {change.date}",
+        *began,
         f"  before  {change.before}  (at its parent {change.parent})",
         f"  after   {change.after}",
         f"  {change.looked_at} commits looked at",

@@ -44,9 +44,11 @@ from overlaykit.errors import EnvironmentFailure, Exit, Finding, InputError
 from overlaykit.inspection import inspect
 from overlaykit.objects import blob_id
 from overlaykit.options import whole_number
+from overlaykit.plan import Standing
 from overlaykit.targets import Found, find_targets
 from overlaykit.transaction import refuse_interrupted
 from overlaykit.trees import EditedTree, Tree
+from overlaykit.wording import pasteable
 
 # The packages whose producers and consumers, and kernels, the contract is about.
 _CENSUS_OF = "sglang"
@@ -131,10 +133,16 @@ def verify(arguments: Namespace) -> Report:
     return Report(
         verb="verify",
         exit_code=Exit.FAILS if findings else Exit.DONE,
-        message=f"{len(findings)} findings" if findings else "holds",
+        message=_counted(findings),
         results=tuple(results),
         findings=tuple(findings),
     )
+
+
+def _counted(findings: list[Finding]) -> str:
+    if not findings:
+        return "holds"
+    return f"{len(findings)} finding{'s' if len(findings) > 1 else ''}"
 
 
 def _verify(one: Found) -> tuple[Verified, list[Finding]]:
@@ -150,16 +158,31 @@ def _verify(one: Found) -> tuple[Verified, list[Finding]]:
         sites = census.rows
         findings += check_adopted(census)
     findings += one.stranger
+    outcome = "differs" if findings else "holds"
+    if inspection.standing is Standing.PRISTINE:
+        # All that the series changes is missing: that is one thing, and one step.
+        outcome, findings = "not applied", [_not_applied(one)]
     result = Verified(
         target=carried.name,
         tree=tree.name,
-        outcome="differs" if findings else "holds",
+        outcome=outcome,
         hunks=inspection.hunks,
         skipped=inspection.skipped,
         sites=sites,
         digest=inspection.digest,
     )
     return result, findings
+
+
+def _not_applied(one: Found) -> Finding:
+    target = one.carried.target
+    return Finding(
+        "is not applied",
+        path=one.tree.name,
+        expected=f"the series of {one.carried.name}",
+        found=f"{target.release} as released",
+        next_step=pasteable(["scripts/apply.py", one.tree.name]),
+    )
 
 
 def _prove(arguments: Namespace) -> Report:
@@ -207,7 +230,7 @@ def _prove(arguments: Namespace) -> Report:
     return Report(
         verb="verify",
         exit_code=Exit.FAILS if findings else Exit.DONE,
-        message=f"{len(findings)} findings" if findings else "holds",
+        message=_counted(findings),
         results=tuple(results),
         findings=tuple(findings),
     )

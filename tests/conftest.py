@@ -19,6 +19,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 
 from overlaykit import git, outcome  # noqa: E402
 from overlaykit.carried import Carried, load_overlay  # noqa: E402
+from overlaykit.ledger import LEDGER  # noqa: E402
 from overlaykit.sources import fetch, lay_out  # noqa: E402
 from overlaykit.trees import EditedTree, Tree, WheelTree  # noqa: E402
 from patience import PATIENCE_S  # noqa: E402
@@ -168,6 +169,16 @@ def overlay(tmp_path: Path) -> Path:
     for name in ("overlay.toml", "overlay.lock", "requirements.txt"):
         shutil.copy2(ROOT / name, copy / name)
     return copy
+
+
+@pytest.fixture
+def carrier(overlay: Path) -> Path:
+    """A copy of this overlay: `rebase` writes into it, and nothing is cached there."""
+    (overlay / "build" / "cache").mkdir(parents=True)
+    for wheel in (ROOT / "build" / "cache").glob("*.whl"):
+        (overlay / "build" / "cache" / wheel.name).symlink_to(wheel)
+    shutil.copy2(ROOT / LEDGER, overlay / LEDGER)
+    return overlay
 
 
 def run_verb(

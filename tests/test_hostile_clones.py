@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,9 +10,6 @@ from pathlib import Path
 import pytest
 from hostile_clones import STRANGER, Traps, arm, commit, give_away, lose
 from test_rebase import call
-
-from conftest import ROOT
-from overlaykit.ledger import LEDGER
 
 COMMUNICATOR = "python/sglang/srt/layers/communicator.py"
 Hostile = Callable[..., Path]
@@ -41,16 +37,6 @@ ASK_GIT = ("drift", "rebase --onto", "lock", "export", "refresh", "apply --commi
 @pytest.fixture
 def traps(tmp_path: Path) -> Traps:
     return Traps(tmp_path / "sprung")
-
-
-@pytest.fixture
-def carrier(overlay: Path) -> Path:
-    """A copy of this overlay: `rebase` writes into it, and nothing is cached there."""
-    (overlay / "build" / "cache").mkdir(parents=True)
-    for wheel in (ROOT / "build" / "cache").glob("*.whl"):
-        (overlay / "build" / "cache" / wheel.name).symlink_to(wheel)
-    shutil.copy2(ROOT / LEDGER, overlay / LEDGER)
-    return overlay
 
 
 @pytest.fixture

@@ -48,6 +48,30 @@ def test_an_untouched_tree_holds(applied: Path) -> None:
     assert len(result["sites"]) == 9
 
 
+@pytest.mark.parametrize("target", ["sglang", "sglang-0.5.12.post1", "aiter"])
+@pytest.mark.parametrize("clone", [True, False])
+def test_a_tree_that_never_had_the_series(
+    target: str, clone: bool, slim: Callable[..., Path]
+) -> None:
+    """One finding, whose step is to put it on; not one for each file and site."""
+    root = slim(target, clone=clone)
+    done = run_verb("verify", "--json", str(root))
+    report = json.loads(done.stdout)
+    assert (done.returncode, report["message"]) == (1, "1 finding")
+    [finding] = report["findings"]
+    assert finding["what"] == "is not applied"
+    assert finding["path"] == str(root)
+    assert finding["next_step"] == f"scripts/apply.py {root}"
+    [result] = report["results"]
+    assert result["outcome"] == "not applied"
+    assert {hunk["state"] for hunk in result["hunks"]} == {"gone"}
+    # Taken off again it is such a tree, too; beside one that holds only it is named.
+    other = slim(target, "other")
+    assert run_verb("apply", str(other)).returncode == 0
+    both = json.loads(run_verb("verify", "--json", str(root), str(other)).stdout)
+    assert [f["path"] for f in both["findings"]] == [str(root)]
+
+
 def test_a_site_taken_back_by_hand(applied: Path) -> None:
     _replace(
         applied,
@@ -93,12 +117,16 @@ def test_the_overlays_own_file(applied: Path, how: str) -> None:
     assert sites >= {f"S{n}" for n in range(1, 9)}
 
 
-def test_a_pristine_tree_fails_by_every_site(
+def test_a_tree_with_one_file_of_it_fails_by_every_site(
     slim: Callable[..., Path], pins: Pins
 ) -> None:
-    findings = _findings(slim())
+    """A part of the series is there, so what is missing is told one by one."""
+    root = slim()
+    new = next(n for n in pins.overlay["sglang"].new_files if n.path == _OVERLAY)
+    (root / _OVERLAY).write_bytes(new.data)
+    findings = _findings(root)
     paths = {f["path"] for f in findings if f.get("path")}
-    assert paths == set(pins.overlay["sglang"].paths)
+    assert paths == set(pins.overlay["sglang"].paths) - {_OVERLAY}
     assert "as released" in findings[0]["found"]
 
 

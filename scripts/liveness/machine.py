@@ -13,6 +13,7 @@ from typing import Any
 
 from contract.numeric.sources import SWITCH
 from liveness.answers import ABSENT, SITES, Condition, condition, told
+from overlaykit import gitversion
 from overlaykit.cli import Result
 from overlaykit.python import module
 
@@ -38,6 +39,7 @@ class Machine(Result, frozen=True, kw_only=True):
     rocm: str
     gpu: str
     arch: str
+    git: str
     not_run: tuple[str, ...]
 
 
@@ -119,6 +121,7 @@ def examined(facts: Mapping[str, str]) -> Machine:
         rocm=rocm,
         gpu=facts.get("gpu", absent),
         arch=facts.get("arch", absent),
+        git=gitversion.told(),
         not_run=_ONLY_SERVING_TELLS,
         notes=tuple(v for k, v in facts.items() if k == "error" or k[:3] == "no "),
     )

@@ -26,7 +26,7 @@ def _show(result: Result) -> str:
 
 
 def _show_machine(machine: Machine) -> str:
-    names = ("python", "torch", "triton", "rocm", "gpu", "arch")
+    names = ("python", "torch", "triton", "rocm", "gpu", "arch", "git")
     lines = [f"{name:<9} {getattr(machine, name)}" for name in names]
     lines += [f"note      {note}" for note in machine.notes]
     lines += [f"MI355X    {fact}" for fact in machine.not_run]

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
+from outlook.facts import Known
 from outlook.outcomes import Cell, Column, Outcome
 from overlaykit.plan import Standing
 
@@ -16,6 +17,8 @@ class Action(Enum):
     """What a maintainer does with patches."""
 
     APPLY = "apply as is"
+    CARRIED = "carried already"
+    APPLIED = "applied already"
     REBASE = "rebase"
     RETIRE = "retire"
     REDERIVE = "re-derive"
@@ -44,6 +47,8 @@ def advise(column: Column) -> tuple[Advice, ...]:
     if column.standing is Standing.PRISTINE:
         same = "every touched file is the pinned one, byte for byte"
         return (Advice(Action.APPLY, (), (same,)),)
+    if column.known is not None:
+        return (_known(column.known),)
     if any(cell.outcome is Outcome.PREDATES for cell in column.sites):
         return (Advice(Action.NOTHING, (), _older(column)),)
     if all(cell.outcome.lands for cell in column.patches):
@@ -72,6 +77,16 @@ def advise(column: Column) -> tuple[Advice, ...]:
 def headline(advice: Iterable[Advice]) -> str:
     """All actions in one line."""
     return "; ".join(one.text for one in advice)
+
+
+def _known(known: Known) -> Advice:
+    """A tree that needs no merge: the overlay has a series for it, or it has that."""
+    if known.standing is Standing.APPLIED:
+        why = f"every file is as the series of {known.target} leaves it, byte for byte"
+        return Advice(Action.APPLIED, (), (why,))
+    why = f"every touched file is that of the base {known.target}, byte for byte"
+    step = "scripts/apply.py puts that base's own series on"
+    return Advice(Action.CARRIED, (), (f"{why}: {step}",))
 
 
 def _older(column: Column) -> tuple[str, ...]:

@@ -56,12 +56,14 @@ def columns(
     carried: Carried,
     found: Iterable[tuple[Version, Facts]],
 ) -> tuple[Column, ...]:
-    """A column for each version, oldest first: what was reverted, the order tells."""
+    """A column for each version, oldest first: what was reverted, the order tells; what
+    stands beside the others took nothing back that they have."""
     adopted: set[str] = set()
     made = []
     for version, facts in found:
         made.append(_column(carried, version, facts, frozenset(adopted)))
-        adopted |= adopted_sites(facts)
+        if not version.beside:
+            adopted |= adopted_sites(facts)
     return tuple(made)
 
 
@@ -94,6 +96,7 @@ def _column(
         facts.lands and bool(facts.merged or not sites) and not facts.wrong,
         _dangers(facts),
         _unforeseen(facts),
+        facts.known,
     )
 
 

@@ -22,6 +22,20 @@ _NEAR = 12
 
 
 @dataclass(frozen=True)
+class Line:
+    """The first-parent ``commits`` after ``since``, oldest first.
+
+    ``first`` is the older end of the range. Where it lies on that line it is ``since``;
+    where it does not (a release tagged on a branch) ``start`` says what ``since`` is.
+    """
+
+    first: str
+    since: str
+    commits: tuple[str, ...]
+    start: str = ""
+
+
+@dataclass(frozen=True)
 class Clone:
     """A clone that holds the target's package."""
 
@@ -52,8 +66,11 @@ class Clone:
     def is_shallow(self) -> bool:
         return text(self.path, "rev-parse", "--is-shallow-repository") == "true"
 
-    def source(self, ref: str, name: str | None = None) -> Source:
-        """A ref as a version, after a look at whether it holds the package."""
+    def source(
+        self, ref: str, name: str | None = None, note: str = "", beside: bool = False
+    ) -> Source:
+        """A ref as a version, after a look at whether it holds the package; ``note`` is
+        what else there is to say of it."""
         commit = self.commit(ref)
         package = f"{self.carried.target.package_root}/__init__.py"
         with GitTree(self.path, commit) as held:
@@ -70,12 +87,13 @@ class Clone:
             raise InputError(what, (finding,))
         about = text(self.path, "log", "-1", "--no-show-signature",
                      "--format=%h %as %s", commit)  # fmt: skip
-        version = Version(name or ref, tree, about, self._before_pin(commit))
+        about += f"; {note}" if note else ""
+        old = self._before_pin(commit)
+        version = Version(name or ref, tree, about, old, beside)
         return Source(version, self.path, commit)
 
-    def line(self, first: str, last: str) -> tuple[str, tuple[str, ...]]:
-        """The first-parent commits after ``first`` up to ``last``, oldest first, and
-        the commit before them: ``first`` itself, or where the two part."""
+    def line(self, first: str, last: str) -> Line:
+        """The line from ``first`` to ``last``, or from where the two part."""
         ends = self.commit(first), self.commit(last)
         listed = text(
             self.path, "rev-list", "--first-parent", "--reverse",
@@ -98,17 +116,29 @@ class Clone:
                 found=f"it ends at {listed[0]}", next_step=step,
             )  # fmt: skip
             raise InputError(what, (finding,))
-        return before.stdout.decode().strip(), tuple(listed)
+        since = before.stdout.decode().strip()
+        start = self._called(since, first, last) if since != ends[0] else ""
+        return Line(ends[0], since, tuple(listed), start)
 
     def touching(self, first: str, last: str, paths: Iterable[str]) -> tuple[str, ...]:
         """Those of the line that change one of the paths."""
-        before, _ = self.line(first, last)
+        before = self.line(first, last).since
         return tuple(
             text(
                 self.path, "rev-list", "--first-parent", "--reverse",
                 f"{before}..{self.commit(last)}", "--", *paths,
             ).split()
         )  # fmt: skip
+
+    def _called(self, since: str, first: str, last: str) -> str:
+        """What the commit is at which a line begins that does not pass ``first``."""
+        found = clones.run(
+            self.path, "merge-base", "--all", self.commit(first), self.commit(last),
+            ok=(0, 1),
+        )  # fmt: skip
+        if found.stdout.decode().split() == [since]:
+            return f"the merge base of {first} and {last}"
+        return f"the last first-parent commit of {last} that {first} has, too"
 
     def _before_pin(self, commit: str) -> bool:
         tag = self.carried.target.tag

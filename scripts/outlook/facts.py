@@ -36,11 +36,20 @@ class Quote:
 
 
 @dataclass(frozen=True)
+class Known:
+    """A tree that the overlay is made for: which target's, as released or applied."""
+
+    target: str
+    standing: Standing
+
+
+@dataclass(frozen=True)
 class Facts:
     """``rows`` is the census of the tree as it is, ``merged`` that of what the hunks
     that land make of it (empty where none lands, or all are there already); ``wrong``
     is what then keeps the tree from having adopted the optimization. ``dangers`` are
-    the mixtures that the tree holds by itself. ``quotes`` go by site.
+    the mixtures that the tree holds by itself. ``quotes`` go by site. ``known`` is the
+    base that the tree is, if the overlay carries one with these very files.
     """
 
     standing: Standing
@@ -50,6 +59,7 @@ class Facts:
     wrong: tuple[Finding, ...]
     dangers: tuple[Finding, ...]
     quotes: dict[str, Quote]
+    known: Known | None = None
 
     @property
     def lands(self) -> bool:
@@ -63,8 +73,11 @@ class Facts:
         return tuple(row for row in self.merged if row.site == site)
 
 
-def facts_of(carried: Carried, tree: Tree, base: Tree) -> Facts:
-    """Ask planner and census of ``tree``; ``base`` is the pinned release."""
+def facts_of(
+    carried: Carried, tree: Tree, base: Tree, others: Iterable[Carried] = ()
+) -> Facts:
+    """Ask planner and census of ``tree``; ``base`` is the pinned release, ``others``
+    are what the overlay carries on other releases of the same package."""
     contract = contract_of(carried)
     standing = locate(carried, tree).standing(carried)
     foreseen = foresee(carried, tree, base)
@@ -78,7 +91,16 @@ def facts_of(carried: Carried, tree: Tree, base: Tree) -> Facts:
         wrong,
         contract.dangers(census),
         _quotes(tree, census.rows),
+        _known(tree, (carried, *others)),
     )
+
+
+def _known(tree: Tree, bases: Iterable[Carried]) -> Known | None:
+    for base in bases:
+        standing = locate(base, tree).standing(base)
+        if standing in (Standing.PRISTINE, Standing.APPLIED):
+            return Known(base.name, standing)
+    return None
 
 
 def _merged(

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from outlook.cells import columns, site_key
-from outlook.clone import Clone
+from outlook.clone import Clone, Line
 from outlook.contracts import contract_of
 from outlook.facts import Facts
 from outlook.outcomes import Cell, Column, Outcome
@@ -30,7 +30,8 @@ _NAMED = 8
 @dataclass(frozen=True)
 class Change:
     """``commit`` is None where nothing changes. ``since`` is the commit that the search
-    began at; ``blame`` quotes the commit's diff where the change is."""
+    began at, and ``start`` what that is where it is not the older end of the range;
+    ``blame`` quotes the commit's diff where the change is."""
 
     row: str
     since: str
@@ -42,6 +43,7 @@ class Change:
     subject: str = ""
     blame: tuple[str, ...] = ()
     looked_at: int = 0
+    start: str = ""
 
 
 def row_named(carried: Carried, name: str) -> str:
@@ -63,9 +65,15 @@ def row_named(carried: Carried, name: str) -> str:
 
 
 def first_bad(clone: Clone, row: str, good: str, bad: str, look: Look) -> Change:
-    """Search ``good..bad``; ``look`` gives the facts of a commit."""
+    """Search ``good..bad``; ``look`` gives the facts of a commit.
+
+    Raises InputError where the row is not good at ``good``, or, with that beside the
+    line of ``bad``, not at the commit from which the line starts.
+    """
     carried = clone.carried
-    since, commits = clone.line(good, bad)
+    line = clone.line(good, bad)
+    since, commits = line.since, line.commits
+    is_site = row in contract_of(carried).expected
     looked: dict[str, Column] = {}
     keys: dict[str, str] = {}
 
@@ -79,22 +87,26 @@ def first_bad(clone: Clone, row: str, good: str, bad: str, look: Look) -> Change
         return keys[commit]
 
     def is_good(commit: str) -> bool:
-        if row in contract_of(carried).expected:
+        if is_site:
             return state(commit) == state(since)
         state(commit)
         return looked[commit].cell(row).outcome in _STILL_GOOD
 
-    if not is_good(since):
-        label = looked[since].cell(row).label
-        what = f"{row} is not good at {good}"
-        step = "begin at an older commit"
-        finding = Finding(what, expected="clean or offset", found=label, next_step=step)
-        raise InputError(f"{what}: it is {label}", (finding,))
+    for commit, name in ((line.first, good), (since, f"{since[:10]}, {line.start}")):
+        if not is_good(commit):
+            label = looked[commit].cell(row).label
+            if is_site:
+                raise _another(row, good, keys[commit], keys[since], line)
+            what, step = f"{row} is not good at {name}", "begin at an older commit"
+            finding = Finding(what, expected="clean or offset", found=label,
+                              next_step=step)  # fmt: skip
+            raise InputError(f"{what}: it is {label}", (finding,))
     if is_good(commits[-1]):
         same = looked[commits[-1]].cell(row)
         return Change(
-            row, since, looked[since].cell(row).label, same.label, looked_at=len(keys)
-        )
+            row, since, looked[since].cell(row).label, same.label, looked_at=len(keys),
+            start=line.start,
+        )  # fmt: skip
     # The commit at `low` is good (since, if there is none), that at `high` is bad.
     low, high = -1, len(commits) - 1
     while high - low > 1:
@@ -104,7 +116,16 @@ def first_bad(clone: Clone, row: str, good: str, bad: str, look: Look) -> Change
         else:
             high = middle
     parent = commits[low] if low >= 0 else since
-    return _change(clone, row, since, parent, commits[high], looked, keys)
+    return _change(clone, row, line, parent, commits[high], looked, keys)
+
+
+def _another(row: str, good: str, found: str, begins: str, line: Line) -> InputError:
+    """The error for a site that changed beside the line that is searched."""
+    since = line.since[:10]
+    what = f"{row} is not at {good} what it is at {since}, {line.start}"
+    step = f"give {since} as the older end, to search from there"
+    finding = Finding(what, expected=begins, found=found, next_step=step)
+    return InputError(what, (finding,))
 
 
 def _key(column: Column, facts: Facts, row: str) -> str:
@@ -114,7 +135,7 @@ def _key(column: Column, facts: Facts, row: str) -> str:
 def _change(
     clone: Clone,
     row: str,
-    since: str,
+    line: Line,
     parent: str,
     commit: str,
     looked: dict[str, Column],
@@ -130,7 +151,7 @@ def _change(
     )  # fmt: skip
     return Change(
         row,
-        since,
+        line.since,
         *told,
         commit,
         parent,
@@ -138,6 +159,7 @@ def _change(
         subject,
         _blame(clone, parent, commit, _turned(before, after, row)),
         len(looked),
+        line.start,
     )
 
 

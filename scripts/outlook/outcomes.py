@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from outlook.facts import Quote
+from outlook.facts import Known, Quote
 from overlaykit.plan import Standing
 
 
@@ -87,18 +87,20 @@ class Cell:
 @dataclass(frozen=True)
 class Version:
     """An upstream version: how it is called, which commit or package it is, what else
-    there is to say of it, and whether it is older than the pin."""
+    there is to say of it, and whether it is older than the pin. One that stands
+    ``beside`` the others is no ancestor of those after it."""
 
     name: str
     identity: str
     about: str = ""
     before_pin: bool = False
+    beside: bool = False
 
 
 @dataclass(frozen=True)
 class Column:
     """``holds``: whether all of the series merges and the result passes the census
-    that the patched pin passes."""
+    that the patched pin passes. ``known`` is as in the version's facts."""
 
     version: Version
     standing: Standing
@@ -107,6 +109,7 @@ class Column:
     holds: bool
     dangers: tuple[str, ...]
     unforeseen: tuple[str, ...]
+    known: Known | None = None
 
     @property
     def cells(self) -> tuple[Cell, ...]:

@@ -107,9 +107,15 @@ def _scratch_in_memory() -> None:
 
 def work_out(root: Path, target: str, source: Source) -> Facts:
     """The facts of one source; what another process is asked for."""
-    carried = _overlay(root)[target]
+    overlay = _overlay(root)
+    carried = overlay[target]
+    others = [
+        other
+        for other in overlay.values()
+        if other.target.package == carried.target.package and other is not carried
+    ]
     with _opened(carried, source) as tree, _base(root, carried, source.place) as base:
-        return facts_of(carried, tree, base)
+        return facts_of(carried, tree, base, others)
 
 
 @cache

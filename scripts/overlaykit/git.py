@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+from overlaykit import gitversion
 from overlaykit.errors import EnvironmentFailure, not_started
 
 _CONFIG = {
@@ -40,6 +41,13 @@ _CONFIG = {
     "merge.conflictStyle": "diff3",
     "merge.renames": "true",
 }
+
+# For info/attributes: each attribute by which a file could change what git stores,
+# shows or runs, as if nobody had set it; `text` and those that name commands are off.
+NO_ATTRIBUTES = (
+    "* -text !eol -crlf -ident -filter !working-tree-encoding !diff !merge !whitespace"
+    " !conflict-marker-size !export-ignore !export-subst -delta\n"
+)
 
 
 def environment(
@@ -119,6 +127,7 @@ def call(
     ``keep`` are handles that the process inherits: a flock(2) on one of them then lasts
     until git has ended too, also where this process is killed before.
     """
+    gitversion.check()
     try:
         done = subprocess.run(
             ["git", *args],
@@ -147,6 +156,7 @@ def start(
     errors: IO[bytes],
 ) -> subprocess.Popen[bytes]:
     """Start git with just this environment, to be talked to over pipes."""
+    gitversion.check()
     try:
         return subprocess.Popen(
             ["git", *args],

@@ -16,6 +16,7 @@ from overlaykit import clones
 from overlaykit.errors import CannotApply, Finding
 from overlaykit.gitindex import LOCK, held, read_entries
 from overlaykit.places import place
+from overlaykit.sparse import LEFT_OUT, way_back
 
 _OPERATIONS = (
     ("rebase-merge", "a rebase", "git rebase --abort or --continue"),
@@ -32,14 +33,7 @@ _OPERATIONS = (
     ("BISECT_LOG", "a bisection", "git bisect reset"),
     ("BISECT_START", "a bisection", "git bisect reset"),
 )
-_SKIPPED = (
-    "is marked skip-worktree: git does not look at the file",
-    "git update-index --no-skip-worktree",
-)
-_ASSUMED = (
-    "is marked assume-unchanged: git does not look at the file",
-    "git update-index --no-assume-unchanged",
-)
+_ASSUMED = "is marked assume-unchanged: git does not look at the file"
 
 _WHOSE = ("HEAD", "the series")
 
@@ -202,9 +196,10 @@ def index_findings(
     for path, blobs in allowed.items():
         entry = by_path.get(path)
         if entry is not None and entry.tag.upper() != "H":
-            found.append(_marked(path, _SKIPPED))
+            found.append(_marked(path, LEFT_OUT, way_back(clone, path)))
         elif entry is not None and entry.tag != "H":
-            found.append(_marked(path, _ASSUMED))
+            step = f"git update-index --no-assume-unchanged {path}"
+            found.append(_marked(path, _ASSUMED, step))
         elif (blob := entry.blob if entry else None) not in blobs:
             found.append(_staged(path, blobs, blob))
     return (*found, *_in_the_way(by_path, allowed))
@@ -229,11 +224,8 @@ def _in_the_way(
         )
 
 
-def _marked(path: str, mark: tuple[str, str]) -> Finding:
-    what, step = mark
-    return Finding(
-        what, path=path, expected="a plain entry", next_step=f"{step} {path}"
-    )
+def _marked(path: str, what: str, step: str) -> Finding:
+    return Finding(what, path=path, expected="a plain entry", next_step=step)
 
 
 def _staged(path: str, blobs: Sequence[str | None], found: str | None) -> Finding:

@@ -14,7 +14,7 @@ from overlaykit.errors import Finding
 from overlaykit.lock import LockedHunk
 from overlaykit.objects import Entry, blob_id, tree_id
 from overlaykit.patches import Hunk, Patch
-from overlaykit.plan import HunkPlan, State, locate
+from overlaykit.plan import HunkPlan, Standing, State, locate
 from overlaykit.presence import scopes_with
 from overlaykit.trees import Tree
 
@@ -29,12 +29,14 @@ class Inspection:
 
     ``digest`` is the git tree id of the files the overlay answers for, to be compared
     with the lock's; it leaves out what this kind of tree has no place for.
+    ``standing`` is where the tree stands as a whole.
     """
 
     hunks: tuple[HunkPlan, ...]
     findings: tuple[Finding, ...]
     digest: str
     skipped: tuple[str, ...]
+    standing: Standing
 
 
 def inspect(carried: Carried, tree: Tree) -> Inspection:
@@ -77,6 +79,7 @@ def inspect(carried: Carried, tree: Tree) -> Inspection:
         tuple(findings),
         _digest(carried, position.contents),
         position.skipped,
+        position.standing(carried),
     )
 
 

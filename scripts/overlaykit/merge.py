@@ -1,9 +1,10 @@
 """Three-way merges by git itself, in a scratch store.
 
-The merge is ``git merge-tree`` (the ort strategy). The store is a bare repository that
-holds just the files at hand: no work tree, no checkout, nothing of the user's
-repository is written. Ort follows renames; of look-alike blocks it knows as little as
-any textual tool, so whoever merges must judge the result (:mod:`overlaykit.judging`).
+The merge is ``git merge-tree`` (the ort strategy), or where git has none ``git merge``
+by the same strategy (:mod:`overlaykit.merge_checkout`). The store is a bare repository
+that holds just the files at hand; nothing of the user's repository is written. Ort
+follows renames; of look-alike blocks it knows as little as any textual tool, so whoever
+merges must judge the result (:mod:`overlaykit.judging`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from overlaykit import git
+from overlaykit import git, gitversion
+from overlaykit.merge_checkout import merge_checked_out
 from overlaykit.objects import Entry, encode_object, object_id, tree_id
 
 _AUTHOR = "overlay <overlay@localhost> 0 +0000"
@@ -34,8 +36,14 @@ class MergeStore:
     """A scratch object store; use it as a context manager."""
 
     def __init__(self) -> None:
+        """Raises EnvironmentFailure where git is missing or too old."""
+        self._in_work_tree = gitversion.version() < gitversion.MERGE_TREE
         self._root = Path(tempfile.mkdtemp(prefix="overlay-merge-"))
-        git.run(self._root, "init", "-q", "--bare")
+        try:
+            git.run(self._root, "init", "-q", "--bare")
+        except BaseException:
+            shutil.rmtree(self._root, ignore_errors=True)
+            raise
 
     def __enter__(self) -> MergeStore:
         return self
@@ -55,6 +63,8 @@ class MergeStore:
         """
         root = self._commit(base)
         sides = [self._commit(side, root) for side in (ours, theirs)]
+        if self._in_work_tree:
+            return Merged(*merge_checked_out(self._root / "objects", *sides))
         done = git.run(
             self._root, "merge-tree", "--write-tree", "-z", "--name-only", *sides,
             ok=(0, 1),

@@ -16,10 +16,13 @@ from functools import lru_cache
 from pathlib import Path
 from pwd import getpwuid
 
-from overlaykit import git
+from overlaykit import git, gitversion
 from overlaykit.errors import CannotApply, EnvironmentFailure, Finding, InputError
 
 _SEALED = Path(__file__).resolve().parent / "sealed"
+
+# Since when git knows core.fsync.
+_FSYNC = (2, 36)
 
 # The clone's settings that are kept: how files are compared and what rights new ones
 # get. None of them names anything that runs.
@@ -93,6 +96,10 @@ def environment(at: Place, extra: Mapping[str, str] | None = None) -> dict[str, 
     exclude = at.common / "info" / "exclude"
     # What is written here is a part of a transaction: on disk before git ends.
     settings = {**at.settings, "core.fsync": "all"}
+    if gitversion.version() < _FSYNC:
+        # It knows this alone, and it is of objects: references and index may still be
+        # in memory when the power fails.
+        settings["core.fsyncObjectFiles"] = "true"
     if exclude.is_file():
         settings["core.excludesFile"] = str(exclude)
     made = git.environment(at.top or at.git_dir, extra, settings)

@@ -18,6 +18,7 @@ from overlaykit.errors import Finding, InputError
 from overlaykit.objects import blob_id
 from overlaykit.patches import apply_hunks, reverse_hunks
 from overlaykit.trees import Tree
+from overlaykit.wording import pasteable
 
 OTHER_RELEASE = (
     "if the tree is another release, the series must be rebased onto it "
@@ -124,6 +125,11 @@ class Position:
     absent: tuple[str, ...]
     skipped: tuple[str, ...] = field(default=())
 
+    def in_chain(self, carried: Carried, path: str) -> bool:
+        """Whether a touched file is in a state of the lock, but for its line ends."""
+        data, chain = self.contents[path], carried.chains[path]
+        return path in self.steps or (data is not None and _is_crlf_of(data, chain))
+
     def standing(self, carried: Carried) -> Standing:
         if self.drifted or self.foreign:
             return Standing.DRIFTED
@@ -169,12 +175,18 @@ def locate(carried: Carried, tree: Tree) -> Position:
     )
 
 
-def plan_apply(carried: Carried, tree: Tree, committed: Tree | None = None) -> Plan:
+def plan_apply(
+    carried: Carried,
+    tree: Tree,
+    committed: Tree | None = None,
+    left_out: Mapping[str, str] | None = None,
+) -> Plan:
     """What putting the series on would do.
 
     A tree that is neither the pin nor the pin with the whole series gets a plan without
     changes whose findings name every file that stands in the way; ``committed``, what
-    a clone has checked out, lets them tell local edits from another release.
+    a clone has checked out, lets them tell local edits from another release, and
+    ``left_out`` (see :mod:`overlaykit.sparse`) files that git has not checked out.
     """
     position = locate(carried, tree)
     standing = position.standing(carried)
@@ -189,7 +201,7 @@ def plan_apply(carried: Carried, tree: Tree, committed: Tree | None = None) -> P
             (),
             (),
             position.skipped,
-            _obstacles(carried, position, committed),
+            _obstacles(carried, position, _Local(tree.name, committed, left_out or {})),
         )
     after: dict[str, bytes | None] = {}
     for path in carried.series.paths:
@@ -295,10 +307,10 @@ def _hunk_plans(carried: Carried, state: State) -> tuple[HunkPlan, ...]:
 
 
 def _obstacles(
-    carried: Carried, position: Position, committed: Tree | None = None
+    carried: Carried, position: Position, local: _Local | None = None
 ) -> tuple[Finding, ...]:
     """Why a tree is neither the pin nor the pin with the whole series."""
-    found = [_drift(carried, position, path, committed) for path in position.drifted]
+    found = [_drift(carried, position, path, local) for path in position.drifted]
     found += [
         Finding(
             "stands where the overlay lays a new file, with other contents",
@@ -332,15 +344,14 @@ def _obstacles(
 
 
 def _drift(
-    carried: Carried, position: Position, path: str, committed: Tree | None
+    carried: Carried, position: Position, path: str, local: _Local | None
 ) -> Finding:
     data = position.contents[path]
     chain = carried.chains[path]
     release = f"{carried.target.dist.name} {carried.target.dist.version}"
     what, line, found, next_step = _difference(data, chain, release)
-    if committed and blob_id(committed.read(path) or b"") in chain:
-        what = f"has uncommitted changes: it {what}"
-        next_step = "commit, stash or undo them (git diff shows them)"
+    if local and local.has_committed(path, chain):
+        what, next_step = local.explained(path, data, what)
     return Finding(
         what,
         path=path,
@@ -352,6 +363,42 @@ def _drift(
     )
 
 
+@dataclass(frozen=True)
+class _Local:
+    """A clone's own ways of having another file than it has committed."""
+
+    root: str
+    committed: Tree | None
+    left_out: Mapping[str, str]
+
+    def has_committed(self, path: str, chain: tuple[str, ...]) -> bool:
+        data = self.committed.read(path) if self.committed else None
+        return data is not None and blob_id(data) in chain
+
+    def explained(self, path: str, data: bytes | None, what: str) -> tuple[str, str]:
+        """What is wrong and what to do: of what git made, that is not to undo it."""
+        if data is None and path in self.left_out:
+            return f"{what}: git leaves it out of the work tree", self.left_out[path]
+        assert self.committed is not None
+        if data and data.replace(b"\r\n", b"\n") == self.committed.read(path):
+            git = ["git", "-C", self.root]
+            steps = (
+                [*git, "config", "core.autocrlf", "false"],
+                ["rm", f"{self.root}/{path}"],
+                [*git, "checkout", "--", path],
+            )
+            return what, f"{_LINE_ENDS}: {' && '.join(map(pasteable, steps))}"
+        step = "commit, stash or undo them (git diff shows them)"
+        return f"has uncommitted changes: it {what}", step
+
+
+def _is_crlf_of(data: bytes, chain: tuple[str, ...]) -> bool:
+    return b"\r\n" in data and blob_id(data.replace(b"\r\n", b"\n")) in chain
+
+
+_LINE_ENDS = "check it out with core.autocrlf=false"
+
+
 def _difference(
     data: bytes | None, chain: tuple[str, ...], release: str
 ) -> tuple[str, int | None, str, str]:
@@ -360,9 +407,9 @@ def _difference(
         step = f"check that this is {release}; {OTHER_RELEASE}"
         return "does not exist", None, "no file", step
     found = f"blob {blob_id(data)}"
-    if blob_id(data.replace(b"\r\n", b"\n")) in chain:
-        step = "check it out with core.autocrlf=false"
-        return "has CRLF line ends", None, f"{found}, the pinned text with CRLF", step
+    if _is_crlf_of(data, chain):
+        told = f"{found}, the pinned text with CRLF"
+        return "has CRLF line ends", None, told, _LINE_ENDS
     try:
         data.decode()
     except UnicodeDecodeError as error:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from overlaykit import clones, git
+from overlaykit import clones, git, gitversion
 from overlaykit.carried import Carried
 from overlaykit.digests import refuse_changed
 from overlaykit.errors import EnvironmentFailure, Finding, InputError, not_started
@@ -27,13 +27,6 @@ from overlaykit.trees import WheelTree
 from overlaykit.versions import release_of, same_release
 
 Progress = Callable[[str, int, int], None]
-
-# Each attribute by which a file of the package could change what git stores, shows or
-# runs, as if nobody had set it; `text` and those that name commands are switched off.
-_NO_ATTRIBUTES = (
-    "* -text !eol -crlf -ident -filter !working-tree-encoding !diff !merge !whitespace"
-    " !conflict-marker-size !export-ignore !export-subst -delta\n"
-)
 
 
 def cache_folder(root: Path) -> Path:
@@ -208,6 +201,7 @@ def lay_out_wheel(
     out already. Another release there is refused: it may hold somebody's work. The
     folder appears whole or not at all.
     """
+    gitversion.check()
     release = f"{locked.filename} sha256 {locked.sha256}"
     if folder.exists():
         if is_clone(folder):
@@ -249,7 +243,7 @@ def _make_clone(dist: Dist, folder: Path, modes: Mapping[str, str], about: str) 
     git.run(folder, "init", "-q", "--template=")
     info = folder / ".git" / "info"
     info.mkdir(exist_ok=True)
-    (info / "attributes").write_text(_NO_ATTRIBUTES, encoding="ascii")
+    (info / "attributes").write_text(git.NO_ATTRIBUTES, encoding="ascii")
     # `./`, since a name that begins with a quotation mark would be taken for a quoted
     # one; no name has a line end in it.
     names = "".join(f"./{path}\n" for path in modes).encode()

@@ -109,20 +109,26 @@ def _find(path: Path, overlay: Mapping[str, Carried]) -> list[Found]:
 
 def _base(candidates: list[Found]) -> Found:
     """The base whose every touched file has a blob id of its chain; where there is
-    none, the one with the most such files, and a finding that names them all."""
+    none, the one with the most such files, and a finding that names them all.
+
+    Files with CRLF line ends count as what they are otherwise, and where all that are
+    there are a base's, it is that one: git may have checked them out so, or not all.
+    """
     if len(candidates) == 1:
         return candidates[0]
     rows = []
     for one in candidates:
         position = locate(one.carried, one.tree)
-        rows.append((not position.drifted, len(position.steps), one))
+        there = [p for p in one.carried.chains if position.contents[p] is not None]
+        likely = [p for p in there if position.in_chain(one.carried, p)]
+        rows.append((not position.drifted, len(likely), likely == there, one))
     # The first of equals: the manifest's order.
-    fits, _, nearest = max(rows, key=lambda row: row[:2])
-    if fits:
+    fits, _, whole, nearest = max(rows, key=lambda row: row[:2])
+    if fits or whole:
         return nearest
     known = [
         f"{one.carried.target.release} ({fitting} of {len(one.carried.chains)})"
-        for _, fitting, one in rows
+        for _, fitting, _, one in rows
     ]
     finding = Finding(
         f"{nearest.tree.name} is none of the releases that this overlay is made for",

@@ -355,17 +355,30 @@ def hold(
         raise _environment(tree, error, committed) from error
 
 
+_PERMIT = "permit writing"
+_UNMOUNT = (
+    "unmount it (findmnt -T shows what is mounted there), or name the tree where "
+    "nothing is mounted into it"
+)
+_TROUBLE = {
+    errno.ENOSPC: ("the disk is full", "make room"),
+    errno.EDQUOT: ("the disk quota is used up", "make room"),
+    errno.EFBIG: ("a file would exceed the size limit", "raise it (ulimit -f)"),
+    errno.EROFS: ("the file system is read-only", _PERMIT),
+    errno.EACCES: ("no permission to write", _PERMIT),
+    errno.EPERM: ("no permission to write", _PERMIT),
+    # A new file takes the old one's name, and no name can be taken that is mounted on.
+    errno.EBUSY: ("something is mounted on a file of the tree", _UNMOUNT),
+    errno.EXDEV: ("a folder of the tree is mounted from elsewhere", _UNMOUNT),
+}
+
+
 def _environment(
     tree: DirectoryTree, error: OSError, committed: bool
 ) -> EnvironmentFailure:
-    what = {
-        errno.ENOSPC: "the disk is full",
-        errno.EDQUOT: "the disk quota is used up",
-        errno.EFBIG: "a file would exceed the size limit",
-        errno.EROFS: "the file system is read-only",
-        errno.EACCES: "no permission to write",
-        errno.EPERM: "no permission to write",
-    }.get(error.errno or 0, "cannot write")
+    what, step = _TROUBLE.get(error.errno or 0, ("cannot write", "see to that"))
+    # Of a rename that fails it is where the file should go that is in the way.
+    place = error.filename2 or error.filename or tree.root
     if committed:
         state = "the change is in place"
     elif (tree.root / FOLDER / JOURNAL).exists():
@@ -377,9 +390,9 @@ def _environment(
         (
             Finding(
                 what,
-                path=str(error.filename or tree.root),
+                path=str(place),
                 found=str(error),
-                next_step="make room or permit writing, then run it again",
+                next_step=f"{step}, then run it again",
             ),
         ),
     )

@@ -2,7 +2,7 @@
 
 Mounts made here are seen by nobody else and go with this process.
 
-    mounts.py full|read-only|bind|commit TREE ROOM
+    mounts.py full|read-only|bind|commit|mounted TREE ROOM
 """
 
 from __future__ import annotations
@@ -118,6 +118,32 @@ def bind(was: Path, room: Path) -> None:
     check(apply(room, tree), tree, was, 5, "nothing was changed")
 
 
+def mounted(was: Path, room: Path) -> None:
+    """A file of the tree, and a folder of it, are mounts: as containers are given a
+    patched file. What is in the way is named, and once it is unmounted all is well."""
+    tree, other = copy(was, room / "tree"), copy(was, room / "other")
+    file, folder = "python/sglang/srt/layers/communicator.py", METHODS
+    what = "something is mounted on a file of the tree; nothing was changed"
+    mount("--bind", other / file, tree / file)
+    check(apply(room, tree), tree, was, 5, what, str(tree / file), "unmount it")
+    subprocess.run(["umount", tree / file], check=True)
+    disk = room / "disk"
+    disk.mkdir()
+    mount("-t", "tmpfs", "none", disk)
+    there = copy(was / folder, disk / "methods")
+    mount("--bind", there, tree / folder)
+    what = "a folder of the tree is mounted from elsewhere; nothing was changed"
+    check(apply(room, tree), tree, was, 5, what, str(tree / folder), "unmount it")
+    subprocess.run(["umount", tree / folder], check=True)
+    assert apply(room, tree).code == 0
+    # The new file, which is to be removed again.
+    laid = "python/sglang/srt/layers/quantization/bpreshuffle_scale.py"
+    now = copy(tree, room / "now")
+    mount("--bind", now / laid, tree / laid)
+    check(apply(room, "--unapply", tree), tree, now, 5, str(tree / laid), "unmount it")
+
+
 if __name__ == "__main__":
-    worker = {"full": full, "read-only": read_only, "bind": bind, "commit": commit}
+    worker = {"full": full, "read-only": read_only, "bind": bind, "commit": commit,
+              "mounted": mounted}  # fmt: skip
     worker[sys.argv[1]](Path(sys.argv[2]), Path(sys.argv[3]))

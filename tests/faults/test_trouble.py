@@ -271,7 +271,7 @@ def test_transaction_folder_is_a_link(pair: Pair, room: Path) -> None:
     assert (room / "precious" / "file").read_text() == "precious"
 
 
-@pytest.mark.parametrize("what", ["full", "read-only", "bind"])
+@pytest.mark.parametrize("what", ["full", "read-only", "bind", "mounted"])
 def test_in_a_mount_of_its_own(pair: Pair, room: Path, what: str) -> None:
     """Real full and read-only file systems; see ``mounts.py``."""
     in_a_mount(what, pair.old, room)

@@ -73,8 +73,10 @@ def test_what_merges_and_passes_the_census(
     assert set(outcomes(column).values()) == {"clean", "offset"}
     assert column.holds
     [advice] = advise(column)
-    assert advice.action is Action.REBASE
-    assert len(advice.patches) == 5
+    # 0.5.12.post1 is a base of its own: nothing is to be rebased.
+    carried = version == "0.5.12.post1"
+    assert advice.action is (Action.CARRIED if carried else Action.REBASE)
+    assert len(advice.patches) == (0 if carried else 5)
 
 
 @pytest.mark.parametrize("version", ["0.5.13", "0.5.13.post1"])
