@@ -71,7 +71,8 @@ def follow_call(
     returned: dict[object, Value] = {}
 
     def run(path: Path) -> None:
-        frame = Frame(module, dict(local_names(function)) if function else {})
+        names = dict(local_names(function)) if function else {}
+        frame = Frame(module, names, owner=module.owner_of(function))
         for test, truth in conditions:
             path.assume(test, truth, frame)
         for block in blocks:
@@ -82,11 +83,29 @@ def follow_call(
             except Returns as found:
                 if scales_in(found.value):
                     returned.setdefault(key_of(found.value), found.value)
-                path.use(CALLER, found.value)
+                line = function.lineno if function else 1
+                path.use(CALLER, found.value, f"{module.path}:{line}")
                 return
 
     flow = _on_all_paths(lambda script: Path(modules, script, call, result), run)
     return replace(flow, returned=tuple(returned.values()))
+
+
+def follow_within(
+    modules: Modules, module: Module, function: FunctionNode, call: ast.Call
+) -> Flow:
+    """The same from the function's start on: what it decides before the call, by other
+    names, holds after it as well. Raises TooManyPaths.
+    """
+
+    def run(path: Path) -> None:
+        frame = Frame(module, dict(local_names(function)))
+        try:
+            path.block(function.body, frame)
+        except Returns as found:
+            path.use(CALLER, found.value, f"{module.path}:{function.lineno}")
+
+    return _on_all_paths(lambda script: Path(modules, script, call), run)
 
 
 def is_reachable(
