@@ -98,7 +98,8 @@ class Version:
 @dataclass(frozen=True)
 class Column:
     """``holds``: whether all of the series merges and the result passes the census
-    that the patched pin passes."""
+    that the patched pin passes. ``unforeseen`` are the calls outside the catalogue by
+    what reads their scales, ``unpaired`` those of which that is not seen."""
 
     version: Version
     standing: Standing
@@ -107,6 +108,7 @@ class Column:
     holds: bool
     dangers: tuple[str, ...]
     unforeseen: tuple[str, ...]
+    unpaired: tuple[str, ...]
 
     @property
     def cells(self) -> tuple[Cell, ...]:
