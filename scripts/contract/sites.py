@@ -12,6 +12,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+FIRST_WITH_FLATTEN = "v0.1.16"
+"""The first AITER whose flatten can write its scale transposed."""
+
 MARKER = "_aiter_bpreshuffle_layout"
 """Attribute of a scale tensor: its bytes already lie in (groups, M) order."""
 
@@ -175,6 +178,13 @@ def _words(camel: str) -> list[str]:
 def role_of(kernel: str) -> Role:
     """Whether the kernel makes scales or reads them."""
     return Role.CONSUMER if kernel == GEMM else Role.PRODUCER
+
+
+def without_parameter(kernel: str) -> str:
+    """What to do about an AITER whose kernel cannot write its scale transposed."""
+    if kernel == FLATTEN:
+        return f"install AITER {FIRST_WITH_FLATTEN} or newer, which has ROCm/aiter#3041"
+    return "install a newer AITER"
 
 
 _INPUT, _MLA, _MHA, _CORE = (
