@@ -140,7 +140,7 @@ def _moved(base: Carried, tree: DirectoryTree) -> Iterator[str]:
     for path in base.series.paths:
         name = PurePosixPath(path).name
         here = sorted(p for p in tree.paths() if PurePosixPath(p).name == name)
-        yield f"{path} is not there; {', '.join(here) or 'nothing'} has its name"
+        yield f"{path} is not there; files of its name: {', '.join(here) or 'none'}"
 
 
 def _base(candidates: list[Found]) -> Found:
