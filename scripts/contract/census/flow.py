@@ -33,6 +33,7 @@ from contract.census.values import (
 )
 
 _MOST_PATHS = 2000
+_MOST_INTO_METHODS = 200
 
 
 class TooManyPaths(Exception):
@@ -87,7 +88,18 @@ def follow_call(
                 path.use(CALLER, found.value, f"{module.path}:{line}")
                 return
 
-    flow = _on_all_paths(lambda script: Path(modules, script, call, result), run)
+    try:
+        flow = _on_all_paths(
+            lambda script: Path(modules, script, call, result), run, _MOST_INTO_METHODS
+        )
+    except TooManyPaths:
+        # Who is called by way of an object is then as far as it is followed.
+        returned.clear()
+
+        def start(script: Sequence[bool]) -> Path:
+            return Path(modules, script, call, result, into_methods=False)
+
+        flow = _on_all_paths(start, run)
     return replace(flow, returned=tuple(returned.values()))
 
 
@@ -155,13 +167,15 @@ def follow_parameter(
 
 
 def _on_all_paths(
-    start: Callable[[Sequence[bool]], Path], run: Callable[[Path], None]
+    start: Callable[[Sequence[bool]], Path],
+    run: Callable[[Path], None],
+    most: int = _MOST_PATHS,
 ) -> Flow:
     """Each run repeats the one before up to its last open choice, taken otherwise."""
     uses: set[Use] = set()
     asked = False
     script: list[bool] = []
-    for _ in range(_MOST_PATHS):
+    for _ in range(most):
         path = start(script)
         with suppress(PathEnds):
             run(path)

@@ -149,7 +149,8 @@ class Path:
     call whose scale is followed, a producer's or, with ``result``, one that is known
     to return that; None follows a parameter. ``asked`` is whether ``root`` may have
     made a transposed scale, seen to be used or not. ``layers`` is what is known of
-    projections, where it is asked whether a path can be taken at all.
+    projections, where it is asked whether a path can be taken at all; ``into_methods``
+    is whether methods that are given the scale are run as well.
     """
 
     def __init__(
@@ -159,7 +160,9 @@ class Path:
         root: ast.Call | None = None,
         result: Value | None = None,
         layers: Layers | None = None,
+        into_methods: bool = True,
     ) -> None:
+        self._into_methods = into_methods and root is not None
         self.uses: list[Use] = []
         self.asked = False
         self.taken: list[bool] = []
@@ -505,7 +508,7 @@ class Path:
             self._layers.ask(target, values)
         if isinstance(target, Function) and frame.depth < _DEEPEST_CALL:
             return self._inline(target, given, frame.depth + 1)
-        method = self._method(node.func, frame) if self._root else None
+        method = self._method(node.func, frame) if self._into_methods else None
         if method is not None and frame.depth < _DEEPEST_CALL:
             owner, function = method
             given.positional.insert(0, Symbol("self"))

@@ -274,12 +274,25 @@ def _paired_rows(
         found.setdefault(pairing.of(use), []).append(use)
     for consumer, uses in found.items():
         state, what = producer_state(Flow(frozenset(uses), flow.asked))
-        to = ", ".join(sorted({f"{use.by} ({use.at})" for use in uses}))
-        detail = f"{how}; {what}; handed to {to}"
+        detail = f"{how}; {what}; handed to {_places(uses)}"
         place = consumer.place if consumer else None
         yield replace(row, state=state, detail=detail, consumer=place)
     if not found:
         yield row
+
+
+def _places(uses: Collection[Use]) -> str:
+    """``wq_a, wq_b (path:1, 2)``, a file once."""
+    files: dict[str, tuple[set[str], set[int]]] = {}
+    for use in uses:
+        path, _, line = use.at.rpartition(":")
+        names, lines = files.setdefault(path, (set(), set()))
+        names.add(use.by)
+        lines.add(int(line))
+    return "; ".join(
+        f"{', '.join(sorted(names))} ({path}:{', '.join(map(str, sorted(lines)))})"
+        for path, (names, lines) in sorted(files.items())
+    )
 
 
 def _consumer_row(modules: Modules, module: Module, reference: Reference) -> SiteRow:
