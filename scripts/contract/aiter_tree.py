@@ -7,13 +7,10 @@ from pathlib import Path
 from contract.kernels import UNKNOWN, take_kernels
 from contract.numeric.presentation import Presentation
 from contract.sites import FLATTEN, PARAMETER, without_parameter
-from overlaykit.carried import load_overlay
 from overlaykit.errors import Finding, InputError
-from overlaykit.plan import Standing, locate
 from overlaykit.trees import REPOSITORY, DirectoryTree, Layout, Tree
 
 _KERNELS = "aiter/ops/triton"
-_ROOT = Path(__file__).resolve().parents[2]
 _PACKAGE = Layout((("aiter/", ""),))
 
 
@@ -32,15 +29,6 @@ def aiter_at(path: Path) -> DirectoryTree:
         next_step="name the directory that holds the package aiter",
     )
     raise InputError(f"{path} holds no AITER", (finding,))
-
-
-def is_carried(tree: Tree) -> bool:
-    """Whether ``scripts/apply.py`` has patches for this very AITER."""
-    return any(
-        locate(carried, tree).standing(carried) is Standing.PRISTINE
-        for carried in load_overlay(_ROOT).values()
-        if carried.target.package == "aiter"
-    )
 
 
 def flatten_here(tree: Tree) -> Finding | None:

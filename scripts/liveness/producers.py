@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Mapping
 
-from contract.aiter_tree import is_carried
 from contract.numeric.presentation import (
     Presentation,
     Presented,
@@ -15,7 +14,9 @@ from contract.numeric.presentation import (
 from contract.numeric.sources import SWITCH
 from contract.sites import CATALOGUE, FLATTEN, RMS, without_parameter
 from liveness.answers import ABSENT, Condition, condition, told
-from overlaykit.cli import Result
+from overlaykit.carried import load_overlay
+from overlaykit.cli import ROOT, Result
+from overlaykit.plan import Standing, locate
 from overlaykit.trees import DirectoryTree
 from overlaykit.versions import said_version
 
@@ -88,9 +89,18 @@ def _change_aiter(one: Presented, aiter: DirectoryTree | None) -> str:
     if one.presentation is not Presentation.NO_PARAMETER:
         return f"the GEMM would misread it: serve with {SWITCH}=0, or replace AITER"
     step = without_parameter(one.kernel)
-    if one.kernel == FLATTEN and is_carried(aiter):
+    if one.kernel == FLATTEN and _is_carried(aiter):
         step = f"run scripts/apply.py {aiter.root}, or {step}"
     return f"{step}; until then its scale is copied, as before"
+
+
+def _is_carried(aiter: DirectoryTree) -> bool:
+    """Whether ``scripts/apply.py`` has patches for this very AITER."""
+    return any(
+        locate(carried, aiter).standing(carried) is Standing.PRISTINE
+        for carried in load_overlay(ROOT).values()
+        if carried.target.package == "aiter"
+    )
 
 
 def _version(tree: DirectoryTree, imported: bool) -> str:

@@ -161,9 +161,9 @@ def test_the_same_call_is_right_elsewhere(version: str, state: State) -> None:
     paired = [row for row in outside(version, V4) if row.consumer is not None]
 
     assert {row.state for row in paired} == {state}
-    whats = [f.what for f in check_adopted(of(version)) if f.path == V4]
-    assert any("read right by" in what for what in whats)
-    assert not any("dangerous" in what for what in whats)
+    said = [f.what for f in check_adopted(of(version)) if f.path == V4]
+    assert any("read right by" in what for what in said)
+    assert not any("dangerous" in what for what in said)
 
 
 @pytest.mark.parametrize("version", ["0.5.15", "0.5.16", "0.5.17", "0.5.23"])
