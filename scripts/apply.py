@@ -112,10 +112,21 @@ def _plan(one: Found, unapply: bool) -> Plan:
     plan = (plan_unapply if unapply else plan_apply)(one.carried, one.tree)
     if plan.standing is Standing.DRIFTED:
         plan = _explained(one)
-        return replace(plan, findings=plan.findings + one.stranger)
+        about = (*one.stranger, *_told_by_contract(one))
+        return replace(plan, findings=plan.findings + about)
     if plan.changes and (hidden := hidden_by_bytecode(one.tree, one.carried.paths)):
         return replace(plan, findings=plan.findings + hidden)
     return plan
+
+
+def _told_by_contract(one: Found) -> tuple[Finding, ...]:
+    """What an AITER that cannot be patched has, or lacks, of what the series adds."""
+    if one.carried.target.package != "aiter":
+        return ()
+    from contract.aiter_tree import flatten_here
+
+    finding = flatten_here(one.tree)
+    return (finding,) if finding is not None else ()
 
 
 def _explained(one: Found) -> Plan:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from contract.kernels import UNKNOWN, take_kernels
+from contract.numeric.presentation import Presentation
+from contract.sites import FLATTEN, PARAMETER, without_parameter
 from overlaykit.errors import Finding, InputError
-from overlaykit.trees import REPOSITORY, DirectoryTree, Layout
+from overlaykit.trees import REPOSITORY, DirectoryTree, Layout, Tree
 
 _KERNELS = "aiter/ops/triton"
 _PACKAGE = Layout((("aiter/", ""),))
@@ -26,3 +29,29 @@ def aiter_at(path: Path) -> DirectoryTree:
         next_step="name the directory that holds the package aiter",
     )
     raise InputError(f"{path} holds no AITER", (finding,))
+
+
+def flatten_here(tree: Tree) -> Finding | None:
+    """Of an AITER that no base carries: whether it lacks what the series adds to it."""
+    [row] = [row for row in take_kernels(tree) if row.kernel == FLATTEN]
+    if row.path is None or row.presentation == UNKNOWN:
+        return None
+    if row.presentation == Presentation.NO_PARAMETER.value:
+        return Finding(
+            f"this AITER's {FLATTEN} has no parameter {PARAMETER}",
+            path=row.path,
+            line=row.line,
+            site="S8",
+            expected=f"{PARAMETER}, which the series adds",
+            found="none; SGLang's side then asks for a row-major scale and copies it",
+            next_step=without_parameter(FLATTEN),
+        )
+    return Finding(
+        f"this AITER's {FLATTEN} has {PARAMETER} already",
+        path=row.path,
+        line=row.line,
+        site="S8",
+        expected="nothing to apply",
+        found=f"its scale comes back {row.presentation}",
+        next_step="apply the series to SGLang alone",
+    )

@@ -12,6 +12,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+FIRST_WITH_FLATTEN = "v0.1.16"
+"""The first AITER whose flatten can write its scale transposed."""
+
 MARKER = "_aiter_bpreshuffle_layout"
 """Attribute of a scale tensor: its bytes already lie in (groups, M) order."""
 
@@ -36,6 +39,39 @@ PRODUCERS: Mapping[str, tuple[str, ...]] = {
     FLATTEN: ("x", "group_size", "dtype_quant", "transpose_scale"),
 }
 """AITER's fused quantizations and their parameters, in order, 3041's included."""
+
+PARAMETER = "transpose_scale"
+"""What every quantization calls the order in which it writes. A call of something else
+that is given it makes a scale too."""
+
+CLAMP = "fused_clamp_act_mul"
+ALL_REDUCE = "tensor_model_parallel_fused_allreduce_rmsnorm_quant_per_group"
+
+QUANTIZATIONS: Mapping[str, tuple[str, ...]] = {
+    **PRODUCERS,
+    CLAMP: (
+        "inp",
+        "out",
+        "scale",
+        "swiglu_limit",
+        "activation",
+        "weights",
+        "dtype_quant",
+        PARAMETER,
+    ),
+    ALL_REDUCE: (
+        "input_",
+        "residual_inp_",
+        "weight_",
+        "eps",
+        "group_size",
+        "emit_bf16",
+        PARAMETER,
+    ),
+}
+"""All calls that are known by name to make a scale: the series' own, and those that it
+does not touch. The clamp makes one only where it is given ``dtype_quant``; the
+all-reduce is SGLang's function around AITER's kernel."""
 
 UNKNOWN_SITE = "?"
 
@@ -62,6 +98,7 @@ class State(Enum):
     COPIES_UNMARKED = "copies unmarked scales only"
     NEEDS_HONEST = "needs honest strides"
     ASSUMES = "assumes transposed"
+    MISREAD = "misread by the GEMM beside it"
     GONE = "gone"
     UNKNOWN = "unknown"
 
@@ -140,7 +177,14 @@ def _words(camel: str) -> list[str]:
 
 def role_of(kernel: str) -> Role:
     """Whether the kernel makes scales or reads them."""
-    return Role.PRODUCER if kernel in PRODUCERS else Role.CONSUMER
+    return Role.CONSUMER if kernel == GEMM else Role.PRODUCER
+
+
+def without_parameter(kernel: str) -> str:
+    """What to do about an AITER whose kernel cannot write its scale transposed."""
+    if kernel == FLATTEN:
+        return f"install AITER {FIRST_WITH_FLATTEN} or newer, which has ROCm/aiter#3041"
+    return "install a newer AITER"
 
 
 _INPUT, _MLA, _MHA, _CORE = (

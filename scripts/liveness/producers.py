@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterable, Mapping
-from importlib.metadata import distributions
 
 from contract.numeric.presentation import (
     Presentation,
@@ -14,10 +12,13 @@ from contract.numeric.presentation import (
     presentations,
 )
 from contract.numeric.sources import SWITCH
-from contract.sites import CATALOGUE, FLATTEN, RMS
+from contract.sites import CATALOGUE, FLATTEN, RMS, without_parameter
 from liveness.answers import ABSENT, Condition, condition, told
-from overlaykit.cli import Result
+from overlaykit.carried import load_overlay
+from overlaykit.cli import ROOT, Result
+from overlaykit.plan import Standing, locate
 from overlaykit.trees import DirectoryTree
+from overlaykit.versions import said_version
 
 _AITER_PACKAGES = {"aiter", "amd-aiter"}
 _SITES_OF = {
@@ -87,22 +88,25 @@ def _change_aiter(one: Presented, aiter: DirectoryTree | None) -> str:
         return "mend what is named, or try another --device or --aiter"
     if one.presentation is not Presentation.NO_PARAMETER:
         return f"the GEMM would misread it: serve with {SWITCH}=0, or replace AITER"
-    if one.kernel == FLATTEN:
-        return (
-            f"run scripts/apply.py {aiter.root}, or install an AITER that has "
-            "ROCm/aiter#3041; until then its scale is copied, as before"
-        )
-    return "install a newer AITER; until then its scale is copied, as before"
+    step = without_parameter(one.kernel)
+    if one.kernel == FLATTEN and _is_carried(aiter):
+        step = f"run scripts/apply.py {aiter.root}, or {step}"
+    return f"{step}; until then its scale is copied, as before"
+
+
+def _is_carried(aiter: DirectoryTree) -> bool:
+    """Whether ``scripts/apply.py`` has patches for this very AITER."""
+    return any(
+        locate(carried, aiter).standing(carried) is Standing.PRISTINE
+        for carried in load_overlay(ROOT).values()
+        if carried.target.package == "aiter"
+    )
 
 
 def _version(tree: DirectoryTree, imported: bool) -> str:
     """Of the distribution around the package, or what the package says itself."""
     package = tree.root / (tree.layout.inside("aiter/") or "")
     # An editable installation's metadata lies apart from its package.
-    places = [str(package.resolve().parent), *(sys.path if imported else ())]
-    for one in distributions(path=places):
-        if (one.metadata["Name"] or "").lower() in _AITER_PACKAGES:
-            return one.version
-    said = (tree.read("aiter/_version.py") or b"").decode(errors="replace")
-    match = re.search(r"^(?:__version__|version)\b[^'\"\n]*['\"]([^'\"]+)", said, re.M)
-    return match[1] if match else ABSENT
+    return said_version(package, _AITER_PACKAGES, sys.path if imported else ()) or (
+        ABSENT
+    )

@@ -96,6 +96,7 @@ def _column(
         facts.lands and bool(facts.merged or not sites) and not facts.wrong,
         _dangers(facts),
         _unforeseen(facts),
+        _unpaired(facts),
         facts.known,
     )
 
@@ -244,21 +245,34 @@ def _conflict(hunks: Iterable[HunkPlan]) -> Quote | None:
 
 
 def _dangers(facts: Facts) -> tuple[str, ...]:
-    """By what is wrong, the sites that it is wrong of."""
+    """By what is wrong, the sites, or the calls outside the catalogue, that it is
+    wrong of."""
     sites: dict[str, list[str]] = {}
     for finding in facts.dangers:
-        if finding.site not in (None, UNKNOWN_SITE):
+        if finding.site is not None:
             danger = finding.what[finding.what.index("dangerous") :]
-            sites.setdefault(danger, []).append(finding.site or "")
+            here = f"{finding.path}:{finding.line} in {finding.scope}"
+            name = here if finding.site == UNKNOWN_SITE else finding.site
+            sites.setdefault(danger, []).append(name)
     return tuple(f"{_span(names)}: {what}" for what, names in sites.items())
 
 
 def _unforeseen(facts: Facts) -> tuple[str, ...]:
-    """Calls outside the catalogue, of which it is not known what reads their scales."""
+    """Calls outside the catalogue, and what reads their scales."""
     return tuple(
-        f"{row.path}:{row.line} in {row.scope}: {row.state.value}"
+        f"{row.path}:{row.line} in {row.scope}: {row.state.value}, read by {reader}"
         for row in facts.rows
-        if row.site == UNKNOWN_SITE
+        for reader in [row.consumer]
+        if row.site == UNKNOWN_SITE and reader is not None
+    )
+
+
+def _unpaired(facts: Facts) -> tuple[str, ...]:
+    """Calls outside the catalogue of which it is not seen what reads their scales."""
+    return tuple(
+        f"{row.path}:{row.line} in {row.scope}: {row.state.value}; {row.detail}"
+        for row in facts.rows
+        if row.site == UNKNOWN_SITE and row.consumer is None
     )
 
 

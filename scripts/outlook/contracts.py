@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from contract.census import Census, SiteRow, check_adopted, take_census
 from contract.kernels import take_kernels
 from contract.numeric.presentation import Presentation
-from contract.sites import CATALOGUE, FLATTEN, Role, State
+from contract.sites import CATALOGUE, FLATTEN, Role, State, without_parameter
 from overlaykit.carried import Carried
 from overlaykit.errors import Finding
 from overlaykit.manifest import Target
@@ -69,6 +69,7 @@ def _check_aiter(census: Census) -> tuple[Finding, ...]:
             line=row.line,
             site=row.site,
             expected=f"{FLATTEN} returns a transposed scale, told by its strides",
+            next_step=without_parameter(FLATTEN),
         )
         for row in census.rows
         if row.state is not State.HONEST

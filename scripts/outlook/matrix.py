@@ -117,6 +117,7 @@ def _told(column: Column, advice: Sequence[Advice]) -> list[str]:
     lines += [f"  DANGER  {danger}" for danger in column.dangers]
     lines += [f"  {reason}" for one in advice for reason in one.reasons]
     lines += [f"  unforeseen call  {call}" for call in column.unforeseen]
+    lines += [f"  could not be paired  {call}" for call in column.unpaired]
     return lines
 
 

@@ -100,7 +100,9 @@ class Version:
 @dataclass(frozen=True)
 class Column:
     """``holds``: whether all of the series merges and the result passes the census
-    that the patched pin passes. ``known`` is as in the version's facts."""
+    that the patched pin passes. ``unforeseen`` are the calls outside the catalogue by
+    what reads their scales, ``unpaired`` those of which that is not seen. ``known`` is
+    as in the version's facts."""
 
     version: Version
     standing: Standing
@@ -109,6 +111,7 @@ class Column:
     holds: bool
     dangers: tuple[str, ...]
     unforeseen: tuple[str, ...]
+    unpaired: tuple[str, ...]
     known: Known | None = None
 
     @property

@@ -8,7 +8,7 @@ that base's series leaves them.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -16,6 +16,7 @@ from overlaykit.carried import Carried
 from overlaykit.errors import CannotApply, EnvironmentFailure, Finding, InputError
 from overlaykit.plan import locate
 from overlaykit.trees import REPOSITORY, DirectoryTree, Layout
+from overlaykit.versions import said_version
 
 _GIVE = (
     "give a clone, an unpacked source tree, a site-packages or the installed "
@@ -92,6 +93,8 @@ def _find(path: Path, overlay: Mapping[str, Carried]) -> list[Found]:
         if there:
             found.append(_base(there))
     if not found:
+        found = [one for bases in packages.values() for one in _elsewhere(root, bases)]
+    if not found:
         raise InputError(
             f"{path} holds no target of this overlay",
             tuple(
@@ -105,6 +108,39 @@ def _find(path: Path, overlay: Mapping[str, Carried]) -> list[Found]:
             ),
         )
     return found
+
+
+def _elsewhere(root: Path, bases: Iterable[Carried]) -> Iterator[Found]:
+    """A package whose every touched file lies somewhere else, or is gone: the planner
+    says of each where it went."""
+    for base in bases:
+        if (tree := _tree(root, base, moved=True)) is not None:
+            yield Found(base, tree, (_another_layout(base, tree),))
+            return
+
+
+def _another_layout(base: Carried, tree: DirectoryTree) -> Finding:
+    """What a package is that has none of the touched files where a base has them."""
+    target = base.target
+    package = tree.root / (tree.layout.inside(f"{target.package_root}/") or "")
+    names = {target.package, target.dist.name}
+    version = said_version(package, names) or "of a version that it does not say"
+    return Finding(
+        f"is {target.package} {version}, laid out as no base of this overlay is",
+        path=tree.name,
+        expected=f"{', '.join(base.series.paths)}, as {target.release} has it",
+        found="; ".join(_moved(base, tree)),
+        next_step=f"leave it as it is: no patches here are for it. They are for "
+        f"{target.release}; to make them for this release see scripts/rebase.py",
+    )
+
+
+def _moved(base: Carried, tree: DirectoryTree) -> Iterator[str]:
+    """Of each touched file, where files of its name are now."""
+    for path in base.series.paths:
+        name = PurePosixPath(path).name
+        here = sorted(p for p in tree.paths() if PurePosixPath(p).name == name)
+        yield f"{path} is not there; files of its name: {', '.join(here) or 'none'}"
 
 
 def _base(candidates: list[Found]) -> Found:
@@ -140,7 +176,7 @@ def _base(candidates: list[Found]) -> Found:
     return Found(nearest.carried, nearest.tree, (finding,))
 
 
-def _tree(root: Path, carried: Carried) -> DirectoryTree | None:
+def _tree(root: Path, carried: Carried, moved: bool = False) -> DirectoryTree | None:
     """The target's tree at or around ``root``, under the one name that it has.
 
     A package that lies where its repository holds it stands for that whole checkout,
@@ -149,7 +185,10 @@ def _tree(root: Path, carried: Carried) -> DirectoryTree | None:
     target = carried.target
     below = PurePosixPath(target.package_root)
     for package in (root / below, root / target.package, root):
-        if package.name != target.package or not _holds(carried, package):
+        if package.name != target.package:
+            continue
+        init = package / "__init__.py"
+        if not (init.is_file() if moved else _holds(carried, package)):
             continue
         _refuse_links(root, package)
         top = package.parents[len(below.parts) - 1]

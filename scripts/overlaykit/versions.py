@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Collection, Sequence
+from importlib.metadata import distributions
+from pathlib import Path
 
 from overlaykit.errors import InputError
 
@@ -47,3 +50,22 @@ def release_of(wheel: str) -> tuple[str, str]:
     """The distribution and version that a wheel's file name begins with."""
     name, _, rest = wheel.partition("-")
     return name, rest.partition("-")[0]
+
+
+def said_version(
+    package: Path, names: Collection[str], besides: Sequence[str] = ()
+) -> str | None:
+    """Of the distribution around a package, called one of ``names`` in lower case and
+    perhaps found ``besides``, or what the package says of itself."""
+    places = [str(package.resolve().parent), *besides]
+    for one in distributions(path=places):
+        if (one.metadata["Name"] or "").lower() in names:
+            return one.version
+    said = package / "_version.py"
+    try:
+        text = "" if said.is_symlink() else said.read_text("utf-8", "replace")
+    except OSError:
+        return None
+    pattern = r"^(?:__version__|version)\b[^'\"\n]*['\"]([^'\"\n]{1,99})['\"]"
+    match = re.search(pattern, text, re.MULTILINE)
+    return match[1] if match else None

@@ -434,3 +434,99 @@ def test_definitions_and_unreadable_files(
 
     assert [row.kernel for row in rows] == kernels
     assert all("does not parse" in row.detail for row in rows)
+
+
+LINEAR = b"""
+from sglang.srt.layers.linear import RowParallelLinear
+from aiter.x import fused_rms_fp8_group_quant, fused_clamp_act_mul
+from aiter import quantize
+class Net:
+    def __init__(self):
+        self.down = RowParallelLinear(1, 2)
+        self.other = quantize
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "kernels"),
+    [
+        ("y = fused_clamp_act_mul(x)", []),
+        ("y = fused_clamp_act_mul(x, dtype_quant=None)", []),
+        ("y = fused_clamp_act_mul(x, dtype_quant=F)", ["fused_clamp_act_mul"]),
+        ("y = fused_clamp_act_mul(x, **more)", ["fused_clamp_act_mul"]),
+        ("y = quantize(x, transpose_scale=True)", ["quantize"]),
+        ("y = fused_rms_fp8_group_quant(x, w, e, group_size=x.shape[-1])", []),
+        ("n = x.shape[-1]; y = fused_rms_fp8_group_quant(x, w, e, group_size=n)", []),
+        ("m, n = x.shape; y = fused_rms_fp8_group_quant(x, w, e, group_size=n)", []),
+        ("m, n = x.shape; y = fused_rms_fp8_group_quant(x, w, e, group_size=m)", [RMS]),
+        (
+            "n = z.shape[-1]; y = fused_rms_fp8_group_quant(x, w, e, group_size=n)",
+            [RMS],
+        ),
+        ("y = fused_rms_fp8_group_quant(x, w, e, group_size=w)", [RMS]),
+    ],
+)
+def test_what_counts_as_making_a_block_scale(
+    pins: Pins, body: str, kernels: list[str]
+) -> None:
+    source = (
+        LINEAR + f"    def forward(self, x, w, e, more, z):\n        {body}\n".encode()
+    )
+    found = extra(pins, source + b"        return y\n")
+
+    assert [row.kernel for row in found] == kernels
+
+
+@pytest.mark.parametrize(
+    ("body", "paired", "danger"),
+    [
+        # The patched consumer copies what is not marked: right only if row-major.
+        ("self.down(quantize(x, transpose_scale=False))", True, False),
+        ("self.down(fused_clamp_act_mul(x, dtype_quant=F))", True, False),
+        (
+            "self.down(fused_clamp_act_mul(x, dtype_quant=F, transpose_scale=True))",
+            True,
+            True,
+        ),
+        (
+            "self.other(fused_clamp_act_mul(x, dtype_quant=F, transpose_scale=True))",
+            False,
+            False,
+        ),
+        ("fused_clamp_act_mul(x, dtype_quant=F, transpose_scale=True)", False, False),
+        (
+            "self.within(fused_clamp_act_mul(x, dtype_quant=F, transpose_scale=True))",
+            True,
+            True,
+        ),
+    ],
+)
+def test_a_call_is_judged_with_what_reads_its_scale(
+    pins: Pins, body: str, paired: bool, danger: bool
+) -> None:
+    source = (
+        LINEAR
+        + (
+            f"    def forward(self, x):\n        return {body}\n"
+            "    def within(self, pair):\n        return self.down(pair)\n"
+        ).encode()
+    )
+    path = f"{SRT}/models/new.py"
+    census = take_census(EditedTree(pins.patched("sglang"), {path: source}))
+
+    [row] = [row for row in census.rows if row.path == path]
+    assert (row.consumer is not None) is paired
+    [finding] = check_adopted(census)
+    assert ("dangerous mix" in finding.what) is danger
+    assert ("could not be paired" in finding.what) is not paired
+
+
+def test_what_the_consumer_makes_for_its_own_gemm_is_judged(pins: Pins) -> None:
+    """Asked for the wrong order, its GEMM misreads it; that has a row of its own."""
+    wrong = ("transpose_scale=not use_triton", "transpose_scale=use_triton")
+    census = take_census(edited(pins.tree("sglang"), FP8_UTILS, wrong))
+
+    row = only(census, "?")
+    assert row.state is State.MISREAD
+    found = [f for f in check_adopted(census) if f.site == "?"]
+    assert "dangerous mix" in found[0].what

@@ -11,7 +11,7 @@ import pytest
 
 from conftest import ROOT, Pins
 from contract.census import Census, SiteRow, check_adopted, take_census
-from contract.sites import CATALOGUE, FLATTEN, RMS, UNKNOWN_SITE, State
+from contract.sites import CATALOGUE, FLATTEN, UNKNOWN_SITE, State
 from overlaykit.carried import load_overlay
 from overlaykit.errors import EnvironmentFailure
 from overlaykit.releases import release_tree
@@ -124,24 +124,93 @@ def test_one_call_for_two_sites_is_said_in_both_rows() -> None:
     assert not any("stands for" in row.detail for row in both)
 
 
-@pytest.mark.parametrize(
-    ("version", "scopes"),
-    [
-        ("0.5.14", {"_fused_rmsnorm_fp8_quant"}),
-        ("0.5.19", {"_fused_rmsnorm_fp8_quant", "_fused_rmsnorm_fp8_per_token_quant"}),
-        ("0.5.23", {"_fused_rmsnorm_fp8_quant", "_fused_rmsnorm_fp8_per_token_quant"}),
-    ],
-)
-def test_look_alikes_stay_unforeseen(version: str, scopes: set[str]) -> None:
-    unforeseen = rows(of(version), [UNKNOWN_SITE])
+V4 = f"{SRT}/models/deepseek_v4.py"
+V2 = f"{SRT}/models/deepseek_v2.py"
+LAYERNORM = f"{SRT}/layers/layernorm.py"
 
-    assert {row.scope for row in unforeseen} == scopes
-    assert {row.kernel for row in unforeseen} == {RMS}
-    assert len(unforeseen) == len(scopes)
-    assert {row.live for row in unforeseen} == {None}
-    # Whether they feed this consumer is not known, so no danger is made of them.
-    findings = [f for f in check_adopted(of(version)) if f.site == UNKNOWN_SITE]
-    assert {finding.what for finding in findings} == {"unforeseen producer"}
+
+def outside(version: str, path: str) -> list[SiteRow]:
+    """The calls outside the catalogue in a file of a release."""
+    return [r for r in rows(of(version), [UNKNOWN_SITE]) if r.path == path]
+
+
+@pytest.mark.parametrize("version", ["0.5.15", "0.5.15.post1", "0.5.16"])
+def test_the_producer_of_31490_is_a_danger(version: str) -> None:
+    """It writes transposed behind strides that do not tell; its consumer goes by them.
+    The same call is right before, with the consumer of then, and after, honest."""
+    consumer = one(of(version), "C")
+    paired = [row for row in outside(version, V4) if row.consumer is not None]
+
+    assert {row.consumer for row in paired} == {f"{consumer.path}:{consumer.line}"}
+    assert {row.state for row in paired} == {UNMARKED}
+    assert any("wq_b" in row.detail for row in paired)
+    findings = [f for f in check_adopted(of(version)) if f.path == V4]
+    dangers = [f for f in findings if "dangerous mix" in f.what]
+    assert [(f.scope, f.site) for f in dangers] == [
+        ("_fused_rmsnorm_fp8_quant", UNKNOWN_SITE)
+    ]
+    assert "transposes it again" in dangers[0].what
+
+
+@pytest.mark.parametrize(
+    ("version", "state"),
+    [("0.5.13", UNMARKED), ("0.5.14", UNMARKED)]
+    + [(f"0.5.{number}", HONEST) for number in (17, 19, 21, 23)],
+)
+def test_the_same_call_is_right_elsewhere(version: str, state: State) -> None:
+    paired = [row for row in outside(version, V4) if row.consumer is not None]
+
+    assert {row.state for row in paired} == {state}
+    said = [f.what for f in check_adopted(of(version)) if f.path == V4]
+    assert any("read right by" in what for what in said)
+    assert not any("dangerous" in what for what in said)
+
+
+@pytest.mark.parametrize("version", ["0.5.15", "0.5.16", "0.5.17", "0.5.23"])
+def test_what_cannot_be_paired_is_a_finding_of_its_own(version: str) -> None:
+    """A scale kept in an attribute, or made by a function that is handed on."""
+    [row] = [row for row in outside(version, V4) if row.consumer is None]
+
+    assert f"{V4}:" in row.detail
+    found = [f for f in check_adopted(of(version)) if f.path == V4]
+    [unpaired] = [f for f in found if "could not be paired" in f.what]
+    assert unpaired.line == row.line and row.detail in (unpaired.found or "")
+
+
+@pytest.mark.parametrize(
+    ("version", "state"),
+    [("0.5.13", UNMARKED), ("0.5.15", COPIED), ("0.5.17", COPIED), ("0.5.23", HONEST)],
+)
+def test_the_clamp_is_counted_and_paired(version: str, state: State) -> None:
+    [row] = outside(version, V2)
+
+    assert (row.kernel, row.state) == ("fused_clamp_act_mul", state)
+    assert row.consumer is not None and "down_proj" in row.detail
+    assert not outside("0.5.12", V2)
+
+
+@pytest.mark.parametrize(
+    ("version", "fused"), [("0.5.17", COPIED), ("0.5.19", HONEST), ("0.5.23", HONEST)]
+)
+def test_the_all_reduce_and_its_fallbacks_are_counted(
+    version: str, fused: State
+) -> None:
+    found = outside(version, LAYERNORM)
+
+    assert [row.state for row in found] == [fused, COPIED, fused, COPIED]
+    assert {row.consumer for row in found} == {None}
+    assert not outside("0.5.16", LAYERNORM)
+
+
+@pytest.mark.parametrize("version", ["0.5.19", "0.5.23"])
+def test_a_scale_a_token_is_no_block_scale(version: str) -> None:
+    scopes = {row.scope for row in rows(of(version), [UNKNOWN_SITE])}
+    assert "_fused_rmsnorm_fp8_per_token_quant" not in scopes
+
+
+@pytest.mark.parametrize("version", ["0.5.12", "0.5.14", "0.5.15", "0.5.20"])
+def test_what_a_linear_quantizes_for_itself_is_right_and_no_row(version: str) -> None:
+    assert not outside(version, FP8_UTILS)
 
 
 @pytest.mark.parametrize("version", ["0.5.15", "0.5.17", "0.5.20", "0.5.23"])

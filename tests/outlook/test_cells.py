@@ -112,6 +112,19 @@ def test_adopted_then_reverted(ladder: dict[str, Column]) -> None:
         )
 
 
+@pytest.mark.parametrize("version", ["0.5.15", "0.5.15.post1", "0.5.16"])
+def test_a_danger_outside_the_catalogue(
+    ladder: dict[str, Column], version: str
+) -> None:
+    """SGLang 31490: right again from 0.5.17 on, with the very same consumer."""
+    [danger] = ladder[version].dangers
+    assert "deepseek_v4.py" in danger and "dangerous mix" in danger
+    assert not ladder["0.5.17"].dangers
+    assert ladder["0.5.17"].unpaired
+    read = [call for call in ladder["0.5.17"].unforeseen if "deepseek_v4.py" in call]
+    assert read and all(", read by " in call for call in read)
+
+
 def test_moved_and_dead(ladder: dict[str, Column]) -> None:
     for version in ("0.5.18", "0.5.19", "0.5.20"):
         for site in PRODUCERS:

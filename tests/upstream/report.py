@@ -82,8 +82,17 @@ _MEANING = """\
   the models that this series is about. From 0.5.21 `prepare_attn` and the gather are
   elsewhere too, and the proof says that it cannot find them. Nothing is claimed here of
   whether the bytes of those releases are right.
-- `?` is a call that the catalogue does not foresee; `deepseek_v4.py` asks for a
-  transposed scale in each release from 0.5.13 on, and nothing here runs it.
+- `?` is a call that the catalogue does not foresee: a row for what reads its scale,
+  and one for what could not be paired with a reader. Nothing here runs them; the
+  census follows each to a projection, through the linear class and the quantization
+  method to the consumer.
+- **`deepseek_v4.py`** asks for a transposed scale in each release from 0.5.13 on. Up to
+  0.5.14 the consumer takes it so. In **0.5.15, 0.5.15.post1 and 0.5.16** the consumer
+  goes by the strides, which do not tell: its GEMM reads scrambled scales. This is the
+  defect of SGLang 31490. From 0.5.17 the strides tell, and the same consumer is right.
+- `fused_clamp_act_mul` in `deepseek_v2.py` changes with its consumer in each release,
+  and is read right. The fused all-reduce of `layernorm.py` and its fallbacks, from
+  0.5.17 on, return their scale from a method; who reads it is not seen.
 """
 
 
@@ -158,10 +167,19 @@ def _rows(one: Surveyed) -> Iterable[tuple[str, ...]]:
         if row.path:
             where = f"{row.path.rpartition('/')[2]}:{row.line} `{row.scope}`"
         ran = _ran(one, row.site) if row.path and row.role is Role.PRODUCER else ""
-        yield row.site, where, row.state.value, ran
+        yield row.site, where, row.state.value + _read_by(row), ran
     for site in ("gather", "indexer"):
         if ran := _ran(one, site):
             yield site, "", "", ran
+
+
+def _read_by(row: SiteRow) -> str:
+    """Of a call outside the catalogue: by which consumer."""
+    if row.site != UNKNOWN_SITE:
+        return ""
+    if row.consumer is None:
+        return "; **could not be paired**"
+    return f"; read by {row.consumer.rpartition('/')[2]}"
 
 
 def _ran(one: Surveyed, site: str) -> str:

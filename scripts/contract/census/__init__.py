@@ -6,6 +6,7 @@ on into the functions that it returns to, ``judge`` turns what they say into a s
 ``liveness`` and ``layers`` tell whether it can run, ``rows`` puts it all together.
 """
 
-from contract.census.rows import Census, SiteRow, check_adopted, take_census
+from contract.census.findings import check_adopted
+from contract.census.rows import Census, SiteRow, take_census
 
 __all__ = ["Census", "SiteRow", "check_adopted", "take_census"]

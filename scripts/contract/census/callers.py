@@ -1,7 +1,7 @@
 """Follows a scale that a function returns on into the functions that call it.
 
 Only calls of plain functions are followed: whom a method's name means, the source
-does not say.
+does not say. A function that is handed on as a value returns to nobody knows whom.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from contract.census.flow import CALLER, Flow, follow_call
+from contract.census.interpreter import use_of
 from contract.census.modules import (
     Function,
     FunctionNode,
@@ -18,9 +19,11 @@ from contract.census.modules import (
     Modules,
     Place,
 )
-from contract.census.values import Value
+from contract.census.values import Value, scales_in
 
 _MOST_HOPS = 3
+
+HANDED = "whoever is given its function"
 
 
 @dataclass(frozen=True)
@@ -47,24 +50,37 @@ def follow(
     if call is None:
         return Journey(Flow(frozenset(), asked=True), (place.scope,))
     flow = follow_call(modules, module, function, call, result)
-    calls = list(_calls(modules, module, function)) if flow.returned and hops else []
-    if not calls:
+    named = list(_named(modules, module, function)) if flow.returned and hops else []
+    if not named:
         return Journey(flow, (place.scope,))
     onward = [
         follow(modules, where, at, value, hops - 1)
-        for where, at in calls
+        for where, at in named
         for value in flow.returned
+        if _is_call(at)
     ]
     uses = {use for use in flow.uses if use.by != CALLER}
     uses |= {use for journey in onward for use in journey.flow.uses}
+    uses |= {
+        use_of(HANDED, scale, f"{where.path}:{at.node.lineno}")
+        for where, at in named
+        for scale in scales_in(flow.returned)
+        if not _is_call(at)
+    }
     scopes = [place.scope, *(s for journey in onward for s in journey.scopes)]
     return Journey(Flow(frozenset(uses), flow.asked), tuple(dict.fromkeys(scopes)))
 
 
-def _calls(
+def _is_call(place: Place) -> bool:
+    """Whether the name is called there, rather than handed on as a value."""
+    return place.call is not None and place.call.func is place.node
+
+
+def _named(
     modules: Modules, home: Module, function: FunctionNode | None
 ) -> Iterator[tuple[Module, Place]]:
-    """Its calls in its own module and, unless it is private, in those searched."""
+    """Where it is called or handed on, in its own module and, unless it is private, in
+    those searched."""
     if function is None or home.functions.get(function.name) is not function:
         return
     name = function.name
@@ -77,6 +93,5 @@ def _calls(
             meaning = modules.stands_for(module, place.node)
             if isinstance(meaning, Imported):
                 meaning = modules.resolve(meaning)
-            is_it = isinstance(meaning, Function) and meaning.node is function
-            if is_it and place.call is not None and place.call.func is place.node:
+            if isinstance(meaning, Function) and meaning.node is function:
                 yield module, place

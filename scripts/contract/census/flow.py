@@ -33,6 +33,7 @@ from contract.census.values import (
 )
 
 _MOST_PATHS = 2000
+_MOST_INTO_METHODS = 200
 
 
 class TooManyPaths(Exception):
@@ -71,7 +72,8 @@ def follow_call(
     returned: dict[object, Value] = {}
 
     def run(path: Path) -> None:
-        frame = Frame(module, dict(local_names(function)) if function else {})
+        names = dict(local_names(function)) if function else {}
+        frame = Frame(module, names, owner=module.owner_of(function))
         for test, truth in conditions:
             path.assume(test, truth, frame)
         for block in blocks:
@@ -82,11 +84,40 @@ def follow_call(
             except Returns as found:
                 if scales_in(found.value):
                     returned.setdefault(key_of(found.value), found.value)
-                path.use(CALLER, found.value)
+                line = function.lineno if function else 1
+                path.use(CALLER, found.value, f"{module.path}:{line}")
                 return
 
-    flow = _on_all_paths(lambda script: Path(modules, script, call, result), run)
+    try:
+        flow = _on_all_paths(
+            lambda script: Path(modules, script, call, result), run, _MOST_INTO_METHODS
+        )
+    except TooManyPaths:
+        # Who is called by way of an object is then as far as it is followed.
+        returned.clear()
+
+        def start(script: Sequence[bool]) -> Path:
+            return Path(modules, script, call, result, into_methods=False)
+
+        flow = _on_all_paths(start, run)
     return replace(flow, returned=tuple(returned.values()))
+
+
+def follow_within(
+    modules: Modules, module: Module, function: FunctionNode, call: ast.Call
+) -> Flow:
+    """The same from the function's start on: what it decides before the call, by other
+    names, holds after it as well. Raises TooManyPaths.
+    """
+
+    def run(path: Path) -> None:
+        frame = Frame(module, dict(local_names(function)))
+        try:
+            path.block(function.body, frame)
+        except Returns as found:
+            path.use(CALLER, found.value, f"{module.path}:{function.lineno}")
+
+    return _on_all_paths(lambda script: Path(modules, script, call), run)
 
 
 def is_reachable(
@@ -136,13 +167,15 @@ def follow_parameter(
 
 
 def _on_all_paths(
-    start: Callable[[Sequence[bool]], Path], run: Callable[[Path], None]
+    start: Callable[[Sequence[bool]], Path],
+    run: Callable[[Path], None],
+    most: int = _MOST_PATHS,
 ) -> Flow:
     """Each run repeats the one before up to its last open choice, taken otherwise."""
     uses: set[Use] = set()
     asked = False
     script: list[bool] = []
-    for _ in range(_MOST_PATHS):
+    for _ in range(most):
         path = start(script)
         with suppress(PathEnds):
             run(path)

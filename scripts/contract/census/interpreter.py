@@ -9,10 +9,18 @@ from __future__ import annotations
 
 import ast
 import builtins
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from contract.census.modules import Const, Function, Imported, Kernel, Module, Modules
+from contract.census.modules import (
+    Const,
+    Function,
+    Imported,
+    Kernel,
+    Module,
+    Modules,
+    method_of,
+)
 from contract.census.values import (
     NONE,
     Arguments,
@@ -33,7 +41,14 @@ from contract.census.values import (
     stored_names,
     unpack,
 )
-from contract.sites import FLATTEN, MARKER, PRODUCERS
+from contract.sites import (
+    ALL_REDUCE,
+    CLAMP,
+    FLATTEN,
+    MARKER,
+    PARAMETER,
+    QUANTIZATIONS,
+)
 
 _DEEPEST_CALL = 8
 
@@ -59,6 +74,7 @@ class Use:
     """What a scale was when it was handed on, to whom and on what conditions.
 
     See :class:`Tensor`; a consumer's conditions are kept, a producer's are not.
+    ``at`` is the file and the line.
     """
 
     by: str
@@ -68,6 +84,24 @@ class Use:
     columns: bool | None
     honest: bool | None
     known: frozenset[tuple[str, bool]] = frozenset()
+    at: str = ""
+
+
+def use_of(
+    by: str, scale: Tensor, at: str, known: frozenset[tuple[str, bool]] = frozenset()
+) -> Use:
+    """What a scale is as it is handed on."""
+    columns = False if scale.scrambled else scale.columns
+    return Use(
+        by,
+        scale.transposed,
+        scale.marked,
+        scale.copied,
+        columns,
+        scale.honest,
+        known,
+        at,
+    )
 
 
 @dataclass
@@ -100,11 +134,12 @@ class Layers:
 
 @dataclass
 class Frame:
-    """A function that is being run, and its names."""
+    """A function that is being run, its names, and the class whose method it is."""
 
     module: Module
     names: dict[str, Value]
     depth: int = 0
+    owner: ast.ClassDef | None = None
 
 
 class Path:
@@ -114,7 +149,8 @@ class Path:
     call whose scale is followed, a producer's or, with ``result``, one that is known
     to return that; None follows a parameter. ``asked`` is whether ``root`` may have
     made a transposed scale, seen to be used or not. ``layers`` is what is known of
-    projections, where it is asked whether a path can be taken at all.
+    projections, where it is asked whether a path can be taken at all; ``into_methods``
+    is whether methods that are given the scale are run as well.
     """
 
     def __init__(
@@ -124,7 +160,9 @@ class Path:
         root: ast.Call | None = None,
         result: Value | None = None,
         layers: Layers | None = None,
+        into_methods: bool = True,
     ) -> None:
+        self._into_methods = into_methods and root is not None
         self.uses: list[Use] = []
         self.asked = False
         self.taken: list[bool] = []
@@ -161,20 +199,11 @@ class Path:
         for statement in body:
             self._statement(statement, frame)
 
-    def use(self, by: str, value: Value) -> None:
+    def use(self, by: str, value: Value, at: str = "") -> None:
         """Note that a scale is handed on; where a call is followed, that ends it."""
         for scale in scales_in(value):
-            self.uses.append(
-                Use(
-                    by,
-                    scale.transposed,
-                    scale.marked,
-                    scale.copied,
-                    False if scale.scrambled else scale.columns,
-                    scale.honest,
-                    frozenset() if self._root else frozenset(self._known.items()),
-                )
-            )
+            known = frozenset() if self._root else frozenset(self._known.items())
+            self.uses.append(use_of(by, scale, at, known))
         if self.uses and self._root is not None:
             raise PathEnds
 
@@ -265,11 +294,18 @@ class Path:
         Such functions branch a lot; each such branch would double the paths.
         """
         names = frame.names
+        if self._picks_a_kernel(node, frame):
+            return False
         return (
             self._root_made
-            and frame.depth == 0
+            and (frame.depth == 0 or frame.owner is not None)
             and not any(scales_in(names.get(n, NONE)) for n in loaded_names(node))
         )
+
+    def _picks_a_kernel(self, node: ast.If, frame: Frame) -> bool:
+        """Whether a branch names one: then it decides where the scale goes."""
+        meanings = (self._modules.meaning(frame.module, n) for n in loaded_names(node))
+        return any(isinstance(meaning, Kernel) for meaning in meanings)
 
     def _bind(self, target: ast.expr, value: Value, frame: Frame) -> None:
         if isinstance(target, ast.Name):
@@ -280,22 +316,23 @@ class Path:
             for part, item in zip(target.elts, unpack(target.elts, value), strict=True):
                 self._bind(part, item, frame)
         elif isinstance(target, ast.Attribute):
-            self._set(self._value(target.value, frame), Const(target.attr), value)
+            owner = self._value(target.value, frame)
+            self._set(owner, Const(target.attr), value, _place(frame, target))
         elif isinstance(target, ast.Subscript):
             owner = self._value(target.value, frame)
             key = self._value(target.slice, frame)
             if not isinstance(owner, Named):
-                self.use("an item", value)
+                self.use("an item", value, _place(frame, target))
             elif isinstance(key, Const) and isinstance(key.value, str):
                 owner.items[key.value] = value
             else:
                 owner.opaque = True
 
-    def _set(self, owner: Value, name: Value, value: Value) -> None:
+    def _set(self, owner: Value, name: Value, value: Value, at: str) -> None:
         """``owner.name = value``, however it is spelled."""
         name, value = self._resolved(name), self._resolved(value)
         if not isinstance(owner, Tensor):
-            self.use("an attribute", value)
+            self.use("an attribute", value, at)
         elif not isinstance(name, Const):
             owner.marked = None
         elif name.value == MARKER:
@@ -345,7 +382,7 @@ class Path:
         if isinstance(node, ast.Await):
             return self._value(node.value, frame)
         if isinstance(node, ast.Yield | ast.YieldFrom) and node.value is not None:
-            self.use("yield", self._value(node.value, frame))
+            self.use("yield", self._value(node.value, frame), _place(frame, node))
         return self._opaque(node, frame)
 
     def _opaque(self, node: ast.AST, frame: Frame) -> Symbol:
@@ -452,9 +489,14 @@ class Path:
         if isinstance(callee, _Method):
             return callee.scale.derived(callee.name, given.positional)
         if isinstance(callee, Kernel):
-            return self._kernel(callee.name, given, node)
+            return self._kernel(callee.name, given, node, frame)
+        if self._in_root and node is self._root and not producer_among(given.all()):
+            # Not one of the kernels, and told in which order to write.
+            name = ast.unparse(node.func)
+            transposed = self._transposed(given.named, given.opaque)
+            return output_of(name, self._new_scale(node, name, transposed))
         if isinstance(callee, Symbol) and hasattr(builtins, callee.text):
-            return self._builtin(callee.text, given.positional)
+            return self._builtin(callee.text, given.positional, _place(frame, node))
         values = given.all()
         kernel = producer_among(values)
         result = Symbol(f"{callee!r}({', '.join(map(repr, values))})")
@@ -466,6 +508,11 @@ class Path:
             self._layers.ask(target, values)
         if isinstance(target, Function) and frame.depth < _DEEPEST_CALL:
             return self._inline(target, given, frame.depth + 1)
+        method = self._method(node.func, frame) if self._into_methods else None
+        if method is not None and frame.depth < _DEEPEST_CALL:
+            owner, function = method
+            given.positional.insert(0, Symbol("self"))
+            return self._inline(function, given, frame.depth + 1, owner)
         first = given.positional[0] if given.positional else NONE
         library, _, name = repr(callee).rpartition(".")
         if library == "torch" and isinstance(first, Tensor):
@@ -475,39 +522,72 @@ class Path:
         if kernel:
             return output_of(kernel, self._new_scale(node, kernel, None))
         # A consumer may choose its GEMM first: then only the value names it.
-        self.use(_name_of(node.func) if self._root else repr(target), values)
+        by = _name_of(node.func) if self._root else repr(target)
+        self.use(by, values, _place(frame, node))
         return result
+
+    @staticmethod
+    def _method(node: ast.expr, frame: Frame) -> tuple[ast.ClassDef, Function] | None:
+        """The method that ``self.name(...)`` runs: of the class itself, or, where the
+        module makes ``name`` of one class of its own, that one's ``forward``."""
+        if not (isinstance(node, ast.Attribute) and ast.unparse(node.value) == "self"):
+            return None
+        module, owner = frame.module, frame.owner
+        made = module.made(node.attr)
+        if owner is not None and (function := method_of(owner, node.attr)):
+            return owner, Function(node.attr, module, function)
+        if len(made) == 1 and (name := next(iter(made))) in module.classes:
+            owner = module.classes[name]
+            if function := method_of(owner, "forward"):
+                return owner, Function("forward", module, function)
+        return None
 
     def _resolved(self, value: Value) -> Value:
         return self._modules.resolve(value) if isinstance(value, Imported) else value
 
-    def _kernel(self, kernel: str, given: Arguments, node: ast.Call) -> Value:
-        if kernel not in PRODUCERS:
-            self.use(kernel, given.all())
+    def _kernel(
+        self, kernel: str, given: Arguments, node: ast.Call, frame: Frame
+    ) -> Value:
+        if kernel not in QUANTIZATIONS:
+            self.use(kernel, given.all(), _place(frame, node))
             return Symbol(f"output of {kernel} at {node.lineno}")
-        names = PRODUCERS[kernel]
+        names = QUANTIZATIONS[kernel]
         bound = dict(zip(names, given.positional, strict=False)) | given.named
-        transposed: bool | None = None if given.opaque else False
-        if "transpose_scale" in bound:
-            transposed = self._truth(bound["transpose_scale"])
-        return output_of(kernel, self._new_scale(node, kernel, transposed))
+        if kernel == CLAMP and bound.get("dtype_quant", NONE) == NONE:
+            return Symbol(f"unquantized output of {kernel} at {node.lineno}")
+        transposed = self._transposed(bound, given.opaque)
+        output = output_of(kernel, self._new_scale(node, kernel, transposed))
+        if kernel == ALL_REDUCE and self._truth(bound.get("emit_bf16", Const(False))):
+            assert isinstance(output, tuple)
+            return (*output, Symbol(f"unquantized output at {node.lineno}"))
+        return output
+
+    def _transposed(self, bound: Mapping[str, Value], opaque: bool) -> bool | None:
+        """Whether a kernel is asked for transposed bytes; None is what is not told."""
+        if PARAMETER in bound:
+            return self._truth(bound[PARAMETER])
+        return None if opaque else False
 
     def _new_scale(
         self, node: ast.Call, kernel: str, transposed: bool | None
     ) -> Tensor:
-        """AITER's flatten has put transposed bytes behind either kind of strides."""
+        """AITER's flatten has put transposed bytes behind either kind of strides; its
+        all-reduce always tells them by its strides, the others never do. What some
+        other call does is not known."""
         name = f"scale at {node.lineno}"
         self.asked |= self._in_root and transposed is not False
-        by_columns = bool(
-            transposed
-            and kernel == FLATTEN
-            and self._decide(f"{name} has honest strides")
-        )
+        by_columns: bool | None = False
+        if transposed and kernel == FLATTEN:
+            by_columns = self._decide(f"{name} has honest strides")
+        elif transposed and kernel == ALL_REDUCE:
+            by_columns = True
+        elif transposed and kernel not in QUANTIZATIONS:
+            by_columns = None
         return Tensor(name, self._in_root, transposed, transposed, by_columns)
 
-    def _builtin(self, name: str, given: Sequence[Value]) -> Value:
+    def _builtin(self, name: str, given: Sequence[Value], at: str) -> Value:
         if name == "setattr" and len(given) == 3:
-            self._set(given[0], given[1], given[2])
+            self._set(given[0], given[1], given[2], at)
             return NONE
         if name == "hasattr" and self._layers and isinstance(given[0], Layer):
             has = self._layers.get(given[0], _text(self._resolved(given[1])))
@@ -528,10 +608,17 @@ class Path:
             return Const(isinstance(given[0], tuple))
         return Symbol(f"{name}({', '.join(map(repr, given))})")
 
-    def _inline(self, function: Function, given: Arguments, depth: int) -> Value:
+    def _inline(
+        self,
+        function: Function,
+        given: Arguments,
+        depth: int,
+        owner: ast.ClassDef | None = None,
+    ) -> Value:
         names = {**local_names(function.node), **parameters(function.node, given)}
         try:
-            self.block(function.node.body, Frame(function.module, names, depth))
+            frame = Frame(function.module, names, depth, owner)
+            self.block(function.node.body, frame)
         except Returns as returned:
             return returned.value
         return NONE
@@ -546,6 +633,10 @@ class _Method:
 def _text(value: Value) -> str:
     """A name that the source states; else something that is no name."""
     return str(value.value) if isinstance(value, Const) else f"<{value!r}>"
+
+
+def _place(frame: Frame, node: ast.expr) -> str:
+    return f"{frame.module.path}:{node.lineno}"
 
 
 def _name_of(node: ast.expr) -> str:

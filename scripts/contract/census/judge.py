@@ -7,10 +7,10 @@ from collections.abc import Collection, Iterable
 from contract.census.flow import Flow, TooManyPaths, follow_parameter
 from contract.census.interpreter import Use
 from contract.census.modules import FunctionNode, Module, Modules
+from contract.census.pairing import SCALE_PARAMETER
 from contract.census.values import Tensor, local_names
 from contract.sites import GEMM, State
 
-_SCALE_PARAMETER = "input_scale"
 _PRESENTATIONS = {
     "row-major": (False, False),
     "transposed behind row-major strides": (True, False),
@@ -50,6 +50,18 @@ def producer_state(flow: Flow) -> tuple[State, str]:
     return State.UNKNOWN, f"marked on some ways to {to}, not on all, or not seen"
 
 
+def own_state(flow: Flow) -> tuple[State | None, str]:
+    """Of a scale that is made where CK's GEMM is called: None where each GEMM there
+    reads it right."""
+    by_bytes = {use.columns for use in flow.uses if use.by == GEMM}
+    by_strides = {use.honest for use in flow.uses if use.by != GEMM}
+    if by_bytes == {True} and by_strides <= {True}:
+        return None, "right"
+    what = f"CK {_right(by_bytes)}, others {_right(by_strides or {True})}"
+    wrong = False in by_bytes or False in by_strides
+    return (State.MISREAD if wrong else State.UNKNOWN), what
+
+
 def _strides(honest: Collection[bool | None]) -> str:
     if len(honest) > 1:
         return "row-major or honest (as AITER's release has it)"
@@ -62,12 +74,12 @@ def consumer_state(
     """The state, judged by what both GEMMs get for every kind of scale."""
     declared = function.args
     names = {a.arg for a in (*declared.args, *declared.kwonlyargs)}
-    if _SCALE_PARAMETER not in names:
-        return State.UNKNOWN, f"has no parameter {_SCALE_PARAMETER}"
+    if SCALE_PARAMETER not in names:
+        return State.UNKNOWN, f"has no parameter {SCALE_PARAMETER}"
 
     def uses(columns: bool, by_columns: bool, marked: bool) -> frozenset[Use]:
-        given = Tensor(_SCALE_PARAMETER, True, None, columns, by_columns, marked)
-        flow = follow_parameter(modules, module, function, _SCALE_PARAMETER, given)
+        given = Tensor(SCALE_PARAMETER, True, None, columns, by_columns, marked)
+        flow = follow_parameter(modules, module, function, SCALE_PARAMETER, given)
         return flow.uses
 
     try:

@@ -11,6 +11,7 @@ import ast
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from overlaykit.syntax import parsed
 from overlaykit.trees import Tree
@@ -110,6 +111,47 @@ class Module:
     classes: Mapping[str, ast.ClassDef]
     constants: Mapping[str, Const]
     reads: Mapping[str, list[Place]]
+
+    @cached_property
+    def _made(self) -> Mapping[str, frozenset[str]]:
+        made: dict[str, set[str]] = {}
+        for node in ast.walk(self.tree):
+            if not isinstance(node, ast.Assign):
+                continue
+            for target in node.targets:
+                if isinstance(target, ast.Attribute):
+                    makers = made.setdefault(target.attr, set())
+                    makers |= self._makers(node.value)
+        return {name: frozenset(makers - {"None"}) for name, makers in made.items()}
+
+    def _makers(self, value: ast.expr) -> set[str]:
+        """What is called for a value; where that is a method, what it returns."""
+        maker = ast.unparse(value.func if isinstance(value, ast.Call) else value)
+        own, _, name = maker.partition(".")
+        methods = [m for c in self.classes.values() if (m := method_of(c, name))]
+        if own != "self" or not methods:
+            return {maker}
+        returned = [
+            n for m in methods for n in ast.walk(m) if isinstance(n, ast.Return)
+        ]
+        values = (r.value for r in returned if r.value is not None)
+        return {ast.unparse(v.func if isinstance(v, ast.Call) else v) for v in values}
+
+    def made(self, attribute: str) -> frozenset[str]:
+        """The classes, by their names here, of which the module makes an attribute;
+        anything else that it gives it, as it is written; None left out."""
+        return self._made.get(attribute, frozenset())
+
+    def owner_of(self, function: FunctionNode | None) -> ast.ClassDef | None:
+        """The class at module level whose method a function is."""
+        owners = (c for c in self.classes.values() if function in c.body)
+        return next(owners, None)
+
+
+def method_of(owner: ast.ClassDef, name: str) -> FunctionNode | None:
+    """A class's own method."""
+    methods = (n for n in owner.body if isinstance(n, FunctionNode) and n.name == name)
+    return next(methods, None)
 
 
 def parse(path: str, source: bytes) -> Module:
@@ -212,6 +254,19 @@ class Modules:
     def member(self, owner: Imported, name: str) -> Meaning:
         """What ``owner.name`` stands for."""
         return Kernel(name) if name in self.kernels else owner.member(name)
+
+    def class_of(
+        self, module: Module, name: str, hops: int = 4
+    ) -> tuple[Module, ast.ClassDef] | None:
+        """The class of this tree that a name stands for at module level."""
+        if name in module.classes:
+            return module, module.classes[name]
+        for dotted, member in module.imports.get(name, ()) if hops else ():
+            for path in _places(module.path, dotted):
+                where = self.module(path)
+                if where is not None and member is not None:
+                    return self.class_of(where, member, hops - 1)
+        return None
 
     def resolve(self, imported: Imported, hops: int = 4) -> Meaning:
         """What an imported name stands for, if this tree defines it."""

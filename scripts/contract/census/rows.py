@@ -5,37 +5,43 @@ worst there is: it computes with scrambled scales and may still score well enoug
 to be noticed (SGLang 27798, 31490). So all calls are looked at, and a call that
 nobody foresaw is listed as ``?`` rather than left out.
 
-Calls are found by the kernels' own names, imported under whatever name. A kernel that
-one module of the tree renames and another imports from there is not found.
+Calls are found by the kernels' own names, imported under whatever name, and by the
+parameter that tells an order to write in. A kernel that one module of the tree renames
+and another imports from there is not found. A scale for each token has one order only
+and is no block scale; what a block-FP8 linear quantizes for itself is part of C, and
+gets a row of its own where its GEMM is not seen to read it right.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 
 from contract.census.callers import Journey, follow
 from contract.census.calls import Reference, manner, references, sites_of
-from contract.census.flow import Flow, TooManyPaths
-from contract.census.judge import consumer_state, producer_state
+from contract.census.flow import Flow, TooManyPaths, follow_within
+from contract.census.interpreter import Use
+from contract.census.judge import consumer_state, own_state, producer_state
 from contract.census.liveness import Liveness
 from contract.census.modules import FunctionNode, Module, Modules
+from contract.census.pairing import Consumer, Pairing
 from contract.sites import (
     CATALOGUE,
     GEMM,
     NATIVE_LINEAR,
-    PRODUCERS,
+    PARAMETER,
+    QUANTIZATIONS,
     UNKNOWN_SITE,
     Role,
     State,
     role_of,
 )
-from overlaykit.errors import CannotApply, Finding
+from overlaykit.errors import CannotApply
 from overlaykit.trees import Tree
 
-_KERNELS = (*PRODUCERS, GEMM)
+_KERNELS = (*QUANTIZATIONS, GEMM)
 _SITES = {site.id: site for site in CATALOGUE}
-_NAMED = tuple(kernel.encode() for kernel in _KERNELS)
+_NAMED = tuple(name.encode() for name in (*_KERNELS, PARAMETER))
 _SEARCHED = (
     f"class {NATIVE_LINEAR}".encode(),
     *{site.feeds.encode() for site in CATALOGUE if site.feeds},
@@ -50,6 +56,10 @@ class SiteRow:
     One site may have several rows, where several calls do what one did, and one call
     a row for each of several sites. ``live`` is whether native block-FP8 layers let
     it run (see :meth:`Liveness.of`); None is what the source does not say.
+
+    A call outside the catalogue has a row for what ``consumer`` (path and line) reads
+    of its scale, and one without for what could not be paired with any; a site of the
+    catalogue goes to C by what the catalogue says of it.
     """
 
     site: str
@@ -61,6 +71,7 @@ class SiteRow:
     state: State
     detail: str
     live: bool | None = None
+    consumer: str | None = None
 
 
 @dataclass(frozen=True)
@@ -81,11 +92,34 @@ def take_census(tree: Tree, within: str = "") -> Census:
         for source in [_searched(tree, path, modules)]
         if source is not None
     }
-    liveness = Liveness(modules)
+    found_in = [
+        (module, list(references(modules, module)))
+        for path, source in naming.items()
+        for module in [_parsed(path, source, modules)]
+        if isinstance(module, Module)
+    ]
     rows = [
         row
         for path, source in naming.items()
-        for row in _rows_of(path, source, modules, liveness)
+        for row in _unreadable(path, source, modules)
+    ]
+    consumers = [c for m, found in found_in for c in _consumer_rows(modules, m, found)]
+    pairing = Pairing(
+        modules,
+        [
+            Consumer(row.path, row.line, (row.scope or "").rpartition(".")[2])
+            for row in consumers
+            if row.path and row.line and row.site in _SITES
+        ],
+    )
+    liveness = Liveness(modules)
+    rows += consumers
+    rows += [
+        row
+        for module, found in found_in
+        for reference in found
+        if reference.is_producer
+        for row in _producer_rows(modules, module, reference, liveness, pairing)
     ]
     found = {row.site for row in rows}
     rows += [
@@ -117,24 +151,33 @@ def _is_said(kernel: bytes, source: bytes) -> bool:
     return any(not line.lstrip().startswith(b"#") for line in lines)
 
 
-def _rows_of(
-    path: str, source: bytes, modules: Modules, liveness: Liveness
-) -> Iterator[SiteRow]:
+def _parsed(path: str, source: bytes, modules: Modules) -> Module | Exception:
     try:
-        module = modules.parse(path, source)
+        return modules.parse(path, source)
     except (SyntaxError, ValueError) as error:
+        return error
+
+
+def _unreadable(path: str, source: bytes, modules: Modules) -> Iterator[SiteRow]:
+    error = _parsed(path, source, modules)
+    if isinstance(error, Exception):
         line = error.lineno if isinstance(error, SyntaxError) else None
         for kernel in _KERNELS:
             if kernel.encode() in source:
                 detail = f"the file does not parse: {error}"
                 yield _unseen(kernel, path, None, line, detail)
-        return
+
+
+def _consumer_rows(
+    modules: Modules, module: Module, found: Collection[Reference]
+) -> Iterator[SiteRow]:
+    """A row for each function that mentions CK's GEMM."""
     consumers: set[FunctionNode | None] = set()
-    for reference in references(modules, module):
+    for reference in found:
         function = reference.at.function
-        if reference.kernel in PRODUCERS:
-            yield from _producer_rows(modules, module, reference, liveness)
-        elif function is None or function not in consumers:
+        if not reference.is_producer and (
+            function is None or function not in consumers
+        ):
             consumers.add(function)
             yield _consumer_row(modules, module, reference)
 
@@ -147,38 +190,109 @@ def _unseen(
 
 
 def _producer_rows(
-    modules: Modules, module: Module, reference: Reference, liveness: Liveness
+    modules: Modules,
+    module: Module,
+    reference: Reference,
+    liveness: Liveness,
+    pairing: Pairing,
 ) -> Iterator[SiteRow]:
     kernel, call, scope = reference.kernel, reference.at.call, reference.at.scope
     if call is None:
         detail = "kept under another name or handed on: its calls are not seen"
         yield _unseen(kernel, module.path, scope, reference.at.node.lineno, detail)
         return
+    function = reference.at.function
+    own = pairing.at(module.path, function.lineno) if function else None
+    if own is not None and function is not None:
+        yield from _own_rows(modules, module, reference, own, function)
+        return
     try:
         journey = follow(modules, module, reference.at)
     except TooManyPaths:
         journey = Journey(Flow(frozenset(), asked=True), (scope,))
-    state, what = producer_state(journey.flow)
-    sites = sites_of(
-        reference, call, journey.scopes, {use.by for use in journey.flow.uses}
-    )
+    flow = journey.flow
+    state, what = producer_state(flow)
+    sites = sites_of(reference, call, journey.scopes, {use.by for use in flow.uses})
     live, why = liveness.of(module, reference.at)
-    details = [manner(modules, module, reference, call), what]
+    how = manner(modules, module, reference, call)
+    row = SiteRow(
+        UNKNOWN_SITE,
+        Role.PRODUCER,
+        kernel,
+        module.path,
+        scope,
+        call.lineno,
+        state,
+        "; ".join(filter(None, (how, what, why))),
+        live,
+    )
+    if sites == [UNKNOWN_SITE]:
+        yield from _paired_rows(row, how, flow, pairing)
+        return
+    details = [how, what]
     if len(sites) > 1:
         details.append(f"one call stands for {' and '.join(sites)}")
     detail = "; ".join(filter(None, [*details, why]))
     for site in sites:
+        yield replace(row, site=site, detail=detail)
+
+
+def _own_rows(
+    modules: Modules,
+    module: Module,
+    reference: Reference,
+    own: Consumer,
+    function: FunctionNode,
+) -> Iterator[SiteRow]:
+    """What a function makes for the GEMM that it calls itself, if that is not right."""
+    call = reference.at.call
+    assert call is not None
+    try:
+        state, what = own_state(follow_within(modules, module, function, call))
+    except TooManyPaths:
+        state, what = State.UNKNOWN, "branches too often to be followed"
+    if state is not None:
         yield SiteRow(
-            site,
+            UNKNOWN_SITE,
             Role.PRODUCER,
-            kernel,
+            reference.kernel,
             module.path,
-            scope,
+            reference.at.scope,
             call.lineno,
             state,
-            detail,
-            live,
+            f"{manner(modules, module, reference, call)}; {what}",
+            consumer=own.place,
         )
+
+
+def _paired_rows(
+    row: SiteRow, how: str, flow: Flow, pairing: Pairing
+) -> Iterator[SiteRow]:
+    """A row for each consumer that reads the scale, and one for what is not seen."""
+    found: dict[Consumer | None, list[Use]] = {}
+    for use in flow.uses:
+        found.setdefault(pairing.of(use), []).append(use)
+    for consumer, uses in found.items():
+        state, what = producer_state(Flow(frozenset(uses), flow.asked))
+        detail = f"{how}; {what}; handed to {_places(uses)}"
+        place = consumer.place if consumer else None
+        yield replace(row, state=state, detail=detail, consumer=place)
+    if not found:
+        yield row
+
+
+def _places(uses: Collection[Use]) -> str:
+    """``wq_a, wq_b (path:1, 2)``, a file once."""
+    files: dict[str, tuple[set[str], set[int]]] = {}
+    for use in uses:
+        path, _, line = use.at.rpartition(":")
+        names, lines = files.setdefault(path, (set(), set()))
+        names.add(use.by)
+        lines.add(int(line))
+    return "; ".join(
+        f"{', '.join(sorted(names))} ({path}:{', '.join(map(str, sorted(lines)))})"
+        for path, (names, lines) in sorted(files.items())
+    )
 
 
 def _consumer_row(modules: Modules, module: Module, reference: Reference) -> SiteRow:
@@ -190,108 +304,3 @@ def _consumer_row(modules: Modules, module: Module, reference: Reference) -> Sit
     state, detail = consumer_state(modules, module, function)
     line = function.lineno
     return SiteRow("C", Role.CONSUMER, GEMM, path, scope, line, state, detail)
-
-
-_AGAIN = "and the consumer transposes it again: its GEMM reads scrambled scales"
-_TOGETHER: Mapping[tuple[State, State], str] = {
-    (
-        State.ROW_MAJOR,
-        State.COPIES_UNMARKED,
-    ): "left behind: right, but copied each time",
-    (State.ROW_MAJOR, State.ASSUMES): (
-        "dangerous mix: the consumer takes it for transposed, its GEMM reads scrambled "
-        "scales"
-    ),
-    (State.UNMARKED, State.ASSUMES): "right only as long as every producer is so",
-    (
-        State.UNMARKED,
-        State.COPIES_UNMARKED,
-    ): f"dangerous mix: it is not marked, {_AGAIN}",
-    (State.ROW_MAJOR, State.NEEDS_HONEST): (
-        "dangerous mix: the Triton GEMM takes it for transposed and reads scrambled "
-        "scales"
-    ),
-    (State.UNMARKED, State.NEEDS_HONEST): (
-        f"dangerous mix: its strides do not tell that it is transposed, {_AGAIN}"
-    ),
-    (State.UNMARKED, State.COPIES_ALL): f"dangerous mix: it is transposed, {_AGAIN}",
-}
-_NEXT_STEP: Mapping[State, str] = {
-    State.ROW_MAJOR: "apply the series' patch for this call: transpose and mark",
-    State.COPIED: "apply the series' patch for this call instead of the copy",
-    State.UNMARKED: "set the marker on the very tensor that is handed on",
-    State.COPIES_ALL: "apply the series' patch for the consumer",
-    State.ASSUMES: "apply the series' patch for the consumer",
-    State.GONE: "find what took its place upstream, then rebase or drop the site",
-    State.MARKED: "guard it by what the pinned layers have",
-    State.HONEST: "apply the series' patch for this call, or retire the patch",
-    State.NEEDS_HONEST: "give it honest strides from every producer; retire the patch",
-    State.UNKNOWN: "read the source; teach contract.judge its form or rewrite it",
-}
-
-
-def check_adopted(census: Census) -> tuple[Finding, ...]:
-    """What keeps the tree from having adopted the optimization, wholly and alone.
-
-    Empty iff every site of the catalogue is in the state it should be in, none is
-    known to be dead and no call stands outside the catalogue.
-    """
-    consumers = {r.state for r in census.rows if r.role is Role.CONSUMER}
-    return tuple(
-        _finding(row, census, consumers)
-        for row in census.rows
-        if row.site not in _SITES
-        or row.state is not _SITES[row.site].expected
-        or row.live is False
-    )
-
-
-def _finding(row: SiteRow, census: Census, consumers: set[State]) -> Finding:
-    site = _SITES.get(row.site)
-    if row.role is Role.CONSUMER:
-        dangers = _mixture(row.state, census)
-    else:
-        # Whether an unforeseen call's scale goes to this consumer is not known.
-        pairs = [(row.state, state) for state in State if state in consumers and site]
-        dangers = [_TOGETHER[pair] for pair in pairs if pair in _TOGETHER]
-    if site is None:
-        what = f"unforeseen {row.role.value}"
-        expected = "no call outside the catalogue in contract.sites"
-        next_step = "show where its scale goes; adopt it and add it to the catalogue"
-    else:
-        dead = ", dead" if row.live is False else ""
-        what = f"{site.id} ({site.meaning}): {row.state.value}{dead}"
-        expected, next_step = site.expected.value, _NEXT_STEP[row.state]
-        expected += ", live" if dead else ""
-    return Finding(
-        "; ".join([what, *dangers]),
-        path=row.path,
-        line=row.line,
-        scope=row.scope,
-        site=row.site,
-        expected=expected,
-        found=f"{row.state.value}: {row.detail}",
-        next_step=next_step,
-    )
-
-
-def _mixture(consumer: State, census: Census) -> list[str]:
-    """What a consumer that treats all scales alike gets wrong."""
-    transposed = _sites_in(census, State.MARKED, State.UNMARKED)
-    row_major = _sites_in(census, State.ROW_MAJOR)
-    if consumer is State.ASSUMES and transposed and row_major:
-        return [
-            f"dangerous mix: it takes every scale for transposed; {transposed} are, "
-            f"{row_major} are row-major"
-        ]
-    if consumer is State.COPIES_ALL and transposed:
-        return [
-            f"dangerous mix: it transposes the scales of {transposed} once more, "
-            "wrong unless their strides tell of the first time"
-        ]
-    return []
-
-
-def _sites_in(census: Census, *states: State) -> str:
-    sites = (r.site for r in census.rows if r.state in states and r.site in _SITES)
-    return ", ".join(dict.fromkeys(sites))

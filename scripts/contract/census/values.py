@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any, TypeAlias
 
 from contract.census.modules import Const, Function, FunctionNode, Imported, Kernel
-from contract.sites import PRODUCERS, RMS
+from contract.sites import ALL_REDUCE, QUANTIZATIONS, RMS
 
 _TURNS = {"transpose", "t", "T", "mT", "permute", "swapaxes", "swapdims"}
 _SAME = {"detach", "clone"}
@@ -184,8 +184,11 @@ def scales_in(value: Value) -> list[Tensor]:
 
 
 def output_of(kernel: str, scale: Tensor) -> Value:
-    """What the kernel returns: ((q, scale), bf16, second, residual), or the pair."""
+    """What the kernel returns: ((q, scale), bf16, second, residual), (q, residual,
+    scale), or the pair."""
     pair = (Tensor(f"q of {scale}", ours=False, transposed=None), scale)
+    if kernel == ALL_REDUCE:
+        return (pair[0], Symbol(f"residual of {scale}"), scale)
     if kernel != RMS:
         return pair
     rest = ("unquantized", "second output", "residual")
@@ -209,7 +212,7 @@ def key_of(value: Value) -> object:
 def producer_among(values: Sequence[Value]) -> str | None:
     """The producing kernel that is handed on as a value."""
     for value in values:
-        if isinstance(value, Kernel) and value.name in PRODUCERS:
+        if isinstance(value, Kernel) and value.name in QUANTIZATIONS:
             return value.name
     return None
 

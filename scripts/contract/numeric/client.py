@@ -19,6 +19,7 @@ from typing import Any
 
 from contract.numeric.cases import Case, Switch, Variant
 from contract.numeric.outcomes import Outcome
+from contract.numeric.server import STOOD_IN
 from contract.numeric.sources import (
     Sources,
     aiter_sources,
@@ -123,6 +124,8 @@ class Worker:
             self._log.close()
             raise not_started("Python", error) from error
 
+        self.stood_in: set[str] = set()
+
     @cached_property
     def about(self) -> dict[str, str]:
         """What it runs with; asked for after the start, so that several start at once.
@@ -169,10 +172,14 @@ class Worker:
 
     def _receive(self) -> Any:
         assert self._process.stdout is not None
-        try:
-            kind, value = pickle.load(self._process.stdout)
-        except (EOFError, pickle.UnpicklingError) as error:
-            raise self._died() from error
+        kind: str = STOOD_IN
+        value: Any = ()
+        while kind == STOOD_IN:
+            self.stood_in.update(value)
+            try:
+                kind, value = pickle.load(self._process.stdout)
+            except (EOFError, pickle.UnpicklingError) as error:
+                raise self._died() from error
         if kind == "failed":
             self.close()
             what, found, next_step = value

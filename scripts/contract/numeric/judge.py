@@ -15,7 +15,7 @@ from contract.numeric.outcomes import Outcome, Reading, Route
 from contract.numeric.producers import STAND_IN_QUANT, Produced, same_bits
 from contract.numeric.sources import Sources
 from contract.numeric.watch import Watched
-from contract.sites import CATALOGUE
+from contract.sites import CATALOGUE, PARAMETER, without_parameter
 from overlaykit.errors import Finding
 
 _COMPLAINT = "activation scale is wrong"
@@ -354,7 +354,20 @@ def _error(raised: str | None) -> str | None:
     return raised.partition(" (")[0] if raised is not None else None
 
 
+_NO_PARAMETER = f"unexpected keyword argument '{PARAMETER}'"
+
+
 def _finding(site: str, case: Case, what: str, expected: str, found: str) -> Finding:
+    if _NO_PARAMETER in found:
+        kernel = next((s.kernel for s in CATALOGUE if s.id == site), "kernel")
+        return Finding(
+            f"{what}: this AITER's {kernel} has no parameter {PARAMETER} ({case})",
+            site=site,
+            expected="a tree that does without it, or an AITER that has it",
+            found=found,
+            next_step=f"{without_parameter(kernel)}; or ask for a row-major scale "
+            "where the parameter is missing, as the series does",
+        )
     return Finding(
         f"{what} ({case})",
         site=site,

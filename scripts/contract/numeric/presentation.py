@@ -14,7 +14,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -118,7 +118,12 @@ def _ask_all(sources: Sources, device: str) -> tuple[Presented, ...]:
         kernels = Kernels(sources, compiled=device != "cpu")
     except Exception as error:
         return not_run(_told(error))
-    return tuple(_ask(name, kernels.functions, device) for name in PRODUCERS)
+    used = ", ".join(kernels.stood_in)
+    about = f"; stand-ins for {used}" if used else ""
+    return tuple(
+        replace(one, detail=one.detail + about) if one.detail else one
+        for one in (_ask(name, kernels.functions, device) for name in PRODUCERS)
+    )
 
 
 def _ask(name: str, functions: Mapping[str, Any], device: str) -> Presented:

@@ -9,6 +9,7 @@ import inspect
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, SimpleNamespace
@@ -17,6 +18,7 @@ from typing import Any
 import torch
 
 from contract.islands import empty_packages
+from contract.numeric.absent import stood_in
 from contract.numeric.cases import GROUP, Variant
 from contract.numeric.presentation import Presentation
 from contract.numeric.sources import Sources
@@ -85,7 +87,11 @@ class Recorder:
 
 
 class Kernels:
-    """AITER's functions, loaded from source. Their Triton kernels run for real."""
+    """AITER's functions, loaded from source. Their Triton kernels run for real.
+
+    ``stood_in`` are the packages that their modules import, that this Python lacks and
+    that the interpreter does without (see :mod:`contract.numeric.absent`).
+    """
 
     def __init__(self, sources: Sources, compiled: bool) -> None:
         self._compiled = compiled
@@ -107,13 +113,15 @@ class Kernels:
         for package in packages:
             (root / package.replace(".", "/")).mkdir(parents=True, exist_ok=True)
         self.functions: dict[str, Any] = {}
-        with empty_packages(root, *sorted(packages)) as loaded:
+        absent = nullcontext(set[str]()) if compiled else stood_in()
+        with absent as used, empty_packages(root, *sorted(packages)) as loaded:
             # aiter.utility.dtypes would ask ROCm which GPU this is.
             dtypes = SimpleNamespace(fp8=torch.float8_e4m3fn, bf16=torch.bfloat16)
             vars(loaded["aiter"])["dtypes"] = dtypes
             for name, definition in sources.places.items():
                 module = importlib.import_module(definition.module)
                 self.functions[name] = getattr(module, name)
+            self.stood_in = tuple(sorted(used))
 
     @property
     def triton_gemm(self) -> Any:

@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
+STOOD_IN = "stood in"
+"""The kind of message that names the packages stood in for; others are answers."""
 _INSTALL = "pip install --group kernels"
 
 
@@ -29,8 +31,8 @@ def main(device: str) -> None:
                 job = pickle.load(sys.stdin.buffer)
             except EOFError:
                 return
-            for outcome in work(*job):
-                _send(answers, "outcome", outcome)
+            for kind, value in work(*job):
+                _send(answers, kind, value)
     except Unable as error:
         _send(answers, "failed", error.args)
     except BrokenPipeError:
@@ -92,10 +94,11 @@ def _worker(device: str) -> Callable[..., Any]:
                     f"{type(error).__name__}: {error}",
                     "give another AITER with --aiter",
                 ) from error
+            yield STOOD_IN, known[key].stood_in
         engine = Engine(tree, known[key], pristine, device)
         for case in cases:
             try:
-                yield engine.outcome(case)
+                yield "outcome", engine.outcome(case)
             except torch.OutOfMemoryError as error:
                 raise Unable(
                     f"out of memory on {device} at: {case}",

@@ -29,9 +29,15 @@ class Team:
             self._workers = [
                 starting.enter_context(Worker(device)) for _ in range(max(size, 1))
             ]
-            about = [worker.about for worker in self._workers]
+            self._about = [worker.about for worker in self._workers]
             self._stack = starting.pop_all()
-        self.about = about[0] | {"processes": str(len(about))}
+
+    @property
+    def about(self) -> dict[str, str]:
+        """What the cases ran with, stand-ins that AITER was given included."""
+        about = self._about[0] | {"processes": str(len(self._about))}
+        used = sorted({name for worker in self._workers for name in worker.stood_in})
+        return about | ({"stand-ins for": " and ".join(used)} if used else {})
 
     def run(
         self,
