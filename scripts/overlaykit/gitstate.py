@@ -16,6 +16,7 @@ from overlaykit import clones
 from overlaykit.errors import CannotApply, Finding
 from overlaykit.gitindex import LOCK, held, read_entries
 from overlaykit.places import place
+from overlaykit.wording import quoted
 
 _OPERATIONS = (
     ("rebase-merge", "a rebase", "git rebase --abort or --continue"),
@@ -225,14 +226,14 @@ def _in_the_way(
             + ("folder" if path in folders else "file"),
             path=path,
             expected="no such entry in the index",
-            next_step=f"git rm --cached -r {path}, or commit elsewhere first",
+            next_step=f"git rm --cached -r -- {quoted(path)}, or commit elsewhere",
         )
 
 
 def _marked(path: str, mark: tuple[str, str]) -> Finding:
     what, step = mark
     return Finding(
-        what, path=path, expected="a plain entry", next_step=f"{step} {path}"
+        what, path=path, expected="a plain entry", next_step=f"{step} -- {quoted(path)}"
     )
 
 
@@ -245,7 +246,7 @@ def _staged(path: str, blobs: Sequence[str | None], found: str | None) -> Findin
         expected=" or ".join(names),
         found=found or "no entry",
         next_step="commit it (git commit) or unstage it (git restore --staged "
-        f"{path}); git diff --cached shows it",
+        f"-- {quoted(path)}); git diff --cached shows it",
     )
 
 
