@@ -21,6 +21,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -49,7 +50,8 @@ _CONNECT_TIMEOUT_S = 30
 @dataclass(frozen=True)
 class Endpoint:
     """Where to ask, and how patiently. ``tries`` are requests per question and session;
-    ``timeout_s`` is how long a request may hear nothing."""
+    ``timeout_s`` is how long a request may hear nothing. ``prompt`` is a file, None for
+    the one that sgl-eval has for GSM8K."""
 
     url: str
     model: str | None
@@ -57,6 +59,7 @@ class Endpoint:
     threads: int
     timeout_s: float
     tries: int
+    prompt: Path | None = None
 
 
 @dataclass
@@ -184,7 +187,8 @@ class Asker:
         self, gen: GenConfig, session: Session
     ) -> Callable[[Example, int], Sample]:
         """sgl-eval's own, but for replies that are none."""
-        ask = make_sample_fn(self._sampler, gen, vendored_prompt("math"))
+        prompt = self._endpoint.prompt or vendored_prompt("math")
+        ask = make_sample_fn(self._sampler, gen, prompt)
 
         def sample(example: Example, repeat: int) -> Sample:
             found: Sample = ask(example, repeat)

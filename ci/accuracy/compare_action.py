@@ -8,6 +8,7 @@ from pathlib import Path
 from accuracy.comparing import Compared, Verdict, compare
 from accuracy.joining import CONTROLS
 from accuracy.results import ARMS, load_results
+from accuracy.saying import sentence
 from accuracy.showing import show_compared
 from overlaykit.cli import Report, Result
 from overlaykit.errors import Exit, Finding, InputError
@@ -22,6 +23,7 @@ _EXITS = {
 
 class ComparedResult(Result, frozen=True, kw_only=True):
     compared: Compared
+    sentence: str
 
 
 def call(arguments: Namespace) -> Report:
@@ -44,6 +46,7 @@ def call(arguments: Namespace) -> Report:
         tree=", ".join(map(str, arguments.patched)),
         outcome=compared.verdict.value,
         compared=compared,
+        sentence=sentence(compared),
     )
     steps = {control.name: control.step for control in CONTROLS}
     return Report(
@@ -64,19 +67,12 @@ def call(arguments: Namespace) -> Report:
 
 
 def _message(compared: Compared) -> str:
-    said = [compared.verdict.value]
-    if compared.verdict is Verdict.INCONCLUSIVE and compared.score:
-        further = compared.score.further
-        said.append(
-            f"at these rates about {further} further questions would decide"
-            if further
-            else "at these rates no number of questions within reach would decide"
-        )
+    said = [sentence(compared)]
     if compared.of_itself:
-        said.append("the baseline against itself says nothing of a patch")
+        said.append("The baseline against itself says nothing of a patch.")
     if compared.untold:
-        said.append("which arm each of sgl-eval's own runs is of is taken on trust")
-    return "; ".join(said)
+        said.append("Which arm each of sgl-eval's own runs is of is taken on trust.")
+    return " ".join(said)
 
 
 def show(report: Report) -> str:

@@ -24,6 +24,7 @@ UPSTREAM_THRESHOLD = 0.93
 _WIDE, _NARROW, _NARROW_FROM = 0.015, 0.010, 3_900
 # A baseline that answers nothing has nothing to lose: any patch would pass.
 _LEAST_BASELINE = 0.10
+ABLE = "the baseline has something to lose"
 # Two rates are watched beside the score; each at half of the level.
 _GUARD_LEVEL = 0.025
 _Good = Callable[[Answer], bool]
@@ -280,9 +281,7 @@ def _score(
 
 
 def _able(joined: Joined) -> Check:
-    return _at_least(
-        "the baseline has something to lose", _LEAST_BASELINE, joined.baseline
-    )
+    return _at_least(ABLE, _LEAST_BASELINE, joined.baseline)
 
 
 def _threshold(joined: Joined) -> Check:

@@ -73,6 +73,13 @@ def _run_options(actions: _SubParsersAction[ArgumentParser]) -> None:
         type=whole_number(),
         help="ask the first N questions only",
     )
+    parser.add_argument(
+        "--prompt",
+        metavar="FILE",
+        type=Path,
+        help="a prompt in the form of sgl-eval's own (YAML, `user: ... {problem}`); "
+        "default: that of its own which GSM8K has",
+    )
     parser.add_argument("--model", help="default: the first that the server names")
     parser.add_argument("--api-key", default="EMPTY", help="default: %(default)s")
     for name, default, what in (

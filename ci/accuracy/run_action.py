@@ -43,6 +43,7 @@ def call(arguments: Namespace) -> Report:
             threads=arguments.threads,
             timeout_s=arguments.timeout,
             tries=arguments.tries,
+            prompt=arguments.prompt,
         ),
         origin=_origin(arguments),
         cache=ROOT / "build" / "gsm8k",

@@ -15,10 +15,10 @@ from sgl_eval.types import GenConfig
 
 from accuracy.answers import Answer, AnswerLog, read_answers
 from accuracy.asking import FIXES, Asker, Endpoint, Session
+from accuracy.prompts import prompt_digest
 from accuracy.questions import Question, load
 from accuracy.results import (
     ANSWERS,
-    OWN_PROMPT,
     RECORDS,
     RUN,
     AccuracyRun,
@@ -80,7 +80,7 @@ def run(wanted: Wanted, out: Path) -> Ran:
     settings = Settings(
         model=asker.model,
         sgl_eval=sgl_eval.__version__,
-        prompt=OWN_PROMPT,
+        prompt=prompt_digest(wanted.endpoint.prompt),
         gen=asdict(wanted.gen),
     )
     asked = tuple(question.id for question in questions)

@@ -27,14 +27,16 @@ def gsm8k(report: GateReport) -> Section:
     drawings: list[Drawing] = []
     tables: list[Table] = []
     missing = list(seen.missing)
-    for one in (result.compared for result in seen.found):
+    for result in seen.found:
+        one = result.compared
+        said += [_capital(result.sentence)] if result.sentence else []
         arms = (("baseline", one.baseline), (_PATCHED, one.patched))
         of = origins(Arm(name, arm.origin) for name, arm in arms)
         tables += [_arms(one), *controls(one.controls), of]
         if one.verdict == _INVALID or one.score is None:
             missing.append("No interval: these answers may not be compared.")
             continue
-        said += _said(one, one.score)
+        said += _said(one.score)
         drawings += _drawings(one, one.score)
         rest = (*one.claims, *([one.threshold] if one.threshold else ()))
         tables.insert(1, claims("Claims", rest))
@@ -88,8 +90,8 @@ def _rate(run: Run) -> str:
     return f"{100 * run.correct / run.questions:.2f} %"
 
 
-def _said(one: Accuracy, score: Score) -> list[str]:
-    said = [
+def _said(score: Score) -> list[str]:
+    return [
         f"Patched minus baseline: {100 * score.difference:+.2f} points, "
         f"{100 * score.level:g} % interval (Tango) {100 * score.lower:+.2f} to "
         f"{100 * score.upper:+.2f}; the margin is {-100 * score.margin:+.2f}. "
@@ -100,13 +102,10 @@ def _said(one: Accuracy, score: Score) -> list[str]:
         + _within("patched", score.patched_discordance)
         + ".",
     ]
-    if score.further is not None:
-        said.append(
-            f"At these rates about {score.further:,} further questions would decide."
-        )
-    elif one.verdict == "inconclusive":
-        said.append("At these rates no number of questions within reach would decide.")
-    return said
+
+
+def _capital(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]
 
 
 def _within(arm: str, discordance: float | None) -> str:

@@ -153,6 +153,7 @@ class Compared(msgspec.Struct, frozen=True):
     """The result that holds it."""
 
     compared: Accuracy
+    sentence: str = ""
 
 
 class Figures(msgspec.Struct, frozen=True):

@@ -66,8 +66,8 @@ class Pipeline:
 
     def _refuse_places(self) -> None:
         """Names that would be read as something else. Raises InputError."""
-        files = self.profile.gsm8k.files if self.profile.gsm8k else ()
-        for place in (str(self.store.root), str(ROOT), self._model_path, *files):
+        places = (str(self.store.root), str(ROOT), self._model_path)
+        for place in (*places, *self._asked_files):
             what, step = "", "give it another name"
             if holds_placeholder(place):
                 what = "its name holds what stands for something else in a profile"
@@ -97,8 +97,7 @@ class Pipeline:
 
     def _anywhere(self, word: str) -> str:
         """Where things lie on this machine is no part of what is run."""
-        files = self.profile.gsm8k.files if self.profile.gsm8k else ()
-        places = [name for name in files if Path(name).is_file()]
+        places = [name for name in self._asked_files if Path(name).is_file()]
         if self._model["model"]:
             places.append(self._model_path)
         for here in (*places, str(self.store.root), str(ROOT), GATE_PYTHON):
@@ -209,6 +208,7 @@ class Pipeline:
         title = "GSM8K, question by question"
         if (how := self.profile.gsm8k) is None:
             return self._left_out("gsm8k", title, self._SERVED)
+        prompt = ("--prompt", self._prompt) if self._prompt else ()
         steps, runs = [], {arm: list[str]() for arm in ARMS}
         for number, letter in enumerate(how.order, 1):
             arm = ARMS["AB".index(letter)]
@@ -217,7 +217,8 @@ class Pipeline:
             command = _verb(
                 "ci/gsm8k.py", "run", "--arm", arm,
                 "--url", "http://127.0.0.1:{port}/v1", "--out", out,
-                "--questions", *how.files, "--first", str(how.questions),
+                "--questions", *self._questions, "--first", str(how.questions),
+                *prompt,
                 "--threads", str(how.parallelism),
                 "--max-tokens", str(how.max_tokens),
                 *self._origin(arm), "--server-command", self._recorded(arm),
@@ -231,7 +232,7 @@ class Pipeline:
             title,
             self._SERVED,
             (*steps, Step("compare", compare)),
-            self._model | self._questions(how.files),
+            self._model | self._contents(),
             stands_in=self._arms.server.stands_in,
             port=self._arms.server.port,
         )
@@ -249,9 +250,23 @@ class Pipeline:
         known = {name: name.upper() for name in PLACEHOLDERS}
         return filled(self._arms.serve(arm).line, known)
 
-    def _questions(self, files: tuple[str, ...]) -> dict[str, str]:
+    @property
+    def _questions(self) -> tuple[str, ...]:
+        files = self.profile.gsm8k.files if self.profile.gsm8k else ()
+        return tuple(filled(name, {"root": str(ROOT)}) for name in files)
+
+    @property
+    def _prompt(self) -> str:
+        how = self.profile.gsm8k
+        return filled(how.prompt, {"root": str(ROOT)}) if how else ""
+
+    @property
+    def _asked_files(self) -> tuple[str, ...]:
+        return (*self._questions, *filter(None, [self._prompt]))
+
+    def _contents(self) -> dict[str, str]:
         """Files of one's own by their contents; named sets are pinned by the runner."""
-        own = [Path(name) for name in files if Path(name).is_file()]
+        own = [Path(name) for name in self._asked_files if Path(name).is_file()]
         return {
             f"questions {number}": hashlib.sha256(path.read_bytes()).hexdigest()
             for number, path in enumerate(own)

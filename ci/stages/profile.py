@@ -110,12 +110,14 @@ class Server(_Section, frozen=True, kw_only=True):
 
 
 class Gsm8k(_Section, frozen=True, kw_only=True):
-    """Questions asked of each arm; ``order`` is the runs', A the baseline."""
+    """Questions asked of each arm; ``order`` is the runs', A the baseline. ``files``
+    and ``prompt``, a prompt of one's own, may begin with {root}."""
 
     questions: _Count
     parallelism: _Count
     order: Annotated[str, Meta(pattern="^(?=.*A)(?=.*B)[AB]+$")] = "ABBA"
     files: tuple[str, ...] = ("test",)
+    prompt: str = ""
     max_tokens: _Count = 2048
     margin: _Part | None = None
 

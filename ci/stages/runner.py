@@ -262,6 +262,7 @@ class _Work:
         state = state_of(code, step.judges)
         said = str(report.get("message") or f"exit code {code}")
         found = msgspec.convert(report.get("findings", ()), tuple[Finding, ...])
+        said = said.removeprefix(f"{state.value}: ")
         reason = _reason(said, found) if state is not State.PASS else ""
         if state is State.ERROR and not found:
             last = f"exit code {code}\n{tail(log)}".rstrip()
@@ -270,8 +271,9 @@ class _Work:
 
 
 def _reason(said: str, found: tuple[Finding, ...]) -> str:
-    """In a line: what a verb said, and the first of what it found, with the figure."""
-    if not found:
+    """In a line: what a verb said, and the first of what it found, with the figure. A
+    verb that says it in a whole sentence has said it all."""
+    if not found or said.endswith("."):
         return said
     one = found[0]
     what = one.lines()[0].removeprefix(f"{said}: ")

@@ -19,6 +19,7 @@ from overlaykit.commits import (
     create_branch,
     new_files_message,
 )
+from overlaykit.diffnames import new_file_names
 from overlaykit.errors import CannotApply, EnvironmentFailure, Finding, InputError
 from overlaykit.files import put
 from overlaykit.locking import undisturbed
@@ -140,13 +141,13 @@ def _new_files_patch(carried: Carried) -> bytes:
 def _creation(new: NewFile) -> bytes:
     lines = split_lines(new.data)
     count = f"1,{len(lines)}" if len(lines) != 1 else "1"
+    header, name = new_file_names(new.path)
     head = (
-        f"diff --git a/{new.path} b/{new.path}\nnew file mode {new.mode}\n"
-        f"index {'0' * 40}..{blob_id(new.data)}\n"
+        f"{header}\nnew file mode {new.mode}\nindex {'0' * 40}..{blob_id(new.data)}\n"
     )
     if not lines:
         return head.encode()
-    head += f"--- /dev/null\n+++ b/{new.path}\n@@ -0,0 +{count} @@\n"
+    head += f"--- /dev/null\n{name}\n@@ -0,0 +{count} @@\n"
     body = b"".join(b"+" + line for line in lines)
     open_end = b"" if new.data.endswith(b"\n") else b"\n\\ No newline at end of file\n"
     return head.encode() + body + open_end

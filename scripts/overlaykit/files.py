@@ -11,9 +11,12 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
+from overlaykit.access import Access, access_of, access_within, check_given, give
 from overlaykit.errors import EnvironmentFailure, Finding
 
 
@@ -36,15 +39,17 @@ def put(
     """See :func:`write_whole`. Raises OSError; with ``new`` FileExistsError where there
     is a file. A link stays, and the file that it leads to is written. ``durable`` False
     is for what can be made again: a power cut may take it.
+
+    A file keeps its mode and owner; a new one is its folder's owner's.
     """
     place = path if new else Path(os.path.realpath(path))
-    mode = 0o644
+    access = replace(access_within(place.parent), mode=0o644)
     if not new and place.exists():
-        found = place.stat().st_mode
-        if not stat.S_ISREG(found):
+        found = place.stat()
+        if not stat.S_ISREG(found.st_mode):
             # A device or a pipe would be gone, and a file in its place.
             raise OSError(f"{path} is not a regular file")
-        mode = stat.S_IMODE(found)
+        access = access_of(found)
     # Names in a page may be no text; a page is.
     content = (
         data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data
@@ -54,7 +59,7 @@ def put(
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
-            os.fchmod(handle, mode)
+            give(handle, access)
             if durable:
                 os.fsync(handle)
         if new:
@@ -70,30 +75,40 @@ def put(
         sync_folder(place.parent)
 
 
-def write_durably(
-    path: Path,
-    data: bytes,
-    like: os.stat_result | None = None,
-    mode: str = "100644",
-    times: bool = False,
+def write_new_durably(
+    path: Path, data: bytes, access: Access, place: Path | None = None
 ) -> None:
-    """Write a file that is not there yet; ``like`` gives its owner and mode, and with
-    ``times`` its times too."""
+    """Write a file that is not there yet. ``place`` is the name that it will take in a
+    tree: raises PermissionError where it could not be read there (:func:`check_given`).
+    """
+    with _durable(path, data) as handle:
+        give(handle, access)
+        if place is not None:
+            check_given(handle, access, place)
+
+
+def write_durably(
+    path: Path, data: bytes, like: os.stat_result, times: bool = False
+) -> None:
+    """Write what takes the place of a file, or keeps its contents: with its owner and
+    mode, and with ``times`` its times. Raises OSError where it cannot have them."""
+    with _durable(path, data) as handle:
+        now = os.fstat(handle)
+        if (now.st_uid, now.st_gid) != (like.st_uid, like.st_gid):
+            os.fchown(handle, like.st_uid, like.st_gid)
+        os.fchmod(handle, stat.S_IMODE(like.st_mode))
+        if times:
+            os.utime(handle, ns=(like.st_atime_ns, like.st_mtime_ns))
+
+
+@contextmanager
+def _durable(path: Path, data: bytes) -> Iterator[int]:
+    """A new file with its contents; on disk after the block, which sees to the rest."""
     with path.open("xb") as file:
         file.write(data)
         file.flush()
-        handle = file.fileno()
-        now = os.fstat(handle)
-        if like is not None:
-            if (now.st_uid, now.st_gid) != (like.st_uid, like.st_gid):
-                os.fchown(handle, like.st_uid, like.st_gid)
-            os.fchmod(handle, stat.S_IMODE(like.st_mode))
-            if times:
-                os.utime(handle, ns=(like.st_atime_ns, like.st_mtime_ns))
-        elif mode == "100755":
-            readers = now.st_mode & 0o444
-            os.fchmod(handle, stat.S_IMODE(now.st_mode) | readers >> 2)
-        os.fsync(handle)
+        yield file.fileno()
+        os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:

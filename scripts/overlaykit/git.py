@@ -64,6 +64,8 @@ def environment(
         GIT_CONFIG_NOSYSTEM="1",
         GIT_ATTR_NOSYSTEM="1",
         GIT_CEILING_DIRECTORIES=str(where.resolve().parent),
+        # `[128, 128].json` is a file's name, and no pattern.
+        GIT_LITERAL_PATHSPECS="1",
         GIT_NO_REPLACE_OBJECTS="1",
         GIT_OPTIONAL_LOCKS="0",
         GIT_TERMINAL_PROMPT="0",

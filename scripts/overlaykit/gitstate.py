@@ -17,6 +17,7 @@ from overlaykit.errors import CannotApply, Finding
 from overlaykit.gitindex import LOCK, held, read_entries
 from overlaykit.places import place
 from overlaykit.sparse import LEFT_OUT, way_back
+from overlaykit.wording import quoted
 
 _OPERATIONS = (
     ("rebase-merge", "a rebase", "git rebase --abort or --continue"),
@@ -198,7 +199,7 @@ def index_findings(
         if entry is not None and entry.tag.upper() != "H":
             found.append(_marked(path, LEFT_OUT, way_back(clone, path)))
         elif entry is not None and entry.tag != "H":
-            step = f"git update-index --no-assume-unchanged {path}"
+            step = f"git update-index --no-assume-unchanged -- {quoted(path)}"
             found.append(_marked(path, _ASSUMED, step))
         elif (blob := entry.blob if entry else None) not in blobs:
             found.append(_staged(path, blobs, blob))
@@ -220,7 +221,7 @@ def _in_the_way(
             + ("folder" if path in folders else "file"),
             path=path,
             expected="no such entry in the index",
-            next_step=f"git rm --cached -r {path}, or commit elsewhere first",
+            next_step=f"git rm --cached -r -- {quoted(path)}, or commit elsewhere",
         )
 
 
@@ -237,7 +238,7 @@ def _staged(path: str, blobs: Sequence[str | None], found: str | None) -> Findin
         expected=" or ".join(names),
         found=found or "no entry",
         next_step="commit it (git commit) or unstage it (git restore --staged "
-        f"{path}); git diff --cached shows it",
+        f"-- {quoted(path)}); git diff --cached shows it",
     )
 
 

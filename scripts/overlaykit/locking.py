@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from overlaykit.access import access_of, access_within, give
 from overlaykit.errors import CannotApply, Finding
 from overlaykit.paths import OWN_FOLDER
 from overlaykit.trees import DirectoryTree
@@ -58,8 +59,10 @@ def acquire(tree: DirectoryTree, folder: Path) -> int:
                 ),
             )
         # Not exist_ok: that raises for a folder which goes away while it looks.
+        made = False
         with suppress(FileExistsError):
             folder.mkdir()
+            made = True
         try:
             lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         except FileNotFoundError:
@@ -67,6 +70,8 @@ def acquire(tree: DirectoryTree, folder: Path) -> int:
         except OSError:
             remove_empty(folder)
             raise
+        if made:
+            _hand_over(tree, folder, lock)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -103,6 +108,18 @@ def acquire(tree: DirectoryTree, folder: Path) -> int:
         os.ftruncate(lock, 0)
         os.pwrite(lock, who.encode(errors="replace"), 0)
     return lock
+
+
+def _hand_over(tree: DirectoryTree, folder: Path, lock: int) -> None:
+    """Whoever owns the tree can end what another user leaves behind, root mostly."""
+    around = tree.root.stat()
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            give(handle, access_of(around))
+        finally:
+            os.close(handle)
+        give(lock, access_within(tree.root))
 
 
 def _runs(holder: str) -> bool:

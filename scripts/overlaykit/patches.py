@@ -14,16 +14,18 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 
+from overlaykit.diffnames import read_header
 from overlaykit.errors import Finding, InputError
 from overlaykit.paths import check_path
 
-_DIFF, _BETWEEN = b"diff --git a/", b" b/"
 _INDEX = re.compile(rb"index ([0-9a-f]{40})\.\.([0-9a-f]{40})(?: (\d{6}))?\n")
 # No file has a thousand million lines; Python refuses numbers of thousands of digits.
 _RANGE = rb"([0-9]{1,9})(?:,([0-9]{1,9}))?"
 _HUNK = re.compile(rb"@@ -" + _RANGE + rb" \+" + _RANGE + rb" @@(?: .*)?\n")
 _SIGNATURE = b"-- \n"
 _SHOWN, _LISTED = 200, 10
+_REMAKE = "re-make the patch with git format-patch --full-index"
+_UNFIT = "leave this file out: no series can carry one of such a name"
 
 
 @dataclass(frozen=True)
@@ -195,7 +197,9 @@ class _Reader:
         self.at += 1
         return line
 
-    def error(self, what: str, expected: str, at: int | None = None) -> InputError:
+    def error(
+        self, what: str, expected: str, at: int | None = None, step: str = _REMAKE
+    ) -> InputError:
         line = self.at + 1 if at is None else at
         found = self.lines[line - 1] if line <= len(self.lines) else b"end of file"
         shown = found[:_SHOWN].decode(errors="replace").rstrip("\n")
@@ -209,7 +213,7 @@ class _Reader:
                     line=line,
                     expected=expected,
                     found=f"{shown!r}{more}",
-                    next_step="re-make the patch with git format-patch --full-index",
+                    next_step=step,
                 ),
             ),
         )
@@ -245,17 +249,20 @@ def _files(reader: _Reader) -> Iterator[FileDiff]:
 
 
 def _file(reader: _Reader) -> FileDiff:
-    named = _twice_named(reader.peek())
+    named = read_header(reader.peek())
     if named is None:
         raise reader.error("no diff header", "diff --git a/PATH b/PATH, one path")
     reader.take()
     try:
-        path = named.decode()
+        path = named.path.decode()
         check_path(path)
     except InputError as error:
-        raise reader.error(error.message, "a path inside the tree", reader.at) from None
+        raise reader.error(
+            error.message, "a path inside the tree", reader.at, _UNFIT
+        ) from None
     except UnicodeDecodeError:
-        raise reader.error("the path is not UTF-8", "a path", reader.at) from None
+        what = "the path is not UTF-8"
+        raise reader.error(what, "a path", reader.at, _UNFIT) from None
     index = _INDEX.fullmatch(reader.peek())
     if not index:
         raise reader.error(
@@ -264,9 +271,10 @@ def _file(reader: _Reader) -> FileDiff:
             "index <40 hex>..<40 hex> <mode>",
         )
     reader.take()
-    for marker in (f"--- a/{path}\n", f"+++ b/{path}\n"):
-        if reader.peek() != marker.encode():
-            raise reader.error("the file names disagree", marker.rstrip())
+    for marker, name in ((b"---", named.old), (b"+++", named.new)):
+        if not named.is_line(reader.peek(), marker):
+            expected = (marker + b" " + name).decode(errors="replace")
+            raise reader.error("the file names disagree", expected)
         reader.take()
     hunks: list[Hunk] = []
     while reader.peek().startswith(b"@@"):
@@ -274,16 +282,6 @@ def _file(reader: _Reader) -> FileDiff:
     if not hunks:
         raise reader.error("no hunk", "@@ -LINE,COUNT +LINE,COUNT @@")
     return FileDiff(path, index[1].decode(), index[2].decode(), tuple(hunks))
-
-
-def _twice_named(line: bytes) -> bytes | None:
-    """The path that a diff header names twice. By its length: what is between the two
-    names may stand in them as well."""
-    names = line[len(_DIFF) : -1]
-    half = (len(names) - len(_BETWEEN)) // 2
-    path = names[:half]
-    whole = _DIFF + path + _BETWEEN + path + b"\n"
-    return path if path and line == whole else None
 
 
 def _hunk(reader: _Reader, path: str, number: int) -> Hunk:

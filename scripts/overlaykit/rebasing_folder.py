@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
+from overlaykit.access import make_folders
 from overlaykit.documents import from_json, to_json_line
 from overlaykit.errors import Finding, InputError
 from overlaykit.locking import FOLDER, undisturbed
@@ -100,7 +101,7 @@ class Work:
             if (kept := self.edited(conflict)) is not None:
                 views[merged_name(conflict) or ""] = kept[1]
             wanted |= views
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folders(self.folder)
         tree = DirectoryTree(self.folder)
         with hold(tree, "the rebase is written") as transaction:
             there = {

@@ -35,6 +35,7 @@ from overlaykit.gitstate import (
 )
 from overlaykit.locking import undisturbed
 from overlaykit.paths import check_path
+from overlaykit.wording import quoted
 
 BRANCHES = "refs/heads/"
 _INDEX = "new-index"
@@ -262,7 +263,7 @@ def _restore(what: str, switch: Switch, before: str | None) -> str:
     if what == switch.branch:
         return f"rename the branch (git branch -m {what[len(BRANCHES) :]} NEW-NAME)"
     path = what.removesuffix(" in the index")
-    return f"unstage it (git restore --staged {path})"
+    return f"unstage it (git restore --staged -- {quoted(path)})"
 
 
 def _is_id(text: str) -> bool:

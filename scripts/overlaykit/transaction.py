@@ -21,9 +21,10 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
+from overlaykit.access import access_beside, access_within, make_folders
 from overlaykit.documents import from_json
 from overlaykit.errors import CannotApply, EnvironmentFailure, Finding, InputError
-from overlaykit.files import sync_folder, write_durably
+from overlaykit.files import sync_folder, write_durably, write_new_durably
 from overlaykit.locking import (
     FOLDER,
     JOURNAL,
@@ -121,12 +122,15 @@ class Transaction:
                 self._missing_folders(place),
             )
             self._check_unchanged(row)
-            was = None if change.before is None else place.stat()
             old, new = (self._folder / f"{name}-{number}" for name in ("old", "new"))
             if change.before is not None:
+                was = place.stat()
                 write_durably(old, change.before, was, times=True)
-            if change.after is not None:
-                write_durably(new, change.after, was, change.mode)
+                if change.after is not None:
+                    write_durably(new, change.after, was)
+            elif change.after is not None:
+                access = access_beside(place, executable=change.mode == "100755")
+                write_new_durably(new, change.after, access, place)
             rows.append(row)
         self._switcher = None
         if switch is not None:
@@ -135,7 +139,9 @@ class Transaction:
         # Only what needs it: a program from before there were switches reads the rest.
         journal = rows if switch is None else _Journal(rows, switch)
         part = self._folder / "journal.part"
-        write_durably(part, msgspec.json.encode(journal))
+        # Whoever owns the tree can end what another user left behind.
+        access = access_within(self._tree.root)
+        write_new_durably(part, msgspec.json.encode(journal), access)
         sync_folder(self._folder)
         sync_folder(self._tree.root)
         self._reached = 0
@@ -154,7 +160,7 @@ class Transaction:
             if row.after is None:
                 place.unlink()
             else:
-                place.parent.mkdir(parents=True, exist_ok=True)
+                make_folders(place.parent)
                 os.replace(self._folder / f"new-{number}", place)
         self._sync_folders(rows)
         for row in rows:
@@ -191,7 +197,7 @@ class Transaction:
             elif row.before is None:
                 place.unlink()
             else:
-                place.parent.mkdir(parents=True, exist_ok=True)
+                make_folders(place.parent)
                 os.replace(self._folder / f"old-{number}", place)
             for folder in row.folders:
                 remove_empty(self._tree.root / folder)

@@ -59,7 +59,7 @@ def test_what_has_no_section_has_a_reason(name: str) -> None:
 def test_an_unknown_key_is_an_error(tmp_path: Path) -> None:
     text = (FOLDER / "cpu.toml").read_text(encoding="utf-8")
     path = tmp_path / "cpu.toml"
-    path.write_text(text.replace("questions = 8", "question = 8"), encoding="utf-8")
+    path.write_text(text.replace("questions = 180", "question = 180"), encoding="utf-8")
     with pytest.raises(InputError, match="not a profile"):
         load(str(path))
 

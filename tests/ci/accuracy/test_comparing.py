@@ -29,6 +29,7 @@ from accuracy.results import (
     read_run,
     write_run,
 )
+from accuracy.saying import sentence
 from gatekit import records
 from overlaykit.errors import InputError
 
@@ -117,6 +118,61 @@ def test_verdicts(make: Make, lost: int, gained: int, verdict: Verdict) -> None:
         (compared.score.lower, compared.score.upper), abs=0.0025
     )
     assert (compared.score.further is not None) == (verdict is Verdict.INCONCLUSIVE)
+
+
+@pytest.mark.parametrize(
+    "n, wrong, lost, said",
+    [
+        (
+            1319, 100, 0,
+            "pass: the baseline answers 1219 of 1319 rightly, and the patched arm 1219 "
+            "of 1319 rightly; a drop of 1.5 points or more is ruled out.",
+        ),
+        (
+            1319, 100, 30,
+            "fail: the patched arm answers worse: the baseline answers 1219 of 1319 "
+            "rightly, and the patched arm 1189 of 1319 rightly; this does not hold: "
+            "the patch does no harm (p = 0.0000).",
+        ),
+        (
+            8, 1, 0,
+            "inconclusive: the baseline answers 7 of 8 rightly, and the patched arm 7 "
+            "of 8 rightly; a drop of 1.5 points is neither shown nor ruled out, which "
+            "about 170 further questions would decide.",
+        ),
+        (
+            8, 8, 0,
+            "inconclusive: the baseline answers 0 of 8 rightly, so it has nothing to "
+            "lose, and the comparison says nothing of the patched arm.",
+        ),
+        (
+            1319, 1319, 0,
+            "invalid: the baseline answers 0 of 1319 rightly, so it has nothing to "
+            "lose, and the comparison says nothing of the patched arm.",
+        ),
+    ],
+    ids=["pass", "fail", "inconclusive", "nothing to lose", "and many questions"],
+)  # fmt: skip
+def test_one_sentence_says_it(
+    make: Make, n: int, wrong: int, lost: int, said: str
+) -> None:
+    before = make("a", n, wrong=range(wrong))
+    after = make("b", n, wrong=range(wrong + lost))
+    assert sentence(_compare([before], [after])) == said
+
+
+def test_no_number_of_questions_would_decide(make: Make) -> None:
+    compared = _compare([make("a", 8)], [make("b", 8)])
+    assert compared.score
+    score = msgspec.structs.replace(compared.score, further=None)
+    said = sentence(msgspec.structs.replace(compared, score=score))
+    assert said.endswith(", and no number of questions within reach would decide it.")
+
+
+def test_an_invalid_comparison_says_why(make: Make) -> None:
+    said = sentence(_compare([make("a", 40)], [make("b", 40, missing=1)]))
+    assert said.startswith("invalid: the answers of the two arms cannot be compared, ")
+    assert "every question is answered (1: 39 of 40 answered in " in said
 
 
 def test_the_margin_is_narrower_with_more_questions(make: Make) -> None:
