@@ -128,7 +128,15 @@ def take_census(tree: Tree, within: str = "") -> Census:
         if s.id not in found
     ]
     order = {site: place for place, site in enumerate(_SITES)}
-    rows.sort(key=lambda r: (order.get(r.site, len(order)), r.path or "", r.line or 0))
+    rows.sort(
+        key=lambda r: (
+            order.get(r.site, len(order)),
+            r.path or "",
+            r.line or 0,
+            r.consumer is None,
+            r.consumer or "",
+        )
+    )
     return Census(tree.name, tuple(rows))
 
 
