@@ -79,7 +79,8 @@ def test_too_old_a_git_is_asked_for_nothing(
     room.mkdir()
     env = {"PATH": on_path(program), "TMPDIR": str(room)}
     before = [snapshot(clone), snapshot(carrier), snapshot(clone / ".git")]
-    done = call(carrier, *verbs(clone)[name], env=env)
+    verb, *words = verbs(clone)[name]
+    done = call(carrier, str(verb), *words, env=env)
     assert done.returncode == Exit.ENVIRONMENT, done.stderr
     assert "git 2.34 or newer is needed, and this is git version 2.25.1" in done.stderr
     assert "install git 2.34 or newer" in done.stderr

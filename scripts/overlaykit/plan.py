@@ -381,7 +381,7 @@ class _Local:
             return f"{what}: git leaves it out of the work tree", self.left_out[path]
         assert self.committed is not None
         if data and data.replace(b"\r\n", b"\n") == self.committed.read(path):
-            git = ["git", "-C", self.root]
+            git = ("git", "-C", self.root)
             steps = (
                 [*git, "config", "core.autocrlf", "false"],
                 ["rm", f"{self.root}/{path}"],

@@ -25,7 +25,7 @@ def left_out(clone: Path, paths: Collection[str]) -> dict[str, str]:
 
 def way_back(clone: Path, path: str) -> str:
     """The next step where a file is marked skip-worktree."""
-    git = ["git", "-C", str(clone)]
+    git = ("git", "-C", str(clone))
     if place(clone).settings.get("core.sparsecheckout", "").lower() in _ON:
         folder = str(PurePosixPath(path).parent)
         return (
