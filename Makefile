@@ -81,9 +81,9 @@ build/venv-trace-tools/tools.stamp: pyproject.toml
 evidence: $(VENV)/test.stamp $(VENV)/kernels.stamp # docs/evidence anew; every page names its own command
 	$(MAKE) --no-print-directory bench BENCH=--write
 	$(PY) tests/lookalikes
-	$(PY) tests/upstream --jobs $$(nproc)
-	PYTHONPATH=scripts $(PY) -m contract.codegen
-	PYTHONPATH=scripts:ci $(PY) -m serving.simulation
+	$(PY) tests/releases --jobs $$(nproc)
+	PYTHONPATH=scripts $(PY) -m xscale.codegen
+	PYTHONPATH=scripts:ci $(PY) -m gatekit.serving.simulation
 	$(PY) scripts/drift.py --recorded --quote 0 --markdown docs/evidence/drift.md \
 	  --html docs/evidence/drift.html --json >docs/evidence/drift.json
 

@@ -28,9 +28,9 @@ sys.path.insert(0, str(ROOT / "scripts"))
 
 import apply as verb  # noqa: E402
 
-from overlaykit import git  # noqa: E402
-from overlaykit.carried import Carried, load_overlay  # noqa: E402
-from overlaykit.export import export_quilt, mailbox  # noqa: E402
+from overlaykit.core import git  # noqa: E402
+from overlaykit.export.formats import export_quilt, mailbox  # noqa: E402
+from overlaykit.series.carried import Carried, load_overlay  # noqa: E402
 
 EVIDENCE = ROOT / "docs" / "evidence" / "apply-speed"
 COMMAND = "make bench BENCH=--write"

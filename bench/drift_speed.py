@@ -28,11 +28,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from overlaykit import git  # noqa: E402
-from overlaykit.carried import Carried, load_overlay  # noqa: E402
-from overlaykit.export import mailbox  # noqa: E402
-from overlaykit.releases import known, release_tree  # noqa: E402
-from overlaykit.trees import Tree, WheelTree  # noqa: E402
+from overlaykit.core import git  # noqa: E402
+from overlaykit.export.formats import mailbox  # noqa: E402
+from overlaykit.series.carried import Carried, load_overlay  # noqa: E402
+from overlaykit.sources.releases import known, release_tree  # noqa: E402
+from overlaykit.trees.tree import Tree, WheelTree  # noqa: E402
 
 EVIDENCE = ROOT / "docs" / "evidence" / "drift-speed"
 COMMAND = "make bench BENCH=--write"
@@ -55,8 +55,9 @@ def peak_memory(versions: Sequence[str]) -> int:
     shutil.rmtree(KEPT, ignore_errors=True)
     work = (
         "import sys; sys.path.insert(0, 'scripts'); "
-        "from outlook.sources import all_facts, release_source; "
-        "from overlaykit.carried import load_overlay; from overlaykit.cli import ROOT; "
+        "from upstream.sources import all_facts, release_source; "
+        "from overlaykit.series.carried import load_overlay; "
+        "from overlaykit.cli import ROOT; "
         "it = load_overlay(ROOT)['sglang']; "
         "all_facts(ROOT, it, [release_source(ROOT, it, v) for v in sys.argv[1:]], "
         "lambda *_: None)"

@@ -25,7 +25,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from gsm8k_servers import expected, knowing, serving  # noqa: E402
+from support.gsm8k_servers import expected, knowing, serving  # noqa: E402
 
 EVIDENCE = ROOT / "docs" / "evidence" / "gsm8k-overhead"
 COMMAND = "bench/gsm8k_overhead.py --write"

@@ -39,7 +39,7 @@ _SHIFTED = ("correlation", "External id", "Python id", "Python parent id", "Ev I
 
 def generate(path: Path, times: int) -> tuple[int, int]:
     """Write the trace; how many events and bytes it holds."""
-    from profiler_traces import EAGER, as_profiler, load, profiler_text
+    from support.profiler_traces import EAGER, as_profiler, load, profiler_text
 
     document = load(EAGER, whole=True)
     events = document.pop("traceEvents")
@@ -84,13 +84,13 @@ def decompression(path: Path) -> int:
 
 def inflation(path: Path) -> int:
     """As trace_check does it."""
-    from traces.inflating import chunks
+    from gatekit.traces.inflating import chunks
 
     return sum(map(len, chunks(path))) * 0
 
 
 def _judged(path: Path) -> int:
-    from traces.judging import Asked, examine
+    from gatekit.traces.verdicts import Asked, examine
 
     examined = examine(path, Asked(MODULE, 36, 2), [])
     assert all(control.holds for control in examined.controls)
@@ -106,7 +106,7 @@ def unpacked(path: Path) -> int:
 
 
 def typed(path: Path) -> int:
-    from traces import reading
+    from gatekit.traces import reading
 
     def refuse(*_: object) -> Any:
         raise reading._Unfamiliar
@@ -117,8 +117,8 @@ def typed(path: Path) -> int:
 
 def json_load(path: Path) -> int:
     """The same join, on what the standard library reads."""
-    from traces import judging
-    from traces.events import Launch, Span, Trace, Work, split_module
+    from gatekit.traces import verdicts as judging
+    from gatekit.traces.events import Launch, Span, Trace, Work, split_module
 
     def read(path: Path) -> Trace:
         with gzip.open(path) as file:
@@ -322,7 +322,7 @@ def main() -> None:
         arm = ARMS[arguments.arm]
         # Not timed.
         importlib.import_module(
-            "hta.trace_analysis" if arm is hta else "traces.judging"
+            "hta.trace_analysis" if arm is hta else "gatekit.traces.verdicts"
         )
         began, used = time.perf_counter(), time.process_time()
         copies = arm(arguments.trace)

@@ -17,11 +17,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 import overlaykit  # noqa: F401  (first: it sees to what cannot be imported)
 
 # isort: split
+from gatekit.serving import run_action
+from gatekit.serving.options import COMPARE_EXAMPLES, RUN_EXAMPLES, options
+from gatekit.serving.points import points_of
 from overlaykit.cli import Report, Verb, run
-from overlaykit.errors import EnvironmentFailure, Finding
-from serving import run_action
-from serving.options import COMPARE_EXAMPLES, RUN_EXAMPLES, options
-from serving.points import points_of
+from overlaykit.core.errors import EnvironmentFailure, Finding
 
 
 def bench(arguments: Namespace) -> Report:
@@ -31,7 +31,7 @@ def bench(arguments: Namespace) -> Report:
         return run_action.call(arguments, points)
     # Half a second, and packages that a run does not need.
     try:
-        from serving import compare_action
+        from gatekit.serving import compare_action
     except ImportError as error:
         step = "pip install --group gate"
         finding = Finding(str(error), next_step=step)
@@ -43,7 +43,7 @@ def show(report: Report) -> str:
     """The report as a person reads it."""
     if isinstance(report.results[0], run_action.RunResult):
         return run_action.show(report)
-    from serving import compare_action
+    from gatekit.serving import compare_action
 
     return compare_action.show(report)
 

@@ -17,12 +17,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 import overlaykit  # noqa: F401  (first: it sees to what cannot be imported)
 
 # isort: split
-from jobs import job
-from jobs.asking import WOULD_RUN, Gate, Planned
-from jobs.scheduling import LOST, Cluster, StageJob, Submits
+from gatekit.run import job
+from gatekit.run.scheduling import LOST, Cluster, StageJob, Submits
+from gatekit.run.submission import WOULD_RUN, Gate, Planned
 from overlaykit.cli import Report, Verb, run, table
-from overlaykit.errors import EnvironmentFailure, Exit, Finding, InputError
-from overlaykit.options import whole_number
+from overlaykit.core.errors import EnvironmentFailure, Exit, Finding, InputError
+from overlaykit.core.options import whole_number
 
 
 def options(parser: ArgumentParser) -> None:

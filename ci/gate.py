@@ -19,19 +19,19 @@ import overlaykit  # noqa: F401  (first: it sees to what cannot be imported)
 # isort: split
 import msgspec
 
+from gatekit.records.stage import Stage, placeholders
+from gatekit.report.reports import write_reports
+from gatekit.report.schema import GateReport, StageReport
+from gatekit.run.model import model_path
+from gatekit.run.pipeline import Pipeline
+from gatekit.run.profile import load
+from gatekit.run.runner import Runner
+from gatekit.run.store import Store
+from gatekit.run.subject import machine, subject, versions
+from gatekit.run.verdict import EXITS, verdict
 from overlaykit.cli import ROOT, Report, Result, Verb, run, table
-from overlaykit.errors import Finding, InputError
-from overlaykit.wording import one_line, pasteable
-from reporting.reports import write_reports
-from reporting.schema import GateReport, StageReport
-from stages.model import model_path
-from stages.pipeline import Pipeline
-from stages.profile import load
-from stages.runner import Runner
-from stages.stage import Stage, placeholders
-from stages.store import Store
-from stages.subject import machine, subject, versions
-from stages.verdict import EXITS, verdict
+from overlaykit.core.errors import Finding, InputError
+from overlaykit.core.wording import one_line, pasteable
 
 _REPORT = "report"
 _ANY_PORT = 30000

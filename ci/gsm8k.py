@@ -17,9 +17,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 import overlaykit  # noqa: F401  (first: it sees to what cannot be imported)
 
 # isort: split
-from accuracy.options import COMPARE_EXAMPLES, POWER_EXAMPLES, RUN_EXAMPLES, options
+from gatekit.gsm8k.options import (
+    COMPARE_EXAMPLES,
+    POWER_EXAMPLES,
+    RUN_EXAMPLES,
+    options,
+)
 from overlaykit.cli import Report, Verb, run
-from overlaykit.errors import EnvironmentFailure, Finding
+from overlaykit.core.errors import EnvironmentFailure, Finding
 
 
 class Gsm8k:
@@ -30,7 +35,7 @@ class Gsm8k:
         self._action = ""
 
     def call(self, arguments: Namespace) -> Report:
-        self._action = f"accuracy.{arguments.action}_action"
+        self._action = f"gatekit.gsm8k.{arguments.action}_action"
         try:
             action = import_module(self._action)
         except ImportError as error:

@@ -21,17 +21,17 @@ import overlaykit  # noqa: F401  (first: it sees to what cannot be imported)
 
 # isort: split
 
-from chain.arms import Arm, trees_at
-from chain.claims import claims_of
-from chain.page import page
-from chain.plot import plot
-from chain.results import Bench, Cell, Claim
-from contract.numeric.server import Unable, look_around
+from gatekit.microbench.arms import Arm, trees_at
+from gatekit.microbench.claims import claims_of
+from gatekit.microbench.page import page
+from gatekit.microbench.plot import plot
+from gatekit.microbench.results import Bench, Cell, Claim
 from overlaykit.cli import Report, Verb, run, say, table
-from overlaykit.documents import to_json
-from overlaykit.errors import EnvironmentFailure, Exit, Finding, InputError
-from overlaykit.files import write_whole
-from overlaykit.options import whole_number
+from overlaykit.core.documents import to_json
+from overlaykit.core.errors import EnvironmentFailure, Exit, Finding, InputError
+from overlaykit.core.files import write_whole
+from overlaykit.core.options import whole_number
+from xscale.numeric.server import Unable, look_around
 
 _VENDORS = {"nvidia", "amd", "instinct"}
 
@@ -81,7 +81,7 @@ def microbench(arguments: Namespace) -> Report:
         raise InputError("--rounds needs at least 1, --layers at least 2")
     trees = trees_at(arguments.sglang, arguments.aiter)
     about = _look_around(arguments.dry_run)
-    from chain.bench import Workload, interpreted, on_gpu
+    from gatekit.microbench.bench import Workload, interpreted, on_gpu
 
     plan = (
         interpreted()

@@ -18,11 +18,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 import overlaykit  # noqa: F401  (first: it sees to what cannot be imported)
 
 # isort: split
+from gatekit.arms import container, environment
+from gatekit.arms.results import ARMS, Environment, Image
 from overlaykit.cli import ROOT, Report, Verb, run, say
-from overlaykit.errors import InputError
-from overlaykit.options import add_action
-from rebuilding import container, environment
-from rebuilding.results import ARMS, Environment, Image
+from overlaykit.core.errors import InputError
+from overlaykit.core.options import add_action
 
 _VENV_EXAMPLES = (
     "ci/rebuild.py venv --arm baseline --out build/arms/baseline",

@@ -20,19 +20,19 @@ import overlaykit  # noqa: F401  (first: it sees to what cannot be imported)
 # isort: split
 import msgspec
 
-from gatekit.checks import Check
+from gatekit.records.checks import Check
+from gatekit.traces.attribution import Method
+from gatekit.traces.checks import Verdict
+from gatekit.traces.comparison import Change
+from gatekit.traces.figures import Figures, KernelFigures, Layer
+from gatekit.traces.files import Found, Job, captures_of, find, jobs
+from gatekit.traces.page import page
+from gatekit.traces.timeline import timeline, typical
+from gatekit.traces.verdicts import Asked, Examined, Judged, decide, examine
 from overlaykit.cli import Report, Result, Verb, run, table
-from overlaykit.errors import EnvironmentFailure, Exit, Finding, InputError
-from overlaykit.files import write_whole
-from overlaykit.options import whole_number
-from traces.attribution import Method
-from traces.checks import Verdict
-from traces.comparison import Change
-from traces.figures import Figures, KernelFigures, Layer
-from traces.files import Found, Job, captures_of, find, jobs
-from traces.judging import Asked, Examined, Judged, decide, examine
-from traces.page import page
-from traces.timeline import timeline, typical
+from overlaykit.core.errors import EnvironmentFailure, Exit, Finding, InputError
+from overlaykit.core.files import write_whole
+from overlaykit.core.options import whole_number
 
 _EXITS = {
     Verdict.PASS: Exit.DONE,

@@ -8,22 +8,22 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-from overlaykit.bytecode import hidden_by_bytecode
-from overlaykit.carried import load_overlay
-from overlaykit.cli import ROOT, Report, Result, Verb, hunk_table, run, skipped_lines
-from overlaykit.errors import Exit, Finding, InputError
-from overlaykit.git import top_of_clone
-from overlaykit.gitstate import Repository
-from overlaykit.locking import undisturbed
-from overlaykit.plan import (
-    Plan,
-    Standing,
-    plan_apply,
-    plan_unapply,
+from overlaykit.applying.branches import Switch
+from overlaykit.applying.targets import Found, find_targets
+from overlaykit.applying.transaction import (
+    Transaction,
+    hold,
+    interrupted,
+    refuse_interrupted,
 )
-from overlaykit.switching import Switch
-from overlaykit.targets import Found, find_targets
-from overlaykit.transaction import Transaction, hold, interrupted, refuse_interrupted
+from overlaykit.cli import ROOT, Report, Result, Verb, hunk_table, run, skipped_lines
+from overlaykit.core.errors import Exit, Finding, InputError
+from overlaykit.core.git import top_of_clone
+from overlaykit.planning.plan import Plan, Standing, plan_apply, plan_unapply
+from overlaykit.repository.state import Repository
+from overlaykit.series.carried import load_overlay
+from overlaykit.trees.bytecode import hidden_by_bytecode
+from overlaykit.trees.locking import undisturbed
 
 
 def options(parser: ArgumentParser) -> None:
@@ -123,7 +123,7 @@ def _told_by_contract(one: Found) -> tuple[Finding, ...]:
     """What an AITER that cannot be patched has, or lacks, of what the series adds."""
     if one.carried.target.package != "aiter":
         return ()
-    from contract.aiter_tree import flatten_here
+    from xscale.aiter_tree import flatten_here
 
     finding = flatten_here(one.tree)
     return (finding,) if finding is not None else ()
@@ -132,8 +132,8 @@ def _told_by_contract(one: Found) -> tuple[Finding, ...]:
 def _explained(one: Found) -> Plan:
     """The plan for a drifted tree, with what each hunk would come to, if that can be
     told: the pinned contents must be at hand."""
-    from overlaykit.bases import pinned_base
-    from overlaykit.landing import foresee
+    from overlaykit.planning.landing import foresee
+    from overlaykit.sources.bases import pinned_base
 
     plan = _drifted(one)
     with pinned_base(ROOT, one.carried, one.tree.root) as base:
@@ -144,9 +144,9 @@ def _explained(one: Found) -> Plan:
 
 def _drifted(one: Found) -> Plan:
     """The plan for a drifted tree; a clone's HEAD tells local edits from a release."""
-    from overlaykit.places import RefusedClone
-    from overlaykit.sparse import left_out
-    from overlaykit.trees import checked_out
+    from overlaykit.repository.places import RefusedClone
+    from overlaykit.repository.sparse import left_out
+    from overlaykit.trees.tree import checked_out
 
     refused: tuple[Finding, ...] = ()
     try:
@@ -196,7 +196,7 @@ def _need_clones(found: list[Found]) -> None:
 
 def _check_clones(found: list[Found]) -> list[Repository]:
     """See that a commit would lose nothing in any of the clones."""
-    from overlaykit.commits import check_clone
+    from overlaykit.applying.commits import check_clone
 
     return [check_clone(one.tree.root, _branch(one), one.carried) for one in found]
 
@@ -207,7 +207,7 @@ def _prepare_commits(
     """Make the commits, as objects alone, and see that their branch may be made."""
     if not repositories:
         return [(None, None) for _ in found]
-    from overlaykit.commits import prepare_commits
+    from overlaykit.applying.commits import prepare_commits
 
     return [
         prepare_commits(repository, _branch(one), one.carried)

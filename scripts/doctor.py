@@ -15,16 +15,16 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable
 from pathlib import Path
 
-from contract.aiter_tree import aiter_at
-from liveness import adoption, machine, producers
-from liveness.answers import SITES, Answer, Condition, absent
-from liveness.page import show
-from overlaykit.carried import load_overlay
+from overlaykit.applying.targets import Found, find_targets
+from overlaykit.applying.transaction import refuse_interrupted
 from overlaykit.cli import ROOT, Report, Verb, run
-from overlaykit.errors import CannotApply, Exit, Finding
-from overlaykit.targets import Found, find_targets
-from overlaykit.transaction import refuse_interrupted
-from overlaykit.trees import DirectoryTree
+from overlaykit.core.errors import CannotApply, Exit, Finding
+from overlaykit.series.carried import load_overlay
+from overlaykit.trees.tree import DirectoryTree
+from xscale.aiter_tree import aiter_at
+from xscale.doctor import adoption, machine, producers
+from xscale.doctor.answers import SITES, Answer, Condition, absent
+from xscale.doctor.page import show
 
 
 def options(parser: ArgumentParser) -> None:

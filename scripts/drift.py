@@ -11,23 +11,23 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from outlook import matrix
-from outlook.advice import Advice, advise, headline
-from outlook.cells import columns
-from outlook.clone import Clone, open_clone, watched
-from outlook.facts import Facts
-from outlook.firstbad import Change, first_bad, row_named
-from outlook.outcomes import Column
-from outlook.sources import Source, all_facts, recorded, release_source
-from overlaykit.carried import Carried, load_overlay
 from overlaykit.cli import ROOT, Report, Result, Verb, progress, run
-from overlaykit.errors import EnvironmentFailure, Finding, InputError
-from overlaykit.files import write_whole
-from overlaykit.ledger import LEDGER
-from overlaykit.options import whole_number
-from overlaykit.releases import listed
-from overlaykit.versions import order
-from overlaykit.wording import pasteable
+from overlaykit.core.errors import EnvironmentFailure, Finding, InputError
+from overlaykit.core.files import write_whole
+from overlaykit.core.options import whole_number
+from overlaykit.core.versions import order
+from overlaykit.core.wording import pasteable
+from overlaykit.series.carried import Carried, load_overlay
+from overlaykit.series.ledger import LEDGER
+from overlaykit.sources.releases import listed
+from upstream import matrix
+from upstream.advice import Advice, advise, headline
+from upstream.cells import columns
+from upstream.clone import Clone, open_clone, watched
+from upstream.facts import Facts
+from upstream.first_bad import Change, first_bad, row_named
+from upstream.outcomes import Column
+from upstream.sources import Source, all_facts, recorded, release_source
 
 _EVERY_LINE = 24
 
@@ -267,7 +267,7 @@ def _write_pages(
     if arguments.markdown:
         write_whole(arguments.markdown, matrix.markdown(found, advice, command))
     if arguments.html:
-        from outlook.page import html
+        from upstream.page import html
 
         dist = carried.target.dist
         title = f"The series for {dist.name} {dist.version}, version by version"

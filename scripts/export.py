@@ -8,12 +8,12 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
 from pathlib import Path
 
-from overlaykit.carried import Carried, load_overlay
+from overlaykit.applying.targets import find_targets
 from overlaykit.cli import ROOT, Report, Result, Verb, run
-from overlaykit.errors import Finding, InputError
-from overlaykit.export import export_branch, export_quilt, mailbox, write_new
-from overlaykit.pullrequest import pull_request
-from overlaykit.targets import find_targets
+from overlaykit.core.errors import Finding, InputError
+from overlaykit.export.formats import export_branch, export_quilt, mailbox, write_new
+from overlaykit.export.pullrequest import pull_request
+from overlaykit.series.carried import Carried, load_overlay
 
 
 def options(parser: ArgumentParser) -> None:

@@ -7,14 +7,14 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from overlaykit import releases
-from overlaykit.carried import Carried, load_overlay
 from overlaykit.cli import ROOT, Report, Result, Verb, progress, run
-from overlaykit.errors import InputError
-from overlaykit.ledger import LEDGER, ledger
-from overlaykit.manifest import Target
-from overlaykit.sources import cache_folder, lay_out, lay_out_wheel
-from overlaykit.sources import fetch as fetch_wheel
+from overlaykit.core.errors import InputError
+from overlaykit.series.carried import Carried, load_overlay
+from overlaykit.series.ledger import LEDGER, ledger
+from overlaykit.series.manifest import Target
+from overlaykit.sources import releases
+from overlaykit.sources.packages import cache_folder, lay_out, lay_out_wheel
+from overlaykit.sources.packages import fetch as fetch_wheel
 
 
 def options(parser: ArgumentParser) -> None:

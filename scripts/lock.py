@@ -7,12 +7,15 @@ from argparse import ArgumentParser, Namespace
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
-from overlaykit import clones
-from overlaykit.carried import load_parts
+from overlaykit.applying.transaction import hold
 from overlaykit.cli import ROOT, Report, Result, Verb, run
-from overlaykit.digests import ACCEPT, recorded
-from overlaykit.errors import Exit, InputError
-from overlaykit.lock import (
+from overlaykit.core.errors import Exit, InputError
+from overlaykit.core.objects import blob_id
+from overlaykit.planning.plan import FileChange
+from overlaykit.repository import clones
+from overlaykit.series.carried import load_parts
+from overlaykit.series.digests import ACCEPT, recorded
+from overlaykit.series.lock import (
     LOCK,
     LockedTarget,
     encode_lock,
@@ -21,13 +24,10 @@ from overlaykit.lock import (
     read_lock,
     with_commit,
 )
-from overlaykit.manifest import MANIFEST
-from overlaykit.objects import blob_id
-from overlaykit.plan import FileChange
-from overlaykit.repinning import Repinning
-from overlaykit.sources import describe, downloaded, fetch, keep
-from overlaykit.transaction import hold
-from overlaykit.trees import DirectoryTree, GitTree, WheelTree
+from overlaykit.series.manifest import MANIFEST
+from overlaykit.sources.packages import describe, downloaded, fetch, keep
+from overlaykit.sources.repinning import Repinning
+from overlaykit.trees.tree import DirectoryTree, GitTree, WheelTree
 
 
 def options(parser: ArgumentParser) -> None:

@@ -7,26 +7,26 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
 from pathlib import Path
 
-from outlook.remaking import Computed, compute
-from overlaykit.carried import load_overlay
+from overlaykit.applying.transaction import hold, interrupted
 from overlaykit.cli import ROOT, Report, Result, Verb, run, table
-from overlaykit.documents import to_json
-from overlaykit.errors import CannotApply, Exit, Finding, InputError
-from overlaykit.rebasing import Rebased
-from overlaykit.rebasing_adopt import adopt, series_files, target_table
-from overlaykit.rebasing_bases import resolve
-from overlaykit.rebasing_conflicts import Conflict, check_resolution
-from overlaykit.rebasing_fates import Fate, Outcome
-from overlaykit.rebasing_folder import (
+from overlaykit.core.documents import to_json
+from overlaykit.core.errors import CannotApply, Exit, Finding, InputError
+from overlaykit.core.versions import order
+from overlaykit.rebase.adopt import adopt, series_files, target_table
+from overlaykit.rebase.bases import resolve
+from overlaykit.rebase.compute import Rebased
+from overlaykit.rebase.conflicts import Conflict, check_resolution
+from overlaykit.rebase.folder import (
     Request,
     Work,
     merged_name,
     rebases_folder,
     under_way,
 )
-from overlaykit.transaction import hold, interrupted
-from overlaykit.trees import DirectoryTree
-from overlaykit.versions import order
+from overlaykit.rebase.outcomes import Fate, Outcome
+from overlaykit.series.carried import load_overlay
+from overlaykit.trees.tree import DirectoryTree
+from upstream.remaking import Computed, compute
 
 
 class RebaseResult(Result, frozen=True, omit_defaults=True):

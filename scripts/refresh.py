@@ -8,19 +8,19 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 
-from contract.census import take_census
-from contract.sites import UNKNOWN_SITE
-from overlaykit.carried import Carried, load_overlay
+from overlaykit.applying.targets import Found, find_targets
+from overlaykit.applying.transaction import hold, refuse_interrupted
 from overlaykit.cli import ROOT, Report, Result, Verb, run, table
-from overlaykit.edits import distance, find_edits
-from overlaykit.errors import Finding, InputError
-from overlaykit.plan import FileChange
-from overlaykit.refreshing import Placed, Refreshed, Sites, refresh
-from overlaykit.relocking import Parts, overlay_changes
-from overlaykit.sources import fetch
-from overlaykit.targets import Found, find_targets
-from overlaykit.transaction import hold, refuse_interrupted
-from overlaykit.trees import DirectoryTree, WheelTree
+from overlaykit.core.errors import Finding, InputError
+from overlaykit.planning.plan import FileChange
+from overlaykit.refresh.compute import Placed, Refreshed, Sites, refresh
+from overlaykit.refresh.edits import distance, find_edits
+from overlaykit.refresh.relocking import Parts, overlay_changes
+from overlaykit.series.carried import Carried, load_overlay
+from overlaykit.sources.packages import fetch
+from overlaykit.trees.tree import DirectoryTree, WheelTree
+from xscale.census import take_census
+from xscale.sites import UNKNOWN_SITE
 
 
 class RefreshResult(Result, frozen=True, omit_defaults=True):

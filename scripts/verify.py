@@ -13,22 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from contract.aiter_tree import aiter_at
-from contract.census import SiteRow, check_adopted, take_census
-from contract.numeric import (
-    ChainSummary,
-    SiteSummary,
-    Team,
-    chains_of,
-    findings_of,
-    full_matrix,
-    module_cases,
-    reduced_matrix,
-    summarize,
-)
-from overlaykit.bases import pinned_base
-from overlaykit.bytecode import hidden_by_bytecode
-from overlaykit.carried import load_overlay
+from overlaykit.applying.inspection import inspect
+from overlaykit.applying.targets import Found, find_targets
+from overlaykit.applying.transaction import refuse_interrupted
 from overlaykit.cli import (
     ROOT,
     Report,
@@ -40,15 +27,28 @@ from overlaykit.cli import (
     skipped_lines,
     table,
 )
-from overlaykit.errors import EnvironmentFailure, Exit, Finding, InputError
-from overlaykit.inspection import inspect
-from overlaykit.objects import blob_id
-from overlaykit.options import whole_number
-from overlaykit.plan import Standing
-from overlaykit.targets import Found, find_targets
-from overlaykit.transaction import refuse_interrupted
-from overlaykit.trees import EditedTree, Tree
-from overlaykit.wording import pasteable
+from overlaykit.core.errors import EnvironmentFailure, Exit, Finding, InputError
+from overlaykit.core.objects import blob_id
+from overlaykit.core.options import whole_number
+from overlaykit.core.wording import pasteable
+from overlaykit.planning.plan import Standing
+from overlaykit.series.carried import load_overlay
+from overlaykit.sources.bases import pinned_base
+from overlaykit.trees.bytecode import hidden_by_bytecode
+from overlaykit.trees.tree import EditedTree, Tree
+from xscale.aiter_tree import aiter_at
+from xscale.census import SiteRow, check_adopted, take_census
+from xscale.numeric import (
+    ChainSummary,
+    SiteSummary,
+    Team,
+    chains_of,
+    findings_of,
+    full_matrix,
+    module_cases,
+    reduced_matrix,
+    summarize,
+)
 
 # The packages whose producers and consumers, and kernels, the contract is about.
 _CENSUS_OF = "sglang"

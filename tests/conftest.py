@@ -17,12 +17,12 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from overlaykit import git, outcome  # noqa: E402
-from overlaykit.carried import Carried, load_overlay  # noqa: E402
-from overlaykit.ledger import LEDGER  # noqa: E402
-from overlaykit.sources import fetch, lay_out  # noqa: E402
-from overlaykit.trees import EditedTree, Tree, WheelTree  # noqa: E402
-from patience import PATIENCE_S  # noqa: E402
+from overlaykit.core import effects, git  # noqa: E402
+from overlaykit.series.carried import Carried, load_overlay  # noqa: E402
+from overlaykit.series.ledger import LEDGER  # noqa: E402
+from overlaykit.sources.packages import fetch, lay_out  # noqa: E402
+from overlaykit.trees.tree import EditedTree, Tree, WheelTree  # noqa: E402
+from support.patience import PATIENCE_S  # noqa: E402
 
 # A shell has what it starts in the background ignore SIGINT, and so would all that is
 # started from here; tests interrupt programs by it.
@@ -59,7 +59,7 @@ def sealed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         for name, value in seal.items():
             patch.setenv(name, value)
         # What an earlier test of this process changed is not told by a later one.
-        patch.setattr(outcome, "_told", {})
+        patch.setattr(effects, "_told", {})
         yield
 
 

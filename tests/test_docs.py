@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT
-from patience import PATIENCE_S
+from support.patience import PATIENCE_S
+
+pytestmark = pytest.mark.slow("every command of the documentation is run")
 
 README, OWN, GATE = (
     ROOT / name for name in ("README.md", "docs/carry-your-own.md", "docs/the-gate.md")
@@ -76,19 +78,19 @@ PLAIN = (
 ELSEWHERE = {
     "make test": "this is it",
     "pip install --group gate --group kernels": "make test did",
-    "scripts/drift.py --clone PATH --range v0.5.12..origin/main": "tests/outlook",
-    "scripts/drift.py --clone PATH --range A..B --first-bad S3": "tests/outlook",
-    "ci/gsm8k.py run ...": "tests/ci/accuracy",
-    "ci/gsm8k.py compare ...": "tests/ci/accuracy",
-    "ci/gsm8k.py power ...": "tests/ci/accuracy",
-    "ci/bench.py run ...": "tests/ci/serving",
-    "ci/bench.py compare DIR": "tests/ci/serving",
-    "ci/gate.py --profile cpu": "tests/ci/stages",
-    "ci/gate.py --profile cpu --out runs/today": "tests/ci/stages",
-    "ci/gate.py --profile cpu --out runs/today --resume": "tests/ci/stages",
-    "ci/gate.py --profile cpu --out runs/today --only verify": "tests/ci/stages",
-    "ci/gate.py --profile cpu --out runs/today --from numeric": "tests/ci/stages",
-    "ci/gate.py --profile cpu --out runs/today --only report": "tests/ci/stages",
+    "scripts/drift.py --clone PATH --range v0.5.12..origin/main": "tests/upstream",
+    "scripts/drift.py --clone PATH --range A..B --first-bad S3": "tests/upstream",
+    "ci/gsm8k.py run ...": "tests/gatekit/gsm8k",
+    "ci/gsm8k.py compare ...": "tests/gatekit/gsm8k",
+    "ci/gsm8k.py power ...": "tests/gatekit/gsm8k",
+    "ci/bench.py run ...": "tests/gatekit/serving",
+    "ci/bench.py compare DIR": "tests/gatekit/serving",
+    "ci/gate.py --profile cpu": "tests/gatekit/run",
+    "ci/gate.py --profile cpu --out runs/today": "tests/gatekit/run",
+    "ci/gate.py --profile cpu --out runs/today --resume": "tests/gatekit/run",
+    "ci/gate.py --profile cpu --out runs/today --only verify": "tests/gatekit/run",
+    "ci/gate.py --profile cpu --out runs/today --from numeric": "tests/gatekit/run",
+    "ci/gate.py --profile cpu --out runs/today --only report": "tests/gatekit/run",
 }
 
 

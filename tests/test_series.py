@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from conftest import IDENTITY, ROOT, Pins, run_verb
-from overlaykit import git
-from overlaykit.errors import InputError
-from overlaykit.lock import lock_target
-from overlaykit.patches import apply_hunks, parse_patch
-from overlaykit.series import Series, read_header
+from overlaykit.core import git
+from overlaykit.core.errors import InputError
+from overlaykit.series.lock import lock_target
+from overlaykit.series.patches import apply_hunks, parse_patch
+from overlaykit.series.quilt import Series, read_header
 
 SGLANG = ("sglang", "sglang-0.5.12.post1")
 TARGETS = ("aiter", *SGLANG)
@@ -78,8 +78,8 @@ def test_all_sites_are_covered_once(target: str, pins: Pins) -> None:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_upstreams_own_formatting(target: str, pins: Pins, tmp_path: Path) -> None:
-    """black, isort, ruff and codespell as upstream's pre-commit configuration has
-    them (its versions are pinned in the dependency group test). What they would change in
+    """black, isort, ruff and codespell as upstream's pre-commit configuration has them
+    (its versions are pinned in the dependency group test). What they would change in
     the release itself is upstream's; the series adds nothing to it."""
     checks = [["black", "--diff", "--quiet"]]
     if target in SGLANG:
@@ -151,7 +151,7 @@ def test_a_hunk_whose_context_has_a_twin_is_refused(pins: Pins) -> None:
     at = next(i for i, line in enumerate(lines) if line == b"    M, N1 = inp1.shape\n")
     assert lines.count(lines[at]) > 1
     edited = [*lines[: at + 1], b"    pass\n", *lines[at + 1 :]]
-    from overlaykit.objects import blob_id
+    from overlaykit.core.objects import blob_id
 
     before, after = b"".join(lines), b"".join(edited)
     diff = (

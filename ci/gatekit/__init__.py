@@ -1,1 +1,1 @@
-"""What the gate's judges share: checks, and what was run, as they record it."""
+"""The gate: what it runs, how it judges, what it reports."""

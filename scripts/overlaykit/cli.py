@@ -20,13 +20,13 @@ from typing import NoReturn
 import msgspec
 
 import overlaykit
-from overlaykit.documents import to_json
-from overlaykit.errors import Exit, Finding, OverlayError
-from overlaykit.locking import SIGNALS
-from overlaykit.options import Misused, Parser, add_json, epilog
-from overlaykit.outcome import told
-from overlaykit.plan import HunkPlan
-from overlaykit.wording import one_line, readable
+from overlaykit.core.documents import to_json
+from overlaykit.core.effects import told
+from overlaykit.core.errors import Exit, Finding, OverlayError
+from overlaykit.core.options import Misused, Parser, add_json, epilog
+from overlaykit.core.wording import one_line, readable
+from overlaykit.planning.plan import HunkPlan
+from overlaykit.trees.locking import SIGNALS
 
 ROOT = Path(__file__).resolve().parents[2]
 _LAST_STREAM = 2

@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 
 from conftest import ROOT
-from patience import PATIENCE_S, wait_until
+from support.patience import PATIENCE_S, wait_until
+
+pytestmark = pytest.mark.slow("jobs are waited for")
 
 pytest.importorskip("submitit", reason="pip install --group slurm")
 

@@ -21,7 +21,9 @@ from typing import Any
 import pytest
 
 from conftest import ROOT, run_verb
-from patience import PATIENCE_S
+from support.patience import PATIENCE_S
+
+pytestmark = pytest.mark.slow("packages are installed into both arms")
 
 _CONTAINER = ROOT / "ci" / "container"
 _ENGINE = ROOT / "tests" / "container_engine.py"
@@ -186,7 +188,9 @@ def test_linted(tool: str, file: str) -> None:
         tool, path=str(Path(sys.executable).parent)
     )
     if found is None:
-        pytest.skip(f"{tool} is not installed: the dependency group test has it for x86-64")
+        pytest.skip(
+            f"{tool} is not installed: the dependency group test has it for x86-64"
+        )
     done = subprocess.run(
         [found, str(_CONTAINER / file)], capture_output=True, text=True, check=False
     )

@@ -24,16 +24,18 @@ from typing import Any
 import msgspec
 import pytest
 
-from chain.arms import Arm, trees_at
-from chain.claims import BOUND, claims_of
-from chain.page import page
-from chain.plot import plot
-from chain.results import Bench, Cell, Claim, Row, Time
 from conftest import ROOT, Pins
-from contract.islands import BPRESHUFFLE_SCALE
-from contract.numeric.cases import DEEPSEEK_V3, GLM51, SMALL, TUNED_OUTPUT
-from contract.numeric.sources import aiter_sources, sglang_sources
-from patience import PATIENCE_S
+from gatekit.microbench.arms import Arm, trees_at
+from gatekit.microbench.claims import BOUND, claims_of
+from gatekit.microbench.page import page
+from gatekit.microbench.plot import plot
+from gatekit.microbench.results import Bench, Cell, Claim, Row, Time
+from support.patience import PATIENCE_S
+from xscale.islands import BPRESHUFFLE_SCALE
+from xscale.numeric.cases import DEEPSEEK_V3, GLM51, SMALL, TUNED_OUTPUT
+from xscale.numeric.sources import aiter_sources, sglang_sources
+
+pytestmark = pytest.mark.slow("kernels under Triton's interpreter")
 
 _VERB = ROOT / "ci" / "microbench.py"
 
@@ -186,10 +188,10 @@ os.environ["TRITON_INTERPRET"] = "1"
 sys.path[:0] = [{ci!r}, {scripts!r}]
 from dataclasses import replace
 from pathlib import Path
-from chain.arms import Arm, trees_at
-from chain.bench import Plan, Workload
-from contract.islands import BPRESHUFFLE_SCALE
-from contract.numeric.cases import SMALL
+from gatekit.microbench.arms import Arm, trees_at
+from gatekit.microbench.bench import Plan, Workload
+from xscale.islands import BPRESHUFFLE_SCALE
+from xscale.numeric.cases import SMALL
 
 trees = trees_at(Path({sglang!r}), Path({aiter!r}))
 series = trees.arms[Arm.SERIES]

@@ -19,11 +19,11 @@ from typing import Any
 import pytest
 
 from conftest import ROOT, Pins
-from overlaykit.errors import InputError
-from patience import PATIENCE_S
-from serving_client import lay_out
-from sglang_options import Unknown, server_parser
-from stages.profile import FOLDER, Profile, load
+from gatekit.run.profile import FOLDER, Profile, load
+from overlaykit.core.errors import InputError
+from support.patience import PATIENCE_S
+from support.serving_client import lay_out
+from support.sglang_options import Unknown, server_parser
 
 _SECTIONS = ("numeric", "rebuild", "chain", "gsm8k", "traces", "bench")
 # Read by packages that SGLang uses, which its wheel does not hold.

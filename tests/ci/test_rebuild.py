@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 
 from conftest import ROOT, Pins
-from patience import PATIENCE_S
+from support.patience import PATIENCE_S
+
+pytestmark = pytest.mark.slow("packages are installed into both arms")
 
 _VERB = ROOT / "ci" / "rebuild.py"
 Arms = dict[str, dict[str, Any]]

@@ -21,7 +21,7 @@ import pytest
 import yaml
 
 from conftest import ROOT
-from patience import PATIENCE_S
+from support.patience import PATIENCE_S
 
 _FOLDER = ROOT / ".github" / "workflows"
 _RUNNER = "linux-mi35x-gpu-8"

@@ -10,10 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from clone_state import State, locks, state
 from faults.harness import apply, copy
-
-from overlaykit import git
+from overlaykit.core import git
+from support.clone_state import State, locks, state
 
 BRANCH = "overlay/pretransposed-x-scale"
 REF = f"refs/heads/{BRANCH}"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
 from faults.commits import Clones, make_clones
 from faults.harness import Contents, apply, contents, copy, memory_folder
 

@@ -24,16 +24,17 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
-# Loaded here once, for all the processes that are forked from this one.
-import overlaykit.bases
+import overlaykit.applying.transaction
 import overlaykit.cli
-import overlaykit.landing
-import overlaykit.locking
-import overlaykit.transaction
+import overlaykit.planning.landing
+
+# Loaded here once, for all the processes that are forked from this one.
+import overlaykit.sources.bases
+import overlaykit.trees.locking
 
 ROOT = Path(__file__).resolve().parents[2]
 APPLY = ROOT / "scripts" / "apply.py"
-FOLDER = overlaykit.locking.FOLDER
+FOLDER = overlaykit.trees.locking.FOLDER
 GIT = "subprocess.Popen"
 """The event of starting a git process; counted alone, and only where asked for."""
 VERBS: tuple[tuple[str, ...], ...] = ((), ("--unapply",), ("--status",))

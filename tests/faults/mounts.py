@@ -16,8 +16,8 @@ sys.path[:0] = [
     str(Path(__file__).parents[2] / "scripts"),
 ]
 
-from clone_state import locks, state  # noqa: E402
 from faults.harness import FOLDER, KILL, Done, apply, contents, copy, times  # noqa: E402
+from support.clone_state import locks, state  # noqa: E402
 
 METHODS = "python/sglang/srt/models/deepseek_common/attention_forward_methods"
 

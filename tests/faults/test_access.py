@@ -8,12 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from faults.harness import FOLDER, KILL, Done, apply, copy
 
 from conftest import Pins
-from overlaykit.access import access_beside
-from overlaykit.errors import Exit
-from overlaykit.files import put
+from faults.harness import FOLDER, KILL, Done, apply, copy
+from overlaykit.core.access import access_beside
+from overlaykit.core.errors import Exit
+from overlaykit.core.files import put
 
 ALICE, SERVERS, BOB = 54321, 54322, 54323
 QUANTIZATION = "python/sglang/srt/layers/quantization"

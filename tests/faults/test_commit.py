@@ -9,13 +9,15 @@ import shutil
 from pathlib import Path
 
 import pytest
-from clone_state import locks, state
+
 from faults.commits import REF, Clones, at_the_commit_point, points, recovers
 from faults.harness import FOLDER, GIT, KILL, Mischief, apply, copy
+from overlaykit.core import git
+from overlaykit.core.errors import Exit
+from support.clone_state import locks, state
+from support.patience import wait_until
 
-from overlaykit import git
-from overlaykit.errors import Exit
-from patience import wait_until
+pytestmark = pytest.mark.slow("killed at every write and every git call")
 
 HOWS: tuple[tuple[str, ...], ...] = (("--status",), ("--commit",))
 

@@ -14,13 +14,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from clone_state import locks, state
+
 from faults.commits import REF, Clones, at_the_commit_point, points
 from faults.harness import FOLDER, GIT, KILL, Done, Mischief, apply, copy, send, start
 from faults.test_trouble import in_a_mount
+from overlaykit.core import git
+from overlaykit.core.errors import Exit
+from support.clone_state import locks, state
 
-from overlaykit import git
-from overlaykit.errors import Exit
+pytestmark = pytest.mark.slow("another process gets in between at every step")
 
 COMMUNICATOR = "python/sglang/srt/layers/communicator.py"
 

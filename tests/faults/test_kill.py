@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+
 from faults.conftest import Pair
 from faults.harness import (
     APPLY,
@@ -24,6 +25,8 @@ from faults.harness import (
     count_writes,
     times,
 )
+
+pytestmark = pytest.mark.slow("killed at every write and every system call")
 
 BOTH = pytest.mark.parametrize("unapply", [False, True], ids=["apply", "unapply"])
 # Each with its names on other processors; strace skips those that are unknown here.

@@ -10,14 +10,16 @@ from types import FrameType
 from typing import Any
 
 import pytest
+
 from faults.conftest import Pair
 from faults.harness import FOLDER, Child, apply, contents, copy, count_writes, send
 from faults.test_kill import BOTH, check_whole, verb
+from overlaykit.applying import transaction
+from overlaykit.applying.transaction import hold
+from overlaykit.planning.plan import FileChange
+from overlaykit.trees.tree import DirectoryTree
 
-from overlaykit import transaction
-from overlaykit.plan import FileChange
-from overlaykit.transaction import hold
-from overlaykit.trees import DirectoryTree
+pytestmark = pytest.mark.slow("interrupted at every write")
 
 
 @BOTH

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from faults.conftest import Pair
 from faults.harness import APPLY, VERBS, Child, apply, copy, count_writes, start
 from faults.test_kill import check_whole

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from faults.conftest import Pair
 from faults.harness import (
     APPLY,
@@ -25,8 +26,7 @@ from faults.harness import (
     times,
 )
 from faults.test_kill import BOTH, check_whole, verb
-
-from overlaykit.errors import Exit
+from overlaykit.core.errors import Exit
 
 NOBODY = 65534
 METHODS = "python/sglang/srt/models/deepseek_common/attention_forward_methods"

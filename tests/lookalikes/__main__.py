@@ -10,10 +10,9 @@ sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests")]
 
 from lookalikes.report import write  # noqa: E402
 from lookalikes.runner import missing_tools, run_all, versions  # noqa: E402
-
-from overlaykit.carried import load_overlay  # noqa: E402
-from overlaykit.sources import fetch  # noqa: E402
-from overlaykit.trees import WheelTree  # noqa: E402
+from overlaykit.series.carried import load_overlay  # noqa: E402
+from overlaykit.sources.packages import fetch  # noqa: E402
+from overlaykit.trees.tree import WheelTree  # noqa: E402
 
 
 def main() -> int:

@@ -11,13 +11,13 @@ from dataclasses import replace
 
 import msgspec
 
-from overlaykit.carried import Carried
-from overlaykit.lock import LockedFile, LockedHunk, LockedPatch, hunk_scopes
-from overlaykit.objects import blob_id
-from overlaykit.patches import Patch, apply_hunks, parse_patch, split_lines
-from overlaykit.scopes import map_scopes
-from overlaykit.series import Series
-from overlaykit.trees import EditedTree, Tree
+from overlaykit.core.objects import blob_id
+from overlaykit.series.carried import Carried
+from overlaykit.series.lock import LockedFile, LockedHunk, LockedPatch, hunk_scopes
+from overlaykit.series.patches import Patch, apply_hunks, parse_patch, split_lines
+from overlaykit.series.quilt import Series
+from overlaykit.series.scopes import map_scopes
+from overlaykit.trees.tree import EditedTree, Tree
 
 _NOT_UNIQUE = "the context of hunk {} is not unique"
 

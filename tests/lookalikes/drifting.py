@@ -11,9 +11,8 @@ import random
 from dataclasses import dataclass
 
 from lookalikes.edits import Definition
-
-from overlaykit.carried import Carried
-from overlaykit.patches import Hunk
+from overlaykit.series.carried import Carried
+from overlaykit.series.patches import Hunk
 
 
 @dataclass(frozen=True)

@@ -37,8 +37,8 @@ exit code, and where the edit is afterwards, read off the files.
 | there already | upstream has the patch; nothing to do, exit 0 |
 | **NOTHING DONE** | exit 0, but the files are as they were, without the patch |
 
-`{engine}` is `overlaykit.landing.foresee`, what a rebase uses; its exit code stands
-for the verb's. `{apply}` puts the whole series on pinned files only, so it must
+`{engine}` is `overlaykit.planning.landing.foresee`, what a rebase uses; its exit code
+stands for the verb's. `{apply}` puts the whole series on pinned files only, so it must
 refuse every row but the last, in which nothing has drifted.
 """
 

@@ -21,15 +21,14 @@ from tempfile import TemporaryDirectory
 
 from lookalikes.carry import pick
 from lookalikes.scenarios import NOWHERE, SCENARIOS, Files, Scenario
-
-from overlaykit import git
-from overlaykit.carried import Carried
-from overlaykit.landing import foresee
-from overlaykit.patches import apply_hunks, split_lines
-from overlaykit.plan import HunkPlan
-from overlaykit.scopes import MODULE, ScopeMap, map_scopes
-from overlaykit.trees import DirectoryTree, Tree
-from patience import PATIENCE_S
+from overlaykit.core import git
+from overlaykit.planning.landing import foresee
+from overlaykit.planning.plan import HunkPlan
+from overlaykit.series.carried import Carried
+from overlaykit.series.patches import apply_hunks, split_lines
+from overlaykit.series.scopes import MODULE, ScopeMap, map_scopes
+from overlaykit.trees.tree import DirectoryTree, Tree
+from support.patience import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[2]
 Contents = dict[str, bytes]

@@ -10,6 +10,8 @@ import json
 from typing import Any
 
 import pytest
+
+from conftest import ROOT, Pins
 from lookalikes.report import COMMAND, DATA, PAGE, document, page
 from lookalikes.runner import (
     APPLY,
@@ -23,7 +25,7 @@ from lookalikes.runner import (
 )
 from lookalikes.scenarios import SCENARIOS, Scenario
 
-from conftest import ROOT, Pins
+pytestmark = pytest.mark.slow("every scenario is put through five tools")
 
 # One process runs all tools on all scenarios, for all tests: more than a minute.
 _each = pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda s: s.name)

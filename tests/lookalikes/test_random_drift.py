@@ -14,13 +14,13 @@ from dataclasses import dataclass
 import pytest
 from hypothesis import HealthCheck, assume, event, given, reject, settings
 from hypothesis import strategies as st
-from lookalikes.carry import make
-from lookalikes.test_traps import Files
 
 from conftest import Pins
-from overlaykit.carried import Carried
-from overlaykit.landing import foresee
-from overlaykit.plan import State
+from lookalikes.carry import make
+from lookalikes.test_traps import Files
+from overlaykit.planning.landing import foresee
+from overlaykit.planning.plan import State
+from overlaykit.series.carried import Carried
 
 PATH = "pkg/m.py"
 _CALLS = ("a = one(x)", "b = two(a)", "c = quant(b)", "log(c)")

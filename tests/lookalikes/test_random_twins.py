@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
+
+from conftest import Pins
 from lookalikes.drifting import Case, Drift
 from lookalikes.truth import Answer, Verdict, ask
 from lookalikes.twins import drifted, made_case, real_cases
-
-from conftest import Pins
-from overlaykit.plan import State
+from overlaykit.planning.plan import State
 
 _MADE, _REAL = 90, 26
 

@@ -7,18 +7,18 @@ from dataclasses import dataclass, replace
 
 import msgspec
 import pytest
-from lookalikes.carry import make
-from lookalikes.edits import swap
 
 from conftest import Pins
-from overlaykit.carried import Carried
-from overlaykit.judging import Step
-from overlaykit.landing import Foreseen, foresee
-from overlaykit.merge import MergeStore
-from overlaykit.plan import State
-from overlaykit.rebasing_moves import land_moved
-from overlaykit.scopes import parsed
-from overlaykit.series import Series
+from lookalikes.carry import make
+from lookalikes.edits import swap
+from overlaykit.planning.landing import Foreseen, foresee
+from overlaykit.planning.placement import Step
+from overlaykit.planning.plan import State
+from overlaykit.rebase.moves import land_moved
+from overlaykit.repository.merge import MergeStore
+from overlaykit.series.carried import Carried
+from overlaykit.series.quilt import Series
+from overlaykit.series.scopes import parsed
 
 PATH = "pkg/m.py"
 ABOVE = "".join(f"ABOVE_{n} = {n}\n" for n in range(12))

@@ -12,9 +12,8 @@ from enum import Enum
 
 from lookalikes.drifting import Case, Drift, spot_of
 from lookalikes.test_traps import PATH, Files
-
-from overlaykit.landing import foresee
-from overlaykit.plan import State
+from overlaykit.planning.landing import foresee
+from overlaykit.planning.plan import State
 
 
 class Verdict(Enum):

@@ -43,10 +43,9 @@ from lookalikes.twin_edits import (  # noqa: E402
     rebind,
     rename,
 )
-
-from overlaykit.carried import Carried  # noqa: E402
-from overlaykit.patches import apply_hunks  # noqa: E402
-from overlaykit.trees import Tree  # noqa: E402
+from overlaykit.series.carried import Carried  # noqa: E402
+from overlaykit.series.patches import apply_hunks  # noqa: E402
+from overlaykit.trees.tree import Tree  # noqa: E402
 
 Edit = Callable[[Drift], bool]
 TWINS: tuple[Edit, ...] = (
@@ -214,8 +213,8 @@ def _count(first: int, last: int) -> None:
 
 
 if __name__ == "__main__":
-    from overlaykit.carried import load_overlay
-    from overlaykit.sources import fetch
-    from overlaykit.trees import WheelTree
+    from overlaykit.series.carried import load_overlay
+    from overlaykit.sources.packages import fetch
+    from overlaykit.trees.tree import WheelTree
 
     _count(*map(int, sys.argv[1:3]))

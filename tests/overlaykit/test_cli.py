@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT
-from overlaykit.options import whole_number
+from overlaykit.core.options import whole_number
 
 _VERB = """
 import sys
@@ -76,7 +76,9 @@ def test_an_answer_is_shown_and_ends_with_its_code() -> None:
 
 
 _INTERRUPT = "__import__('os').kill(__import__('os').getpid(), {number})"
-_CHANGE = "from overlaykit.outcome import tell; tell('/a/tree', 'the series is in'); "
+_CHANGE = (
+    "from overlaykit.core.effects import tell; tell('/a/tree', 'the series is in'); "
+)
 
 
 @pytest.mark.parametrize("number", [2, 15, 1])
@@ -150,7 +152,8 @@ def test_no_way_out_says_that_a_check_does_not_hold(
         ("raise OverflowError", 5),
         ("raise RecursionError", 5),
         (
-            "from overlaykit.errors import InputError; raise InputError('no number')",
+            "from overlaykit.core.errors import InputError; "
+            "raise InputError('no number')",
             2,
         ),
     ],

@@ -1,0 +1,321 @@
+"""An arm as a virtual environment: pinned packages, nothing that an index decides.
+
+Whether it is whole, a file in it says that is written last. One that was left half
+made, or made of anything else, is made anew; a folder without it is somebody else's.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from gatekit.arms.differences import Installed, differing
+from gatekit.arms.results import PATCHED, Environment, series_of
+from overlaykit.applying.inspection import inspect
+from overlaykit.applying.targets import find_targets
+from overlaykit.cli import Report, progress
+from overlaykit.core.documents import from_json, to_json_line
+from overlaykit.core.errors import (
+    EnvironmentFailure,
+    Exit,
+    Finding,
+    InputError,
+    not_started,
+)
+from overlaykit.core.files import write_whole
+from overlaykit.core.wording import quoted
+from overlaykit.series.carried import Carried, load_overlay
+from overlaykit.sources.packages import fetch, pip_command
+from overlaykit.trees.tree import WheelTree
+
+_STATE = "rebuild.json"
+_FORMAT = 1
+
+Say = Callable[[str], None]
+
+
+class Recipe(msgspec.Struct, frozen=True):
+    """All that an environment is made of; the same recipe, the same environment."""
+
+    arm: str
+    python: str
+    packages: dict[str, str]
+    series: str
+    format: int = _FORMAT
+
+
+class State(msgspec.Struct, frozen=True):
+    """``whole`` is false from the first file on until the last."""
+
+    recipe: Recipe
+    whole: bool
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """An arm to be made at ``out`` with the interpreter ``python``."""
+
+    root: Path
+    arm: str
+    out: Path
+    python: str
+
+    @property
+    def interpreter(self) -> Path:
+        return self.out / "bin" / "python"
+
+
+def rebuild(wanted: Wanted, say: Say) -> Report:
+    """Make the environment, or find that it is there; in both cases check it."""
+    bases = _bases(wanted.root)
+    wheels = {
+        name: fetch(wanted.root, one.target, one.lock.dist)
+        for name, one in bases.items()
+    }
+    for name, one in bases.items():
+        # Looked through before pip, or anything else, unpacks it.
+        WheelTree(wheels[name], one.target.site_layout())
+    recipe = _recipe(wanted, bases)
+    new = _state(wanted.out) != State(recipe, True)
+    if new:
+        refused = _make(wanted, recipe, wheels, bases, say)
+        if refused is not None:
+            return refused
+    site = _site(wanted.interpreter)
+    installed = [Installed(one, site, wheels[name]) for name, one in bases.items()]
+    differs = {one: differing(one, progress) for one in installed}
+    say("checking what was installed")
+    findings = [f for one in installed for f in _unexpected(wanted, one, differs[one])]
+    findings += _verified(wanted, site)
+    result = Environment(
+        target="venv",
+        tree=str(wanted.out),
+        outcome="made" if new else "as it was made",
+        arm=wanted.arm,
+        series=recipe.series,
+        python=recipe.python,
+        packages=recipe.packages,
+        digests={
+            found.carried.name: inspect(found.carried, found.tree).digest
+            for found in find_targets([site], bases)
+        },
+        differs=tuple(path for paths in differs.values() for path in paths),
+        reinstalled=tuple(one.target.release for one in bases.values()),
+    )
+    return Report(
+        verb="rebuild",
+        exit_code=Exit.FAILS if findings else Exit.DONE,
+        results=(result,),
+        findings=tuple(findings),
+        message=f"{len(findings)} findings" if findings else "",
+    )
+
+
+def foretell(wanted: Wanted, _: Say) -> Report:
+    """What :func:`rebuild` would do, from the lock alone."""
+    bases = _bases(wanted.root)
+    recipe = _recipe(wanted, bases)
+    whole = _state(wanted.out) == State(recipe, True)
+    result = Environment(
+        target="venv",
+        tree=str(wanted.out),
+        outcome="as it was made" if whole else "would be made",
+        arm=wanted.arm,
+        series=recipe.series,
+        python=recipe.python,
+        packages=recipe.packages,
+    )
+    return Report(verb="rebuild", dry_run=True, results=(result,))
+
+
+def _bases(root: Path) -> dict[str, Carried]:
+    """Of a package that is carried on several releases, the first in the manifest."""
+    overlay = load_overlay(root)
+    first: dict[str, str] = {}
+    for name, one in overlay.items():
+        first.setdefault(one.target.package, name)
+    return {name: overlay[name] for name in first.values()}
+
+
+def _recipe(wanted: Wanted, bases: Mapping[str, Carried]) -> Recipe:
+    ask = "import sys; print(*sys.version_info[:3], sep='.'); print(sys.executable)"
+    version, place = _run([wanted.python, "-I", "-c", ask]).splitlines()
+    return Recipe(
+        wanted.arm,
+        f"{version} at {Path(place).resolve()}",
+        {one.lock.dist.filename: one.lock.dist.sha256 for one in bases.values()},
+        series_of(wanted.arm, wanted.root),
+    )
+
+
+def _state(out: Path) -> State | None:
+    """Of the folder there; None where nothing was begun. Raises InputError for a folder
+    that is not this program's: it may hold somebody's work."""
+    try:
+        return from_json((out / _STATE).read_bytes(), State)
+    except (FileNotFoundError, NotADirectoryError):
+        if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+            return None
+    except (OSError, msgspec.DecodeError):
+        pass
+    finding = Finding(
+        "was not made by this program",
+        path=str(out),
+        expected=f"an environment with its {_STATE}, an empty folder, or none",
+        next_step="move it away, or name another --out",
+    )
+    raise InputError(f"{out} is in the way", (finding,))
+
+
+def _make(
+    wanted: Wanted,
+    recipe: Recipe,
+    wheels: Mapping[str, Path],
+    bases: Mapping[str, Carried],
+    say: Say,
+) -> Report | None:
+    """All of it, or nothing is left. Returns the verb's report where it refused."""
+    try:
+        if wanted.out.exists():
+            say(f"{wanted.out} is half made, or of something else: it is made anew")
+            shutil.rmtree(wanted.out)
+        wanted.out.mkdir(parents=True)
+        _write_state(wanted.out, State(recipe, False))
+        say(f"making {wanted.out} with Python {recipe.python}")
+        # Without pip, as nothing is to be added to it: the arms would differ.
+        _run([wanted.python, "-I", "-m", "venv", "--without-pip", str(wanted.out)])
+        site = _site(wanted.interpreter)
+        for name, wheel in wheels.items():
+            say(f"installing {wheel.name}")
+            # `python -m` looks for pip in the working directory first: one of ours.
+            _run(_install(bases[name], wheel, site), loud=True, cwd=wanted.out)
+        # They would start the Python that ran pip; `python -m` starts this one.
+        shutil.rmtree(site / "bin", ignore_errors=True)
+        if wanted.arm == PATCHED:
+            say("putting the series on it")
+            done = _verb(wanted.root, "apply", str(site))
+            if done.exit_code is not Exit.DONE:
+                shutil.rmtree(wanted.out, ignore_errors=True)
+                return msgspec.structs.replace(done, verb="rebuild")
+        _write_state(wanted.out, State(recipe, True))
+    except OSError as error:
+        shutil.rmtree(wanted.out, ignore_errors=True)
+        step = "make room, or permit writing there"
+        finding = Finding(str(error), path=str(wanted.out), next_step=step)
+        raise EnvironmentFailure("cannot make the environment", (finding,)) from error
+    except BaseException:
+        shutil.rmtree(wanted.out, ignore_errors=True)
+        raise
+    return None
+
+
+def _install(carried: Carried, wheel: Path, site: Path) -> list[str]:
+    """The same files on every Python: a wheel that was built for another holds the same
+    sources, and what it holds compiled, the series does not touch."""
+    return [
+        *pip_command(carried.target.dist, "install"),
+        *("--isolated", "--no-deps", "--no-index", "--no-compile", "--quiet"),
+        *("--target", str(site), str(wheel)),
+    ]
+
+
+def _write_state(out: Path, state: State) -> None:
+    write_whole(out / _STATE, to_json_line(state).decode() + "\n")
+
+
+def _site(interpreter: Path) -> Path:
+    ask = "import sysconfig; print(sysconfig.get_paths()['purelib'])"
+    return Path(_run([str(interpreter), "-I", "-c", ask]).strip())
+
+
+def _unexpected(
+    wanted: Wanted, one: Installed, differs: Sequence[str]
+) -> list[Finding]:
+    """Every file in which the arm differs from the packages and must not, or must."""
+    expected = set(one.expected()) if wanted.arm == PATCHED else set()
+    release = one.carried.target.release
+    again = f"rm -r {quoted(str(wanted.out))}, then run this again"
+    return [
+        *(
+            Finding(
+                "is not as the release has it",
+                path=path,
+                expected=f"the file of {release}, which the series does not touch"
+                if wanted.arm == PATCHED
+                else f"the file of {release}",
+                next_step=again,
+            )
+            for path in sorted(set(differs) - expected)
+        ),
+        *(
+            Finding(
+                "is as released",
+                path=path,
+                expected="the file as the series leaves it",
+                next_step=again,
+            )
+            for path in sorted(expected - set(differs))
+        ),
+    ]
+
+
+def _verified(wanted: Wanted, site: Path) -> list[Finding]:
+    if wanted.arm == PATCHED:
+        return list(_verb(wanted.root, "verify", str(site)).findings)
+    status = _verb(wanted.root, "apply", "--status", str(site))
+    return [
+        Finding(
+            "is no baseline",
+            path=one.tree,
+            expected="pristine",
+            found=one.outcome,
+            next_step=f"rm -r {quoted(str(wanted.out))}, then run this again",
+        )
+        for one in status.results
+        if one.outcome != "pristine"
+    ] + list(status.findings)
+
+
+def _verb(root: Path, name: str, *arguments: str) -> Report:
+    """A verb as its users run it. Its own error ends this program as well."""
+    script = str(root / "scripts" / f"{name}.py")
+    said = _run([sys.executable, script, "--json", *arguments], any_code=True)
+    try:
+        report = from_json(said, Report)
+    except msgspec.DecodeError as error:
+        what = f"scripts/{name}.py gave no report: {error}"
+        raise EnvironmentFailure(what) from error
+    if report.exit_code in (Exit.USAGE, Exit.ENVIRONMENT):
+        raise EnvironmentFailure(report.message, report.findings)
+    return report
+
+
+def _run(
+    command: list[str],
+    loud: bool = False,
+    any_code: bool = False,
+    cwd: Path | None = None,
+) -> str:
+    """Standard output, or with ``loud`` on standard error as it comes."""
+    try:
+        done = subprocess.run(
+            command,
+            cwd=cwd,
+            stdout=sys.stderr if loud else subprocess.PIPE,
+            encoding="utf-8",
+            errors="surrogateescape",
+            check=False,
+        )
+    except OSError as error:
+        raise not_started(command[0], error) from error
+    if done.returncode and not any_code:
+        step = "what it said is above; `venv` needs python3-venv on Debian"
+        finding = Finding(f"exit code {done.returncode}", next_step=step)
+        raise EnvironmentFailure(f"failed: {' '.join(command)}", (finding,))
+    return done.stdout or ""

@@ -1,0 +1,80 @@
+"""``ci/gsm8k.py compare``."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+
+from gatekit.gsm8k.comparison import Compared, Verdict, compare
+from gatekit.gsm8k.pairing import CONTROLS
+from gatekit.gsm8k.results import ARMS, load_results
+from gatekit.gsm8k.sentences import sentence
+from gatekit.gsm8k.text import show_compared
+from overlaykit.cli import Report, Result
+from overlaykit.core.errors import Exit, Finding, InputError
+
+_EXITS = {
+    Verdict.PASS: Exit.DONE,
+    Verdict.FAIL: Exit.FAILS,
+    Verdict.INCONCLUSIVE: Exit.INVALID,
+    Verdict.INVALID: Exit.INVALID,
+}
+
+
+class ComparedResult(Result, frozen=True, kw_only=True):
+    compared: Compared
+    sentence: str
+
+
+def call(arguments: Namespace) -> Report:
+    """Decide between two arms."""
+    arms = {
+        arm: [one for path in getattr(arguments, arm) for one in load_results(path)]
+        for arm in ARMS
+    }
+    places = [Path(one.path).resolve() for runs in arms.values() for one in runs]
+    if len(set(places)) < len(places):
+        raise InputError("a run is named more than once: it cannot be its own control")
+    if len(arms["baseline"]) != len(arms["patched"]):
+        raise InputError(
+            f"{len(arms['baseline'])} runs of the baseline and {len(arms['patched'])} "
+            "of the patched: as many are needed"
+        )
+    compared = compare(arms["baseline"], arms["patched"], arguments.margin)
+    result = ComparedResult(
+        target="gsm8k",
+        tree=", ".join(map(str, arguments.patched)),
+        outcome=compared.verdict.value,
+        compared=compared,
+        sentence=sentence(compared),
+    )
+    steps = {control.name: control.step for control in CONTROLS}
+    return Report(
+        verb="gsm8k",
+        exit_code=_EXITS[compared.verdict],
+        message=_message(compared),
+        results=(result,),
+        findings=tuple(
+            Finding(
+                f"does not hold: {check.name}",
+                expected=check.expected,
+                found=check.found,
+                next_step=steps.get(check.name),
+            )
+            for check in compared.broken
+        ),
+    )
+
+
+def _message(compared: Compared) -> str:
+    said = [sentence(compared)]
+    if compared.of_itself:
+        said.append("The baseline against itself says nothing of a patch.")
+    if compared.untold:
+        said.append("Which arm each of sgl-eval's own runs is of is taken on trust.")
+    return " ".join(said)
+
+
+def show(report: Report) -> str:
+    (one,) = report.results
+    return show_compared(one.compared) if isinstance(one, ComparedResult) else ""

@@ -1,0 +1,294 @@
+"""From two arms' answers to a verdict, with everything that it rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from enum import Enum
+
+import msgspec
+
+from gatekit.gsm8k.answers import Answer
+from gatekit.gsm8k.pairing import Joined
+from gatekit.gsm8k.questions import QuestionFile
+from gatekit.gsm8k.results import BASELINE, ResultSet, Settings, answers_digest
+from gatekit.records import runs as records
+from gatekit.records.checks import Check
+from gatekit.stats.decision import Decided, Decision, Rule, decide
+from gatekit.stats.harm import harm_p
+from gatekit.stats.intervals import newcombe
+from gatekit.stats.pairs import Pairs
+
+# Upstream's nightly for this model, which looks at one arm alone.
+UPSTREAM_THRESHOLD = 0.93
+# Margins that a run of so many questions can hold, as measured (`power`).
+_WIDE, _NARROW, _NARROW_FROM = 0.015, 0.010, 3_900
+# A baseline that answers nothing has nothing to lose: any patch would pass.
+_LEAST_BASELINE = 0.10
+ABLE = "the baseline has something to lose"
+# Two rates are watched beside the score; each at half of the level.
+_GUARD_LEVEL = 0.025
+_Good = Callable[[Answer], bool]
+
+
+class Verdict(Enum):
+    """Invalid: the arms' answers are not ones to the same questions, or not all."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    INCONCLUSIVE = "inconclusive"
+    INVALID = "invalid"
+
+
+class RunFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """One run; ``arm`` is the one that it says it is of."""
+
+    path: str
+    arm: str
+    questions: int
+    answered: int
+    correct: int
+    truncated: int
+    silent: int
+    failed: int
+    answers: str
+
+
+class ArmFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """An arm's runs. ``origin`` is None where they have several. Rates are of complete
+    runs only: a question left open is no wrong answer."""
+
+    runs: tuple[RunFigures, ...]
+    origin: records.Origin | None
+    accuracy: float | None
+    truncated: float | None
+    silent: float | None
+
+
+class Score(msgspec.Struct, frozen=True, kw_only=True):
+    """The paired comparison. Proportions of the questions; differences are patched
+    minus baseline. ``newcombe`` needs whole counts, so a single run an arm."""
+
+    questions: int
+    margin: float
+    gained: float
+    lost: float
+    difference: float
+    discordance: float
+    baseline_discordance: float | None
+    patched_discordance: float | None
+    lower: float
+    upper: float
+    level: float
+    harm_p: float
+    newcombe: tuple[float, float] | None
+    further: int | None
+
+
+class Compared(msgspec.Struct, frozen=True, kw_only=True):
+    """``score`` and ``claims`` are of comparable runs only. ``reasons`` are what does
+    not hold; of a pass, what does. ``settings`` and ``files`` are those of all runs."""
+
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    baseline: ArmFigures
+    patched: ArmFigures
+    settings: Settings | None
+    files: tuple[QuestionFile, ...]
+    controls: tuple[Check, ...]
+    claims: tuple[Check, ...] = ()
+    score: Score | None = None
+    threshold: Check | None = None
+
+    @property
+    def of_itself(self) -> bool:
+        """The baseline in both places: a measurement, which says nothing of a patch."""
+        runs = (*self.baseline.runs, *self.patched.runs)
+        return all(run.arm == BASELINE for run in runs)
+
+    @property
+    def untold(self) -> bool:
+        """Runs that do not say which arm they are of, as plain sgl-eval's."""
+        runs = (*self.baseline.runs, *self.patched.runs)
+        return not all(run.arm for run in runs)
+
+    @property
+    def broken(self) -> tuple[Check, ...]:
+        return tuple(one for one in (*self.controls, *self.claims) if not one.holds)
+
+
+def compare(
+    baseline: Sequence[ResultSet], patched: Sequence[ResultSet], margin: float | None
+) -> Compared:
+    """As many runs in one arm as in the other."""
+    joined = Joined(tuple(baseline), tuple(patched))
+    if not joined.valid:
+        return _compared(joined, Verdict.INVALID, joined.controls)
+    rule = Rule(default_margin(len(joined.ids)) if margin is None else margin)
+    pairs = joined.pairs(lambda answer: answer.symbolic_correct)
+    decided = decide(pairs, rule)
+    harmless = (
+        _harm(decided, rule),
+        _guard(joined, "truncated answers", lambda answer: not answer.truncated),
+        _guard(joined, "answers without a number", lambda answer: not answer.silent),
+    )
+    close, able = _close(decided, rule), _able(joined)
+    if not all(claim.holds for claim in harmless):
+        verdict = Verdict.FAIL
+    elif not close.holds:
+        verdict = Verdict.INCONCLUSIVE
+    else:
+        verdict = Verdict.PASS if able.holds else Verdict.INVALID
+    return _compared(
+        joined,
+        verdict,
+        (*joined.controls, able),
+        (*harmless, close),
+        _score(joined, pairs, decided, rule, verdict),
+        _threshold(joined),
+    )
+
+
+def _compared(
+    joined: Joined,
+    verdict: Verdict,
+    controls: tuple[Check, ...],
+    claims: tuple[Check, ...] = (),
+    score: Score | None = None,
+    threshold: Check | None = None,
+) -> Compared:
+    first, *others = joined.runs
+    broken = tuple(one for one in (*controls, *claims) if not one.holds)
+    telling = claims if verdict is Verdict.PASS else broken
+    return Compared(
+        verdict=verdict,
+        reasons=tuple(map(_reason, telling)),
+        baseline=_arm(joined.baseline),
+        patched=_arm(joined.patched),
+        settings=(
+            first.settings
+            if all(run.settings == first.settings for run in others)
+            else None
+        ),
+        files=first.files if all(run.files == first.files for run in others) else (),
+        controls=controls,
+        claims=claims,
+        score=score,
+        threshold=threshold,
+    )
+
+
+def default_margin(questions: int) -> float:
+    """What a comparison of so many questions can show."""
+    return _NARROW if questions >= _NARROW_FROM else _WIDE
+
+
+def _reason(check: Check) -> str:
+    held = "holds" if check.holds else "does not hold"
+    return f"{held}: {check.name}: {check.found}; needed: {check.expected}"
+
+
+def _arm(runs: Sequence[ResultSet]) -> ArmFigures:
+    figures = tuple(map(_figures, runs))
+    complete = all(run.answered == run.asked > 0 and not run.failed for run in runs)
+    asked = sum(run.questions for run in figures)
+
+    def rate(counts: Iterable[int]) -> float | None:
+        return sum(counts) / asked if complete else None
+
+    origins = {run.origin for run in runs}
+    return ArmFigures(
+        runs=figures,
+        origin=origins.pop() if len(origins) == 1 else None,
+        accuracy=rate(run.correct for run in figures),
+        truncated=rate(run.truncated for run in figures),
+        silent=rate(run.silent for run in figures),
+    )
+
+
+def _figures(run: ResultSet) -> RunFigures:
+    answers = run.answers.values()
+    return RunFigures(
+        path=run.path,
+        arm=run.arm,
+        questions=run.asked,
+        answered=run.answered,
+        correct=run.correct,
+        truncated=sum(answer.truncated for answer in answers),
+        silent=sum(answer.silent for answer in answers),
+        failed=run.failed,
+        answers=answers_digest(answers),
+    )
+
+
+def _harm(decided: Decided, rule: Rule) -> Check:
+    return Check(
+        "the patch does no harm",
+        f"p > {rule.level} (exact McNemar, one-sided)",
+        f"p = {decided.harm_p:.4f}",
+        decided.decision is not Decision.FAIL,
+    )
+
+
+def _guard(joined: Joined, what: str, good: _Good) -> Check:
+    pairs = joined.pairs(good)
+    p = harm_p(pairs)
+    return Check(
+        f"{what} do not rise",
+        f"p > {_GUARD_LEVEL} (exact McNemar, one-sided)",
+        f"{0 - 100 * pairs.estimate:+.2f} points, p = {p:.4f}",
+        p > _GUARD_LEVEL,
+    )
+
+
+def _close(decided: Decided, rule: Rule) -> Check:
+    """What makes a pass. Not shown is not refuted: more questions may show it."""
+    lower = 100 * decided.interval.lower
+    return Check(
+        "any harm is below the margin",
+        f"above {-100 * rule.margin:.2f} points (lower end of Tango's interval, "
+        f"{rule.two_sided:.0%})",
+        f"{lower:+.2f} points",
+        decided.interval.lower > -rule.margin,
+    )
+
+
+def _score(
+    joined: Joined, pairs: Pairs, decided: Decided, rule: Rule, verdict: Verdict
+) -> Score:
+    beside = None
+    if pairs.runs == 1:
+        gained, lost = round(pairs.gained), round(pairs.lost)
+        both = joined.baseline[0].correct - lost
+        neither = pairs.questions - both - gained - lost
+        other = newcombe(both, gained, lost, neither, rule.two_sided)
+        beside = (other.lower, other.upper)
+    return Score(
+        questions=pairs.questions,
+        margin=rule.margin,
+        gained=pairs.gained,
+        lost=pairs.lost,
+        difference=pairs.estimate,
+        discordance=pairs.discordance,
+        baseline_discordance=joined.within(joined.baseline),
+        patched_discordance=joined.within(joined.patched),
+        lower=decided.interval.lower,
+        upper=decided.interval.upper,
+        level=decided.interval.level,
+        harm_p=decided.harm_p,
+        newcombe=beside,
+        further=decided.further if verdict is Verdict.INCONCLUSIVE else None,
+    )
+
+
+def _able(joined: Joined) -> Check:
+    return _at_least(ABLE, _LEAST_BASELINE, joined.baseline)
+
+
+def _threshold(joined: Joined) -> Check:
+    name = "upstream's threshold, for comparison; decides nothing"
+    return _at_least(name, UPSTREAM_THRESHOLD, joined.patched)
+
+
+def _at_least(name: str, rate: float, runs: Sequence[ResultSet]) -> Check:
+    found = sum(run.correct for run in runs) / sum(run.asked for run in runs)
+    return Check(name, f"at least {rate} right", f"{found:.4f}", found >= rate)

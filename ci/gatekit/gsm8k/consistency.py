@@ -1,0 +1,168 @@
+"""Whether a run of GSM8K holds together: its answers bear out its totals.
+
+A total is kept beside what it is the total of, so one of the two may have been changed,
+or written by a program that counts otherwise. Each contradiction is said in a line: the
+field, what is expected there by the answers, and what was found.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+import msgspec
+
+from gatekit.gsm8k.answers import STOP, Answer
+
+_WHOLE = re.compile(r"-?[0-9]{1,18}")
+_ROUNDING = 1e-9
+# What sgl-eval's summary, metrics.json, must have, each with its meaning.
+NEEDED = {
+    "name": "the benchmark's name",
+    "model": "the name of the model that was asked",
+    "gen": "what was sent with each request",
+    "sgl_eval_version": "sgl-eval's version",
+    "num_examples": "the number of questions with an answer",
+    "n_repeats": "how often each question was asked",
+    "total_completion_tokens": "the sum of num_generated_tokens, in tokens",
+    "aggregate": "the means over all answers",
+    "aggregate.score": "the part of the answers that are right, 0 to 1",
+}
+
+
+class Aggregate(msgspec.Struct, frozen=True):
+    """Parts of one. The rates are of answers that say how they ended."""
+
+    score: float
+    stop_rate: float | None = None
+    truncated_rate: float | None = None
+    error_rate: float | None = None
+
+
+class Prompt(msgspec.Struct, frozen=True):
+    """Another prompt than the benchmark's own."""
+
+    yaml: str
+
+
+class Metrics(msgspec.Struct, frozen=True):
+    """What is read of sgl-eval's own summary; see ``NEEDED``. The last three are there
+    for a run that was interrupted, or with another prompt."""
+
+    name: str
+    model: str
+    gen: dict[str, object]
+    sgl_eval_version: str
+    num_examples: int
+    n_repeats: int
+    total_completion_tokens: int
+    aggregate: Aggregate
+    prompt: Prompt | None = None
+    planned_examples: int | None = None
+    completed_samples: int | None = None
+
+
+def unequal(field: str, expected: object, found: object) -> Iterator[str]:
+    if expected != found:
+        yield f'"{field}": expected {expected}, found {found}'
+
+
+def of_answers(answers: Iterable[Answer], gen: Mapping[str, object]) -> Iterator[str]:
+    """Of each answer by itself."""
+    limit = gen.get("max_tokens")
+    for one in answers:
+        if one.symbolic_correct and one.silent:
+            yield f'{one.id}: "symbolic_correct": expected false: no answer, found true'
+        elif (equal := _equal(one)) is not None and equal != one.symbolic_correct:
+            yield (
+                f'{one.id}: "symbolic_correct": expected {_word(equal)} of '
+                f"{one.predicted_answer} for {one.expected_answer}, found "
+                f"{_word(one.symbolic_correct)}"
+            )
+        if one.num_generated_tokens < 0:
+            yield (
+                f'{one.id}: "num_generated_tokens": expected 0 or more, found '
+                f"{one.num_generated_tokens}"
+            )
+        elif type(limit) is int and one.num_generated_tokens > limit:
+            yield (
+                f'{one.id}: "num_generated_tokens": expected {limit} (max_tokens) or '
+                f"fewer, found {one.num_generated_tokens}"
+            )
+        if one.prompt_tokens is not None and one.prompt_tokens < 1:
+            yield (
+                f'{one.id}: "prompt_tokens": expected 1 or more, found '
+                f"{one.prompt_tokens}"
+            )
+
+
+def of_asked(
+    asked: Sequence[str], questions: int, answers: Iterable[str]
+) -> Iterator[str]:
+    """Of what a run set out to ask, of files with so many questions."""
+    known = set(asked)
+    if len(known) < len(asked):
+        twice = next(name for name in asked if asked.count(name) > 1)
+        yield f'"asked": expected each question once, found {twice} again'
+    if len(asked) > questions:
+        yield (
+            f'"asked": expected {questions} (those of its "files") or fewer, found '
+            f"{len(asked)}"
+        )
+    for name in sorted(set(answers) - known):
+        yield f'"id": expected one of the {len(known)} asked, found {name}'
+
+
+def of_metrics(metrics: Metrics, repeats: Sequence[Sequence[Answer]]) -> Iterator[str]:
+    """Of sgl-eval's summary, by the answers of every repeat."""
+    every = [answer for answers in repeats for answer in answers]
+    planned = metrics.planned_examples
+    if planned is None:
+        for number, answers in enumerate(repeats):
+            name = f"num_examples, by output-rs{number}.jsonl"
+            yield from unequal(name, len(answers), metrics.num_examples)
+    else:
+        seen = len({answer.id for answer in every})
+        yield from unequal("num_examples", seen, metrics.num_examples)
+        if planned < seen:
+            yield f'"planned_examples": expected {seen} or more, found {planned}'
+    if metrics.completed_samples is not None:
+        yield from unequal("completed_samples", len(every), metrics.completed_samples)
+    tokens = sum(answer.num_generated_tokens for answer in every)
+    yield from unequal(
+        "total_completion_tokens", tokens, metrics.total_completion_tokens
+    )
+    told = metrics.aggregate
+    if planned is None:
+        yield from _rate("score", told.score, every, lambda one: one.symbolic_correct)
+    ended = [answer for answer in every if answer.finish_reason]
+    for name, found, good in (
+        ("stop_rate", told.stop_rate, lambda one: one.finish_reason == STOP),
+        ("truncated_rate", told.truncated_rate, lambda one: one.truncated),
+        ("error_rate", told.error_rate, lambda one: not one.answered),
+    ):
+        if found is not None:
+            yield from _rate(name, found, ended, good)
+
+
+def _rate(
+    name: str, found: float, answers: Sequence[Answer], good: Callable[[Answer], bool]
+) -> Iterator[str]:
+    count = sum(map(good, answers))
+    part = count / len(answers) if answers else 0.0
+    if not math.isclose(found, part, rel_tol=0, abs_tol=_ROUNDING):
+        expected = f"{part:.9g} ({count} of {len(answers)} answers)"
+        yield f'"aggregate.{name}": expected {expected}, found {found:.9g}'
+
+
+def _equal(answer: Answer) -> bool | None:
+    """Of two whole numbers; what else is equal, the grader says."""
+    found, expected = (answer.predicted_answer or "").strip(), answer.expected_answer
+    if not (_WHOLE.fullmatch(found) and _WHOLE.fullmatch(expected)):
+        return None
+    return int(found) == int(expected)
+
+
+def _word(value: bool) -> str:
+    return "true" if value else "false"

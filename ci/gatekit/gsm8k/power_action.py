@@ -1,0 +1,35 @@
+"""``ci/gsm8k.py power``."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+
+from gatekit.gsm8k.page import page
+from gatekit.gsm8k.predictions import Foretold, foretell
+from gatekit.gsm8k.text import show_power
+from overlaykit.cli import Report, progress
+from overlaykit.core.files import write_whole
+from overlaykit.core.wording import pasteable
+
+
+def call(arguments: Namespace) -> Report:
+    """Say what a number of questions can tell."""
+    foretold = foretell(
+        arguments.questions,
+        arguments.discordance,
+        arguments.margin,
+        arguments.calibrate,
+        progress,
+    )
+    if arguments.markdown:
+        write_whole(
+            arguments.markdown,
+            page(foretold, pasteable(["ci/gsm8k.py", *sys.argv[1:]])),
+        )
+    return Report(verb="gsm8k", message="", results=(foretold,))
+
+
+def show(report: Report) -> str:
+    (one,) = report.results
+    return show_power(one) if isinstance(one, Foretold) else ""

@@ -1,0 +1,42 @@
+"""A prompt of one's own, in the form of sgl-eval's: YAML with a ``user`` template."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from gatekit.gsm8k.results import OWN_PROMPT, digest
+from overlaykit.core.errors import EnvironmentFailure, Finding, InputError
+
+_MARK = "a question"
+
+
+def prompt_digest(path: Path | None) -> str:
+    """What the record says of the prompt, after a look whether it is one.
+
+    Raises InputError, and EnvironmentFailure where it cannot be read.
+    """
+    if path is None:
+        return OWN_PROMPT
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        finding = Finding(str(error), path=str(path), next_step="name another file")
+        raise EnvironmentFailure(f"cannot read {path}", (finding,)) from error
+    try:
+        user = yaml.safe_load(data)["user"]
+        if _MARK not in user.format(problem=_MARK):
+            raise ValueError("asks no {problem}")
+    except (
+        *(AttributeError, LookupError, TypeError, ValueError),
+        *(RecursionError, yaml.YAMLError),
+    ) as error:
+        finding = Finding(
+            " ".join(str(error).split()) or type(error).__name__,
+            path=str(path),
+            expected="YAML with `user: ... {problem} ...`; other braces doubled",
+            next_step="correct it, or leave --prompt out",
+        )
+        raise InputError(f"{path} is not a prompt", (finding,)) from error
+    return digest(data)

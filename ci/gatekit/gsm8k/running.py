@@ -1,0 +1,195 @@
+"""One run: what was set out, what is already answered, what is left to ask."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import sgl_eval
+from sgl_eval.types import GenConfig
+
+from gatekit.gsm8k.answers import Answer, AnswerLog, read_answers
+from gatekit.gsm8k.prompts import prompt_digest
+from gatekit.gsm8k.questions import Question, load
+from gatekit.gsm8k.results import (
+    ANSWERS,
+    RECORDS,
+    RUN,
+    AccuracyRun,
+    RunFile,
+    Settings,
+    altered,
+    answers_digest,
+    read_record,
+    read_run,
+    write_run,
+)
+from gatekit.gsm8k.sampling import FIXES, Asker, Endpoint, Session
+from gatekit.records import runs as records
+from overlaykit.core.errors import EnvironmentFailure, Finding, InputError
+
+_MORE = "ask fewer, or name more files: `--questions test train` has 8,792"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be run, as asked for."""
+
+    arm: str
+    sources: Sequence[str]
+    first: int | None
+    gen: GenConfig
+    endpoint: Endpoint
+    origin: records.Origin
+    cache: Path
+
+
+@dataclass(frozen=True)
+class Ran:
+    """Where the run stands. ``session`` is None where nothing was left to ask."""
+
+    run: RunFile
+    answers: list[Answer]
+    resumed: int
+    session: Session | None
+
+    @property
+    def open(self) -> int:
+        return len(self.run.asked) - len(self.answers)
+
+
+def run(wanted: Wanted, out: Path) -> Ran:
+    """Begin the run in this folder, or go on with it.
+
+    Raises InputError where the folder holds another run, EnvironmentFailure where the
+    server does not answer at all or the folder is in use.
+    """
+    questions, files = load(wanted.sources, wanted.cache, FIXES)
+    if wanted.first is not None and wanted.first > len(questions):
+        raise InputError(
+            f"there are {len(questions)} questions, not {wanted.first}",
+            (Finding("too few", ", ".join(wanted.sources), next_step=_MORE),),
+        )
+    questions = questions[: wanted.first]
+    asker = Asker(wanted.endpoint)
+    settings = Settings(
+        model=asker.model,
+        sgl_eval=sgl_eval.__version__,
+        prompt=prompt_digest(wanted.endpoint.prompt),
+        gen=asdict(wanted.gen),
+    )
+    asked = tuple(question.id for question in questions)
+    this = RunFile(
+        arm=wanted.arm,
+        settings=settings,
+        files=files,
+        asked=asked,
+        origin=wanted.origin,
+    )
+    with _held(out):
+        if (out / RUN).exists():
+            _refuse_another(read_run(out), this, out)
+        else:
+            write_run(out, this)
+        record = read_record(out)
+        before = _answered(out / ANSWERS, questions)
+        if record:
+            _refuse_altered(record, this, before, out)
+        left = [question for question in questions if question.id not in before]
+        started = time.time()
+        session = None
+        if left:
+            with AnswerLog(out / ANSWERS) as log:
+                session = asker.ask(left, wanted.gen, log)
+        answers = list(_answered(out / ANSWERS, questions).values())
+        ran = Ran(this, answers, len(before), session)
+        if not ran.open and not record:
+            _record(out, ran, started)
+    return ran
+
+
+def _record(out: Path, ran: Ran, started: float) -> None:
+    records.append(
+        out / RECORDS,
+        AccuracyRun(
+            arm=ran.run.arm,
+            origin=ran.run.origin,
+            started=started,
+            seconds=ran.session.seconds if ran.session else 0.0,
+            run=ran.run,
+            answers=answers_digest(ran.answers),
+            correct=sum(answer.symbolic_correct for answer in ran.answers),
+            truncated=sum(answer.truncated for answer in ran.answers),
+            silent=sum(answer.silent for answer in ran.answers),
+            resumed=ran.resumed,
+        ),
+    )
+
+
+def _refuse_another(there: RunFile, this: RunFile, out: Path) -> None:
+    findings = tuple(
+        Finding(
+            f"another {name}",
+            path=str(out / RUN),
+            expected=_short(getattr(there, name)),
+            found=_short(getattr(this, name)),
+            next_step="name another --out, or run with the options of before",
+        )
+        for name in RunFile.__struct_fields__
+        if getattr(there, name) != getattr(this, name)
+    )
+    if findings:
+        raise InputError(f"{out} holds another run", findings)
+
+
+def _refuse_altered(
+    record: AccuracyRun, this: RunFile, before: dict[str, Answer], out: Path
+) -> None:
+    """What was finished is not gone on with: that would be a run of its own."""
+    if name := altered(record, this, before.values()):
+        what = " ".join(["differs from the record", *name[1:]])
+        finding = Finding(what, str(out / name[0]), next_step="name another --out")
+        raise InputError(f"{out} is not as the run left it", (finding,))
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 300 else f"{text[:300]}..."
+
+
+def _answered(path: Path, questions: Sequence[Question]) -> dict[str, Answer]:
+    if not path.exists():
+        return {}
+    texts = {question.id: question.problem for question in questions}
+    found = {answer.id: answer for answer in read_answers(path, torn_end=True)}
+    for answer in found.values():
+        if texts.get(answer.id) != answer.problem or not answer.answered:
+            raise InputError(f"{path}: {answer.id} is no answer to what is asked")
+    return found
+
+
+@contextlib.contextmanager
+def _held(out: Path) -> Iterator[None]:
+    """One run at a time in a folder, or a question would be asked by both."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        handle = os.open(out, os.O_RDONLY)
+    except OSError as error:
+        raise EnvironmentFailure(f"cannot use {out}: {error.strerror}") from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            step = "wait for it, or name another --out"
+            raise EnvironmentFailure(
+                f"another run is under way in {out}",
+                (Finding("in use", path=str(out), next_step=step),),
+            ) from error
+        yield
+    finally:
+        os.close(handle)

@@ -1,0 +1,212 @@
+"""Every shape, M, arm and mode: values compared, copies counted, then the clock."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gatekit.microbench.arms import Arm, Trees
+from gatekit.microbench.model import Weights
+from gatekit.microbench.profiling import kernels, modules, profiled, warm
+from gatekit.microbench.results import Cell, Row, Time
+from gatekit.microbench.runner import Runner, Seen, Site, sites
+from gatekit.microbench.timing import interleaved, ratio
+from overlaykit.core.errors import EnvironmentFailure, Finding
+from xscale.numeric.cases import DEEPSEEK_V3, GLM51, SMALL, TUNED_OUTPUT, Shape
+from xscale.numeric.producers import Kernels, same_bits
+
+_TRACED = 3
+"""Layers in a trace: the first, whose residual is None, and two like the others."""
+_STEPS = 2
+_ATTENTION = "DeepseekV2AttentionMLA"
+_AGAIN = "again"
+_EAGER_SHARE = 4
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is run; no ``rounds``, no clock."""
+
+    device: str
+    shapes: tuple[Shape, ...]
+    rows: tuple[int, ...]
+    layers: int
+    rounds: int = 0
+
+
+def on_gpu(layers: int, rounds: int) -> Plan:
+    """The models' shapes; weights of so many layers are more than a cache holds."""
+    rows = (1, 4, 16, 64, 256, 1024)
+    return Plan("cuda", (GLM51, DEEPSEEK_V3), rows, layers, rounds)
+
+
+def interpreted() -> Plan:
+    """The same on a CPU, as small as shows every route; nothing there has a time."""
+    return Plan("cpu", (SMALL, TUNED_OUTPUT), (1, 3), 2)
+
+
+class Workload:
+    """The arms, loaded: AITER's kernels and every arm's modules."""
+
+    def __init__(self, trees: Trees, plan: Plan) -> None:
+        """Raises EnvironmentFailure where a GEMM of the chain is missing or wrong."""
+        self.plan = plan
+        loaded = Kernels(trees.kernels, compiled=plan.device != "cpu")
+        self._sites = sites(trees.arms, loaded, plan.device)
+        gemms = self._sites[Arm.PRISTINE].gemms
+        gemms.check(plan.device)
+        self.stand_in = gemms.stand_in
+        if plan.rounds:
+            warm()
+
+    def cells(self, out: Path, say: Say) -> Iterator[Cell]:
+        """Run all of the plan; traces go below ``out``."""
+        for shape in self.plan.shapes:
+            weights = Weights(self._sites[Arm.PRISTINE].world)
+            for m in self.plan.rows:
+                try:
+                    yield self._cell(shape, m, weights, out, say)
+                except torch.OutOfMemoryError as error:
+                    finding = Finding(
+                        f"out of memory at {shape.name}, M={m}",
+                        found=str(error).partition("\n")[0],
+                        next_step="free the GPU, or give fewer --layers",
+                    )
+                    raise EnvironmentFailure("cannot go on", (finding,)) from error
+                gc.collect()
+
+    def _cell(
+        self, shape: Shape, m: int, weights: Weights, out: Path, say: Say
+    ) -> Cell:
+        plan = self.plan
+        say(f"{shape.name}, M={m}: kernels and values")
+        runners = {
+            arm: Runner(site, weights, shape, m, plan.layers)
+            for arm, site in self._sites.items()
+        }
+        depth = min(_TRACED, plan.layers)
+        seen = {arm: runner.seen(depth) for arm, runner in runners.items()}
+        examined = Examined(seen[Arm.PRISTINE], depth)
+        slug = f"{shape.name.lower().replace(' ', '-').replace('=', '')}-m{m}"
+        for arm, runner in runners.items():
+            say(f"{shape.name}, M={m}: traces of {arm.value}")
+            examined.compare(f"{arm.value}, eager", seen[arm].outputs)
+            folder = f"traces/{slug}/{arm.value}"
+            examined.eager(runner, out, f"{folder}-eager")
+            if plan.rounds:
+                examined.replayed(runner, m, out, f"{folder}-replay")
+        times: Mapping[tuple[str, str], Time] = {}
+        noise = None
+        if plan.rounds:
+            say(f"{shape.name}, M={m}: times")
+            times, noise = _timed(runners, plan)
+        by_layer = seen[Arm.PRISTINE]
+        return Cell(
+            shape=shape.name,
+            m=m,
+            layers=plan.layers,
+            bpreshuffle=by_layer.bpreshuffle // depth,
+            triton=by_layer.triton // depth,
+            differing=tuple(examined.differing),
+            rows=tuple(examined.rows(times)),
+            noise=noise,
+        )
+
+
+class Examined:
+    """Values and counts of a cell's arms, as they come."""
+
+    def __init__(self, pristine: Seen, depth: int) -> None:
+        self._pristine, self._depth = pristine, depth
+        self.differing: list[str] = []
+        self._rows: list[tuple[str, str, dict[str, float], int, str]] = []
+
+    def compare(self, name: str, outputs: tuple[Any, ...]) -> None:
+        """Note the name if any output differs from the pristine pin's in any bit."""
+        pairs = zip(self._pristine.outputs, outputs, strict=True)
+        if not all(same_bits(a, b) for a, b in pairs):
+            self.differing.append(name)
+
+    def eager(self, runner: Runner, out: Path, folder: str) -> None:
+        place = f"{folder}/chain-TP-0-DECODE.trace.json.gz"
+        with runner.site.entered():
+            trace = profiled(partial(runner.forward, self._depth), _STEPS, out / place)
+        self._row(runner.site, "eager", trace, place)
+
+    def replayed(self, runner: Runner, m: int, out: Path, folder: str) -> None:
+        """Capture under the profiler, compare what a replay writes, and profile it."""
+        captures: list[tuple[Callable[[], None], tuple[Any, ...]]] = []
+        capture = out / folder / "capture_traces" / f"bs_{m}_rank0.json.gz"
+        profiled(lambda: captures.append(runner.captured(self._depth)), 1, capture)
+        ((replay, outputs),) = captures
+        for output in outputs:
+            output.zero_()
+        replay()
+        self.compare(f"{runner.site.arm.value}, replay", outputs)
+        place = f"{folder}/chain-TP-0-DECODE.trace.json.gz"
+        self._row(runner.site, "replay", profiled(replay, _STEPS, out / place), place)
+
+    def _row(self, site: Site, mode: str, trace: dict[str, Any], place: str) -> None:
+        counts = kernels(trace, _STEPS)
+        called = modules(trace, _ATTENTION)
+        self._rows.append((site.arm.value, mode, counts, called, place))
+
+    def rows(self, times: Mapping[tuple[str, str], Time]) -> Iterable[Row]:
+        for arm, mode, counts, called, place in self._rows:
+            yield Row(
+                arm=arm,
+                mode=mode,
+                **{name: count / self._depth for name, count in counts.items()},
+                attentions=called,
+                traced=self._depth * _STEPS,
+                trace=place,
+                time=times.get((arm, mode)),
+            )
+
+
+def _timed(
+    runners: Mapping[Arm, Runner], plan: Plan
+) -> tuple[dict[tuple[str, str], Time], float]:
+    """Times by arm and mode, and the noise: one arm against a second graph of it."""
+    replays = {arm.value: runner.graph() for arm, runner in runners.items()}
+    replays[_AGAIN] = runners[Arm.PRISTINE].graph()
+    graphs = {name: partial(_between, run=replay) for name, replay in replays.items()}
+    found = {"replay": interleaved(graphs, plan.rounds)}
+    noise = ratio(found["replay"].pop(_AGAIN), found["replay"][Arm.PRISTINE.value])
+    eagers = {arm.value: partial(_eager, runner) for arm, runner in runners.items()}
+    found["eager"] = interleaved(eagers, -(-plan.rounds // _EAGER_SHARE))
+    times = {
+        (arm, mode): Time(
+            median_us=round(statistics.median(all_of_it) / plan.layers, 3),
+            minimum_us=round(min(all_of_it) / plan.layers, 3),
+            to_pristine=round(ratio(all_of_it, by_arm[Arm.PRISTINE.value]), 4),
+            to_bound=round(ratio(all_of_it, by_arm[Arm.BOUND.value]), 4),
+        )
+        for mode, by_arm in found.items()
+        for arm, all_of_it in by_arm.items()
+    }
+    return times, round(abs(noise - 1), 4)
+
+
+def _between(
+    start: Callable[[], None], stop: Callable[[], None], run: Callable[[], Any]
+) -> None:
+    start()
+    run()
+    stop()
+
+
+def _eager(runner: Runner, start: Callable[[], None], stop: Callable[[], None]) -> None:
+    # Entering the island takes longer than the run, and is no part of it.
+    with runner.site.entered():
+        torch.cuda.synchronize()
+        _between(start, stop, partial(runner.forward, runner.depth))

@@ -1,0 +1,123 @@
+"""The figures as a page of Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from gatekit.microbench.arms import Arm
+from gatekit.microbench.results import Bench, Cell, Claim
+
+
+def page(bench: Bench, picture: str | None) -> str:
+    """Everything that ``Bench`` has, for people; ``picture`` is the plot's file."""
+    return "\n".join(
+        (
+            f"# The projection chain, measured on {bench.ran_with['device']}",
+            "",
+            *_about(bench),
+            "",
+            *_claims(bench.claims),
+            *(("", f"![Time per layer over M]({picture})") if picture else ()),
+            *(line for shape in _shapes(bench.cells) for line in _shape(bench, shape)),
+            "",
+        )
+    )
+
+
+def _about(bench: Bench) -> Iterator[str]:
+    versions = ", ".join(
+        f"{name} {version}" for name, version in bench.ran_with.items()
+    )
+    yield f"`{bench.command}`, {bench.seconds} s, with {versions}."
+    yield f"SGLang's code is that of {bench.tree}; AITER is {bench.aiter}."
+    yield ""
+    yield (
+        f"Where the tree calls CK's GEMM, what ran is {bench.gemm}. "
+        "The chain is a layer's three quantizations and four GEMMs (qkv_a, wk, q_b, "
+        "o_proj), through the tree's own functions; attention, the batched GEMMs "
+        "around it and RoPE are left out, as they are the same in every design. A "
+        "model's layer takes longer than this chain, so a part of this chain's time "
+        "is not the same part of a model's."
+    )
+    yield ""
+    yield "| arm | is |"
+    yield "|---|---|"
+    for name, about in bench.arms.items():
+        yield f"| {name} | {about} |"
+    if bench.rounds:
+        yield ""
+        yield (
+            f"Times are microseconds per layer by the device's events, over "
+            f"{bench.rounds} rounds, the arms in turn within each: median, (minimum), "
+            "and the median over rounds of the ratio to the pin in the same round. "
+            "Eager times hold Python's own, and are what the host needs, not the "
+            "device. Noise is how far from 1 the pin is to a second graph of itself."
+        )
+
+
+def _claims(claims: Sequence[Claim]) -> Iterator[str]:
+    yield "| | holds | found |"
+    yield "|---|---|---|"
+    for claim in claims:
+        kind = "control" if claim.control else "claim"
+        holds = "yes" if claim.holds else "**no**"
+        yield f"| {kind}: {claim.what} | {holds} | {claim.found} |"
+
+
+def _shapes(cells: Sequence[Cell]) -> list[str]:
+    return list(dict.fromkeys(cell.shape for cell in cells))
+
+
+def _shape(bench: Bench, shape: str) -> Iterator[str]:
+    cells = [cell for cell in bench.cells if cell.shape == shape]
+    first = cells[0]
+    arms = [arm.value for arm in Arm]
+    yield ""
+    yield f"## {shape}"
+    yield ""
+    yield (
+        f"Of four GEMMs per layer CK's bpreshuffle GEMM is called for "
+        f"{first.bpreshuffle}, Triton's for {first.triton}. Copies per layer, eager / "
+        "replayed:"
+    )
+    yield ""
+    yield from _head(("M", *arms))
+    for cell in cells:
+        counts = (
+            " / ".join(f"{row.copies:g}" for row in cell.rows if row.arm == arm)
+            for arm in arms
+        )
+        yield _row((str(cell.m), *counts))
+    for mode in ("replay", "eager"):
+        if not any(row.time for row in first.rows if row.mode == mode):
+            continue
+        yield ""
+        yield "Replayed from a graph:" if mode == "replay" else "Eager:"
+        yield ""
+        yield from _head(("M", *arms, "series to bound", "noise"))
+        for cell in cells:
+            to_bound = cell.row(Arm.SERIES.value, mode).time
+            noise = cell.noise if mode == "replay" else None
+            yield _row(
+                (
+                    str(cell.m),
+                    *(_time(cell, arm, mode) for arm in arms),
+                    f"{to_bound.to_bound:.3f}" if to_bound else "-",
+                    f"{noise:.2%}" if noise is not None else "-",
+                )
+            )
+
+
+def _time(cell: Cell, arm: str, mode: str) -> str:
+    time = cell.row(arm, mode).time
+    if time is None:
+        return "-"
+    return f"{time.median_us:.1f} ({time.minimum_us:.1f}) {time.to_pristine:.3f}"
+
+
+def _head(names: Sequence[str]) -> tuple[str, str]:
+    return _row(names), _row(["---"] * len(names))
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

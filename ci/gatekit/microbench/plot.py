@@ -1,0 +1,100 @@
+"""The figures as SVG: each arm's time per layer, as a part of the pin's, over M."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from html import escape
+
+from gatekit.microbench.arms import Arm
+from gatekit.microbench.results import Cell
+
+_COLOURS = {
+    Arm.PRISTINE: "#333333",
+    Arm.PULL_REQUEST: "#d95f02",
+    Arm.SERIES: "#1b7837",
+    Arm.STRIDES: "#2166ac",
+    Arm.BOUND: "#999999",
+}
+# The pin is 1 by definition, the bound a line to stay close to.
+_DASHES = {Arm.PRISTINE: "2 3", Arm.BOUND: "7 4"}
+_WIDTH, _HEIGHT, _LEFT, _TOP, _RIGHT, _GAP = 430, 250, 56, 56, 24, 76
+
+
+def plot(cells: Sequence[Cell], machine: str) -> str:
+    """One panel per shape and mode. Empty where nothing was timed."""
+    timed = [cell for cell in cells if any(row.time for row in cell.rows)]
+    shapes = list(dict.fromkeys(cell.shape for cell in timed))
+    panels = [(shape, mode) for shape in shapes for mode in ("replay", "eager")]
+    if not panels:
+        return ""
+    wide = 2 * (_LEFT + _WIDTH + _RIGHT)
+    tall = len(shapes) * (_HEIGHT + _GAP) + _TOP + 30
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {tall}" '
+        'font-family="sans-serif" font-size="12">',
+        f'<rect width="{wide}" height="{tall}" fill="white"/>',
+        f'<text x="{_LEFT}" y="20" font-size="14">Time per layer, as a part of the '
+        f"pinned release's, over M. {escape(machine)}</text>",
+        *_legend(),
+    ]
+    for number, (shape, mode) in enumerate(panels):
+        down, right = divmod(number, 2)
+        x = _LEFT + right * (wide // 2)
+        y = _TOP + 24 + down * (_HEIGHT + _GAP)
+        own = [cell for cell in timed if cell.shape == shape]
+        lines.append(f'<g transform="translate({x} {y})">')
+        lines += _panel(own, mode)
+        lines.append("</g>")
+    return "\n".join((*lines, "</svg>", ""))
+
+
+def _legend() -> Iterator[str]:
+    for number, arm in enumerate(Arm):
+        x = _LEFT + number * 150
+        yield _line([(x, 40), (x + 28, 40)], arm)
+        yield f'<text x="{x + 34}" y="44">{arm.value}</text>'
+
+
+def _panel(cells: Sequence[Cell], mode: str) -> Iterator[str]:
+    points = {arm: list(_points(cells, arm, mode)) for arm in Arm}
+    every = [value for line in points.values() for value in line]
+    low, high = min(0.95, *every) - 0.01, max(1.05, *every) + 0.01
+
+    def x_of(index: int) -> float:
+        return index * _WIDTH / max(1, len(cells) - 1)
+
+    def y_of(value: float) -> float:
+        return _HEIGHT * (high - value) / (high - low)
+
+    title = f"{cells[0].shape}, {'graph replay' if mode == 'replay' else 'eager'}"
+    yield f'<text x="0" y="-8">{escape(title)}</text>'
+    step = 0.05 if high - low < 0.6 else 0.25
+    for number in range(int(low / step) + 1, int(high / step) + 1):
+        y = y_of(number * step)
+        yield f'<path d="M0 {y:.1f}H{_WIDTH}" stroke="#dddddd"/>'
+        text = f"{number * step:.2f}"
+        yield f'<text x="-6" y="{y + 4:.1f}" text-anchor="end">{text}</text>'
+    for index, cell in enumerate(cells):
+        yield (
+            f'<text x="{x_of(index):.1f}" y="{_HEIGHT + 18}" text-anchor="middle">'
+            f"{cell.m}</text>"
+        )
+    yield f'<text x="{_WIDTH / 2}" y="{_HEIGHT + 36}" text-anchor="middle">M</text>'
+    for arm, line in points.items():
+        yield _line([(x_of(i), y_of(v)) for i, v in enumerate(line)], arm)
+
+
+def _points(cells: Sequence[Cell], arm: Arm, mode: str) -> Iterator[float]:
+    for cell in cells:
+        time = cell.row(arm.value, mode).time
+        if time is not None:
+            yield time.to_pristine
+
+
+def _line(points: Iterable[tuple[float, float]], arm: Arm) -> str:
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    dash = f' stroke-dasharray="{_DASHES[arm]}"' if arm in _DASHES else ""
+    return (
+        f'<polyline points="{path}" fill="none" stroke="{_COLOURS[arm]}" '
+        f'stroke-width="2"{dash}/>'
+    )

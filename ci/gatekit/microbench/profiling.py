@@ -1,0 +1,118 @@
+"""Profiler traces of a run, and what they hold: kernels by role, copies among them."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gatekit.traces.kernels import Kind, kind_of
+from overlaykit.cli import ROOT
+from xscale.numeric.producers import DOUBLE
+
+_DEVICE = ("kernel", "gpu_memcpy", "gpu_memset")
+_PYTHON = re.compile(r'"(/[^"]*?)(\(\d+\): )')
+_HOST = re.compile(r'("host_name": )"[^"]*"')
+_LIBRARY = re.compile(r".*/(?:site-packages|dist-packages|python3\.\d+)/")
+
+
+def profiled(run: Callable[[], Any], steps: int, place: Path) -> dict[str, Any]:
+    """Profile ``steps`` runs, write the trace to ``place``, gzipped; return it.
+
+    As SGLang's profiler does it: stacks, so that modules are in it, and no shapes.
+    Paths of this machine are made relative to their library.
+    """
+    profile = _profile(run, steps)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="microbench-") as folder:
+        raw = Path(folder) / place.name.removesuffix(".gz")
+        profile.export_chrome_trace(str(raw))
+        text = raw.read_text(encoding="utf-8").replace(f"{folder}/", "")
+    text = _without_paths(text)
+    with gzip.GzipFile(place, "wb", mtime=0) as file:
+        file.write(text.encode())
+    trace: dict[str, Any] = json.loads(text)
+    return trace
+
+
+def warm() -> None:
+    """A process's first profile may miss kernels; this one nobody looks at."""
+    _profile(lambda: torch.zeros(1, device="cuda").add_(1), 1)
+
+
+def kernels(trace: dict[str, Any], steps: int) -> dict[str, float]:
+    """Kernels of a step by role; without a device's, what the host copied."""
+    events = trace["traceEvents"]
+    names = [e["name"] for e in events if e.get("cat") in _DEVICE]
+    kinds = Counter(map(kind_of, names))
+    found = {
+        "copies": kinds[Kind.DIRECT_COPY] + kinds[Kind.OTHER_COPY],
+        "quantizations": kinds[Kind.NORM_QUANT],
+        "gemms": kinds[Kind.GEMM],
+    }
+    # A GEMM whose loop is split adds up its parts in a kernel of its own.
+    found["others"] = len(names) - sum(found.values()) - kinds[Kind.GEMM_PART]
+    if not names:
+        found["copies"] = _host_copies(events)
+    return {name: count / steps for name, count in found.items()}
+
+
+def modules(trace: dict[str, Any], name: str) -> int:
+    """How often a module of that class was called."""
+    called = re.compile(rf"nn\.Module: {name}_\d+$")
+    return sum(
+        bool(called.match(e.get("name", "")))
+        for e in trace["traceEvents"]
+        if e.get("cat") == "python_function"
+    )
+
+
+def _profile(run: Callable[[], Any], steps: int) -> Any:
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if torch.cuda.is_available():
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    _wait()
+    with torch.profiler.profile(
+        activities=activities, record_shapes=False, with_stack=True
+    ) as profile:
+        for _ in range(steps):
+            run()
+        _wait()
+    return profile
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def _host_copies(events: Iterable[dict[str, Any]]) -> int:
+    """Copies outside of what stands in for, or runs as, a kernel."""
+    timed = [e for e in events if e.get("ph") == "X"]
+    spans = [(e["ts"], e["ts"] + e["dur"]) for e in timed if e["name"] == DOUBLE]
+    return sum(
+        e["name"] == "aten::copy_"
+        and not any(start <= e["ts"] <= end for start, end in spans)
+        for e in timed
+    )
+
+
+def _without_paths(text: str) -> str:
+    def relative(match: re.Match[str]) -> str:
+        path = _LIBRARY.sub("", match[1])
+        if path.startswith("/"):
+            path = "/".join(path.split("/")[-2:])
+        return f'"{path}{match[2]}'
+
+    text = text.replace(f"{ROOT}/", "")
+    text = _HOST.sub(r'\1""', text)
+    text = _PYTHON.sub(relative, text)
+    return text.replace(sys.prefix, "python")

@@ -1,0 +1,122 @@
+"""One arm at one shape and M, ready to be run: eagerly, captured, replayed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from gatekit.microbench.arms import Arm
+from gatekit.microbench.gemms import ChainGemms
+from gatekit.microbench.model import BlockFp8Linear, Stack, Weights, stack
+from gatekit.microbench.world import ChainWorld
+from xscale.numeric.cases import Shape, Switch
+from xscale.numeric.island import Island, uncompiled
+from xscale.numeric.producers import Kernels
+from xscale.numeric.sources import SWITCH, Sources
+
+_WARM = 2
+
+
+class Site:
+    """An arm's island, kept for all shapes."""
+
+    def __init__(
+        self, arm: Arm, sources: Sources, kernels: Kernels, compiled: bool, device: str
+    ) -> None:
+        self.arm, self.device = arm, device
+        self.gemms = ChainGemms(kernels, compiled)
+        self.world = ChainWorld.of(kernels, self.gemms, device)
+        environ = {SWITCH: Switch.ON.value}
+        self._island = Island(sources, self.world.answer, environ)
+
+    @contextmanager
+    def entered(self) -> Iterator[Island]:
+        with self._island.entered() as island, uncompiled(), torch.no_grad():
+            yield island
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One forward's outputs, every GEMM's among them, and the GEMMs called by route."""
+
+    outputs: tuple[Any, ...]
+    bpreshuffle: int
+    triton: int
+
+
+class Runner:
+    """The layers of one arm, for ``m`` tokens."""
+
+    def __init__(
+        self, site: Site, weights: Weights, shape: Shape, m: int, depth: int
+    ) -> None:
+        self.site, self.depth = site, depth
+        with site.entered() as island:
+            self._stack: Stack = stack(
+                island, site.world, weights, shape, m, depth, site.arm is Arm.BOUND
+            )
+            for _ in range(_WARM):
+                self._stack(depth)
+
+    def forward(self, depth: int) -> Any:
+        """Only while the site is entered."""
+        return self._stack(depth)
+
+    def seen(self, depth: int) -> Seen:
+        """Run once eagerly."""
+        with self.site.entered():
+            self.site.gemms.calls[:] = 0, 0
+            outputs = self._kept(lambda: self._stack(depth))
+            return Seen(outputs, *self.site.gemms.calls)
+
+    def captured(self, depth: int) -> tuple[Callable[[], None], tuple[Any, ...]]:
+        """A graph's replay, and the tensors that it writes, every GEMM's among them."""
+        graph = torch.cuda.CUDAGraph()
+
+        def capture() -> Any:
+            with torch.cuda.graph(graph):
+                return self._stack(depth)
+
+        with self.site.entered():
+            outputs = self._kept(capture)
+        return graph.replay, outputs
+
+    def graph(self) -> Callable[[], None]:
+        """A graph's replay that keeps no more than a server's would: for timing."""
+        graph = torch.cuda.CUDAGraph()
+        with self.site.entered(), torch.cuda.graph(graph):
+            self._stack(self.depth)
+        replay: Callable[[], None] = graph.replay
+        return replay
+
+    def _kept(self, run: Callable[[], Any]) -> tuple[Any, ...]:
+        outputs: list[Any] = []
+
+        def keep(_: Any, __: Any, output: Any) -> None:
+            outputs.append(output[0])
+
+        handles = [
+            one.register_forward_hook(keep)
+            for one in self._stack.modules()
+            if isinstance(one, BlockFp8Linear)
+        ]
+        try:
+            last = run()
+        finally:
+            for handle in handles:
+                handle.remove()
+        return (*outputs, *last)
+
+
+def sites(
+    arms: Mapping[Arm, Sources], kernels: Kernels, device: str
+) -> dict[Arm, Site]:
+    compiled = device != "cpu"
+    return {
+        arm: Site(arm, sources, kernels, compiled, device)
+        for arm, sources in arms.items()
+    }

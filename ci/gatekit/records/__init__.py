@@ -1,0 +1,1 @@
+"""What judges record: checks, runs, what was served, and what a stage is."""

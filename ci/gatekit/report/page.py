@@ -1,0 +1,48 @@
+"""The report as one HTML page that needs nothing else, no network and no script."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gatekit.report import contents
+from gatekit.report.schema import GateReport
+from gatekit.report.section import Mark, duration, mark
+from gatekit.traces.timeline import STYLE
+from overlaykit.core.errors import EnvironmentFailure, Finding
+
+_TEMPLATE = "page.html.j2"
+
+
+def page(report: GateReport) -> str:
+    """The page. Raises EnvironmentFailure where jinja2 is not installed."""
+    try:
+        from jinja2 import Environment, FileSystemLoader, StrictUndefined
+        from markupsafe import Markup
+    except ImportError as error:
+        finding = Finding("jinja2 is missing", next_step="pip install --group gate")
+        raise EnvironmentFailure("the page needs jinja2", (finding,)) from error
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.tests["mark"] = lambda value: isinstance(value, Mark)
+    return environment.get_template(_TEMPLATE).render(
+        report=report,
+        verdict=mark(report.verdict),
+        mark=mark,
+        took=contents.took,
+        duration=duration,
+        sections=contents.sections(report),
+        shown_in=contents.SHOWN_IN,
+        reasons=contents.reasons(report),
+        left_out=contents.left_out(report),
+        stood_in=contents.stood_in(report),
+        about=contents.about_the_run(report),
+        ran_on=contents.ran_on(report),
+        # Drawings escape what they hold themselves.
+        drawn=Markup,
+        colours=Markup(STYLE),
+    )

@@ -1,0 +1,94 @@
+"""The attention chain, run design by design: copies, and time where it was taken."""
+
+from __future__ import annotations
+
+from gatekit.report.charts import Bound, Estimate, estimates
+from gatekit.report.documents import Cell, Chain, Check, Row
+from gatekit.report.evidence import Kind, look
+from gatekit.report.schema import GateReport
+from gatekit.report.section import Drawing, Section, Table, Text, claims, controls
+
+_KIND = Kind("microbench", "cells", Chain, "table of designs")
+_PIN, _SERIES, _BOUND = "pristine", "series", "bound"
+_NONE = "not timed"
+
+
+def chain(report: GateReport) -> Section:
+    """Of replays, which is how a decode step runs."""
+    seen = look(report, "chain", _KIND)
+    said, drawings, tables = [], [], []
+    stand_ins = [seen.stands_in] if seen.stands_in else []
+    for one in seen.found:
+        with_ = ", ".join(f"{k} {v}" for k, v in one.ran_with.items())
+        said.append(f"{one.tree} and {one.aiter}; {with_}.")
+        stand_ins.append(f"for CK's GEMM: {one.gemm}")
+        tables.append(_cells(one.cells))
+        tables.append(claims("Claims", _checks(one, control=False)))
+        tables += controls(_checks(one, control=True))
+        if timed := [_estimate(cell) for cell in one.cells if _time(cell) is not None]:
+            what = "Time of a layer's chain, the series to the pin"
+            drawing = estimates(timed, [Bound(0.0, "the pin")], "%", what)
+            drawings.append(Drawing(what, drawing))
+        else:
+            said.append("Copies were counted and bits compared; nothing was timed.")
+    return Section(
+        "chain",
+        "The attention chain alone",
+        seen.stage,
+        stands_in="; ".join(dict.fromkeys(stand_ins)),
+        said=tuple(said),
+        drawings=tuple(drawings),
+        tables=tuple(tables),
+        missing=seen.missing,
+    )
+
+
+def _checks(one: Chain, control: bool) -> list[Check]:
+    return [
+        Check(claim.what, "", claim.found, claim.holds)
+        for claim in one.claims
+        if claim.control == control
+    ]
+
+
+def _time(cell: Cell) -> float | None:
+    row = cell.row(_SERIES)
+    return row.time.to_pristine if row and row.time else None
+
+
+def _estimate(cell: Cell) -> Estimate:
+    ratio = _time(cell)
+    percent = None if ratio is None else 100 * (ratio - 1)
+    told = _NONE if percent is None else f"{percent:+.1f} %"
+    name = f"{cell.shape.partition(' ')[0]} M={cell.m}"
+    return Estimate(name, percent, told=told)
+
+
+def _cells(cells: tuple[Cell, ...]) -> Table:
+    header = (
+        "shape", "M", "copies per layer, pin", "series", "µs per layer, pin", "series",
+        "series to pin", "to the bound",
+    )  # fmt: skip
+    return Table(
+        "Replayed, per layer",
+        header,
+        tuple(map(_row, cells)),
+        tuple(range(1, 8)),
+        brief=True,
+    )
+
+
+def _row(cell: Cell) -> tuple[Text, ...]:
+    pin, series = cell.row(_PIN), cell.row(_SERIES)
+    ratios = (
+        (f"{series.time.to_pristine:.3f}", f"{series.time.to_bound:.3f}")
+        if series and series.time
+        else (_NONE, _NONE)
+    )
+    times = [_micro(row) for row in (pin, series)]
+    copies = [f"{row.copies:g}" if row else "not run" for row in (pin, series)]
+    return (cell.shape, str(cell.m), *copies, *times, *ratios)
+
+
+def _micro(row: Row | None) -> str:
+    return f"{row.time.median_us:.2f}" if row and row.time else _NONE

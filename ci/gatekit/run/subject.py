@@ -1,0 +1,123 @@
+"""What is judged, by digests, and on what machine."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from gatekit.report.schema import Subject
+from gatekit.run.profile import Profile
+from overlaykit.core.errors import OverlayError
+from overlaykit.repository import clones
+from overlaykit.series.lock import LOCK, load_lock
+from overlaykit.series.manifest import MANIFEST, load_manifest
+
+_SHOWN = ("msgspec", "torch", "triton", "numpy", "scipy", "sgl-eval", "xllamacpp")
+
+
+def subject(root: Path, profile: Profile) -> Subject:
+    """Whether the lock is that of the series is the first stage's to find out; only
+    where it cannot be read at all InputError is raised."""
+    lock = load_lock(root)
+    series = [root / MANIFEST, root / LOCK]
+    for folder in ("patches", "overlay"):
+        series += sorted(p for p in (root / folder).rglob("*") if p.is_file())
+    code = [
+        path
+        for folder in ("scripts", "ci")
+        for path in sorted((root / folder).rglob("*.py"))
+        # How results are shown changes none of them.
+        if "report" not in path.parts
+    ]
+    code += sorted(p for p in (root / "ci" / "container").iterdir() if p.is_file())
+    return Subject(
+        overlay=load_manifest(root).name,
+        series=digest(root, series),
+        code=digest(root, code),
+        commit=_commit(root),
+        profile=profile.name,
+        profile_sha256=profile.sha256,
+        packages={name: one.dist.sha256 for name, one in lock.targets.items()},
+        image=profile.container.image if profile.container else "",
+    )
+
+
+def _commit(root: Path) -> str:
+    """Of this repository, if it is a clone; told apart where files were changed."""
+    try:
+        commit = clones.text(root, "rev-parse", "HEAD").strip()
+        changed = clones.text(root, "status", "--porcelain").strip()
+    except OverlayError:
+        return ""
+    return f"{commit}, with changes" if changed else commit
+
+
+def digest(root: Path, paths: Iterable[Path]) -> str:
+    """sha256 over the files' names below ``root`` and contents, in the order given."""
+    total = hashlib.sha256()
+    for path in paths:
+        total.update(f"{path.relative_to(root)}\0".encode())
+        total.update(hashlib.sha256(path.read_bytes()).digest())
+    return total.hexdigest()
+
+
+@cache
+def machine() -> dict[str, str]:
+    """Of this machine, what a reader wants to know of a measurement's."""
+    found = {
+        "host": platform.node(),
+        "system": f"{platform.system()} {platform.release()}, {platform.machine()}",
+        "cores": str(os.cpu_count()),
+        "memory": f"{_memory() >> 30} GiB",
+    }
+    return {**found, "GPUs": _gpus() or "none found"}
+
+
+def _memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def versions() -> dict[str, str]:
+    """Python and the packages that decide results, where they are installed."""
+    found = {"python": sys.version.split()[0]}
+    for name in _SHOWN:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@cache
+def _gpus() -> str:
+    """As the vendor's own tool names them; asked once, not for every stage."""
+    unknown = ""
+    for command in (
+        ("nvidia-smi", "--query-gpu=name", "--format=csv,noheader"),
+        ("rocm-smi", "--showproductname", "--csv"),
+    ):
+        try:
+            done = subprocess.run(
+                command,
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                check=True,
+                timeout=30,
+            )
+        except FileNotFoundError:
+            continue
+        except (OSError, subprocess.SubprocessError) as error:
+            # It is there and does not answer: that says nothing about GPUs.
+            unknown = f"not known: {error}"
+            continue
+        lines = [line.strip() for line in done.stdout.splitlines() if line.strip()]
+        return "; ".join(lines)
+    return unknown

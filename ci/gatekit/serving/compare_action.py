@@ -1,0 +1,107 @@
+"""``ci/bench.py compare``."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from dataclasses import replace
+
+import msgspec
+
+from gatekit.serving.command import ARMS
+from gatekit.serving.comparison import compare
+from gatekit.serving.evidence import Observed, of_outputs, of_records, reasons_against
+from gatekit.serving.points import Point
+from gatekit.serving.results import ArmRuns, Comparison, PointChange, Verdict, said
+from overlaykit.cli import Report, table
+from overlaykit.core.errors import Exit, Finding, InputError
+
+_EXITS = {Verdict.PASS: Exit.DONE, Verdict.FAIL: Exit.FAILS}
+
+
+def call(arguments: Namespace, points: tuple[Point, ...]) -> Report:
+    """Decide."""
+    if not 0 < arguments.margin < 100:
+        raise InputError("--margin is between 0 and 100 percent")
+    if not 0 < arguments.alpha < 0.5:
+        raise InputError("--alpha is between 0 and 0.5")
+    runs, notes = _runs(arguments)
+    result = compare(runs, points, arguments.margin / 100, arguments.alpha)
+    result = msgspec.structs.replace(result, notes=(*result.notes, *notes))
+    reasons = reasons_against(runs, points) or [*map(Finding, result.reasons)]
+    compared = sum(bool(row.judged) for row in result.points)
+    message = (
+        f"{result.verdict.value}: {compared} of {len(points)} points compared, "
+        f"{result.rounds} rounds"
+    )
+    if result.rounds_to_decide:
+        message += f"; {result.rounds_to_decide} rounds in all would decide"
+    return Report(
+        verb="bench",
+        exit_code=_EXITS.get(result.verdict, Exit.INVALID),
+        results=(result,),
+        findings=tuple(
+            replace(one, what=f"{result.verdict.value}: {one.what}") for one in reasons
+        ),
+        message=message,
+    )
+
+
+def _runs(arguments: Namespace) -> tuple[list[Observed], list[str]]:
+    """Also which directories hold none: a node that never began leaves its points not
+    run, and the others to be compared."""
+    outputs = [(arm, vars(arguments)[arm]) for arm in ARMS]
+    if arguments.records and not any(paths for _, paths in outputs):
+        outs = {path.resolve(): of_records(path) for path in arguments.records}
+        if len(outs) < len(arguments.records):
+            raise InputError("a directory is named twice")
+        empty = [
+            f"no run is recorded in {out}" for out, runs in outs.items() if not runs
+        ]
+        if len(empty) == len(outs):
+            raise InputError("; ".join(empty))
+        return [run for runs in outs.values() for run in runs], empty
+    if not arguments.records and all(paths for _, paths in outputs):
+        return [one for arm, paths in outputs for one in of_outputs(arm, paths)], []
+    raise InputError("name directories of run, or the output files of both arms")
+
+
+def show(report: Report) -> str:
+    """The report as a person reads it."""
+    (result,) = report.results
+    if not isinstance(result, Comparison):
+        return ""
+    parts = [*map(_arm, result.arms), _points(result), "\n".join(result.notes)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _arm(arm: ArmRuns) -> str:
+    hosts = ", ".join(arm.hosts) or "a node that is not told"
+    told = str(arm.origin) if arm.origin else "not of one origin"
+    return f"{arm.arm}: {arm.runs} runs on {hosts}\n  " + told.replace(", ", "\n  ")
+
+
+def _points(result: Comparison) -> str:
+    header = ("POINT", "THROUGHPUT", "MEDIAN TPOT", "WITHIN", "MEDIAN TTFT (advisory)")
+    rows = [_row(row) for row in result.points]
+    if result.headline:
+        throughput, tpot, ttft = map(said, result.headline)
+        rows.append(("all compared", throughput, tpot, "", ttft))
+    return (
+        f"patched to baseline, geometric means of {result.rounds} rounds, 95 % "
+        f"intervals; margin {result.margin_percent:g} %\n{table(header, rows)}"
+    )
+
+
+def _row(row: PointChange) -> tuple[str, ...]:
+    if row.ttft is None:
+        return (row.point, row.outcome, "", "", "")
+    return (row.point, *map(said, row.judged), _within(row), said(row.ttft))
+
+
+def _within(row: PointChange) -> str:
+    """Of both metrics, the one that decides."""
+    decisions = {one.decision for one in row.judged}
+    if "worse" in decisions:
+        return f"NO (p {min(one.harm_p or 0 for one in row.judged):.4f})"
+    p = max(one.noninferior_p or 0 for one in row.judged)
+    return f"{'yes' if decisions == {'non-inferior'} else 'not shown'} (p {p:.4f})"

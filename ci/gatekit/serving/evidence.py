@@ -1,0 +1,318 @@
+"""Which runs may be compared: all of them, or none.
+
+A run that is left out because it went wrong is a choice that the statistics know
+nothing of. So whatever does not fit is a reason against the whole comparison.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gatekit.records import runs as records
+from gatekit.serving.command import ARMS, BASELINE, PATCHED, ArmName, Tag, tag
+from gatekit.serving.plan import ServingRun, settings
+from gatekit.serving.points import Point
+from gatekit.serving.reading import Measurement, read
+from overlaykit.core.errors import Finding
+
+_STEP = "find out why, and measure anew with another --out"
+
+
+class Observed(NamedTuple):
+    """A run to compare, from our record of it or from the client's own output."""
+
+    arm: ArmName
+    round: int
+    measurement: Measurement
+    where: str
+    started: float | None = None
+    origin: records.Origin = records.Origin()
+    settings: tuple[str, ...] = ()
+    host: str | None = None
+    failed_attempts: int = 0
+    seconds: float | None = None  # that the client ran, with its start
+    said: Measurement | None = None  # by the client's own output, where it is kept
+
+    @property
+    def point(self) -> Point:
+        return self.measurement.point
+
+    def __str__(self) -> str:
+        return f"{self.point} {self.arm} round {self.round}"
+
+
+def of_records(out: Path) -> list[Observed]:
+    """What is recorded in a directory of ``bench.py run``; it may be nothing."""
+    path = out / "records.jsonl"
+    return [
+        Observed(
+            one.arm,
+            one.round,
+            one.measurement,
+            str(path),
+            one.started,
+            one.origin,
+            settings(one.argv),
+            one.host,
+            one.failed_attempts,
+            one.seconds,
+            _said(out, one.argv),
+        )
+        for one in records.read(path, ServingRun)
+    ]
+
+
+def _said(out: Path, argv: Sequence[str]) -> Measurement | None:
+    kept = out / "raw" / Path(argv[argv.index("--output-file") + 1]).name
+    return read(kept)[0] if kept.is_file() else None
+
+
+def of_outputs(arm: ArmName, paths: Iterable[Path]) -> list[Observed]:
+    """One arm, from the client's output files: a point's runs in order are rounds."""
+    seen: Counter[Point] = Counter()
+    found = []
+    for path in paths:
+        for one in read(path):
+            seen[one.point] += 1
+            found.append(Observed(arm, seen[one.point], one, str(path)))
+    return found
+
+
+def reasons_against(runs: Sequence[Observed], points: Sequence[Point]) -> list[Finding]:
+    """Why these runs cannot be compared; none, and they can."""
+    found = [
+        _of(run, fault)
+        for run in runs
+        for fault in (*run.measurement.faults, *_kept(run))
+    ]
+    found += [_of(run, fault) for run in runs for fault in _impossible(run)]
+    told = (
+        *_misplaced(runs),
+        *_incomplete(runs, points),
+        *_repeated(runs),
+        *_different_work(runs),
+        *_different_settings(runs),
+        *_of_other_origin(runs),
+        *_on_other_hosts(runs),
+        *_apart_in_time(runs),
+    )
+    where = ", ".join(sorted({run.where for run in runs}))
+    found += [Finding(what, path=where or None, next_step=_STEP) for what in told]
+    return found
+
+
+def _of(run: Observed, fault: Finding) -> Finding:
+    return replace(
+        fault,
+        what=f"{run}: {fault.what}",
+        path=fault.path or run.where,
+        next_step=fault.next_step or _STEP,
+    )
+
+
+def _kept(run: Observed) -> Iterator[Finding]:
+    """Faults of the client's own output that our record of it does not have."""
+    if run.said:
+        known = {fault.what for fault in run.measurement.faults}
+        yield from (fault for fault in run.said.faults if fault.what not in known)
+
+
+def _impossible(run: Observed) -> Iterator[Finding]:
+    """Figures that no client wrote. Those that one wrote, and that are none, are the
+    run's faults already."""
+    one = run.measurement
+    if one.faults:
+        return
+    figures = {
+        "throughput": one.throughput,
+        "median TPOT": one.median_tpot_ms,
+        "median TTFT": one.median_ttft_ms,
+        "duration": one.duration_s,
+    }
+    bad = {name: x for name, x in figures.items() if not 0 < x < math.inf}
+    for name, value in bad.items():
+        expected = f"{name} a finite number above 0"
+        yield Finding(f"its {name} is {value}", expected=expected, found=str(value))
+    tokens = one.input_tokens + one.output_tokens
+    if not bad and not math.isclose(
+        one.throughput * one.duration_s, tokens, rel_tol=1e-3
+    ):
+        yield Finding(
+            "its throughput is not that of its tokens and its duration",
+            expected=f"throughput {tokens / one.duration_s:.6g}",
+            found=f"{one.throughput:.6g}",
+        )
+    for name, least, value in (
+        ("round", 1, run.round),
+        ("failed_attempts", 0, run.failed_attempts),
+    ):
+        if value < least:
+            yield Finding(
+                f"its {name} is {value}",
+                expected=f'"{name}" of {least} or more',
+                found=str(value),
+            )
+    if run.seconds is not None and run.seconds < one.duration_s:
+        yield Finding(
+            "its client ended before its requests did",
+            expected=f"seconds of {one.duration_s:.6g} (its duration) or more",
+            found=f"{run.seconds:.6g}",
+        )
+    if run.said and (unlike := _unlike(one, run.said)):
+        yield Finding(
+            "its record is not what the client's own output says",
+            expected=", ".join(f"{name} {theirs}" for name, (_, theirs) in unlike),
+            found=", ".join(f"{name} {ours}" for name, (ours, _) in unlike),
+        )
+
+
+def _unlike(one: Measurement, said: Measurement) -> list[tuple[str, tuple[Any, Any]]]:
+    """The fields in which they differ; faults are compared elsewhere."""
+    both = {
+        name: (getattr(one, name), getattr(said, name))
+        for name in Measurement.__struct_fields__
+        if name != "faults"
+    }
+    return [(name, two) for name, two in both.items() if two[0] != two[1]]
+
+
+def _misplaced(runs: Sequence[Observed]) -> Iterator[str]:
+    for run in runs:
+        what = run.measurement.tag
+        expected = tag(run.point, run.arm, run.round)
+        if run.started is not None and what != expected:
+            yield f"{run}: its output is tagged as another run"
+        elif what and what.arm != run.arm:
+            yield f"{run}: it is tagged as the {what.arm}'s"
+        elif what and what != tag(run.point, run.arm, what.round):
+            yield f"{run}: its tag says that it was not run as `bench.py run` does"
+
+
+def _incomplete(runs: Sequence[Observed], points: Sequence[Point]) -> Iterator[str]:
+    """A point that was run at all has the same rounds as all, once on each arm."""
+    if not runs:
+        yield "nothing was run"
+    count = Counter((run.point, run.arm, run.round) for run in runs)
+    rounds = sorted({run.round for run in runs})
+    for point in sorted({run.point for run in runs}):
+        if point not in points:
+            yield f"{point}: it was run, but is not among those asked for (--points)"
+        for arm in ARMS:
+            lacking = [n for n in rounds if not count[point, arm, n]]
+            if len(lacking) == len(rounds):
+                yield f"{point} {arm}: not run"
+            elif lacking:
+                yield f"{point} {arm}: no round {', '.join(map(str, lacking))}"
+    for (point, arm, number), times in count.items():
+        if times > 1:
+            yield f"{point} {arm} round {number}: {times} runs of one name"
+
+
+def _repeated(runs: Sequence[Observed]) -> Iterator[str]:
+    """Clocks never agree to the last bit: where they do, it is one run, twice."""
+
+    def clock(run: Observed) -> Hashable:
+        return run.measurement.duration_s, run.measurement.median_tpot_ms
+
+    for same in _groups(runs, clock).values():
+        if len(same) > 1:
+            names = ", ".join(f"{run} ({run.where})" for run in same)
+            yield f"one measurement under several names: {names}"
+
+
+def _different_work(runs: Sequence[Observed]) -> Iterator[str]:
+    """A pair's requests have the same lengths, one by one."""
+
+    def key(run: Observed) -> tuple[Point, int]:
+        return run.point, run.round
+
+    def work(run: Observed) -> Hashable:
+        what = run.measurement
+        tagged = what.tag or Tag("", 0, 0, 0, 0)
+        return (
+            what.lengths,
+            what.input_tokens,
+            what.output_tokens,
+            what.completed,
+            tagged.seed,
+            tagged.warmup_requests,
+        )
+
+    for (point, number), pair in _groups(runs, key).items():
+        if len({work(run) for run in pair}) > 1:
+            yield f"{point} round {number}: the arms did not do the same work"
+        if len({run.settings for run in pair}) > 1:
+            yield f"{point} round {number}: the arms' clients had other options"
+
+
+def _different_settings(runs: Sequence[Observed]) -> Iterator[str]:
+    for what, told in (
+        ("the client's", [run.measurement.client for run in runs]),
+        ("the server's", [run.measurement.server for run in runs]),
+    ):
+        for name in sorted({name for one in told for name in one}):
+            found = {one.get(name, "not told") for one in told}
+            if len(found) > 1:
+                said = ", ".join(sorted(value[:60] for value in found))
+                yield f"{what} {name} differs between runs: {said}"
+    for run in runs:
+        if not run.measurement.server:
+            yield f"{run}: the server did not tell its settings"
+
+
+def _of_other_origin(runs: Sequence[Observed]) -> Iterator[str]:
+    """An arm is one tree, series, image and command, and the arms differ in series."""
+    for arm in ARMS:
+        for what in records.Origin.__struct_fields__:
+            first: dict[str, Observed] = {}
+            for run in runs:
+                if run.arm == arm:
+                    first.setdefault(getattr(run.origin, what), run)
+            if len(first) > 1:
+                said = ", ".join(
+                    f"{value or 'not told'} ({run} in {run.where})"
+                    for value, run in first.items()
+                )
+                yield f"the {arm} arm's runs differ in {what}: {said}"
+    of_arm = {a: {run.origin.series for run in runs if run.arm == a} for a in ARMS}
+    for series in sorted(of_arm[BASELINE] & of_arm[PATCHED] - {""}):
+        yield (
+            f"both arms have runs of the series {series}; where a switch turns it off "
+            "in one of them, tell that one's as off"
+        )
+
+
+def _on_other_hosts(runs: Sequence[Observed]) -> Iterator[str]:
+    """Two nodes of one kind differ by more than what is looked for."""
+    for point, here in sorted(_groups(runs, lambda run: run.point).items()):
+        hosts = sorted({run.host for run in here if run.host is not None})
+        if len(hosts) > 1:
+            yield (
+                f"{point}: its runs are of several nodes ({', '.join(hosts)}); both "
+                "arms of a point must be run on one"
+            )
+
+
+def _apart_in_time(runs: Sequence[Observed]) -> Iterator[str]:
+    """All of one arm, then all of the other, measures the hours between as well."""
+    for point, here in sorted(_groups(runs, lambda run: run.point).items()):
+        if len({run.round for run in here}) < 2:
+            continue
+        times = {arm: [r.started for r in here if r.arm == arm] for arm in ARMS}
+        one, other = (
+            [t for t in times[arm] if t is not None] for arm in (BASELINE, PATCHED)
+        )
+        if one and other and (max(one) < min(other) or max(other) < min(one)):
+            yield f"{point}: the arms were not interleaved"
+
+
+def _groups(runs: Sequence[Observed], key: Callable[[Observed], Any]) -> dict[Any, Any]:
+    found: dict[Any, list[Observed]] = defaultdict(list)
+    for run in runs:
+        found[key(run)].append(run)
+    return found

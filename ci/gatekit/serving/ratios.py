@@ -1,0 +1,116 @@
+"""Inference on paired log-ratios; the run is the unit.
+
+A run's thousands of requests share its server start, its clocks and its temperature:
+they say nothing of how the next run would differ. So a run gives one number a metric,
+a pair of runs (one of each arm, same point, same round) one log-ratio, and the spread
+between rounds is the error. Arrays are (..., metric, point, round); a log-ratio above 0
+is an improvement.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from gatekit.stats.decision import Decision
+
+# Of the greatest number of rounds that a plan is made for.
+_MOST_ROUNDS = 1000
+
+Array = Any
+
+
+# Decisions as an array holds them.
+CODES = tuple(Decision)
+
+
+class Judgement(NamedTuple):
+    """P values are adjusted by Holm's method: those of non-inferiority over the points
+    of a metric, those of harm over all points and metrics."""
+
+    noninferior: Array
+    harm: Array
+    slower: Array
+    codes: Array
+
+
+def holm(p: Array) -> Array:
+    """Adjusted p values along the last axis (Holm 1979): reject where they are at most
+    alpha, and the chance of any false rejection is at most alpha."""
+    p = np.asarray(p, dtype=float)
+    order = np.argsort(p, axis=-1)
+    factors = np.arange(p.shape[-1], 0, -1)
+    stepped = np.take_along_axis(p, order, axis=-1) * factors
+    stepped = np.minimum(np.maximum.accumulate(stepped, axis=-1), 1.0)
+    adjusted = np.empty_like(stepped)
+    np.put_along_axis(adjusted, order, stepped, axis=-1)
+    return adjusted
+
+
+def statistic(sample: Array, bound: float) -> Array:
+    """Student's t of a mean against a bound, along the last axis. NaN where there is
+    no spread to judge by."""
+    n = sample.shape[-1]
+    if n < 2:
+        return np.full(sample.shape[:-1], np.nan)
+    # Rounding leaves a spread of about this much in numbers that are all the same.
+    spread = sample.std(axis=-1, ddof=1)
+    level = np.abs(sample).max(axis=-1)
+    spread = np.where(spread > 1e-12 * level, spread, np.nan)
+    return (sample.mean(axis=-1) - bound) * np.sqrt(n) / spread
+
+
+def interval(sample: Array, level: float) -> tuple[Array, Array]:
+    """The t interval of the mean along the last axis; NaN where there is none."""
+    n = sample.shape[-1]
+    mean = sample.mean(axis=-1)
+    if n < 2:
+        return np.full_like(mean, np.nan), np.full_like(mean, np.nan)
+    half = (
+        stats.t.ppf((1 + level) / 2, n - 1) * sample.std(axis=-1, ddof=1) / np.sqrt(n)
+    )
+    return mean - half, mean + half
+
+
+def judge(sample: Array, margin: float, alpha: float) -> Judgement:
+    """FAIL where any point is shown to be worse by more than the margin, or the mean
+    over all points to be worse at all; PASS where every point is shown not to be worse
+    by more than the margin, in every metric; else INCONCLUSIVE. FAIL wins."""
+    df = max(sample.shape[-1] - 1, 1)
+    t = statistic(sample, np.log1p(-margin))
+    noninferior = holm(np.nan_to_num(stats.t.sf(t, df), nan=1.0))
+    worse = np.nan_to_num(stats.t.cdf(t, df), nan=1.0)
+    harm = holm(worse.reshape(*worse.shape[:-2], -1)).reshape(worse.shape)
+    # The points' mean of each round, so that what a round's runs share is no pretence
+    # of many; alpha is split between the metrics.
+    overall = stats.t.cdf(statistic(sample.mean(axis=-2), 0.0), df)
+    slower = np.nan_to_num(overall, nan=1.0) <= alpha / sample.shape[-3]
+    fails = (harm <= alpha).any(axis=(-2, -1)) | slower.any(axis=-1)
+    passes = (noninferior <= alpha).all(axis=(-2, -1))
+    codes = np.where(
+        fails,
+        CODES.index(Decision.FAIL),
+        np.where(
+            passes, CODES.index(Decision.PASS), CODES.index(Decision.INCONCLUSIVE)
+        ),
+    )
+    return Judgement(noninferior, harm, slower, codes)
+
+
+def rounds_to_decide(sample: Array, margin: float, alpha: float) -> int | None:
+    """In all, how many rounds would decide, were means and spreads to stay as they
+    are: all points shown non-inferior, or one shown worse. None: more than 1,000, or
+    there is nothing to plan by. Bonferroni's bound, so at least what Holm needs."""
+    metrics, points, n = sample.shape
+    t = statistic(sample, np.log1p(-margin))
+    if n < 2 or np.isnan(t).any():
+        return None
+    per_root = (t / np.sqrt(n)).ravel()
+    totals = np.arange(n + 1, _MOST_ROUNDS + 1)
+    roots = np.sqrt(totals)
+    to_pass = stats.t.ppf(1 - alpha / points, totals - 1)
+    to_fail = stats.t.ppf(1 - alpha / (points * metrics), totals - 1)
+    decided = (per_root.min() * roots >= to_pass) | (-per_root.min() * roots >= to_fail)
+    return int(totals[decided.argmax()]) if decided.any() else None

@@ -1,0 +1,180 @@
+"""Making the runs.
+
+A run is recorded as it ends and never made again; one that was interrupted, or whose
+server or client died, is made anew, for half a run is none. One that went wrong while
+both lived (a request that failed) is recorded like any other: making it again until it
+looks well would be choosing. How often a run came to nothing before is recorded too.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from gatekit.process.servers import answers, flush, spawn, start, stop
+from gatekit.records import runs as records
+from gatekit.serving.plan import Arm, Bench, Planned, ServingRun, remaining
+from gatekit.serving.reading import Measurement, read
+from overlaykit.core.errors import EnvironmentFailure, Finding, InputError
+from overlaykit.core.files import write_whole
+
+# A server that is still busy with what a client left behind gets so long to answer.
+_ALIVE_S = 60
+
+
+def execute(bench: Bench, say: Callable[[str], None]) -> Iterator[ServingRun]:
+    """Make every run that is not recorded yet; each is recorded before it is given.
+
+    Raises EnvironmentFailure where a run cannot be made; those before it are kept.
+    """
+    try:
+        with _alone(bench.out):
+            yield from _execute(bench, say)
+    except OSError as error:
+        raise EnvironmentFailure(f"cannot write to {bench.out}: {error}") from error
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Two at once would measure each other, and take each other's files."""
+    (out / "raw").mkdir(parents=True, exist_ok=True)
+    with (out / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            step = "wait until it ends, or name another --out"
+            finding = Finding("another run is under way", str(out), next_step=step)
+            raise EnvironmentFailure(f"{out} is taken", (finding,)) from error
+        yield
+
+
+def _execute(bench: Bench, say: Callable[[str], None]) -> Iterator[ServingRun]:
+    left, _ = remaining(bench)
+    server: subprocess.Popen[bytes] | None = None
+    serving: tuple[str, int] | None = None
+    try:
+        for number, run in enumerate(left, 1):
+            arm = bench.arm(run.arm)
+            # A start of its own for every round: a server's luck is one draw.
+            if server and serving != (run.arm, run.round):
+                stop(server)
+                server = None
+            if arm.start and not server:
+                log = bench.out / f"server-{arm.name}.log"
+                say(f"starting the {arm.name} server; its log is {log}")
+                server = start(arm.start, arm.url, log, bench.start_timeout_s)
+                serving = (run.arm, run.round)
+            say(f"run {number} of {len(left)}: {run}")
+            made = _run(bench, run, arm, server)
+            say(f"  {made.seconds:.0f} s")
+            yield made
+    finally:
+        if server:
+            stop(server)
+
+
+def _run(
+    bench: Bench, run: Planned, arm: Arm, server: subprocess.Popen[bytes] | None
+) -> ServingRun:
+    argv = bench.argv(run)
+    output = Path(argv[argv.index("--output-file") + 1])
+    output.unlink(missing_ok=True)
+    flush(arm.url)
+    log = output.with_suffix(".log")
+    started, clock = time.time(), time.monotonic()
+    try:
+        _client(argv, log, bench.run_timeout_s)
+        seconds = time.monotonic() - clock
+        measurement = _measured(output)
+    except _Nothing as nothing:
+        gone = _gone(arm, server)
+        raise _unable(run, log, f"{nothing}, {gone}" if gone else str(nothing)) from (
+            nothing.__cause__
+        )
+    # What failed because the server was gone says nothing of how it serves.
+    if gone := _gone(arm, server):
+        raise _unable(run, log, gone)
+    _reduce(output)
+    record = ServingRun(
+        arm=arm.name,
+        origin=arm.origin,
+        started=started,
+        seconds=round(seconds, 3),
+        round=run.round,
+        host=bench.host,
+        failed_attempts=len(_failed(log)),
+        measurement=measurement,
+        argv=tuple(argv),
+    )
+    records.append(bench.records, record)
+    return record
+
+
+class _Nothing(Exception):
+    """The client measured nothing."""
+
+
+def _client(argv: list[str], log: Path, timeout_s: float) -> None:
+    with log.open("wb") as file:
+        process = spawn(argv, file, "the client")
+        try:
+            code = process.wait(timeout=timeout_s)
+        except subprocess.TimeoutExpired as error:
+            raise _Nothing(f"no end after {timeout_s:g} s") from error
+        finally:
+            stop(process)
+    if code:
+        raise _Nothing(f"signal {-code}" if code < 0 else f"exit code {code}")
+
+
+def _measured(output: Path) -> Measurement:
+    if not output.exists():
+        raise _Nothing("exit code 0 and no result")
+    try:
+        measurements = read(output)
+    except InputError as error:
+        raise _Nothing(f"a result that is none ({error.message})") from error
+    if len(measurements) != 1:
+        raise _Nothing(f"{len(measurements)} results")
+    return measurements[0]
+
+
+def _gone(arm: Arm, server: subprocess.Popen[bytes] | None) -> str:
+    """Of a server that died, how that is known; nothing of one that lives."""
+    if server and server.poll() is not None:
+        return f"the server ended with exit code {server.returncode}"
+    return "" if answers(arm.url, _ALIVE_S) else f"no server answers at {arm.url}"
+
+
+def _reduce(output: Path) -> None:
+    """Leave out what is large and not used: each token's time, and the texts."""
+    line = json.loads(output.read_text(encoding="utf-8"))
+    for name in ("itls", "generated_texts"):
+        line.pop(name, None)
+    write_whole(output, json.dumps(line) + "\n")
+
+
+def _failed(log: Path) -> list[Path]:
+    """The logs of a run's attempts that came to nothing."""
+    return list(log.parent.glob(f"{log.stem}.failed-*.log"))
+
+
+def _unable(run: Planned, log: Path, found: str) -> EnvironmentFailure:
+    """Keeps the log: the next attempt writes one of its own."""
+    kept = log.with_suffix(f".failed-{len(_failed(log)) + 1}.log")
+    os.replace(log, kept)
+    said = kept.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    finding = Finding(
+        f"{run} measured nothing, and is not recorded",
+        path=str(kept),
+        expected="exit code 0, one result, and a server that is still there",
+        found=f"{found}; the client said last: {said[-1] if said else 'nothing'}",
+        next_step="the same command goes on with this run",
+    )
+    return EnvironmentFailure("a run could not be made", (finding,))

@@ -1,0 +1,87 @@
+"""Pass, fail, or not enough questions: how a paired comparison is decided.
+
+Two tests with different burdens of proof. FAIL needs proof of harm; PASS needs proof
+that the harm, if any, is below a margin. A comparison that proves neither proves
+nothing. One that proves both (a small but certain harm) is a FAIL.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import numpy as np
+from scipy.stats import norm
+
+from gatekit.stats.harm import harm_p, mcnemar_harm_p
+from gatekit.stats.intervals import Interval, score_z, tango
+from gatekit.stats.pairs import Pairs
+
+MOST_FURTHER = 1_000_000
+
+
+class Decision(Enum):
+    PASS = "pass"
+    FAIL = "fail"
+    INCONCLUSIVE = "inconclusive"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One-sided levels of both tests, and the margin, as a proportion."""
+
+    margin: float
+    level: float = 0.05
+
+    @property
+    def two_sided(self) -> float:
+        """The level of the interval whose lower end is the non-inferiority test."""
+        return 1 - 2 * self.level
+
+    @property
+    def quantile(self) -> float:
+        return float(norm.ppf(1 - self.level))
+
+
+@dataclass(frozen=True)
+class Decided:
+    decision: Decision
+    interval: Interval
+    harm_p: float
+    further: int | None  # questions; None where decided, or beyond MOST_FURTHER
+
+
+def decide(pairs: Pairs, rule: Rule) -> Decided:
+    interval = tango(pairs.gained, pairs.lost, pairs.questions, rule.two_sided)
+    p = harm_p(pairs)
+    decision = Decision.INCONCLUSIVE
+    if p <= rule.level:
+        decision = Decision.FAIL
+    elif interval.lower > -rule.margin:
+        decision = Decision.PASS
+    undecided = decision is Decision.INCONCLUSIVE
+    return Decided(decision, interval, p, further(pairs, rule) if undecided else None)
+
+
+def outcomes(gained: Any, lost: Any, n: int, rule: Rule) -> tuple[Any, Any]:
+    """FAIL and PASS for arrays of counts of one run an arm."""
+    fails = mcnemar_harm_p(gained, lost) <= rule.level
+    passes = score_z(gained, lost, n, -rule.margin) > rule.quantile
+    return fails, passes & ~fails
+
+
+def further(pairs: Pairs, rule: Rule) -> int | None:
+    """About how many more questions would decide, if the rates stay what they are.
+
+    Rounded counts make the decision flicker near its border; the answer is where it
+    first holds.
+    """
+    n = pairs.questions
+    totals = np.unique(np.geomspace(n + 1, n + MOST_FURTHER, 4000).astype(int))
+    shares = totals / n
+    gained, lost = np.rint(pairs.gained * shares), np.rint(pairs.lost * shares)
+    fails = mcnemar_harm_p(gained, lost) <= rule.level
+    exact = score_z(pairs.gained * shares, pairs.lost * shares, totals, -rule.margin)
+    decided = np.flatnonzero(fails | (exact > rule.quantile))
+    return int(totals[decided[0]]) - n if decided.size else None

@@ -1,0 +1,238 @@
+"""Which kernels ran in which call of a module, and by what right we say so.
+
+A kernel carries the id of the call that launched it; that call happened on a thread at
+a time, and so within a module or outside of all (:mod:`gatekit.traces.modules`). The
+arrows that profilers draw between the two are not used: on ROCm they do not pair up.
+
+A call without a record on the GPU is a loss, if it launched a kernel or a graph. A copy
+of no bytes makes none, which ROCm's profiler says of the call; CUDA's writes down no
+sizes, so there a copy without its record is taken for a lost one, within a module.
+A fill without a record is no loss: libraries fill 0 bytes (in real traces of CUDA up to
+two thirds of the fills have none), its size is written down by neither profiler, and
+whatever became of it, a fill is no copy.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from gatekit.records.checks import Check, equal, none_of
+from gatekit.traces.events import Launch, Trace, Work
+from gatekit.traces.kernels import plain, short
+from gatekit.traces.modules import Modules
+from gatekit.traces.nesting import ROUNDING_NS
+
+
+class Method(Enum):
+    """How kernels came to their modules."""
+
+    EAGER = "A: eager, by launch and module interval"
+    CAPTURE = "B: graph replay, aligned with its capture"
+    UNATTRIBUTED = "C: graph replay alone, cut at anchor kernels, unattributed"
+
+
+@dataclass(frozen=True)
+class Call:
+    """What one call of one layer's module ran, in the order in which it ran."""
+
+    layer: int
+    step: int
+    work: tuple[Work, ...]
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """The module's calls, and the controls that say whether to believe them."""
+
+    method: Method
+    calls: tuple[Call, ...]
+    controls: tuple[Check, ...]
+    replays: int = 0
+    replayed: int = 0
+
+
+@dataclass(frozen=True)
+class Joined:
+    """A trace's work by the launch that made it."""
+
+    launches: dict[int, Launch]
+    work: dict[int, list[Work]]
+    controls: tuple[Check, ...]
+
+    @property
+    def graphs(self) -> list[Launch]:
+        """The replays, in order."""
+        graphs = (launch for launch in self.launches.values() if launch.is_graph)
+        return sorted(graphs, key=lambda launch: launch.start)
+
+    def replay(self, graph: Launch) -> list[Work]:
+        """What one replay ran, in order."""
+        return sorted(self.work.get(graph.correlation, ()), key=_order)
+
+
+def _order(work: Work) -> tuple[int, str]:
+    return work.start, str(work.stream)
+
+
+def join(trace: Trace) -> Joined:
+    """Kernels to launches, with the controls that nothing is missing or twofold."""
+    launches: dict[int, Launch] = {}
+    doubled: list[str] = []
+    for launch in trace.launches:
+        known = launches.setdefault(launch.correlation, launch)
+        # One call of the runtime may show a second time, as the driver's, inside it.
+        if known is not launch and not _nested(known, launch):
+            doubled.append(f"{launch.correlation} ({known.call}, {launch.call})")
+    work: defaultdict[int, list[Work]] = defaultdict(list)
+    for one in trace.work:
+        work[one.correlation].append(one)
+    orphans = [one for key, ran in work.items() if key not in launches for one in ran]
+    manifold = [
+        f"{key} ({len(made)} kernels)"
+        for key, made in work.items()
+        if len(made) > 1 and key in launches and launches[key].is_kernel
+    ]
+    others = (
+        f"{short(one.name)} ({key}), launched {short(launches[key].kernel)}"
+        for key, ran in work.items()
+        for one in ran
+        if key in launches
+        and launches[key].kernel not in ("", one.name)
+        and plain(launches[key].kernel) != plain(one.name)
+    )
+    controls = (
+        none_of("unique correlation ids", "id used twice", [*doubled, *manifold]),
+        none_of(
+            "every kernel joined to its launch",
+            "kernel without",
+            (f"{short(one.name)} ({one.correlation})" for one in orphans),
+        ),
+        none_of("kernels are those that were launched", "other kernel", others),
+        none_of(
+            "no kernel ends before it starts",
+            "negative time",
+            (
+                f"{short(one.name)} ({one.duration} ns)"
+                for one in trace.work
+                if one.duration < 0
+            ),
+        ),
+        none_of("no call ends before it starts", "negative time", _backwards(trace)),
+    )
+    return Joined(launches, dict(work), controls)
+
+
+def _nested(one: Launch, other: Launch) -> bool:
+    inner, outer = sorted((one, other), key=lambda launch: launch.end - launch.start)
+    within = (
+        outer.start - ROUNDING_NS <= inner.start
+        and inner.end <= outer.end + ROUNDING_NS
+    )
+    return one.thread == other.thread and within
+
+
+def _backwards(trace: Trace) -> Iterable[str]:
+    for launch in trace.launches:
+        if launch.end < launch.start:
+            yield f"{launch.call} ({launch.end - launch.start} ns)"
+    for span in trace.spans:
+        if span.end < span.start:
+            yield f"{span.module}_{span.instance} ({span.end - span.start} ns)"
+
+
+def balanced(joined: Joined) -> Check:
+    """No launch whose kernel the profiler lost; a replay without kernels is one."""
+    lost = (
+        f"{launch.call} ({key})"
+        for key, launch in joined.launches.items()
+        if (launch.is_kernel or launch.is_graph) and key not in joined.work
+    )
+    return none_of("launches and kernels balance", "launch without a kernel", lost)
+
+
+def undisturbed(trace: Trace, calls: Sequence[Call]) -> Check:
+    """Whether all that ran among a call's own kernels, on their stream, is that call's.
+
+    If not, some kernel's module was not found: launched by another thread, say, or by
+    a clock that is off. Counted nowhere, it would be missing from the call.
+    """
+    owners = {id(work): (call.layer, call.step) for call in calls for work in call.work}
+    streams: defaultdict[int | str, list[Work]] = defaultdict(list)
+    for work in sorted(trace.work, key=_order):
+        streams[work.stream].append(work)
+    strange: list[str] = []
+    for line in streams.values():
+        told = [owners.get(id(work)) for work in line]
+        last = {owner: at for at, owner in enumerate(told)}
+        current = None
+        for at, owner in enumerate(told):
+            if current is None or at > last[current]:
+                current = owner
+            elif owner != current:
+                layer, step = current
+                strange.append(f"layer {layer}, step {step}: {short(line[at].name)}")
+    return none_of(
+        "nothing else runs among a call's kernels", "kernel from elsewhere", strange
+    )
+
+
+def steps_named(trace: Trace) -> Counter[str]:
+    """The steps as SGLang annotates them, by stage and size."""
+    return Counter(
+        span.module
+        for span in trace.spans
+        if span.annotation and span.module.startswith("step[")
+    )
+
+
+def calls_of(placed: Iterable[tuple[tuple[int, int], Work]]) -> tuple[Call, ...]:
+    """Group work by (layer, step)."""
+    groups: defaultdict[tuple[int, int], list[Work]] = defaultdict(list)
+    for key, work in placed:
+        groups[key].append(work)
+    return tuple(
+        Call(layer, step, tuple(sorted(work, key=_order)))
+        for (layer, step), work in sorted(groups.items())
+    )
+
+
+def _recorded(joined: Joined, modules: Modules) -> Check:
+    """Elsewhere a copy's record may be missing; of a module's copies, each has its own,
+    unless it says that it moves nothing."""
+    lost = (
+        f"{launch.call} ({key})"
+        for key, launch in joined.launches.items()
+        if key not in joined.work
+        and not (launch.is_kernel or launch.is_graph)
+        and not (launch.is_fill or launch.empty)
+        and modules.around(launch)
+    )
+    return none_of("memory calls of modules have their copies", "call without", lost)
+
+
+def attribute_eager(
+    trace: Trace, joined: Joined, module: str, layers: int
+) -> Attribution:
+    """Method A."""
+    modules = Modules(trace, module)
+    placed = []
+    for key, made in joined.work.items():
+        launch = joined.launches.get(key)
+        span = modules.around(launch) if launch else None
+        if span is not None:
+            place = (span.instance, modules.step(span))
+            placed += [(place, work) for work in made]
+    calls = calls_of(placed)
+    controls = modules.controls(module, layers, trace)
+    steps = sum(steps_named(trace).values())
+    if steps:
+        expected = len(modules.counts) * steps
+        name = f"calls of {module} in {steps} steps"
+        controls += (equal(name, expected, len(modules.spans)),)
+    controls += (equal("calls that ran kernels", len(modules.spans), len(calls)),)
+    controls += (modules.nested(joined.launches.values()),)
+    controls += (balanced(joined), _recorded(joined, modules))
+    return Attribution(Method.EAGER, calls, controls)

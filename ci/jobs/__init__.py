@@ -1,1 +1,0 @@
-"""The gate's stages as jobs of a cluster."""

@@ -1,0 +1,270 @@
+"""The branch, HEAD and the index of a clone, as a part of a tree's transaction.
+
+What can fail is done before anything shows: the commits are objects that nothing names
+yet, and the new index is a file of the transaction's folder. What is left are three
+steps (make the branch, move HEAD, rename the index) while ``index.lock`` is held, which
+keeps git's own commands away. The journal says for each what was and what is to be, so
+that whoever comes after a crash can take back those that were made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from overlaykit.core.errors import CannotApply, EnvironmentFailure, Finding, InputError
+from overlaykit.core.paths import check_path
+from overlaykit.core.wording import quoted
+from overlaykit.repository import clones
+from overlaykit.repository.index import (
+    drop_lock,
+    prepare,
+    put_in_place,
+    read_entries,
+    set_entries,
+    take_lock,
+    tree_entries,
+)
+from overlaykit.repository.state import (
+    Repository,
+    check_locks,
+    open_repository,
+    operation,
+    refuse,
+)
+from overlaykit.trees.locking import undisturbed
+
+BRANCHES = "refs/heads/"
+_INDEX = "new-index"
+
+
+class IndexRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An entry of the index before and after: mode and object id (null: none)."""
+
+    path: str
+    before: str | None
+    after: str
+
+
+class Switch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What changes in a clone. ``made``: the branch is new; ``head``: what HEAD was, a
+    ref or a commit id, and ``commit`` the commit that it named."""
+
+    branch: str
+    tip: str
+    made: bool
+    head: str
+    commit: str
+    rows: tuple[IndexRow, ...]
+
+    def check(self) -> None:
+        """Refuse a journal that somebody else wrote. Raises InputError."""
+        for ref in (self.branch, self.head):
+            if not (_is_id(ref) and ref == self.head) and (
+                not ref.startswith("refs/") or any(c in ref for c in " \0\n~^:?*[\\")
+            ):
+                raise InputError(f"{ref!r} names no branch")
+        if not self.branch.startswith(BRANCHES):
+            raise InputError(f"{self.branch!r} names no branch")
+        for row in self.rows:
+            check_path(row.path)
+        blobs = [b for row in self.rows for b in (row.before, row.after) if b]
+        for oid in (self.tip, self.commit, *(blob.partition(" ")[2] for blob in blobs)):
+            if not _is_id(oid):
+                raise InputError(f"{oid!r} is no object id")
+
+
+def plan_switch(
+    repository: Repository, branch: str, tip: str, paths: Iterable[str]
+) -> Switch | None:
+    """What makes ``branch``, at ``tip``, the current one; None where it is."""
+    head, commit = repository.head(), repository.value("HEAD")
+    if head == branch or commit is None:
+        return None
+    after = tree_entries(repository.clone, tip, paths)
+    before = {entry.path: entry.blob for entry in read_entries(repository.clone)}
+    return Switch(
+        branch,
+        tip,
+        repository.value(branch) is None,
+        head,
+        commit,
+        tuple(IndexRow(path, before.get(path), blob) for path, blob in after.items()),
+    )
+
+
+class Switcher:
+    """Carries a switch out, or takes it back."""
+
+    def __init__(
+        self, clone: Path, folder: Path, switch: Switch, keep: Sequence[int]
+    ) -> None:
+        """``folder`` is the transaction's; ``keep`` are the handles of its lock."""
+        self._switch = switch
+        self._new = folder / _INDEX
+        self._keep = keep
+        self._repository: Repository = open_repository(clone)
+        self._clone = clone
+        self._made_from = ""
+        # Whether a step was begun; a later process does not know.
+        self._begun = True
+
+    def stage(self) -> None:
+        """Write the new index to the transaction's folder."""
+        self._begun = False
+        rows = {row.path: row.after for row in self._switch.rows}
+        folder = self._repository.folder
+        with where_git_fails(self._clone, "nothing was changed"):
+            self._made_from = prepare(self._clone, folder, self._new, rows, self._keep)
+
+    def lock(self) -> None:
+        """Keep git's own commands away, and see that nothing has changed since the
+        switch was planned. Raises EnvironmentFailure or CannotApply."""
+        switch, repository = self._switch, self._repository
+        check_locks(repository, switch.branch)
+        take_lock(repository.folder, self._new, self._made_from)
+        refuse(self._clone, operation(repository))
+        now = (repository.head(), repository.value("HEAD"))
+        if now != (switch.head, switch.commit):
+            raise CannotApply(
+                f"{self._clone}: HEAD was moved while the transaction was under way",
+                (
+                    Finding(
+                        "was changed by somebody else just now",
+                        path="HEAD",
+                        expected=f"{switch.head} at {switch.commit}",
+                        found=f"{now[0]} at {now[1]}",
+                        next_step="see who runs git in this clone, then run it again",
+                    ),
+                ),
+            )
+
+    def carry_out(self) -> None:
+        """Make the branch, move HEAD, put the index in place."""
+        switch = self._switch
+        self._begun = True
+        # A Ctrl-C would kill git in the middle, and its lock would stay.
+        with undisturbed(), where_git_fails(self._clone, "nothing was changed"):
+            order = "create" if switch.made else "verify"
+            self._write(
+                "update-ref", "--stdin", "-m", "overlay: apply --commit",
+                stdin=f"{order} {switch.branch} {switch.tip}\n",
+            )  # fmt: skip
+            was = switch.head.removeprefix(BRANCHES)
+            why = f"overlay: moving from {was} to {switch.branch[len(BRANCHES) :]}"
+            self._write("symbolic-ref", "-m", why, "HEAD", switch.branch)
+        # Whoever did the same in another worktree at the same time sees us, or we him.
+        if place := self._repository.elsewhere(switch.branch):
+            finding = Finding(
+                "was checked out in another worktree just now",
+                path=switch.branch,
+                found=place,
+                next_step="use that worktree, or give its branch back",
+            )
+            raise CannotApply(f"{self._clone}: the branch is taken", (finding,))
+        put_in_place(self._repository.folder)
+
+    def roll_back(self) -> None:
+        """Take back what was done. May itself be killed and rerun.
+
+        Raises CannotApply where somebody else went on from what was done since.
+        """
+        drop_lock(self._repository.folder)
+        if not self._begun:
+            return
+        switch = self._switch
+        head, value = self._repository.head(), self._repository.value(switch.branch)
+        rows = {row.path: row for row in self._switch.rows}
+        entries: dict[str, str | None] = dict.fromkeys(rows)
+        for entry in read_entries(self._clone):
+            if entry.path in rows:
+                entries[entry.path] = f"{entry.blob}" if not entry.stage else "unmerged"
+        self._check_ours(head, value, entries)
+        state = "it is half committed, and the next run rolls it back"
+        with where_git_fails(self._clone, state):
+            if head == switch.branch and switch.head != switch.branch:
+                self._move_back()
+            if switch.made and value and not self._repository.elsewhere(switch.branch):
+                self._write("update-ref", "-d", switch.branch, switch.tip)
+            undo = {p: r.before for p, r in rows.items() if entries[p] != r.before}
+            if undo:
+                set_entries(self._clone, undo, keep=self._keep)
+
+    def _check_ours(
+        self, head: str, value: str | None, entries: Mapping[str, str | None]
+    ) -> None:
+        switch = self._switch
+        branch = (switch.tip, None) if switch.made else (switch.tip,)
+        states = [
+            ("HEAD", head, (switch.head, switch.branch)),
+            (switch.branch, value, branch),
+            *(
+                (f"{row.path} in the index", entries[row.path], (row.before, row.after))
+                for row in switch.rows
+            ),
+        ]
+        for what, found, known in states:
+            if found not in known:
+                raise CannotApply(
+                    f"{self._clone}: cannot roll back an interrupted transaction",
+                    (
+                        Finding(
+                            "was changed by somebody else since",
+                            path=what,
+                            expected=" or ".join(str(k or "none") for k in known),
+                            found=found or "none",
+                            next_step=_restore(what, switch, known[0])
+                            + ", then run this again: it rolls back the rest",
+                        ),
+                    ),
+                )
+
+    def _move_back(self) -> None:
+        switch = self._switch
+        why = "overlay: apply --commit is rolled back"
+        back: tuple[str, ...]
+        if _is_id(switch.head):
+            back = ("update-ref", "--no-deref", "-m", why, "HEAD", switch.head)
+        else:
+            back = ("symbolic-ref", "-m", why, "HEAD", switch.head)
+        self._write(*back)
+
+    def _write(self, *arguments: str, stdin: str | None = None) -> None:
+        data = None if stdin is None else stdin.encode()
+        clones.run(self._clone, *arguments, stdin=data, keep=self._keep)
+
+
+@contextmanager
+def where_git_fails(clone: Path, state: str) -> Iterator[None]:
+    """Say what a failure of git leaves behind. Raises EnvironmentFailure."""
+    try:
+        yield
+    except EnvironmentFailure as error:
+        step = "see what git says: make room or permit writing; where a lock is in "
+        step += "its way wait for its process, or remove it if there is none; then "
+        finding = Finding(
+            "git failed",
+            path=str(clone),
+            found=error.message,
+            next_step=f"{step}run this again",
+        )
+        what = f"{clone}: git failed; {state}"
+        raise EnvironmentFailure(what, (finding, *error.findings)) from error
+
+
+def _restore(what: str, switch: Switch, before: str | None) -> str:
+    if what == "HEAD":
+        if _is_id(switch.head):
+            return f"put it back (git update-ref --no-deref HEAD {switch.head})"
+        return f"put it back (git symbolic-ref HEAD {switch.head})"
+    if what == switch.branch:
+        return f"rename the branch (git branch -m {what[len(BRANCHES) :]} NEW-NAME)"
+    path = what.removesuffix(" in the index")
+    return f"unstage it (git restore --staged -- {quoted(path)})"
+
+
+def _is_id(text: str) -> bool:
+    return len(text) in (40, 64) and not set(text) - set("0123456789abcdef")

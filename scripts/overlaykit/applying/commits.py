@@ -1,0 +1,229 @@
+"""The series as commits: one for the new files, then one a patch.
+
+Made from objects alone, in a scratch index, so that nothing shows until the branch
+does. Authors and dates come from the patch headers: the same series on the same base
+gives the same commit ids everywhere, which makes a repeated ``--commit`` a no-op.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from overlaykit.applying.branches import Switch, plan_switch, where_git_fails
+from overlaykit.core import git
+from overlaykit.core.errors import CannotApply, Finding
+from overlaykit.core.objects import blob_id
+from overlaykit.repository import clones
+from overlaykit.repository.index import tree_entries
+from overlaykit.repository.state import (
+    Repository,
+    branch_findings,
+    check_locks,
+    index_findings,
+    name_findings,
+    open_repository,
+    operation,
+    refuse,
+    refused,
+)
+from overlaykit.series.carried import Carried
+from overlaykit.series.patches import apply_hunks
+from overlaykit.series.quilt import Header, read_header
+from overlaykit.trees.tree import GitTree
+
+NEW_FILES_SUBJECT = "Add the files that the series uses"
+
+
+@dataclass(frozen=True)
+class Step:
+    """A commit to be: what it says and the contents it sets."""
+
+    name: str
+    address: str
+    date: str
+    message: str
+    files: tuple[tuple[str, str, bytes], ...]
+
+
+def new_files_message(carried: Carried) -> str:
+    """The message of the commit, or patch, that lays the new files."""
+    laid = "\n".join(new.path for new in carried.new_files)
+    return f"{NEW_FILES_SUBJECT}\n\n{laid}\n"
+
+
+def steps(
+    carried: Carried, contents: dict[str, bytes], modes: Mapping[str, str]
+) -> Iterator[Step]:
+    """The series from the pinned ``contents`` of its files on, step by step; files
+    that are there keep their ``modes``."""
+    headers: list[Header] = [read_header(patch) for patch in carried.series.patches]
+    if carried.new_files:
+        yield Step(
+            headers[0].name,
+            headers[0].address,
+            headers[0].date,
+            new_files_message(carried),
+            tuple((new.path, new.mode, new.data) for new in carried.new_files),
+        )
+    for patch, header in zip(carried.series.patches, headers, strict=True):
+        files = []
+        for diff in patch.files:
+            after = apply_hunks(contents[diff.path], diff.hunks)
+            assert after is not None
+            contents[diff.path] = after
+            files.append((diff.path, modes[diff.path], after))
+        who = (header.name, header.address, header.date)
+        yield Step(*who, header.message, tuple(files))
+
+
+def commit_series(clone: Path, base: str, carried: Carried) -> str:
+    """Commit the series on top of ``base`` and return the last commit's id.
+
+    Raises CannotApply where ``base`` does not hold the pinned files. Moves no branch.
+    """
+    contents: dict[str, bytes] = {}
+    with GitTree(clone, base) as tree, tempfile.TemporaryDirectory() as scratch:
+        for path in carried.series.paths:
+            data = tree.read(path)
+            found = blob_id(data) if data is not None else "none"
+            if data is None or found != carried.chains[path][0]:
+                raise CannotApply(
+                    f"{clone}: {base} does not hold the pinned files",
+                    (
+                        Finding(
+                            "is not the pinned file",
+                            path=path,
+                            expected=f"blob {carried.chains[path][0]}",
+                            found=f"blob {found}",
+                            next_step="check out the pinned release first",
+                        ),
+                    ),
+                )
+            contents[path] = data
+        env = {"GIT_INDEX_FILE": str(Path(scratch) / "index")}
+        clones.run(clone, "read-tree", base, env=env)
+        head = clones.text(clone, "rev-parse", f"{base}^{{commit}}")
+        there = tree_entries(clone, base, carried.series.paths)
+        modes = {path: entry.partition(" ")[0] for path, entry in there.items()}
+        for step in steps(carried, contents, modes):
+            head = _commit(clone, head, step, env)
+    return head
+
+
+def _commit(clone: Path, parent: str, step: Step, env: dict[str, str]) -> str:
+    rows = []
+    for path, mode, data in step.files:
+        blob = clones.run(clone, "hash-object", "-w", "--stdin", stdin=data).stdout
+        rows.append(f"{mode} {blob.decode().strip()}\t{path}\0")
+    clones.run(
+        clone, "update-index", "-z", "--add", "--index-info",
+        stdin="".join(rows).encode(), env=env,
+    )  # fmt: skip
+    # A partial clone lacks files next to ours; they come from the base as they are.
+    tree = clones.text(clone, "write-tree", "--missing-ok", env=env)
+    who = git.identity(step.name, step.address, step.date)
+    made = clones.run(
+        clone, "commit-tree", tree, "-p", parent, stdin=step.message.encode(), env=who
+    )
+    return made.stdout.decode().strip()
+
+
+def check_branch(clone: Path, branch: str, tip: str) -> bool:
+    """Whether ``branch`` is at ``tip`` already; False where there is no such branch.
+
+    Raises CannotApply where the branch exists and holds something else.
+    """
+    ref = f"refs/heads/{branch}"
+    refuse(clone, name_findings(clone, ref))
+    found = clones.run(clone, "rev-parse", "--verify", "-q", ref, ok=(0, 1))
+    old = found.stdout.decode().strip()
+    if old and old != tip:
+        raise CannotApply(
+            f"{clone}: branch {branch} exists and is not this series",
+            (
+                Finding(
+                    "the branch holds other commits",
+                    path=ref,
+                    expected=f"{tip}, or no such branch",
+                    found=old,
+                    next_step=f"rename or delete it (git branch -m {branch} ...)",
+                ),
+            ),
+        )
+    return bool(old)
+
+
+def create_branch(clone: Path, branch: str, tip: str) -> None:
+    """Make a branch that is not there."""
+    # "create" makes git refuse if somebody creates it just now.
+    order = f"create refs/heads/{branch} {tip}\n".encode()
+    clones.run(clone, "update-ref", "--stdin", stdin=order)
+
+
+def check_clone(clone: Path, branch: str, carried: Carried) -> Repository:
+    """The clone's repository, if nothing in it would be lost by a commit.
+
+    Raises CannotApply where git is in the middle of something, where there is staged
+    or hidden work at a touched path, and where the branch cannot be checked out here;
+    EnvironmentFailure where another git process holds a lock.
+    """
+    repository, ref = open_repository(clone), f"refs/heads/{branch}"
+    check_locks(repository, ref)
+    refuse(clone, operation(repository))
+    commit = repository.value("HEAD")
+    if commit is None:
+        finding = Finding(
+            "names no commit yet",
+            path="HEAD",
+            expected="the pinned release, committed",
+            found=f"{repository.head() or 'HEAD'}, unborn",
+            next_step="commit the release first, or leave --commit out",
+        )
+        raise refused(clone, finding)
+    there = tree_entries(clone, commit, carried.paths)
+    allowed: dict[str, tuple[str | None, ...]] = {}
+    for path in carried.series.paths:
+        mode = there.get(path, carried.modes[path]).partition(" ")[0]
+        allowed[path] = (there.get(path), f"{mode} {carried.chains[path][-1]}")
+    for new in carried.new_files:
+        laid = f"{new.mode} {blob_id(new.data)}"
+        allowed[new.path] = (there.get(new.path), laid)
+    refuse(
+        clone,
+        (*branch_findings(repository, ref), *index_findings(clone, allowed)),
+    )
+    return repository
+
+
+def prepare_commits(
+    repository: Repository, branch: str, carried: Carried
+) -> tuple[str, Switch | None]:
+    """Make the commits, as objects alone; returns the last one, and what has to be
+    changed for it to be checked out (None: nothing)."""
+    clone = repository.clone
+    with where_git_fails(clone, "nothing was changed"):
+        tip = commit_series(clone, _base(repository, branch, carried), carried)
+    check_branch(clone, branch, tip)
+    return tip, plan_switch(repository, f"refs/heads/{branch}", tip, carried.paths)
+
+
+def _base(repository: Repository, branch: str, carried: Carried) -> str:
+    """What the series goes on top of: HEAD, or below its commits where HEAD is
+    ``branch``, so that a second ``--commit`` finds those of the first."""
+    clone, base = repository.clone, "HEAD"
+    if repository.head() == f"refs/heads/{branch}":
+        base = f"HEAD~{len(carried.series.patches) + bool(carried.new_files)}"
+    commit = repository.value(base)
+    if commit is None:
+        finding = Finding(
+            "has too little history to be this series",
+            path=f"refs/heads/{branch}",
+            expected=f"a commit {base}",
+            next_step=f"rename the branch (git branch -m {branch} ...), or fetch more "
+            "history (git fetch --unshallow)",
+        )
+        raise refused(clone, finding)
+    return commit

@@ -1,0 +1,156 @@
+"""Is a tree exactly what the series promises? Blob ids first, then scopes.
+
+Blob ids decide. Where one differs, the scopes say what is wrong: which hunk is not in
+its place, and where its lines are instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from overlaykit.core.errors import Finding
+from overlaykit.core.objects import Entry, blob_id, tree_id
+from overlaykit.planning.plan import HunkPlan, Standing, State, locate
+from overlaykit.planning.presence import scopes_with
+from overlaykit.series.carried import Carried
+from overlaykit.series.lock import LockedHunk
+from overlaykit.series.patches import Hunk, Patch
+from overlaykit.trees.tree import Tree
+
+_AGAIN = (
+    "take the series off and put it on again (scripts/apply.py), or restore the file"
+)
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """Per hunk where it stands, and everything that is not as promised.
+
+    ``digest`` is the git tree id of the files the overlay answers for, to be compared
+    with the lock's; it leaves out what this kind of tree has no place for.
+    ``standing`` is where the tree stands as a whole.
+    """
+
+    hunks: tuple[HunkPlan, ...]
+    findings: tuple[Finding, ...]
+    digest: str
+    skipped: tuple[str, ...]
+    standing: Standing
+
+
+def inspect(carried: Carried, tree: Tree) -> Inspection:
+    """Compare a tree with the lock. Reads the files that the lock names, no others."""
+    position = locate(carried, tree)
+    findings = [
+        *_file_findings(carried, position.contents),
+        *(
+            Finding(
+                "the overlay's file is missing",
+                path=path,
+                expected="the file as overlay/ has it",
+                found="no file",
+                next_step=_AGAIN,
+            )
+            for path in position.absent
+        ),
+        *(
+            Finding(
+                "is not the overlay's file",
+                path=path,
+                expected="the file as overlay/ has it",
+                found=f"blob {blob_id(position.contents[path] or b'')}",
+                next_step=_AGAIN,
+            )
+            for path in position.foreign
+        ),
+    ]
+    hunks = []
+    for patch, locked in zip(carried.series.patches, carried.lock.patches, strict=True):
+        for diff, file in zip(patch.files, locked.files, strict=True):
+            data = position.contents[diff.path]
+            whole = blob_id(data or b"") == carried.chains[diff.path][-1]
+            for hunk, known in zip(diff.hunks, file.hunks, strict=True):
+                plan, finding = _inspect_hunk(patch, hunk, known, data, whole)
+                hunks.append(plan)
+                findings += finding
+    return Inspection(
+        tuple(hunks),
+        tuple(findings),
+        _digest(carried, position.contents),
+        position.skipped,
+        position.standing(carried),
+    )
+
+
+def _file_findings(
+    carried: Carried, contents: Mapping[str, bytes | None]
+) -> list[Finding]:
+    found = []
+    for path, chain in carried.chains.items():
+        data = contents[path]
+        oid = blob_id(data) if data is not None else None
+        if oid == chain[-1]:
+            continue
+        among = {chain[0]: " (as released, without the series)"}
+        among |= dict.fromkeys(chain[1:-1], " (with a part of the series)")
+        found.append(
+            Finding(
+                "is not what the series leaves",
+                path=path,
+                expected=f"blob {chain[-1]}",
+                found=f"blob {oid}{among.get(oid, '')}" if oid else "no file",
+                next_step=_AGAIN,
+            )
+        )
+    return found
+
+
+def _inspect_hunk(
+    patch: Patch, hunk: Hunk, known: LockedHunk, data: bytes | None, whole: bool
+) -> tuple[HunkPlan, list[Finding]]:
+    def plan(state: State, detail: str = "") -> HunkPlan:
+        return HunkPlan(
+            patch.name,
+            hunk.number,
+            hunk.path,
+            known.scope,
+            known.sites,
+            state,
+            hunk.changes[0].new_line if whole else None,
+            detail=detail,
+        )
+
+    if whole:
+        return plan(State.APPLIED), []
+    scopes = scopes_with(hunk, data) if data is not None else ()
+    if scopes is not None and known.scope in scopes:
+        return plan(State.APPLIED), []
+    if scopes is None:
+        state, found = State.CONFLICT, "a file that does not parse as Python"
+    elif scopes and any(change.added for change in hunk.changes):
+        state, found = State.MISPLACED, f"its lines in {', '.join(scopes)}"
+    else:
+        state, found = State.GONE, "its lines nowhere in the file"
+    finding = Finding(
+        "a hunk is not in its place",
+        path=hunk.path,
+        patch=patch.name,
+        hunk=hunk.number,
+        scope=known.scope,
+        site=" ".join(known.sites) or None,
+        expected=f"its lines in {known.scope}",
+        found=found,
+        next_step=_AGAIN,
+    )
+    return plan(state, found), [finding]
+
+
+def _digest(carried: Carried, contents: Mapping[str, bytes | None]) -> str:
+    return tree_id(
+        {
+            path: Entry(carried.modes[path], blob_id(data))
+            for path, data in contents.items()
+            if data is not None
+        }
+    )

@@ -1,0 +1,139 @@
+"""Errors that a user can act on, and the exit codes that every verb shares."""
+
+from __future__ import annotations
+
+import errno
+import re
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from overlaykit.core.wording import one_line
+
+# One that would begin where the report's own do.
+_LINE = re.compile(r"\n(?=\S)")
+
+
+class Exit(IntEnum):
+    """Exit codes; the same for every verb, shown in every ``--help``."""
+
+    DONE = 0
+    FAILS = 1
+    USAGE = 2
+    CANNOT_APPLY = 3
+    INVALID = 4
+    ENVIRONMENT = 5
+    INTERRUPTED = 130
+
+
+EXIT_HELP = """\
+exit codes:
+  0    done, or the check holds
+  1    the check does not hold
+  2    usage or bad input
+  3    cannot apply: drift, conflict, refused landing, dirty tree
+  4    invalid or inconclusive evidence
+  5    environment: tool, network, disk, permission; a defect of ours
+  130  interrupted"""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong: where, what was expected, what was found, what to do."""
+
+    what: str
+    path: str | None = None
+    line: int | None = None
+    patch: str | None = None
+    hunk: int | None = None
+    scope: str | None = None
+    site: str | None = None
+    expected: str | None = None
+    found: str | None = None
+    next_step: str | None = None
+
+    def lines(self) -> list[str]:
+        """The finding as a person reads it, most telling line first."""
+        # What these name is one line whatever it holds: a line of its own would pass
+        # for one of the report's.
+        where = one_line(self.path or "")
+        if self.line is not None:
+            where += f":{self.line}"
+        text = [f"{where}: {self.what}" if where else self.what]
+        if self.patch is not None:
+            hunk = f", hunk {self.hunk}" if self.hunk is not None else ""
+            text.append(f"  patch     {one_line(self.patch)}{hunk}")
+        for name, value in (
+            ("scope", self.scope),
+            ("site", self.site),
+            ("expected", self.expected),
+            ("found", self.found),
+            ("next", self.next_step),
+        ):
+            if value is not None:
+                told = _LINE.sub(f"\n{' ' * 12}", value)
+                text.append(f"  {name:<9} {told}")
+        return text
+
+
+@dataclass(eq=False)
+class OverlayError(Exception):
+    """Base of all errors meant for a user; the verbs turn it into their exit code."""
+
+    message: str
+    findings: tuple[Finding, ...] = field(default=())
+
+    exit_code = Exit.USAGE
+
+    def __str__(self) -> str:
+        return "\n".join([self.message, *(x for f in self.findings for x in f.lines())])
+
+
+class InputError(OverlayError):
+    """The command line, the manifest, the lock or a patch file is wrong."""
+
+    exit_code = Exit.USAGE
+
+
+class InvalidEvidence(InputError):
+    """A measurement or a result contradicts itself: nothing can be decided by it."""
+
+    exit_code = Exit.INVALID
+
+
+class CannotApply(OverlayError):
+    """The tree is not one that the series may be put on or taken off."""
+
+    exit_code = Exit.CANNOT_APPLY
+
+
+class EnvironmentFailure(OverlayError):
+    """A tool, the network, a disk or a permission is missing."""
+
+    exit_code = Exit.ENVIRONMENT
+
+
+def not_started(
+    program: str, error: OSError, install: str = "install it"
+) -> EnvironmentFailure:
+    """The error for a program that did not start, by the system's own reason.
+
+    Only a program that is not found is not installed; any other reason has another
+    remedy. ``install`` is the next step where it is not found.
+    """
+    if isinstance(error, FileNotFoundError) and error.filename == program:
+        why, step = f"{program} is not installed", install
+    else:
+        why = error.strerror or str(error)
+        if error.filename is not None and error.filename != program:
+            why += f": {error.filename}"
+        step = {
+            errno.EMFILE: "permit more open files (ulimit -n)",
+            errno.ENFILE: "close files: the system has no more",
+            errno.EACCES: "permit reading and running it",
+            errno.EAGAIN: "end other processes, or permit more (ulimit -u)",
+            errno.ENOMEM: "free memory",
+            errno.ENOENT: "see that it is there",
+        }.get(error.errno or 0, "see to the reason given")
+        step += ", then run it again"
+    finding = Finding(f"{program} did not start", found=why, next_step=step)
+    return EnvironmentFailure(f"cannot run {program}: {why}", (finding,))

@@ -1,0 +1,71 @@
+"""Command lines: how every verb's options are laid out, read and refused."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable, Iterable
+from typing import NoReturn
+
+from overlaykit.core.errors import EXIT_HELP
+
+_MOST = 1_000_000_000
+_DIGITS = re.compile(r"[0-9]{1,18}")
+_SHOWN = 40
+
+
+class Misused(Exception):
+    """A command line that argparse refuses, with the usage."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Leaves it to the verb's caller to say what is wrong, for programs as well."""
+
+    def error(self, message: str) -> NoReturn:
+        raise Misused(self.format_usage(), f"{self.prog}: error: {message}")
+
+
+def add_action(
+    actions: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    summary: str,
+    examples: tuple[str, ...],
+) -> argparse.ArgumentParser:
+    """One of a verb's several actions; its help is laid out as a verb's is."""
+    parser = actions.add_parser(
+        name,
+        help=summary,
+        description=summary,
+        epilog=epilog(examples),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    # Also after the action; what was said before it stays.
+    add_json(parser, default=argparse.SUPPRESS)
+    return parser
+
+
+def whole_number(least: int = 1, most: int = _MOST) -> Callable[[str], int]:
+    """What argparse makes of a number: Python's own would take one of any length, and
+    fail, or compute, for as long."""
+
+    def number(text: str) -> int:
+        if not _DIGITS.fullmatch(text) or not least <= int(text) <= most:
+            told = repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")
+            raise argparse.ArgumentTypeError(
+                f"a whole number from {least} to {most}, not {told}"
+            )
+        return int(text)
+
+    return number
+
+
+def epilog(examples: Iterable[str]) -> str:
+    lines = "\n".join(f"  {line}".rstrip() for line in examples)
+    return f"examples:\n{lines}\n\n{EXIT_HELP}"
+
+
+def add_json(parser: argparse.ArgumentParser, default: object) -> None:
+    parser.add_argument(
+        "--json", action="store_true", default=default, help="print one JSON document"
+    )

@@ -1,0 +1,1 @@
+"""The series for other tools, and the text of a pull request."""

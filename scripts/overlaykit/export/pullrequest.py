@@ -1,0 +1,96 @@
+"""The text of a pull request, from the headers of the patches.
+
+What the patches do not say stands there as not run: whoever submits it fills it in or
+leaves it so, and a reader is never led to think that silence means a pass.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from overlaykit.series.carried import Carried
+from overlaykit.series.lock import LockedPatch
+from overlaykit.series.quilt import Header, read_header
+
+
+@dataclass(frozen=True)
+class Sections:
+    """What an upstream's template calls its sections."""
+
+    motivation: str = "Motivation"
+    modifications: str = "Modifications"
+    accuracy: str = "Accuracy Tests"
+    speed: str = "Speed Tests and Profiling"
+    checklist: str = "Checklist"
+
+
+_TEMPLATES = {
+    "https://github.com/ROCm/aiter": Sections(
+        modifications="Technical Details",
+        accuracy="Test Plan",
+        speed="Test Result",
+        checklist="Submission Checklist",
+    )
+}
+"""Upstreams whose template has other names; the rest get SGLang's."""
+
+_ACCURACY = (
+    "Not run: this text was made from the patch headers alone, which hold no result. "
+    "No end-to-end accuracy evaluation (baseline against this change) is claimed."
+)
+_SPEED = (
+    "Not run: no throughput, latency or profile of this change was given to the "
+    "export, and none is claimed."
+)
+
+
+def pull_request(carried: Carried) -> bytes:
+    """The body, in Markdown."""
+    names = _TEMPLATES.get(carried.target.repository, Sections())
+    headers = [read_header(patch) for patch in carried.series.patches]
+    target = carried.target
+    base = target.release + (f" (tag {target.tag})" if target.tag else "")
+    links = dict.fromkeys(header.fields["Forwarded"] for header in headers)
+    blocks = [
+        f"## {names.motivation}",
+        _prose(headers[0]).partition("\n\n")[0],
+        f"Made for {base}, as a series of {len(headers)}. "
+        f"Earlier discussion: {', '.join(links)}.",
+        f"## {names.modifications}",
+    ]
+    blocks += [
+        _modification(header, locked)
+        for header, locked in zip(headers, carried.lock.patches, strict=True)
+    ]
+    if carried.new_files:
+        listed = "\n".join(f"- `{new.path}`" for new in carried.new_files)
+        blocks += ["### New files", listed]
+    blocks += [f"## {names.accuracy}", _ACCURACY, f"## {names.speed}", _SPEED]
+    blocks += [f"## {names.checklist}", _checklist(carried)]
+    return ("\n\n".join(blocks) + "\n").encode()
+
+
+def _prose(header: Header) -> str:
+    """What a patch says of itself, without its fields."""
+    return header.body.rpartition("\n\n")[0] or header.subject
+
+
+def _modification(header: Header, locked: LockedPatch) -> str:
+    rows = dict.fromkeys(
+        f"- `{file.path}`: `{hunk.scope}`"
+        for file in locked.files
+        for hunk in file.hunks
+    )
+    return f"### {header.subject}\n\n{_prose(header)}\n\n" + "\n".join(rows)
+
+
+def _checklist(carried: Carried) -> str:
+    tests = [f.path for f in carried.new_files if "test" in f.path.split("/")[0]]
+    added = f" (in this change: {', '.join(tests)})" if tests else ""
+    rows = (
+        "Format the code with the repository's pre-commit hooks (not run here)",
+        f"Add unit tests{added}",
+        "Update documentation and docstrings as needed",
+        "Provide accuracy and speed results (not run, see above)",
+    )
+    return "\n".join(f"- [ ] {row}" for row in rows)

@@ -1,0 +1,86 @@
+"""What a line stands under inside its function: if, for, while, try and with blocks.
+
+A scope may hold a twin of a block, and the module is hardly a scope at all; the
+conditions around a line tell such places apart.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable
+
+from overlaykit.series.patches import Change
+from overlaykit.series.scopes import Definition, parsed
+
+
+def guards_of(
+    data: bytes, changes: Iterable[Change], added: bool
+) -> set[tuple[str, ...]]:
+    """What the changed lines of code stand under, inside their definition."""
+    module = parsed(data)
+    if module is None:
+        raise ValueError("no Python")
+    return {
+        _around(module, start + i)
+        for change in changes
+        for start, lines in (
+            [(change.new_line, change.added)]
+            if added
+            else [(change.old_line, change.removed)]
+        )
+        for i, line in enumerate(lines)
+        if line.strip() and not line.strip().startswith(b"#")
+    }
+
+
+_Block = (ast.stmt, ast.ExceptHandler, ast.match_case)
+
+
+def _around(module: ast.Module, line: int) -> tuple[str, ...]:
+    """The conditions, loops and other blocks around a line, outermost first."""
+    guards: tuple[str, ...] = ()
+    node: ast.AST = module
+    while inner := _inner(node, line):
+        branch, child = inner
+        if isinstance(node, Definition):
+            guards = ()
+        elif node is not module:
+            guards = (*guards, _guard(node, branch))
+        node = child
+    return guards
+
+
+def _inner(node: ast.AST, line: int) -> tuple[str, ast.AST] | None:
+    """The statement of a block that a line is in, and in which of its branches."""
+    for branch, children in ast.iter_fields(node):
+        for child in _blocks(children):
+            if _covers(child, line):
+                return branch, child
+    return None
+
+
+def _blocks(children: object) -> list[ast.AST]:
+    if not isinstance(children, list):
+        return []
+    return [child for child in children if isinstance(child, _Block)]
+
+
+def _covers(node: ast.AST, line: int) -> bool:
+    if isinstance(node, ast.match_case):
+        return node.pattern.lineno <= line <= (node.body[-1].end_lineno or 0)
+    assert isinstance(node, ast.stmt | ast.ExceptHandler)
+    first = [node.lineno]
+    if isinstance(node, Definition):
+        first += [decorator.lineno for decorator in node.decorator_list]
+    return min(first) <= line <= (node.end_lineno or 0)
+
+
+def _guard(node: ast.AST, branch: str) -> str:
+    """A block's kind, branch and condition."""
+    parts = [
+        ast.unparse(child)
+        for child in ast.iter_child_nodes(node)
+        if not isinstance(child, _Block)
+    ]
+    kind = type(node).__name__.lower()
+    return " ".join([kind if branch == "body" else f"{branch} of {kind}", *parts])

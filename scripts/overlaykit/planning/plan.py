@@ -1,0 +1,420 @@
+"""The planner: what a series would do to a tree, hunk by hunk, and what would result.
+
+Every verb asks this one planner and differs only in what it does with the answer. On a
+tree whose touched files are byte for byte the pinned ones, or byte for byte what some
+prefix of the series leaves, blob ids decide and hunks go exactly where they say. Any
+other tree has drifted; :mod:`overlaykit.planning.landing` then works out what each hunk
+would come to, so that a refusal can say it, and a rebase can use it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from overlaykit.core.errors import Finding, InputError
+from overlaykit.core.objects import blob_id
+from overlaykit.core.wording import pasteable
+from overlaykit.series.carried import Carried
+from overlaykit.series.patches import apply_hunks, reverse_hunks
+from overlaykit.trees.tree import Tree
+
+OTHER_RELEASE = (
+    "if the tree is another release, the series must be rebased onto it "
+    "(what scripts/drift.py and scripts/rebase.py are for; see README)"
+)
+
+
+class State(Enum):
+    """What would become of one hunk."""
+
+    CLEAN = "clean"
+    OFFSET = "offset"
+    MERGED = "merged"
+    RENAMED = "renamed"
+    APPLIED = "in place"
+    UPSTREAMED = "upstreamed"
+    SUPERSEDED = "superseded"
+    MISPLACED = "misplaced"
+    AMBIGUOUS = "ambiguous"
+    CONFLICT = "conflict"
+    GONE = "gone"
+
+    @property
+    def lands(self) -> bool:
+        """Whether the hunk would be in its scope in the result."""
+        return self in _LANDING
+
+
+_LANDING = {
+    State.CLEAN,
+    State.OFFSET,
+    State.MERGED,
+    State.RENAMED,
+    State.APPLIED,
+    State.UPSTREAMED,
+}
+
+
+class Standing(Enum):
+    """Where a tree stands between the pin and the whole series."""
+
+    PRISTINE = "pristine"
+    APPLIED = "applied"
+    PARTIAL = "partly applied"
+    DRIFTED = "drifted"
+
+
+@dataclass(frozen=True)
+class HunkPlan:
+    """One hunk: ``line`` is where its first changed line lies in the result."""
+
+    patch: str
+    number: int
+    path: str
+    scope: str
+    sites: tuple[str, ...]
+    state: State
+    line: int | None = None
+    shift: int = 0
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class FileChange:
+    """A file before and after; None where there is no file."""
+
+    path: str
+    mode: str
+    before: bytes | None
+    after: bytes | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What would happen. ``changes`` is empty where nothing would.
+
+    ``skipped`` names the overlay's files that this kind of tree has no place for: an
+    installed package holds no repository tests.
+    """
+
+    target: str
+    tree: str
+    standing: Standing
+    hunks: tuple[HunkPlan, ...]
+    changes: tuple[FileChange, ...]
+    skipped: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True)
+class Position:
+    """The touched and new files of a tree against the lock.
+
+    ``steps`` gives per touched file how many of its patches are in; a file in no state
+    that the lock knows is in ``drifted`` instead. ``laid`` and ``foreign`` are the new
+    files that are there as the overlay has them, and with other contents.
+    """
+
+    contents: Mapping[str, bytes | None]
+    steps: Mapping[str, int]
+    drifted: tuple[str, ...]
+    laid: tuple[str, ...]
+    foreign: tuple[str, ...]
+    absent: tuple[str, ...]
+    skipped: tuple[str, ...] = field(default=())
+
+    def in_chain(self, carried: Carried, path: str) -> bool:
+        """Whether a touched file is in a state of the lock, but for its line ends."""
+        data, chain = self.contents[path], carried.chains[path]
+        return path in self.steps or (data is not None and _is_crlf_of(data, chain))
+
+    def standing(self, carried: Carried) -> Standing:
+        if self.drifted or self.foreign:
+            return Standing.DRIFTED
+        whole = {path: len(chain) - 1 for path, chain in carried.chains.items()}
+        if self.steps == whole and not self.absent:
+            return Standing.APPLIED
+        if not any(self.steps.values()) and not self.laid:
+            return Standing.PRISTINE
+        return Standing.PARTIAL
+
+
+def locate(carried: Carried, tree: Tree) -> Position:
+    """Read the files that the series names, and those alone, and compare blob ids."""
+    contents: dict[str, bytes | None] = {}
+    steps: dict[str, int] = {}
+    drifted = []
+    for path, chain in carried.chains.items():
+        contents[path] = data = tree.read(path)
+        oid = blob_id(data) if data is not None else ""
+        if oid in chain:
+            steps[path] = chain.index(oid)
+        else:
+            drifted.append(path)
+    laid: list[str] = []
+    foreign: list[str] = []
+    absent: list[str] = []
+    skipped: list[str] = []
+    for new in carried.new_files:
+        if not tree.holds(new.path):
+            skipped.append(new.path)
+            continue
+        contents[new.path] = data = tree.read(new.path)
+        kind = absent if data is None else laid if data == new.data else foreign
+        kind.append(new.path)
+    return Position(
+        contents,
+        steps,
+        tuple(drifted),
+        tuple(laid),
+        tuple(foreign),
+        tuple(absent),
+        tuple(skipped),
+    )
+
+
+def plan_apply(
+    carried: Carried,
+    tree: Tree,
+    committed: Tree | None = None,
+    left_out: Mapping[str, str] | None = None,
+) -> Plan:
+    """What putting the series on would do.
+
+    A tree that is neither the pin nor the pin with the whole series gets a plan without
+    changes whose findings name every file that stands in the way; ``committed``, what a
+    clone has checked out, lets them tell local edits from another release, and
+    ``left_out`` (see :mod:`overlaykit.repository.sparse`) files that git has not
+    checked out.
+    """
+    position = locate(carried, tree)
+    standing = position.standing(carried)
+    if standing is Standing.APPLIED:
+        hunks = _hunk_plans(carried, State.APPLIED)
+        return Plan(carried.name, tree.name, standing, hunks, (), position.skipped)
+    if standing is not Standing.PRISTINE:
+        return Plan(
+            carried.name,
+            tree.name,
+            standing,
+            (),
+            (),
+            position.skipped,
+            _obstacles(carried, position, _Local(tree.name, committed, left_out or {})),
+        )
+    after: dict[str, bytes | None] = {}
+    for path in carried.series.paths:
+        data = position.contents[path]
+        assert data is not None
+        for (patch, diff), (_, locked) in zip(
+            carried.series.diffs(path), carried.locked(path), strict=True
+        ):
+            result = apply_hunks(data, diff.hunks)
+            if result is None or blob_id(result) != locked.after:
+                raise InputError(
+                    f"{patch.name} does not give {path} the contents that the lock "
+                    "promises; run scripts/lock.py"
+                )
+            data = result
+        after[path] = data
+    for new in carried.new_files:
+        if new.path not in position.skipped:
+            after[new.path] = new.data
+    return Plan(
+        carried.name,
+        tree.name,
+        standing,
+        _hunk_plans(carried, State.CLEAN),
+        _changes(carried, position, after),
+        position.skipped,
+    )
+
+
+def plan_unapply(carried: Carried, tree: Tree) -> Plan:
+    """What taking the series off would do.
+
+    Any mix of contents that the lock knows can be taken back to the pin exactly, also
+    one that another tool left half applied.
+    """
+    position = locate(carried, tree)
+    standing = position.standing(carried)
+    if standing is Standing.DRIFTED:
+        return Plan(
+            carried.name,
+            tree.name,
+            standing,
+            (),
+            (),
+            position.skipped,
+            _obstacles(carried, position),
+        )
+    after: dict[str, bytes | None] = {}
+    for path, step in position.steps.items():
+        data = position.contents[path]
+        diffs = carried.series.diffs(path)[:step]
+        for (patch, diff), (_, locked) in reversed(
+            list(zip(diffs, carried.locked(path), strict=False))
+        ):
+            assert data is not None
+            data = reverse_hunks(data, diff.hunks)
+            if data is None or blob_id(data) != locked.before:
+                raise InputError(
+                    f"{patch.name} cannot be taken back from {path}; "
+                    "run scripts/lock.py"
+                )
+        after[path] = data
+    after |= dict.fromkeys(position.laid)
+    hunks = _hunk_plans(carried, State.CLEAN)
+    return Plan(
+        carried.name,
+        tree.name,
+        standing,
+        hunks,
+        _changes(carried, position, after),
+        position.skipped,
+    )
+
+
+def _changes(
+    carried: Carried, position: Position, after: Mapping[str, bytes | None]
+) -> tuple[FileChange, ...]:
+    return tuple(
+        FileChange(path, carried.modes[path], position.contents[path], data)
+        for path, data in after.items()
+        if data != position.contents[path]
+    )
+
+
+def _hunk_plans(carried: Carried, state: State) -> tuple[HunkPlan, ...]:
+    """The hunks of a landing that blob ids prove; lines are those of the last patch."""
+    plans = []
+    for patch, locked in zip(carried.series.patches, carried.lock.patches, strict=True):
+        for diff, file in zip(patch.files, locked.files, strict=True):
+            for hunk, known in zip(diff.hunks, file.hunks, strict=True):
+                plans.append(
+                    HunkPlan(
+                        patch.name,
+                        hunk.number,
+                        diff.path,
+                        known.scope,
+                        known.sites,
+                        state,
+                        hunk.changes[0].new_line,
+                    )
+                )
+    return tuple(plans)
+
+
+def _obstacles(
+    carried: Carried, position: Position, local: _Local | None = None
+) -> tuple[Finding, ...]:
+    """Why a tree is neither the pin nor the pin with the whole series."""
+    found = [_drift(carried, position, path, local) for path in position.drifted]
+    found += [
+        Finding(
+            "stands where the overlay lays a new file, with other contents",
+            path=path,
+            expected="no such file",
+            found=f"blob {blob_id(position.contents[path] or b'')}",
+            next_step="move it away; apply never overwrites what it did not lay",
+        )
+        for path in position.foreign
+    ]
+    if found:
+        return tuple(found)
+    for path, step in position.steps.items():
+        diffs = carried.series.diffs(path)
+        within = ", ".join(p.name for p, _ in diffs[:step]) or "none"
+        found.append(
+            Finding(
+                f"{step} of its {len(diffs)} patches are in",
+                path=path,
+                expected="all of them or none",
+                found=f"in: {within}",
+                next_step="undo with the tool that applied them (quilt pop -a, "
+                "git am --abort, git checkout), or run apply.py --unapply",
+            )
+        )
+    found += [
+        Finding("the new file is missing", path=path, expected="the overlay's file")
+        for path in position.absent
+    ]
+    return tuple(found)
+
+
+def _drift(
+    carried: Carried, position: Position, path: str, local: _Local | None
+) -> Finding:
+    data = position.contents[path]
+    chain = carried.chains[path]
+    release = f"{carried.target.dist.name} {carried.target.dist.version}"
+    what, line, found, next_step = _difference(data, chain, release)
+    if local and local.has_committed(path, chain):
+        what, next_step = local.explained(path, data, what)
+    return Finding(
+        what,
+        path=path,
+        line=line,
+        patch=carried.series.diffs(path)[0][0].name,
+        expected=f"blob {chain[0]} ({release})",
+        found=found,
+        next_step=next_step,
+    )
+
+
+@dataclass(frozen=True)
+class _Local:
+    """A clone's own ways of having another file than it has committed."""
+
+    root: str
+    committed: Tree | None
+    left_out: Mapping[str, str]
+
+    def has_committed(self, path: str, chain: tuple[str, ...]) -> bool:
+        data = self.committed.read(path) if self.committed else None
+        return data is not None and blob_id(data) in chain
+
+    def explained(self, path: str, data: bytes | None, what: str) -> tuple[str, str]:
+        """What is wrong and what to do: of what git made, that is not to undo it."""
+        if data is None and path in self.left_out:
+            return f"{what}: git leaves it out of the work tree", self.left_out[path]
+        assert self.committed is not None
+        if data and data.replace(b"\r\n", b"\n") == self.committed.read(path):
+            git = ("git", "-C", self.root)
+            steps = (
+                [*git, "config", "core.autocrlf", "false"],
+                ["rm", f"{self.root}/{path}"],
+                [*git, "checkout", "--", path],
+            )
+            return what, f"{_LINE_ENDS}: {' && '.join(map(pasteable, steps))}"
+        step = "commit, stash or undo them (git diff shows them)"
+        return f"has uncommitted changes: it {what}", step
+
+
+def _is_crlf_of(data: bytes, chain: tuple[str, ...]) -> bool:
+    return b"\r\n" in data and blob_id(data.replace(b"\r\n", b"\n")) in chain
+
+
+_LINE_ENDS = "check it out with core.autocrlf=false"
+
+
+def _difference(
+    data: bytes | None, chain: tuple[str, ...], release: str
+) -> tuple[str, int | None, str, str]:
+    """What is wrong with a file, in which line, what it is, and what to do."""
+    if data is None:
+        step = f"check that this is {release}; {OTHER_RELEASE}"
+        return "does not exist", None, "no file", step
+    found = f"blob {blob_id(data)}"
+    if _is_crlf_of(data, chain):
+        told = f"{found}, the pinned text with CRLF"
+        return "has CRLF line ends", None, told, _LINE_ENDS
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        found += f", byte {data[error.start]:#04x}"
+        return "is not UTF-8 text", line, found, "restore the file from upstream"
+    return "is not the pinned file", None, found, OTHER_RELEASE

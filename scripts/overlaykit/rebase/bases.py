@@ -1,0 +1,108 @@
+"""The two ends of a rebase: what the series was made for, and what it is to be for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from overlaykit.core.errors import EnvironmentFailure, Finding, InputError
+from overlaykit.core.wording import quoted
+from overlaykit.repository import clones
+from overlaykit.series.carried import Carried
+from overlaykit.series.lock import LockedDist
+from overlaykit.series.manifest import Target
+from overlaykit.sources.bases import pinned_base
+from overlaykit.sources.packages import describe, fetch
+from overlaykit.sources.releases import obtain, released
+from overlaykit.trees.tree import GitTree, Tree, WheelTree
+
+_PLAIN = "100644"
+
+
+@dataclass(frozen=True)
+class NewBase:
+    """The base to carry to. ``dist`` is None for a commit: it is no release.
+
+    ``modes`` are the git modes of its files that are not plain ones.
+    """
+
+    target: Target
+    tree: Tree
+    dist: LockedDist | None
+    modes: Mapping[str, str]
+
+
+def resolve(clone: Path, ref: str) -> str:
+    """The commit that a clone has under a name. Raises InputError where it has none."""
+    name = f"{ref}^{{commit}}"
+    found = clones.run(clone, "rev-parse", "--verify", "-q", name, ok=(0, 1, 128))
+    if found.returncode == 0:
+        return found.stdout.decode().strip()
+    here = quoted(str(clone))
+    step = f"git -C {here} fetch --tags, or name another (git branch -a, git tag)"
+    if _is_shallow(clone):
+        step = f"git -C {here} fetch --unshallow --tags: it is a shallow clone"
+    finding = Finding("no such commit", path=str(clone), found=ref, next_step=step)
+    raise InputError(f"{clone} has no commit {ref}", (finding,))
+
+
+@contextmanager
+def new_base(
+    root: Path, name: str, target: Target, onto: str, clone: Path | None
+) -> Iterator[NewBase]:
+    """A released version, or with ``clone`` a commit of that. See :func:`obtain`."""
+    shares = target.overlay or name
+    if clone is not None:
+        with GitTree(clone, onto) as tree:
+            made = msgspec.structs.replace(target, overlay=shares, tag=None, image=None)
+            modes = {path: mode for path, mode in tree.entries() if mode != _PLAIN}
+            yield NewBase(made, tree, None, modes)
+        return
+    wheel = obtain(root, target, onto)
+    # Upstream names its tags after its versions, or we do not know how.
+    tag = f"v{onto}" if target.tag == f"v{target.dist.version}" else None
+    made = msgspec.structs.replace(released(target, onto), overlay=shares, tag=tag)
+    release = WheelTree(wheel, target.site_layout())
+    named = ((path, release.mode(path)) for path in release.paths())
+    modes = {path: mode for path, mode in named if mode != _PLAIN}
+    yield NewBase(made, release, describe(wheel), modes)
+
+
+@contextmanager
+def old_base(root: Path, carried: Carried, clone: Path | None) -> Iterator[Tree]:
+    """The pinned contents: of the clone, the cache or the package index.
+
+    Raises EnvironmentFailure, which says what to fetch, where none of them has them.
+    """
+    with pinned_base(root, carried, clone or root) as base:
+        if base is not None:
+            yield base
+            return
+    try:
+        wheel = fetch(root, carried.target, carried.lock.dist)
+    except EnvironmentFailure as error:
+        release, step = carried.target.release, "run scripts/fetch.py with a network"
+        if clone is not None:
+            deepen = (
+                "fetch --unshallow --tags" if _is_shallow(clone) else "fetch --tags"
+            )
+            step += f", or git -C {clone} {deepen}"
+        finding = Finding(
+            "the files that the series was made for are not to be had",
+            expected=f"{release}, in the cache, on the package index"
+            + (f" or in {clone}" if clone is not None else ""),
+            found=error.message,
+            next_step=step,
+        )
+        what = f"{release} cannot be had, and nothing can be carried without it"
+        raise EnvironmentFailure(what, (finding, *error.findings)) from error
+    yield WheelTree(wheel, carried.target.site_layout())
+
+
+def _is_shallow(clone: Path) -> bool:
+    done = clones.run(clone, "rev-parse", "--is-shallow-repository", ok=(0, 128))
+    return done.stdout.strip() == b"true"

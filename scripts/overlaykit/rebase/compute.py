@@ -1,0 +1,277 @@
+"""The series re-made for another base: a pure function of what is asked.
+
+Series, pinned contents, the new base and the maintainer's resolutions go in; patches,
+or the first conflict, come out. Nothing is remembered between two runs but the
+resolutions, each under a digest of the very contents that it answers for, so that an
+interrupted rebase is resumed by computing it again.
+
+A hunk is carried where git merges it and :mod:`overlaykit.planning.placement` finds it
+in its place; dropped where upstream has what it is for; and otherwise a conflict. That
+a merge is clean says nothing of whether it still has a meaning: routes are settled
+first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from overlaykit.core.objects import blob_id
+from overlaykit.planning.landing import land
+from overlaykit.planning.placement import Step
+from overlaykit.planning.plan import HunkPlan, State
+from overlaykit.rebase.conflicts import Conflict, conflict_of, scopes_changed
+from overlaykit.rebase.moves import land_moved
+from overlaykit.rebase.outcomes import Fate, Outcome, header_of
+from overlaykit.rebase.routes import Key, Route, Sites, find_routes
+from overlaykit.repository.merge import MergeStore
+from overlaykit.series.carried import Carried
+from overlaykit.series.patches import Patch, apply_hunks
+from overlaykit.series.quilt import Series
+from overlaykit.series.remake import Contents, remake
+from overlaykit.trees.tree import EditedTree, Tree
+
+Resolutions = Mapping[str, bytes | None]
+"""The maintainer's contents by conflict; None leaves the hunk out."""
+
+
+@dataclass(frozen=True)
+class Rebased:
+    """The new series, complete unless there is a ``conflict``; ``files`` are the
+    contents that it leaves. No patch and no conflict: nothing is left to carry."""
+
+    series: Series
+    files: Mapping[str, bytes]
+    fates: tuple[Fate, ...]
+    conflict: Conflict | None = None
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """The sites that the new series carries."""
+        return tuple(dict.fromkeys(s for f in self.fates if f.kept for s in f.sites))
+
+
+def rebase(
+    carried: Carried,
+    base: Tree,
+    tree: Tree,
+    modes: Mapping[str, str],
+    sites: Sites,
+    resolutions: Resolutions,
+) -> Rebased:
+    """Carry the series from ``base``, its pinned release, to ``tree``.
+
+    ``modes`` are the git modes of files of the tree that are not 100644.
+    """
+    dropped: dict[Key, str] = {}
+    while True:
+        routes = find_routes(carried, tree, sites, dropped)
+        run = _Run(carried, base, tree, modes, sites, resolutions, routes)
+        done = run.all()
+        found = {k: why for k, why in run.upstreamed.items() if k not in dropped}
+        if not found or done.conflict:
+            return done
+        # What only they needed, such as an import, is not to be carried either.
+        dropped |= found
+
+
+@dataclass
+class _Run:
+    """One pass over the series with settled routes."""
+
+    carried: Carried
+    base: Tree
+    tree: Tree
+    modes: Mapping[str, str]
+    sites: Sites
+    resolutions: Resolutions
+    routes: Mapping[Key, Route]
+    files: dict[str, bytes] = field(default_factory=dict)
+    fates: list[Fate] = field(default_factory=list)
+    upstreamed: dict[Key, str] = field(default_factory=dict)
+    conflict: Conflict | None = None
+
+    def all(self) -> Rebased:
+        patches: list[Patch] = []
+        pinned = {path: self._pinned(path) for path in self.carried.series.paths}
+        with MergeStore() as store:
+            for number, patch in enumerate(self.carried.series.patches):
+                before = dict(self.files)
+                first = len(self.fates)
+                for step, route in self._steps(number, pinned):
+                    self._carry(step, route, store)
+                    if self.conflict:
+                        return self._result(patches)
+                changes = {
+                    path: Contents(
+                        self.modes.get(path, "100644"),
+                        before.get(path) or self.tree.read(path) or b"",
+                        data,
+                    )
+                    for path, data in self.files.items()
+                    if data != (before.get(path) or self.tree.read(path))
+                }
+                if changes:
+                    header = header_of(patch, self.fates[first:])
+                    patches.append(remake(patch.name, header, changes, store))
+        return self._result(patches)
+
+    def _result(self, patches: list[Patch]) -> Rebased:
+        fates = tuple(self.fates)
+        return Rebased(Series(tuple(patches)), self.files, fates, self.conflict)
+
+    def _pinned(self, path: str) -> bytes:
+        data = self.base.read(path)
+        if data is None or blob_id(data) != self.carried.chains[path][0]:
+            raise ValueError(f"{self.base.name} is not the pin: {path}")
+        return data
+
+    def _steps(
+        self, number: int, pinned: dict[str, bytes]
+    ) -> Iterator[tuple[Step, Route]]:
+        patch = self.carried.series.patches[number]
+        locked = self.carried.lock.patches[number]
+        for diff, file in zip(patch.files, locked.files, strict=True):
+            states = [pinned[diff.path]]
+            whole = self.carried.series.patched(diff.path, self._pinned(diff.path))
+            for count in range(len(diff.hunks)):
+                after = apply_hunks(pinned[diff.path], diff.hunks[: count + 1])
+                assert after is not None
+                states.append(after)
+            pinned[diff.path] = states[-1]
+            for at, (hunk, known) in enumerate(
+                zip(diff.hunks, file.hunks, strict=True)
+            ):
+                old, new = states[at : at + 2]
+                step = Step(patch, hunk, known, diff.path, old, new, whole)
+                yield step, self.routes[Key(patch.name, diff.path, hunk.number)]
+
+    def _carry(self, step: Step, route: Route, store: MergeStore) -> None:
+        if route.dropped:
+            self._note(step, Outcome.DROPPED, None, None, route.scope, route.dropped)
+            return
+        for where in route.paths:
+            if self.conflict is None:
+                self._carry_to(step, where, route.scope, store)
+
+    def _carry_to(
+        self, step: Step, where: str | None, scope: str, store: MergeStore
+    ) -> None:
+        now = EditedTree(self.tree, self.files)
+        data = now.read(where) if where is not None else None
+        if where is None or data is None:
+            plan = step.plan(State.GONE, "the file is gone, and nothing took its place")
+            self._stop(step, plan, None, scope, None, None, store)
+            return
+        plan, after, marked = self._land(step, where, scope, data, store)
+        if plan.state is State.UPSTREAMED:
+            self._found_there(step, plan, where, scope, data, store)
+        elif plan.state.lands:
+            self.files[where] = after
+            moved = (where, scope) != (step.path, step.locked.scope)
+            outcome = Outcome.MOVED if moved else Outcome.CARRIED
+            self._note(step, outcome, plan.state, where, scope, plan.detail)
+        else:
+            self._stop(step, plan, where, scope, data, marked, store)
+
+    def _land(
+        self, step: Step, where: str, scope: str, data: bytes, store: MergeStore
+    ) -> tuple[HunkPlan, bytes, bytes | None]:
+        """Git follows to the same file, and to what a vanished one has become."""
+        follows = where == step.path or self.tree.read(step.path) is None
+        if follows and scope == step.locked.scope:
+            return *land(step, where, data, store), None
+        return land_moved(step, where, scope, data, store)
+
+    def _found_there(
+        self, step: Step, plan: HunkPlan, where: str, scope: str, data: bytes,
+        store: MergeStore,
+    ) -> None:  # fmt: skip
+        """A hunk that is in already: by upstream, or by hand with an earlier one."""
+        pristine = self.tree.read(where)
+        if pristine is not None and data != pristine:
+            plain, *_ = self._land(step, where, scope, pristine, store)
+            if plain.state is not State.UPSTREAMED:
+                detail = "came with the resolution of an earlier hunk"
+                self._note(step, Outcome.RESOLVED, None, where, scope, detail)
+                return
+        key = Key(step.patch.name, step.path, step.hunk.number)
+        self.upstreamed[key] = plan.detail
+        self._note(step, Outcome.DROPPED, plan.state, where, scope, plan.detail)
+
+    def _stop(
+        self,
+        step: Step,
+        plan: HunkPlan,
+        where: str | None,
+        scope: str,
+        data: bytes | None,
+        marked: bytes | None,
+        store: MergeStore,
+    ) -> None:
+        """Not by merging: by hand, if that has been done, or anew, or not at all."""
+        conflict = conflict_of(
+            step, plan, where, data, marked, self._scopes(step, where, scope), store
+        )
+        if conflict.id in self.resolutions:
+            self._resolved(step, conflict, scope, self.resolutions[conflict.id])
+            return
+        make = self.sites.regenerate
+        if make and where is not None and data is not None:
+            made = make(step, where, scope, data)
+            if made is not None and made != data:
+                changed = scopes_changed(data, made)
+                if changed is not None and changed <= conflict.scopes:
+                    self.files[where] = made
+                    self._note(
+                        step, Outcome.REGENERATED, plan.state, where, scope,
+                        "made anew from what it is for: its text could not be merged",
+                    )  # fmt: skip
+                    return
+        self.conflict = conflict
+
+    def _resolved(
+        self, step: Step, conflict: Conflict, scope: str, data: bytes | None
+    ) -> None:
+        if data is None or data == conflict.upstream:
+            detail = "left out by the maintainer"
+            self._note(step, Outcome.DROPPED, None, None, scope, detail)
+            return
+        assert conflict.path is not None and conflict.upstream is not None
+        self.files[conflict.path] = data
+        changed = scopes_changed(conflict.upstream, data) or set()
+        if scope not in changed and len(changed - conflict.scopes) == 1:
+            [scope] = changed - conflict.scopes
+        self._note(step, Outcome.RESOLVED, None, conflict.path, scope, "")
+
+    def _scopes(self, step: Step, where: str | None, scope: str) -> frozenset[str]:
+        """What this patch may change in a file of the new base."""
+        return frozenset({scope}) | {
+            route.scope
+            for key, route in self.routes.items()
+            if key.patch == step.patch.name and where in route.paths
+        }
+
+    def _note(
+        self,
+        step: Step,
+        outcome: Outcome,
+        landing: State | None,
+        path: str | None,
+        scope: str,
+        detail: str,
+    ) -> None:
+        self.fates.append(
+            Fate(
+                step.patch.name,
+                step.hunk.number,
+                step.path,
+                step.locked.scope,
+                step.locked.sites,
+                outcome,
+                landing,
+                path,
+                scope,
+                detail,
+            )
+        )

@@ -1,0 +1,201 @@
+"""A rebase on disk: what was asked for and how conflicts were resolved, nothing else.
+
+Both lie in one work folder, ``build/rebase/NAME``, with what was computed from them for
+people to read and edit. It is written like a tree that is patched, by a transaction: a
+kill at any moment leaves the state before or after. What was computed is never read
+back, but for the one file that a maintainer edits.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import msgspec
+
+from overlaykit.applying.transaction import hold
+from overlaykit.core.access import make_folders
+from overlaykit.core.documents import from_json, to_json_line
+from overlaykit.core.effects import tell
+from overlaykit.core.errors import Finding, InputError
+from overlaykit.core.versions import order
+from overlaykit.planning.plan import FileChange
+from overlaykit.rebase.conflicts import Conflict
+from overlaykit.series.manifest import check_target_name
+from overlaykit.trees.locking import FOLDER, undisturbed
+from overlaykit.trees.tree import DirectoryTree
+
+_REQUEST = "request.json"
+_ABOUT = "conflict/about.json"
+_LEFT_OUT = ".left-out"
+_GONE = ".aborted-"
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What was asked for. ``clone`` and ``commit`` are null for a released version."""
+
+    name: str
+    onto: str
+    target: str
+    start: str
+    regenerate: bool
+    clone: str | None = None
+    commit: str | None = None
+
+
+class _About(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which conflict the folder shows, and the file that is edited."""
+
+    id: str
+    merged: str | None
+
+
+@dataclass(frozen=True)
+class Work:
+    """One rebase's folder."""
+
+    folder: Path
+    request: Request
+
+    def resolutions(self) -> dict[str, bytes | None]:
+        """The maintainer's contents by conflict; None where the hunk is left out."""
+        found: dict[str, bytes | None] = {}
+        for place in sorted((self.folder / "resolutions").glob("*")):
+            if place.suffix == _LEFT_OUT:
+                found[place.stem] = None
+            else:
+                found[place.name] = place.read_bytes()
+        return found
+
+    def edited(self, conflict: Conflict) -> tuple[str, bytes] | None:
+        """The name and contents of the merged file, if it is this conflict's."""
+        try:
+            about = from_json((self.folder / _ABOUT).read_bytes(), _About)
+            if about.id != conflict.id or about.merged is None:
+                return None
+            # The file may say any name; the conflict has but one.
+            data = DirectoryTree(self.folder).read(about.merged)
+            return None if data is None else (str(self.folder / about.merged), data)
+        except (FileNotFoundError, msgspec.DecodeError):
+            return None
+
+    def write(
+        self,
+        resolutions: Mapping[str, bytes | None],
+        conflict: Conflict | None,
+        results: Mapping[str, bytes],
+    ) -> None:
+        """Make the folder say this and nothing else; the merged file of a conflict
+        that it shows already stays as the maintainer has it."""
+        wanted = {_REQUEST: to_json_line(self.request), **results}
+        for name, data in resolutions.items():
+            suffix = _LEFT_OUT if data is None else ""
+            wanted[f"resolutions/{name}{suffix}"] = data or b""
+        if conflict is not None:
+            views = conflict_files(conflict)
+            if (kept := self.edited(conflict)) is not None:
+                views[merged_name(conflict) or ""] = kept[1]
+            wanted |= views
+        make_folders(self.folder)
+        tree = DirectoryTree(self.folder)
+        with hold(tree, "the rebase is written") as transaction:
+            there = {
+                path: tree.read(path)
+                for path in tree.paths()
+                if not path.startswith(f"{FOLDER}/")
+            }
+            changes = [
+                FileChange(path, "100644", there.get(path), wanted.get(path))
+                for path in sorted({*there, *wanted}, key=lambda p: (p != _REQUEST, p))
+                if there.get(path) != wanted.get(path)
+            ]
+            if changes:
+                transaction.stage(changes)
+                transaction.swap()
+                transaction.finish()
+
+    def remove(self) -> None:
+        """Take the folder away, and the one around it if nothing else is in it."""
+        gone = self.folder.with_name(f"{_GONE}{self.folder.name}")
+        shutil.rmtree(gone, ignore_errors=True)
+        with undisturbed():
+            os.replace(self.folder, gone)
+            tell(str(self.folder), "the rebase is ended")
+        _sweep(self.folder.parent)
+
+
+def conflict_files(conflict: Conflict) -> dict[str, bytes]:
+    """The three-way view, by name in the folder."""
+    suffix = PurePosixPath(conflict.path or conflict.plan.path).suffix
+    views = {"base": conflict.base, "ours": conflict.ours}
+    if conflict.upstream is not None:
+        views["upstream"] = conflict.upstream
+    files = {f"conflict/{name}{suffix}": data for name, data in views.items()}
+    merged = merged_name(conflict)
+    if merged is not None and conflict.merged is not None:
+        files[merged] = conflict.merged
+    files[_ABOUT] = to_json_line(_About(conflict.id, merged))
+    return files
+
+
+def merged_name(conflict: Conflict) -> str | None:
+    """The file in the folder that a maintainer edits; None where there is none."""
+    if conflict.merged is None:
+        return None
+    suffix = PurePosixPath(conflict.path or conflict.plan.path).suffix
+    return f"conflict/merged{suffix}"
+
+
+def rebases_folder(root: Path) -> Path:
+    """Where an overlay keeps the rebases under way."""
+    return root / "build" / "rebase"
+
+
+def under_way(root: Path) -> Iterator[Work]:
+    """The rebases that were begun and neither adopted nor aborted."""
+    parent = rebases_folder(root)
+    _sweep(parent)
+    for folder in sorted(parent.glob("*")):
+        if not folder.is_dir():
+            continue
+        if (folder / FOLDER).exists():
+            with hold(DirectoryTree(folder)):
+                pass
+        try:
+            data = (folder / _REQUEST).read_bytes()
+        except FileNotFoundError:
+            # Killed before it had said what it is about.
+            shutil.rmtree(folder, ignore_errors=True)
+            continue
+        try:
+            request = from_json(data, Request)
+            _check(folder, request)
+            yield Work(folder, request)
+        except (msgspec.DecodeError, UnicodeDecodeError, InputError) as error:
+            step = f"remove {folder}, or restore the file"
+            finding = Finding(str(error), path=str(folder / _REQUEST), next_step=step)
+            what = f"{folder} is not a rebase: {_REQUEST}: {error}"
+            raise InputError(what, (finding,)) from error
+
+
+def _check(folder: Path, request: Request) -> None:
+    """Raises InputError where names that lead to files are not those that were made."""
+    check_target_name(request.name)
+    if request.name != folder.name:
+        raise InputError(f"it says to be {request.name}")
+    if request.commit is None:
+        order(request.onto)
+    elif not _COMMIT.fullmatch(request.commit):
+        raise InputError(f"{request.commit!r} is not the id of a commit")
+
+
+def _sweep(parent: Path) -> None:
+    for gone in parent.glob(f"{_GONE}*"):
+        shutil.rmtree(gone, ignore_errors=True)
+    if parent.is_dir() and not any(parent.iterdir()):
+        parent.rmdir()

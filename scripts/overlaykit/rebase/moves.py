@@ -1,0 +1,144 @@
+"""Hunks put into a function that has moved, or into a file that took its lines along.
+
+Git follows files that are renamed, and no function that goes to another file or gets
+another name. So the function alone is merged: as pinned, as upstream has it now, and
+as the hunk leaves it. A hunk of the module's own lines goes where its context stands,
+word for word and once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from overlaykit.planning.placement import Step, judge
+from overlaykit.planning.plan import HunkPlan, State
+from overlaykit.repository.merge import MergeStore
+from overlaykit.series.lock import LockedHunk
+from overlaykit.series.patches import Hunk, occurrences, split_lines
+from overlaykit.series.scopes import MODULE, ScopeMap, map_scopes
+
+_FUNCTION = "function.py"
+
+
+def land_moved(
+    step: Step, where: str, scope: str, data: bytes, store: MergeStore
+) -> tuple[HunkPlan, bytes, bytes | None]:
+    """Put a hunk into ``scope`` of ``where``: its plan, the contents it leaves, and,
+    where the merge conflicts, the contents with conflict markers."""
+    if scope == MODULE:
+        return *_land_lines(step, where, data), None
+    spans = [
+        _span(map_scopes(contents), name)
+        for contents, name in (
+            (step.old, step.locked.scope),
+            (step.new, step.locked.scope),
+            (data, scope),
+        )
+    ]
+    if any(span is None for span in spans):
+        return step.plan(State.GONE, f"{scope} is not in {where}"), data, None
+    contents = (step.old, step.new, data)
+    base, ours, theirs = (
+        split_lines(text)[span.start : span.stop]
+        for text, span in zip(contents, spans, strict=True)
+        if span is not None
+    )
+    shift = _indent(theirs) - _indent(base)
+    merged = store.merge(
+        {_FUNCTION: b"".join(_shifted(base, shift))},
+        {_FUNCTION: b"".join(theirs)},
+        {_FUNCTION: b"".join(_shifted(ours, shift))},
+    )
+    span = spans[2]
+    assert span is not None
+    lines = split_lines(data)
+    after = b"".join(
+        [*lines[: span.start], merged.files[_FUNCTION], *lines[span.stop :]]
+    )
+    if merged.conflicts:
+        detail = f"{scope} of {where} has other changes to these lines"
+        return step.plan(State.CONFLICT, detail, line=span.start + 1), data, after
+    there = _there(step, scope, shift)
+    if after == data:
+        back = store.merge(
+            {_FUNCTION: b"".join(_shifted(ours, shift))},
+            {_FUNCTION: b"".join(theirs)},
+            {_FUNCTION: b"".join(_shifted(base, shift))},
+        )
+        without = b"".join(
+            [*lines[: span.start], back.files[_FUNCTION], *lines[span.stop :]]
+        )
+        if not back.conflicts and without != data:
+            plan = _taken_off(there, where, data, without)
+        else:
+            plan = step.plan(State.SUPERSEDED, "the merge finds nothing left to do")
+        return replace(plan, scope=step.locked.scope), data, None
+    plan = judge(there, where, data, after)
+    plan = replace(plan, scope=scope)
+    return plan, after if plan.state.lands else data, None
+
+
+def _taken_off(step: Step, where: str, data: bytes, without: bytes) -> HunkPlan:
+    """A hunk that is in already if it could be taken off again, from its own place."""
+    plan = judge(step.undone(), where, data, without)
+    if plan.state.lands:
+        return step.plan(State.UPSTREAMED, "the tree has these lines already")
+    if plan.state is State.AMBIGUOUS:
+        return plan
+    return step.plan(State.SUPERSEDED, "the merge finds nothing left to do")
+
+
+def _land_lines(step: Step, where: str, data: bytes) -> tuple[HunkPlan, bytes]:
+    """Lines outside of all definitions: where the context stands, and nowhere else."""
+    lines = split_lines(data)
+    places = occurrences(lines, step.hunk.old)
+    if len(places) != 1:
+        what = f"at lines {places}" if places else "nowhere"
+        detail = f"its context is {what} in {where}"
+        return step.plan(State.CONFLICT, detail), data
+    at = places[0] - 1
+    after = b"".join([*lines[:at], *step.hunk.new, *lines[at + len(step.hunk.old) :]])
+    plan = judge(replace(step, was=MODULE), where, data, after)
+    return plan, after if plan.state.lands else data
+
+
+def _there(step: Step, scope: str, shift: int) -> Step:
+    """The step as it is in the function's new place."""
+    lines = tuple((tag, _shift(line, shift)) for tag, line in step.hunk.lines)
+    hunk = Hunk(
+        step.hunk.path,
+        step.hunk.number,
+        step.hunk.at,
+        step.hunk.old_start,
+        step.hunk.new_start,
+        lines,
+    )
+    locked = LockedHunk(scope, step.locked.sites)
+    return replace(step, hunk=hunk, locked=locked, was=step.locked.scope, deeper=shift)
+
+
+def _span(scopes: ScopeMap | None, scope: str) -> range | None:
+    """The lines of a definition and of all in it, from 0; None where it is not."""
+    if scopes is None or scope not in scopes:
+        return None
+    inside = [
+        number
+        for number, name in enumerate(scopes.names)
+        if name == scope or name.startswith(f"{scope}.")
+    ]
+    after = scopes.starts[inside[-1] + 1]
+    return range(scopes.starts[inside[0]] - 1, after - 1)
+
+
+def _indent(lines: list[bytes]) -> int:
+    return len(lines[0]) - len(lines[0].lstrip(b" "))
+
+
+def _shifted(lines: list[bytes], by: int) -> list[bytes]:
+    return [_shift(line, by) for line in lines]
+
+
+def _shift(line: bytes, by: int) -> bytes:
+    if not line.strip():
+        return line
+    return b" " * by + line if by >= 0 else line.removeprefix(b" " * -by)

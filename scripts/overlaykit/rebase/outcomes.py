@@ -1,0 +1,68 @@
+"""What becomes of each hunk on another base, and what a patch's header says of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+
+from overlaykit.core.errors import InputError
+from overlaykit.planning.plan import State
+from overlaykit.series.patches import Patch
+from overlaykit.series.quilt import read_header
+
+
+class Outcome(Enum):
+    """What becomes of a hunk on the new base."""
+
+    CARRIED = "carried"
+    MOVED = "moved"
+    REGENERATED = "regenerated"
+    RESOLVED = "resolved by hand"
+    DROPPED = "dropped"
+
+
+@dataclass(frozen=True)
+class Fate:
+    """A hunk on the new base; ``path`` and ``scope`` are where it is there."""
+
+    patch: str
+    number: int
+    was_path: str
+    was_scope: str
+    sites: tuple[str, ...]
+    outcome: Outcome
+    landing: State | None
+    path: str | None
+    scope: str
+    detail: str = ""
+
+    @property
+    def kept(self) -> bool:
+        return self.outcome is not Outcome.DROPPED
+
+
+def header_of(patch: Patch, fates: Iterable[Fate]) -> bytes:
+    """The patch's header; its X-Sites says where the sites are on the new base."""
+    scopes: dict[str, dict[str, None]] = {}
+    for fate in fates:
+        if fate.kept and fate.sites:
+            scopes.setdefault(fate.scope, {}).update(dict.fromkeys(fate.sites))
+    wanted = {scope: tuple(names) for scope, names in scopes.items()}
+    if wanted == read_header(patch).sites:
+        return patch.header
+    rows = [f"{scope}: {' '.join(names)}" for scope, names in wanted.items()]
+    field_ = "X-Sites:" + "".join(
+        f"{' ' if not number else chr(10) + ' '}{row}"
+        for number, row in enumerate(rows)
+    )
+    header, count = re.subn(
+        rb"^X-Sites:[^\n]*\n(?:[ \t][^\n]*\n)*",
+        lambda _: field_.encode() + b"\n",
+        patch.header,
+        flags=re.M,
+    )
+    if count != 1:
+        raise InputError(f"{patch.name}: the header has {count} fields X-Sites")
+    return header

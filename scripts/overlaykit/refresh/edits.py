@@ -1,0 +1,237 @@
+"""What somebody edited in a tree that the series had been applied to.
+
+On a clone git knows: what differs from the commit that holds the release, and what is
+untracked and not ignored. Any other tree is compared, file by file, with the release's
+package.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+
+from overlaykit.core import git
+from overlaykit.core.errors import CannotApply, Finding
+from overlaykit.core.objects import blob_id
+from overlaykit.core.syntax import fault
+from overlaykit.planning.plan import Standing, locate
+from overlaykit.refresh.ownership import file_chain
+from overlaykit.repository import clones
+from overlaykit.series.carried import Carried
+from overlaykit.series.patches import split_lines
+from overlaykit.series.quilt import NewFile
+from overlaykit.series.scopes import map_scopes
+from overlaykit.trees.locking import FOLDER
+from overlaykit.trees.tree import DirectoryTree, GitTree, WheelTree
+
+_HISTORY = "256"
+
+
+class _Kind(Enum):
+    """A file as the package holds it, one of the repository that the package has not
+    or has otherwise, or one that upstream has not."""
+
+    PINNED = 1
+    OTHER = 2
+    NEW = 3
+
+
+@dataclass(frozen=True)
+class Edits:
+    """Edited files of the release by path, with what they hold now; laid files that
+    were edited and files that are new; and what was left alone, with the reason."""
+
+    changed: dict[str, bytes]
+    new_files: tuple[NewFile, ...]
+    left: tuple[str, ...]
+
+
+def find_edits(carried: Carried, tree: DirectoryTree, release: WheelTree) -> Edits:
+    """Compare a tree with what the series leaves; reads, and writes nothing.
+
+    Raises CannotApply where the series is not on the tree, and for every edit that no
+    series can carry.
+    """
+    _check_applied(carried, tree)
+    laid = {new.path: new for new in carried.new_files}
+    changed: dict[str, bytes] = {}
+    new_files: list[NewFile] = []
+    left: list[str] = []
+    refused: list[Finding] = []
+    names = dict.fromkeys((*carried.series.paths, *laid), _Kind.PINNED)
+    for path, kind in {**_names(carried, tree, release), **names}.items():
+        if not tree.holds(path):
+            continue
+        data = tree.read(path)
+        if data is None:
+            refused.append(_deleted(path, path in laid))
+        elif path in laid:
+            if (mode := _mode(tree, path)) != laid[path].mode:
+                refused.append(_other_mode(path, laid[path].mode, mode))
+            if data != laid[path].data:
+                new_files.append(NewFile(path, mode, data))
+        elif path in carried.chains:
+            if blob_id(data) != carried.chains[path][-1]:
+                changed[path] = data
+                refused += _unfit(path, data)
+        elif release.read(path) == data:
+            continue
+        elif kind is _Kind.PINNED:
+            changed[path] = data
+            refused += _unfit(path, data)
+        elif kind is _Kind.OTHER:
+            refused.append(_outside(path, carried))
+        elif release.read(path) is not None:
+            left.append(f"{path}: the package makes one of its own")
+        elif _is_text(data):
+            new_files.append(NewFile(path, _mode(tree, path), data))
+        else:
+            left.append(f"{path}: not text")
+    if refused:
+        message = f"{tree.name} has edits that no series can carry"
+        raise CannotApply(message, tuple(refused))
+    return Edits(changed, tuple(new_files), tuple(left))
+
+
+def distance(carried: Carried, tree: DirectoryTree, release: WheelTree) -> int:
+    """How many lines of the touched files are not what the series leaves."""
+    lines = 0
+    for path in carried.series.paths:
+        ours = Counter(split_lines(file_chain(carried, release, path).chain[-1]))
+        theirs = Counter(split_lines(tree.read(path) or b""))
+        lines += ((ours - theirs) + (theirs - ours)).total()
+    return lines
+
+
+def _names(
+    carried: Carried, tree: DirectoryTree, release: WheelTree
+) -> dict[str, _Kind]:
+    """The files that may have been edited."""
+    if git.top_of_clone(tree.root) is not None:
+        return dict(_by_git(carried, tree, release))
+    root = f"{carried.target.package_root}/"
+    there = (path for path in tree.paths() if path.startswith(root))
+    new = (path for path in there if not path.endswith((".pyc", ".pyo")))
+    pinned = dict.fromkeys(release.paths(), _Kind.PINNED)
+    return {**dict.fromkeys(new, _Kind.NEW), **pinned}
+
+
+def _by_git(
+    carried: Carried, tree: DirectoryTree, release: WheelTree
+) -> Iterator[tuple[str, _Kind]]:
+    untracked = clones.run(
+        tree.root, "ls-files", "-o", "--exclude-standard", "-z"
+    ).stdout
+    for path in filter(None, os.fsdecode(untracked).split("\0")):
+        # A name with a slash at its end is a repository of its own.
+        if not path.startswith(f"{FOLDER}/") and not path.endswith("/"):
+            yield path, _Kind.NEW
+    if (base := _base(carried, tree)) is None:
+        return
+    said = clones.run(
+        tree.root, "diff", "--name-only", "--no-renames", "--no-ext-diff",
+        "--ignore-submodules=all", "-z", base, "--",
+    ).stdout  # fmt: skip
+    with GitTree(tree.root, base) as upstream:
+        for path in filter(None, os.fsdecode(said).split("\0")):
+            was = upstream.read(path)
+            pinned = _Kind.PINNED if was == release.read(path) else _Kind.OTHER
+            yield path, _Kind.NEW if was is None else pinned
+
+
+def _base(carried: Carried, tree: DirectoryTree) -> str | None:
+    """The newest commit under HEAD with the release's touched files, so that edits
+    that were committed count as well; HEAD where none is near, None without one."""
+    head = clones.run(tree.root, "rev-parse", "--verify", "-q", "HEAD", ok=(0, 1, 128))
+    if head.returncode:
+        return None
+    touching = clones.text(
+        tree.root, "rev-list", f"-n{_HISTORY}", "--parents", "HEAD", "--",
+        *carried.series.paths,
+    )  # fmt: skip
+    parents = (line.split()[1:] for line in touching.splitlines())
+    for commit in ("HEAD", *(parent for line in parents for parent in line)):
+        with GitTree(tree.root, commit) as at:
+            if all(
+                blob_id(at.read(path) or b"") == chain[0]
+                for path, chain in carried.chains.items()
+            ):
+                return commit
+    return "HEAD"
+
+
+def _check_applied(carried: Carried, tree: DirectoryTree) -> None:
+    """Raises CannotApply where a file has not all of its patches, or none is in."""
+    position = locate(carried, tree)
+    findings = [
+        Finding(
+            f"{step} of its {len(carried.chains[path]) - 1} patches are in",
+            path=path,
+            expected="the file as the series leaves it, or edited after that",
+            found=f"blob {carried.chains[path][step]}",
+            next_step="apply the series first (scripts/apply.py), then edit",
+        )
+        for path, step in position.steps.items()
+        if step < len(carried.chains[path]) - 1
+    ]
+    if position.standing(carried) is Standing.PRISTINE or findings:
+        message = f"{tree.name}: the series is not applied here"
+        raise CannotApply(message, tuple(findings))
+
+
+def _unfit(path: str, data: bytes) -> list[Finding]:
+    """Why an edited file cannot be what a patch leaves."""
+    line: int | None
+    if b"\r" in data:
+        line = data[: data.index(b"\r")].count(b"\n") + 1
+        what, step = "has a carriage return", "save it with LF line ends"
+    elif map_scopes(data) is None:
+        line, what = _syntax_error(data)
+        step = "make it Python that parses: scopes say which patch an edit belongs to"
+    else:
+        return []
+    return [Finding(what, path=path, line=line, next_step=step)]
+
+
+def _syntax_error(data: bytes) -> tuple[int | None, str]:
+    error = fault(data)
+    if error is None:
+        return None, "does not parse"
+    return error.lineno, f"does not parse: {error.msg}"
+
+
+def _deleted(path: str, is_laid: bool) -> Finding:
+    step = "restore it; a patch of a series deletes no file"
+    if is_laid:
+        step = "restore it, or delete it from overlay/ and run make lock"
+    return Finding("was deleted", path=path, next_step=step)
+
+
+def _other_mode(path: str, was: str, now: str) -> Finding:
+    step = "change the mode back, or that of the file in overlay/ and run make lock"
+    return Finding(
+        "has another mode", path=path, expected=was, found=now, next_step=step
+    )
+
+
+def _outside(path: str, carried: Carried) -> Finding:
+    return Finding(
+        "was edited, and is not as the pinned package holds it",
+        path=path,
+        expected=f"edits of files that {carried.lock.dist.filename} holds",
+        next_step="undo the edit: no patch of it can be checked against the package",
+    )
+
+
+def _mode(tree: DirectoryTree, path: str) -> str:
+    return "100755" if tree.locate(path).stat().st_mode & 0o100 else "100644"
+
+
+def _is_text(data: bytes) -> bool:
+    try:
+        return "\0" not in data.decode()
+    except UnicodeDecodeError:
+        return False

@@ -1,0 +1,73 @@
+"""An overlay with parts of it made anew, as the files to be written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from overlaykit.core.errors import CannotApply, Finding, InputError
+from overlaykit.planning.plan import FileChange
+from overlaykit.series.carried import load_parts, new_files_folder, series_folder
+from overlaykit.series.lock import LOCK, encode_lock, load_lock, lock_target, new_lock
+from overlaykit.series.manifest import MANIFEST
+from overlaykit.series.quilt import NewFile, Series
+from overlaykit.sources.packages import fetch
+from overlaykit.trees.tree import DirectoryTree, WheelTree
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a target is carried by."""
+
+    series: Series
+    new_files: tuple[NewFile, ...]
+
+
+def overlay_changes(root: Path, made: Mapping[str, Parts]) -> tuple[FileChange, ...]:
+    """What turns the overlay at ``root`` into one with those parts, its lock included.
+
+    Targets that share the new files of one in ``made`` are locked anew as well. Raises
+    CannotApply where the lock refuses the parts: nothing is written here, so those
+    never get on disk.
+    """
+    manifest, loaded = load_parts(root)
+    lock = load_lock(root)
+    shared = {manifest.targets[name].overlay or name: made[name] for name in made}
+    wanted: dict[str, bytes] = {}
+    modes: dict[str, str] = {}
+    targets = dict(lock.targets)
+    for name, target in manifest.targets.items():
+        series, new_files = loaded[name]
+        series = made[name].series if name in made else series
+        if (home := target.overlay or name) in shared:
+            new_files = shared[home].new_files
+        if (series, new_files) == loaded[name]:
+            continue
+        known = lock.targets[name]
+        tree = WheelTree(fetch(root, target, known.dist), target.site_layout())
+        try:
+            targets[name] = lock_target(
+                target, tree, known.dist, series, new_files, known.commit
+            )
+        except InputError as error:
+            raise _unlockable(name, error) from error
+        folder = series_folder(Path(), name).as_posix()
+        wanted |= {f"{folder}/{patch.name}": patch.data for patch in series.patches}
+        folder = new_files_folder(Path(), home).as_posix()
+        for new in new_files:
+            wanted[f"{folder}/{new.path}"] = new.data
+            modes[f"{folder}/{new.path}"] = new.mode
+    wanted[LOCK] = encode_lock(new_lock((root / MANIFEST).read_bytes(), targets))
+    now = DirectoryTree(root)
+    return tuple(
+        FileChange(path, modes.get(path, "100644"), before, data)
+        for path, data in wanted.items()
+        if (before := now.read(path)) != data
+    )
+
+
+def _unlockable(name: str, error: InputError) -> CannotApply:
+    step = "undo a part of it, or edit the patch file itself and run make lock"
+    findings = error.findings or (Finding(error.message, next_step=step),)
+    return CannotApply(f"{name}: no lock can be made of the result", findings)

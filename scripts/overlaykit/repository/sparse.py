@@ -1,0 +1,36 @@
+"""What git leaves out of a clone's work tree on purpose, and how it comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path, PurePosixPath
+
+from overlaykit.core.wording import pasteable
+from overlaykit.repository.index import read_entries
+from overlaykit.repository.places import place
+
+LEFT_OUT = "is marked skip-worktree: git does not look at the file"
+SKIPPED = "S"
+_ON = ("true", "yes", "on", "1")
+
+
+def left_out(clone: Path, paths: Collection[str]) -> dict[str, str]:
+    """Those of the paths that git leaves out, and what to do about each."""
+    return {
+        entry.path: way_back(clone, entry.path)
+        for entry in read_entries(clone)
+        if entry.path in paths and entry.tag.upper() == SKIPPED
+    }
+
+
+def way_back(clone: Path, path: str) -> str:
+    """The next step where a file is marked skip-worktree."""
+    git = ("git", "-C", str(clone))
+    if place(clone).settings.get("core.sparsecheckout", "").lower() in _ON:
+        folder = str(PurePosixPath(path).parent)
+        return (
+            f"the checkout is sparse: {pasteable([*git, 'sparse-checkout', 'disable'])}"
+            f", or {pasteable([*git, 'sparse-checkout', 'add', folder])}"
+        )
+    clear = pasteable([*git, "update-index", "--no-skip-worktree", path])
+    return f"{clear}, then {pasteable([*git, 'checkout', '--', path])} if it is missing"

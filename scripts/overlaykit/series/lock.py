@@ -1,0 +1,365 @@
+"""``overlay.lock``: digests of everything that the manifest pins. Generated.
+
+With the lock at hand, "is this file what the series expects, or what it leaves?" is
+a comparison of blob ids, on a clone, in site-packages and inside an image alike, and
+a landing that matches them needs no further proof: scopes were checked when the lock
+was made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from overlaykit.core.documents import from_json, to_json
+from overlaykit.core.errors import Finding, InputError
+from overlaykit.core.objects import Entry, blob_id, tree_id
+from overlaykit.core.paths import check_name, check_path
+from overlaykit.series.manifest import MANIFEST, Target
+from overlaykit.series.patches import (
+    FileDiff,
+    Hunk,
+    Patch,
+    Places,
+    apply_hunks,
+    listed,
+    split_lines,
+)
+from overlaykit.series.quilt import Header, NewFile, Series, read_header
+from overlaykit.series.scopes import ScopeMap, map_scopes
+from overlaykit.trees.tree import Tree
+
+LOCK = "overlay.lock"
+_FORMAT = 1
+_MODES = ("100644", "100755")
+_BLOB = re.compile(r"[0-9a-f]{40}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class LockedHunk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The one scope that all changed lines of a hunk lie in, and its sites."""
+
+    scope: str
+    sites: tuple[str, ...]
+
+
+class LockedFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A file before and after one patch (blob ids), with that patch's hunks in it."""
+
+    path: str
+    mode: str
+    before: str
+    after: str
+    hunks: tuple[LockedHunk, ...]
+
+
+class LockedPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A patch file of the series."""
+
+    name: str
+    sha256: str
+    files: tuple[LockedFile, ...]
+
+
+class LockedNewFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A file that the overlay lays into the tree."""
+
+    path: str
+    mode: str
+    blob: str
+
+
+class LockedDist(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The wheel that the target's sources come from."""
+
+    filename: str
+    sha256: str
+    size: int
+
+
+class LockedTarget(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One target. ``tree`` is the git tree id of the touched and new files alone.
+
+    ``commit`` is what the manifest's tag pointed to in the first clone that
+    ``scripts/lock.py --clone`` met; null until then.
+    """
+
+    tag: str | None
+    commit: str | None
+    dist: LockedDist
+    new_files: tuple[LockedNewFile, ...]
+    patches: tuple[LockedPatch, ...]
+    tree: str
+
+
+class Lock(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The whole of ``overlay.lock``; ``manifest`` is the sha256 of overlay.toml."""
+
+    format: int
+    manifest: str
+    targets: dict[str, LockedTarget]
+
+
+class ModedTree(Tree, Protocol):
+    """A release: a tree that knows the git modes of its files."""
+
+    def mode(self, path: str) -> str:
+        """The git mode of a file that the tree holds."""
+
+
+def manifest_digest(root: Path) -> str:
+    """The sha256 of an overlay's manifest."""
+    return hashlib.sha256((root / MANIFEST).read_bytes()).hexdigest()
+
+
+def read_lock(root: Path) -> Lock | None:
+    """The lock as it stands, be it of another state of the overlay; None without one.
+
+    Raises InputError where it cannot be read. Such a lock counts as no empty one: what
+    it pins would be pinned anew in silence.
+    """
+    path = root / LOCK
+    try:
+        lock = from_json(path.read_bytes(), Lock)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise _unreadable(path, str(error)) from error
+    if lock.format != _FORMAT:
+        raise _unreadable(path, f"format {lock.format}, expected {_FORMAT}")
+    try:
+        for target in lock.targets.values():
+            _check(target)
+    except InputError as error:
+        raise _unreadable(path, error.message) from error
+    return lock
+
+
+def load_lock(root: Path) -> Lock:
+    """Read the lock. Raises InputError where it is missing, stale or malformed."""
+    path = root / LOCK
+    again = Finding(
+        "the lock does not fit this overlay",
+        path=LOCK,
+        next_step="run scripts/lock.py, read the difference, commit it",
+    )
+    if (lock := read_lock(root)) is None:
+        raise InputError(f"{path} does not exist", (again,))
+    if lock.manifest != manifest_digest(root):
+        raise InputError(f"{path} is stale: {MANIFEST} changed since", (again,))
+    return lock
+
+
+def _unreadable(path: Path, what: str) -> InputError:
+    finding = Finding(
+        "cannot be read",
+        path=LOCK,
+        found=what,
+        next_step=f"restore it from version control (git checkout -- {LOCK}; of a "
+        f"conflict, git checkout --ours {LOCK}), then run scripts/lock.py",
+    )
+    return InputError(f"{path}: {what}", (finding,))
+
+
+def check_dist(dist: LockedDist) -> None:
+    """Raises InputError for what is not the name and the digest of a wheel."""
+    check_name(dist.filename)
+    if not dist.filename.endswith(".whl"):
+        raise InputError(f"{dist.filename} is not the name of a wheel")
+    if not _SHA256.fullmatch(dist.sha256):
+        raise InputError(f"{dist.sha256!r} is not the sha256 of {dist.filename}")
+
+
+def _check(target: LockedTarget) -> None:
+    """Names and ids lead to files, and to git: none is taken on trust."""
+    check_dist(target.dist)
+    for patch in target.patches:
+        check_name(patch.name)
+    for path, mode, blobs in _locked_files(target):
+        check_path(path)
+        if mode not in _MODES or not all(map(_BLOB.fullmatch, blobs)):
+            raise InputError(f"{path}: {mode}, {blobs} are not a mode and blob ids")
+
+
+def _locked_files(
+    target: LockedTarget,
+) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    for new in target.new_files:
+        yield new.path, new.mode, (new.blob,)
+    for patch in target.patches:
+        for file in patch.files:
+            yield file.path, file.mode, (file.before, file.after)
+
+
+def encode_lock(lock: Lock) -> bytes:
+    """The lock as it is committed: one value a line, sorted, so that diffs read."""
+    return to_json(lock, sort=True) + b"\n"
+
+
+def new_lock(manifest: bytes, targets: dict[str, LockedTarget]) -> Lock:
+    """A lock for a manifest of this text."""
+    return Lock(_FORMAT, hashlib.sha256(manifest).hexdigest(), targets)
+
+
+def with_commit(locked: LockedTarget, commit: str) -> LockedTarget:
+    """The target with the commit that its tag was found to name."""
+    return msgspec.structs.replace(locked, commit=commit)
+
+
+def stale(
+    locked: LockedTarget, series: Series, new_files: tuple[NewFile, ...]
+) -> str | None:
+    """What in ``patches/`` or ``overlay/`` changed since the lock; None if nothing."""
+    want = [(p.name, p.sha256) for p in locked.patches]
+    have = [(p.name, p.sha256) for p in series.patches]
+    if want != have:
+        changed = [*dict(set(want) ^ set(have))] or ["the order of the series"]
+        return ", ".join(sorted(changed))
+    laid = {(f.path, f.mode, f.blob) for f in locked.new_files}
+    files = {(f.path, f.mode, blob_id(f.data)) for f in new_files}
+    if laid != files:
+        return ", ".join(sorted({path for path, _, _ in laid ^ files}))
+    return None
+
+
+def lock_target(
+    target: Target,
+    tree: ModedTree,
+    dist: LockedDist,
+    series: Series,
+    new_files: tuple[NewFile, ...],
+    commit: str | None,
+) -> LockedTarget:
+    """Apply the series to the pin and record what that gives.
+
+    Raises InputError where a patch does not fit the pin exactly, where a hunk's context
+    is not unique in its file, or where its changed lines lie in more than one scope.
+    """
+    contents: dict[str, bytes] = {}
+    modes: dict[str, str] = {}
+    for path in series.paths:
+        data = tree.read(path)
+        if data is None:
+            raise InputError(f"{tree.name} holds no {path}")
+        contents[path], modes[path] = data, tree.mode(path)
+    for new in new_files:
+        if tree.read(new.path) is not None:
+            raise InputError(f"{new.path} is no new file: {tree.name} holds one")
+    patches = []
+    for patch in series.patches:
+        header = read_header(patch)
+        files = []
+        for diff in patch.files:
+            before = contents[diff.path]
+            after = _apply(patch, diff, before)
+            hunks = _lock_hunks(patch, header, diff, before, after)
+            files.append(
+                LockedFile(diff.path, modes[diff.path], diff.before, diff.after, hunks)
+            )
+            contents[diff.path] = after
+        _check_sites(patch, header, files)
+        patches.append(LockedPatch(patch.name, patch.sha256, tuple(files)))
+    laid = tuple(LockedNewFile(f.path, f.mode, blob_id(f.data)) for f in new_files)
+    entries = {p: Entry(modes[p], blob_id(data)) for p, data in contents.items()}
+    entries |= {f.path: Entry(f.mode, f.blob) for f in laid}
+    return LockedTarget(
+        target.tag, commit, dist, laid, tuple(patches), tree_id(entries)
+    )
+
+
+def _apply(patch: Patch, diff: FileDiff, before: bytes) -> bytes:
+    remake = "re-make the patch against the pinned release"
+    if blob_id(before) != diff.before:
+        finding = Finding(
+            "the index line names another file",
+            path=diff.path,
+            patch=patch.name,
+            expected=f"blob {diff.before}",
+            found=f"blob {blob_id(before)}",
+            next_step=remake,
+        )
+        raise InputError(f"{patch.name} does not fit the pin", (finding,))
+    places = Places(split_lines(before))
+    for hunk in diff.hunks:
+        twins = places.of(hunk.old)
+        if twins != [hunk.old_start]:
+            finding = Finding(
+                "the context is not unique" if twins else "the context is not there",
+                path=diff.path,
+                line=hunk.old_start,
+                patch=f"{patch.name}:{hunk.at}",
+                hunk=hunk.number,
+                expected=f"at line {hunk.old_start} and nowhere else",
+                found=f"at lines {listed(twins)}",
+                next_step="give the hunk more context" if twins else remake,
+            )
+            raise InputError(f"{patch.name} does not fit the pin", (finding,))
+    after = apply_hunks(before, diff.hunks)
+    if after is None or blob_id(after) != diff.after:
+        raise InputError(
+            f"{patch.name}: its index line promises blob {diff.after} for {diff.path}; "
+            f"its hunks give another. {remake[0].upper()}{remake[1:]}."
+        )
+    return after
+
+
+def _lock_hunks(
+    patch: Patch, header: Header, diff: FileDiff, before: bytes, after: bytes
+) -> tuple[LockedHunk, ...]:
+    old, new = map_scopes(before), map_scopes(after)
+    if old is None or new is None:
+        raise InputError(f"{patch.name}: {diff.path} is not Python that parses")
+    scopes: list[str] = []
+    for hunk in diff.hunks:
+        found = hunk_scopes(hunk, old, new)
+        if len(found) != 1:
+            raise InputError(
+                f"{patch.name}:{hunk.at}: hunk {hunk.number} changes lines in more "
+                f"than one scope ({', '.join(sorted(found))}); split it"
+            )
+        scopes += found
+    hunks = Counter(scopes)
+    sites = {
+        scope: iter(_spread(names, hunks[scope]))
+        for scope, names in header.sites.items()
+    }
+    unnamed: Iterator[tuple[str, ...]] = iter(())
+    return tuple(
+        LockedHunk(scope, next(sites.get(scope, unnamed), ())) for scope in scopes
+    )
+
+
+def hunk_scopes(hunk: Hunk, old: ScopeMap, new: ScopeMap) -> set[str]:
+    """The scopes of the lines removed from the old file and added to the new one."""
+    return {
+        old.at(change.old_line + i)
+        for change in hunk.changes
+        for i in range(len(change.removed))
+    } | {
+        new.at(change.new_line + i)
+        for change in hunk.changes
+        for i in range(len(change.added))
+    }
+
+
+def _spread(names: tuple[str, ...], hunks: int) -> list[tuple[str, ...]]:
+    """Sites of a scope over its hunks: one each where the numbers agree, else all."""
+    if len(names) == hunks:
+        return [(name,) for name in names]
+    return [names] * hunks
+
+
+def _check_sites(patch: Patch, header: Header, files: list[LockedFile]) -> None:
+    scopes = {hunk.scope for file in files for hunk in file.hunks}
+    for scope in header.sites:
+        if scope not in scopes:
+            raise InputError(
+                f"{patch.name}: X-Sites names {scope}, which no hunk changes; "
+                f"its hunks change {', '.join(sorted(scopes))}"
+            )

@@ -1,0 +1,214 @@
+"""A quilt series on disk: ``patches/<target>/series`` and the files it names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from overlaykit.core.errors import Finding, InputError
+from overlaykit.core.paths import check_name, check_path
+from overlaykit.series.mail import NoMail, read_mail
+from overlaykit.series.patches import FileDiff, Patch, apply_hunks, parse_patch
+
+SERIES = "series"
+_SHOWN = 255
+_REQUIRED_FIELDS = ("Forwarded", "X-Drop-When", "X-Sites")
+
+
+@dataclass(frozen=True)
+class Series:
+    """Patches in the order in which they apply."""
+
+    patches: tuple[Patch, ...]
+
+    @cached_property
+    def paths(self) -> tuple[str, ...]:
+        """The files that the series changes, in order of first use."""
+        return tuple(dict.fromkeys(f.path for p in self.patches for f in p.files))
+
+    def diffs(self, path: str) -> tuple[tuple[Patch, FileDiff], ...]:
+        """What the series does to one file, in order."""
+        return tuple(self._diffs.get(path, ()))
+
+    @cached_property
+    def _diffs(self) -> dict[str, list[tuple[Patch, FileDiff]]]:
+        """By path: every file is asked for, and each may be one of thousands."""
+        found: dict[str, list[tuple[Patch, FileDiff]]] = {}
+        for patch in self.patches:
+            for diff in patch.files:
+                found.setdefault(diff.path, []).append((patch, diff))
+        return found
+
+    def patched(self, path: str, pinned: bytes) -> bytes:
+        """What all of the series makes of a file of its own release."""
+        for patch, diff in self.diffs(path):
+            after = apply_hunks(pinned, diff.hunks)
+            if after is None:
+                raise ValueError(f"{patch.name} does not fit {path}")
+            pinned = after
+        return pinned
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a patch says about itself.
+
+    The mail's fields as git reads them, and the DEP-3 fields of the last paragraph of
+    its text (https://dep-team.pages.debian.net/deps/dep3/). ``X-Sites`` holds one line
+    a scope: ``Class.method: S1 S2``.
+    """
+
+    name: str
+    address: str
+    date: str
+    subject: str
+    body: str
+    fields: Mapping[str, str]
+
+    @property
+    def author(self) -> str:
+        """As a mail's ``From:`` has it."""
+        return f"{self.name} <{self.address}>"
+
+    @property
+    def message(self) -> str:
+        """The commit message that ``git am`` would make of the patch."""
+        return f"{self.subject}\n\n{self.body}\n"
+
+    @cached_property
+    def sites(self) -> dict[str, tuple[str, ...]]:
+        """Site names by scope."""
+        rows = (r.partition(":") for r in self.fields.get("X-Sites", "").splitlines())
+        return {
+            scope.strip(): tuple(sites.split()) for scope, _, sites in rows if sites
+        }
+
+
+def read_header(patch: Patch) -> Header:
+    """The header of a patch. Raises InputError where a field is missing, and where git
+    cannot read it."""
+    try:
+        mail = read_mail(patch.header)
+    except (NoMail, UnicodeDecodeError) as error:
+        field = error.field if isinstance(error, NoMail) else ""
+        line = _rowof(patch.header, field)
+        finding = Finding(
+            f"{error}",
+            path=patch.name,
+            line=line,
+            expected="a header that git am takes",
+            next_step="correct it, or re-make the patch with git format-patch",
+        )
+        raise InputError(
+            f"{patch.name}:{line}: git cannot read its header", (finding,)
+        ) from error
+    fields: dict[str, str] = {}
+    last = ""
+    for row in mail.body.rpartition("\n\n")[2].splitlines():
+        if row[:1] in (" ", "\t") and last:
+            fields[last] += "\n" + row.strip()
+            continue
+        name, colon, value = row.partition(":")
+        if not colon or " " in name:
+            continue
+        last = name
+        fields[name] = value.strip()
+    given = {"From": mail.address, "Date": mail.date, "Subject": mail.subject}
+    missing = [
+        *(name for name, value in given.items() if not value),
+        *(name for name in _REQUIRED_FIELDS if name not in fields),
+    ]
+    if missing:
+        raise InputError(f"{patch.name}: the header lacks {', '.join(missing)}")
+    return Header(mail.name, mail.address, mail.date, mail.subject, mail.body, fields)
+
+
+def _rowof(header: bytes, field: str) -> int:
+    """The line of a header's field; the first line where there is none."""
+    start = field.lower().encode() + b":"
+    for number, line in enumerate(header.splitlines(), 1):
+        if field and line.lower().startswith(start):
+            return number
+    return 1
+
+
+def load_series(folder: Path) -> Series:
+    """Read a series. Raises InputError where names are missing, twice or astray."""
+    listing = folder / SERIES
+    try:
+        text = listing.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        what = "does not exist" if isinstance(error, FileNotFoundError) else str(error)
+        raise _wrong(listing, what, "write the names of the patches into it") from None
+    names: dict[str, None] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        name = line.partition("#")[0].strip()
+        if not name:
+            continue
+        if not _is_name(name):
+            what = f"{name[:_SHOWN]!r} is not the name of a patch in {folder}"
+            raise _wrong(listing, what, "write one file name a line", number)
+        if not _is_file(folder / name):
+            what = f"names {name[:_SHOWN]}, which does not exist in {folder}"
+            raise _wrong(listing, what, "add the patch or drop the line", number)
+        if name in names:
+            what = f"names {name} more than once"
+            raise _wrong(listing, what, "drop one of the lines", number)
+        names[name] = None
+    inside = (p.name for p in folder.iterdir())
+    stray = sorted(n for n in inside if n != SERIES and n not in names)
+    if stray:
+        what = f"{', '.join(stray)} not named in {SERIES}"
+        raise _wrong(folder, what, f"name it in {SERIES} or move it away")
+    return Series(tuple(parse_patch(n, (folder / n).read_bytes()) for n in names))
+
+
+def _is_name(name: str) -> bool:
+    try:
+        check_name(name)
+    except InputError:
+        return False
+    return len(name.split()) == 1 and name != SERIES
+
+
+def _is_file(path: Path) -> bool:
+    """Also of a name that no file can have: too long, or with a null byte."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def _wrong(
+    path: Path, what: str, next_step: str, line: int | None = None
+) -> InputError:
+    where = f"{path}:{line}" if line is not None else str(path)
+    finding = Finding(what, path=str(path), line=line, next_step=next_step)
+    return InputError(f"{where}: {what}", (finding,))
+
+
+@dataclass(frozen=True)
+class NewFile:
+    """A whole file that the overlay lays into the tree."""
+
+    path: str
+    mode: str
+    data: bytes
+
+
+def load_new_files(folder: Path) -> tuple[NewFile, ...]:
+    """The files under ``overlay/<target>``, by their path in the repository."""
+    found = []
+    for place in sorted(folder.rglob("*")):
+        if place.is_symlink():
+            step = "replace the link by the file it points to"
+            raise _wrong(place, "is a symbolic link", step)
+        if place.is_dir() or "__pycache__" in place.parts:
+            continue
+        path = place.relative_to(folder).as_posix()
+        check_path(path)
+        mode = "100755" if place.stat().st_mode & 0o100 else "100644"
+        found.append(NewFile(path, mode, place.read_bytes()))
+    return tuple(found)

@@ -1,0 +1,1 @@
+"""Packages and releases of upstream: fetched, checked by digest, laid out."""

@@ -1,0 +1,145 @@
+"""Any release of a target: fetched when it is first met, the very same ever after.
+
+``releases.lock`` records each release's wheel by sha256
+(:mod:`overlaykit.series.ledger`).
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from overlaykit.core.errors import EnvironmentFailure, Finding, InputError, not_started
+from overlaykit.core.files import write_whole
+from overlaykit.core.versions import is_final, order
+from overlaykit.series.digests import recorded
+from overlaykit.series.ledger import LEDGER, encode_ledger, ledger, with_release
+from overlaykit.series.lock import LockedDist
+from overlaykit.series.manifest import Dist, Target
+from overlaykit.sources.packages import Progress, describe, fetch, pip_command
+from overlaykit.trees.tree import WheelTree
+
+
+@dataclass(frozen=True)
+class Release:
+    """A released version of a distribution, and its wheel as the ledger has it."""
+
+    name: str
+    version: str
+    dist: LockedDist
+
+
+def known(root: Path, name: str) -> tuple[Release, ...]:
+    """The recorded releases of a distribution, oldest first. Asks no index."""
+    wheels = ledger(root).releases.get(name, {})
+    return tuple(Release(name, v, wheels[v]) for v in sorted(wheels, key=order))
+
+
+def listed(dist: Dist) -> tuple[str, ...]:
+    """The releases that the package index has, oldest first; pre-releases left out.
+
+    Raises EnvironmentFailure where there is no index, or it has none.
+    """
+    command = [*pip_command(dist, "index", "versions"), dist.name]
+    try:
+        # `python -m` looks for pip in the working directory first: an empty one.
+        with tempfile.TemporaryDirectory() as folder:
+            done = subprocess.run(
+                command, cwd=folder, capture_output=True, text=True, check=False
+            )
+    except OSError as error:
+        raise not_started("pip", error) from error
+    line = re.search(r"^Available versions: (.*)$", done.stdout, re.MULTILINE)
+    if done.returncode or line is None:
+        said = done.stderr.strip().rpartition("\n")[2]
+        raise EnvironmentFailure(
+            f"no package index lists {dist.name}",
+            (
+                Finding(
+                    "no releases",
+                    found=said or f"pip exited with {done.returncode}",
+                    next_step="check the network and pip's index settings "
+                    "(pip config list), then run it again",
+                ),
+            ),
+        )
+    finals = (v for v in line[1].split(", ") if re.fullmatch(r"[0-9.]+(\.post\d+)?", v))
+    return tuple(sorted(finals, key=order))
+
+
+def newer(root: Path, dist: Dist) -> tuple[str, ...]:
+    """The index's releases that are newer than all recorded ones, oldest first."""
+    newest = max((order(r.version) for r in known(root, dist.name)), default=None)
+    return tuple(v for v in listed(dist) if newest is None or order(v) > newest)
+
+
+def released(target: Target, version: str) -> Target:
+    """The target as if it were pinned to that release; its image and tag are not."""
+    dist = msgspec.structs.replace(target.dist, version=version)
+    return msgspec.structs.replace(target, dist=dist, tag=None, image=None)
+
+
+def obtain(root: Path, target: Target, version: str) -> Path:
+    """The release's wheel, from the cache or the index, and as recorded.
+
+    A release met for the first time is recorded. What is recorded and in the cache is
+    had without pip. Raises InputError for a version that does not exist and a wheel
+    that is not the recorded one, EnvironmentFailure where it cannot be had.
+    """
+    name = target.dist.name
+    if version not in ledger(root).releases.get(name, {}) and is_final(version):
+        _check_listed(root, target.dist, version)
+    return _obtain(root, target, version)
+
+
+def _check_listed(root: Path, dist: Dist, version: str) -> None:
+    there = listed(dist)
+    if version in there:
+        return
+    oldest = min([*(order(r.version) for r in known(root, dist.name)), order(version)])
+    near = [v for v in there if order(v) >= oldest] or there[-1:]
+    finding = Finding(
+        "no such release",
+        expected=f"one of {', '.join(near)}",
+        found=version,
+        next_step="name one of these",
+    )
+    raise InputError(f"the package index has no {dist.name} {version}", (finding,))
+
+
+def _obtain(root: Path, target: Target, version: str) -> Path:
+    name, of = target.dist.name, released(target, version)
+    wheel = fetch(root, of, recorded(root, of.dist))
+    if version not in ledger(root).releases.get(name, {}):
+        _record(root, Release(name, version, describe(wheel)))
+    return wheel
+
+
+def release_tree(root: Path, target: Target, version: str) -> WheelTree:
+    """The release, read in place; see :func:`obtain`."""
+    return WheelTree(obtain(root, target, version), target.site_layout())
+
+
+def ladder(root: Path, target: Target, progress: Progress) -> Iterator[Release]:
+    """Fetches and records every release from the oldest recorded one to the newest on
+    the index, and gives each; where none is recorded, from the pinned one on."""
+    name, pinned = target.dist.name, target.dist.version
+    recorded = [order(release.version) for release in known(root, name)]
+    oldest = min(recorded, default=order(pinned))
+    versions = [v for v in listed(target.dist) if order(v) >= oldest]
+    for number, version in enumerate(versions, 1):
+        _obtain(root, target, version)
+        progress(f"releases of {name}", number, len(versions))
+        yield Release(name, version, ledger(root).releases[name][version])
+
+
+def _record(root: Path, release: Release) -> None:
+    """Add one release to the ledger, which is never seen half written."""
+    made = with_release(ledger(root), release.name, release.version, release.dist)
+    write_whole(root / LEDGER, encode_ledger(made))

@@ -1,0 +1,303 @@
+"""Read-only trees of files, named by their path in the upstream repository.
+
+A tree is asked for single files and never walked unless somebody walks it, so the
+cost of planning does not grow with upstream. A wheel is read in place. Where a
+distribution lays a package elsewhere than the repository does (SGLang's repository
+holds ``python/sglang``, its wheel ``sglang``), a :class:`Layout` translates, so one
+path serves every tree.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from overlaykit.core import git
+from overlaykit.core.errors import CannotApply, EnvironmentFailure, Finding, InputError
+from overlaykit.core.paths import OWN_FOLDER, check_path
+from overlaykit.repository import clones
+from overlaykit.repository.batch import Batch, Row
+from overlaykit.trees import members
+
+_FOLDER, _SUBMODULE = "40000", "160000"
+_SKIPPED_FOLDERS = {".git", ".hg", "__pycache__", ".venv", "node_modules", OWN_FOLDER}
+
+
+class Tree(Protocol):
+    """Files by their upstream repository path, in POSIX form."""
+
+    @property
+    def name(self) -> str:
+        """What a message calls this tree."""
+
+    def read(self, path: str) -> bytes | None:
+        """The file's bytes; None where the tree has no such file."""
+
+    def holds(self, path: str) -> bool:
+        """Whether this kind of tree has a place for the path, file there or not."""
+
+    def paths(self) -> Iterator[str]:
+        """All paths, in no order. Walks the whole tree."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Pairs of prefixes, (in the repository, in the tree), the first match counts."""
+
+    prefixes: tuple[tuple[str, str], ...] = (("", ""),)
+
+    def inside(self, path: str) -> str | None:
+        """Where the tree holds the repository's ``path``; None where it does not."""
+        for repository, tree in self.prefixes:
+            if path.startswith(repository):
+                return tree + path[len(repository) :]
+        return None
+
+    def outside(self, path: str) -> str | None:
+        """The repository's name of the tree's ``path``; None where it has none."""
+        for repository, tree in self.prefixes:
+            if path.startswith(tree):
+                return repository + path[len(tree) :]
+        return None
+
+
+REPOSITORY = Layout()
+
+
+@dataclass(frozen=True)
+class DirectoryTree:
+    """A directory: a clone's work tree, an unpacked source, an installed package."""
+
+    root: Path
+    layout: Layout = REPOSITORY
+
+    @property
+    def name(self) -> str:
+        return str(self.root)
+
+    def holds(self, path: str) -> bool:
+        return self.layout.inside(path) is not None
+
+    def locate(self, path: str) -> Path:
+        """The file's place on disk.
+
+        Raises CannotApply where a link stands in the way: a write through it would
+        change something outside the tree, or a file that other names share.
+        """
+        check_path(path)
+        inside = self.layout.inside(path)
+        if inside is None:
+            raise InputError(f"{self.name} has no place for {path}")
+        place = self.root
+        for part in inside.split("/"):
+            place = place / part
+            if place.is_symlink():
+                raise CannotApply(
+                    f"{self.name}: refusing to touch a symbolic link",
+                    (
+                        Finding(
+                            "is a symbolic link",
+                            path=path,
+                            expected="a regular file inside the tree",
+                            found=f"{place} -> {place.readlink()}",
+                            next_step="replace the link by the file it points to",
+                        ),
+                    ),
+                )
+        return place
+
+    def read(self, path: str) -> bytes | None:
+        if not self.holds(path):
+            return None
+        place = self.locate(path)
+        try:
+            if not stat.S_ISREG(place.lstat().st_mode):
+                raise CannotApply(
+                    f"{self.name}: refusing to touch what is no file",
+                    (
+                        Finding(
+                            "is not a regular file",
+                            path=path,
+                            expected="a regular file",
+                            next_step="restore the file from upstream",
+                        ),
+                    ),
+                )
+            return place.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise EnvironmentFailure(f"cannot read {place}: {error}") from error
+
+    def paths(self) -> Iterator[str]:
+        for folder, folders, files in os.walk(self.root):
+            folders[:] = sorted(f for f in folders if f not in _SKIPPED_FOLDERS)
+            base = os.path.relpath(folder, self.root)
+            for file in files:
+                inside = file if base == "." else f"{base}/{file}".replace(os.sep, "/")
+                path = self.layout.outside(inside)
+                if path is not None:
+                    yield path
+
+
+class WheelTree:
+    """A wheel, read in place."""
+
+    def __init__(self, wheel: Path, layout: Layout = REPOSITORY) -> None:
+        """Raises EnvironmentFailure where the file is missing or no zip file, and
+        InputError, by the member's name, where it holds what no package holds."""
+        self.layout = layout
+        self.name = wheel.name
+        try:
+            self._zip = zipfile.ZipFile(wheel)
+        except (OSError, zipfile.BadZipFile) as error:
+            raise EnvironmentFailure(f"cannot read {wheel}: {error}") from error
+        self._infos = members.members(self._zip, self.name, layout.outside)
+
+    def read(self, path: str) -> bytes | None:
+        inside = self.layout.inside(path)
+        if inside is None or inside not in self._infos:
+            return None
+        return members.read(self._zip, self._infos[inside], self.name)
+
+    def holds(self, path: str) -> bool:
+        return self.layout.inside(path) is not None
+
+    def mode(self, path: str) -> str:
+        """The git mode of a file that the wheel holds."""
+        info = self._infos[self.layout.inside(path) or ""]
+        return "100755" if (info.external_attr >> 16) & 0o100 else "100644"
+
+    def paths(self) -> Iterator[str]:
+        for inside in self._infos:
+            path = self.layout.outside(inside)
+            if path is not None:
+                yield path
+
+
+class GitTree:
+    """A commit or tree of a clone, read without git's resolving of names."""
+
+    def __init__(self, clone: Path, treeish: str) -> None:
+        """Raises InputError where the clone has no such tree, EnvironmentFailure where
+        it is a partial one that lacks it."""
+        self.name = f"{clone}@{treeish}"
+        self._clone = clone
+        self.id = self._resolve(treeish)
+        self._folders: dict[str, dict[str, Row]] = {}
+        self._objects = Batch(clone)
+
+    def holds(self, path: str) -> bool:
+        return True
+
+    def read(self, path: str) -> bytes | None:
+        """Raises EnvironmentFailure where the tree has the file and git does not."""
+        check_path(path)
+        *folders, name = path.split("/")
+        folder, above = self.id, ""
+        for part in folders:
+            mode, oid = self._folder(folder, above).get(part, ("", ""))
+            if mode != _FOLDER:
+                return None
+            folder, above = oid, f"{above}{part}/"
+        mode, oid = self._folder(folder, above).get(name, ("", ""))
+        if mode in ("", _FOLDER, _SUBMODULE):
+            return None
+        if (data := self.read_object(oid)) is None:
+            raise clones.lacks(self._clone, path, oid)
+        return data
+
+    def read_object(self, oid: str) -> bytes | None:
+        """A blob by its id; None where the clone has none of that id."""
+        kind, data = self._objects.read(oid)
+        return data if kind == "blob" else None
+
+    def entries(self) -> Iterator[tuple[str, str]]:
+        """All files, with their git modes. Walks the whole tree.
+
+        Raises InputError for a path that no honest clone has: git itself checks out
+        none, but a tree object may hold it.
+        """
+        folders = [(self.id, "")]
+        while folders:
+            folder, above = folders.pop()
+            for name, (mode, oid) in self._folder(folder, above).items():
+                if mode == _FOLDER:
+                    folders.append((oid, f"{above}{name}/"))
+                else:
+                    check_path(above + name)
+                    yield above + name, mode
+
+    def paths(self) -> Iterator[str]:
+        return (path for path, _ in self.entries())
+
+    def _resolve(self, treeish: str) -> str:
+        def found(kind: str) -> str:
+            done = clones.run(
+                self._clone, "rev-parse", "--verify", "-q", "--end-of-options",
+                f"{treeish}^{{{kind}}}", ok=(0, 1, 128),
+            )  # fmt: skip
+            return "" if done.returncode else done.stdout.decode().strip()
+
+        if tree := found("tree"):
+            return tree
+        if commit := found("commit"):
+            oid = clones.text(
+                self._clone, "log", "-1", "--no-show-signature", "--format=%T", commit
+            )
+            raise clones.lacks(self._clone, f"the tree of {treeish}", oid)
+        raise InputError(f"{self._clone} has no tree {treeish!r}")
+
+    def _folder(self, oid: str, path: str) -> dict[str, Row]:
+        """What a folder holds; asked for once."""
+        if oid not in self._folders:
+            rows = self._objects.rows(oid)
+            if rows is None:
+                raise clones.lacks(self._clone, path or self.name, oid)
+            self._folders[oid] = rows
+        return self._folders[oid]
+
+    def close(self) -> None:
+        """End the git process."""
+        self._objects.close()
+
+    def __enter__(self) -> GitTree:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def checked_out(clone: Path) -> GitTree | None:
+    """What a clone's HEAD holds; None where there is no clone, or no commit yet."""
+    if git.top_of_clone(clone) is None:
+        return None
+    head = clones.run(clone, "rev-parse", "--verify", "-q", "HEAD", ok=(0, 1, 128))
+    return GitTree(clone, "HEAD") if head.returncode == 0 else None
+
+
+@dataclass(frozen=True)
+class EditedTree:
+    """A tree with some files changed; None stands for a file taken away."""
+
+    base: Tree
+    changes: Mapping[str, bytes | None]
+
+    @property
+    def name(self) -> str:
+        return f"{self.base.name} as planned"
+
+    def holds(self, path: str) -> bool:
+        return self.base.holds(path)
+
+    def read(self, path: str) -> bytes | None:
+        return self.changes[path] if path in self.changes else self.base.read(path)
+
+    def paths(self) -> Iterator[str]:
+        yield from (p for p in self.base.paths() if p not in self.changes)
+        yield from (p for p, data in self.changes.items() if data is not None)

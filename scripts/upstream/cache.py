@@ -1,0 +1,79 @@
+"""Facts kept by content: asked twice of one tree, they are worked out once.
+
+An entry is for one tree (by the wheel's digest or git's tree id), one overlay and one
+state of the program that made it. One that is damaged, or was made for anything else,
+is as good as none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from pathlib import Path
+
+import msgspec
+
+from overlaykit.core.documents import from_json, to_json_line
+from overlaykit.core.files import put
+from overlaykit.series.lock import LOCK
+from upstream.facts import Facts
+
+_PACKAGES = ("overlaykit", "xscale", "upstream")
+
+
+class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    key: str
+    digest: str
+    facts: msgspec.Raw
+
+
+class FactsCache:
+    """The entries of one overlay, in ``build/cache/outlook``."""
+
+    def __init__(self, root: Path) -> None:
+        self._folder = root / "build" / "cache" / "outlook"
+        self._made_by = _digest(root)
+
+    def _key(self, target: str, identity: str) -> str:
+        text = "\0".join((*self._made_by, target, identity))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def load(self, target: str, identity: str) -> Facts | None:
+        """What is kept of that tree, if it is whole and was made for it."""
+        key = self._key(target, identity)
+        try:
+            data = (self._folder / f"{key}.json").read_bytes()
+            entry = from_json(data, _Entry)
+            if (entry.key, entry.digest) != (key, _sum(key, bytes(entry.facts))):
+                return None
+            return from_json(bytes(entry.facts), Facts)
+        except (OSError, msgspec.DecodeError):
+            return None
+
+    def save(self, target: str, identity: str, facts: Facts) -> None:
+        """Keep it; a place that cannot be written only makes the next run slower."""
+        key = self._key(target, identity)
+        body = to_json_line(facts)
+        data = msgspec.json.encode(_Entry(key, _sum(key, body), msgspec.Raw(body)))
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            put(self._folder / f"{key}.json", data, durable=False)
+        except OSError:
+            return
+
+
+def _sum(key: str, body: bytes) -> str:
+    return hashlib.sha256(key.encode() + body).hexdigest()
+
+
+@cache
+def _digest(root: Path) -> tuple[str, str]:
+    """Of the overlay, by its lock; and of the program that reads it."""
+    lock = hashlib.sha256((root / LOCK).read_bytes()).hexdigest()
+    program = hashlib.sha256()
+    scripts = Path(__file__).resolve().parents[1]
+    for package in _PACKAGES:
+        for place in sorted((scripts / package).rglob("*.py")):
+            program.update(f"{place.relative_to(scripts)}\0".encode())
+            program.update(hashlib.sha256(place.read_bytes()).digest())
+    return lock, program.hexdigest()

@@ -1,0 +1,175 @@
+"""The matrix as text: in a terminal, a log or a pipe, and as Markdown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from overlaykit.cli import table
+from overlaykit.core.wording import one_line
+from upstream.advice import Advice, headline
+from upstream.outcomes import Cell, Column, Outcome
+
+_CODES = {
+    Outcome.CLEAN: "clean",
+    Outcome.OFFSET: "offs",
+    Outcome.MERGED: "merge",
+    Outcome.RENAMED: "renam",
+    Outcome.UPSTREAMED: "upstr",
+    Outcome.SUPERSEDED: "super",
+    Outcome.LEFT_BEHIND: "LEFT",
+    Outcome.REVERTED: "back",
+    Outcome.MOVED: "moved",
+    Outcome.MISPLACED: "MISPL",
+    Outcome.AMBIGUOUS: "AMBIG",
+    Outcome.CONFLICT: "CONFL",
+    Outcome.GONE: "GONE",
+    Outcome.UNSURE: "?",
+    Outcome.PREDATES: "older",
+}
+MEANING = {
+    Outcome.CLEAN: "the change goes where it was made",
+    Outcome.OFFSET: "it goes in on other lines",
+    Outcome.MERGED: "it goes in among other changes",
+    Outcome.RENAMED: "it goes into the renamed file",
+    Outcome.UPSTREAMED: "upstream has these very lines",
+    Outcome.SUPERSEDED: "upstream has it, in other words",
+    Outcome.LEFT_BEHIND: "upstream changed the others, not this one",
+    Outcome.REVERTED: "upstream had it and took it back",
+    Outcome.MOVED: "the code is in another file",
+    Outcome.MISPLACED: "the merge would put it in the wrong place",
+    Outcome.AMBIGUOUS: "more than one place could be meant",
+    Outcome.CONFLICT: "upstream changed the same lines or what they mean",
+    Outcome.GONE: "nothing like it is left",
+    Outcome.UNSURE: "unsure: the source does not say",
+    Outcome.PREDATES: "before what the series changes was there",
+}
+DEAD, MOVED = "!", ">"
+_NARROW = 60
+
+
+def code(cell: Cell) -> str:
+    """A cell in a few characters."""
+    moved = MOVED if cell.moved_to and cell.outcome is not Outcome.MOVED else ""
+    return _CODES[cell.outcome] + (DEAD if cell.dead else "") + moved
+
+
+def short_names(columns: Sequence[Column]) -> list[str]:
+    """The versions' names without the numbers that all of them begin with."""
+    names = [column.version.name for column in columns]
+    parts = [name.split(".") for name in names]
+    shared = 0
+    while len(names) > 2 and len({tuple(p[: shared + 1]) for p in parts}) == 1:
+        shared += 1
+    cut = ["." * bool(shared) + ".".join(p[shared:]) for p in parts]
+    return [name.replace(".post", "p") for name in cut]
+
+
+def text(
+    columns: Sequence[Column], advice: Sequence[Sequence[Advice]], width: int
+) -> str:
+    """The matrix in blocks as wide as the terminal, the legend, what to do."""
+    blocks = list(_blocks(columns, max(width, _NARROW)))
+    used = {cell.outcome for column in columns for cell in column.cells}
+    legend = [
+        f"  {_CODES[outcome]:<6} {outcome.value}: {MEANING[outcome]}"
+        for outcome in Outcome
+        if outcome in used
+    ]
+    cells = [cell for column in columns for cell in column.cells]
+    if any(cell.dead for cell in cells):
+        legend.append(f"  {DEAD:<6} dead: native block-FP8 layers never let it run")
+    if any(cell.moved_to for cell in cells):
+        legend.append(f"  {MOVED:<6} it stands in another file than the series has it")
+    told = [
+        "\n".join(_told(column, todo))
+        for column, todo in zip(columns, advice, strict=True)
+    ]
+    return "\n\n".join([*blocks, "\n".join(legend), *told])
+
+
+def _blocks(columns: Sequence[Column], width: int) -> Iterable[str]:
+    numbers = [cell.number for cell in columns[0].cells]
+    names = short_names(columns)
+    room = width - max(map(len, numbers))
+    start = 0
+    while start < len(columns):
+        stop, used = start, 0
+        while stop < len(columns):
+            used += 2 + max(
+                len(names[stop]), *(len(code(c)) for c in columns[stop].cells)
+            )
+            if used > room and stop > start:
+                break
+            stop += 1
+        shown = columns[start:stop]
+        rows = [
+            [number, *(code(column.cells[i]) for column in shown)]
+            for i, number in enumerate(numbers)
+        ]
+        yield table(["", *names[start:stop]], rows)
+        start = stop
+
+
+def _told(column: Column, advice: Sequence[Advice]) -> list[str]:
+    about = f"  ({column.version.about})" if column.version.about else ""
+    lines = [f"{column.version.name}: {headline(advice)}{about}"]
+    lines += [f"  DANGER  {danger}" for danger in column.dangers]
+    lines += [f"  {reason}" for one in advice for reason in one.reasons]
+    lines += [f"  unforeseen call  {call}" for call in column.unforeseen]
+    lines += [f"  could not be paired  {call}" for call in column.unpaired]
+    return lines
+
+
+def markdown(
+    columns: Sequence[Column], advice: Sequence[Sequence[Advice]], command: str
+) -> str:
+    """The matrix and what follows, as a page or the text of an issue."""
+    names = [column.version.name for column in columns]
+    lines = [
+        "# What the series comes to upstream",
+        "",
+        f"Made by {_code(command)}.",
+        "",
+        f"| | {' | '.join(map(_escape, names))} |",
+        "|---|" + "---|" * len(names),
+    ]
+    for number, row in enumerate(cell.row for cell in columns[0].cells):
+        cells = (_cell(column.cells[number]) for column in columns)
+        lines.append(f"| {row} | {' | '.join(cells)} |")
+    lines += ["", "| version | what to do |", "|---|---|"]
+    for column, todo in zip(columns, advice, strict=True):
+        danger = " **dangerous mix**" if column.dangers else ""
+        name = _escape(column.version.name)
+        lines.append(f"| {name} | {_escape(headline(todo))}{danger} |")
+    for column, todo in zip(columns, advice, strict=True):
+        head, *rest = _told(column, todo)
+        lines += ["", f"**{_escape(head)}**", ""]
+        lines += [f"- {_escape(line.strip())}" for line in rest]
+    used = {cell.outcome for column in columns for cell in column.cells}
+    lines += ["", "| word | means |", "|---|---|"]
+    lines += [f"| {o.value} | {MEANING[o]} |" for o in Outcome if o in used]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(cell: Cell) -> str:
+    label = _escape(cell.label)
+    return label if cell.outcome.adopted or cell.outcome.lands else f"**{label}**"
+
+
+_MARKUP = {ord(sign): f"\\{sign}" for sign in "\\`*_|[]"} | {
+    ord(sign): f"&#{ord(sign)};" for sign in "<>#@&"
+}
+
+
+def _escape(line: str) -> str:
+    """Text of upstream's in a table or a list: one line of no markup, and nobody is
+    mentioned."""
+    return one_line(line).translate(_MARKUP)
+
+
+def _code(line: str) -> str:
+    """A command as it stands: between more backticks than it has in a row."""
+    ticks = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
+    room = " " if len(ticks) > 1 else ""
+    return f"{ticks}{room}{one_line(line)}{room}{ticks}"

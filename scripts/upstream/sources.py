@@ -1,0 +1,168 @@
+"""The upstream versions that a matrix is about, and the facts of each.
+
+Releases are read from their wheels and commits from a clone's objects; nothing is
+unpacked or checked out. What is not in the cache is worked out in two processes, one
+tree at a time each, so that memory does not grow with the number of versions.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from overlaykit.core.errors import EnvironmentFailure, Finding
+from overlaykit.core.versions import order
+from overlaykit.series.carried import Carried, load_overlay
+from overlaykit.series.ledger import ledger
+from overlaykit.sources import releases
+from overlaykit.sources.bases import pinned_base
+from overlaykit.sources.packages import Progress, cached, fetch
+from overlaykit.sources.releases import Release
+from overlaykit.trees.tree import GitTree, Tree, WheelTree
+from upstream.cache import FactsCache
+from upstream.facts import Facts, facts_of
+from upstream.outcomes import Version
+
+_PROCESSES = 2
+_MEMORY = "/dev/shm"
+
+
+@dataclass(frozen=True)
+class Source:
+    """One version and where it is read: a wheel, or a tree of a clone."""
+
+    version: Version
+    place: Path
+    treeish: str | None = None
+
+
+def release_source(root: Path, carried: Carried, release: str) -> Source:
+    """A release; fetched, recorded and checked as :func:`releases.obtain` does."""
+    wheel = releases.obtain(root, carried.target, release)
+    known = ledger(root).releases[carried.target.dist.name][release]
+    before = order(release) < order(carried.target.dist.version)
+    return Source(Version(release, known.sha256, before_pin=before), wheel)
+
+
+def recorded(root: Path, carried: Carried) -> tuple[Release, ...]:
+    """The releases of the target that the ledger has, oldest first."""
+    return releases.known(root, carried.target.dist.name)
+
+
+def all_facts(
+    root: Path, carried: Carried, sources: Sequence[Source], progress: Progress
+) -> list[Facts]:
+    """The facts of each source, in order, from the cache where they are kept."""
+    kept = FactsCache(root)
+    found = {
+        source.version.identity: facts
+        for source in sources
+        if (facts := kept.load(carried.name, source.version.identity)) is not None
+    }
+    todo = {s.version.identity: s for s in sources if s.version.identity not in found}
+    for identity, facts in _worked_out(root, carried, todo, progress):
+        kept.save(carried.name, identity, facts)
+        found[identity] = facts
+    return [found[source.version.identity] for source in sources]
+
+
+def _worked_out(
+    root: Path, carried: Carried, todo: Mapping[str, Source], progress: Progress
+) -> Iterator[tuple[str, Facts]]:
+    if len(todo) < _PROCESSES:
+        for number, (identity, source) in enumerate(todo.items(), 1):
+            yield identity, work_out(root, carried.name, source)
+            progress("versions", number, len(todo))
+        return
+    # Had by one process before two would fetch it; or refused once, not twice.
+    with _base(root, carried, next(iter(todo.values())).place):
+        pass
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(_PROCESSES, spawn, _scratch_in_memory) as pool:
+        jobs: dict[str, Future[Facts]] = {
+            identity: pool.submit(work_out, root, carried.name, source)
+            for identity, source in todo.items()
+        }
+        try:
+            for number, (identity, job) in enumerate(jobs.items(), 1):
+                yield identity, job.result()
+                progress("versions", number, len(jobs))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _scratch_in_memory() -> None:
+    """A merge makes and removes hundreds of small files: on a disk that takes time."""
+    if os.access(_MEMORY, os.W_OK):
+        tempfile.tempdir = _MEMORY
+
+
+def work_out(root: Path, target: str, source: Source) -> Facts:
+    """The facts of one source; what another process is asked for."""
+    overlay = _overlay(root)
+    carried = overlay[target]
+    others = [
+        other
+        for other in overlay.values()
+        if other.target.package == carried.target.package and other is not carried
+    ]
+    with _opened(carried, source) as tree, _base(root, carried, source.place) as base:
+        return facts_of(carried, tree, base, others)
+
+
+@cache
+def _overlay(root: Path) -> dict[str, Carried]:
+    return load_overlay(root)
+
+
+@contextmanager
+def _opened(carried: Carried, source: Source) -> Iterator[Tree]:
+    if source.treeish is None:
+        yield WheelTree(source.place, carried.target.site_layout())
+        return
+    with GitTree(source.place, source.treeish) as tree:
+        yield tree
+
+
+@contextmanager
+def _base(root: Path, carried: Carried, place: Path) -> Iterator[Tree]:
+    """The pinned release: its wheel, or what of it the clone has.
+
+    The wheel first: a clone without blobs would ask its remote for them.
+    """
+    if (base := cached(root, carried)) is not None:
+        yield base
+        return
+    if place.is_dir():
+        with pinned_base(root, carried, place) as found:
+            if found is not None:
+                yield found
+                return
+    yield WheelTree(_need_base(root, carried, place), carried.target.site_layout())
+
+
+def _need_base(root: Path, carried: Carried, place: Path) -> Path:
+    """The pinned wheel. Raises EnvironmentFailure where it cannot be had."""
+    try:
+        return fetch(root, carried.target, carried.lock.dist)
+    except EnvironmentFailure as error:
+        dist, tag = carried.target.dist, carried.target.tag
+        step = "run scripts/fetch.py where there is a package index"
+        if tag is not None and place.is_dir():
+            step += f", or git -C {place} fetch --depth 1 origin tag {tag}"
+        finding = Finding(
+            "the pinned files, on which every merge is based, are not at hand",
+            expected=f"{carried.lock.dist.filename} in build/cache",
+            found="not there, and not to be fetched",
+            next_step=step,
+        )
+        message = f"{dist.name} {dist.version} cannot be had: {error.message}"
+        raise EnvironmentFailure(message, (finding, *error.findings)) from error

@@ -1,0 +1,225 @@
+"""Follows an activation scale from the call that makes it to what it is handed to.
+
+A function is run once per path. A condition that the source leaves open is taken one
+way on one path and the other way on the next, and stays as taken wherever it comes
+back, so ``if gate: copy`` and ``if gate: ck`` are never mixed up.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from xscale.census.interpreter import (
+    Frame,
+    Layers,
+    LoopEnds,
+    Path,
+    PathEnds,
+    Returns,
+    Use,
+)
+from xscale.census.modules import FunctionNode, Module, Modules
+from xscale.census.values import (
+    Tensor,
+    Value,
+    key_of,
+    loaded_names,
+    local_names,
+    scales_in,
+    stored_names,
+)
+
+_MOST_PATHS = 2000
+_MOST_INTO_METHODS = 200
+
+
+class TooManyPaths(Exception):
+    """The code branches too often to be followed."""
+
+
+@dataclass(frozen=True)
+class Flow:
+    """What becomes of a scale on all paths together.
+
+    ``asked``: on some path it is, or may be, made transposed, used or not.
+    ``returned``: what goes back to the caller with the scale in it, where that is not
+    among the uses.
+    """
+
+    uses: frozenset[Use]
+    asked: bool
+    returned: tuple[Value, ...] = ()
+
+
+CALLER = "its caller"
+
+
+def follow_call(
+    modules: Modules,
+    module: Module,
+    function: FunctionNode | None,
+    call: ast.Call,
+    result: Value | None = None,
+) -> Flow:
+    """The first use, on every path on from ``call``, of the scale it makes.
+
+    With ``result`` the call is one that returns that. Raises TooManyPaths.
+    """
+    blocks, conditions = continuation((function or module.tree).body, call)
+    returned: dict[object, Value] = {}
+
+    def run(path: Path) -> None:
+        names = dict(local_names(function)) if function else {}
+        frame = Frame(module, names, owner=module.owner_of(function))
+        for test, truth in conditions:
+            path.assume(test, truth, frame)
+        for block in blocks:
+            try:
+                path.block(block, frame)
+            except LoopEnds:
+                continue
+            except Returns as found:
+                if scales_in(found.value):
+                    returned.setdefault(key_of(found.value), found.value)
+                line = function.lineno if function else 1
+                path.use(CALLER, found.value, f"{module.path}:{line}")
+                return
+
+    try:
+        flow = _on_all_paths(
+            lambda script: Path(modules, script, call, result), run, _MOST_INTO_METHODS
+        )
+    except TooManyPaths:
+        # Who is called by way of an object is then as far as it is followed.
+        returned.clear()
+
+        def start(script: Sequence[bool]) -> Path:
+            return Path(modules, script, call, result, into_methods=False)
+
+        flow = _on_all_paths(start, run)
+    return replace(flow, returned=tuple(returned.values()))
+
+
+def follow_within(
+    modules: Modules, module: Module, function: FunctionNode, call: ast.Call
+) -> Flow:
+    """The same from the function's start on: what it decides before the call, by other
+    names, holds after it as well. Raises TooManyPaths.
+    """
+
+    def run(path: Path) -> None:
+        frame = Frame(module, dict(local_names(function)))
+        try:
+            path.block(function.body, frame)
+        except Returns as found:
+            path.use(CALLER, found.value, f"{module.path}:{function.lineno}")
+
+    return _on_all_paths(lambda script: Path(modules, script, call), run)
+
+
+def is_reachable(
+    modules: Modules,
+    module: Module,
+    function: FunctionNode,
+    call: ast.Call,
+    layers: Layers,
+) -> bool:
+    """Whether the tests on the way to ``call`` can all go its way, with such layers.
+
+    Raises TooManyPaths.
+    """
+    _, conditions = continuation(function.body, call)
+    reached = []
+
+    def run(path: Path) -> None:
+        frame = Frame(module, dict(local_names(function)))
+        if all(path.holds(test, frame) is truth for test, truth in conditions[::-1]):
+            reached.append(path)
+
+    _on_all_paths(lambda script: Path(modules, script, layers=layers), run)
+    return bool(reached)
+
+
+def follow_parameter(
+    modules: Modules,
+    module: Module,
+    function: FunctionNode,
+    parameter: str,
+    given: Tensor,
+) -> Flow:
+    """Every use, on every path, of the scale ``given`` as ``parameter``.
+
+    Raises TooManyPaths.
+    """
+
+    def run(path: Path) -> None:
+        names = {**local_names(function), parameter: replace(given)}
+        frame = Frame(module, names)
+        try:
+            path.block(function.body, frame)
+        except Returns:
+            return
+
+    return _on_all_paths(lambda script: Path(modules, script), run)
+
+
+def _on_all_paths(
+    start: Callable[[Sequence[bool]], Path],
+    run: Callable[[Path], None],
+    most: int = _MOST_PATHS,
+) -> Flow:
+    """Each run repeats the one before up to its last open choice, taken otherwise."""
+    uses: set[Use] = set()
+    asked = False
+    script: list[bool] = []
+    for _ in range(most):
+        path = start(script)
+        with suppress(PathEnds):
+            run(path)
+        uses.update(path.uses)
+        asked |= path.asked
+        taken = path.taken
+        while taken and not taken[-1]:
+            taken.pop()
+        if not taken:
+            return Flow(frozenset(uses), asked)
+        script = [*taken[:-1], False]
+    raise TooManyPaths
+
+
+def continuation(
+    body: Sequence[ast.stmt], call: ast.Call
+) -> tuple[list[Sequence[ast.stmt]], list[tuple[ast.expr, bool]]]:
+    """The statements from the one that holds ``call`` to the end, block by block.
+
+    With them the tests of the enclosing ``if`` statements and how they went; a test
+    of a name that is assigned in the meantime says nothing any more.
+    """
+    at = next(i for i, statement in enumerate(body) if _holds(statement, call))
+    outer = body[at]
+    for name, inner in _blocks(outer):
+        if any(_holds(statement, call) for statement in inner):
+            blocks, conditions = continuation(inner, call)
+            if isinstance(outer, ast.If) and not _tests_what_it_stores(outer):
+                conditions.append((outer.test, name == "body"))
+            return [*blocks, body[at + 1 :]], conditions
+    return [body[at:]], []
+
+
+def _blocks(node: ast.AST) -> Iterator[tuple[str, list[ast.stmt]]]:
+    for name, value in ast.iter_fields(node):
+        if name in ("handlers", "cases"):
+            yield from (block for part in value for block in _blocks(part))
+        elif isinstance(value, list) and value and isinstance(value[0], ast.stmt):
+            yield name, value
+
+
+def _holds(node: ast.AST, call: ast.Call) -> bool:
+    return any(inner is call for inner in ast.walk(node))
+
+
+def _tests_what_it_stores(node: ast.If) -> bool:
+    return bool(loaded_names(node.test) & stored_names(node))

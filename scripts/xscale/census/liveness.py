@@ -1,0 +1,69 @@
+"""Whether the layers that the contract is about let a producing call run at all."""
+
+from __future__ import annotations
+
+from xscale.census.flow import TooManyPaths, is_reachable
+from xscale.census.interpreter import Layers
+from xscale.census.layers import NativeLayers, native_layers, set_elsewhere
+from xscale.census.modules import Module, Modules, Place
+from xscale.sites import CATALOGUE
+
+_PROJECTIONS = {p.rpartition(".")[2] for site in CATALOGUE for p in site.projections}
+
+
+class Liveness:
+    """Judges the calls of one tree."""
+
+    def __init__(self, modules: Modules) -> None:
+        self._modules = modules
+        self._native: dict[str, NativeLayers | None] = {}
+        self._elsewhere: dict[tuple[str, str], str | None] = {}
+
+    def of(self, module: Module, place: Place) -> tuple[bool | None, str]:
+        """Whether native block-FP8 layers pass the tests on the way to a call.
+
+        True if they can, and whether such a layer has what these ask of a projection
+        is known; False if it is proven that they fail for want of an attribute; None
+        if the source does not say or no projection is asked. With the reason.
+        """
+        function, call = place.function, place.call
+        if function is None or call is None:
+            return None, ""
+        asking = Layers(_PROJECTIONS, (), ())
+        try:
+            reached = is_reachable(self._modules, module, function, call, asking)
+            native = self._native_near(module.path) if asking.asked else None
+            if not reached or native is None:
+                return None, ""
+            layers = Layers(_PROJECTIONS, native.has, native.has_not)
+            lives = is_reachable(self._modules, module, function, call, layers)
+        except TooManyPaths:
+            return None, ""
+        if lives:
+            told = {*native.has, *native.has_not}
+            known = all(name in told for _, name in layers.asked)
+            return (True if known else None), ""
+        return self._reason(layers, native)
+
+    def _native_near(self, path: str) -> NativeLayers | None:
+        folder = path.rpartition("/")[0]
+        if folder not in self._native:
+            self._native[folder] = native_layers(self._modules, path)
+        return self._native[folder]
+
+    def _reason(self, layers: Layers, native: NativeLayers) -> tuple[bool | None, str]:
+        missing = sorted(pair for pair in layers.asked if pair[1] in native.has_not)
+        for layer, name in missing:
+            if (layer, name) not in self._elsewhere:
+                found = set_elsewhere(self._modules, layer, name)
+                self._elsewhere[layer, name] = found
+            if (elsewhere := self._elsewhere[layer, name]) is not None:
+                return None, f"{layer}.{name} is set at {elsewhere}"
+        wants = ", ".join(
+            f"{layer}.{name}, where native block FP8 has {native.instead_of(name)}"
+            for layer, name in missing
+        )
+        tests = ", ".join(sorted(layers.predicates)) or "its guard"
+        if not missing:
+            return None, ""
+        return False, f"never runs: {tests} demands {wants}"

@@ -1,0 +1,314 @@
+"""Every call that makes or reads an FP8 activation scale, and in which state it is.
+
+A tree that adopts the transposed scale at some producers and not at others is the
+worst there is: it computes with scrambled scales and may still score well enough not
+to be noticed (SGLang 27798, 31490). So all calls are looked at, and a call that
+nobody foresaw is listed as ``?`` rather than left out.
+
+Calls are found by the kernels' own names, imported under whatever name, and by the
+parameter that tells an order to write in. A kernel that one module of the tree renames
+and another imports from there is not found. A scale for each token has one order only
+and is no block scale; what a block-FP8 linear quantizes for itself is part of C, and
+gets a row of its own where its GEMM is not seen to read it right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+
+from overlaykit.core.errors import CannotApply
+from overlaykit.trees.tree import Tree
+from xscale.census.callers import Journey, follow
+from xscale.census.calls import Reference, manner, references, sites_of
+from xscale.census.flow import Flow, TooManyPaths, follow_within
+from xscale.census.interpreter import Use
+from xscale.census.judge import consumer_state, own_state, producer_state
+from xscale.census.liveness import Liveness
+from xscale.census.modules import FunctionNode, Module, Modules
+from xscale.census.pairing import Consumer, Pairing
+from xscale.sites import (
+    CATALOGUE,
+    GEMM,
+    NATIVE_LINEAR,
+    PARAMETER,
+    QUANTIZATIONS,
+    UNKNOWN_SITE,
+    Role,
+    State,
+    role_of,
+)
+
+_KERNELS = (*QUANTIZATIONS, GEMM)
+_SITES = {site.id: site for site in CATALOGUE}
+_NAMED = tuple(name.encode() for name in (*_KERNELS, PARAMETER))
+_SEARCHED = (
+    f"class {NATIVE_LINEAR}".encode(),
+    *{site.feeds.encode() for site in CATALOGUE if site.feeds},
+)
+"""In the files that may call a producer's function or say what a layer has."""
+
+
+@dataclass(frozen=True)
+class SiteRow:
+    """One call, consumer or missing catalogue entry (that has no path and line).
+
+    One site may have several rows, where several calls do what one did, and one call
+    a row for each of several sites. ``live`` is whether native block-FP8 layers let
+    it run (see :meth:`Liveness.of`); None is what the source does not say.
+
+    A call outside the catalogue has a row for what ``consumer`` (path and line) reads
+    of its scale, and one without for what could not be paired with any; a site of the
+    catalogue goes to C by what the catalogue says of it.
+    """
+
+    site: str
+    role: Role
+    kernel: str
+    path: str | None
+    scope: str | None
+    line: int | None
+    state: State
+    detail: str
+    live: bool | None = None
+    consumer: str | None = None
+
+
+@dataclass(frozen=True)
+class Census:
+    """All rows, in the catalogue's order, then the unforeseen by path and line."""
+
+    tree: str
+    rows: tuple[SiteRow, ...]
+
+
+def take_census(tree: Tree, within: str = "") -> Census:
+    """Look at every Python file below ``within`` that mentions one of the kernels."""
+    modules = Modules(tree, _KERNELS)
+    naming = {
+        path: source
+        for path in tree.paths()
+        if path.startswith(within) and path.endswith(".py")
+        for source in [_searched(tree, path, modules)]
+        if source is not None
+    }
+    found_in = [
+        (module, list(references(modules, module)))
+        for path, source in naming.items()
+        for module in [_parsed(path, source, modules)]
+        if isinstance(module, Module)
+    ]
+    rows = [
+        row
+        for path, source in naming.items()
+        for row in _unreadable(path, source, modules)
+    ]
+    consumers = [c for m, found in found_in for c in _consumer_rows(modules, m, found)]
+    pairing = Pairing(
+        modules,
+        [
+            Consumer(row.path, row.line, (row.scope or "").rpartition(".")[2])
+            for row in consumers
+            if row.path and row.line and row.site in _SITES
+        ],
+    )
+    liveness = Liveness(modules)
+    rows += consumers
+    rows += [
+        row
+        for module, found in found_in
+        for reference in found
+        if reference.is_producer
+        for row in _producer_rows(modules, module, reference, liveness, pairing)
+    ]
+    found = {row.site for row in rows}
+    rows += [
+        SiteRow(s.id, s.role, s.kernel, None, s.function, None, State.GONE, s.meaning)
+        for s in CATALOGUE
+        if s.id not in found
+    ]
+    order = {site: place for place, site in enumerate(_SITES)}
+    rows.sort(
+        key=lambda r: (
+            order.get(r.site, len(order)),
+            r.path or "",
+            r.line or 0,
+            r.consumer is None,
+            r.consumer or "",
+        )
+    )
+    return Census(tree.name, tuple(rows))
+
+
+def _searched(tree: Tree, path: str, modules: Modules) -> bytes | None:
+    """The source, if it mentions one of the kernels."""
+    try:
+        source = tree.read(path) or b""
+    except CannotApply:
+        return None  # a symbolic link: what it points to, if in the tree, is read there
+    if any(text in source for text in _SEARCHED):
+        modules.keep(path, source)
+    return source if any(_is_said(kernel, source) for kernel in _NAMED) else None
+
+
+def _is_said(kernel: bytes, source: bytes) -> bool:
+    """Whether a text is there, and not on lines of comment only."""
+    if kernel not in source:
+        return False
+    lines = (line for line in source.splitlines() if kernel in line)
+    return any(not line.lstrip().startswith(b"#") for line in lines)
+
+
+def _parsed(path: str, source: bytes, modules: Modules) -> Module | Exception:
+    try:
+        return modules.parse(path, source)
+    except (SyntaxError, ValueError) as error:
+        return error
+
+
+def _unreadable(path: str, source: bytes, modules: Modules) -> Iterator[SiteRow]:
+    error = _parsed(path, source, modules)
+    if isinstance(error, Exception):
+        line = error.lineno if isinstance(error, SyntaxError) else None
+        for kernel in _KERNELS:
+            if kernel.encode() in source:
+                detail = f"the file does not parse: {error}"
+                yield _unseen(kernel, path, None, line, detail)
+
+
+def _consumer_rows(
+    modules: Modules, module: Module, found: Collection[Reference]
+) -> Iterator[SiteRow]:
+    """A row for each function that mentions CK's GEMM."""
+    consumers: set[FunctionNode | None] = set()
+    for reference in found:
+        function = reference.at.function
+        if not reference.is_producer and (
+            function is None or function not in consumers
+        ):
+            consumers.add(function)
+            yield _consumer_row(modules, module, reference)
+
+
+def _unseen(
+    kernel: str, path: str, scope: str | None, line: int | None, detail: str
+) -> SiteRow:
+    role = role_of(kernel)
+    return SiteRow(UNKNOWN_SITE, role, kernel, path, scope, line, State.UNKNOWN, detail)
+
+
+def _producer_rows(
+    modules: Modules,
+    module: Module,
+    reference: Reference,
+    liveness: Liveness,
+    pairing: Pairing,
+) -> Iterator[SiteRow]:
+    kernel, call, scope = reference.kernel, reference.at.call, reference.at.scope
+    if call is None:
+        detail = "kept under another name or handed on: its calls are not seen"
+        yield _unseen(kernel, module.path, scope, reference.at.node.lineno, detail)
+        return
+    function = reference.at.function
+    own = pairing.at(module.path, function.lineno) if function else None
+    if own is not None and function is not None:
+        yield from _own_rows(modules, module, reference, own, function)
+        return
+    try:
+        journey = follow(modules, module, reference.at)
+    except TooManyPaths:
+        journey = Journey(Flow(frozenset(), asked=True), (scope,))
+    flow = journey.flow
+    state, what = producer_state(flow)
+    sites = sites_of(reference, call, journey.scopes, {use.by for use in flow.uses})
+    live, why = liveness.of(module, reference.at)
+    how = manner(modules, module, reference, call)
+    row = SiteRow(
+        UNKNOWN_SITE,
+        Role.PRODUCER,
+        kernel,
+        module.path,
+        scope,
+        call.lineno,
+        state,
+        "; ".join(filter(None, (how, what, why))),
+        live,
+    )
+    if sites == [UNKNOWN_SITE]:
+        yield from _paired_rows(row, how, flow, pairing)
+        return
+    details = [how, what]
+    if len(sites) > 1:
+        details.append(f"one call stands for {' and '.join(sites)}")
+    detail = "; ".join(filter(None, [*details, why]))
+    for site in sites:
+        yield replace(row, site=site, detail=detail)
+
+
+def _own_rows(
+    modules: Modules,
+    module: Module,
+    reference: Reference,
+    own: Consumer,
+    function: FunctionNode,
+) -> Iterator[SiteRow]:
+    """What a function makes for the GEMM that it calls itself, if that is not right."""
+    call = reference.at.call
+    assert call is not None
+    try:
+        state, what = own_state(follow_within(modules, module, function, call))
+    except TooManyPaths:
+        state, what = State.UNKNOWN, "branches too often to be followed"
+    if state is not None:
+        yield SiteRow(
+            UNKNOWN_SITE,
+            Role.PRODUCER,
+            reference.kernel,
+            module.path,
+            reference.at.scope,
+            call.lineno,
+            state,
+            f"{manner(modules, module, reference, call)}; {what}",
+            consumer=own.place,
+        )
+
+
+def _paired_rows(
+    row: SiteRow, how: str, flow: Flow, pairing: Pairing
+) -> Iterator[SiteRow]:
+    """A row for each consumer that reads the scale, and one for what is not seen."""
+    found: dict[Consumer | None, list[Use]] = {}
+    for use in flow.uses:
+        found.setdefault(pairing.of(use), []).append(use)
+    for consumer, uses in found.items():
+        state, what = producer_state(Flow(frozenset(uses), flow.asked))
+        detail = f"{how}; {what}; handed to {_places(uses)}"
+        place = consumer.place if consumer else None
+        yield replace(row, state=state, detail=detail, consumer=place)
+    if not found:
+        yield row
+
+
+def _places(uses: Collection[Use]) -> str:
+    """``wq_a, wq_b (path:1, 2)``, a file once."""
+    files: dict[str, tuple[set[str], set[int]]] = {}
+    for use in uses:
+        path, _, line = use.at.rpartition(":")
+        names, lines = files.setdefault(path, (set(), set()))
+        names.add(use.by)
+        lines.add(int(line))
+    return "; ".join(
+        f"{', '.join(sorted(names))} ({path}:{', '.join(map(str, sorted(lines)))})"
+        for path, (names, lines) in sorted(files.items())
+    )
+
+
+def _consumer_row(modules: Modules, module: Module, reference: Reference) -> SiteRow:
+    """The function that mentions CK's GEMM."""
+    path, scope, function = module.path, reference.at.scope, reference.at.function
+    if function is None:
+        detail = "kept under another name: its calls are not seen"
+        return _unseen(GEMM, path, scope, reference.at.node.lineno, detail)
+    state, detail = consumer_state(modules, module, function)
+    line = function.lineno
+    return SiteRow("C", Role.CONSUMER, GEMM, path, scope, line, state, detail)

@@ -1,0 +1,314 @@
+"""What the interpreter knows of a value: mostly nothing, of a scale what matters."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, replace
+from functools import lru_cache
+from typing import Any, TypeAlias
+
+from xscale.census.modules import Const, Function, FunctionNode, Imported, Kernel
+from xscale.sites import ALL_REDUCE, QUANTIZATIONS, RMS
+
+_TURNS = {"transpose", "t", "T", "mT", "permute", "swapaxes", "swapdims"}
+_SAME = {"detach", "clone"}
+_DTYPE = re.compile(r"torch\.(u?int|b?float)\d+\w*")
+
+
+@dataclass(frozen=True)
+class Symbol:
+    """A value that the source leaves open; equal texts are equal values."""
+
+    text: str
+    negated: bool = False
+
+    def __repr__(self) -> str:
+        return f"not {self.text}" if self.negated else self.text
+
+
+ROWS, GROUPS = Symbol("rows of the scale"), Symbol("groups of the scale")
+
+
+@dataclass(eq=False)
+class Tensor:
+    """One tensor object; views of it are others and lose the marker.
+
+    A scale is a matrix of (M, groups). ``columns``: its bytes lie in (groups, M)
+    order; ``by_columns``: this view's strides address them so. Where the two agree
+    the strides are honest; None is what the source does not tell. ``scrambled``: the
+    bytes lie in neither order, copied by strides that were not honest. ``turned``:
+    the view is (groups, M). ``transposed``: its kernel was asked for (groups, M)
+    bytes. ``copied``: it went through an expression that copies row-major bytes into
+    the other order. ``ours``: it is the scale made by the call, or given as the
+    parameter, that is followed.
+    """
+
+    name: str
+    ours: bool
+    transposed: bool | None
+    columns: bool | None = None
+    by_columns: bool | None = None
+    marked: bool | None = False
+    copied: bool = False
+    turned: bool = False
+    scrambled: bool = False
+
+    def __repr__(self) -> str:
+        return self.name
+
+    @property
+    def honest(self) -> bool | None:
+        """Whether the strides address the bytes as they lie."""
+        if self.scrambled:
+            return False
+        unknown = self.columns is None or self.by_columns is None
+        return None if unknown else self.columns == self.by_columns
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Equal for tensors that nothing here tells apart."""
+        return astuple(self)
+
+    def derived(self, how: str, given: Sequence[Value] = ()) -> Value:
+        """What a tensor method, given ``given``, or an attribute makes of it."""
+        known = self._told(how)
+        if how == "size" and len(given) == 1 and given[0] in (Const(0), Const(1)):
+            return (GROUPS, ROWS)[(given[0] == Const(0)) is not self.turned]
+        if known is not None:
+            return known
+        new = replace(self, name=f"{self.name}.{how}", marked=False)
+        if how in _TURNS:
+            new.turned = not self.turned
+        elif how == "contiguous":
+            return self._contiguous(new)
+        elif how in ("view", "reshape"):
+            new._reshape(given, may_copy=how == "reshape")
+        elif how == "as_strided":
+            new._restride(given)
+        elif how not in _SAME:
+            if how.endswith("_"):
+                self.columns = None
+            return Symbol(new.name)
+        return new
+
+    def _told(self, how: str) -> Value | None:
+        """What is known of every scale, or of this one; kernels write float32."""
+        if how in ("dim", "ndim"):
+            return Const(2)
+        if how == "dtype":
+            return Imported("", (("torch", "float32"),))
+        if how == "shape":
+            return (GROUPS, ROWS) if self.turned else (ROWS, GROUPS)
+        if how == "is_contiguous" and self.by_columns is not None:
+            return Const(self.by_columns == self.turned)
+        return None
+
+    def _contiguous(self, new: Tensor) -> Tensor:
+        """Copies where strides and view disagree, and copies what the view shows."""
+        new.copied |= self.turned
+        if self.by_columns == self.turned:
+            return new if new.copied != self.copied else self
+        new.scrambled = self.honest is False
+        new.columns = self.turned if self.honest else None
+        new.by_columns = None if self.by_columns is None else self.turned
+        return new
+
+    def _reshape(self, given: Sequence[Value], may_copy: bool) -> None:
+        if may_copy and self.by_columns != self.turned:
+            copy = self._contiguous(replace(self))
+            self.columns, self.by_columns = copy.columns, copy.by_columns
+            self.scrambled = copy.scrambled
+        shape = given[0] if len(given) == 1 else tuple(given)
+        is_view = self.by_columns == self.turned
+        self.turned = shape == (GROUPS, ROWS)
+        known = is_view and shape in ((ROWS, GROUPS), (GROUPS, ROWS))
+        self.by_columns = self.turned if known else None
+
+    def _restride(self, given: Sequence[Value]) -> None:
+        """``as_strided(shape, strides)``; anything unusual is not known."""
+        along_bytes = {(Const(1), ROWS): True, (GROUPS, Const(1)): False}
+        self.turned = False
+        is_known = len(given) == 2 and given[0] == (ROWS, GROUPS)
+        strides = given[1] if is_known and isinstance(given[1], tuple) else ()
+        self.by_columns = next(
+            (v for k, v in along_bytes.items() if k == strides), None
+        )
+
+
+@dataclass(eq=False)
+class Named:
+    """Keyword arguments on their way through ``**kwargs``."""
+
+    items: dict[str, Value]
+    opaque: bool = False
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A projection of which it is known what it has and has not."""
+
+    text: str
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+Value: TypeAlias = (
+    "Symbol | Tensor | Named | Layer | Const | Kernel | Function | Imported"
+    " | tuple[Value, ...]"
+)
+NONE = Const(None)
+
+
+@dataclass
+class Arguments:
+    """A call's arguments; ``opaque`` where others may come by ``*`` or ``**``."""
+
+    positional: list[Value]
+    named: dict[str, Value]
+    opaque: bool
+
+    def all(self) -> tuple[Value, ...]:
+        return (*self.positional, *self.named.values())
+
+
+def scales_in(value: Value) -> list[Tensor]:
+    """The scales in a value that are followed."""
+    if isinstance(value, Tensor):
+        return [value] if value.ours else []
+    if isinstance(value, Named):
+        return scales_in(tuple(value.items.values()))
+    return [s for v in value for s in scales_in(v)] if isinstance(value, tuple) else []
+
+
+def output_of(kernel: str, scale: Tensor) -> Value:
+    """What the kernel returns: ((q, scale), bf16, second, residual), (q, residual,
+    scale), or the pair."""
+    pair = (Tensor(f"q of {scale}", ours=False, transposed=None), scale)
+    if kernel == ALL_REDUCE:
+        return (pair[0], Symbol(f"residual of {scale}"), scale)
+    if kernel != RMS:
+        return pair
+    rest = ("unquantized", "second output", "residual")
+    return (pair, *(Symbol(f"{name} of {scale}") for name in rest))
+
+
+def copy_of(value: Value) -> Value:
+    """The same again, with tensors of its own: paths may mark theirs."""
+    if isinstance(value, tuple):
+        return tuple(map(copy_of, value))
+    return replace(value) if isinstance(value, Tensor) else value
+
+
+def key_of(value: Value) -> object:
+    """Equal for values that nothing here tells apart."""
+    if isinstance(value, tuple):
+        return tuple(map(key_of, value))
+    return value.key if isinstance(value, Tensor) else repr(value)
+
+
+def producer_among(values: Sequence[Value]) -> str | None:
+    """The producing kernel that is handed on as a value."""
+    for value in values:
+        if isinstance(value, Kernel) and value.name in QUANTIZATIONS:
+            return value.name
+    return None
+
+
+def unpack(targets: Sequence[ast.expr], value: Value) -> Sequence[Value]:
+    """One value per target of ``a, *b = value``."""
+    starred = [isinstance(t, ast.Starred) for t in targets]
+    if isinstance(value, tuple):
+        if True in starred:
+            head = starred.index(True)
+            end = len(value) - (len(targets) - head - 1)
+            if end >= head:
+                return (*value[:head], value[head:end], *value[end:])
+        elif len(value) == len(targets):
+            return value
+    return [Symbol(f"{value!r}[{i}]") for i in range(len(targets))]
+
+
+def sliced(value: tuple[Value, ...], part: ast.Slice) -> Value:
+    """``value[a:b]`` with bounds that the source states; else unknown."""
+    bounds = [_bound(node) for node in (part.lower, part.upper, part.step)]
+    if any(isinstance(bound, str) for bound in bounds):
+        return Symbol(f"{value!r}[{ast.unparse(part)}]")
+    return value[slice(*bounds)]
+
+
+def _bound(node: ast.expr | None) -> Any:
+    """A slice's bound; its text where it is no literal."""
+    if node is None or isinstance(node, ast.Constant):
+        return node and node.value
+    return ast.unparse(node)
+
+
+def compare(left: Value, op: ast.cmpop, right: Value) -> Value:
+    negated = isinstance(op, ast.IsNot | ast.NotEq)
+    if isinstance(op, ast.Is | ast.IsNot | ast.Eq | ast.NotEq):
+        if isinstance(left, Const) and isinstance(right, Const):
+            return Const((left == right) != negated)
+        if isinstance(left, Imported) and isinstance(right, Imported):
+            names = {left.name, right.name}
+            # Two names of torch's: dtypes, no one of which has two names here.
+            if len(names) == 1 or all(_DTYPE.fullmatch(name) for name in names):
+                return Const((len(names) == 1) != negated)
+        if right == NONE and isinstance(left, Tensor | tuple | Kernel | Function):
+            return Const(negated)
+        kind = "is" if isinstance(op, ast.Is | ast.IsNot) else "=="
+        return Symbol(f"({left!r} {kind} {right!r})", negated)
+    return Symbol(f"({left!r} {type(op).__name__} {right!r})")
+
+
+@lru_cache(maxsize=1024)
+def stored_names(node: ast.AST) -> frozenset[str]:
+    """The names that are assigned somewhere in ``node``."""
+    return frozenset(
+        n.id
+        for n in ast.walk(node)
+        if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
+    )
+
+
+@lru_cache(maxsize=1024)
+def loaded_names(node: ast.AST) -> frozenset[str]:
+    """The names that are read somewhere in ``node``."""
+    return frozenset(
+        n.id
+        for n in ast.walk(node)
+        if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)
+    )
+
+
+@lru_cache(maxsize=256)
+def local_names(function: FunctionNode) -> Mapping[str, Value]:
+    """A function's own names, all open: they hide those of its module."""
+    given = {n.arg for n in ast.walk(function) if isinstance(n, ast.arg)}
+    return {name: Symbol(name) for name in given | stored_names(function)}
+
+
+def parameters(function: FunctionNode, given: Arguments) -> dict[str, Value]:
+    """What the parameters are bound to, as far as the call tells."""
+    declared = function.args
+    positional = [*declared.posonlyargs, *declared.args]
+    every = {a.arg for a in (*positional, *declared.kwonlyargs)}
+    names: dict[str, Value] = {}
+    if not given.opaque:
+        defaults = [
+            *zip(reversed(positional), reversed(declared.defaults), strict=False),
+            *zip(declared.kwonlyargs, declared.kw_defaults, strict=True),
+        ]
+        for arg, default in defaults:
+            if isinstance(default, ast.Constant):
+                names[arg.arg] = Const(default.value)
+    names |= {a.arg: v for a, v in zip(positional, given.positional, strict=False)}
+    names |= {n: v for n, v in given.named.items() if n in every}
+    if declared.vararg is not None:
+        names[declared.vararg.arg] = tuple(given.positional[len(positional) :])
+    if declared.kwarg is not None:
+        rest = {n: v for n, v in given.named.items() if n not in every}
+        names[declared.kwarg.arg] = Named(rest, given.opaque)
+    return names

@@ -1,0 +1,107 @@
+"""An AITER: which it is, and how its producers present a scale when they are run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+
+from overlaykit.cli import ROOT, Result
+from overlaykit.core.versions import said_version
+from overlaykit.planning.plan import Standing, locate
+from overlaykit.series.carried import load_overlay
+from overlaykit.trees.tree import DirectoryTree
+from xscale.doctor.answers import ABSENT, Condition, condition, told
+from xscale.numeric.presentation import Presentation, Presented, not_run, presentations
+from xscale.numeric.sources import SWITCH
+from xscale.sites import CATALOGUE, FLATTEN, RMS, without_parameter
+
+_AITER_PACKAGES = {"aiter", "amd-aiter"}
+_SITES_OF = {
+    kernel: tuple(site.id for site in CATALOGUE if site.kernel == kernel)
+    for kernel in (RMS, FLATTEN)
+}
+
+
+class Kernels(Result, frozen=True, kw_only=True):
+    """An AITER, and what its producers really return."""
+
+    version: str
+    producers: tuple[Presented, ...]
+
+
+def presented(
+    aiter: DirectoryTree | None, facts: Mapping[str, str], device: str
+) -> tuple[Presented, ...]:
+    """Run both producers on "cpu", "cuda", or with "auto" on what there is."""
+    if aiter is None:
+        return not_run(f"AITER {ABSENT}")
+    if "error" in facts:
+        return not_run(facts["error"])
+    if missing := [name for name in ("torch", "triton") if name not in facts]:
+        return not_run(f"{' and '.join(missing)} {ABSENT}")
+    if device == "auto":
+        device = "cuda" if "gpu" in facts else "cpu"
+    if device == "cuda" and "gpu" not in facts:
+        return not_run("no GPU that torch can use")
+    return presentations(aiter, device)
+
+
+def examined(
+    aiter: DirectoryTree | None, imported: bool, producers: tuple[Presented, ...]
+) -> Kernels:
+    """AITER's part of the report; ``imported``: it is the one Python would import."""
+    ran = any(p.presentation is not Presentation.NOT_RUN for p in producers)
+    return Kernels(
+        target="aiter",
+        tree=aiter.name if aiter is not None else ABSENT,
+        outcome="examined" if ran else "not run",
+        version=_version(aiter, imported) if aiter is not None else ABSENT,
+        producers=producers,
+    )
+
+
+def producer_conditions(
+    producers: Iterable[Presented], aiter: DirectoryTree | None
+) -> list[Condition]:
+    """That each one really returns a transposed scale."""
+    return [
+        condition(
+            f"AITER's {one.kernel} writes its scale transposed",
+            _SITES_OF[one.kernel],
+            told(one.presentation.usable, one.presentation is not Presentation.NOT_RUN),
+            str(one),
+            _change_aiter(one, aiter),
+        )
+        for one in producers
+    ]
+
+
+def _change_aiter(one: Presented, aiter: DirectoryTree | None) -> str:
+    if aiter is None:
+        return "install AITER for this Python, or name one with --aiter PATH"
+    if one.presentation is Presentation.NOT_RUN:
+        return "mend what is named, or try another --device or --aiter"
+    if one.presentation is not Presentation.NO_PARAMETER:
+        return f"the GEMM would misread it: serve with {SWITCH}=0, or replace AITER"
+    step = without_parameter(one.kernel)
+    if one.kernel == FLATTEN and _is_carried(aiter):
+        step = f"run scripts/apply.py {aiter.root}, or {step}"
+    return f"{step}; until then its scale is copied, as before"
+
+
+def _is_carried(aiter: DirectoryTree) -> bool:
+    """Whether ``scripts/apply.py`` has patches for this very AITER."""
+    return any(
+        locate(carried, aiter).standing(carried) is Standing.PRISTINE
+        for carried in load_overlay(ROOT).values()
+        if carried.target.package == "aiter"
+    )
+
+
+def _version(tree: DirectoryTree, imported: bool) -> str:
+    """Of the distribution around the package, or what the package says itself."""
+    package = tree.root / (tree.layout.inside("aiter/") or "")
+    # An editable installation's metadata lies apart from its package.
+    return said_version(package, _AITER_PACKAGES, sys.path if imported else ()) or (
+        ABSENT
+    )

@@ -1,0 +1,259 @@
+"""Hand cases to a worker process, which has PyTorch and Triton, and get outcomes.
+
+Triton decides between its interpreter and a GPU when it is first imported, and what a
+tree's code does to a process should end with it: so each device has its own process.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import pickle
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from overlaykit.core.errors import EnvironmentFailure, Finding, not_started
+from overlaykit.core.python import module
+from overlaykit.trees.tree import DirectoryTree, Tree
+from xscale.numeric.cases import Case, Switch, Variant
+from xscale.numeric.outcomes import Outcome
+from xscale.numeric.server import STOOD_IN
+from xscale.numeric.sources import Sources, aiter_sources, module_of, sglang_sources
+
+Progress = Callable[[str, int, int], None]
+
+_SCRIPTS = Path(__file__).resolve().parents[2]
+_TAIL = 2000
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker is given: sources, and the cases to judge on them."""
+
+    tree: Sources
+    aiter: Sources
+    pristine: Sources | None
+    cases: tuple[Case, ...]
+
+
+def job_of(
+    tree: Tree,
+    aiter: Tree | Path,
+    cases: Iterable[Case],
+    pristine: Tree | None,
+    also: Iterable[str] = (),
+) -> Job:
+    """Find the sources in the trees, and the cases that they can tell apart.
+
+    ``also`` are modules of SGLang's to be run besides those that are always.
+    """
+    kernels = DirectoryTree(aiter) if isinstance(aiter, Path) else aiter
+    sources = sglang_sources(tree, also)
+    base = sglang_sources(pristine, also) if pristine is not None else None
+    return Job(sources, aiter_sources(kernels), base, applicable(cases, sources))
+
+
+def completed(
+    tree: Tree,
+    aiter: Tree | Path,
+    cases: Iterable[Case],
+    pristine: Tree | None,
+    do: Callable[[Job], tuple[Outcome, ...]],
+) -> tuple[Outcome, ...]:
+    """Have the cases done; again, with more of the tree, where a scale was handed to
+    modules of it that only stubs stood for."""
+    job = job_of(tree, aiter, cases, pristine)
+    outcomes = do(job)
+    also: set[str] = set()
+    # Of a tree without the switch nothing is promised that this could show.
+    while job.tree.has_switch and (more := _stubbed(tree, outcomes) - also):
+        also |= more
+        again = [outcome.case for outcome in outcomes if outcome.handed]
+        kept = tuple(outcome for outcome in outcomes if not outcome.handed)
+        outcomes = kept + do(job_of(tree, aiter, again, pristine, also))
+    return outcomes
+
+
+def _stubbed(tree: Tree, outcomes: Iterable[Outcome]) -> set[str]:
+    """The tree's modules that hold what the outcomes' scales were handed to."""
+    names = {name for outcome in outcomes for name in outcome.handed}
+    return {module for name in names if (module := module_of(tree, name)) is not None}
+
+
+class Worker:
+    """A process that runs cases on one device, "cpu" (interpreted) or "cuda".
+
+    Its first answer raises EnvironmentFailure where PyTorch, Triton or the device is
+    missing.
+    """
+
+    def __init__(self, device: str = "cpu") -> None:
+        self.device = device
+        path = os.pathsep.join(
+            filter(None, (str(_SCRIPTS), os.environ.get("PYTHONPATH")))
+        )
+        env = os.environ | {
+            "PYTHONPATH": path,
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "OMP_NUM_THREADS": "1",
+        }
+        env.pop("TRITON_INTERPRET", None)
+        if device == "cpu":
+            env["TRITON_INTERPRET"] = "1"
+        # Open for as long as the process lives: what it said is told if it dies.
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115
+        try:
+            self._process = subprocess.Popen(
+                module("xscale.numeric.server", device),
+                env=env,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._log,
+            )
+        except OSError as error:
+            self._log.close()
+            raise not_started("Python", error) from error
+
+        self.stood_in: set[str] = set()
+
+    @cached_property
+    def about(self) -> dict[str, str]:
+        """What it runs with; asked for after the start, so that several start at once.
+
+        Raises EnvironmentFailure, see above.
+        """
+        about: dict[str, str] = self._receive()
+        return about
+
+    def run(
+        self,
+        tree: Tree,
+        aiter: Tree | Path,
+        cases: Iterable[Case],
+        pristine: Tree | None = None,
+        progress: Progress = lambda *_: None,
+    ) -> tuple[Outcome, ...]:
+        """Judge the cases on this tree; see :func:`run`."""
+        do = partial(self.do, progress=progress)
+        return completed(tree, aiter, cases, pristine, do)
+
+    def do(self, job: Job, progress: Progress) -> tuple[Outcome, ...]:
+        """Judge a job's cases, in order."""
+        assert self.about
+        self._send((job.tree, job.aiter, job.pristine, job.cases))
+        outcomes: list[Outcome] = []
+        try:
+            for number in range(1, len(job.cases) + 1):
+                outcomes.append(self._receive())
+                progress("numeric", number, len(job.cases))
+        except BaseException:
+            # What it would still send belongs to no later run.
+            self.kill()
+            raise
+        return tuple(outcomes)
+
+    def _send(self, message: object) -> None:
+        assert self._process.stdin is not None
+        try:
+            pickle.dump(message, self._process.stdin)
+            self._process.stdin.flush()
+        except OSError as error:
+            raise self._died() from error
+
+    def _receive(self) -> Any:
+        assert self._process.stdout is not None
+        kind: str = STOOD_IN
+        value: Any = ()
+        while kind == STOOD_IN:
+            self.stood_in.update(value)
+            try:
+                kind, value = pickle.load(self._process.stdout)
+            except (EOFError, pickle.UnpicklingError) as error:
+                raise self._died() from error
+        if kind == "failed":
+            self.close()
+            what, found, next_step = value
+            finding = Finding(what, found=found, next_step=next_step)
+            raise EnvironmentFailure("the numeric proof cannot run", (finding,))
+        return value
+
+    def _died(self) -> EnvironmentFailure:
+        code = self._process.wait()
+        self._log.seek(0)
+        said = self._log.read()[-_TAIL:].decode(errors="replace").strip()
+        finding = Finding(
+            f"the worker process ended with {code}", found=said or "no message"
+        )
+        return EnvironmentFailure("the numeric proof cannot run", (finding,))
+
+    def close(self) -> None:
+        """End the process."""
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None and not stream.closed:
+                stream.close()
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def kill(self) -> None:
+        """End the process at once."""
+        self._process.kill()
+        self._process.wait()
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def applicable(cases: Iterable[Case], sources: Sources) -> tuple[Case, ...]:
+    """The cases that this tree can tell apart, each once.
+
+    A tree without the switch has one behaviour, and no check mode to be tested; to
+    one that never asks for a transposed scale all presentations of it are one.
+    """
+    if not sources.has_switch:
+        cases = (case for case in cases if not case.tests_check_mode)
+        cases = (replace(case, switch=Switch.ON) for case in cases)
+    if not sources.adopts:
+        cases = (replace(case, variant=Variant.INSTALLED) for case in cases)
+    return tuple(dict.fromkeys(cases))
+
+
+_workers: dict[str, Worker] = {}
+
+
+def run(
+    tree: Tree,
+    aiter: Tree | Path,
+    cases: Iterable[Case],
+    device: str = "cpu",
+    pristine: Tree | None = None,
+    progress: Progress = lambda *_: None,
+) -> tuple[Outcome, ...]:
+    """Judge the cases on a SGLang tree with an AITER tree (or directory).
+
+    ``pristine`` is the same release without the series: where it is given, fp8
+    tensors, scales, GEMM outputs and returned values must agree with it bit for bit.
+    Cases that the tree cannot tell apart are run once. The worker process is kept for
+    the next call.
+
+    Raises InputError where a function cannot be found, EnvironmentFailure where
+    PyTorch, Triton, the device or a loadable AITER is missing.
+    """
+    worker = _workers.get(device)
+    if worker is None or not worker.alive:
+        worker = _workers[device] = Worker(device)
+        atexit.register(worker.close)
+    return worker.run(tree, aiter, cases, pristine, progress)

@@ -1,0 +1,315 @@
+"""The layers around the tree's functions, as light as they can be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from xscale.numeric.cases import GROUP, Chain, Platform, Variant
+from xscale.numeric.gemms import Gemms, Reads
+from xscale.numeric.producers import Kernels, Produced, Recorder, raw, stand_in_quant
+from xscale.numeric.stubs import Anything, Double
+from xscale.numeric.watch import Watch, aside
+from xscale.sites import GEMM, MARKER, PRODUCERS
+
+RANKS = 2
+_EPSILON = 1e-6
+
+
+class Enough(Exception):
+    """Raised by a double when what was wanted has been seen."""
+
+
+@dataclass
+class World:
+    """What one island's stubs answer with, and what they record of one run."""
+
+    platform: Platform
+    variant: Variant
+    kernels: Kernels
+    device: str
+    recorder: Recorder = field(default_factory=Recorder)
+    reads: Reads = field(default_factory=Reads)
+    gather: Gather | None = None
+    buffer: Any = None
+    capturing: bool = False
+
+    @property
+    def fp8(self) -> Any:
+        return torch.float8_e4m3fn if self.platform.gfx95 else torch.float8_e4m3fnuz
+
+    def clear(self, watch: Watch | None = None) -> None:
+        """Forget the last run. The objects stay: the island holds on to them."""
+        self.recorder.clear(watch)
+        self.reads.all = []
+        self.capturing = False
+
+    def again(self) -> None:
+        """Forget how the run began: it starts anew."""
+        watch = self.recorder.watch
+        if watch is not None:
+            watch.forget()
+        self.clear(watch)
+
+    def answer(self, module: str, name: str) -> Any:
+        """As a stub module's ``Answer``; by name, since modules move."""
+        if name in PRODUCERS:
+            if not self.platform.gfx95:
+                raise KeyError(name)
+            return self.kernels.recorded(name, self.variant, self.recorder)
+        if name == "gemm_a8w8_blockscale":
+            gemms = self._gemms()
+            return gemms.triton if ".triton" in module else gemms.row_major
+        return self._answers()[name]
+
+    def _gemms(self) -> Gemms:
+        # The other float8 is for gfx942 alone, which no machine but that one compiles.
+        own = self.device != "cpu" and self.fp8 == torch.float8_e4m3fn
+        return Gemms(self.reads, self.kernels.triton_gemm if own else None)
+
+    def _answers(self) -> dict[str, Any]:
+        backend = SimpleNamespace(
+            get_indexer_metadata=lambda *_, **__: Anything("metadata"),
+            kv_cache_dtype=None,
+            data_type=None,
+        )
+        group = Double()
+        vars(group)["all_gather_into_tensor"] = self._all_gather
+        return {
+            "is_hip": lambda: True,
+            "is_gfx95_supported": lambda: self.platform.gfx95,
+            "get_hip_version": lambda: self.platform.hip,
+            "get_device_capability": lambda: (9, 5 if self.platform.gfx95 else 4),
+            "get_bool_env_var": _bool_env_var,
+            "is_fp8_fnuz": lambda: not self.platform.gfx95,
+            "fp8_dtype": self.fp8,
+            "get_is_capture_mode": lambda: self.capturing,
+            "torch_release": tuple(map(int, torch.__version__.split(".")[:2])),
+            "dtypes": SimpleNamespace(fp8=self.fp8, bf16=torch.bfloat16),
+            GEMM: self._gemms().bpreshuffle,
+            "get_hip_quant": lambda _: stand_in_quant(self.recorder),
+            "batched_gemm_a8w8_a_per_token_group_prequant_w_per_batched_tensor_quant": (
+                self._batched_gemm
+            ),
+            "fused_qk_rmsnorm": _two_norms,
+            "get_attn_backend": lambda: backend,
+            "get_attention_tp_group": lambda: group,
+            "get_tp_group": lambda: group,
+            "attn_tp_all_gather_into_tensor": self._all_gather,
+            # What is no tuple is gathered into a buffer of the model runner's.
+            "get_local_dp_buffer": lambda *_: self.buffer,
+            "act_quant": lambda x, *_, **__: (x, x),
+            "rearrange": _in_heads,
+            "hadamard_transform": lambda x, *_, **__: x,
+        }
+
+    def _batched_gemm(self, X: Any, WQ: Any, **_: Any) -> Any:
+        """(heads, M, columns) bf16, the same whatever the input."""
+        with aside():
+            return Draw("bmm", self.device)(WQ.shape[0], X.shape[0], WQ.shape[1])
+
+    def _all_gather(self, output: Any, local: Any, *_: Any, **__: Any) -> None:
+        if self.gather is None:
+            raise RuntimeError("a collective outside the gathering chains")
+        with aside():
+            self.gather(output, local, self.recorder)
+
+
+class Gather:
+    """An all-gather along dim 0 over two ranks, as NCCL does it; ranks run in turn.
+
+    First every rank runs and hands in what it has; then rank 0 runs again and gets
+    all of it. c10d insists on contiguous tensors; pynccl moves as many bytes as there
+    are elements from the data pointer on. Neither looks at strides.
+    """
+
+    def __init__(self, c10d: bool) -> None:
+        self._c10d = c10d
+        self._given: list[list[Any]] = []
+        self._known: list[list[Produced | None]] = []
+        self._replay: Iterator[int] | None = None
+        self._last: tuple[Any, list[Produced]] | None = None
+
+    def rank(self) -> None:
+        """The next run is the next rank's."""
+        self._given.append([])
+        self._known.append([])
+
+    def all_given(self) -> None:
+        """The next run is rank 0's, with what all ranks have given."""
+        self._replay = iter(range(len(self._given[0])))
+
+    def __call__(self, output: Any, local: Any, recorder: Recorder) -> None:
+        if self._c10d and not (local.is_contiguous() and output.is_contiguous()):
+            raise ValueError("Tensors must be contiguous")
+        if self._replay is None:
+            self._given[-1].append(raw(local))
+            self._known[-1].append(recorder.of(local))
+            raw(output).zero_()
+            return
+        turn = next(self._replay)
+        parts = [raw(local), *(given[turn] for given in self._given[1:])]
+        raw(output).copy_(torch.cat(parts))
+        ranks = [recorder.of(local), *(known[turn] for known in self._known[1:])]
+        known = [one for one in ranks if one is not None]
+        if len(known) == len(ranks):
+            self._last = output, known
+        elif self._last and tuple(local.shape) == tuple(self._last[1][0].truth.shape):
+            q, known = self._last
+            first = known[0]
+            recorder.produced(
+                Produced(
+                    first.kernel,
+                    q,
+                    output,
+                    torch.cat([one.truth for one in known]),
+                    all(one.q_right for one in known),
+                    first.asked,
+                )
+            )
+
+
+class Draw:
+    """Reproducible bf16 activations whose every group of every row has its own size.
+
+    Else equal maxima would make equal scales, and a transposition could not be seen.
+    """
+
+    def __init__(self, seed: object, device: str) -> None:
+        number = int.from_bytes(repr(seed).encode(), "big") % (1 << 62)
+        self._generator = torch.Generator().manual_seed(number)
+        self._device = device
+
+    def __call__(self, *shape: int) -> Any:
+        with aside():
+            return self._drawn(shape)
+
+    def _drawn(self, shape: tuple[int, ...]) -> Any:
+        values = torch.randn(shape, generator=self._generator)
+        sizes = 1 + 3 * torch.rand(
+            (*shape[:-1], -(-shape[-1] // GROUP)), generator=self._generator
+        )
+        sizes = sizes.repeat_interleave(GROUP, -1)[..., : shape[-1]]
+        return (values * sizes).to(torch.bfloat16).to(self._device)
+
+
+class Norm:
+    """RMSNorm: what the fused kernels take from it, and itself where none is fused."""
+
+    def __init__(self, width: int, device: str) -> None:
+        weight = Draw(("norm", width), "cpu")(width).abs() + 0.5
+        self.weight = weight.to(torch.bfloat16).to(device)
+        self.variance_epsilon = _EPSILON
+
+    def __call__(self, x: Any, residual: Any = None, *_: Any) -> Any:
+        if residual is None:
+            return _rms(x, self.weight, _EPSILON)
+        total = x + residual
+        return _rms(total, self.weight, _EPSILON), total
+
+
+class Linear:
+    """A block-FP8 linear: passes what it gets to the tree's own consumer.
+
+    As SGLang's Fp8LinearMethod does, a tuple goes in as (q, scale) and no more; that
+    method itself, where it is run, gets ``consume``. What comes out of the GEMM goes
+    through ``then``.
+    """
+
+    def __init__(self, world: World, consumer: Callable[..., Any], name: str) -> None:
+        self._world, self._consumer, self._name = world, consumer, name
+        self.weight: Any = None
+        self.weight_scale_inv: Any = None
+        self.then: Callable[[Any], Any] = _as_it_is
+
+    def sized(self, n: int, k: int) -> Linear:
+        """Gives it weights, (n, k) in fp8, the same for the same size."""
+        with aside():
+            self._fill(n, k)
+        return self
+
+    def _fill(self, n: int, k: int) -> None:
+        key = (n, k, self._world.fp8, self._world.device)
+        if key not in _weights:
+            generator = torch.Generator().manual_seed(n * 65537 + k)
+            weight = torch.randn((n, k), generator=generator).to(self._world.fp8)
+            blocks = (-(-n // GROUP), -(-k // GROUP))
+            scale = torch.rand(blocks, generator=generator) + 0.5
+            _weights[key] = weight.to(self._world.device), scale.to(self._world.device)
+        self.weight, self.weight_scale_inv = _weights[key]
+
+    def consume(self, input_scale: Any = None, **given: Any) -> Any:
+        """The tree's consumer, told whose reading it is."""
+        reads, watch = self._world.reads, self._world.recorder.watch
+        reads.projection = self._name
+        reads.marked = bool(getattr(input_scale, MARKER, False))
+        reads.mark_known = watch is None or watch.knows_mark_on(input_scale)
+        return self.then(self._consumer(input_scale=input_scale, **given))
+
+    def __call__(self, x: Any, *_: Any, **__: Any) -> tuple[Any, None]:
+        output = self.consume(
+            input=x[0] if isinstance(x, tuple) else x,
+            weight=self.weight,
+            block_size=[GROUP, GROUP],
+            weight_scale=self.weight_scale_inv,
+            input_scale=x[1] if isinstance(x, tuple) else None,
+            bias=None,
+        )
+        return output, None
+
+
+class Unquantized:
+    """A linear that reads no scale: another's weights' shape, and drawn outputs."""
+
+    reduce_results = False
+
+    def __init__(self, draw: Draw, n: int, k: int) -> None:
+        self.weight = torch.empty((n, k), dtype=torch.bfloat16, device="meta")
+        self._draw = draw
+
+    def __call__(self, x: Any, *_: Any, **__: Any) -> tuple[Any, None]:
+        rows = x[0] if isinstance(x, tuple) else x
+        return self._draw(rows.shape[0], self.weight.shape[0]), None
+
+
+_weights: dict[tuple[Any, ...], tuple[Any, Any]] = {}
+
+
+def gather_for(chain: Chain) -> Gather | None:
+    return Gather(chain.over_c10d) if chain.gathers else None
+
+
+def _rms(x: Any, weight: Any, epsilon: float) -> Any:
+    wide = x.float()
+    factor = torch.rsqrt(wide.square().mean(-1, keepdim=True) + epsilon)
+    return (wide * factor * weight.float()).to(x.dtype)
+
+
+def _as_it_is(output: Any) -> Any:
+    return output
+
+
+def _in_heads(x: Any, pattern: str, d: int) -> Any:
+    """As einops has it, in the one form that the indexers use."""
+    if pattern != "l (h d) -> l h d":
+        raise ValueError(f"the proof has no {pattern!r}")
+    return x.view(x.shape[0], -1, d)
+
+
+def _two_norms(*args: Any, **kwargs: Any) -> Any:
+    """Both forms of AITER's bf16 ``fused_qk_rmsnorm``: returning and in place."""
+    if args:
+        q, q_weight, q_epsilon, k, k_weight, k_epsilon = args
+        return _rms(q, q_weight, q_epsilon), _rms(k, k_weight, k_epsilon)
+    for x, out in (("q", "q_out_quantized"), ("k", "k_out")):
+        weight, epsilon = kwargs[f"{x}_weight"], kwargs[f"{x}_epsilon"]
+        kwargs[out].copy_(_rms(kwargs[x], weight, epsilon))
+    return None
+
+
+def _bool_env_var(name: str, default: str = "false") -> bool:
+    return name == "SGLANG_USE_AITER" or default.lower() in ("true", "1")

@@ -1,0 +1,351 @@
+"""Run one chain: the tree's own functions, from the activations to the GEMMs."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from types import MethodType, SimpleNamespace
+from typing import Any
+
+import torch
+
+from xscale.numeric.cases import GROUP, Case, Chain
+from xscale.numeric.doubles import (
+    RANKS,
+    Draw,
+    Enough,
+    Linear,
+    Norm,
+    Unquantized,
+    World,
+    gather_for,
+)
+from xscale.numeric.island import Island
+from xscale.numeric.outcomes import Route
+from xscale.numeric.sources import (
+    CORE,
+    GATHER,
+    HEAD_GATE,
+    KINDS,
+    LATENT,
+    LAYER,
+    LINEAR,
+    METHOD,
+    MHA,
+    MLA,
+    PREPARE,
+)
+from xscale.numeric.stubs import Anything, double_of
+from xscale.numeric.watch import aside, tensors
+from xscale.numeric.way import Way, caller_of, nothing, without_scale
+
+Leaves = list[Any]
+"""The tensors that a function returned or handed on, in order."""
+
+_KINDS = {"q_b": KINDS[1], "kv_b": KINDS[1], "o_proj": KINDS[2]}
+"""The class of each projection's linear; the others' is the first."""
+_NAMES = {"q_b_proj": "q_b", "kv_b_proj": "kv_b", "o_proj": "o_proj"}
+_LONG = 2048
+"""Tokens up to which the indexer need not choose."""
+
+
+def drive(case: Case, island: Island, world: World) -> Leaves:
+    """Run the case's chain; the world has recorded it afterwards."""
+    world.gather = gather_for(case.chain)
+    return list(tensors(_DRIVERS[case.chain](Driver(case, island, world))))
+
+
+class Driver:
+    """Builds what a chain runs: the tree's own objects, with doubles around them."""
+
+    def __init__(self, case: Case, island: Island, world: World) -> None:
+        self.case, self.island, self.world = case, island, world
+        self.shape, self.m = case.shape, case.m
+        self.consumer: Callable[..., Any] = island.definition(LINEAR)
+
+    def draw(self, what: str) -> Draw:
+        """The same activations for the same chain, shape and M; no case differs."""
+        seed = (what, self.case.chain.name, self.shape.name, self.m)
+        return Draw(seed, self.world.device)
+
+    def linear(
+        self, name: str, n: int, k: int, then: Callable[[Any], Any] | None = None
+    ) -> Any:
+        """The tree's own linear and method, as far as it has them; ``then`` makes of
+        the GEMM's output what comes out."""
+        double = Linear(self.world, self.consumer, name).sized(n, k)
+        if then is not None:
+            double.then = then
+        kind = _KINDS.get(name, KINDS[0])
+        if not self.island.has(METHOD, kind):
+            return double
+        method = double_of(
+            self.island.owner(METHOD),
+            block_quant=True,
+            is_checkpoint_fp8_serialized=True,
+            quant_config=SimpleNamespace(weight_block_size=[GROUP, GROUP]),
+            w8a8_block_fp8_linear=double.consume,
+        )
+        return double_of(
+            self.island.owner(kind),
+            quant_method=method,
+            # What decides by a weight's attributes is to find those that there are.
+            _makes_up=frozenset(
+                self.island.definition(kind).__code__.co_names
+            ).__contains__,
+            weight=double.weight,
+            weight_scale_inv=double.weight_scale_inv,
+            bias=None,
+            input_is_parallel=True,
+            reduce_results=False,
+            tp_size=1,
+            tp_rank=0,
+        )
+
+    def input(self) -> Any:
+        """qkv_a and wk, from what prepare_attn makes, by way of the tree's layer."""
+        if self.island.has(LAYER, LATENT):
+            try:
+                return Way(self).run()
+            except Exception:
+                # Of another release not all that a layer needs is known here.
+                if self.island.sources.has_switch:
+                    raise
+            self.world.again()
+            if self.world.gather is not None:
+                self.world.gather.all_given()
+        hidden, residual = self.prepared(0)
+        qkv_a = self.linear("qkv_a", self.shape.qkv_a, self.shape.hidden)
+        wk = self.linear("wk", self.shape.wk, self.shape.hidden)
+        return without_scale(hidden), residual, qkv_a(hidden), wk(hidden)
+
+    def gathered(self) -> Any:
+        gather = self.world.gather
+        assert gather is not None
+        # Only rank 0's second turn is the run itself; no copy counts before that.
+        with aside():
+            for rank in range(RANKS):
+                gather.rank()
+                self.prepared(rank)
+        gather.all_given()
+        return self.input()
+
+    def communicator(self, rank: int, latent_of: Any = None) -> Any:
+        """The layer's communicator on one rank, told what the chain needs of it;
+        ``latent_of`` is the method that it gets to the attention layer by."""
+        gathers = self.case.chain.gathers
+        move = getattr(self.island.owner(GATHER), GATHER) if gathers else _stays
+        self.attention_context()
+        return double_of(
+            self.island.owner(PREPARE),
+            input_layernorm=Norm(self.shape.hidden, self.world.device),
+            qkv_latent_func=latent_of or self.qkv_latent_func(),
+            _communicate_simple_fn=move,
+            _context=SimpleNamespace(
+                attn_tp_size=RANKS, attn_tp_rank=rank, tp_size=RANKS, tp_rank=rank
+            ),
+        )
+
+    def qkv_latent_func(self) -> Any:
+        """The attention layer's method, by which a communicator knows the layer."""
+        if not self.case.chain.knows_projection:
+            return None
+        qkv_a = self.linear("qkv_a", self.shape.qkv_a, self.shape.hidden)
+        return MethodType(nothing, SimpleNamespace(fused_qkv_a_proj_with_mqa=qkv_a))
+
+    def prepared(self, rank: int) -> tuple[Any, Any]:
+        """What one rank's prepare_attn returns: hidden states and residual."""
+        hidden, residual = self.inputs(rank)
+        outputs: tuple[Any, Any] = getattr(self.communicator(rank), PREPARE)(
+            hidden, residual, Anything("forward_batch"), "fp8"
+        )
+        return outputs
+
+    def inputs(self, rank: int) -> tuple[Any, Any]:
+        """What one rank's layer is given: hidden states, and the residual or None."""
+        draw = self.draw(f"input {rank}")
+        hidden = draw(self.m, self.shape.hidden)
+        self.world.buffer = hidden.new_zeros(RANKS * self.m, self.shape.hidden)
+        residual = draw(self.m, self.shape.hidden)
+        plain = self.case.chain in (Chain.INPUT, Chain.INPUT_NSA, Chain.INDEXER)
+        return hidden, None if plain else residual
+
+    def attention_context(self) -> Any:
+        """The tree's own context, told whether the model is sparse-attention."""
+        context = self.island.module(PREPARE).get_attn_tp_context()
+        # Renamed between releases; the one that nobody reads does no harm.
+        context.is_nsa = context.is_dsa = self.case.chain.nsa
+        return context
+
+    def attention(self, function: str, **more: Any) -> Any:
+        """The attention layer that ``function`` is a method of."""
+        s, world = self.shape, self.world
+        latent = self.draw("latent")(self.m, s.q_lora + s.kv_lora + s.rope)
+        # Where it keeps them is the release's affair: a field, or a forward context.
+        self.attention_context().fetch_qkv_latent = lambda: latent
+        with aside():
+            draw = Draw("attention weights", world.device)
+            w_kc = draw(s.heads, s.nope, s.kv_lora).to(world.fp8)
+            w_vc = draw(s.heads, s.kv_lora, s.v).to(world.fp8)
+        known: dict[str, Any] = {
+            "_makes_up": lambda name: not name.endswith("_proj"),
+            "q_lora_rank": s.q_lora,
+            "kv_lora_rank": s.kv_lora,
+            "qk_nope_head_dim": s.nope,
+            "qk_rope_head_dim": s.rope,
+            "qk_head_dim": s.nope + s.rope,
+            "v_head_dim": s.v,
+            "num_local_heads": s.heads,
+            "use_nsa": self.case.chain.nsa,
+            "use_dsa": self.case.chain.nsa,
+            "layer_id": 0,
+            "alt_stream": None,
+            "rotary_emb": None,
+            "next_skip_topk": None,
+            "current_attention_backend": "nsa",
+            "q_a_layernorm": Norm(s.q_lora, world.device),
+            "kv_a_layernorm": Norm(s.kv_lora, world.device),
+            "w_kc": w_kc,
+            "w_vc": w_vc,
+            "w_scale": torch.ones((), device=world.device),
+        }
+        for attribute, (n, k) in self.sizes().items():
+            if attribute not in more:
+                known[attribute] = self.linear(_NAMES[attribute], n, k)
+        return double_of(self.attention_class(function), **{**known, **more})
+
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        """(n, k) of the attention layer's projections behind the latent."""
+        s = self.shape
+        return {
+            "q_b_proj": (s.heads * (s.nope + s.rope), s.q_lora),
+            "kv_b_proj": (s.heads * (s.nope + s.v), s.kv_lora),
+            "o_proj": (s.hidden, s.heads * s.v),
+        }
+
+    def attention_class(self, function: str) -> type:
+        """The attention layer itself, where the tree's is one with that function."""
+        owner: type = self.island.owner(function)
+        if self.island.has(LATENT):
+            layer: type = self.island.owner(LATENT)
+            return layer if issubclass(layer, owner) else owner
+        return owner
+
+    def call(self, function: Any, **known: Any) -> Any:
+        """Call by parameter names; what is not known is a stub."""
+        arguments = {
+            name: known[name] if name in known else Anything(name)
+            for name, parameter in inspect.signature(function).parameters.items()
+            if name in known or parameter.default is inspect.Parameter.empty
+        }
+        return function(**arguments)
+
+    def hidden(self) -> Any:
+        return self.draw("hidden")(self.m, self.shape.hidden)
+
+    def mla(self) -> Any:
+        """q_b, from what forward_absorb_prepare makes."""
+        handed: list[Any] = []
+        layer = self.attention(MLA, indexer=_keeping(handed))
+        outputs = self.call(getattr(layer, MLA), hidden_states=self.hidden())
+        return outputs, handed
+
+    def mha(self) -> Any:
+        """q_b and kv_b, from what forward_normal_prepare makes."""
+        handed: list[Any] = []
+        keep = _keeping(handed)
+        layer = self.attention(MHA, indexer=keep, _set_mla_kv_buffer=keep)
+        vars(layer)["_concat_and_cast_mha_k"] = lambda k_nope, k_pe, _: (k_nope, k_pe)
+        outputs = self.call(getattr(layer, MHA), hidden_states=self.hidden())
+        return outputs, handed
+
+    def core(self) -> Any:
+        """o_proj, from what forward_absorb_core makes."""
+        s = self.shape
+        attended = self.draw("attended")(self.m, s.heads * s.kv_lora)
+        layer = self.attention(CORE, attn_mqa=lambda *_, **__: attended)
+        draw = self.draw("core")
+        return self.call(
+            getattr(layer, CORE),
+            q_pe=draw(self.m, s.heads, s.rope),
+            k_pe=draw(self.m, 1, s.rope),
+            q_nope_out=draw(self.m, s.heads, s.kv_lora),
+            k_nope=draw(self.m, 1, s.kv_lora),
+            topk_indices=None,
+            llama_4_scaling=None,
+        )
+
+    def indexer_layer(self, wk: Any) -> Any:
+        """The tree's indexer around the projection that reads the input's scale."""
+        s, draw = self.shape, self.draw
+        return double_of(
+            self.island.owner(HEAD_GATE),
+            alt_stream=None,
+            head_dim=s.wk,
+            rope_head_dim=s.wk // 2,
+            index_topk=_LONG,
+            wk=wk,
+            wq_b=Unquantized(draw("query"), 2 * s.wk, s.q_lora),
+            weights_proj=Unquantized(draw("weights"), 2, s.hidden),
+            k_norm=_stays,
+            rotary_emb=lambda _, q, k: (q, k),
+            _store_index_k_cache=nothing,
+        )
+
+    def indexer(self) -> Any:
+        """The indexer's head gate, from a pair (fp8, scale) of prepare_attn."""
+        x, _ = self.prepared(0)
+        gated: list[Any] = []
+
+        def gate(x_for_gate: Any, *_: Any, **__: Any) -> None:
+            gated.append(x_for_gate)
+            raise Enough
+
+        wk = Unquantized(self.draw("key"), self.shape.wk, self.shape.hidden)
+        indexer = self.indexer_layer(wk)
+        vars(indexer)[HEAD_GATE] = gate
+        try:
+            self.call(
+                getattr(indexer, caller_of(type(indexer), HEAD_GATE)),
+                x=x,
+                q_lora=self.draw("q_lora")(self.m, self.shape.q_lora),
+            )
+        except Enough:
+            if isinstance(x, tuple):
+                reads = self.world.reads
+                reads.projection, reads.marked = "head gate", False
+                read = reads.add(Route.ELEMENTWISE, "the tree's own", x[0], x[1], None)
+                read.output = gated[0]
+        return gated
+
+
+def _stays(hidden_states: Any, *_: Any, **__: Any) -> Any:
+    return hidden_states
+
+
+def _keeping(handed: list[Any]) -> Callable[..., Any]:
+    def keep(*args: Any, **kwargs: Any) -> Any:
+        handed.append((args, kwargs))
+        return Anything("top-k")
+
+    return keep
+
+
+_DRIVERS: dict[Chain, Callable[[Driver], Any]] = {
+    Chain.INPUT: Driver.input,
+    Chain.INPUT_NSA: Driver.input,
+    Chain.RESIDUAL: Driver.input,
+    Chain.RESIDUAL_NSA: Driver.input,
+    Chain.MLA: Driver.mla,
+    Chain.MLA_NSA: Driver.mla,
+    Chain.MHA: Driver.mha,
+    Chain.MHA_NSA: Driver.mha,
+    Chain.CORE: Driver.core,
+    Chain.PREFILL_NSA: Driver.input,
+    Chain.STREAMS_NSA: Driver.input,
+    Chain.GATHER_C10D: Driver.gathered,
+    Chain.GATHER_PYNCCL: Driver.gathered,
+    Chain.GATHER_C10D_NSA: Driver.gathered,
+    Chain.GATHER_PYNCCL_NSA: Driver.gathered,
+    Chain.INDEXER: Driver.indexer,
+}

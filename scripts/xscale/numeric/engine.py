@@ -1,0 +1,102 @@
+"""Run cases of a tree, and of its pristine counterpart, and judge them. Worker side."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from xscale.numeric.cases import Case, Platform, Switch, Variant
+from xscale.numeric.doubles import World
+from xscale.numeric.drivers import Leaves, drive
+from xscale.numeric.island import Island, uncompiled
+from xscale.numeric.judge import Run, judge
+from xscale.numeric.outcomes import Outcome
+from xscale.numeric.producers import Kernels
+from xscale.numeric.selftest import ModuleCase
+from xscale.numeric.selftest.running import module_outcome
+from xscale.numeric.sources import SWITCH, Sources
+from xscale.numeric.watch import Watch, Watched, watching
+
+
+@dataclass
+class Engine:
+    """One tree, one AITER, one device. Islands and pristine runs are kept."""
+
+    tree: Sources
+    kernels: Kernels
+    pristine: Sources | None
+    device: str
+    _islands: dict[tuple[Any, ...], tuple[Island, World]] = field(default_factory=dict)
+    _pristine_runs: dict[Case, Run] = field(default_factory=dict)
+
+    def outcome(self, case: Case) -> Outcome:
+        """Run and judge one case; what the tree raises is part of the verdict."""
+        if isinstance(case, ModuleCase):
+            world = World(case.platform, case.variant, self.kernels, self.device)
+            return module_outcome(case, self.tree, world)
+        started = time.perf_counter()
+        run = self._run(self.tree, case)
+        base = self._pristine_run(case) if self.pristine is not None else None
+        seconds = time.perf_counter() - started
+        return judge(case, run, base, self.tree, seconds)
+
+    def _pristine_run(self, case: Case) -> Run:
+        # A pristine tree has no switch and asks for nothing that variants differ in.
+        case = Case(case.chain, case.m, case.shape, platform=case.platform)
+        if case not in self._pristine_runs:
+            assert self.pristine is not None
+            self._pristine_runs[case] = self._run(self.pristine, case)
+        return self._pristine_runs[case]
+
+    def _run(self, sources: Sources, case: Case) -> Run:
+        island, world = self._island(sources, case.platform, case.variant, case.switch)
+        watch = Watch(sources.tree)
+        world.clear(watch)
+        raised, outputs = None, []
+        with island.entered(), uncompiled(), torch.no_grad(), watching(watch):
+            try:
+                outputs = drive(case, island, world)
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:
+                raised = _told(error, sources)
+        return _frozen(world, outputs, raised, watch.finish())
+
+    def _island(
+        self, sources: Sources, platform: Platform, variant: Variant, switch: Switch
+    ) -> tuple[Island, World]:
+        key = (id(sources), platform, variant, switch)
+        if key not in self._islands:
+            world = World(platform, variant, self.kernels, self.device)
+            environ = {SWITCH: switch.value}
+            self._islands[key] = Island(sources, world.answer, environ), world
+        return self._islands[key]
+
+
+def _frozen(world: World, outputs: Leaves, raised: str | None, watched: Watched) -> Run:
+    recorder, reads = world.recorder, world.reads.all
+    return Run(
+        reads,
+        {id(read): recorder.of(read.q) for read in reads},
+        outputs,
+        any(one.asked for one in recorder.by_pointer.values()),
+        raised,
+        recorder.calls,
+        recorder.changed(),
+        watched,
+    )
+
+
+def _told(error: Exception, sources: Sources) -> str:
+    """The error, and the innermost line of the tree's own code that it came from."""
+    text = f"{type(error).__name__}: {error}"
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if f.filename.startswith(f"{sources.tree}/")]
+    if own:
+        path = own[-1].filename.removeprefix(f"{sources.tree}/")
+        text += f" ({path}:{own[-1].lineno}, in {own[-1].name})"
+    return text

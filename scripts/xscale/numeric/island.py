@@ -1,0 +1,174 @@
+"""Load chosen modules of SGLang for real, from bytes, in a sea of stubs.
+
+While an island is entered its modules are the ones in ``sys.modules``, late imports
+included; afterwards whatever was there before returns. Sources need not be on disk;
+tracebacks and ``inspect`` still show them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from types import CodeType, ModuleType
+from typing import Any
+
+from overlaykit.core.syntax import compiled
+from xscale.numeric.sources import Sources
+from xscale.numeric.stubs import Answer, stub_module
+
+STUBBED = frozenset({"sglang", "aiter", "sgl_kernel"})
+
+
+class Island:
+    """The real modules of ``sources``; ``answer`` says what their imports give."""
+
+    def __init__(
+        self, sources: Sources, answer: Answer, environ: Mapping[str, str | None]
+    ) -> None:
+        self.sources = sources
+        self.asked: set[str] = set()
+        self._environ = environ
+        self._families = STUBBED | {n for n in sources.foreign if not _importable(n)}
+        self._modules: dict[str, ModuleType] = {}
+        self._finder = _Finder(sources, answer, self._families, self.asked)
+
+    @contextmanager
+    def entered(self) -> Iterator[Island]:
+        """Make the island's modules and environment the process's own."""
+        before = _withdraw(self._families)
+        environ = {name: os.environ.get(name) for name in self._environ}
+        sys.modules.update(self._modules)
+        sys.meta_path.insert(0, self._finder)
+        _set_environ(self._environ)
+        try:
+            yield self
+        finally:
+            _set_environ(environ)
+            sys.meta_path.remove(self._finder)
+            self._modules = _withdraw(self._families)
+            sys.modules.update(before)
+
+    def definition(self, name: str) -> Any:
+        """The function of that name as its module holds it. Only while entered."""
+        place = self.sources.places[name]
+        return _within(importlib.import_module(place.module), place.name)
+
+    def owner(self, name: str) -> Any:
+        """The class that the function stands in. Only while entered."""
+        place = self.sources.places[name]
+        return _within(importlib.import_module(place.module), place.owner)
+
+    def has(self, *names: str) -> bool:
+        """Whether the tree defines them all where they were looked for."""
+        return all(name in self.sources.places for name in names)
+
+    def module(self, name: str) -> ModuleType:
+        """The module that the function stands in. Only while entered."""
+        return importlib.import_module(self.sources.places[name].module)
+
+
+class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    def __init__(
+        self,
+        sources: Sources,
+        answer: Answer,
+        families: frozenset[str] | set[str],
+        asked: set[str],
+    ) -> None:
+        self._sources, self._answer = sources, answer
+        self._families, self._asked = families, asked
+
+    def find_spec(
+        self,
+        fullname: str,
+        path: Sequence[str] | None,
+        target: ModuleType | None = None,
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname.partition(".")[0] not in self._families:
+            return None
+        if found := self._sources.modules.get(fullname):
+            loader = _Loader(f"{self._sources.tree}/{found[0]}", found[1])
+            package = found[0].endswith("/__init__.py")
+            return importlib.util.spec_from_loader(
+                fullname, loader, is_package=package, origin=loader.path
+            )
+        return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
+        return stub_module(spec.name, self._answer, self._real, self._asked)
+
+    def exec_module(self, module: ModuleType) -> None:
+        return
+
+    def _real(self, name: str) -> ModuleType | None:
+        known = name in self._sources.modules
+        return importlib.import_module(name) if known else None
+
+
+class _Loader(importlib.abc.InspectLoader):
+    """Source from memory. ``path`` is what a traceback calls it."""
+
+    def __init__(self, path: str, data: bytes) -> None:
+        self.path, self._data = path, data
+
+    def get_source(self, fullname: str) -> str:
+        return importlib.util.decode_source(self._data)
+
+    def get_code(self, fullname: str) -> CodeType:
+        return _compiled(self._data, self.path)
+
+    def is_package(self, fullname: str) -> bool:
+        return self.path.endswith("/__init__.py")
+
+
+@lru_cache(maxsize=512)
+def _compiled(data: bytes, path: str) -> CodeType:
+    return compiled(data, path)
+
+
+@contextmanager
+def uncompiled() -> Iterator[None]:
+    """Classes that compile their methods on definition: leave them as they are."""
+    import torch
+
+    before = torch.compile
+    torch.compile = lambda *args, **_: args[0] if args else lambda function: function
+    try:
+        yield
+    finally:
+        torch.compile = before
+
+
+def _within(module: Any, dotted: str) -> Any:
+    for part in filter(None, dotted.split(".")):
+        module = getattr(module, part)
+    return module
+
+
+def _importable(name: str) -> bool:
+    if name in sys.modules:
+        return True
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _withdraw(families: frozenset[str] | set[str]) -> dict[str, ModuleType]:
+    names = [name for name in sys.modules if name.partition(".")[0] in families]
+    return {name: sys.modules.pop(name) for name in names}
+
+
+def _set_environ(values: Mapping[str, str | None]) -> None:
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value

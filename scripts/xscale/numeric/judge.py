@@ -1,0 +1,378 @@
+"""From what was recorded to a verdict. Worker side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from overlaykit.core.errors import Finding
+from xscale.numeric.cases import GROUP, Case, Chain, Switch, Variant
+from xscale.numeric.conduct import conduct
+from xscale.numeric.gemms import Read
+from xscale.numeric.outcomes import Outcome, Reading, Route
+from xscale.numeric.producers import STAND_IN_QUANT, Produced, same_bits
+from xscale.numeric.sources import Sources
+from xscale.numeric.watch import Watched
+from xscale.sites import CATALOGUE, PARAMETER, without_parameter
+
+_COMPLAINT = "activation scale is wrong"
+"""Of the check mode of trees with the switch, which is this series's own."""
+
+
+@dataclass
+class Run:
+    """What one run of one chain came to. ``producers`` is by ``id`` of a read."""
+
+    reads: list[Read]
+    producers: dict[int, Produced | None]
+    outputs: list[Any]
+    asked: bool
+    raised: str | None
+    quantized: int
+    changed: list[Produced]
+    watched: Watched
+
+    def read(self, projection: str, number: int = 0) -> Read | None:
+        """That projection's reading of that number, if there was one."""
+        found = [read for read in self.reads if read.projection == projection]
+        return found[number] if number < len(found) else None
+
+
+def judge(
+    case: Case, run: Run, pristine: Run | None, tree: Sources, seconds: float
+) -> Outcome:
+    """``tree`` says what is claimed: to do without copies, to have a switch."""
+    readings = tuple(
+        reading
+        for projection in case.chain.sites
+        for number in range(sum(r.projection == projection for r in run.reads))
+        if (reading := _reading(case, run, pristine, projection, number)) is not None
+    )
+    outputs = None
+    if pristine is not None and run.raised is None and pristine.raised is None:
+        outputs = _same_all(run.outputs, pristine.outputs)
+    outcome = Outcome(
+        case,
+        readings,
+        len(run.watched.relayouts),
+        seconds,
+        run.asked,
+        outputs,
+        run.raised,
+        _detail(readings),
+    )
+    found = list(_findings(outcome, pristine, tree))
+    if case.m and not case.tests_check_mode:
+        found += conduct(case, run, pristine, tree.has_switch)
+    handed = tuple(sorted({deed.what for deed in run.watched.handed}))
+    return replace(outcome, findings=tuple(found), handed=handed)
+
+
+def _findings(
+    outcome: Outcome, pristine: Run | None, tree: Sources
+) -> Iterator[Finding]:
+    if outcome.case.tests_check_mode:
+        yield from _check_mode_findings(outcome)
+    elif outcome.case.m == 0:
+        yield from _no_token_findings(outcome, pristine)
+    else:
+        row_major = _row_major(outcome) if tree.has_switch else frozenset()
+        yield from _run_findings(outcome, tree.adopts, row_major)
+        yield from _reading_findings(outcome, tree.adopts, row_major)
+        if tree.has_switch:
+            yield from _mark_findings(outcome, row_major)
+
+
+def _reading(
+    case: Case, run: Run, pristine: Run | None, projection: str, number: int
+) -> Reading | None:
+    read = run.read(projection, number)
+    if read is None:
+        return None
+    made = run.producers[id(read)]
+    base = pristine.read(projection, number) if pristine is not None else None
+    wrong, values, gemm = _wrong(read, made), None, None
+    if base is not None:
+        # None: the GEMM itself raised.
+        got = read.output is not None and base.output is not None
+        gemm = got and same_bits(read.output, base.output)
+        values = same_bits(read.q, base.q) and (
+            read.seen is None or same_bits(read.seen, base.seen)
+        )
+    shape, strides = tuple(read.scale.shape), tuple(read.scale.stride())
+    copied = made is not None and read.scale.data_ptr() != made.scale.data_ptr()
+    return Reading(
+        case.chain.sites[projection],
+        projection,
+        read.route,
+        (shape[0], shape[1]),
+        (strides[0], strides[1]),
+        made.kernel if made is not None else "unknown",
+        read.stand_in,
+        read.marked,
+        wrong == 0,
+        int(copied),
+        wrong,
+        values,
+        gemm,
+        made is not None and made.asked,
+    )
+
+
+def _wrong(read: Read, made: Produced | None) -> int:
+    """How many values differ from what the kernel computed; all, if none is known."""
+    total = int(read.scale.numel())
+    if made is None or not made.q_right:
+        return total
+    if read.route is not Route.ELEMENTWISE:
+        return _differing(read.seen, made.truth)
+    m, k = made.q.shape
+    blocks = made.q.float().view(m, k // GROUP, GROUP)
+    right = (blocks * made.truth.unsqueeze(-1)).view(m, k).to(torch.bfloat16)
+    same = isinstance(read.output, torch.Tensor) and same_bits(read.output, right)
+    return 0 if same else total
+
+
+def _differing(seen: Any, truth: Any) -> int:
+    if seen.shape != truth.shape or seen.dtype != truth.dtype:
+        return int(truth.numel())
+    return int((seen.view(torch.int32) != truth.view(torch.int32)).sum())
+
+
+def _same_all(left: list[Any], right: list[Any]) -> bool:
+    return len(left) == len(right) and all(
+        same_bits(a, b) for a, b in zip(left, right, strict=True)
+    )
+
+
+def _detail(readings: tuple[Reading, ...]) -> str:
+    return "; ".join(
+        f"{r.projection} ({r.route.value}): "
+        f"{'right' if r.bytes else f'{r.wrong} of {r.shape[0] * r.shape[1]} wrong'}, "
+        f"{r.copies} copies, strides {r.strides}{', marked' if r.marked else ''}"
+        for r in readings
+    )
+
+
+def _transposes(case: Case, adopts: bool) -> bool:
+    return adopts and case.platform.bpreshuffle and case.switch is not Switch.OFF
+
+
+def _row_major(outcome: Outcome) -> frozenset[str]:
+    """Sites whose projection Triton's GEMM serves: nothing is asked for there."""
+    if not outcome.case.chain.knows_projection:
+        return frozenset()
+    return frozenset(
+        r.site
+        for r in outcome.readings
+        if r.projection in outcome.case.chain.first and r.route is Route.TRITON
+    )
+
+
+def _allowed(
+    case: Case, reading: Reading, adopts: bool, row_major: frozenset[str]
+) -> int:
+    """Copies between a producer and one reader that are no surprise."""
+    if reading.route is not Route.BPRESHUFFLE:
+        return 0
+    site = reading.site
+    lacks = site == "S8" and case.variant is Variant.NO_FLATTEN
+    as_ever = lacks or case.chain.gathers or site in row_major
+    return int(as_ever or not _transposes(case, adopts))
+
+
+def _run_findings(
+    outcome: Outcome, adopts: bool, row_major: frozenset[str]
+) -> list[Finding]:
+    case, found = outcome.case, []
+    if outcome.raised is not None:
+        return [
+            _finding(site, case, "raises", "no error", outcome.raised)
+            for site in sorted(case.sites)
+        ]
+    read = {r.projection for r in outcome.readings}
+    if case.platform.gfx95:
+        found += [
+            _finding(
+                site, case, f"{projection} gets no scale", "one reading", "none at all"
+            )
+            for projection, site in case.chain.sites.items()
+            if projection not in read
+        ]
+    allowed = sum(_allowed(case, r, adopts, row_major) for r in outcome.readings)
+    if case.chain.gathers and _transposes(case, adopts):
+        # It moves raw bytes, so its input is made row-major first.
+        allowed += 1
+    if outcome.relayouts > max(allowed, sum(r.copies for r in outcome.readings)):
+        found += [
+            _finding(
+                site,
+                case,
+                "a scale is copied on the way",
+                f"at most {allowed} relayout copies",
+                f"{outcome.relayouts} of them",
+            )
+            for site in sorted(case.sites)
+        ]
+    if outcome.outputs is False:
+        found += [
+            _finding(
+                site, case, "returns other values", "the pristine tree's", "others"
+            )
+            for site in sorted(case.sites)
+            if all(r.gemm is not False for r in outcome.readings)
+        ]
+    return found
+
+
+def _reading_findings(
+    outcome: Outcome, adopts: bool, row_major: frozenset[str]
+) -> list[Finding]:
+    case, found = outcome.case, []
+    for r in outcome.readings:
+        total = r.shape[0] * r.shape[1]
+        where = f"{r.projection} on the {r.route.value} route"
+        if not r.bytes:
+            found.append(
+                _finding(
+                    r.site,
+                    case,
+                    f"{where} reads a wrong scale",
+                    f"the {total} values that {r.producer} computed",
+                    f"{r.wrong} of {total} wrong; shape {r.shape}, strides "
+                    f"{r.strides}, {'marked' if r.marked else 'unmarked'}",
+                )
+            )
+        elif r.gemm is False or r.values is False:
+            found.append(
+                _finding(
+                    r.site,
+                    case,
+                    f"{where} computes other values",
+                    "the pristine tree's, bit for bit",
+                    "another " + ("GEMM output" if r.values else "scale or fp8 tensor"),
+                )
+            )
+        allowed = _allowed(case, r, adopts, row_major)
+        if r.copies > allowed:
+            found.append(
+                _finding(
+                    r.site,
+                    case,
+                    f"{where} reads a copy of the scale",
+                    "the storage that the kernel wrote",
+                    "another storage",
+                )
+            )
+        dead = r.producer == STAND_IN_QUANT and case.chain is not Chain.INDEXER
+        if dead and _transposes(case, adopts):
+            found.append(
+                _finding(
+                    r.site,
+                    case,
+                    f"{where} is never given a fused scale",
+                    "a scale of AITER's fused quantization",
+                    "a quantization in the linear itself: the site is dead",
+                )
+            )
+    return found
+
+
+def _mark_findings(outcome: Outcome, row_major: frozenset[str]) -> Iterator[Finding]:
+    """What the switch and the mark promise, which bytes do not show.
+
+    Behind strides that tell the truth a scale is right on any platform, marked or not.
+    Of a tree without the switch nothing is asked here: it promised none of this.
+    """
+    case = outcome.case
+    keeps = not case.chain.gathers and case.chain is not Chain.INDEXER
+    for r in outcome.readings:
+        where = f"{r.projection} on the {r.route.value} route"
+        mark = "marked" if r.marked else "unmarked"
+        transposes = _transposes(case, adopts=True) and r.site not in row_major
+        if not transposes and (r.asked or r.marked):
+            yield _finding(
+                r.site,
+                case,
+                f"{where} is given a scale that is not the release's own",
+                "no transposed scale asked for, and no mark, on this platform, with "
+                "this switch and for this GEMM",
+                f"a {'transposed' if r.asked else 'row-major'} scale asked for, {mark}",
+            )
+        elif transposes and keeps and r.asked and not r.marked:
+            yield _finding(
+                r.site,
+                case,
+                f"{where} is given a transposed scale without its mark",
+                "marked: the consumer and check mode go by it",
+                mark,
+            )
+
+
+def _check_mode_findings(outcome: Outcome) -> Iterator[Finding]:
+    """AITER ignored the flag: the tree has to say so, before a GEMM reads the scale."""
+    case, silent = outcome.case, {r.site for r in outcome.readings if not r.bytes}
+    expected = "an error that names the call: AITER ignored the flag"
+    for site in sorted(silent):
+        yield _finding(
+            site, case, "check mode lets a wrong scale through", expected, "no error"
+        )
+    said = outcome.raised
+    if said is not None and not any(_names(said, s) for s in case.sites - silent):
+        for site in sorted(case.sites):
+            yield _finding(site, case, "check mode says something else", expected, said)
+
+
+def _names(said: str, site: str) -> bool:
+    """Whether this is check mode's complaint, of the call that the site is."""
+    (one,) = (entry for entry in CATALOGUE if entry.id == site)
+    return all(text in said for text in (_COMPLAINT, one.kernel, one.function or ""))
+
+
+def _no_token_findings(outcome: Outcome, pristine: Run | None) -> Iterator[Finding]:
+    """M = 0: no bytes to look at, and all pointers are alike. It may fail, as CK does,
+    but not where it did not before."""
+    case, said = outcome.case, outcome.raised
+    before = pristine.raised if pristine is not None else None
+    if said is not None:
+        if _error(said) == _error(before):
+            return
+        what, expected, found = "raises", before or "no error", said
+    elif outcome.outputs is False or any(r.gemm is False for r in outcome.readings):
+        what, expected, found = "returns other values", "the pristine tree's", "others"
+    else:
+        return
+    for site in sorted(case.sites):
+        yield _finding(site, case, what, expected, found)
+
+
+def _error(raised: str | None) -> str | None:
+    """The error without the line that it came from."""
+    return raised.partition(" (")[0] if raised is not None else None
+
+
+_NO_PARAMETER = f"unexpected keyword argument '{PARAMETER}'"
+
+
+def _finding(site: str, case: Case, what: str, expected: str, found: str) -> Finding:
+    if _NO_PARAMETER in found:
+        kernel = next((s.kernel for s in CATALOGUE if s.id == site), "kernel")
+        return Finding(
+            f"{what}: this AITER's {kernel} has no parameter {PARAMETER} ({case})",
+            site=site,
+            expected="a tree that does without it, or an AITER that has it",
+            found=found,
+            next_step=f"{without_parameter(kernel)}; or ask for a row-major scale "
+            "where the parameter is missing, as the series does",
+        )
+    return Finding(
+        f"{what} ({case})",
+        site=site,
+        expected=expected,
+        found=found,
+        next_step="run verify.py without --numeric: the census says what the source "
+        "of this site asks for",
+    )

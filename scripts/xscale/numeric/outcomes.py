@@ -1,0 +1,76 @@
+"""What a case came to. Plain data: it crosses processes and goes into JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from overlaykit.core.errors import Finding
+from xscale.numeric.cases import Case
+
+
+class Route(Enum):
+    """How a consumer addresses a scale."""
+
+    BPRESHUFFLE = "bpreshuffle"
+    TRITON = "Triton"
+    CK_ROW_MAJOR = "CK, row-major"
+    ELEMENTWISE = "elementwise"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One scale, as one consumer read it.
+
+    ``site`` is the producer's, or "gather" or "indexer". ``producer`` names the kernel
+    that wrote the fp8 tensor, ``stand_in`` the GEMM that read it. ``bytes`` says
+    whether what the consumer sees through its own addressing is, bit for bit, what the
+    kernel computed; ``copies`` is 1 where it is not the storage that the kernel wrote.
+    ``values`` and ``gemm`` compare with the pristine tree; None without one. ``asked``
+    says whether the kernel was asked for a transposed scale.
+    """
+
+    site: str
+    projection: str
+    route: Route
+    shape: tuple[int, int]
+    strides: tuple[int, int]
+    producer: str
+    stand_in: str
+    marked: bool
+    bytes: bool
+    copies: int
+    wrong: int = 0
+    values: bool | None = None
+    gemm: bool | None = None
+    asked: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The verdict on one case; ``ok`` where nothing is wrong.
+
+    ``relayouts`` counts the operations that copy a scale, outside AITER's kernels.
+    ``outputs`` compares all that the function returned with the pristine tree's.
+    ``asked`` says whether any producer was asked for a transposed scale. ``handed``
+    names the stubs that were given one.
+    """
+
+    case: Case
+    readings: tuple[Reading, ...]
+    relayouts: int
+    seconds: float
+    asked: bool = False
+    outputs: bool | None = None
+    raised: str | None = None
+    detail: str = ""
+    findings: tuple[Finding, ...] = ()
+    handed: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        return not self.findings
+
+    @property
+    def wrong_sites(self) -> frozenset[str]:
+        return frozenset(f.site for f in self.findings if f.site is not None)

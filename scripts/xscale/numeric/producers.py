@@ -1,0 +1,323 @@
+"""AITER's real quantizations, each call recorded, in the variants of the matrix."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib
+import inspect
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType, SimpleNamespace
+from typing import Any
+
+import torch
+
+from overlaykit.core.paths import check_path
+from xscale.islands import empty_packages
+from xscale.numeric.absent import stood_in
+from xscale.numeric.cases import GROUP, Variant
+from xscale.numeric.presentation import Presentation
+from xscale.numeric.sources import Sources
+from xscale.numeric.watch import DOUBLE, Watch, aside, is_aside
+from xscale.sites import FLATTEN, PRODUCERS, RMS
+
+STAND_IN_QUANT = "stand-in per-1x128 quantization"
+TRITON_GEMM = "gemm_a8w8_blockscale"
+
+
+@dataclass(frozen=True)
+class Produced:
+    """One fp8 tensor (M, K) with the scale that was written for it.
+
+    ``truth`` is (M, G), row-major, of an independent row-major run of the same kernel
+    on the same input; ``q_right`` says whether that run gave the same fp8 bits.
+    """
+
+    kernel: str
+    q: Any
+    scale: Any
+    truth: Any
+    q_right: bool
+    asked: bool
+
+
+@dataclass
+class Recorder:
+    """All fp8 tensors of one run, by pointer. Keeps them alive: no pointer recurs."""
+
+    by_pointer: dict[int, Produced] = field(default_factory=dict)
+    kept: list[Produced] = field(default_factory=list)
+    calls: int = 0
+    watch: Watch | None = None
+    _written: list[Any] = field(default_factory=list)
+
+    def clear(self, watch: Watch | None = None) -> None:
+        """Forget the last run; ``watch`` is told of what the next one's kernels do."""
+        for one in (self.by_pointer, self.kept, self._written):
+            one.clear()
+        self.calls, self.watch = 0, watch
+
+    def produced(self, one: Produced, asker: FrameType | None = None) -> None:
+        """``asker`` is the call that asked a kernel for a transposed scale."""
+        self.by_pointer[one.q.data_ptr()] = one
+        self.kept.append(one)
+        self._written.append((raw(one.q).clone(), raw(one.scale).clone()))
+        if self.watch is not None:
+            self.watch.produced(one, asker)
+
+    def called(self) -> None:
+        """The tree itself has had something quantized."""
+        self.calls += 1
+
+    def of(self, q: Any) -> Produced | None:
+        return self.by_pointer.get(q.data_ptr())
+
+    def changed(self) -> list[Produced]:
+        """What does not hold the bytes any more that its kernel wrote."""
+        return [
+            one
+            for one, before in zip(self.kept, self._written, strict=True)
+            if not all(map(torch.equal, (raw(one.q), raw(one.scale)), before))
+        ]
+
+
+class Kernels:
+    """AITER's functions, loaded from source. Their Triton kernels run for real.
+
+    ``stood_in`` are the packages that their modules import, that this Python lacks and
+    that the interpreter does without (see :mod:`xscale.numeric.absent`).
+    """
+
+    def __init__(self, sources: Sources, compiled: bool) -> None:
+        self._compiled = compiled
+        self._memory: dict[str, Any] = {}
+        # On disk, since Triton reads its kernels' sources from files.
+        self._folder = tempfile.TemporaryDirectory(prefix="numeric-aiter-")
+        root = Path(self._folder.name)
+        for path, data in sources.modules.values():
+            check_path(path)
+            place = root / path
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(data)
+        packages = {
+            ".".join(parts[:end])
+            for module in sources.modules
+            for parts in [module.split(".")]
+            for end in range(1, len(parts))
+        } - set(sources.modules)
+        for package in packages:
+            (root / package.replace(".", "/")).mkdir(parents=True, exist_ok=True)
+        self.functions: dict[str, Any] = {}
+        absent = nullcontext(set[str]()) if compiled else stood_in()
+        with absent as used, empty_packages(root, *sorted(packages)) as loaded:
+            # aiter.utility.dtypes would ask ROCm which GPU this is.
+            dtypes = SimpleNamespace(fp8=torch.float8_e4m3fn, bf16=torch.bfloat16)
+            vars(loaded["aiter"])["dtypes"] = dtypes
+            for name, definition in sources.places.items():
+                module = importlib.import_module(definition.module)
+                self.functions[name] = getattr(module, name)
+            self.stood_in = tuple(sorted(used))
+
+    @property
+    def triton_gemm(self) -> Any:
+        """AITER's ``gemm_a8w8_blockscale``; None where this AITER has none."""
+        return self.functions.get(TRITON_GEMM)
+
+    def recorded(self, name: str, variant: Variant, recorder: Recorder) -> Any:
+        """The producer ``name`` as this variant's AITER has it, recording its calls."""
+        real = self.real(name)
+        function = _presented(name, real, variant)
+
+        @functools.wraps(function)
+        def record(*args: Any, **kwargs: Any) -> Any:
+            if not is_aside():
+                recorder.called()
+            caller = sys._getframe(1)
+            with aside():
+                bound = inspect.signature(function).bind(*args, **kwargs)
+                asked = bool(bound.arguments.get("transpose_scale"))
+                outputs = function(*args, **kwargs)
+                q, scale = _pair(outputs)
+                bound.arguments.pop("transpose_scale", None)
+                true_q, truth = _pair(real(*bound.args, **bound.kwargs))
+                right = same_bits(q, true_q)
+                truth = truth.contiguous()
+                one = Produced(name, q, scale, truth, right, asked)
+                recorder.produced(one, caller if asked else None)
+                return outputs
+
+        return record
+
+    def real(self, name: str) -> Any:
+        """AITER's function; interpreted, the same input is computed only once.
+
+        A call with bit-identical arguments gets copies, strides and all, of what the
+        kernel made of them the first time: the interpreter is deterministic, and slow.
+        """
+        real = self.functions[name]
+        if self._compiled:
+            return real
+
+        @functools.wraps(real)
+        def remembered(*args: Any, **kwargs: Any) -> Any:
+            bound = inspect.signature(real).bind(*args, **kwargs)
+            key = _digest(name, bound)
+            if key not in self._memory:
+                self._memory[key] = real(*args, **kwargs)
+            return _copied(self._memory[key])
+
+        return remembered
+
+
+def _presented(name: str, real: Any, variant: Variant) -> Any:
+    if variant is Variant.INSTALLED:
+        return real
+    presentation = _PRESENTATIONS[variant][name]
+    if presentation is Presentation.NO_PARAMETER:
+        return _without_parameter(real)
+    return _represented(real, presentation)
+
+
+_PRESENTATIONS: Mapping[Variant, Mapping[str, Presentation]] = {
+    variant: {RMS: rms, FLATTEN: flatten}
+    for variant, rms, flatten in (
+        (Variant.NO_FLATTEN, Presentation.LYING, Presentation.NO_PARAMETER),
+        (Variant.LYING_FLATTEN, Presentation.LYING, Presentation.LYING),
+        (Variant.HONEST_FLATTEN, Presentation.LYING, Presentation.HONEST),
+        (Variant.HONEST, Presentation.HONEST, Presentation.HONEST),
+        (Variant.IGNORED, Presentation.IGNORED, Presentation.IGNORED),
+    )
+}
+
+
+def _represented(real: Any, presentation: Presentation) -> Any:
+    """``real``, its transposed scale behind strides (1, M), hidden behind (G, 1), or
+    not transposed at all."""
+    native = "transpose_scale" in inspect.signature(real).parameters
+
+    def present(*args: Any, **kwargs: Any) -> Any:
+        bound = signature.bind(*args, **kwargs)
+        asked = bound.arguments.pop("transpose_scale", False)
+        asked = asked and presentation is not Presentation.IGNORED
+        if asked and native:
+            bound.arguments["transpose_scale"] = True
+        outputs = real(*bound.args, **bound.kwargs)
+        if not asked:
+            return outputs
+        q, scale = _pair(outputs)
+        m, groups = scale.shape
+        # (G, M) as stored, whichever way the kernel's own wrapper returned it.
+        if not native:
+            stored = scale.t().contiguous()
+        else:
+            stored = scale.view(groups, m) if scale.is_contiguous() else scale.t()
+        honest = presentation is Presentation.HONEST
+        pair = (q, stored.t() if honest else stored.view(m, groups))
+        return (pair, *outputs[1:]) if isinstance(outputs[0], tuple) else pair
+
+    signature = inspect.signature(real)
+    if not native:
+        extra = inspect.Parameter(
+            "transpose_scale", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=False
+        )
+        parameters = [*signature.parameters.values(), extra]
+        signature = signature.replace(parameters=parameters)
+    functools.update_wrapper(present, real)
+    vars(present)["__signature__"] = signature
+    return present
+
+
+def _without_parameter(real: Any) -> Any:
+    """``real`` as it was before it had ``transpose_scale``."""
+    signature = inspect.signature(real)
+    kept = [p for n, p in signature.parameters.items() if n != "transpose_scale"]
+    signature = signature.replace(parameters=kept)
+
+    def old(*args: Any, **kwargs: Any) -> Any:
+        bound = signature.bind(*args, **kwargs)
+        return real(*bound.args, **bound.kwargs)
+
+    functools.update_wrapper(old, real)
+    vars(old)["__signature__"] = signature
+    return old
+
+
+def stand_in_quant(recorder: Recorder) -> Callable[..., Any]:
+    """What AITER's HIP quantization of a bf16 tensor gives; it needs a GPU of AMD's."""
+
+    def quant(x: Any, quant_dtype: Any, transpose_scale: bool = False) -> Any:
+        if not is_aside():
+            recorder.called()
+        with aside():
+            m, k = x.shape
+            blocks = x.float().view(m, k // GROUP, GROUP)
+            largest = torch.finfo(quant_dtype).max
+            truth = blocks.abs().amax(-1).clamp_min(1e-10) / largest
+            q = (blocks / truth.unsqueeze(-1)).clamp(-largest, largest)
+            q = q.view(m, k).to(quant_dtype)
+            scale = truth
+            if transpose_scale:
+                scale = truth.t().contiguous().view(truth.shape)
+            one = Produced(STAND_IN_QUANT, q, scale, truth, True, transpose_scale)
+            recorder.produced(one)
+            return q, scale
+
+    return quant
+
+
+def raw(tensor: Any) -> Any:
+    """As many bytes as the tensor has elements' worth of, from its data pointer on."""
+    flat = torch.as_strided(tensor, (tensor.numel(),), (1,), tensor.storage_offset())
+    return flat.view(torch.uint8)
+
+
+def same_bits(left: Any, right: Any) -> bool:
+    """Whether shapes, dtypes and every element's bits agree, whatever the strides."""
+    if left.shape != right.shape or left.dtype != right.dtype:
+        return False
+    bits = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    kind = bits[left.element_size()]
+    return bool(torch.equal(left.view(kind), right.view(kind)))
+
+
+def _pair(outputs: Any) -> tuple[Any, Any]:
+    q, scale = outputs[0] if isinstance(outputs[0], tuple) else outputs
+    return q, scale
+
+
+def _digest(name: str, bound: inspect.BoundArguments) -> str:
+    digest = hashlib.sha256(name.encode())
+    for key, value in bound.arguments.items():
+        if isinstance(value, torch.Tensor):
+            data = value.detach().contiguous().view(torch.uint8)
+            digest.update(f"{key}={value.dtype}{tuple(value.shape)}".encode())
+            digest.update(data.numpy().tobytes())
+        else:
+            digest.update(f"{key}={value!r};".encode())
+    return digest.hexdigest()
+
+
+def _copied(outputs: Any) -> Any:
+    if isinstance(outputs, tuple):
+        return tuple(_copied(one) for one in outputs)
+    return outputs.clone() if isinstance(outputs, torch.Tensor) else outputs
+
+
+__all__ = [
+    "DOUBLE",
+    "FLATTEN",
+    "PRODUCERS",
+    "STAND_IN_QUANT",
+    "TRITON_GEMM",
+    "Kernels",
+    "Produced",
+    "Recorder",
+    "raw",
+    "same_bits",
+    "stand_in_quant",
+]

@@ -1,0 +1,159 @@
+"""What either GEMM is given: of marked scales, of all others, and at the linear."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
+
+import torch
+
+from xscale.numeric.cases import GROUP, Switch
+from xscale.numeric.selftest.quantizers import (
+    FORMATS,
+    PRESENTATIONS,
+    SHAPES,
+    SIZES,
+    Quantizer,
+    same,
+    scales,
+)
+from xscale.numeric.selftest.subject import Subject, Wrong, marked
+from xscale.sites import MARKER
+
+_ROWS = (1, 3, 130, 4097)
+
+
+def consumer(subject: Subject) -> Iterator[Wrong]:
+    """What either GEMM is given, of marked scales and of all others."""
+    for shape in SHAPES:
+        truth = scales(*shape, subject.device)
+        for name, scale in _unmarked(truth).items():
+            yield from _as_ever(subject, name, scale)
+    if subject.case.switch is Switch.OFF:
+        sources: tuple[str, ...] = ()
+    else:
+        sources = PRESENTATIONS
+    for presentation, shape in product(sources, SHAPES):
+        truth = scales(*shape, subject.device)
+        outputs = subject.produce(
+            Quantizer(truth, presentation=presentation), None, **FORMATS
+        )
+        yield from _handed_on(subject, truth, outputs[0][1])
+    yield from _foreign_marks(subject)
+    yield from _at_linears(subject)
+
+
+def _unmarked(truth: Any) -> dict[str, Any]:
+    m, groups = truth.shape
+    strided = truth.t().contiguous().t()
+    twice = torch.cat([truth, truth])
+    falsely = truth.clone()
+    setattr(falsely, MARKER, False)
+    return {
+        "row-major": truth,
+        "strided": strided,
+        "rows of a row-major one": twice[m // 2 : m // 2 + m],
+        "rows of a strided one": twice.t().contiguous().t()[m // 2 : m // 2 + m],
+        "columns of a row-major one": truth[:, : groups // 2],
+        "one whose mark says no": falsely,
+    }
+
+
+def _as_ever(subject: Subject, name: str, scale: Any) -> Iterator[Wrong]:
+    copied = scale.transpose(-1, -2).contiguous().view(*scale.shape)
+    for bpreshuffle, expected in ((True, copied), (False, scale)):
+        before = _state(scale)
+        got = subject.for_gemm(scale, bpreshuffle)
+        kept = expected.data_ptr() == scale.data_ptr()
+        if (
+            not same(got, expected)
+            or got.stride() != expected.stride()
+            or (got.data_ptr() == scale.data_ptr()) is not kept
+            or _state(scale) != before
+        ):
+            yield Wrong(
+                "an unmarked scale is not handed on as it was before this series",
+                f"the release's own treatment of {name} {tuple(scale.shape)}",
+                f"strides {got.stride()}, "
+                f"{'right' if same(got, expected) else 'wrong'} values, for "
+                f"{'CK' if bpreshuffle else 'Triton'}'s GEMM",
+            )
+
+
+def _handed_on(subject: Subject, truth: Any, scale: Any) -> Iterator[Wrong]:
+    m, groups = truth.shape
+    before = _state(scale)
+    for bpreshuffle in (True, False, True):
+        got = subject.for_gemm(scale, bpreshuffle)
+        if bpreshuffle:
+            right = got.is_contiguous() and same(got.view(groups, m).t(), truth)
+        else:
+            right = same(got, truth)
+        if (
+            not right
+            or got.shape != truth.shape
+            or got.data_ptr() != scale.data_ptr()
+            or _state(scale) != before
+        ):
+            yield Wrong(
+                "a marked scale is not handed on as the GEMM reads it",
+                f"the values that were computed, of shape {(m, groups)}, uncopied, "
+                "and the scale itself left as it is",
+                f"{'right' if right else 'wrong'} values, strides {got.stride()}, for "
+                f"{'CK' if bpreshuffle else 'Triton'}'s GEMM",
+            )
+
+
+def _state(scale: Any) -> tuple[Any, ...]:
+    return (
+        scale.data_ptr(),
+        tuple(scale.shape),
+        scale.stride(),
+        scale._version,
+        sorted(vars(scale)),
+    )
+
+
+def _foreign_marks(subject: Subject) -> Iterator[Wrong]:
+    """A mark on bytes that are not transposed: refused on either route."""
+    truth = scales(3, 2, subject.device)
+    wide = scales(3, 4, subject.device).t().contiguous().t()
+    foreign = {
+        "a row-major scale": truth,
+        "rows of a transposed scale": wide[1:],
+        "every other column of a transposed scale": wide[:, ::2][:2],
+    }
+    for (name, scale), bpreshuffle in product(foreign.items(), (True, False)):
+        scale = scale.view_as(scale)
+        setattr(scale, MARKER, True)
+        try:
+            subject.for_gemm(scale, bpreshuffle)
+        except RuntimeError:
+            continue
+        yield Wrong(
+            "a mark that strides contradict is believed",
+            f"an error for {name}",
+            f"none for {'CK' if bpreshuffle else 'Triton'}'s GEMM",
+        )
+
+
+def _at_linears(subject: Subject) -> Iterator[Wrong]:
+    """The tree's own linear, on either GEMM: what that GEMM sees is the truth."""
+    cases = [*product(SIZES, (3,)), *product(SIZES[:1], _ROWS)]
+    for (n, k), m in cases:
+        projection = subject.projection(n, k)
+        truth = scales(m, k // GROUP, subject.device)
+        for told_of in (projection, None):
+            quantizer = Quantizer(truth)
+            outputs = subject.produce(quantizer, told_of, quantizer.x, **FORMATS)
+            for scale in (outputs[0][1], truth):
+                read = subject.read(projection, quantizer.q, scale)
+                if not same(read.seen, truth):
+                    state = "marked" if marked(scale) else "unmarked"
+                    yield Wrong(
+                        "the linear's GEMM reads a wrong scale",
+                        f"the {truth.numel()} values of a scale that is {state}",
+                        f"others at M={m}, weights ({n}, {k}), "
+                        f"on the {read.route.value} route",
+                    )

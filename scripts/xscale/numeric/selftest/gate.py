@@ -1,0 +1,184 @@
+"""Which scales are asked for transposed and marked, and which are not."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
+from unittest import mock
+
+import torch
+
+from xscale.numeric.cases import GROUP, Switch
+from xscale.numeric.outcomes import Route
+from xscale.numeric.selftest.quantizers import (
+    FORMATS,
+    FP8,
+    PADDED,
+    PRESENTATIONS,
+    SHAPES,
+    SIZES,
+    Quantizer,
+    same,
+    scales,
+)
+from xscale.numeric.selftest.subject import (
+    PRODUCER,
+    Subject,
+    Wrong,
+    logged,
+    marked,
+    told,
+)
+
+# The fp8 of gfx94x is one of the others: no GEMM of gfx95 reads it.
+_DTYPES = (FP8, torch.float8_e4m3fnuz, torch.float8_e5m2, torch.float8_e5m2fnuz,
+           torch.int8, torch.uint8, torch.bfloat16, None)  # fmt: skip
+_GROUPS = (GROUP, 1, 32, 64, 127, 129, 256, None)
+
+
+def gate(subject: Subject) -> Iterator[Wrong]:
+    """What the producer asks its quantization for, and returns."""
+    here = subject.case.platform.bpreshuffle and subject.case.switch is not Switch.OFF
+    for projection, ck in _projections(subject):
+        for dtype, group in _formats_for(projection):
+            asks = here and ck and dtype == FP8 and group == GROUP
+            formats = {"dtype_quant": dtype, "group_size": group}
+            named = {n: v for n, v in formats.items() if v is not None}
+            for takes_flag in (True, False):
+                quantizer = Quantizer(
+                    scales(3, 2, subject.device), takes_flag=takes_flag
+                )
+                yield from _produced(
+                    subject, quantizer, projection, named, asks and takes_flag
+                )
+    for shape, presentation, nested in product(SHAPES, PRESENTATIONS, (True, False)):
+        quantizer = Quantizer(
+            scales(*shape, subject.device), presentation=presentation, nested=nested
+        )
+        yield from _produced(subject, quantizer, None, FORMATS, here)
+    if here:
+        yield from _refused(subject)
+        yield from _asked_once(subject)
+
+
+def _formats_for(projection: Any) -> Iterator[tuple[Any, Any]]:
+    """All of them, and of projections whose size is what matters the usual one."""
+    small = projection is None or projection.weight.shape[0] == SIZES[0][0]
+    yield from product(_DTYPES, _GROUPS) if small else [(FP8, GROUP)]
+
+
+def _projections(subject: Subject) -> Iterator[tuple[Any, bool]]:
+    """Projections, and whether the tree's own linear takes them to CK's GEMM."""
+    yield None, True
+    for n, k in SIZES:
+        projection = subject.projection(n, k)
+        quantizer = Quantizer(scales(3, k // GROUP, subject.device))
+        read = subject.read(projection, quantizer.q, quantizer.row_major)
+        yield projection, read.route is Route.BPRESHUFFLE
+
+
+def _produced(
+    subject: Subject,
+    quantizer: Quantizer,
+    projection: Any,
+    named: dict[str, Any],
+    asks: bool,
+) -> Iterator[Wrong]:
+    m, groups = quantizer.row_major.shape
+    size = "none" if projection is None else tuple(projection.weight.shape)
+    about = (
+        f"{', '.join(f'{n}={v}' for n, v in named.items())}; projection {size}; "
+        f"scale ({m}, {groups}), {quantizer.presentation}"
+    )
+    try:
+        outputs = subject.produce(quantizer, projection, quantizer.x, **named)
+    except Exception as error:
+        yield Wrong("the producer raises", f"no error at {about}", told(error))
+        return
+    (x, *more), options = quantizer.asked[0]
+    plain = named | ({"transpose_scale": True} if asks else {})
+    if x is not quantizer.x or more or options != plain:
+        yield Wrong(
+            "the quantization is not asked for what it is to be",
+            f"{'a transposed' if asks else 'the release own'} scale at {about}",
+            f"asked with {', '.join(f'{n}={v}' for n, v in options.items())}",
+        )
+        return
+    most = 2 if asks and subject.case.switch is Switch.CHECK else 1
+    if len(quantizer.asked) > most or quantizer.times_transposed != int(asks):
+        yield Wrong(
+            "the quantization is run more often than it has to be",
+            f"at most {most} times at {about}",
+            f"{len(quantizer.asked)} times",
+        )
+    pair = outputs[0] if quantizer.nested else outputs
+    others = outputs[1:] if quantizer.nested else ()
+    if pair[0] is not quantizer.q or others != (
+        quantizer.others if quantizer.nested else ()
+    ):
+        yield Wrong(
+            "the producer returns other values",
+            f"the quantization's own outputs at {about}",
+            "others",
+        )
+        return
+    yield from _scale(quantizer, pair[1], asks, about)
+
+
+def _scale(quantizer: Quantizer, scale: Any, asks: bool, about: str) -> Iterator[Wrong]:
+    m, groups = quantizer.row_major.shape
+    stored = quantizer.stored if asks else quantizer.row_major
+    strides = (1, m) if asks else (groups, 1)
+    tells = min(m, groups) > 1
+    if (
+        marked(scale) is not asks
+        or not same(scale, quantizer.row_major)
+        or scale.data_ptr() != stored.data_ptr()
+        or (tells and tuple(scale.stride()) != strides)
+    ):
+        yield Wrong(
+            "the producer returns a scale in the wrong state",
+            f"{'marked' if asks else 'unmarked'}, strides {strides}, in the storage "
+            f"that the quantization wrote, at {about}",
+            f"{'marked' if marked(scale) else 'unmarked'}, strides {scale.stride()}, "
+            f"{'right' if same(scale, quantizer.row_major) else 'wrong'} values",
+        )
+
+
+def _refused(subject: Subject) -> Iterator[Wrong]:
+    """A layout that CK's GEMM would misread: an error, here or at the consumer."""
+    for presentation in PADDED:
+        quantizer = Quantizer(scales(3, 2, subject.device), presentation=presentation)
+        try:
+            outputs = subject.produce(quantizer, None, quantizer.x, **FORMATS)
+            subject.for_gemm(outputs[0][1], True)
+        except RuntimeError:
+            continue
+        yield Wrong(
+            "a transposed scale that no GEMM can read is let through",
+            "an error",
+            f"none for {presentation}",
+        )
+
+
+def _asked_once(subject: Subject) -> Iterator[Wrong]:
+    """Every layer of every step comes by: what a quantization can is found out once."""
+    for takes_flag in (True, False):
+        quantizer = Quantizer(scales(3, 2, subject.device), takes_flag=takes_flag)
+        function, site = quantizer.function(), subject.call_site()
+        with (
+            mock.patch.object(inspect, "signature", wraps=inspect.signature) as looked,
+            logged("transpose_scale") as said,
+        ):
+            for _ in range(3):
+                producer = getattr(subject.module, PRODUCER)
+                site(True, producer, function, None, quantizer.x, **FORMATS)
+        if len(said) != int(not takes_flag) or looked.call_count > 1:
+            yield Wrong(
+                "what AITER's quantization can is not found out once",
+                f"one look, and {int(not takes_flag)} warnings, in three calls of one "
+                f"{'with' if takes_flag else 'without'} transpose_scale",
+                f"{looked.call_count} looks, {len(said)} warnings",
+            )

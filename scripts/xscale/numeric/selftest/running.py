@@ -1,0 +1,103 @@
+"""Put one promise of a tree's scale module to the test. Worker side."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+import torch
+
+from overlaykit.core.errors import Finding
+from xscale.numeric.doubles import World
+from xscale.numeric.island import Island
+from xscale.numeric.outcomes import Outcome
+from xscale.numeric.selftest.capture import capture
+from xscale.numeric.selftest.cases import MODULE, ModuleCase, Promise
+from xscale.numeric.selftest.checking import every_bit, first_uses
+from xscale.numeric.selftest.compiling import compiled
+from xscale.numeric.selftest.consumer import consumer
+from xscale.numeric.selftest.gate import gate
+from xscale.numeric.selftest.quantizers import FORMATS, Quantizer, scales
+from xscale.numeric.selftest.subject import (
+    PRODUCER,
+    Missing,
+    Subject,
+    Wrong,
+    load,
+    marked,
+    told,
+)
+from xscale.numeric.sources import SWITCH, Sources
+
+
+def _switch(subject: Subject) -> Iterator[Wrong]:
+    """Set to nothing it is on; set to something else the module does not load."""
+    for value in (None, *_BAD):
+        island = Island(subject.island.sources, subject.world.answer, {SWITCH: value})
+        # The outer island's modules are withdrawn for as long as this one is entered.
+        with island.entered():
+            try:
+                inner = load(subject.case, island, subject.world)
+                outputs = inner.produce(Quantizer(scales(3, 2, subject.device)), None,
+                                        **FORMATS)  # fmt: skip
+            except ValueError:
+                outputs = None
+        if value is None and (outputs is None or not marked(outputs[0][1])):
+            yield Wrong("the switch is not on by default", "a marked scale", "none")
+        elif value is not None and outputs is not None:
+            yield Wrong(
+                "a value that the switch does not have is taken",
+                f"an error at {SWITCH}={value!r}",
+                "none",
+            )
+
+
+_BAD = ("", "true", "2", "CHECK", "01")
+_TESTS: dict[Promise, Callable[[Subject], Iterator[Wrong]]] = {
+    Promise.SWITCH: _switch,
+    Promise.GATE: gate,
+    Promise.CONSUMER: consumer,
+    Promise.EVERY_BIT: every_bit,
+    Promise.FIRST_USES: first_uses,
+    Promise.CAPTURE: capture,
+    Promise.COMPILED: compiled,
+}
+
+
+def module_outcome(case: ModuleCase, sources: Sources, world: World) -> Outcome:
+    """Each case has an island of its own: what a module has said or counted stays."""
+    started = time.perf_counter()
+    wrong = list(_tested(case, sources, world))
+    seconds = time.perf_counter() - started
+    return Outcome(case, (), 0, seconds, findings=tuple(_findings(case, wrong)))
+
+
+def _tested(case: ModuleCase, sources: Sources, world: World) -> Iterator[Wrong]:
+    island = Island(sources, world.answer, {SWITCH: case.switch.value})
+    with island.entered(), torch.no_grad():
+        try:
+            yield from _TESTS[case.promise](load(case, island, world))
+        except torch.OutOfMemoryError:
+            raise
+        except Missing as error:
+            expected = f"one module with {PRODUCER} and its switch"
+            yield Wrong("the scale module cannot be tested", expected, str(error))
+        except Exception as error:
+            yield Wrong("the scale module raises", "no error", told(error))
+
+
+def _findings(case: ModuleCase, wrong: Iterable[Wrong]) -> Iterator[Finding]:
+    """One finding for all that is wrong in the same way, with the first of it."""
+    alike: dict[str, list[Wrong]] = {}
+    for one in wrong:
+        alike.setdefault(one.what, []).append(one)
+    for what, same in alike.items():
+        more = f"; {len(same)} times alike" if len(same) > 1 else ""
+        yield Finding(
+            f"{what} ({case})",
+            site=MODULE,
+            expected=same[0].expected,
+            found=f"{same[0].found}{more}",
+            next_step="run verify.py without --numeric: it says in which file the "
+            "tree differs from the series",
+        )

@@ -1,0 +1,314 @@
+"""Find, in a tree, the code that makes, moves and reads activation scales.
+
+What is looked for are definitions, wherever they stand; what a module takes part in is
+told by what it imports and mentions. The result is small, plain data, so that a worker
+process needs no tree.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+from overlaykit.core.errors import Finding, InputError
+from overlaykit.core.syntax import parsed
+from overlaykit.trees.tree import Tree
+from xscale.sites import FLATTEN, GEMM, MARKER, PRODUCERS, RMS
+
+LINEAR = "aiter_w8a8_block_fp8_linear"
+PREPARE = "prepare_attn"
+GATHER = "_scattered_to_tp_attn_full"
+MLA = "forward_absorb_prepare"
+CORE = "forward_absorb_core"
+MHA = "forward_normal_prepare"
+HEAD_GATE = "_get_logits_head_gate"
+"""The indexer's use of its input besides its GEMM; its caller dequantizes."""
+
+LAYER, LATENT = "decoder layer", "prepare_qkv_latent"
+METHOD, KINDS = "Fp8LinearMethod", ("ReplicatedLinear", "ColumnParallelLinear",
+                                    "RowParallelLinear")  # fmt: skip
+
+_AROUND = {
+    LAYER: ("models/deepseek_v2", "DeepseekV2DecoderLayer.forward"),
+    LATENT: ("models/deepseek_v2", f"DeepseekV2AttentionMLA.{LATENT}"),
+    METHOD: ("layers/quantization/fp8", f"{METHOD}.apply"),
+    **{kind: ("layers/linear", f"{kind}.forward") for kind in KINDS},
+}
+"""What stands between a producer and its consumers, run where a tree has it there."""
+
+SWITCH = "SGLANG_AITER_PRETRANSPOSED_SCALE"
+
+_FUNCTIONS = (LINEAR, PREPARE, GATHER, MLA, CORE, MHA, HEAD_GATE)
+_SGLANG_ROOT = "python/"
+_SGLANG = "sglang"
+_TRITON_GEMM = "gemm_a8w8_blockscale"
+_AITER_FOLDER = "aiter/ops/triton/"
+# Where to look before walking a tree of thousands of files; nothing depends on it.
+_LIKELY = tuple(
+    f"python/sglang/srt/{path}.py"
+    for path in (
+        "layers/quantization/fp8_utils",
+        "layers/communicator",
+        "models/deepseek_common/attention_forward_methods/forward_mla",
+        "models/deepseek_common/attention_forward_methods/forward_mha",
+        "layers/attention/nsa/nsa_indexer",
+        "layers/attention/dsa/dsa_indexer",
+    )
+)
+_LIKELY_KERNELS = tuple(
+    f"{_AITER_FOLDER}{path}.py"
+    for path in (
+        "fused_fp8_quant",
+        "quant/fused_fp8_quant",
+        "gemm_a8w8_blockscale",
+        "gemm/basic/gemm_a8w8_blockscale",
+    )
+)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A definition: module and dotted name in it. ``owner`` is its class, or ''."""
+
+    module: str
+    name: str
+
+    @property
+    def owner(self) -> str:
+        return self.name.rpartition(".")[0]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The modules to be loaded for real, by dotted name as (path, source).
+
+    ``foreign`` are the top-level names that they import.
+    """
+
+    tree: str
+    places: Mapping[str, Place]
+    modules: Mapping[str, tuple[str, bytes]]
+    foreign: frozenset[str]
+
+    @property
+    def adopts(self) -> bool:
+        """Whether any caller of a producing kernel knows of transposed scales."""
+        texts = [data.decode(errors="replace") for _, data in self.modules.values()]
+        return any(
+            MARKER in text
+            or ("transpose_scale" in text and (RMS in text or FLATTEN in text))
+            for text in texts
+        )
+
+    @property
+    def has_switch(self) -> bool:
+        return any(SWITCH.encode() in data for _, data in self.modules.values())
+
+
+def sglang_sources(tree: Tree, also: Iterable[str] = ()) -> Sources:
+    """``also`` are modules to be run as well, if the tree has them.
+
+    Raises InputError where a function is nowhere in the tree; it names them all.
+    """
+    places = _find(tree, _FUNCTIONS, _LIKELY, f"{_SGLANG_ROOT}{_SGLANG}/srt/")
+    missing = [name for name in _FUNCTIONS if name not in places]
+    if missing:
+        raise _missing(tree, missing, "python/sglang/srt", "SGLang")
+    places |= _around(tree)
+    owners = {place.owner.encode() for place in places.values() if place.owner}
+    modules: dict[str, tuple[str, bytes]] = {}
+    queue = [*also, *(place.module for place in places.values())]
+    while queue:
+        module = queue.pop()
+        if module in modules or (found := _module(tree, module, _SGLANG_ROOT)) is None:
+            continue
+        modules[module] = found
+        queue += _takes_part(tree, module, *found, owners)
+    foreign = {
+        name.partition(".")[0]
+        for module, (path, data) in modules.items()
+        for name, _ in _imports(module, path, data)
+    }
+    return Sources(tree.name, places, modules, frozenset(foreign))
+
+
+def module_of(tree: Tree, name: str) -> str | None:
+    """The module of SGLang's tree that a dotted name is in, if it is in one."""
+    parts = name.partition("(")[0].split(".")
+    if parts[0] != _SGLANG:
+        return None
+    dotted = (".".join(parts[:end]) for end in range(len(parts) - 1, 1, -1))
+    found = (one for one in dotted if _module(tree, one, _SGLANG_ROOT) is not None)
+    return next(found, None)
+
+
+def aiter_sources(tree: Tree) -> Sources:
+    """Raises InputError where the tree holds none of the producing kernels' wrappers.
+
+    A wrapper that only later releases have is left out; its callers find it missing.
+    """
+    wanted = (*PRODUCERS, _TRITON_GEMM)
+    places = _find(tree, wanted, _LIKELY_KERNELS, _AITER_FOLDER)
+    if missing := [name for name in PRODUCERS if name not in places]:
+        raise _missing(tree, missing, _AITER_FOLDER, "AITER")
+    modules: dict[str, tuple[str, bytes]] = {}
+    queue = [place.module for place in places.values()]
+    while queue:
+        module = queue.pop()
+        if module in modules or (found := _module(tree, module, "")) is None:
+            continue
+        modules[module] = found
+        queue += [
+            name
+            for imported, names in _imports(module, *found)
+            for name in (imported, *(f"{imported}.{n}" for n in names))
+            if name.startswith("aiter.ops.triton.")
+        ]
+    return Sources(tree.name, places, modules, frozenset())
+
+
+def _around(tree: Tree) -> dict[str, Place]:
+    found = {}
+    for name, (module, dotted) in _AROUND.items():
+        path = f"{_SGLANG_ROOT}{_SGLANG}/srt/{module}.py"
+        data = tree.read(path) or b""
+        method = dotted.rpartition(".")[2]
+        if any(dotted == one for _, one in _definitions(path, data, (method,))):
+            found[name] = Place(_dotted(path), dotted)
+    return found
+
+
+def _missing(tree: Tree, names: list[str], where: str, what: str) -> InputError:
+    findings = tuple(
+        Finding(
+            f"function {name} cannot be found",
+            path=where,
+            expected=f"a definition of {name}",
+            found="none in any module",
+            next_step=f"give an {what} tree that defines it; where upstream renamed "
+            "it, the numeric proof must learn the new name",
+        )
+        for name in names
+    )
+    listed = ", ".join(names)
+    return InputError(f"{tree.name}: cannot find {listed}", findings)
+
+
+def _find(
+    tree: Tree, names: tuple[str, ...], likely: tuple[str, ...], below: str
+) -> dict[str, Place]:
+    found: dict[str, Place] = {}
+    weak: dict[str, Place] = {}
+
+    def look(path: str) -> None:
+        data = tree.read(path)
+        if data is None or not any(f"def {n}".encode() in data for n in names):
+            return
+        # A function of that name that has to do with these kernels, if there is one.
+        strong = any(k.encode() in data for k in (*PRODUCERS, GEMM, HEAD_GATE))
+        for name, dotted in _definitions(path, data, names):
+            place = Place(_dotted(path), dotted)
+            (found if strong else weak).setdefault(name, place)
+
+    for path in likely:
+        look(path)
+    if len(found) < len(names):
+        for path in sorted(tree.paths()):
+            if path.startswith(below) and path.endswith(".py") and path not in likely:
+                look(path)
+    return {**weak, **found}
+
+
+@lru_cache(maxsize=256)
+def _definitions(
+    path: str, data: bytes, names: tuple[str, ...]
+) -> tuple[tuple[str, str], ...]:
+    def walk(node: ast.AST, owner: str) -> Iterator[tuple[str, str]]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.ClassDef):
+                yield from walk(child, f"{owner}{child.name}.")
+            elif isinstance(child, ast.FunctionDef):
+                if child.name in names:
+                    yield child.name, owner + child.name
+            elif isinstance(child, (ast.If, ast.Try)):
+                yield from walk(child, owner)
+
+    return tuple(walk(_parse(path, data), ""))
+
+
+def _takes_part(
+    tree: Tree, module: str, path: str, data: bytes, owners: set[bytes]
+) -> Iterator[str]:
+    """Imported modules that own flags of this one or touch a scale's layout, and
+    packages that hand on one of the classes."""
+    for imported, names in _imports(module, path, data):
+        if imported.partition(".")[0] != _SGLANG:
+            continue
+        if any(n.startswith("_") for n in names):
+            yield imported
+        for candidate in (imported, *(f"{imported}.{n}" for n in names)):
+            found = _module(tree, candidate, _SGLANG_ROOT)
+            if found is None:
+                continue
+            path, text = found
+            hands_on = path.endswith("__init__.py") and any(o in text for o in owners)
+            if hands_on or MARKER.encode() in text or SWITCH.encode() in text:
+                yield candidate
+
+
+@lru_cache(maxsize=1024)
+def _imports(
+    module: str, path: str, data: bytes
+) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """All imports that can run: (module, names), not those for type checkers."""
+    package = module if path.endswith("__init__.py") else module.rpartition(".")[0]
+
+    def walk(node: ast.AST) -> Iterator[tuple[str, tuple[str, ...]]]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.Import):
+                yield from ((alias.name, ()) for alias in child.names)
+            elif isinstance(child, ast.ImportFrom):
+                base = child.module or ""
+                if child.level:
+                    parents = package.split(".")
+                    up = parents[: len(parents) - child.level + 1]
+                    base = ".".join([*up, base] if base else up)
+                yield base, tuple(alias.name for alias in child.names)
+            elif isinstance(child, ast.If) and re.search(
+                r"\bTYPE_CHECKING$", ast.unparse(child.test)
+            ):
+                for other in child.orelse:
+                    yield from walk(other)
+            else:
+                yield from walk(child)
+
+    return tuple(walk(_parse(path, data)))
+
+
+def _parse(path: str, data: bytes) -> ast.Module:
+    try:
+        return parsed(data, path)
+    except SyntaxError as error:
+        finding = Finding(
+            f"does not parse as Python: {error.msg}",
+            path=path,
+            line=error.lineno,
+            next_step="restore the file, then run this again",
+        )
+        raise InputError(f"{path} cannot be loaded", (finding,)) from error
+
+
+def _module(tree: Tree, module: str, root: str) -> tuple[str, bytes] | None:
+    path = root + module.replace(".", "/")
+    for candidate in (f"{path}.py", f"{path}/__init__.py"):
+        if (data := tree.read(candidate)) is not None:
+            return candidate, data
+    return None
+
+
+def _dotted(path: str) -> str:
+    inside = path.removeprefix(_SGLANG_ROOT).removesuffix(".py")
+    return inside.removesuffix("/__init__").replace("/", ".")

@@ -1,0 +1,80 @@
+"""Several workers on one device, each with its share of the cases.
+
+A case is mostly Python between small kernels, so that more processes finish sooner on
+a machine with cores to spare; what they find does not depend on their number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from itertools import count
+from pathlib import Path
+
+from overlaykit.trees.tree import Tree
+from xscale.numeric.cases import Case
+from xscale.numeric.client import Job, Progress, Worker, completed
+from xscale.numeric.outcomes import Outcome
+
+
+class Team:
+    """Works like one :class:`Worker`; ``size`` is the number of processes."""
+
+    def __init__(self, device: str, size: int) -> None:
+        self._stack = ExitStack()
+        with ExitStack() as starting:
+            self._workers = [
+                starting.enter_context(Worker(device)) for _ in range(max(size, 1))
+            ]
+            self._about = [worker.about for worker in self._workers]
+            self._stack = starting.pop_all()
+
+    @property
+    def about(self) -> dict[str, str]:
+        """What the cases ran with, stand-ins that AITER was given included."""
+        about = self._about[0] | {"processes": str(len(self._about))}
+        used = sorted({name for worker in self._workers for name in worker.stood_in})
+        return about | ({"stand-ins for": " and ".join(used)} if used else {})
+
+    def run(
+        self,
+        tree: Tree,
+        aiter: Tree | Path,
+        cases: Iterable[Case],
+        pristine: Tree | None,
+        progress: Progress,
+    ) -> tuple[Outcome, ...]:
+        """As :meth:`Worker.run`; the outcomes are share by share."""
+        # One job, shared out: the number of cases does not depend on that of workers,
+        # and no two threads parse sources at once, which Python before 3.13 can fail.
+        do = partial(self._do, progress=progress)
+        return completed(tree, aiter, cases, pristine, do)
+
+    def _do(self, job: Job, progress: Progress) -> tuple[Outcome, ...]:
+        size = len(self._workers)
+        done = count(1)
+
+        def share(number: int) -> tuple[Outcome, ...]:
+            return self._workers[number].do(
+                replace(job, cases=job.cases[number::size]),
+                lambda what, *_: progress(what, next(done), len(job.cases)),
+            )
+
+        with ThreadPoolExecutor(size) as pool:
+            try:
+                shares = list(pool.map(share, range(size)))
+            except BaseException:
+                # The others would go on until their shares are done.
+                for worker in self._workers:
+                    worker.kill()
+                raise
+        return tuple(outcome for part in shares for outcome in part)
+
+    def __enter__(self) -> Team:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()

@@ -1,0 +1,298 @@
+"""What a run does to a scale besides reading it: seen as it happens. Worker side.
+
+Code is not searched for forms of doing so. Every operation of PyTorch's passes by here
+while the tree's own code runs, every assignment of the mark does, and every call of a
+stub, which is code that the proof does not have.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from types import FrameType, FunctionType, ModuleType
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from xscale.numeric.stubs import Anything, overhearing
+from xscale.sites import MARKER
+
+DOUBLE = "numeric::double"
+"""Label, in a profile, of work that is not the tree's own."""
+
+_FP8 = (torch.float8_e4m3fn, torch.float8_e4m3fnuz)
+_OPAQUE = (type, ModuleType, FunctionType, Anything)
+_DEPTH = 2
+_depth = 0
+
+
+@contextmanager
+def aside() -> Iterator[None]:
+    """Around work that is not the tree's own: nobody watches it."""
+    global _depth
+    _depth += 1
+    try:
+        with torch.profiler.record_function(DOUBLE):
+            yield
+    finally:
+        _depth -= 1
+
+
+def is_aside() -> bool:
+    return _depth > 0
+
+
+@dataclass(frozen=True)
+class Deed:
+    """Something done to what a kernel wrote; ``made`` is its Produced, if known."""
+
+    what: str
+    where: str
+    made: Any = None
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One setting of the mark. ``by_asker`` says whether the call that asked for the
+    transposed scale was still running."""
+
+    tensor: Any
+    made: Any
+    by_asker: bool
+    where: str
+
+
+@dataclass
+class Watched:
+    """All that was seen in one run.
+
+    ``relayouts`` are copies of a scale, ``writes`` operations that write into what a
+    kernel wrote, ``quantizations`` fp8 tensors made of others by the tree's own
+    operations, ``handed`` stubs that were given a scale or its fp8 values, ``cleared``
+    marks that did not last.
+    """
+
+    relayouts: list[Deed] = field(default_factory=list)
+    writes: list[Deed] = field(default_factory=list)
+    quantizations: list[Deed] = field(default_factory=list)
+    handed: list[Deed] = field(default_factory=list)
+    marks: list[Mark] = field(default_factory=list)
+    cleared: list[Deed] = field(default_factory=list)
+
+
+class Watch(TorchDispatchMode):  # type: ignore[misc]
+    """Sees the operations of one run and follows the storages that kernels wrote."""
+
+    def __init__(self, tree: str) -> None:
+        super().__init__()
+        self._tree = f"{tree}/"
+        self.forget()
+
+    def forget(self) -> None:
+        """Nothing has been seen yet."""
+        self.seen = Watched()
+        self._scales: dict[int, Any] = {}
+        self._values: dict[int, Any] = {}
+        self._copies: dict[int, Any] = {}
+        self._askers: dict[int, FrameType] = {}
+        self._kept: list[Any] = []
+
+    def produced(self, made: Any, asker: FrameType | None) -> None:
+        """A kernel wrote this Produced; ``asker`` asked for a transposed scale."""
+        if (place := _storage(made.scale)) != 0:
+            self._scales[place] = made
+            if asker is not None:
+                self._askers[place] = asker
+        if (place := _storage(made.q)) != 0:
+            self._values[place] = made
+
+    def knows_mark_on(self, tensor: Any) -> bool:
+        """Whether its mark was seen being set."""
+        return any(mark.tensor is tensor for mark in self.seen.marks)
+
+    def finish(self) -> Watched:
+        """The run is over: what was marked should still be."""
+        told = {id(deed.made) for deed in self.seen.cleared}
+        self.seen.cleared += [
+            Deed("it was set", mark.where, mark.made)
+            for mark in self.seen.marks
+            if not getattr(mark.tensor, MARKER, False) and id(mark.made) not in told
+        ]
+        self._askers.clear()
+        return self.seen
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if is_aside():
+            return func(*args, **kwargs)
+        # Before it runs: an operation may give a tensor another storage.
+        given = [(one, _storage(one)) for one in tensors((args, kwargs))]
+        written = _written(func, args, kwargs)
+        outputs = func(*args, **kwargs)
+        self._look(str(func), given, written, outputs)
+        return outputs
+
+    def _look(
+        self, what: str, given: list[tuple[Any, int]], written: list[Any], outputs: Any
+    ) -> None:
+        ids = {id(one) for one in written}
+        sources = [(one, at) for one, at in given if id(one) not in ids]
+        for one, at in given:
+            wrote = self._wrote(at)
+            if id(one) in ids and wrote is not None:
+                self.seen.writes.append(Deed(what, self.where(), wrote))
+        made = [*tensors(outputs), *written]
+        at_sources = {at for _, at in sources}
+        fresh = [one for one in made if _storage(one) not in at_sources]
+        for one in fresh:
+            copied = self._scale_copied(one, sources)
+            if copied is not None:
+                self.seen.relayouts.append(Deed(what, self.where(), copied))
+                self._kept.append(one)
+                self._copies[_storage(one)] = copied
+                return
+            if one.dtype in _FP8 and sources and not _any_fp8(sources):
+                self.seen.quantizations.append(Deed(what, self.where()))
+                return
+
+    def _scale_copied(self, made: Any, sources: list[tuple[Any, int]]) -> Any:
+        """Whose scale ``made`` holds as many and as wide values as, made of it."""
+        if made.element_size() != 4:
+            return None
+        for source, at in sources:
+            less, more = sorted((made.numel(), source.numel()))
+            wrote = self._scales.get(at, self._copies.get(at))
+            if wrote is not None and more <= 2 * less:
+                return wrote
+        return None
+
+    def _wrote(self, storage: int) -> Any:
+        """What a kernel wrote there: a scale, or the fp8 values; None if nothing."""
+        return self._scales.get(storage, self._values.get(storage))
+
+    def where(self) -> str:
+        """The innermost line of the tree's own code that is running."""
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None:
+            code = frame.f_code
+            if code.co_filename.startswith(self._tree):
+                path = code.co_filename.removeprefix(self._tree)
+                return f"{path}:{frame.f_lineno}, in {code.co_name}"
+            frame = frame.f_back
+        return "nowhere in the tree"
+
+    def marked(self, tensor: Any, on: bool) -> None:
+        """The mark is being set, or cleared, on a tensor."""
+        if is_aside():
+            return
+        place = _storage(tensor)
+        made = self._scales.get(place)
+        if on:
+            by_asker = _runs(self._askers.get(place))
+            self.seen.marks.append(Mark(tensor, made, by_asker, self.where()))
+        else:
+            self.seen.cleared.append(Deed("it is cleared", self.where(), made))
+
+    def handed(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """A stub is being called."""
+        if is_aside() or not self._scales:
+            return
+        for one in _held((args, kwargs), _DEPTH):
+            wrote = self._wrote(_storage(one))
+            if wrote is not None:
+                self.seen.handed.append(Deed(name, self.where(), wrote))
+                return
+
+
+@contextmanager
+def watching(watch: Watch) -> Iterator[None]:
+    """Whatever is done in here is seen by ``watch``."""
+
+    def set_attribute(tensor: Any, name: str, value: Any) -> None:
+        object.__setattr__(tensor, name, value)
+        if name == MARKER:
+            watch.marked(tensor, bool(value))
+
+    def delete_attribute(tensor: Any, name: str) -> None:
+        object.__delattr__(tensor, name)
+        if name == MARKER:
+            watch.marked(tensor, False)
+
+    tensor_class: Any = torch.Tensor
+    tensor_class.__setattr__ = set_attribute
+    tensor_class.__delattr__ = delete_attribute
+    try:
+        with watch, overhearing(watch.handed):
+            yield
+    finally:
+        del tensor_class.__setattr__, tensor_class.__delattr__
+
+
+def tensors(value: Any) -> Iterator[Any]:
+    """The tensors in a nest of tuples, lists and mappings, in order."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for one in value:
+            yield from tensors(one)
+    elif isinstance(value, dict):
+        yield from tensors(list(value.values()))
+
+
+def _held(value: Any, depth: int) -> Iterator[Any]:
+    """The tensors in a value, in its attributes and in theirs."""
+    if isinstance(value, (tuple, list)):
+        for one in value:
+            yield from _held(one, depth)
+    elif isinstance(value, dict):
+        yield from _held(list(value.values()), depth)
+    elif isinstance(value, torch.Tensor):
+        yield value
+    elif depth and hasattr(value, "__dict__") and not isinstance(value, _OPAQUE):
+        yield from _held(list(vars(value).values()), depth - 1)
+
+
+def _storage(tensor: Any) -> int:
+    """Where its storage lies; 0 where it has none."""
+    if tensor.device.type == "meta":
+        return 0
+    place: int = tensor.untyped_storage().data_ptr()
+    return place
+
+
+def _written(func: Any, args: Any, kwargs: Any) -> list[Any]:
+    """The tensors that an operation writes into, by its schema."""
+    positions, names = _writes_of(func)
+    found = [args[position] for position in positions if position < len(args)]
+    found += [kwargs[name] for name in names if name in kwargs]
+    return list(tensors(found))
+
+
+@lru_cache(maxsize=1024)
+def _writes_of(func: Any) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    written = [
+        (position, argument.name)
+        for position, argument in enumerate(func._schema.arguments)
+        if argument.alias_info is not None and argument.alias_info.is_write
+    ]
+    return tuple(p for p, _ in written), tuple(n for _, n in written)
+
+
+def _any_fp8(sources: list[tuple[Any, int]]) -> bool:
+    return any(one.dtype in _FP8 for one, _ in sources)
+
+
+def _runs(asker: FrameType | None) -> bool:
+    """Whether that call has not returned."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame is asker:
+            return True
+        frame = frame.f_back
+    return False

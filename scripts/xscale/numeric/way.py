@@ -1,0 +1,175 @@
+"""The way of the input's scale, through the tree's own decoder layer. Worker side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from xscale.numeric.chains import Chain
+from xscale.numeric.doubles import Enough, Unquantized
+from xscale.numeric.sources import HEAD_GATE, LATENT, LAYER, PREPARE
+from xscale.numeric.stubs import Anything, double_of
+
+if TYPE_CHECKING:
+    from xscale.numeric.drivers import Driver
+
+
+class Way:
+    """The way of S1's and S2's scale through the tree's own layer, to both readers.
+
+    The decoder layer's forward runs, with the tree's attention layer, its linears and
+    its indexer, until the indexer's wk has read; what comes after has no scale of
+    these sites. How it gets there (decoding, prefill, a second stream) the chain says.
+    """
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver, self._chain = driver, driver.case.chain
+        self._world, self._shape = driver.world, driver.shape
+        self._outputs: list[Any] = []
+
+    def run(self) -> Any:
+        """What prepare_attn returned, for the comparison with the pristine tree."""
+        driver = self._driver
+        hidden, residual = driver.inputs(0)
+        self._world.capturing = self._chain is Chain.STREAMS_NSA
+        layer = self._layer()
+        with _streams(), suppress(Enough):
+            driver.call(
+                layer.forward,
+                hidden_states=hidden,
+                residual=residual,
+                forward_batch=self._batch(),
+            )
+        return self._outputs
+
+    def _layer(self) -> Any:
+        driver = self._driver
+        attention = self._attention()
+        bound = attention.prepare_qkv_latent
+        # A function is no method of a layer: from it nobody gets to a projection.
+        unbound = partial(_called, bound)
+        communicator = driver.communicator(
+            0, bound if self._chain.knows_projection else unbound
+        )
+        prepare = getattr(communicator, PREPARE)
+        vars(communicator)[PREPARE] = partial(self._prepared, prepare)
+        # Without tokens the attention is left at once.
+        communicator.prepare_mlp = _enough
+        layer = double_of(driver.island.owner(LAYER), layer_communicator=communicator)
+        layer.self_attn = attention
+        if self._world.platform.gfx95:
+            layer._gfx95_quant_format = self._format(layer)
+        return layer
+
+    def _format(self, layer: Any) -> Any:
+        """The quantization that the layer sees its attention's weights to be of."""
+        detect = getattr(type(layer), "_detect_gfx95_quant_format", None)
+        return detect(layer) if detect is not None else "fp8"
+
+    def _prepared(self, prepare: Callable[..., Any], *args: Any, **named: Any) -> Any:
+        hidden, residual, *rest = prepare(*args, **named)
+        self._outputs += [without_scale(hidden), residual]
+        return (hidden, residual, *rest)
+
+    def _attention(self) -> Any:
+        driver, shape = self._driver, self._shape
+        draw = driver.draw("unquantized")
+        method = "MHA" if self._chain is Chain.PREFILL_NSA else "MLA"
+        methods = driver.island.module(LATENT).AttnForwardMethod
+        attention = driver.attention(
+            LATENT,
+            # A pair is given to the indexer as well: what it makes of it is its own.
+            use_nsa=True,
+            use_dsa=True,
+            indexer=self._indexer(),
+            alt_stream=Stream() if self._chain is Chain.STREAMS_NSA else None,
+            dispatch_attn_forward_method=lambda *_: getattr(methods, method),
+            fused_qkv_a_proj_with_mqa=driver.linear(
+                "qkv_a", shape.qkv_a, shape.hidden, then=self._latent
+            ),
+            **{name: Unquantized(draw, *size) for name, size in driver.sizes().items()},
+            _set_mla_kv_buffer=nothing,
+        )
+        # The layer is to fetch what its own communicator has put there.
+        vars(driver.attention_context()).pop("fetch_qkv_latent", None)
+        return attention
+
+    def _latent(self, output: Any) -> Any:
+        """Drawn: the GEMM's stand-in computes some columns only, of another width."""
+        shape = self._shape
+        width = shape.q_lora + shape.kv_lora + shape.rope
+        return self._driver.draw("latent")(output.shape[0], width)
+
+    def _indexer(self) -> Any:
+        driver, shape = self._driver, self._shape
+        wk = driver.linear("wk", shape.wk, shape.hidden, then=_enough)
+        indexer = driver.indexer_layer(wk)
+        forward = getattr(indexer, caller_of(type(indexer), HEAD_GATE))
+
+        def call(_: Any, **known: Any) -> Any:
+            return driver.call(forward, **known)
+
+        # As the module that it is in earnest; the class is this double's own.
+        type(indexer).__call__ = call
+        return indexer
+
+    def _batch(self) -> Any:
+        """Decoding, or a prefill that is short enough for the keys alone."""
+        prefill = self._chain is Chain.PREFILL_NSA
+        batch: Any = Anything("forward_batch")
+        batch.forward_mode.is_extend_without_speculative = lambda: prefill
+        batch.forward_mode.is_decode_or_idle = lambda: not prefill
+        length = SimpleNamespace(item=lambda: 1)
+        batch.seq_lens_cpu = SimpleNamespace(max=lambda: length)
+        return batch
+
+
+def _called(function: Callable[..., Any], *args: Any, **named: Any) -> Any:
+    return function(*args, **named)
+
+
+def _enough(*_: Any, **__: Any) -> Any:
+    raise Enough
+
+
+class Stream:
+    """A second stream, on a machine that needs none: what it is given runs in turn."""
+
+    def wait_stream(self, _: Any) -> None:
+        return
+
+
+@contextmanager
+def _streams() -> Iterator[None]:
+    cuda: Any = torch.cuda
+    before = cuda.current_stream, cuda.stream
+    cuda.current_stream, cuda.stream = Stream, nullcontext
+    try:
+        yield
+    finally:
+        cuda.current_stream, cuda.stream = before
+
+
+def nothing(*_: Any, **__: Any) -> None:
+    """In place of a method whose work nobody here looks at."""
+
+
+def without_scale(hidden: Any) -> Any:
+    """The scale is judged where it is read; its strides may differ by design."""
+    return (hidden[0], *hidden[2:]) if isinstance(hidden, tuple) else hidden
+
+
+def caller_of(owner: type, method: str) -> str:
+    callers = [
+        name
+        for kind in owner.__mro__
+        for name, function in vars(kind).items()
+        if method in getattr(getattr(function, "__code__", None), "co_names", ())
+    ]
+    # Of several, the one for GPUs, which every platform but the named ones shares.
+    return next((n for n in callers if "cuda" in n), callers[0])

@@ -1,0 +1,62 @@
+"""A copy of the repository for the gate to be run in, and GSM8K's questions."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT, Pins
+from support.gate_runs import REBUILD, Copy, another, copy_repository, profile, running
+from support.patience import wait_until
+
+
+@pytest.fixture(scope="session")
+def questions() -> Path:
+    data = Path(os.environ.get("OVERLAY_TEST_DATA", ROOT.parent / "shared" / "data"))
+    path = data / "gsm8k" / "test.jsonl"
+    if not path.is_file():
+        pytest.skip(f"no {path}: set OVERLAY_TEST_DATA")
+    return path
+
+
+@pytest.fixture(scope="session")
+def repository(pins: Pins, tmp_path_factory: pytest.TempPathFactory) -> Copy:
+    """Shared: copy before changing. ``pins`` has fetched the packages."""
+    assert pins.wheels
+    return copy_repository(tmp_path_factory.mktemp("gate") / "repository")
+
+
+@pytest.fixture(scope="session")
+def installed(
+    repository: Copy, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
+    """A run directory in which both arms are installed, and nothing was asked. Shared:
+    a profile with another server, or other questions, gets a folder of its own."""
+    folder = tmp_path_factory.mktemp("installed")
+    ended = repository.gate(profile(folder, REBUILD), folder / "run")
+    assert ended.states["rebuild"] == "pass", ended.told
+    yield folder / "run"
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def out(installed: Path, tmp_path: Path) -> Iterator[Path]:
+    """A run directory with both arms, and room for what is asked of them."""
+    place = tmp_path / "run"
+    place.mkdir()
+    for name in ("apply", "verify", "rebuild"):
+        (place / name).symlink_to(installed / name)
+    yield place
+    wait_until(lambda: not running(place))
+
+
+@pytest.fixture
+def broken(repository: Copy, tmp_path: Path) -> Iterator[Copy]:
+    """A copy of one's own, to be broken; trees are large, so none is kept."""
+    copy = another(repository, tmp_path / "broken")
+    yield copy
+    shutil.rmtree(tmp_path, ignore_errors=True)

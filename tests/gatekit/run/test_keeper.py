@@ -1,0 +1,186 @@
+"""Nothing outlives the gate: real processes, ended in every way there is."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT
+from gatekit.process.launcher import free_port, serving
+from gatekit.records.stage import Serve
+from support.patience import PATIENCE_S, wait_until
+
+KEEPER = ROOT / "ci" / "stages" / "keeper.py"
+# A server that starts a worker in a session of its own, orphans it, and ignores SIGTERM
+# where it is told to.
+TREE = """
+import os, signal, subprocess, sys, time
+notes, stubborn = sys.argv[1], sys.argv[2] == "stubborn"
+def deaf():
+    if stubborn:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def note():
+    with open(notes, "a") as file:
+        file.write(f"{os.getpid()}\\n")
+deaf(); note()
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        note()
+        time.sleep(600)
+    os._exit(0)
+os.wait()
+print("up", flush=True)
+time.sleep(600)
+"""
+
+# Whoever started the keeper, and is to be killed.
+HOLDER = """
+import subprocess, sys, time
+p = subprocess.Popen(sys.argv[1:], stdin=subprocess.PIPE)
+time.sleep(600)
+"""
+
+
+def tree(tmp_path: Path, how: str = "willing") -> tuple[subprocess.Popen[bytes], Path]:
+    notes = tmp_path / "pids"
+    process = subprocess.Popen(
+        [sys.executable, str(KEEPER), sys.executable, "-c", TREE, str(notes), how],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout and process.stdout.readline() == b"up\n"
+    wait_until(lambda: len(pids(notes)) == 2)
+    return process, notes
+
+
+def pids(notes: Path) -> list[int]:
+    return [int(line) for line in notes.read_text().split()] if notes.exists() else []
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
+    except OSError:
+        return False
+
+
+def gone(notes: Path) -> bool:
+    return not any(map(alive, pids(notes)))
+
+
+def test_the_command_and_its_orphans_end_with_the_pipe(tmp_path: Path) -> None:
+    process, notes = tree(tmp_path)
+    assert process.stdin
+    process.stdin.close()
+    assert process.wait(PATIENCE_S) == 128 + signal.SIGTERM
+    assert gone(notes)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_they_end_with_a_signal(tmp_path: Path, number: signal.Signals) -> None:
+    process, notes = tree(tmp_path)
+    process.send_signal(number)
+    process.wait(PATIENCE_S)
+    assert gone(notes)
+
+
+def test_the_command_does_not_outlive_a_killed_keeper(tmp_path: Path) -> None:
+    process, notes = tree(tmp_path)
+    server, orphan = pids(notes)
+    process.kill()
+    process.wait(PATIENCE_S)
+    wait_until(lambda: not alive(server))
+    # What had left its session and parent is nobody's then: this is the one way.
+    os.kill(orphan, signal.SIGKILL)
+
+
+def test_who_holds_the_pipe_may_be_killed(tmp_path: Path) -> None:
+    """As the gate is by ``kill -9``."""
+    notes = tmp_path / "pids"
+    command = [sys.executable, str(KEEPER), sys.executable, "-c", TREE]
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, *command, str(notes), "willing"],
+        stdout=subprocess.DEVNULL,
+    )
+    wait_until(lambda: len(pids(notes)) == 2)
+    process.kill()
+    process.wait(PATIENCE_S)
+    wait_until(lambda: gone(notes))
+
+
+@pytest.mark.parametrize("how", ["it ends", "the pipe ends", "a signal", "killed"])
+def test_what_is_to_be_done_after_is_done(how: str, tmp_path: Path) -> None:
+    """A container's end, however the command's came: of the gate's being killed too."""
+    place, second = tmp_path / "with space", tmp_path / "second"
+    after = (f"touch '{place}'", "no-such-command", f"touch '{second}'")
+    words = [sys.executable, str(KEEPER)]
+    words += [word for one in after for word in ("--after", one)]
+    command = ["true"] if how == "it ends" else ["sleep", "600"]
+    held = [sys.executable, "-c", HOLDER] if how == "killed" else []
+    process = subprocess.Popen([*held, *words, *command], stdin=subprocess.PIPE)
+    assert process.stdin
+    try:
+        if how != "it ends":
+            time.sleep(0.5)
+            assert not place.exists()
+        if how == "a signal":
+            process.terminate()
+        elif how == "killed":
+            process.kill()
+        elif how == "the pipe ends":
+            process.stdin.close()
+        wait_until(second.exists)
+        assert place.exists()
+    finally:
+        process.kill()
+        process.wait(PATIENCE_S)
+
+
+def test_a_server_s_container_is_taken_away_in_the_end(tmp_path: Path) -> None:
+    port, place = free_port(), tmp_path / "taken away"
+    words = (sys.executable, "-m", "http.server", "--bind", "127.0.0.1", str(port))
+    serve = Serve(words, health="/", deadline_s=PATIENCE_S, port=port)
+    after = [["touch", str(place)]]
+    with serving(serve, tmp_path / "log", "a server", after) as process:
+        assert process.poll() is None and not place.exists()
+    assert place.exists()
+
+
+def test_who_does_not_listen_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = KEEPER.read_text().replace("_GRACE_S = 20", "_GRACE_S = 1")
+    assert source != KEEPER.read_text()
+    impatient = tmp_path / "keeper.py"
+    impatient.write_text(source)
+    monkeypatch.setattr(sys.modules[__name__], "KEEPER", impatient)
+    process, notes = tree(tmp_path, "stubborn")
+    assert process.stdin
+    process.stdin.close()
+    assert process.wait(PATIENCE_S) == 128 + signal.SIGKILL
+    assert gone(notes)
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        (["true"], 0),
+        (["sh", "-c", "exit 7"], 7),
+        (["sh", "-c", "kill -9 $$"], 137),
+        (["no-such-command"], 127),
+    ],
+)
+def test_the_exit_code_is_the_command_s(command: list[str], code: int) -> None:
+    with subprocess.Popen(
+        [sys.executable, str(KEEPER), *command],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        assert process.wait(PATIENCE_S) == code

@@ -1,0 +1,142 @@
+"""A result is taken again only where it is this stage's, with this key, and decided."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+
+from gatekit.report.schema import StageReport, State
+from gatekit.run.store import Store
+from overlaykit.core.errors import EnvironmentFailure, InputError
+
+KEY, OTHER = "0123456789abcdef", "fedcba9876543210"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "run")
+
+
+def result(state: State = State.PASS, key: str = KEY) -> StageReport:
+    return StageReport(name="gsm8k", title="a stage", state=state, key=key)
+
+
+def keep(store: Store, report: StageReport) -> Path:
+    with store.working(report.name, report.key) as folder:
+        store.keep(report)
+    return folder / "result.json"
+
+
+@pytest.mark.parametrize("state", State)
+def test_only_what_was_decided_counts(store: Store, state: State) -> None:
+    report = result(state)
+    keep(store, report)
+    decided = state in (State.PASS, State.FAIL, State.INCONCLUSIVE)
+    assert store.known("gsm8k", KEY) == (report if decided else None)
+    assert store.known("gsm8k", OTHER) is None
+    assert store.others("gsm8k", OTHER) == 1
+    assert store.others("gsm8k", KEY) == 0
+
+
+def test_one_of_another_series_is_refused_by_name(store: Store) -> None:
+    theirs = keep(store, result(key=OTHER))
+    ours = store.folder("gsm8k", KEY) / "result.json"
+    ours.parent.mkdir()
+    shutil.copy(theirs, ours)
+    with pytest.raises(InputError) as caught:
+        store.known("gsm8k", KEY)
+    (finding,) = caught.value.findings
+    assert finding.path == str(ours)
+    assert KEY in str(finding.expected) and OTHER in str(finding.found)
+    assert ours.read_bytes() == theirs.read_bytes()
+
+
+def test_one_of_another_stage_is_refused(store: Store) -> None:
+    theirs = keep(store, result())
+    folder = store.folder("traces", KEY)
+    folder.mkdir(parents=True)
+    shutil.copy(theirs, folder)
+    with pytest.raises(InputError, match="that of gsm8k"):
+        store.known("traces", KEY)
+
+
+@pytest.mark.parametrize("kept", [0, 1, 60, -1])
+def test_a_torn_one_is_refused(store: Store, kept: int) -> None:
+    """It is written whole: a half of one was not left by a crash."""
+    path = keep(store, result())
+    torn = path.read_bytes()[:kept]
+    path.write_bytes(torn)
+    with pytest.raises(InputError, match=str(path)):
+        store.known("gsm8k", KEY)
+    assert path.read_bytes() == torn
+
+
+def test_two_at_one_stage(store: Store) -> None:
+    with store.working("gsm8k", KEY) as folder:
+        with pytest.raises(EnvironmentFailure) as caught, store.working("gsm8k", KEY):
+            pytest.fail("both have it")
+        assert caught.value.findings[0].path == str(folder)
+        with store.working("gsm8k", OTHER), store.working("traces", KEY):
+            pass
+    with store.working("gsm8k", KEY):
+        pass
+
+
+def test_of_many_at_once_one_has_it(store: Store) -> None:
+    inside: list[int] = []
+    refused: list[int] = []
+    together = threading.Barrier(8)
+
+    def attempt(number: int) -> None:
+        together.wait()
+        try:
+            with store.working("gsm8k", KEY):
+                inside.append(number)
+                done.wait()
+        except EnvironmentFailure:
+            refused.append(number)
+            if len(refused) == 7:
+                done.set()
+
+    done = threading.Event()
+    threads = [threading.Thread(target=attempt, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert (len(inside), len(refused)) == (1, 7)
+
+
+def test_anew_sets_aside_what_was_there(store: Store) -> None:
+    """Hours of a GPU may be in it."""
+    for number in (1, 2):
+        path = keep(store, result(State.FAIL))
+        (path.parent / "answers").mkdir()
+        (path.parent / "answers" / "one").write_text(str(number))
+        with store.working("gsm8k", KEY, anew=True) as folder:
+            assert [p.name for p in folder.iterdir()] == [".lock"]
+        aside = folder.with_name(f"{KEY}.{number}")
+        assert (aside / "answers" / "one").read_text() == str(number)
+        assert (aside / "result.json").exists()
+        assert store.known("gsm8k", KEY) is None
+        assert store.others("gsm8k", KEY) == 0
+
+
+def test_a_run_directory_that_is_a_file(store: Store) -> None:
+    store.root.write_text("somebody's")
+    with pytest.raises(EnvironmentFailure, match="Not a directory"):
+        store.known("gsm8k", KEY)
+    with (
+        pytest.raises(EnvironmentFailure, match="cannot write"),
+        store.working("gsm8k", KEY),
+    ):
+        pytest.fail("it was written to")
+    assert store.root.read_text() == "somebody's"
+
+
+def test_a_point_s_folder_is_one(store: Store) -> None:
+    folder = store.folder("bench:8192/1024/4", KEY)
+    assert folder.relative_to(store.root).parts == ("bench-8192-1024-4", KEY)

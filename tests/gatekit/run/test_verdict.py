@@ -1,0 +1,86 @@
+"""The verdict over any stages: what did not run, or stood in, never makes a pass."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from gatekit.report.schema import GateReport, StageReport, State, Subject
+from gatekit.run.verdict import EXITS, verdict
+from overlaykit.core.errors import Exit
+
+STAGES = st.lists(
+    st.builds(
+        StageReport,
+        name=st.sampled_from(["apply", "verify", "gsm8k", "bench:8/8/4"]),
+        title=st.just("a stage"),
+        state=st.sampled_from(State),
+        reason=st.sampled_from(["", "why"]),
+        stands_in=st.sampled_from(["", "a small model"]),
+    ),
+    max_size=6,
+)
+SUBJECT = Subject(overlay="", series="", code="", commit="", profile="", packages={})
+SERVED = [
+    StageReport(name=name, title="a stage", state=State.PASS, model=model)
+    for name, model in (("gsm8k", "1"), ("bench:8/8/4", "2"), ("apply", ""))
+]
+PASSED = StageReport(name="apply", title="a stage", state=State.PASS)
+
+
+@given(STAGES)
+@example([])
+@example([PASSED])
+def test_a_pass_is_stages_that_all_passed_as_the_real_thing(
+    stages: list[StageReport],
+) -> None:
+    state, reasons = verdict(stages)
+    good = {(s.state, s.stands_in) for s in stages} == {(State.PASS, "")}
+    assert (state is State.PASS) == good == (not reasons)
+    assert (EXITS[state] is Exit.DONE) == good
+
+
+def test_of_two_models_there_is_no_one_verdict() -> None:
+    """As where several nodes shared the stages, each with a model of its own."""
+    state, (reason,) = verdict(SERVED)
+    assert state is State.INCONCLUSIVE
+    assert "gsm8k 1" in reason and "bench:8/8/4 2" in reason
+    assert verdict([SERVED[0], SERVED[2]]) == (State.PASS, ())
+
+
+@given(STAGES)
+def test_a_failure_is_never_hidden(stages: list[StageReport]) -> None:
+    state, reasons = verdict(stages)
+    states = {stage.state for stage in stages}
+    assert (state is State.FAIL) == (State.FAIL in states)
+    if state is not State.FAIL:
+        assert (state is State.ERROR) == (State.ERROR in states)
+    for stage in stages:
+        if stage.state is not State.PASS:
+            assert any(r.startswith(f"{stage.name}: ") for r in reasons)
+
+
+@given(STAGES, st.randoms())
+def test_order_does_not_matter(stages: list[StageReport], random: object) -> None:
+    assert hasattr(random, "sample")
+    shuffled = random.sample(stages, len(stages))
+    assert verdict(shuffled)[0] is verdict(stages)[0]
+
+
+@given(STAGES)
+def test_nobody_can_write_a_pass_that_is_none(stages: list[StageReport]) -> None:
+    """The report's own type refuses it, also where it is read from a file."""
+    state, reasons = verdict(stages)
+    report = GateReport(
+        profile="", about="", verdict=state, reasons=reasons, started=0, seconds=0,
+        command="", subject=SUBJECT, machine={}, versions={}, stages=tuple(stages),
+    )  # fmt: skip
+    told = msgspec.json.encode(report)
+    assert msgspec.json.decode(told, type=GateReport) == report
+    forged = msgspec.to_builtins(report) | {"verdict": "pass"}
+    if {(stage.state, stage.stands_in) for stage in stages} == {(State.PASS, "")}:
+        return
+    with pytest.raises(msgspec.ValidationError, match="every one of them passed"):
+        msgspec.convert(forged, GateReport)

@@ -1,0 +1,655 @@
+"""Traces in which the claim looks true and is not, or is true by accident.
+
+Each starts from a pair that passes (a real trace, and the same with the copies and
+their launches taken out of every attention) and is then broken in one way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT
+from gatekit.traces.checks import Verdict
+from gatekit.traces.verdicts import Asked, Judged, decide, examine
+from support.profiler_traces import (
+    CAPTURE,
+    COPY,
+    EAGER,
+    GPU,
+    REPLAY,
+    Document,
+    Event,
+    change,
+    correlation,
+    drop,
+    inside,
+    load,
+    needs_traces,
+    spans,
+    without_copies,
+    write,
+)
+
+pytestmark = needs_traces
+
+MODULE = "Qwen3Attention"
+ASKED = Asked(MODULE, 36, 0)
+GEMM = "Cijk"
+OTHER_NAMES = {
+    "CatArrayBatchedCopy": "void at::native::(anonymous namespace)::"
+    "CatArrayBatchedCopy<at::native::(anonymous namespace)::OpaqueType<4u> >",
+    "rocclr": "__amd_rocclr_copyBuffer",
+    "triton": "triton_poi_fused_clone_0",
+    "nothing known": "main_kernel",
+    "a quantization's": "_fused_rms_fp8_group_quant_kernel",
+}
+
+
+def judge(
+    tmp_path: Path,
+    after: Document,
+    before: Document | None = None,
+    name: str = "after-TP-0-EXTEND.trace.json",
+    asked: Asked = ASKED,
+) -> Judged:
+    one = examine(write(tmp_path / name, after), asked, [])
+    if before is None:
+        return decide(one, None, asked)
+    place = write(tmp_path / "before-TP-0-EXTEND.trace.json", before)
+    return decide(one, examine(place, asked, []), asked)
+
+
+def broken(judged: Judged) -> set[str]:
+    """The names of what does not hold."""
+    checks = (*judged.controls, *judged.claims)
+    return {check.name for check in checks if not check.holds}
+
+
+def kernels(document: Document, part: str) -> list[Event]:
+    """The module's kernels with that name, in the order in which they ran."""
+    mine = inside(document, MODULE)
+    found = [
+        event
+        for event in document["traceEvents"]
+        if event.get("cat") in GPU
+        and part in event["name"]
+        and correlation(event) in mine
+    ]
+    return sorted(found, key=lambda event: event["ts"])
+
+
+def call_of(document: Document, kernel: Event) -> str:
+    """The name of the module whose call launched it."""
+    (at,) = (
+        event["ts"]
+        for event in document["traceEvents"]
+        if event.get("cat") == "cuda_runtime"
+        and correlation(event) == correlation(kernel)
+    )
+    calls = spans(document, MODULE)
+    (name,) = (e["name"] for e in calls if e["ts"] <= at < e["ts"] + e["dur"])
+    return str(name)
+
+
+def renamed(document: Document, name: str) -> Document:
+    ids = {correlation(event) for event in kernels(document, COPY)}
+
+    def edit(event: Event) -> bool:
+        if correlation(event) not in ids:
+            return False
+        if event["cat"] in GPU:
+            event["name"] = name
+        elif "kernel" in event["args"]:
+            event["args"]["kernel"] = name
+        return True
+
+    return change(document, edit)
+
+
+def test_the_pair_passes(tmp_path: Path) -> None:
+    judged = judge(tmp_path, without_copies(load(EAGER)), load(EAGER))
+    assert judged.verdict is Verdict.PASS, broken(judged)
+    assert judge(tmp_path, without_copies(load(EAGER))).verdict is Verdict.PASS
+    (gone,) = [change for change in judged.changes if change.change != "same"]
+    assert (gone.change, gone.before, gone.after) == ("vanished", 2, 0)
+
+
+def lost_all_modules(document: Document) -> Document:
+    calls = {id(span) for span in spans(document, MODULE)}
+    return drop(document, lambda event: id(event) in calls)
+
+
+def lost_one_module(document: Document) -> Document:
+    last = spans(document, MODULE)[-1]
+    return drop(document, lambda event: event is last)
+
+
+def lost_one_module_and_renumbered(document: Document) -> Document:
+    """As if the profiler had never seen the layer: no gap in the numbers either."""
+    calls = spans(document, MODULE)
+    for call, after in pairwise(calls[5:]):
+        call["ts"], call["dur"] = after["ts"], after["dur"]
+    return drop(document, lambda event: event is calls[-1])
+
+
+def lost_a_layer(document: Document) -> Document:
+    """Module and decoder layer both."""
+    calls = [spans(document, name)[-1] for name in (MODULE, "Qwen3DecoderLayer")]
+    return drop(document, lambda event: any(event is call for call in calls))
+
+
+def lost_kernels(document: Document) -> Document:
+    """One in eight, as a profiler's buffer loses them."""
+    gpu = [e for e in document["traceEvents"] if e.get("cat") in GPU][::8]
+    lost = {id(event) for event in gpu}
+    return drop(document, lambda event: id(event) in lost)
+
+
+def lost_one_gemm(document: Document) -> Document:
+    """With its launch: nothing is left that is out of balance."""
+    gone = correlation(kernels(document, GEMM)[7])
+    return drop(document, lambda event: correlation(event) == gone)
+
+
+def lost_every_o_proj(document: Document) -> Document:
+    """With their launches, from all layers alike."""
+    gone = {correlation(event) for event in kernels(document, GEMM)[1::2]}
+    return drop(document, lambda event: correlation(event) in gone)
+
+
+def lost_launches(document: Document) -> Document:
+    gone = correlation(kernels(document, GEMM)[0])
+    runtime = "cuda_runtime"
+    return drop(document, lambda e: e.get("cat") == runtime and correlation(e) == gone)
+
+
+def empty_step(document: Document) -> Document:
+    """The step is annotated, and nothing of the model is in it."""
+    mine = inside(document, "Qwen3Model")
+    return drop(
+        document,
+        lambda e: e["name"].startswith("nn.Module") or correlation(e) in mine,
+    )
+
+
+def one_step_more(document: Document) -> Document:
+    step = next(e for e in document["traceEvents"] if e["name"].startswith("step["))
+    later = {**step, "ts": step["ts"] + step["dur"] + 1}
+    document["traceEvents"].append(later)
+    return document
+
+
+def other_module_name(document: Document) -> Document:
+    def edit(event: Event) -> bool:
+        known = MODULE in event["name"]
+        event["name"] = event["name"].replace(MODULE, "Qwen3AttentionMLA")
+        return known
+
+    return change(document, edit)
+
+
+def two_ranks(document: Document) -> Document:
+    """Merged, as SGLang's own merger does: other processes, the same ids."""
+    other = load(EAGER)
+
+    def edit(event: Event) -> bool:
+        event["pid"] = f"[TP01] {event['pid']}"
+        return True
+
+    document["traceEvents"] += change(other, edit)["traceEvents"]
+    return document
+
+
+def two_gpus(document: Document) -> Document:
+    """Merged, with ids and processes kept apart: only the GPUs tell."""
+    ids = {correlation(event) for event in kernels(document, GEMM)[:9]}
+
+    def edit(event: Event) -> bool:
+        if correlation(event) not in ids or event["cat"] not in GPU:
+            return False
+        event["args"]["device"] = 10
+        return True
+
+    return change(document, edit)
+
+
+def ids_used_twice(document: Document) -> Document:
+    one, other, *_ = (correlation(event) for event in kernels(document, GEMM))
+
+    def edit(event: Event) -> bool:
+        if correlation(event) != other:
+            return False
+        event["args"]["correlation"] = one
+        return True
+
+    return change(document, edit)
+
+
+def launches_of_copies(document: Document, edit: Callable[[Event], None]) -> Document:
+    ids = {correlation(event) for event in kernels(document, COPY)}
+
+    def edited(event: Event) -> bool:
+        mine = event.get("cat") == "cuda_runtime" and correlation(event) in ids
+        if mine:
+            edit(event)
+        return mine
+
+    return change(document, edited)
+
+
+def launched_elsewhere(document: Document) -> Document:
+    """By another thread, for which no module is open."""
+    return launches_of_copies(document, lambda event: event.update(tid=4242))
+
+
+def launched_early(document: Document) -> Document:
+    """Before the module is entered, by a clock that is off."""
+    starts = [call["ts"] for call in spans(document, MODULE)]
+
+    def earlier(event: Event) -> None:
+        event["ts"] = max(at for at in starts if at <= event["ts"]) - event["dur"] - 1
+
+    return launches_of_copies(document, earlier)
+
+
+def copied_by_memory_calls(document: Document) -> Document:
+    """Whose records the profiler lost; kernels are missed, these need not be."""
+    gone = {id(event) for event in kernels(document, COPY)}
+    launches_of_copies(document, lambda event: event.update(name="hipMemcpyAsync"))
+    return drop(document, lambda event: id(event) in gone)
+
+
+_HIDDEN: dict[str, tuple[Callable[[Document], Document], str]] = {
+    "another thread": (launched_elsewhere, "nothing else runs among a call's kernels"),
+    "another time": (launched_early, "nothing else runs among a call's kernels"),
+    "lost memory calls": (
+        copied_by_memory_calls,
+        "memory calls of modules have their copies",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", _HIDDEN)
+@pytest.mark.parametrize("compared", [False, True], ids=["alone", "compared"])
+def test_copies_that_no_module_seems_to_have(
+    what: str, compared: bool, tmp_path: Path
+) -> None:
+    """They ran all the same: every layer has both."""
+    damage, control = _HIDDEN[what]
+    judged = judge(tmp_path, damage(load(EAGER)), load(EAGER) if compared else None)
+    assert judged.verdict is Verdict.INVALID
+    assert judged.examined.totals.copies == 0
+    assert control in broken(judged)
+
+
+def backwards(document: Document) -> Document:
+    """A kernel whose end was written down before its start."""
+    one = id(kernels(document, GEMM)[3])
+
+    def edit(event: Event) -> bool:
+        if id(event) == one:
+            event["dur"] = -event["dur"]
+        return id(event) == one
+
+    return change(document, edit)
+
+
+_BREAKS: dict[str, tuple[Callable[[Document], Document], str]] = {
+    "no modules": (lost_all_modules, f"layers with a {MODULE}"),
+    "a module missing": (lost_one_module, f"layers with a {MODULE}"),
+    "a module missing, renumbered": (
+        lost_one_module_and_renumbered,
+        f"layers with a {MODULE}",
+    ),
+    "a layer missing": (lost_a_layer, f"layers with a {MODULE}"),
+    "kernels dropped": (lost_kernels, "launches and kernels balance"),
+    "a GEMM dropped whole": (lost_one_gemm, "2 GEMMs in every call"),
+    "a launch dropped": (lost_launches, "every kernel joined to its launch"),
+    "an empty step": (empty_step, f"layers with a {MODULE}"),
+    "a step without its modules": (one_step_more, f"calls of {MODULE} in 2 steps"),
+    "another module's name": (other_module_name, f"layers with a {MODULE}"),
+    "two ranks in one file": (two_ranks, "one rank to a file"),
+    "two GPUs in one file": (two_gpus, "one rank to a file"),
+    "time that runs backwards": (backwards, "no kernel ends before it starts"),
+    "ids used twice": (ids_used_twice, "unique correlation ids"),
+}
+
+
+@pytest.mark.parametrize("what", _BREAKS)
+@pytest.mark.parametrize("compared", [False, True], ids=["alone", "compared"])
+def test_invalid_and_says_why(what: str, compared: bool, tmp_path: Path) -> None:
+    damage, control = _BREAKS[what]
+    after = damage(without_copies(load(EAGER)))
+    judged = judge(tmp_path, after, load(EAGER) if compared else None)
+    assert judged.verdict is Verdict.INVALID
+    assert control in broken(judged)
+
+
+@pytest.mark.parametrize("what", _BREAKS)
+def test_a_broken_baseline_is_no_evidence_either(what: str, tmp_path: Path) -> None:
+    damage, control = _BREAKS[what]
+    judged = judge(tmp_path, without_copies(load(EAGER)), damage(load(EAGER)))
+    assert judged.verdict is Verdict.INVALID
+    assert f"baseline: {control}" in broken(judged)
+
+
+def test_a_module_missing_shows_without_knowing_the_layers(tmp_path: Path) -> None:
+    """Expecting what is there: the decoder layer without attention still tells."""
+    after = lost_one_module(without_copies(load(EAGER)))
+    judged = judge(tmp_path, after, asked=Asked(MODULE, 35, 0))
+    assert judged.verdict is Verdict.INVALID
+    assert "every parent module has one" in broken(judged)
+
+
+def test_a_gemm_dropped_from_all_layers(tmp_path: Path) -> None:
+    after = lost_every_o_proj(without_copies(load(EAGER)))
+    judged = judge(tmp_path, after, load(EAGER))
+    assert judged.verdict is Verdict.INVALID
+    assert "GEMMs per layer, as in the baseline" in broken(judged)
+    alone = judge(tmp_path, after, asked=Asked(MODULE, 36, 0, gemms=2))
+    assert alone.verdict is Verdict.INVALID
+    assert "GEMMs per layer" in broken(alone)
+
+
+@pytest.mark.parametrize("name", OTHER_NAMES)
+def test_copies_under_another_name(name: str, tmp_path: Path) -> None:
+    judged = judge(tmp_path, renamed(load(EAGER), OTHER_NAMES[name]), load(EAGER))
+    assert judged.verdict is Verdict.FAIL
+    assert "as many kernels fewer as copies" in broken(judged)
+
+
+def test_copies_moved_out_of_the_module(tmp_path: Path) -> None:
+    """To right before it, on the GPU as well: attention is faster, the model is not."""
+    document = load(EAGER)
+    first = {}
+    for event in reversed(kernels(document, "")):
+        first[call_of(document, event)] = event["ts"]
+    before = {id(e): first[call_of(document, e)] - 1 for e in kernels(document, COPY)}
+    document = launched_early(document)
+
+    def earlier(event: Event) -> bool:
+        event["ts"] = before.get(id(event), event["ts"])
+        return id(event) in before
+
+    judged = judge(tmp_path, change(document, earlier), load(EAGER))
+    assert judged.verdict is Verdict.FAIL
+    assert broken(judged) == {"no copies outside of the module instead"}
+
+
+def test_another_gemm_that_needs_no_copies(tmp_path: Path) -> None:
+    """As where the tree no longer takes the route that the series is about."""
+
+    def edit(event: Event) -> bool:
+        known = event.get("cat") == "kernel" and event["name"].startswith(GEMM)
+        if known:
+            event["name"] = "_gemm_a8w8_blockscale_kernel"
+        elif str(event.get("args", {}).get("kernel")).startswith(GEMM):
+            event["args"]["kernel"] = "_gemm_a8w8_blockscale_kernel"
+        return known
+
+    judged = judge(tmp_path, change(without_copies(load(EAGER)), edit), load(EAGER))
+    assert judged.verdict is Verdict.FAIL
+    assert broken(judged) == {"the other kernels are the baseline's, in every call"}
+
+
+def test_copies_under_another_name_in_one_of_two_steps(tmp_path: Path) -> None:
+    """The other, faster one stands for the layer's time, and not for its kernels."""
+    folder = ROOT / "tests" / "data" / "traces" / "h200-m64"
+    path = folder / "pristine-eager-TP-0-DECODE.trace.json.gz"
+    copies = [
+        event
+        for event in sorted(load(path)["traceEvents"], key=lambda event: event["ts"])
+        if event.get("cat") == "kernel" and COPY in event["name"]
+    ]
+    assert len(copies) == 24
+    gone = {correlation(event) for event in copies[:12]}
+    after = drop(load(path), lambda event: correlation(event) in gone)
+
+    def edit(event: Event) -> bool:
+        known = event.get("cat") == "kernel" and COPY in event["name"]
+        event["name"] = "main_kernel" if known else event["name"]
+        return known
+
+    asked = Asked("DeepseekV2AttentionMLA", 3, 0)
+    judged = judge(tmp_path, change(after, edit), load(path), asked=asked)
+    assert judged.verdict is Verdict.FAIL
+    assert broken(judged) == {"the other kernels are the baseline's, in every call"}
+
+
+def scaled(document: Document) -> Document:
+    """The GEMM that follows a copy takes block scales, as the series' do."""
+    copies = kernels(document, COPY)
+    stream = sorted(
+        (e for e in document["traceEvents"] if e.get("cat") in GPU),
+        key=lambda event: event["ts"],
+    )
+    for copy in copies:
+        at = next(n for n, event in enumerate(stream) if event is copy)
+        stream[at + 1]["name"] = "kernel_gemm_xdl_multi_d_blockscale_b_preshuffle"
+    return document
+
+
+@pytest.mark.parametrize("name", ["CatArrayBatchedCopy", "rocclr", "triton"])
+def test_a_known_copy_before_a_scaled_gemm_is_one(name: str, tmp_path: Path) -> None:
+    judged = judge(tmp_path, renamed(scaled(load(EAGER)), OTHER_NAMES[name]))
+    assert judged.verdict is not Verdict.PASS
+    assert f"0 copies in every {MODULE}" in broken(judged)
+
+
+def test_an_unknown_kernel_before_a_scaled_gemm(tmp_path: Path) -> None:
+    """Nobody can say without a baseline that it is no copy."""
+    judged = judge(tmp_path, renamed(scaled(load(EAGER)), "main_kernel"))
+    assert judged.verdict is Verdict.INVALID
+    assert "kernels right before a block-scale GEMM are of a known kind" in broken(
+        judged
+    )
+
+
+def test_copies_in_one_layer_only(tmp_path: Path) -> None:
+    left = {correlation(event) for event in kernels(load(EAGER), COPY)[2:]}
+    after = drop(load(EAGER), lambda event: correlation(event) in left)
+    assert judge(tmp_path, after).verdict is Verdict.FAIL
+    assert judge(tmp_path, after, load(EAGER)).verdict is Verdict.FAIL
+
+
+def test_swapped(tmp_path: Path) -> None:
+    judged = judge(tmp_path, load(EAGER), without_copies(load(EAGER)))
+    assert judged.verdict is Verdict.FAIL
+    twice = Asked(MODULE, 36, 2)
+    judged = judge(tmp_path, load(EAGER), without_copies(load(EAGER)), asked=twice)
+    assert judged.verdict is Verdict.FAIL
+    assert "copies vanish from every layer" in broken(judged)
+
+
+def test_compared_with_itself(tmp_path: Path) -> None:
+    after = without_copies(load(EAGER))
+    assert judge(tmp_path, after, after).verdict is Verdict.FAIL
+
+
+def test_time_that_does_not_fall(tmp_path: Path) -> None:
+    after = without_copies(load(EAGER))
+    slower = {id(event) for event in kernels(after, GEMM)}
+
+    def edit(event: Event) -> bool:
+        if id(event) in slower:
+            event["dur"] *= 1.05
+        return id(event) in slower
+
+    judged = judge(tmp_path, change(after, edit), load(EAGER))
+    assert judged.verdict is Verdict.FAIL
+    assert "time per layer falls by about the copies' own" in broken(judged)
+
+
+def test_another_load_than_the_baseline(tmp_path: Path) -> None:
+    after = without_copies(load(EAGER))
+
+    def faster(event: Event) -> bool:
+        if event.get("cat") in GPU:
+            event["dur"] *= 0.5
+        return bool(event.get("cat") in GPU)
+
+    judged = judge(tmp_path, change(after, faster), load(EAGER))
+    assert judged.verdict is Verdict.INVALID
+    assert "the rest of a layer takes as long as in the baseline" in broken(judged)
+
+
+def test_another_step_than_the_baseline(tmp_path: Path) -> None:
+    def edit(event: Event) -> bool:
+        known = bool(event["name"].startswith("step["))
+        event["name"] = event["name"].replace("bs=15", "bs=16")
+        return known
+
+    after = change(without_copies(load(EAGER)), edit)
+    judged = judge(tmp_path, after, load(EAGER))
+    assert judged.verdict is Verdict.INVALID
+    assert "steps, as in the baseline" in broken(judged)
+
+
+def test_the_wrong_rank(tmp_path: Path) -> None:
+    """Of the file's name against its content, and of one file against the other."""
+    after = without_copies(load(EAGER))
+    judged = judge(tmp_path, after, name="x-TP-3-EXTEND.trace.json")
+    assert judged.verdict is Verdict.INVALID
+    assert "the rank in the file's name" in broken(judged)
+    after["distributedInfo"] |= {"rank": 3, "world_size": 8}
+    judged = judge(tmp_path, after, load(EAGER), name="x-TP-3-EXTEND.trace.json")
+    assert judged.verdict is Verdict.INVALID
+    assert "rank, as in the baseline" in broken(judged)
+
+
+def test_another_gpu(tmp_path: Path) -> None:
+    after = without_copies(load(EAGER))
+    after["deviceProperties"][0]["name"] = "AMD Instinct MI355X"
+    judged = judge(tmp_path, after, load(EAGER))
+    assert judged.verdict is Verdict.INVALID
+    assert "GPU, as in the baseline" in broken(judged)
+
+
+# --- replays ------------------------------------------------------------------------
+
+
+def replay(
+    tmp_path: Path, document: Document, capture: Document, copies: int = 2
+) -> Judged:
+    asked = Asked(MODULE, 36, copies)
+    path = write(tmp_path / "replay.json", document)
+    recorded = write(tmp_path / "capture.json", capture)
+    return decide(examine(path, asked, [recorded]), None, asked)
+
+
+def captured_copies(document: Document) -> list[Event]:
+    mine = inside(document, MODULE)
+    return [
+        event
+        for event in document["traceEvents"]
+        if COPY in event.get("args", {}).get("kernel", "")
+        and correlation(event) in mine
+    ]
+
+
+def test_a_replay_passes_with_its_capture(tmp_path: Path) -> None:
+    assert replay(tmp_path, load(REPLAY), load(CAPTURE)).verdict is Verdict.PASS
+
+
+@pytest.mark.parametrize("keep", [448, 543, 0])
+def test_kernels_of_a_replay_dropped(keep: int, tmp_path: Path) -> None:
+    """448 of 512 is what ROCm 7.2's profiler was seen to keep, or none at all."""
+    document = load(REPLAY)
+    graph = next(e for e in document["traceEvents"] if e["name"] == "hipGraphLaunch")
+    replayed = [
+        event
+        for event in document["traceEvents"]
+        if event.get("cat") in GPU and correlation(event) == correlation(graph)
+    ]
+    assert len(replayed) == 544
+    lost = {id(event) for event in replayed[keep:]}
+    after = drop(document, lambda event: id(event) in lost)
+    for copies in (0, 2):
+        judged = replay(tmp_path, after, load(CAPTURE), copies)
+        assert judged.verdict is Verdict.INVALID
+        assert "replays aligned with the capture" in broken(judged)
+
+
+def test_a_replay_of_another_graph(tmp_path: Path) -> None:
+    """The capture is of the tree with the series, the replay of one without."""
+    capture = load(CAPTURE)
+    gone = {id(event) for event in captured_copies(capture)}
+    assert len(gone) == 72
+    capture = drop(capture, lambda event: id(event) in gone)
+    for copies in (0, 2):
+        judged = replay(tmp_path, load(REPLAY), capture, copies)
+        assert judged.verdict is Verdict.INVALID
+        assert "replays aligned with the capture" in broken(judged)
+
+
+def test_two_captured_launches_swapped(tmp_path: Path) -> None:
+    capture = load(CAPTURE)
+    copy = captured_copies(capture)[0]
+    later = next(
+        event
+        for event in capture["traceEvents"]
+        if event["ts"] > copy["ts"]
+        and event.get("args", {}).get("kernel", copy["args"].get("kernel"))
+        != copy["args"]["kernel"]
+    )
+    names = copy["args"]["kernel"], later["args"]["kernel"]
+    later["args"]["kernel"], copy["args"]["kernel"] = names
+    judged = replay(tmp_path, load(REPLAY), capture)
+    assert judged.verdict is Verdict.INVALID
+    assert "replays aligned with the capture" in broken(judged)
+
+
+def test_a_capture_without_names(tmp_path: Path) -> None:
+    """CUDA's profiler does not write down what a captured launch would run."""
+
+    def edit(event: Event) -> bool:
+        return event.get("args", {}).pop("kernel", None) is not None
+
+    judged = replay(tmp_path, load(REPLAY), change(load(CAPTURE), edit))
+    assert judged.verdict is Verdict.INVALID
+    assert "capture: captured launches are named" in broken(judged)
+
+
+def test_a_capture_without_modules(tmp_path: Path) -> None:
+    judged = replay(tmp_path, load(REPLAY), lost_all_modules(load(CAPTURE)), 0)
+    assert judged.verdict is Verdict.INVALID
+    assert f"capture: layers with a {MODULE}" in broken(judged)
+
+
+def run_eagerly(capture: Document, replayed: Document) -> Document:
+    """The capture as it would be had its launches run: each with its kernel."""
+    graph = next(e for e in replayed["traceEvents"] if e["name"] == "hipGraphLaunch")
+    ran = sorted(
+        (
+            event
+            for event in replayed["traceEvents"]
+            if event.get("cat") in GPU and correlation(event) == correlation(graph)
+        ),
+        key=lambda event: event["ts"],
+    )
+    gpu = {correlation(e) for e in capture["traceEvents"] if e.get("cat") in GPU}
+    launches = [
+        event
+        for event in sorted(capture["traceEvents"], key=lambda event: event["ts"])
+        if "LaunchKernel" in event["name"] and correlation(event) not in gpu
+    ]
+    assert len(launches) == len(ran)
+    for launch, work in zip(launches, ran, strict=True):
+        launch["args"].pop("kernel")
+        args = {**work["args"], "correlation": correlation(launch)}
+        capture["traceEvents"].append({**work, "args": args})
+    return capture
+
+
+def test_an_eager_step_serves_as_capture(tmp_path: Path) -> None:
+    """What there is on CUDA: its captures do not name what they would run."""
+    eager = run_eagerly(load(CAPTURE), load(REPLAY))
+    judged = replay(tmp_path, load(REPLAY), eager)
+    assert judged.verdict is Verdict.PASS, broken(judged)
+    gone = kernels(eager, COPY)[0]
+    other = drop(eager, lambda event: correlation(event) == correlation(gone))
+    assert replay(tmp_path, load(REPLAY), other).verdict is Verdict.INVALID

@@ -1,0 +1,118 @@
+"""Files are written whole or not at all, and by one helper."""
+
+from __future__ import annotations
+
+import ast
+import os
+import stat
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT
+from overlaykit.core.errors import EnvironmentFailure
+from overlaykit.core.files import put, write_whole
+
+# Who else opens a file for writing, how often, and why nobody sees it half written.
+_OTHERS = {
+    # Folders that appear whole, by a rename, or are gone after the block.
+    "scripts/overlaykit/export/formats.py": 1,
+    "scripts/overlaykit/repository/merge.py": 1,
+    "scripts/overlaykit/sources/packages.py": 2,
+    "scripts/xscale/numeric/producers.py": 1,
+    # The helpers themselves, one for what a transaction renames.
+    "scripts/overlaykit/core/files.py": 2,
+    # Standard error, where it was closed.
+    "scripts/overlaykit/cli.py": 1,
+    # Pipes to another process.
+    "scripts/xscale/numeric/presentation.py": 1,
+    "scripts/xscale/numeric/server.py": 1,
+    # Logs, which only grow, and whose torn end is known for one.
+    "ci/gatekit/gsm8k/answers.py": 1,
+    "ci/gatekit/records/runs.py": 1,
+    "ci/gatekit/process/servers.py": 1,
+    # A command's output: two logs, and a `.part` that is renamed at its end.
+    "ci/gatekit/process/launcher.py": 3,
+    # A lock that nobody reads, and a client's log.
+    "ci/gatekit/serving/running.py": 2,
+}
+_WRITING = set("wax+")
+
+
+def _writers(tree: ast.AST) -> Iterator[ast.Call]:
+    """Calls that write a file where it stands."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        function = node.func
+        name = function.attr if isinstance(function, ast.Attribute) else ""
+        if isinstance(function, ast.Name):
+            name = function.id
+        given = [*node.args[:2], *(k.value for k in node.keywords if k.arg == "mode")]
+        modes = [g.value for g in given if isinstance(g, ast.Constant)]
+        opens = name in ("open", "fdopen") and any(
+            isinstance(m, str) and len(m) <= 3 and set(m) & _WRITING for m in modes
+        )
+        if name in ("write_text", "write_bytes") or opens:
+            yield node
+
+
+def test_nobody_writes_in_place() -> None:
+    found: Counter[str] = Counter()
+    for folder in ("scripts", "ci"):
+        for place in sorted((ROOT / folder).rglob("*.py")):
+            tree = ast.parse(place.read_bytes())
+            name = place.relative_to(ROOT).as_posix()
+            found[name] += sum(1 for _ in _writers(tree))
+    assert {name: count for name, count in found.items() if count} == _OTHERS
+
+
+def test_whole(tmp_path: Path) -> None:
+    place = tmp_path / "page.md"
+    write_whole(place, "one\n")
+    assert (place.read_text(), place.stat().st_mode & 0o777) == ("one\n", 0o644)
+    place.chmod(0o600)
+    write_whole(place, b"two\n")
+    assert (place.read_text(), place.stat().st_mode & 0o777) == ("two\n", 0o600)
+    assert [p.name for p in tmp_path.iterdir()] == ["page.md"]
+
+
+def test_a_name_of_the_greatest_length(tmp_path: Path) -> None:
+    place = tmp_path / ("n" * 255)
+    write_whole(place, "x")
+    assert place.read_text() == "x"
+
+
+def test_a_link_stays_one(tmp_path: Path) -> None:
+    (tmp_path / "real").write_text("one\n")
+    (tmp_path / "link").symlink_to("real")
+    write_whole(tmp_path / "link", "two\n")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_text() == "two\n"
+
+
+def test_what_is_no_file_stays(tmp_path: Path) -> None:
+    """/dev/stdout, say: a file in its place would break every other program."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name in ("pipe", "folder"):
+        with pytest.raises(EnvironmentFailure, match="cannot write"):
+            write_whole(tmp_path / name, "x")
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["folder", "pipe"]
+
+
+def test_new_is_never_over_another(tmp_path: Path) -> None:
+    place = tmp_path / "x"
+    put(place, "one", new=True)
+    with pytest.raises(FileExistsError):
+        put(place, "two", new=True)
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("x", "one")]
+
+
+def test_no_place_to_write_to(tmp_path: Path) -> None:
+    with pytest.raises(EnvironmentFailure) as failed:
+        write_whole(tmp_path / "none" / "x", "x")
+    assert failed.value.findings[0].next_step

@@ -1,0 +1,57 @@
+"""Programs of their own, started where a stranger's modules lie."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from conftest import ROOT
+from overlaykit.core.python import module
+
+_ASK = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from xscale.doctor.machine import facts
+print(sorted(facts()))
+"""
+
+
+def stranger(tmp_path: Path) -> tuple[Path, Path]:
+    """A folder with modules that leave a mark where they are run, and the mark."""
+    folder, mark = tmp_path / "clone", tmp_path / "mark"
+    folder.mkdir()
+    text = f"open({str(mark)!r}, 'w').close()\n"
+    for name in ("json", "subprocess", "runpy", "torch", "triton", "xscale", "tool"):
+        (folder / f"{name}.py").write_text(text, encoding="utf-8")
+    return folder, mark
+
+
+def test_no_module_of_the_working_directory(tmp_path: Path) -> None:
+    folder, mark = stranger(tmp_path)
+    done = subprocess.run(
+        module("json.tool", "--compact"), cwd=folder, input='{ "a": 1 }',
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, '{"a":1}\n'), done.stderr
+    assert not mark.exists()
+    done = subprocess.run(
+        module("tool"), cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1 and "No module named tool" in done.stderr
+    # PYTHONPATH is the user's own, and is heeded.
+    env = {**os.environ, "PYTHONPATH": str(folder)}
+    subprocess.run(module("tool"), cwd=tmp_path, env=env, check=True)
+    assert mark.exists()
+
+
+def test_what_the_doctor_asks_of_the_machine(tmp_path: Path) -> None:
+    folder, mark = stranger(tmp_path)
+    (tmp_path / "ask.py").write_text(_ASK, encoding="utf-8")
+    command = [sys.executable, str(tmp_path / "ask.py"), str(ROOT / "scripts")]
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert not mark.exists()

@@ -1,0 +1,67 @@
+"""Survey the recorded releases and write the page: ``python tests/releases``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests")]
+
+from conftest import Pins  # noqa: E402
+from overlaykit.cli import progress  # noqa: E402
+from overlaykit.core.errors import InputError, OverlayError  # noqa: E402
+from overlaykit.series.carried import load_overlay  # noqa: E402
+from overlaykit.series.manifest import Target  # noqa: E402
+from overlaykit.sources.packages import fetch  # noqa: E402
+from overlaykit.sources.releases import known, release_tree  # noqa: E402
+from overlaykit.trees.tree import Tree  # noqa: E402
+from releases.report import write  # noqa: E402
+from releases.survey import Surveyed, survey  # noqa: E402
+from xscale.numeric import Outcome, Team, reduced_matrix  # noqa: E402
+
+
+def main() -> int:
+    """Exit 0 when written; else the code of what is missing."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--jobs", type=int, default=1, help="processes (default 1)")
+    jobs = parser.parse_args().jobs
+    try:
+        overlay = load_overlay(ROOT)
+        wheels = {n: fetch(ROOT, c.target, c.lock.dist) for n, c in overlay.items()}
+        aiter = Pins(overlay, wheels).patched("aiter")
+        target = overlay["sglang"].target
+        with Team("cpu", jobs) as team:
+            found = [
+                _survey(team, target, release.version, aiter)
+                for release in known(ROOT, target.dist.name)
+            ]
+            ran_with = {k: v for k, v in team.about.items() if k != "processes"}
+    except OverlayError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    for path in write(
+        ROOT, found, ran_with | {"AITER": f"{wheels['aiter'].name} with our patch"}
+    ):
+        print(path.relative_to(ROOT))
+    return 0
+
+
+def _survey(team: Team, target: Target, version: str, aiter: Tree) -> Surveyed:
+    tree = release_tree(ROOT, target, version)
+    outcomes: tuple[Outcome, ...] = ()
+    missing: tuple[str, ...] = ()
+    try:
+        outcomes = team.run(tree, aiter, reduced_matrix(), None, progress)
+    except InputError as error:
+        missing = tuple(finding.what for finding in error.findings)
+    print(version, file=sys.stderr)
+    # Each case once and in one order, however many processes shared them: cases that
+    # a tree cannot tell apart may have fallen to several.
+    once = {str(outcome.case): outcome for outcome in outcomes}
+    return survey(version, tree, [once[case] for case in sorted(once)], missing)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,230 @@
+"""Runs of the gate on copies of this repository: to be broken, killed and misused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from conftest import ROOT
+from overlaykit.series.lock import LOCK, manifest_digest
+from support.patience import PATIENCE_S, wait_until
+
+SCRIPTED = Path(__file__).parents[1] / "gatekit" / "run" / "scripted_server.py"
+REBUILD = "[rebuild]\nmode = 'venv'"
+_SECOND_BASE = "sglang-0.5.12.post1"
+_PARTS = ("scripts", "ci", "patches", "overlay")
+_FILES = ("overlay.toml", "overlay.lock", "requirements.txt")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A gate that ended: what it printed, and the report it left, if any."""
+
+    code: int
+    report: dict[str, Any]
+    stderr: str
+    out: Path
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """``report.json``."""
+        found: dict[str, Any] = json.loads((self.out / "report.json").read_text())
+        return found
+
+    @property
+    def states(self) -> dict[str, str]:
+        return {one["target"]: one["outcome"] for one in self.report["results"]}
+
+    def reason(self, stage: str) -> str:
+        found = (r for r in self.report["results"] if r["target"] == stage)
+        return str(next(found).get("reason", ""))
+
+    @property
+    def told(self) -> str:
+        """All that a person would read of it."""
+        return self.stderr + json.dumps(self.report, ensure_ascii=False)
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A copy of the repository, with packages that are fetched already."""
+
+    root: Path
+
+    def command(self, *arguments: object) -> list[str]:
+        gate = str(self.root / "ci" / "gate.py")
+        return [sys.executable, gate, "--json", *map(str, arguments)]
+
+    def gate(self, profile: Path | str, out: Path, *arguments: object) -> Ended:
+        """The gate, as its users run it."""
+        command = self.command("--profile", profile, "--out", out, *arguments)
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=PATIENCE_S
+        )
+        assert done.stdout, done.stderr
+        report = json.loads(done.stdout)
+        assert report["exit_code"] == done.returncode
+        return Ended(done.returncode, report, done.stderr, out)
+
+    def start(
+        self, profile: Path | str, out: Path, *arguments: object
+    ) -> subprocess.Popen[str]:
+        """To be killed, or interrupted, by the caller."""
+        return subprocess.Popen(
+            self.command("--profile", profile, "--out", out, *arguments),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def edit(self, path: str, old: str, new: str) -> None:
+        """One text, which has to be there once, replaced."""
+        place = self.root / path
+        text = place.read_text(encoding="utf-8")
+        assert text.count(old) == 1, (path, old)
+        place.write_text(text.replace(old, new), encoding="utf-8")
+
+    def lock(self) -> None:
+        """Make the lock anew, as a maintainer would after an edit."""
+        script = str(self.root / "scripts" / "lock.py")
+        subprocess.run([sys.executable, script], check=True, capture_output=True)
+
+
+def copy_repository(place: Path) -> Copy:
+    """Of this working tree, with the first base of SGLang alone: half the work."""
+    for name in _PARTS:
+        ignore = shutil.ignore_patterns("__pycache__", _SECOND_BASE)
+        shutil.copytree(ROOT / name, place / name, ignore=ignore)
+    for name in _FILES:
+        shutil.copy2(ROOT / name, place / name)
+    (place / "build").mkdir()
+    (place / "build" / "cache").symlink_to(ROOT / "build" / "cache")
+    copy = Copy(place)
+    manifest = place / "overlay.toml"
+    text = manifest.read_text(encoding="utf-8")
+    kept, table, _ = text.partition(f'[targets."{_SECOND_BASE}"]')
+    assert table
+    manifest.write_text(kept, encoding="utf-8")
+    # So that the lock still says which packages they are: they are not fetched anew.
+    lock = json.loads((place / LOCK).read_text(encoding="utf-8"))
+    del lock["targets"][_SECOND_BASE]
+    lock["manifest"] = manifest_digest(place)
+    (place / LOCK).write_text(json.dumps(lock), encoding="utf-8")
+    copy.lock()
+    return copy
+
+
+def another(copy: Copy, place: Path) -> Copy:
+    """A copy of a copy."""
+    return Copy(Path(shutil.copytree(copy.root, place, symlinks=True)))
+
+
+def running(where: Path) -> list[str]:
+    """The command lines, of processes that are no zombies, that name a place."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            # Another test's process may have words that are not UTF-8.
+            words = os.fsdecode((entry / "cmdline").read_bytes().replace(b"\0", b" "))
+        except OSError:
+            continue
+        if str(where) in words and int(entry.name) != os.getpid():
+            found.append(f"{entry.name} {words}")
+    return found
+
+
+def kill_9(process: subprocess.Popen[str], where: Path) -> int:
+    """End the gate as nothing can be caught; then all it had started has to end, what
+    does not name the run directory as well. Says how many processes that were."""
+    # Stopped first, so that it starts nothing between the count and its end.
+    process.send_signal(signal.SIGSTOP)
+    started = family(process.pid)
+    process.send_signal(signal.SIGKILL)
+    process.wait(PATIENCE_S)
+    if process.stdout:
+        process.stdout.close()
+    wait_until(lambda: not running(where) and not any(map(_alive, started)))
+    return len(started)
+
+
+def family(pid: int) -> set[tuple[int, str]]:
+    """A process's descendants, by number and time of start: numbers come again."""
+    parents: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        if fields := _stat(stat):
+            parents.setdefault(int(fields[1]), []).append(int(stat.parent.name))
+    found, queue = set(), [pid]
+    while queue:
+        for child in parents.get(queue.pop(), []):
+            if fields := _stat(Path(f"/proc/{child}/stat")):
+                found.add((child, fields[19]))
+                queue.append(child)
+    return found
+
+
+def _stat(path: Path) -> list[str]:
+    """From the state on; of a process that is gone, nothing."""
+    try:
+        return path.read_text().rpartition(") ")[2].split()
+    except OSError:
+        return []
+
+
+def _alive(one: tuple[int, str]) -> bool:
+    fields = _stat(Path(f"/proc/{one[0]}/stat"))
+    return bool(fields) and fields[0] != "Z" and fields[19] == one[1]
+
+
+def results(out: Path) -> dict[str, tuple[int, bytes]]:
+    """Every stage's result, with the time it was written at."""
+    return {
+        str(path.relative_to(out)): (path.stat().st_mtime_ns, path.read_bytes())
+        for path in out.glob("*/*/result.json")
+    }
+
+
+def profile(place: Path, *sections: str, name: str = "trial") -> Path:
+    """A profile of one's own."""
+    path = place / f"{name}.toml"
+    path.write_text("\n\n".join(('about = "a test\'s"', *sections)) + "\n")
+    return path
+
+
+def served(*words: object, deadline_s: int = PATIENCE_S, more: str = "") -> str:
+    """A [server] section that runs a Python program of the tests."""
+    command = ", ".join(json.dumps(str(word)) for word in ("{gate_python}", *words))
+    return f"[server]\ncommand = [{command}]\ndeadline_s = {deadline_s}\n{more}"
+
+
+def gsm8k(questions: Path, count: int, *, threads: int = 8, order: str = "AB") -> str:
+    """A [gsm8k] section that asks a file's first questions."""
+    return (
+        f"[gsm8k]\nquestions = {count}\nparallelism = {threads}\norder = '{order}'\n"
+        f"max_tokens = 64\nfiles = [{json.dumps(str(questions))}]"
+    )
+
+
+def lines(path: Path) -> list[str]:
+    """Of a file that may not be there yet."""
+    return path.read_text().splitlines() if path.is_file() else []
+
+
+def answers(out: Path) -> dict[str, list[str]]:
+    """By run, every answer that was kept, as it was written."""
+    return {
+        path.parent.name: lines(path)
+        for path in out.glob("gsm8k/*/run-*/answers.jsonl")
+    }
+
+
+def unique(items: Iterable[str]) -> bool:
+    listed = list(items)
+    return len(set(listed)) == len(listed)

@@ -1,0 +1,81 @@
+"""Releases as they are, and as a history in git."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT, Pins
+from overlaykit.core.errors import EnvironmentFailure
+from overlaykit.sources.releases import release_tree
+from upstream.clone import Clone
+from upstream.facts import Facts
+from upstream.sources import all_facts, recorded, release_source
+
+from .histories import Files, build, needed
+
+FP8_UTILS = "python/sglang/srt/layers/quantization/fp8_utils.py"
+
+
+def facts_of_release(pins: Pins, version: str) -> Facts:
+    """A release's facts; skips where the release cannot be had."""
+    carried = pins.overlay["sglang"]
+    try:
+        source = release_source(ROOT, carried, version)
+    except EnvironmentFailure as error:
+        pytest.skip(f"the release cannot be had: {error}")
+    [facts] = all_facts(ROOT, carried, [source], lambda *_: None)
+    return facts
+
+
+@dataclass(frozen=True)
+class History:
+    """A commit a release, named by its version, and after each one of noise."""
+
+    clone: Clone
+    commits: dict[str, str]
+
+    def look(self, commit: str) -> Facts:
+        source = self.clone.source(commit)
+        [facts] = all_facts(ROOT, self.clone.carried, [source], lambda *_: None)
+        return facts
+
+
+@pytest.fixture(scope="session")
+def releases(pins: Pins) -> list[str]:
+    """The recorded releases; skips where one of them cannot be had."""
+    carried = pins.overlay["sglang"]
+    versions = [release.version for release in recorded(ROOT, carried)]
+    try:
+        for version in versions:
+            release_source(ROOT, carried, version)
+    except EnvironmentFailure as error:
+        pytest.skip(f"the releases cannot be had: {error}")
+    return versions
+
+
+@pytest.fixture(scope="session")
+def history(
+    pins: Pins, releases: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> History:
+    carried = pins.overlay["sglang"]
+
+    def steps() -> Iterator[tuple[str, Files]]:
+        for version in releases:
+            files = needed(release_tree(ROOT, carried.target, version))
+            yield version, files
+            yield f"{version}, a note", files | {"NOTES": version.encode()}
+            shifted = b"# A line more.\n" + files[FP8_UTILS]
+            yield f"{version}, shifted", files | {FP8_UTILS: shifted}
+
+    folder = tmp_path_factory.mktemp("history") / "upstream.git"
+    return History(Clone(folder, carried), build(folder, steps()))
+
+
+def bare(folder: Path, pins: Pins, steps: Sequence[tuple[str, Files]]) -> History:
+    """A small history of one's own."""
+    commits = build(folder, steps)
+    return History(Clone(folder, pins.overlay["sglang"]), commits)

@@ -1,0 +1,114 @@
+"""Facts kept by content: the same, or none."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from conftest import Pins
+from overlaykit.series.lock import LOCK
+from upstream import cache
+from upstream.cache import FactsCache
+from upstream.facts import Facts, facts_of
+
+
+@pytest.fixture(scope="module")
+def facts(pins: Pins) -> Facts:
+    return facts_of(pins.overlay["sglang"], pins.tree("sglang"), pins.tree("sglang"))
+
+
+def entry_of(root: Path) -> Path:
+    [entry] = (root / "build" / "cache" / "outlook").iterdir()
+    return entry
+
+
+def test_what_was_saved_is_loaded(overlay: Path, facts: Facts) -> None:
+    kept = FactsCache(overlay)
+    assert kept.load("sglang", "tree") is None
+    kept.save("sglang", "tree", facts)
+    assert kept.load("sglang", "tree") == facts
+    assert kept.load("sglang", "other tree") is None
+    assert kept.load("aiter", "tree") is None
+
+
+def _truncate(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
+def _flip(data: bytes) -> bytes:
+    """Still JSON, still facts: another line number."""
+    assert data.count(b'"line":783') == 1
+    return data.replace(b'"line":783', b'"line":784')
+
+
+def _empty(data: bytes) -> bytes:
+    return b""
+
+
+def _foreign(data: bytes) -> bytes:
+    entry = json.loads(data)
+    return json.dumps(entry | {"key": "0" * 64}).encode()
+
+
+@pytest.mark.parametrize("damage", [_truncate, _flip, _empty, _foreign])
+def test_a_damaged_entry_is_none(
+    overlay: Path, facts: Facts, damage: Callable[[bytes], bytes]
+) -> None:
+    kept = FactsCache(overlay)
+    kept.save("sglang", "tree", facts)
+    entry = entry_of(overlay)
+    entry.write_bytes(damage(entry.read_bytes()))
+    assert kept.load("sglang", "tree") is None
+    kept.save("sglang", "tree", facts)
+    assert kept.load("sglang", "tree") == facts
+
+
+def test_an_entry_under_another_name_is_none(overlay: Path, facts: Facts) -> None:
+    kept = FactsCache(overlay)
+    kept.save("sglang", "tree", facts)
+    first = entry_of(overlay)
+    kept.save("sglang", "other tree", facts)
+    [second] = set(first.parent.iterdir()) - {first}
+    second.write_bytes(first.read_bytes())
+    assert kept.load("sglang", "other tree") is None
+
+
+def test_another_overlay_or_program_asks_anew(
+    overlay: Path, facts: Facts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FactsCache(overlay).save("sglang", "tree", facts)
+    lock = overlay / LOCK
+    data = lock.read_bytes()
+    lock.write_bytes(data + b"\n")
+    cache._digest.cache_clear()
+    assert FactsCache(overlay).load("sglang", "tree") is None
+    lock.write_bytes(data)
+    cache._digest.cache_clear()
+    assert FactsCache(overlay).load("sglang", "tree") == facts
+    # The program is read where it lies: of another one nothing is kept here.
+    place = overlay / "scripts" / "outlook" / "cache.py"
+    place.write_bytes(place.read_bytes() + b"\n")
+    monkeypatch.setattr(cache, "__file__", str(place))
+    cache._digest.cache_clear()
+    assert FactsCache(overlay).load("sglang", "tree") is None
+    cache._digest.cache_clear()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_cache_that_cannot_be_written(overlay: Path, facts: Facts) -> None:
+    folder = overlay / "build" / "cache" / "outlook"
+    folder.mkdir(parents=True)
+    folder.chmod(0o500)
+    FactsCache(overlay).save("sglang", "tree", facts)
+    assert list(folder.iterdir()) == []
+
+
+def test_a_place_that_is_no_folder(overlay: Path, facts: Facts) -> None:
+    (overlay / "build").write_bytes(b"")
+    kept = FactsCache(overlay)
+    kept.save("sglang", "tree", facts)
+    assert kept.load("sglang", "tree") is None

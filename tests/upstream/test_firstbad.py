@@ -1,0 +1,147 @@
+"""``--first-bad`` on histories built of real releases, a rename and a split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from conftest import Pins
+from overlaykit.core.errors import InputError
+from upstream.facts import Facts
+from upstream.first_bad import first_bad, row_named
+
+from .conftest import History, bare, facts_of_release
+from .histories import needed
+
+METHODS = "python/sglang/srt/models/deepseek_common/attention_forward_methods"
+COMMUNICATOR = "python/sglang/srt/layers/communicator.py"
+PATCHES = [
+    "0001-fp8-consumer",
+    "0002-communicator-producers",
+    "0003-forward-mla-producers",
+    "0004-forward-mha-producers",
+    "0005-o-proj-flatten",
+]
+RMS = [f"S{number}" for number in range(1, 8)]
+
+
+@pytest.mark.slow("a search of every release")
+@pytest.mark.parametrize(
+    ("rows", "good", "bad", "found"),
+    [
+        (PATCHES, "0.5.11", "0.5.23", "0.5.13"),
+        ([*RMS, "C"], "0.5.11", "0.5.23", "0.5.13"),
+        (["S8"], "0.5.11", "0.5.23", "0.5.14"),
+        (["S1", "S5", "S8", "C"], "0.5.14", "0.5.17", "0.5.15"),
+        (["S3", "S4", "S5", "S6", "S7", "S8"], "0.5.15", "0.5.20", "0.5.18"),
+        (["S1", "S2"], "0.5.15", "0.5.21", "0.5.21"),
+        (["C"], "0.5.10.post1", "0.5.12", "0.5.11"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "+".join(value)[:24],
+)
+def test_every_row_changes_with_the_release_that_changed_it(
+    history: History, rows: list[str], good: str, bad: str, found: str
+) -> None:
+    """Not with the noise, which shifts lines and touches other files."""
+    ends = history.commits[good], history.commits[bad]
+    for row in rows:
+        change = first_bad(history.clone, row, *ends, history.look)
+        assert change.commit == history.commits[found], row
+        assert change.subject == found
+        assert change.date.startswith("2023-11-")
+        assert change.before != change.after
+        assert 0 < len(change.blame) <= 25
+        # More than halving would need is no search.
+        assert change.looked_at <= 9
+
+
+def test_the_history_shows_what_the_releases_do(
+    history: History, pins: Pins, releases: list[str]
+) -> None:
+    """The history holds a part of each release; the sites must not look otherwise."""
+
+    def seen(facts: Facts) -> set[tuple[object, ...]]:
+        return {(row.site, row.state, row.path, row.line) for row in facts.rows}
+
+    for version in ("0.5.11", "0.5.13", "0.5.18", releases[-1]):
+        part = history.look(history.commits[version])
+        assert seen(part) == seen(facts_of_release(pins, version)), version
+
+
+def test_blame_shows_the_lines(history: History) -> None:
+    ends = history.commits["0.5.11"], history.commits["0.5.23"]
+    change = first_bad(history.clone, "S7", *ends, history.look)
+    assert f"+++ b/{METHODS}/forward_mha.py" in change.blame
+    added = [line for line in change.blame if line.startswith("+ ")]
+    assert any("transpose_scale=" in line for line in added), change.blame
+
+
+def test_nothing_changes(history: History) -> None:
+    ends = history.commits["0.5.15"], history.commits["0.5.17"]
+    change = first_bad(history.clone, "C", *ends, history.look)
+    assert change.commit is None
+    assert change.looked_at == 2
+
+
+def test_a_file_renamed(pins: Pins, tmp_path: Path) -> None:
+    files = needed(pins.tree("sglang"))
+    there = "python/sglang/srt/layers/communication/communicator.py"
+    renamed = dict(files)
+    renamed[there] = renamed.pop(COMMUNICATOR)
+    noise = files | {"NOTES": b"nothing\n"}
+    more = renamed | {"NOTES": b"more\n"}
+    steps = [("pin", files), ("noise", noise), ("rename", renamed), ("more", more)]
+    made = bare(tmp_path / "renamed.git", pins, steps)
+    ends = made.commits["pin"], made.commits["more"]
+    patch = first_bad(made.clone, PATCHES[1], *ends, made.look)
+    assert (patch.subject, patch.before) == ("rename", "clean")
+    assert patch.after == "renamed, moved to communicator.py"
+    assert f"rename to {there}" in patch.blame
+    site = first_bad(made.clone, "S1", *ends, made.look)
+    assert site.subject == "rename"
+    assert there in site.after
+    # The other patches do not notice.
+    assert first_bad(made.clone, PATCHES[0], *ends, made.look).commit is None
+
+
+def test_a_file_split(pins: Pins, tmp_path: Path) -> None:
+    """The class goes to another file, as in 0.5.18; the old file stays."""
+    files = needed(pins.tree("sglang"))
+    old, new = f"{METHODS}/forward_mha.py", f"{METHODS}/forward_mha_amd.py"
+    source = files[old]
+    start = source.index(b"class DeepseekMHAForwardMixin")
+    head, body = source[:start], source[start:]
+    kept = head + b"from .forward_mha_amd import DeepseekMHAForwardMixin  # noqa\n"
+    split = files | {old: kept, new: head + body}
+    steps = [
+        ("pin", files),
+        ("noise", files | {"NOTES": b"nothing\n"}),
+        ("split", split),
+        ("more", split | {"NOTES": b"more\n"}),
+    ]
+    made = bare(tmp_path / "split.git", pins, steps)
+    ends = made.commits["pin"], made.commits["more"]
+    for row in (PATCHES[3], "S5", "S6", "S7"):
+        change = first_bad(made.clone, row, *ends, made.look)
+        assert change.subject == "split", row
+        assert "forward_mha_amd.py" in change.after, row
+    assert first_bad(made.clone, "S3", *ends, made.look).commit is None
+
+
+def test_not_good_to_begin_with(history: History) -> None:
+    ends = history.commits["0.5.13"], history.commits["0.5.14"]
+    with pytest.raises(InputError, match="it is superseded"):
+        first_bad(history.clone, PATCHES[0], *ends, history.look)
+
+
+@pytest.mark.parametrize("name", ["S9", "0006", "", "fp8"])
+def test_no_such_row(pins: Pins, name: str) -> None:
+    with pytest.raises(InputError, match="no patch or site"):
+        row_named(pins.overlay["sglang"], name)
+
+
+@pytest.mark.parametrize("name", ["0003", PATCHES[2], f"{PATCHES[2]}.patch"])
+def test_rows_by_name(pins: Pins, name: str) -> None:
+    assert row_named(pins.overlay["sglang"], name) == PATCHES[2]
+    assert row_named(pins.overlay["sglang"], "S3") == "S3"

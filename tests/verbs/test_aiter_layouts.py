@@ -1,0 +1,190 @@
+"""An AITER whose modules moved: it is told for what it is, and nothing is advised that
+would refuse.
+
+The trees are the pinned package's own files, moved and edited as later releases are.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import ROOT, Pins, run_verb, snapshot
+from overlaykit.trees.tree import EditedTree
+from xscale.kernels import take_kernels
+from xscale.numeric.presentation import Presentation, presentations
+from xscale.sites import FIRST_WITH_FLATTEN, FLATTEN, RMS
+
+OLD = "aiter/ops/triton/fused_fp8_quant.py"
+NEW = "aiter/ops/triton/quant/fused_fp8_quant.py"
+ARCH = """\
+import triton
+try:
+    _CACHED_ARCH = triton.runtime.driver.active.get_current_target().arch
+except RuntimeError:
+    from jax._src.lib import gpu_triton as triton_kernel_call_lib
+    _CACHED_ARCH = triton_kernel_call_lib.get_arch_details("0").split(":")[0]
+"""
+
+
+@pytest.fixture
+def moved(slim: Callable[..., Path]) -> Path:
+    root = slim("aiter", "aiter clone", clone=False)
+    (root / NEW).parent.mkdir(exist_ok=True)
+    (root / OLD).rename(root / NEW)
+    (root / "aiter/_version.py").write_text("__version__ = version = '0.1.13'\n")
+    return root
+
+
+def test_apply_says_what_it_is_and_where_its_files_went(moved: Path) -> None:
+    before = snapshot(moved)
+    done = run_verb("apply", "--json", str(moved))
+
+    report = json.loads(done.stdout)
+    assert done.returncode == report["exit_code"] == 3
+    assert snapshot(moved) == before
+    said = json.dumps(report["findings"])
+    assert "is aiter 0.1.13, laid out as no base of this overlay is" in said
+    assert f"{OLD} is not there; files of its name: {NEW}" in said
+    assert f"this AITER's {FLATTEN} has no parameter transpose_scale" in said
+    assert f"install AITER {FIRST_WITH_FLATTEN} or newer" in said
+    hunks = report["results"][0]["hunks"]
+    assert {hunk["state"] for hunk in hunks} == {"renamed"}
+
+
+def test_apply_says_of_one_with_the_parameter_that_nothing_is_needed(
+    moved: Path, pins: Pins
+) -> None:
+    (moved / NEW).write_bytes(pins.patched("aiter").read(OLD) or b"")
+    done = run_verb("apply", str(moved))
+
+    assert done.returncode == 3
+    assert f"this AITER's {FLATTEN} has transpose_scale already" in done.stderr
+    assert "apply the series to SGLang alone" in done.stderr
+
+
+def test_status_is_that_of_another_release(moved: Path) -> None:
+    done = run_verb("apply", "--status", str(moved))
+    assert done.returncode == 3
+    assert "laid out as no base" in done.stderr
+
+
+def test_doctor_advises_no_apply_that_refuses(
+    moved: Path, slim: Callable[..., Path], pins: Pins
+) -> None:
+    _need_kernels()
+    for path in pins.tree("aiter").paths():
+        if path.startswith("aiter/ops/triton/") and path.endswith(".py"):
+            (moved / path).parent.mkdir(parents=True, exist_ok=True)
+            (moved / path).write_bytes(pins.tree("aiter").read(path) or b"")
+    (moved / OLD).unlink()
+    done = run_verb(
+        *("doctor", "--json", "--device", "cpu", "--sglang", str(slim())),
+        *("--aiter", str(moved)),
+    )
+    report = json.loads(done.stdout)
+    steps = {f["site"]: f["next_step"] for f in report["findings"] if f.get("site")}
+    assert f"install AITER {FIRST_WITH_FLATTEN} or newer" in steps["S8"]
+    assert "apply.py" not in steps["S8"]
+
+
+def _need_kernels() -> None:
+    for name in ("torch", "triton", "numpy"):
+        if importlib.util.find_spec(name) is None:
+            pytest.skip(f"AITER's producers cannot be run: {name} is not installed")
+
+
+def _importing(pins: Pins, text: str) -> EditedTree:
+    """The patched AITER, moved, importing something on its way."""
+    source = pins.patched("aiter").read(OLD) or b""
+    first = b"from aiter.ops.triton.utils.arch import *\n"
+    arch = "aiter/ops/triton/utils/arch.py"
+    return EditedTree(
+        pins.tree("aiter"), {OLD: None, NEW: first + source, arch: text.encode()}
+    )
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("jax") is not None, reason="JAX is installed here"
+)
+def test_jax_is_stood_in_for_and_named(pins: Pins) -> None:
+    _need_kernels()
+    rms, flatten = presentations(_importing(pins, ARCH), "cpu")
+
+    assert rms.presentation is Presentation.LYING
+    assert flatten.presentation is Presentation.HONEST
+    assert "stand-ins for jax" in rms.detail and "stand-ins for jax" in flatten.detail
+
+
+def test_nothing_is_named_where_nothing_is_stood_in_for(pins: Pins) -> None:
+    _need_kernels()
+    rms, _ = presentations(_importing(pins, "import json\n"), "cpu")
+    assert rms.presentation is Presentation.LYING
+    assert "stand-in" not in rms.detail
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("jax") is not None, reason="JAX is installed here"
+)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import jax.numpy\n",
+        "from jax._src.lib import something_else\n",
+        "import not_installed_anywhere\n",
+    ],
+)
+def test_what_is_not_known_to_be_unused_is_not_stood_in_for(
+    pins: Pins, text: str
+) -> None:
+    _need_kernels()
+    for one in presentations(_importing(pins, text), "cpu"):
+        assert one.presentation is Presentation.NOT_RUN
+        assert "Error" in one.detail
+
+
+def test_a_stand_in_takes_no_real_package_s_place(tmp_path: Path) -> None:
+    """In a process of its own: a real ``packaging`` before, none after."""
+    program = """
+import sys
+from xscale.numeric.absent import stood_in
+with stood_in() as used:
+    from packaging.version import Version
+    print(Version("3.10.0") > Version("3.6"), Version("3.6.0") == Version("3.6"))
+print(sorted(used), "packaging" in sys.modules)
+"""
+    real = tmp_path / "packaging"
+    real.mkdir()
+    (real / "__init__.py").write_text("")
+    (real / "version.py").write_text("Version = str\n")
+
+    def ran(*path: Path) -> str:
+        lines = f"import sys; sys.path[:0] = {[str(p) for p in path]!r}\n" + program
+        command = [sys.executable, "-S", "-c", lines]
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            check=True,
+            env={"PYTHONPATH": str(ROOT / "scripts")},
+        )
+        return done.stdout
+
+    assert ran() == "True True\n['packaging'] False\n"
+    real_version = ran(tmp_path).splitlines()[-1]
+    assert real_version == "[] True"
+
+
+def test_the_source_alone_tells_the_parameter(pins: Pins) -> None:
+    found: dict[str, Any] = {
+        row.kernel: row.presentation
+        for row in take_kernels(_importing(pins, "import json\n"))
+    }
+    assert found == {RMS: "lying", FLATTEN: "honest"}

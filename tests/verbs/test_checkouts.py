@@ -1,0 +1,127 @@
+"""A clone whose files are not as committed because git checked them out so.
+
+Nothing in it is the user's change, so the next step is never to commit or to undo one;
+and the next step that is named is run here, and helps.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import IDENTITY, run_verb
+from overlaykit.core import git
+
+LAYERS = "python/sglang/srt/layers"
+COMMUNICATOR = f"{LAYERS}/communicator.py"
+BASES = ["sglang", "sglang-0.5.12.post1"]
+Slim = Callable[..., Path]
+
+
+def cloned(origin: Path, name: str, **settings: str) -> Path:
+    """A clone as a user makes it, by git alone."""
+    words = [f"--config={key.replace('_', '.')}={value}" for key, value in
+             settings.items()]  # fmt: skip
+    subprocess.run(["git", "clone", "-q", *words, str(origin), name],
+                   cwd=origin.parent, check=True)  # fmt: skip
+    return origin.parent / name
+
+
+def findings(*words: str | Path) -> list[dict[str, Any]]:
+    done = run_verb("apply", "--json", *map(str, words))
+    assert done.returncode == 3, done.stderr
+    found: list[dict[str, Any]] = json.loads(done.stdout)["findings"]
+    return found
+
+
+def status(clone: Path) -> str:
+    return git.text(clone, "-c", "core.autocrlf=true", "status", "--porcelain")
+
+
+@pytest.mark.parametrize("target", BASES)
+@pytest.mark.parametrize("how", ["", "--status"])
+def test_crlf(target: str, how: str, slim: Slim) -> None:
+    clone = cloned(slim(target), "crlf", core_autocrlf="true")
+    assert status(clone) == ""
+    found = findings(*filter(None, [how]), clone)
+    assert {one["what"] for one in found} == {"has CRLF line ends"}
+    for one in found:
+        assert one["next_step"].startswith("check it out with core.autocrlf=false: ")
+        subprocess.run(one["next_step"].partition(": ")[2], shell=True, check=True)
+    done = run_verb("apply", "--json", str(clone))
+    assert json.loads(done.stdout)["results"][0]["target"] == target
+    assert done.returncode == 0, done.stderr
+
+
+def test_crlf_and_an_edit(slim: Slim) -> None:
+    """What was edited is a change, whatever its line ends."""
+    clone = cloned(slim(), "crlf", core_autocrlf="true")
+    file = clone / COMMUNICATOR
+    file.write_bytes(file.read_bytes() + b"# edited\r\n")
+    by_path = {one["path"]: one for one in findings(clone)}
+    assert "commit, stash or undo" in by_path[COMMUNICATOR]["next_step"]
+
+
+def test_crlf_outside_of_a_clone(slim: Slim) -> None:
+    root = slim(clone=False)
+    for path in root.rglob("*.py"):
+        path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    assert {one["what"] for one in findings(root)} == {"has CRLF line ends"}
+
+
+@pytest.mark.parametrize("cone", [True, False])
+@pytest.mark.parametrize("remedy", ["disable", "add"])
+@pytest.mark.parametrize("how", ["", "--status", "--commit"])
+def test_sparse(cone: bool, remedy: str, how: str, slim: Slim) -> None:
+    clone = cloned(slim(), "sparse")
+    kept = f"{LAYERS}/quantization" if cone else f"/{LAYERS}/quantization/*"
+    mode = "--cone" if cone else "--no-cone"
+    # Cone mode keeps the files of the folders above, so what it leaves out is others.
+    subprocess.run(["git", "sparse-checkout", "init", mode], cwd=clone, check=True)
+    subprocess.run(["git", "sparse-checkout", "set", kept], cwd=clone, check=True)
+    assert status(clone) == ""
+    for _ in range(4):
+        done = run_verb("apply", "--json", *filter(None, [how]), str(clone))
+        report = json.loads(done.stdout)
+        if done.returncode != 3:
+            break
+        for one in report["findings"]:
+            step = one["next_step"]
+            assert step.startswith("the checkout is sparse: ")
+            disable, add = step.partition(": ")[2].split(", or ")
+            subprocess.run(add if remedy == "add" else disable, shell=True, check=True)
+    assert done.returncode == (1 if how == "--status" else 0), done.stderr
+
+
+def test_a_file_that_is_gone_is_a_change(slim: Slim) -> None:
+    clone = slim()
+    (clone / COMMUNICATOR).unlink()
+    [one] = [one for one in findings(clone) if one["path"] == COMMUNICATOR]
+    assert one["what"] == "has uncommitted changes: it does not exist"
+    assert "git diff" in one["next_step"]
+
+
+def test_left_out_by_hand(slim: Slim) -> None:
+    clone = slim()
+    git.run(clone, "update-index", "--skip-worktree", COMMUNICATOR)
+    (clone / COMMUNICATOR).unlink()
+    [one] = [one for one in findings(clone) if one["path"] == COMMUNICATOR]
+    assert one["what"].endswith("git leaves it out of the work tree")
+    first, then = one["next_step"].removesuffix(" if it is missing").split(", then ")
+    for step in (first, then):
+        subprocess.run(step, shell=True, check=True)
+    assert run_verb("apply", str(clone)).returncode == 0
+
+
+def test_a_release_with_edits_is_still_called_so(slim: Slim) -> None:
+    """Only where all that is there is a base's is nothing said of other releases."""
+    clone = slim()
+    file = clone / COMMUNICATOR
+    file.write_bytes(file.read_bytes() + b"# edited\n")
+    git.run(clone, "commit", "-q", "-a", "-m", "edited", env=IDENTITY)
+    assert any("none of the releases" in one["what"] for one in findings(clone))

@@ -1,0 +1,217 @@
+"""doctor runs AITER's producers, reads the tree, and claims nothing it cannot know."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import ROOT, Checkouts, Pins, run_verb
+from overlaykit.trees.tree import EditedTree
+from xscale.doctor.adoption import liveness
+from xscale.doctor.answers import Answer, Condition
+from xscale.doctor.machine import environment_conditions, machine_conditions
+from xscale.doctor.producers import producer_conditions
+from xscale.numeric.presentation import Presentation, Presented, presentations
+from xscale.numeric.sources import SWITCH
+from xscale.sites import FLATTEN, RMS
+
+KERNELS = "aiter/ops/triton/fused_fp8_quant.py"
+MI355X = {"torch": "2.9", "hip": "7.2.26015-fc0010cf6a", "arch": "gfx950", "gpu": "MI"}
+
+
+@pytest.fixture(scope="module")
+def runnable() -> None:
+    for name in ("torch", "triton", "numpy"):
+        if importlib.util.find_spec(name) is None:
+            pytest.skip(f"AITER's producers cannot be run: {name} is not installed")
+
+
+@pytest.fixture
+def unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SGLANG_USE_AITER", SWITCH):
+        monkeypatch.delenv(name, raising=False)
+
+
+def examined(*arguments: str | Path) -> dict[str, Any]:
+    """The report of a run, which must keep to the schema of all reports."""
+    import jsonschema
+
+    done = run_verb("doctor", "--json", "--device", "cpu", *map(str, arguments))
+    report: dict[str, Any] = json.loads(done.stdout)
+    schema = (ROOT / "docs" / "report.schema.json").read_text(encoding="utf-8")
+    jsonschema.validate(report, json.loads(schema))
+    assert (report["verb"], report["exit_code"]) == ("doctor", done.returncode)
+    assert all(finding["next_step"] for finding in report["findings"])
+    return report
+
+
+def returned(report: dict[str, Any]) -> dict[str, str]:
+    _, kernels, _ = report["results"]
+    return {row["kernel"]: row["presentation"] for row in kernels["producers"]}
+
+
+def test_the_whole_series_on_a_machine_without_an_amd_gpu(
+    checkouts: Checkouts,
+    runnable: None,
+    unset: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import torch
+
+    if torch.version.hip:
+        pytest.skip("this machine has ROCm")
+    monkeypatch.setenv("SGLANG_USE_AITER", "1")
+    report = examined("--sglang", checkouts.sglang, "--aiter", checkouts.aiter)
+    machine, aiter, sglang = report["results"]
+    assert report["exit_code"] == 1
+    assert returned(report) == {RMS: "lying", FLATTEN: "honest"}
+    assert aiter["version"] == "0.1.7.post2.dev18"
+    assert sglang["standing"] == "applied"
+    assert {row["state"] for row in sglang["sites"]} == {"transposed and marked"}
+    assert [row["site"] for row in sglang["sites"]] == [f"S{n}" for n in range(1, 9)]
+    lacking = {"the GPU is a gfx95", "ROCm is 7.2 or newer"}
+    for row in sglang["sites"]:
+        assert (row["live"], set(row["lacks"])) == ("no", lacking)
+        assert ("graph capture" in row["note"]) == (row["site"] in ("S3", "S4"))
+    assert len(report["findings"]) == len(lacking)
+    assert machine["arch"] == "not found"
+    assert machine["not_run"]
+    assert all(fact.endswith("not run") for fact in machine["not_run"])
+
+
+def test_an_aiter_whose_flatten_has_no_parameter(
+    checkouts: Checkouts, runnable: None, unset: None, slim: Any
+) -> None:
+    """On a pristine SGLang, which one finding tells, for all sites together."""
+    aiter = checkouts.pristine_aiter
+    report = examined("--sglang", slim(), "--aiter", aiter)
+    assert returned(report) == {RMS: "lying", FLATTEN: "no parameter"}
+    steps = {finding["site"]: finding["next_step"] for finding in report["findings"]}
+    assert f"scripts/apply.py {aiter}" in steps["S8"]
+    assert report["results"][2]["standing"] == "pristine"
+    assert "scripts/apply.py" in report["findings"][0]["next_step"]
+    used = [f for f in report["findings"] if "SGLANG_USE_AITER" in f["what"]]
+    assert len(used) == 1
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("aiter") is not None, reason="AITER is installed here"
+)
+def test_no_aiter(checkouts: Checkouts) -> None:
+    report = examined("--sglang", checkouts.sglang)
+    assert report["exit_code"] == 1
+    assert set(returned(report).values()) == {"not run"}
+    assert any("--aiter" in finding["next_step"] for finding in report["findings"])
+    if importlib.util.find_spec("sglang") is None:
+        report = examined()
+        assert report["exit_code"] == 5
+        assert [result["target"] for result in report["results"]] == ["machine"]
+
+
+@pytest.mark.parametrize(
+    "broken", ["raise ImportError('none')", "import os; os._exit(9)"]
+)
+def test_a_torch_that_cannot_be_imported(
+    checkouts: Checkouts, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, broken: str
+) -> None:
+    (tmp_path / "torch.py").write_text(broken)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    report = examined("--aiter", checkouts.aiter)
+    machine = report["results"][0]
+    assert report["exit_code"] == 1
+    assert machine["torch"] == ("not known" if "_exit" in broken else "not found")
+    assert machine["notes"]
+    assert set(returned(report).values()) == {"not run"}
+
+
+def test_a_torch_without_float8(
+    checkouts: Checkouts,
+    runnable: None,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """Its producers cannot be run, and the reason is told."""
+    take = "import torch\ndel torch.float8_e4m3fn, torch.float8_e4m3fnuz\n"
+    (tmp_path / "sitecustomize.py").write_text(take)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    report = examined("--aiter", checkouts.aiter)
+    assert report["exit_code"] == 1
+    assert set(returned(report).values()) == {"not run"}
+    details = [row["detail"] for row in report["results"][1]["producers"]]
+    assert all("float8" in detail for detail in details)
+
+
+@pytest.mark.parametrize("option", ["--sglang", "--aiter"])
+def test_bad_paths(option: str, tmp_path: Path) -> None:
+    assert examined(option, tmp_path)["exit_code"] == 2
+    report = examined(option, tmp_path / "nowhere")
+    assert report["exit_code"] == 2
+    assert "nowhere" in report["message"]
+
+
+def test_a_producer_that_ignores_the_flag(pins: Pins, runnable: None) -> None:
+    """As upstream had one; the signature promises what the bytes do not hold."""
+    tree = pins.patched("aiter")
+    ignoring = f"""
+
+_honouring = {FLATTEN}
+
+
+def {FLATTEN}(x, group_size, dtype_quant=fp8_dtype, transpose_scale=False):
+    return _honouring(x, group_size, dtype_quant)
+"""
+    edited = EditedTree(
+        tree, {KERNELS: (tree.read(KERNELS) or b"") + ignoring.encode()}
+    )
+    rms, flatten = presentations(edited, "cpu")
+    assert rms.presentation is Presentation.LYING
+    assert flatten.presentation is Presentation.IGNORED
+    [condition] = producer_conditions([flatten], None)
+    assert (condition.sites, condition.holds) == (("S8",), Answer.NO)
+
+
+def test_an_aiter_without_the_producers(pins: Pins) -> None:
+    hidden = EditedTree(pins.tree("aiter"), {KERNELS: b""})
+    for one in presentations(hidden, "cpu"):
+        assert one.presentation is Presentation.NOT_RUN
+        assert FLATTEN in one.detail
+
+
+def answers(conditions: list[Condition]) -> list[Answer]:
+    assert all(bool(c.findings) == (c.holds is not Answer.YES) for c in conditions)
+    return [condition.holds for condition in conditions]
+
+
+def test_the_predicate_of_the_machine() -> None:
+    yes, no, unknown = Answer
+    assert answers(machine_conditions(MI355X)) == [yes, yes]
+    assert answers(machine_conditions(MI355X | {"hip": "7.0.51831"})) == [yes, no]
+    assert answers(machine_conditions(MI355X | {"hip": "10.0"})) == [yes, yes]
+    assert answers(machine_conditions(MI355X | {"arch": "gfx942"})) == [no, yes]
+    assert answers(machine_conditions({})) == [unknown, unknown]
+
+
+def test_the_environment() -> None:
+    yes, no, _ = Answer
+    on = {"SGLANG_USE_AITER": "True"}
+    assert answers(environment_conditions(on)) == [yes, yes]
+    assert answers(environment_conditions({})) == [no, yes]
+    for value, holds in (("check", yes), ("1", yes), ("0", no), ("yes", no), ("", no)):
+        assert answers(environment_conditions(on | {SWITCH: value})) == [yes, holds]
+
+
+def test_what_was_not_run_never_counts_as_live() -> None:
+    good = [*machine_conditions(MI355X), *environment_conditions({})[1:]]
+    assert liveness("S8", None, good).live is Answer.YES
+    for presentation, live in (
+        (Presentation.HONEST, Answer.YES),
+        (Presentation.NOT_RUN, Answer.NOT_RUN),
+        (Presentation.OTHER, Answer.NO),
+    ):
+        flatten = producer_conditions([Presented(FLATTEN, presentation)], None)
+        assert liveness("S8", None, [*good, *flatten]).live is live
+        assert liveness("S1", None, [*good, *flatten]).live is Answer.YES

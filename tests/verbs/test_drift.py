@@ -1,0 +1,342 @@
+"""The drift verb as its users run it: on releases, on a clone, and with bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from conftest import IDENTITY, ROOT, Pins, run_verb
+from overlaykit.core import git
+from overlaykit.core.errors import EnvironmentFailure
+from overlaykit.sources.releases import known, obtain
+from support.patience import PATIENCE_S
+
+COMMUNICATOR = "python/sglang/srt/layers/communicator.py"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _releases(pins: Pins) -> None:
+    """Every recorded wheel in the cache; skips where they cannot be had."""
+    target = pins.overlay["sglang"].target
+    try:
+        for release in known(ROOT, target.dist.name):
+            obtain(ROOT, target, release.version)
+    except EnvironmentFailure as error:
+        pytest.skip(f"the releases cannot be had: {error}")
+
+
+def run(*arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "drift.py"), *arguments],
+        env={**os.environ, **extra},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_S,
+    )
+
+
+@pytest.fixture
+def clone(slim: Callable[..., Path]) -> Path:
+    """The pin, a commit that shifts lines, one that conflicts, one that says evil."""
+    root = slim()
+    file = root / COMMUNICATOR
+    text = file.read_text()
+    for subject, changed in (
+        ("Shift #1 by @somebody", "# A line more.\n" + text),
+        ("Touch nothing of ours", None),
+        ("<script>alert(1)</script> | `x`", text.replace("fused_rms_fp8_", "f_")),
+    ):
+        if changed is None:
+            (root / "NOTES").write_text(subject)
+        else:
+            file.write_text(changed)
+        git.run(root, "add", "-A", "-f")
+        git.run(root, "commit", "-q", "-m", subject, env=IDENTITY)
+    git.run(root, "tag", "old", "HEAD~3")
+    return root
+
+
+@pytest.mark.slow("every recorded release")
+def test_the_ladder() -> None:
+    done = run("--recorded", "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    schema = json.loads((ROOT / "docs" / "report.schema.json").read_bytes())
+    jsonschema.validate(report, schema)
+    found = {result["tree"]: result for result in report["results"]}
+    assert len(found) == len(known(ROOT, "sglang"))
+    assert found["0.5.11"]["outcome"] == "apply as is"
+    assert found["0.5.13"]["column"]["dangers"]
+    assert {len(r["column"]["sites"]) for r in found.values()} == {9}
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_the_matrix_fits(width: int) -> None:
+    done = run("--recorded", COLUMNS=str(width))
+    assert done.returncode == 0
+    matrix, _, rest = done.stdout.partition("\n\n  clean")
+    lines = matrix.splitlines()
+    assert max(map(len, lines)) <= width
+    shown = " ".join(line for line in lines if line.startswith("  "))
+    assert len(shown.split()) == len(known(ROOT, "sglang"))
+    assert matrix.count("\n0003 ") == matrix.count("\nS8 ") >= 1
+    assert "DANGER" in rest
+    assert done.stdout.isascii()
+
+
+def test_again_from_the_cache() -> None:
+    first, second = (run("--recorded", "--json") for _ in range(2))
+    assert first.stdout == second.stdout
+    assert "versions" not in second.stderr
+
+
+def test_only_some_releases() -> None:
+    """What came between decides whether something was reverted, and is not shown."""
+    done = run("--release", "0.5.15", "--release", "0.5.12", "--json")
+    report = json.loads(done.stdout)
+    assert [result["tree"] for result in report["results"]] == ["0.5.12", "0.5.15"]
+    sites = report["results"][1]["column"]["sites"]
+    assert {s["outcome"] for s in sites} == {"reverted upstream", "superseded"}
+
+
+def test_without_an_index(tmp_path: Path) -> None:
+    done = run(PIP_NO_INDEX="1", PIP_FIND_LINKS=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "only the releases in releases.lock: no package index" in done.stdout
+    assert "\n0.5.23: retire" in done.stdout
+
+
+class _Page(HTMLParser):
+    """What a page has, and what it would load."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.targets: list[str] = []
+        self.loads: list[str] = []
+        self.tags: set[str] = set()
+        self.blocks: list[str] = []
+        self._in_pre = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        for name, value in attrs:
+            if name == "id":
+                self.ids.append(value or "")
+            if name == "popovertarget":
+                self.targets.append(value or "")
+            if name in ("src", "href") and not (value or "").startswith("#"):
+                self.loads.append(value or "")
+        if tag == "pre":
+            self._in_pre = True
+            self.blocks.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._in_pre = self._in_pre and tag != "pre"
+
+    def handle_data(self, data: str) -> None:
+        if self._in_pre:
+            self.blocks[-1] += data
+
+
+def test_the_pages(tmp_path: Path) -> None:
+    html, markdown = tmp_path / "it.html", tmp_path / "it.md"
+    done = run(
+        "--recorded", "--html", str(html), "--markdown", str(markdown), "--quote", "3"
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    page = _Page()
+    page.feed(html.read_text(encoding="utf-8"))
+    assert page.loads == []
+    assert not page.tags & {"script", "link", "img", "iframe", "object"}
+    assert len(set(page.ids)) == len(page.ids)
+    assert set(page.targets) <= set(page.ids)
+    versions = len(known(ROOT, "sglang"))
+    assert len({i for i in page.ids if i.startswith("e")}) == versions * 14
+    assert len(page.blocks) > versions * 5
+    assert max(len(block.splitlines()) for block in page.blocks) == 3
+    text = markdown.read_text(encoding="utf-8")
+    assert text.count("\n| S8 | ") == 1
+    assert "**dangerous mix**" in text
+    assert sorted(tmp_path.iterdir()) == [html, markdown]
+
+
+def test_refs_of_a_clone(clone: Path, tmp_path: Path) -> None:
+    html, markdown = tmp_path / "it.html", tmp_path / "it.md"
+    pages = ("--html", str(html), "--markdown", str(markdown))
+    done = run(
+        "--clone", str(clone), "--ref", "old", "HEAD~2", "main", *pages, "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    old, shifted, evil = json.loads(done.stdout)["results"]
+    assert old["outcome"] == "apply as is"
+    assert shifted["outcome"].startswith("rebase")
+    patches = {p["row"]: p["outcome"] for p in shifted["column"]["patches"]}
+    assert patches["0002-communicator-producers"] == "offset"
+    assert patches["0001-fp8-consumer"] == "clean"
+    sites = {s["row"]: s["outcome"] for s in evil["column"]["sites"]}
+    assert sites["S1"] == "gone"
+    assert sites["S3"] == "clean"
+    assert git.text(clone, "status", "--porcelain") == ""
+    # What a commit says of itself is text, in both.
+    assert "<script" not in html.read_text(encoding="utf-8").lower()
+    text = markdown.read_text(encoding="utf-8")
+    assert "<script" not in text
+    assert "@somebody" not in text and "#1 " not in text
+
+
+def test_a_range(clone: Path) -> None:
+    """The commit that touches nothing of ours is left out."""
+    done = run("--clone", str(clone), "--range", "old..main", "--json")
+    assert done.returncode == 0, done.stderr
+    about = [
+        r["column"]["version"]["about"] for r in json.loads(done.stdout)["results"]
+    ]
+    assert [re.sub(r"^\S+ \S+ ", "", a) for a in about] == [
+        "pin",
+        "Shift #1 by @somebody",
+        "<script>alert(1)</script> | `x`",
+    ]
+
+
+def test_first_bad(clone: Path) -> None:
+    where = ("--clone", str(clone), "--range", "old..main", "--first-bad")
+    done = run(*where, "0002")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("0002-communicator-producers changes with ")
+    assert "<script>alert(1)</script>" in done.stdout
+    assert "before  offset" in done.stdout
+    removed = [line for line in done.stdout.splitlines() if line.startswith("    -")]
+    assert any("fused_rms_fp8_" in line for line in removed)
+    report = json.loads(run(*where, "S1", "--json").stdout)
+    assert report["results"][0]["change"]["commit"] == git.text(
+        clone, "rev-parse", "main"
+    )
+    same = run(*where, "S8")
+    assert same.returncode == 0
+    assert same.stdout.startswith("S8 stays as it is")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--release", "0.5.99"], ["no sglang 0.5.99", "0.5.23"]),
+        (["--release", "newest"], ["not the version of a release"]),
+        (["--target", "vllm"], ["no target vllm", "sglang"]),
+        (["--ref", "main"], ["--clone and one of --ref and --range"]),
+        (["--clone", "CLONE"], ["--clone and one of --ref and --range"]),
+        (["--clone", "CLONE", "--ref", "nope"], ["no commit 'nope'", "main", "old"]),
+        (["--clone", "CLONE", "--ref", "--all"], ["expected at least one argument"]),
+        (["--clone", "CLONE", "--range", "main"], ["is not A..B"]),
+        (["--clone", "CLONE", "--range", "main..old"], ["give the older one first"]),
+        (["--clone", "CLONE", "--range", "a...b"], ["is not A..B"]),
+        (["--clone", "/nowhere", "--ref", "main"], ["does not exist", "git clone"]),
+        (["--clone", "CLONE/python", "--ref", "main"], ["is no clone"]),
+        (["--target", "aiter", "--clone", "CLONE", "--ref", "main"], ["is not aiter"]),
+        (["--first-bad", "S1"], ["--first-bad needs"]),
+        (
+            ["--clone", "CLONE", "--range", "old..main", "--first-bad", "S9"],
+            ["no patch or site 'S9'", "0001-fp8-consumer"],
+        ),
+        (["--recorded", "--quote", "-1"], ["a whole number from 0"]),
+        (["--recorded", "--quote", "many"], ["a whole number from 0"]),
+    ],
+    ids=lambda value: " ".join(value)[:40],
+)
+def test_bad_input(clone: Path, arguments: list[str], said: list[str]) -> None:
+    done = run(*(a.replace("CLONE", str(clone)) for a in arguments))
+    assert done.returncode == 2, done.stdout
+    for text in said:
+        assert text in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_shallow_clone(clone: Path, tmp_path: Path) -> None:
+    """It says that it is one, and how to get what is missing."""
+    shallow = tmp_path / "shallow"
+    git.run(tmp_path, "clone", "-q", "--depth", "2", f"file://{clone}", str(shallow))
+    assert run("--clone", str(shallow), "--ref", "main").returncode == 0
+    missing = run("--clone", str(shallow), "--ref", "old")
+    assert missing.returncode == 2
+    assert "fetch --unshallow" in missing.stderr
+    git.run(shallow, "fetch", "-q", "--depth", "1", "origin", "tag", "old")
+    cut = run("--clone", str(shallow), "--range", "old..main")
+    assert cut.returncode == 2
+    assert "does not reach old" in cut.stderr
+    assert "fetch --unshallow" in cut.stderr
+
+
+def test_a_partial_clone(clone: Path, tmp_path: Path) -> None:
+    """As the nightly workflow makes one: what was checked out can be asked about, and
+    nothing is fetched for the rest."""
+    file = clone / COMMUNICATOR
+    text = file.read_text()
+    # Of a tree that was never looked at no facts are kept.
+    for changed in (f"# {tmp_path}\n{text}", text):
+        file.write_text(changed)
+        git.run(clone, "commit", "-q", "-a", "-m", "change", env=IDENTITY)
+    git.run(clone, "config", "uploadpack.allowFilter", "true")
+    git.run(tmp_path, "clone", "-q", "--filter=blob:none", f"file://{clone}", "partial")
+    partial = str(tmp_path / "partial")
+    assert run("--clone", partial, "--ref", "main").returncode == 0
+    older = run("--clone", partial, "--ref", "main~1")
+    assert older.returncode == 5
+    assert f"git does not have {COMMUNICATOR} locally" in older.stderr
+    assert "fetch --refetch --no-filter" in older.stderr
+
+
+def test_a_base_that_cannot_be_had(
+    overlay: Path, slim: Callable[..., Path], tmp_path: Path
+) -> None:
+    """No package, no index, and a clone that never held the pinned files."""
+    root = slim()
+    file = root / COMMUNICATOR
+    file.write_text("# A line more.\n" + file.read_text())
+    shutil.rmtree(root / ".git")
+    git.run(root, "init", "-q")
+    git.run(root, "add", "-A", "-f")
+    git.run(root, "commit", "-q", "-m", "later", env=IDENTITY)
+    done = subprocess.run(
+        [sys.executable, str(overlay / "scripts" / "drift.py"), "--clone", str(root),
+         "--ref", "main"],
+        env={**os.environ, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path)},
+        capture_output=True, text=True, check=False, timeout=PATIENCE_S,
+    )  # fmt: skip
+    assert done.returncode == 5, done.stdout
+    assert "run scripts/fetch.py" in done.stderr
+    assert "fetch --depth 1 origin tag v0.5.11" in done.stderr
+
+
+def test_pages_that_cannot_be_written(tmp_path: Path) -> None:
+    there = tmp_path / "no" / "such" / "folder.md"
+    done = run("--recorded", "--markdown", str(there))
+    assert done.returncode == 5
+    assert "cannot write" in done.stderr
+
+
+def test_the_evidence_is_current(tmp_path: Path) -> None:
+    page = tmp_path / "drift.md"
+    assert run("--recorded", "--markdown", str(page)).returncode == 0
+    made, kept = (
+        re.sub(r"^Made by .*$", "", path.read_text(encoding="utf-8"), flags=re.M)
+        for path in (page, ROOT / "docs" / "evidence" / "drift.md")
+    )
+    assert made == kept
+
+
+def test_help_shows_examples_and_codes() -> None:
+    done = run_verb("drift", "--help")
+    assert done.returncode == 0
+    assert "scripts/drift.py --clone" in done.stdout
+    assert "exit codes:" in done.stdout

@@ -1,0 +1,135 @@
+"""No verb runs a command that a clone names, whoever the clone belongs to."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from support.hostile_clones import STRANGER, Traps, arm, commit, give_away, lose
+from verbs.test_rebase import call
+
+COMMUNICATOR = "python/sglang/srt/layers/communicator.py"
+Hostile = Callable[..., Path]
+NEEDS_ROOT = pytest.mark.skipif(
+    os.geteuid() != 0, reason="only root can give a clone to another user"
+)
+CASES = [
+    ("ours", "whole"),
+    ("ours", "lacking"),
+    ("ours", "edited"),
+    *(
+        pytest.param(owner, state, marks=NEEDS_ROOT)
+        for owner, state in (
+            ("foreign", "whole"),
+            ("foreign", "edited"),
+            ("allowed", "whole"),
+            ("allowed", "lacking"),
+        )
+    ),
+]
+# What asks git for anything, of a clone that is as released.
+ASK_GIT = ("drift", "rebase --onto", "lock", "export", "refresh", "apply --commit")
+
+
+@pytest.fixture
+def traps(tmp_path: Path) -> Traps:
+    return Traps(tmp_path / "sprung")
+
+
+@pytest.fixture
+def hostile(slim: Callable[..., Path], traps: Traps) -> Hostile:
+    """Clones of two commits, armed; with ``lacking`` one object is not there, with
+    ``edited`` that file is edited."""
+
+    def make(lacking: bool = False, edited: bool = False) -> Path:
+        clone = slim()
+        (clone / "NOTES").write_text("more\n")
+        commit(clone, "more")
+        if lacking:
+            lose(clone, COMMUNICATOR)
+        arm(clone, traps)
+        if edited:
+            with (clone / COMMUNICATOR).open("a") as file:
+                file.write("# edited\n")
+        traps.clear()
+        return clone
+
+    return make
+
+
+def settle(owner: str, clone: Path, folder: Path) -> dict[str, str]:
+    """Give the clone to its owner; the environment of a user who has done what git
+    advises, where the owner is `allowed`."""
+    if owner == "ours":
+        return {}
+    give_away(clone)
+    if owner == "foreign":
+        return {}
+    config = folder / "gitconfig"
+    config.write_text(f"[safe]\n\tdirectory = {clone}\n")
+    return {"GIT_CONFIG_GLOBAL": str(config)}
+
+
+def every(clone: Path) -> Iterator[tuple[str, int, tuple[str, ...]]]:
+    """Every verb that takes a clone, and its exit code on one that is whole."""
+    where = str(clone)
+    yield "apply --dry-run", 0, ("apply", "--dry-run", where)
+    yield "apply --status", 1, ("apply", "--status", where)
+    yield "doctor", 1, ("doctor", "--sglang", where, "--device", "cpu")
+    yield "drift", 0, ("drift", "--clone", where, "--ref", "HEAD")
+    yield "drift", 0, ("drift", "--clone", where, "--range", "HEAD~1..HEAD")
+    yield "rebase --onto", 0, ("rebase", "--onto", "HEAD", "--clone", where)
+    yield "lock", 0, ("lock", "--check", "--clone", where)
+    yield (
+        "export",
+        0,
+        ("export", "--target", "sglang", "--branch", "b", "--clone", where),
+    )
+    yield "apply", 0, ("apply", where)
+    yield "verify", 0, ("verify", where)
+    yield "refresh", 0, ("refresh", where)
+    yield "apply --unapply", 0, ("apply", "--unapply", where)
+    yield "apply --commit", 0, ("apply", "--commit", where)
+    yield "apply --commit", 0, ("apply", "--commit", where)
+
+
+def test_the_traps_work(hostile: Hostile, traps: Traps) -> None:
+    """Plain git falls into them: that none is sprung says something."""
+    clone = hostile(lacking=True, edited=True)
+    for words in ("status", f"cat-file blob HEAD:{COMMUNICATOR}",
+                  "update-ref refs/heads/other HEAD"):  # fmt: skip
+        subprocess.run(["git", *words.split()], cwd=clone, capture_output=True)
+    assert {"filter.evil.clean", "remote.origin.uploadpack",
+            "hook-reference-transaction"} <= {*traps.sprung()}  # fmt: skip
+
+
+@pytest.mark.parametrize(("owner", "state"), CASES)
+def test_no_verb_runs_what_a_clone_names(
+    owner: str, state: str, hostile: Hostile, traps: Traps, carrier: Path,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    clone = hostile(lacking=state != "whole", edited=state == "edited")
+    env = settle(owner, clone, tmp_path)
+    for name, code, words in every(clone):
+        done = call(carrier, *words, env=env)
+        assert traps.sprung() == [], words
+        assert "Traceback" not in done.stderr, done.stderr
+        refused = ASK_GIT if state == "whole" else ASK_GIT[:4]
+        if owner == "foreign" and name in refused:
+            assert done.returncode == 5, (words, done.stderr)
+            assert f"found     owner uid {STRANGER}" in done.stderr
+            assert f"safe.directory {clone}" in done.stderr
+        elif owner == "foreign" and name == "apply --dry-run" and state == "edited":
+            # What is wrong with the files is told all the same.
+            assert done.returncode == 3
+            assert f"safe.directory {clone}" in done.stderr
+            assert "none of the releases" in done.stderr
+        elif state == "whole":
+            assert done.returncode == code, (words, done.stderr)
+        elif name in ("drift", "rebase --onto", "export") and owner != "foreign":
+            assert done.returncode == 5, (words, done.stderr)
+            assert f"git does not have {COMMUNICATOR} locally" in done.stderr

@@ -1,0 +1,151 @@
+"""Paths that are no text, with escape sequences and line ends in them: every verb gives
+its answer or a refusal, for people and for programs, and never by accident exit code 1,
+which is an answer."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT, run_verb
+from overlaykit.core.errors import Exit
+from support.patience import PATIENCE_S
+
+HOSTILE = os.fsdecode(b"t\xff\xfe \x1b[2J\x1b]0;x\x07\nPASS \xe2\x80\xae'$(touch made)")
+ASCII = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii:strict", "PYTHONUTF8": "0"}
+
+# Each with the place in question in {}; what it is to end with.
+VERBS: dict[str, tuple[str, Exit]] = {
+    "scripts/apply.py --status {}": ("apply", Exit.USAGE),
+    "scripts/apply.py {}": ("apply", Exit.USAGE),
+    "scripts/verify.py {}": ("verify", Exit.USAGE),
+    "scripts/refresh.py {}": ("refresh", Exit.USAGE),
+    "scripts/doctor.py --sglang {} --aiter {}": ("doctor", Exit.USAGE),
+    "scripts/drift.py --clone {} --ref HEAD": ("drift", Exit.USAGE),
+    "scripts/drift.py --recorded --html {}/x": ("drift", Exit.ENVIRONMENT),
+    "scripts/export.py --target sglang --branch {} --clone {}": ("export", Exit.USAGE),
+    "scripts/lock.py --check --clone {}": ("lock", Exit.USAGE),
+    "scripts/rebase.py --onto HEAD --clone {}": ("rebase", Exit.USAGE),
+    "scripts/fetch.py --release {}": ("fetch", Exit.USAGE),
+    "ci/gate.py --profile {}": ("gate", Exit.USAGE),
+    "ci/gate.py --profile cpu --out {} --dry-run": ("gate", Exit.DONE),
+    "ci/cluster.py --profile cpu --out {} --dry-run": ("cluster", Exit.USAGE),
+    "ci/bench.py compare {}": ("bench", Exit.USAGE),
+    "ci/gsm8k.py compare --baseline {} --patched {}": ("gsm8k", Exit.USAGE),
+    "ci/microbench.py --sglang {} --aiter {} --out {}": ("microbench", Exit.USAGE),
+    "ci/rebuild.py venv --arm baseline --out {} --dry-run": ("rebuild", Exit.DONE),
+    "ci/rebuild.py container --arm baseline --image {} --tag x": (
+        "rebuild",
+        Exit.USAGE,
+    ),
+    "ci/trace_check.py {}": ("trace_check", Exit.USAGE),
+    "ci/trace_check.py --svg {}": ("trace_check", Exit.USAGE),
+}
+
+
+def ended(
+    command: list[str], more: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [sys.executable, *command],
+        cwd=ROOT,
+        env={**os.environ, **(more or {})},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+        timeout=PATIENCE_S,
+    )
+
+
+def check_shown(done: subprocess.CompletedProcess[bytes]) -> None:
+    """Nothing that a terminal would obey, and no line of the name's own."""
+    said = done.stdout + done.stderr
+    for raw in (b"Traceback", b"\x1b", b"\xff", b"\xe2\x80\xae", b"\nPASS"):
+        assert raw not in said, said
+
+
+@pytest.mark.parametrize("line", VERBS)
+def test_a_hostile_path_is_answered(line: str, tmp_path: Path) -> None:
+    name, code = VERBS[line]
+    place = str(tmp_path / HOSTILE)
+    words = [word.replace("{}", place) for word in line.split()]
+    text = ended(words, ASCII)
+    check_shown(text)
+    document = ended([*words, "--json"], ASCII)
+    assert b"Traceback" not in document.stderr
+    report = json.loads(document.stdout.decode("utf-8"))
+    assert report["verb"] == name
+    assert text.returncode == document.returncode == report["exit_code"] == code
+    # Also of strict readers: no half of a character.
+    json.dumps(report, ensure_ascii=False).encode("utf-8")
+    assert not (ROOT / "made").exists()
+
+
+def test_a_hostile_path_gets_its_right_answer(
+    slim: Callable[..., Path], tmp_path: Path
+) -> None:
+    """A tree is pristine or applied under whatever name it lies."""
+    tree = slim().rename(tmp_path / HOSTILE)
+    for words, code, outcome in (
+        (["--status"], Exit.FAILS, "pristine"),
+        ([], Exit.DONE, "applied"),
+        (["--status"], Exit.DONE, "applied"),
+        (["--unapply"], Exit.DONE, "taken off"),
+    ):
+        apply = str(ROOT / "scripts" / "apply.py")
+        check_shown(ended([apply, "--status", str(tree)], ASCII))
+        document = ended([apply, "--json", *words, str(tree)], ASCII)
+        report = json.loads(document.stdout.decode("utf-8"))
+        assert (document.returncode, report["exit_code"]) == (code, code)
+        [result] = report["results"]
+        assert result["outcome"] == outcome, report
+        # In this locale its one character that is text is three bytes that are none.
+        known = os.fsencode(tree).decode("ascii", "surrogateescape")
+        assert result["tree"] == known.encode("utf-8", "backslashreplace").decode()
+
+
+def test_names_within_a_tree_are_nobody_s_business(slim: Callable[..., Path]) -> None:
+    tree = slim(clone=False)
+    (tree / "python" / "sglang" / HOSTILE).write_text("x = 1\n")
+    for verb, code in (("apply", Exit.DONE), ("verify", Exit.DONE)):
+        done = run_verb(verb, "--json", str(tree))
+        assert done.returncode == code, done.stderr
+        json.loads(done.stdout)
+
+
+def test_a_command_is_quoted_in_a_page_as_it_was(tmp_path: Path) -> None:
+    page = tmp_path / "a`b``c|<b>\n# PASS.md"
+    done = run_verb(
+        "drift", "--release", "0.5.11", "--quote", "0", "--markdown", str(page)
+    )
+    if done.returncode == Exit.ENVIRONMENT:
+        pytest.skip(f"no releases here: {done.stderr[-200:]}")
+    assert done.returncode == Exit.DONE, done.stderr
+    lines = page.read_text(encoding="utf-8").splitlines()
+    [made] = [line for line in lines if line.startswith("Made by ")]
+    assert made.startswith("Made by ``` scripts/drift.py ") and made.endswith(" ```.")
+    assert [line for line in lines if line.startswith("# ")] == lines[:1]
+
+
+@pytest.mark.parametrize("closed", ["stdout", "stderr"])
+def test_a_closed_stream_is_no_answer(closed: str, tmp_path: Path) -> None:
+    """Nor does a file that is opened later take its place."""
+    number = {"stdout": 1, "stderr": 2}[closed]
+    line = f'exec {number}>&-; exec "$0" "$@"'
+    command = ["sh", "-c", line, sys.executable, str(ROOT / "scripts" / "apply.py")]
+    done = subprocess.run(
+        [*command, "--json", "--status", str(tmp_path)],
+        capture_output=True,
+        check=False,
+    )
+    if closed == "stdout":
+        assert done.returncode == Exit.ENVIRONMENT
+        assert b"standard output is closed" in done.stderr
+    else:
+        assert done.returncode == json.loads(done.stdout)["exit_code"] == Exit.USAGE

@@ -1,0 +1,64 @@
+"""Sources that Python's own parser gives up on, in a tree that is looked at: drift like
+any other, and no defect of the program that looks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from conftest import run_verb
+from overlaykit.core.errors import Exit
+from overlaykit.core.syntax import compiled, fault, parsed
+from overlaykit.series.scopes import map_scopes
+
+FP8 = "python/sglang/srt/layers/quantization/fp8_utils.py"
+HOSTILE = {
+    "brackets": b"x = " + b"(" * 10_000,
+    "signs": b"x = " + b"-" * 100_000 + b"1\n",
+    "attributes": b"x = a" + b".b" * 100_000 + b"\n",
+    "calls": b"x = a" + b"()" * 50_000 + b"\n",
+    "sums": b"x = 1" + b" + 1" * 100_000 + b"\n",
+    "lambdas": b"x = " + b"lambda: " * 50_000 + b"1\n",
+    "elifs": b"if a: pass\n" + b"elif a: pass\n" * 20_000,
+    "elifs that parse": b"if a: pass\n" + b"elif a: pass\n" * 1_200,
+    "null byte": b"x = 1\0\n",
+    "long number": b"x = " + b"1" * 5_000 + b"\n",
+    "no encoding": b"\n# coding: nope\n",
+    "not UTF-8": b"x = '\xff'\n",
+    "half a character": b"x = '\\ud800'\n",
+}
+PARSES = {"half a character", "elifs that parse", "no encoding"}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_it_has_no_scopes_or_some(name: str) -> None:
+    source = HOSTILE[name]
+    map_scopes(source)
+    if name in PARSES:
+        return
+    assert map_scopes(source) is None
+    assert fault(source) is not None
+    for read in (parsed, compiled):
+        with pytest.raises(SyntaxError):
+            read(source, "x.py")
+
+
+@pytest.mark.parametrize("name", ["signs", "attributes", "elifs", "elifs that parse"])
+def test_a_tree_that_holds_it_has_drifted(name: str, slim: Callable[..., Path]) -> None:
+    tree = slim(clone=False)
+    place = tree / FP8
+    place.write_bytes(place.read_bytes() + HOSTILE[name])
+    for verb, words, code in (
+        ("apply", ("--dry-run",), Exit.CANNOT_APPLY),
+        ("apply", ("--status",), Exit.CANNOT_APPLY),
+        # It is looked at, and is not what was promised.
+        ("verify", (), Exit.FAILS),
+    ):
+        done = run_verb(verb, "--json", *words, str(tree))
+        assert "Traceback" not in done.stderr
+        report = json.loads(done.stdout)
+        assert done.returncode == report["exit_code"] == code, done.stderr
+        assert FP8 in {finding["path"] for finding in report["findings"]}

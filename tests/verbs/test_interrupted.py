@@ -1,0 +1,104 @@
+"""What writes to this overlay (refresh, lock, rebase --adopt) is interrupted before its
+commit point and just after: it says which, and so it is."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT, run_verb, snapshot
+from overlaykit.series.ledger import LEDGER
+
+pytestmark = pytest.mark.slow("programs are interrupted at every import")
+
+STAGED, COMMITTED = "journal.json", "done.json"
+_INTERRUPTED = """
+import os, runpy, signal, sys
+root, to, sys.argv = sys.argv[1], sys.argv[2], sys.argv[3:]
+sys.path.insert(0, f"{root}/scripts")
+def hook(name, details):
+    if name == "os.rename" and os.fsdecode(details[1]) == place:
+        os.kill(os.getpid(), signal.SIGINT)
+place = f"{root}/.overlay-transaction/{to}"
+sys.addaudithook(hook)
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.fixture
+def carrier(overlay: Path) -> Path:
+    """A copy of this overlay with the fetched packages at hand."""
+    (overlay / "build").mkdir()
+    (overlay / "build" / "cache").symlink_to(ROOT / "build" / "cache")
+    shutil.copy2(ROOT / LEDGER, overlay / LEDGER)
+    return overlay
+
+
+def own(overlay: Path) -> dict[str, bytes]:
+    """The overlay's files, what is computed and compiled apart."""
+    return {p: v[2] for p, v in snapshot(overlay).items() if not p.startswith("build/")}
+
+
+def interrupted(overlay: Path, to: str, verb: str, *arguments: str) -> str:
+    """Run a verb, interrupted when its journal gets the name ``to``; what it says."""
+    script = str(overlay / "scripts" / f"{verb}.py")
+    done = subprocess.run(
+        [sys.executable, "-c", _INTERRUPTED, str(overlay), to, script, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    assert done.returncode == 130, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr.splitlines()[-1]
+
+
+def refresh(overlay: Path, clone: Path) -> tuple[str, ...]:
+    assert run_verb("apply", str(clone)).returncode == 0
+    path = clone / "python/sglang/srt/layers/quantization/bpreshuffle_scale.py"
+    path.write_text(path.read_text() + "# edited\n")
+    return ("refresh", str(clone))
+
+
+def lock(overlay: Path, _: Path) -> tuple[str, ...]:
+    new = overlay / "overlay" / "sglang" / "python" / "sglang" / "one.py"
+    new.write_text("ONE = 1\n")
+    return ("lock",)
+
+
+def adopt(overlay: Path, _: Path) -> tuple[str, ...]:
+    script = str(overlay / "scripts" / "rebase.py")
+    subprocess.run([sys.executable, script, "--onto", "0.5.12"], check=True)
+    return ("rebase", "--adopt")
+
+
+@pytest.mark.parametrize(
+    ("prepare", "says"),
+    [
+        (refresh, "the edits are in the patches"),
+        (lock, "the change is in place"),
+        (adopt, "the base sglang-0.5.12 is adopted"),
+    ],
+    ids=["refresh", "lock", "adopt"],
+)
+def test_it_says_where_the_overlay_stands(
+    carrier: Path,
+    slim: Callable[..., Path],
+    prepare: Callable[[Path, Path], tuple[str, ...]],
+    says: str,
+) -> None:
+    verb = prepare(carrier, slim(name="tree"))
+    before = own(carrier)
+    said = interrupted(carrier, STAGED, *verb)
+    assert said == "interrupted; nothing was changed"
+    assert own(carrier) == before
+    said = interrupted(carrier, COMMITTED, *verb)
+    assert said == f"interrupted; {carrier}: {says}"
+    assert own(carrier) != before

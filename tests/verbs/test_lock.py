@@ -1,0 +1,405 @@
+"""lock: a digest that is known never changes in silence, and no lock is ever torn."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import ROOT, Pins
+from overlaykit.series.ledger import LEDGER
+from overlaykit.series.lock import LOCK
+
+VERSION = "0.5.11"
+PYC = {"PYTHONDONTWRITEBYTECODE": "1"}
+
+
+@pytest.fixture
+def ours(overlay: Path, pins: Pins, tmp_path: Path) -> Path:
+    """A copy of this overlay with its ledger and a cache of its own."""
+    shutil.copy2(ROOT / LEDGER, overlay / LEDGER)
+    cache = overlay / "build" / "cache"
+    cache.mkdir(parents=True)
+    for wheel in pins.wheels.values():
+        shutil.copy2(wheel, cache / wheel.name)
+    return overlay
+
+
+@pytest.fixture
+def backdoored(pins: Pins, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The pinned package with a line more in a file that the series does not touch, on
+    the only index that there is."""
+    index = tmp_path / "index"
+    index.mkdir()
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(index))
+    real = pins.wheels["sglang"]
+    with (
+        zipfile.ZipFile(real) as old,
+        zipfile.ZipFile(index / real.name, "w", zipfile.ZIP_STORED) as new,
+    ):
+        for info in old.infolist():
+            data = old.read(info)
+            if info.filename == "sglang/version.py":
+                data += b"import antigravity\n"
+            new.writestr(info.filename, data)
+    return index / real.name
+
+
+def verb(overlay: Path, name: str, *arguments: str | Path) -> tuple[int, Any, str]:
+    """That overlay's own verb: exit code, its document, and all that it said."""
+    script = str(overlay / "scripts" / f"{name}.py")
+    done = subprocess.run(
+        [sys.executable, script, "--json", *map(str, arguments)],
+        capture_output=True, text=True, check=False, env={**os.environ, **PYC},
+    )  # fmt: skip
+    said = done.stdout + done.stderr
+    assert "Traceback" not in said
+    return done.returncode, json.loads(done.stdout) if done.stdout else None, said
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def pinned(overlay: Path, target: str = "sglang") -> str:
+    lock = json.loads((overlay / LOCK).read_bytes())
+    return str(lock["targets"][target]["dist"]["sha256"])
+
+
+def recorded(overlay: Path, version: str = VERSION) -> str:
+    ledger = json.loads((overlay / LEDGER).read_bytes())
+    return str(ledger["releases"]["sglang"][version]["sha256"])
+
+
+def note(overlay: Path) -> None:
+    """A comment more in the manifest, which makes the lock stale."""
+    with (overlay / "overlay.toml").open("a", encoding="utf-8") as file:
+        file.write("# a note\n")
+
+
+def drop_from_cache(overlay: Path, pins: Pins, target: str = "sglang") -> None:
+    (overlay / "build" / "cache" / pins.wheels[target].name).unlink()
+
+
+def edit_json(path: Path, change: Callable[[Any], object]) -> None:
+    document = json.loads(path.read_bytes())
+    change(document)
+    path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+
+def state(overlay: Path) -> tuple[bytes | None, bytes | None]:
+    files = (overlay / LOCK, overlay / LEDGER)
+    lock, ledger = (p.read_bytes() if p.exists() else None for p in files)
+    return lock, ledger
+
+
+def test_a_comment_in_the_manifest(ours: Path) -> None:
+    """The lock is stale, and all that changes in it is the manifest's digest."""
+    before = json.loads((ours / LOCK).read_bytes())
+    before["targets"]["sglang"]["commit"] = "0" * 40
+    (ours / LOCK).write_text(json.dumps(before))
+    note(ours)
+    assert verb(ours, "lock", "--check")[0] == 1
+    code, _, said = verb(ours, "lock")
+    assert code == 0, said
+    after = json.loads((ours / LOCK).read_bytes())
+    assert after.pop("manifest") == sha256(ours / "overlay.toml")
+    assert before.pop("manifest") != sha256(ours / "overlay.toml")
+    assert after == before
+    assert verb(ours, "lock", "--check")[0] == 0
+
+
+def lose_the_lock(overlay: Path) -> None:
+    (overlay / LOCK).unlink()
+
+
+def lose_the_ledger(overlay: Path) -> None:
+    (overlay / LEDGER).unlink()
+
+
+def rename_the_target(overlay: Path) -> None:
+    """The patches of 0.5.11 alone, under another name and spelling."""
+    lose_the_ledger(overlay)
+    manifest = overlay / "overlay.toml"
+    text = manifest.read_text().partition("[targets.aiter]")[0]
+    text = text.replace("[targets.sglang]", "[targets.other]")
+    text = text.replace('name = "sglang", version = "0.5.11"',
+                        'name = "SGLang", version = "0.5.11.0"')  # fmt: skip
+    manifest.write_text(text)
+    for kind in ("patches", "overlay"):
+        (overlay / kind / "sglang").rename(overlay / kind / "other")
+
+
+@pytest.mark.parametrize(
+    ("trouble", "where"),
+    [(note, LOCK), (lose_the_lock, LEDGER), (lose_the_ledger, LOCK),
+     (rename_the_target, LOCK)],
+    ids=lambda value: getattr(value, "__name__", value),
+)  # fmt: skip
+def test_another_package_of_a_known_version(
+    ours: Path,
+    pins: Pins,
+    backdoored: Path,
+    trouble: Callable[[Path], None],
+    where: str,
+) -> None:
+    """Refused, whatever was done to the overlay's files, and nothing is written."""
+    real = sha256(pins.wheels["sglang"])
+    drop_from_cache(ours, pins)
+    trouble(ours)
+    before = state(ours)
+    code, report, said = verb(ours, "lock")
+    assert code == 2, said
+    (finding, *_) = report["findings"]
+    assert real in finding["expected"] and sha256(backdoored) in finding["found"]
+    assert finding["next_step"]
+    assert where in said or "hash mismatch" in said
+    assert state(ours) == before
+    assert not (ours / "build" / "cache" / backdoored.name).exists()
+
+
+def test_a_file_put_into_the_cache(ours: Path, backdoored: Path) -> None:
+    """Known by the ledger alone, and by no index."""
+    lose_the_lock(ours)
+    shutil.copy2(backdoored, ours / "build" / "cache" / backdoored.name)
+    code, _, said = verb(ours, "lock")
+    assert code == 2 and "hash mismatch" in said
+    assert not (ours / LOCK).exists()
+
+
+def test_accepted_by_name_and_said_aloud(
+    ours: Path, pins: Pins, backdoored: Path
+) -> None:
+    old, new = sha256(pins.wheels["sglang"]), sha256(backdoored)
+    others = [pinned(ours, name) for name in ("aiter", "sglang-0.5.12.post1")]
+    code, report, said = verb(ours, "lock", "--accept-new-digest", VERSION)
+    assert code == 0, said
+    assert old in report["message"] and new in report["message"]
+    assert "THE DIGEST OF sglang 0.5.11 CHANGED" in report["message"]
+    assert [f["path"] for f in report["findings"]] == [LOCK, LEDGER]
+    for finding in report["findings"]:
+        assert old in finding["expected"] and new in finding["found"]
+    assert pinned(ours) == recorded(ours) == new
+    assert [pinned(ours, n) for n in ("aiter", "sglang-0.5.12.post1")] == others
+    # From here on it is the one that is known, in the cache as well.
+    assert sha256(ours / "build" / "cache" / backdoored.name) == new
+    assert verb(ours, "lock", "--check")[0] == 0
+    again = verb(ours, "lock", "--accept-new-digest", VERSION)
+    assert again[0] == 2 and "as it was recorded" in again[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("0.5.13",), "0.5.13 is not pinned"),
+        (("0.5.12",), "0.5.12 is not pinned"),
+        ((VERSION, "--check"), "not allowed with"),
+    ],
+)
+def test_an_acceptance_that_is_refused(
+    ours: Path, backdoored: Path, arguments: tuple[str, ...], says: str
+) -> None:
+    before = state(ours)
+    code, _, said = verb(ours, "lock", "--accept-new-digest", *arguments)
+    assert code == 2 and says in said
+    assert state(ours) == before
+
+
+def test_an_acceptance_of_what_did_not_change(
+    ours: Path, pins: Pins, backdoored: Path
+) -> None:
+    """The index has the very package: there is nothing to accept."""
+    shutil.copy2(pins.wheels["sglang"], backdoored)
+    before = state(ours)
+    code, _, said = verb(ours, "lock", "--accept-new-digest", VERSION)
+    assert code == 2 and "nothing was written" in said
+    assert state(ours) == before
+
+
+UNREADABLE: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda data: b"",
+    "cut": lambda data: data[:900],
+    "not text": lambda data: b"\xff" + data,
+    "a conflict": lambda data: b"<<<<<<< HEAD\n" + data + b"=======\n>>>>>>> x\n",
+    "of the future": lambda data: data.replace(b'"format": 1', b'"format": 2'),
+    "another field": lambda data: data.replace(b'"format"', b'"more": 1, "format"'),
+    "a wheel elsewhere": lambda data: data.replace(b'"sglang-', b'"../../x/sglang-'),
+    "a path elsewhere": lambda data: data.replace(b'"python/', b'"../python/', 1),
+    "a path of git's": lambda data: data.replace(b'"python/', b'".git/', 1),
+    "no digest": lambda data: data.replace(b'"sha256": "', b'"sha256": "-', 1),
+}
+
+
+@pytest.mark.parametrize("damage", UNREADABLE.values(), ids=UNREADABLE)
+def test_a_lock_that_cannot_be_read(
+    ours: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    """An error of its own, and no empty lock: everything would be pinned anew."""
+    place = ours / LOCK
+    place.write_bytes(damage(place.read_bytes()))
+    before = state(ours)
+    for arguments in ((), ("--check",)):
+        code, report, said = verb(ours, "lock", *arguments)
+        assert code == 2, said
+        (finding,) = report["findings"]
+        assert LOCK in finding["path"] and "git checkout" in finding["next_step"]
+    assert state(ours) == before
+
+
+def test_a_wheel_outside_the_cache_is_not_removed(ours: Path) -> None:
+    """As a file with another digest in the cache would be."""
+    victim = ours / "victim.whl"
+    victim.write_text("mine\n")
+
+    def point_at_it(lock: Any) -> None:
+        lock["targets"]["sglang"]["dist"]["filename"] = "../../victim.whl"
+
+    edit_json(ours / LOCK, point_at_it)
+    for name in ("fetch", "lock"):
+        code, _, said = verb(ours, name)
+        assert code == 2 and "../../victim.whl" in said
+    assert victim.read_text() == "mine\n"
+
+
+def test_the_lock_and_the_ledger_disagree(
+    ours: Path, slim: Callable[..., Path], pins: Pins
+) -> None:
+    """Whichever was changed: no verb goes on before somebody has looked."""
+
+    def other(ledger: Any) -> None:
+        ledger["releases"]["sglang"][VERSION]["sha256"] = "0" * 64
+
+    edit_json(ours / LEDGER, other)
+    tree = slim()
+    for name, *arguments in (["apply", tree], ["verify", tree], ["fetch"], ["lock"],
+                             ["refresh", tree], ["fetch", "--release", VERSION],
+                             ["rebase", "--onto", "0.5.13"]):  # fmt: skip
+        code, report, said = verb(ours, str(name), *arguments)
+        assert code == 2, said
+        assert sha256(pins.wheels["sglang"]) in said and "0" * 64 in said
+        assert report["findings"][0]["next_step"]
+
+
+def test_a_release_that_only_the_lock_knows(
+    ours: Path, pins: Pins, backdoored: Path
+) -> None:
+    """Met for the first time by the ledger, and known all the same."""
+
+    def forget(ledger: Any) -> None:
+        del ledger["releases"]["sglang"][VERSION]
+
+    edit_json(ours / LEDGER, forget)
+    drop_from_cache(ours, pins)
+    before = state(ours)
+    code, _, said = verb(ours, "fetch", "--release", VERSION)
+    assert code == 2 and "hash mismatch" in said
+    code, _, said = verb(ours, "fetch", "--ladder")
+    assert code == 2 and "hash mismatch" in said
+    assert state(ours) == before
+    assert not (ours / "build" / f"sglang-{VERSION}").exists()
+
+
+@pytest.mark.parametrize(
+    "line",
+    ['package_root = "../elsewhere"', 'package_root = "/etc"', 'package_root = ".git"',
+     'package = "../x"', 'dist = { name = "--index-url=x", version = "1" }',
+     'dist = { name = "sglang", version = "1 --pre" }',
+     'dist = { name = "sglang", version = "1", platform = "--pre" }'],
+)  # fmt: skip
+def test_a_manifest_that_leads_elsewhere(ours: Path, line: str) -> None:
+    manifest = ours / "overlay.toml"
+    start = line.partition(" =")[0] + " ="
+    rows = manifest.read_text().splitlines()
+    at = next(n for n, row in enumerate(rows) if row.startswith(start))
+    rows[at] = line
+    manifest.write_text("\n".join(rows) + "\n")
+    code, report, said = verb(ours, "lock")
+    assert code == 2, said
+    assert report["findings"][0]["next_step"]
+
+
+_KILLED = """
+import os, runpy, signal, sys
+root, at, log = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+sys.argv = [f"{root}/scripts/lock.py", *sys.argv[4:]]
+sys.path.insert(0, f"{root}/scripts")
+kinds = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod", "os.truncate"}
+done = 0
+def hook(kind, details):
+    global done
+    writes = kind == "open" and (details[2] or 0) & (os.O_WRONLY | os.O_RDWR)
+    names = (str, bytes, os.PathLike)
+    named = [os.fsdecode(d) for d in details[:2] if isinstance(d, names)]
+    if (kind in kinds or writes) and any(n.startswith(root) for n in named):
+        done += 1
+        if done == at:
+            if writes:
+                # As far as a write in place gets: the file is there, and empty.
+                os.close(os.open(details[0], details[2] | os.O_CLOEXEC, 0o644))
+            os.kill(os.getpid(), signal.SIGKILL)
+        with open(log, "w") as file:
+            file.write(str(done))
+sys.addaudithook(hook)
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.slow("killed at every write")
+@pytest.mark.parametrize("accept", [False, True], ids=["a note", "another digest"])
+def test_killed_at_every_write(
+    ours: Path,
+    pins: Pins,
+    tmp_path: Path,
+    accept: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> None:
+    """kill -9 anywhere leaves a lock that is the old one or the new one, whole; the
+    same command, run again, then ends at the new one."""
+    arguments: tuple[str, ...] = ()
+    if accept:
+        request.getfixturevalue("backdoored")
+        arguments = ("--accept-new-digest", VERSION)
+    else:
+        monkeypatch.setenv("PIP_NO_INDEX", "1")
+        monkeypatch.setenv("PIP_FIND_LINKS", str(pins.wheels["sglang"].parent))
+        note(ours)
+    log, root = tmp_path / "writes", tmp_path / "killed"
+
+    def lock(at: int) -> int:
+        shutil.rmtree(root, ignore_errors=True)
+        shutil.copytree(ours, root, symlinks=True)
+        command = [sys.executable, "-c", _KILLED, str(root), str(at), str(log)]
+        done = subprocess.run(
+            [*command, *arguments],
+            capture_output=True, env={**os.environ, **PYC}, check=False,
+        )  # fmt: skip
+        return done.returncode
+
+    assert lock(0) == 0
+    old, new, points = state(ours), state(root), int(log.read_text())
+    assert old[0] != new[0] and (old[1] != new[1]) == accept
+    assert points > 8
+    seen = set()
+    # Not all of what comes before the overlay is written: pip's scratch folder.
+    for at in range(points, max(0, points - 24), -2 if accept else -1):
+        assert lock(at) == -9
+        found = state(root)
+        assert found[0] in (old[0], new[0]), f"torn at write {at}"
+        assert found[1] in (old[1], new[1]), f"torn at write {at}"
+        seen.add(found[0] == new[0])
+        if at % 6 == 0 or at == points:
+            code, _, said = verb(root, "lock", *arguments)
+            assert code in ((0, 2) if accept else (0,)), said
+            assert state(root) == new
+    assert seen == {False, True}

@@ -1,0 +1,572 @@
+"""rebase: real releases, real conflicts, and what a killed process leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import IDENTITY, ROOT, Pins, snapshot
+from overlaykit.core import git
+from overlaykit.export.formats import mailbox
+from overlaykit.series.carried import load_overlay
+from overlaykit.series.ledger import LEDGER
+from overlaykit.series.quilt import load_series, read_header
+from overlaykit.sources.releases import release_tree
+from support.patience import PATIENCE_S
+from verbs.test_aiter_moves import ALLOCATED, PARAMETER
+
+Slim = Callable[..., Path]
+
+METHODS = "python/sglang/srt/models/deepseek_common/attention_forward_methods"
+MHA, MLA = f"{METHODS}/forward_mha.py", f"{METHODS}/forward_mla.py"
+CALL = "                q, _, _, _ = fused_rms_fp8_group_quant(\n"
+REWORDED = "                q, _, _, _unused = fused_rms_fp8_group_quant(\n"
+RESOLVED = (
+    "                q, _, _, _unused = quant_pretransposed_scale(\n"
+    "                    fused_rms_fp8_group_quant,\n"
+)
+PATCH = "0004-forward-mha-producers.patch"
+
+
+@pytest.fixture
+def carrier(overlay: Path) -> Path:
+    """A copy of this overlay with the fetched packages at hand."""
+    (overlay / "build").mkdir()
+    (overlay / "build" / "cache").symlink_to(ROOT / "build" / "cache")
+    shutil.copy2(ROOT / LEDGER, overlay / LEDGER)
+    return overlay
+
+
+def call(
+    overlay: Path, verb: str, *arguments: str | Path, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    script = str(overlay / "scripts" / f"{verb}.py")
+    return subprocess.run(
+        [sys.executable, script, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_S,
+        env={**os.environ, **(env or {})},
+    )
+
+
+def rebase(overlay: Path, *arguments: str | Path) -> dict[str, Any]:
+    """A run that must say what it says in the schema of all reports."""
+    import jsonschema
+
+    done = call(overlay, "rebase", "--json", *arguments)
+    assert "Traceback" not in done.stderr, done.stderr
+    report: dict[str, Any] = json.loads(done.stdout)
+    schema = (ROOT / "docs" / "report.schema.json").read_text(encoding="utf-8")
+    jsonschema.validate(report, json.loads(schema))
+    assert report["exit_code"] == done.returncode
+    return report
+
+
+def fates(report: dict[str, Any]) -> list[dict[str, Any]]:
+    return list(result_of(report)["fates"])
+
+
+def result_of(report: dict[str, Any]) -> dict[str, Any]:
+    [result] = report["results"]
+    return dict(result)
+
+
+def finding(report: dict[str, Any]) -> dict[str, Any]:
+    return dict(report["findings"][0])
+
+
+def own(overlay: Path) -> dict[str, bytes]:
+    """What an overlay is made of, rebases under way apart."""
+    parts = snapshot(overlay)
+    return {p: data for p, (_, _, data) in parts.items() if not p.startswith("build/")}
+
+
+def edit(clone: Path, path: str, old: str, new: str) -> None:
+    place = clone / path
+    text = place.read_text(encoding="utf-8")
+    assert text.count(old) == 1
+    place.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def commit(clone: Path, message: str) -> None:
+    git.run(clone, "add", "-A", "-f")
+    git.run(clone, "commit", "-q", "-m", message, env=IDENTITY)
+
+
+@pytest.fixture
+def reworded(slim: Slim) -> Path:
+    """A clone whose next commit changes a line that a hunk changes too."""
+    clone = slim()
+    edit(clone, MHA, CALL, REWORDED)
+    commit(clone, "reworded")
+    return clone
+
+
+def lay_release(pins: Pins, version: str, folder: Path) -> Path:
+    """The touched files of a release and their neighbours."""
+    carried = pins.overlay["sglang"]
+    tree = release_tree(ROOT, carried.target, version)
+    folders = {path.rpartition("/")[0] for path in carried.series.paths}
+    for path in tree.paths():
+        if path.rpartition("/")[0] in folders or path == "python/sglang/__init__.py":
+            place = folder / path
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(tree.read(path) or b"")
+            place.chmod(int(tree.mode(path)[-3:], 8))
+    return folder
+
+
+@pytest.mark.slow("a whole rebase, with the numeric proof")
+def test_a_release_rebased_adopted_and_used(
+    carrier: Path, pins: Pins, tmp_path: Path
+) -> None:
+    before = own(carrier)
+    report = rebase(carrier, "--onto", "0.5.12")
+    assert report["exit_code"] == 0
+    assert {fate["outcome"] for fate in fates(report)} == {"carried"}
+    assert own(carrier) == before, "nothing is touched before --adopt"
+    folder = carrier / "build" / "rebase" / "sglang-0.5.12"
+    new = load_series(folder / "patches")
+    old = pins.overlay["sglang"].series
+    assert [p.header for p in new.patches] == [p.header for p in old.patches]
+
+    adopted = rebase(carrier, "--adopt")
+    assert adopted["exit_code"] == 0
+    assert not (carrier / "build" / "rebase").exists()
+    after = own(carrier)
+    changed = {p for p in {*before, *after} if before.get(p) != after.get(p)}
+    assert {p for p in changed if not p.startswith("patches/sglang-0.5.12/")} == {
+        "overlay.toml",
+        "overlay.lock",
+    }
+    assert after["overlay.toml"].startswith(before["overlay.toml"])
+    check = call(carrier, "lock", "--check")
+    assert check.returncode == 0, check.stdout + check.stderr
+
+    tree = lay_release(pins, "0.5.12", tmp_path / "image")
+    applied = call(carrier, "apply", tree)
+    assert applied.returncode == 0, applied.stderr
+    assert "sglang-0.5.12: applied" in applied.stdout
+    verified = call(carrier, "verify", tree)
+    assert verified.returncode == 0, verified.stderr
+    assert rebase(carrier, "--status")["message"] == "no rebase is under way"
+
+
+@pytest.mark.slow("a whole rebase")
+def test_the_second_base_is_what_the_tool_makes(carrier: Path) -> None:
+    """And adopting it again changes nothing, byte for byte."""
+    before = own(carrier)
+    assert rebase(carrier, "--onto", "0.5.12.post1")["exit_code"] == 0
+    result = result_of(rebase(carrier, "--adopt"))
+    assert result["outcome"] == "adopted already"
+    assert own(carrier) == before
+
+
+def test_git_am_of_the_second_base_leaves_the_tree_that_apply_leaves(
+    slim: Slim, pins: Pins, tmp_path: Path
+) -> None:
+    name = "sglang-0.5.12.post1"
+    mailed, applied = slim(name, "mailed"), slim(name, "applied")
+    carried = pins.overlay[name]
+    box = tmp_path / "series.mbox"
+    box.write_bytes(mailbox(carried))
+    who = ("-c", "user.name=A Tester", "-c", "user.email=tester@localhost")
+    git.run(mailed, *who, "am", "-q", "--keep-cr", str(box))
+    assert call(ROOT, "apply", applied).returncode == 0
+    git.run(applied, "add", "-A", "-f")
+    assert git.text(mailed, "rev-parse", "HEAD^{tree}") == git.text(
+        applied, "write-tree"
+    )
+
+
+def test_upstream_has_it_by_now(carrier: Path) -> None:
+    """The newest release has every site, in other words: nothing is left to carry."""
+    report = rebase(carrier, "--onto", "0.5.23")
+    assert report["exit_code"] == 0
+    result = result_of(report)
+    assert result["outcome"] == "retired: nothing is left to carry"
+    assert all(fate["outcome"] == "dropped" for fate in fates(report))
+    assert {
+        site
+        for fate in fates(report)
+        for site in fate["sites"]
+        if f"upstream has {site}" in fate["detail"]
+    } >= {f"S{n}" for n in range(1, 9)}
+    assert not (carrier / "build" / "rebase").exists()
+
+
+def test_a_clean_merge_into_a_dangerous_mix_is_refused(carrier: Path) -> None:
+    """On 0.5.13 upstream has seven producers, and one of two calls of the eighth would
+    be left behind: every hunk that remains merges, and the result is wrong."""
+    report = rebase(carrier, "--onto", "0.5.13")
+    assert report["exit_code"] == 3
+    kept = [fate for fate in fates(report) if fate["outcome"] == "carried"]
+    assert {site for f in kept for site in f["sites"]} == {"S8"}
+    assert "dangerous mix" in finding(report)["what"]
+    adopted = rebase(carrier, "--adopt")
+    assert adopted["exit_code"] == 3
+    assert "not what the series promises" in str(adopted["message"])
+
+
+def test_a_conflict_resolved_by_hand(carrier: Path, reworded: Path) -> None:
+    before = own(carrier)
+    report = rebase(carrier, "--onto", "main", "--clone", reworded)
+    assert report["exit_code"] == 3
+    said = finding(report)
+    assert (said["patch"], said["hunk"], said["site"]) == (PATCH, 3, "S6")
+    assert said["path"] == MHA and said["line"] and "--continue" in said["next_step"]
+    [folder] = (carrier / "build" / "rebase").iterdir()
+    views = {p.name: p.read_text() for p in (folder / "conflict").iterdir()}
+    assert CALL in views["base.py"] and CALL not in views["ours.py"]
+    assert REWORDED in views["upstream.py"]
+    merged = views["merged.py"]
+    for marker in ("<<<<<<< upstream", "||||||| base", f">>>>>>> {PATCH} hunk 3"):
+        assert marker in merged
+
+    place = folder / "conflict" / "merged.py"
+    right = views["upstream.py"].replace(REWORDED, RESOLVED)
+    for wrong, what in (
+        (merged, "has conflict markers"),
+        (right.replace(RESOLVED, RESOLVED + " (\n"), "does not parse"),
+        (right + "\n\ndef more():\n    pass\n", "changes more than the patch may"),
+    ):
+        place.write_text(wrong)
+        refused = rebase(carrier, "--continue")
+        assert refused["exit_code"] == 3
+        assert what in finding(refused)["what"]
+        assert finding(refused)["line"]
+        assert place.read_text() == wrong, "the maintainer's edit is not touched"
+    place.write_text(right)
+    assert rebase(carrier, "--status")["exit_code"] == 3
+    done = rebase(carrier, "--continue")
+    assert done["exit_code"] == 0
+    resolved = [f for f in fates(done) if f["outcome"] == "resolved by hand"]
+    assert [f["sites"] for f in resolved] == [["S6"]]
+    assert not (folder / "conflict").exists()
+    series = load_series(folder / "patches")
+    assert len(series.patches) == 5
+    refused = rebase(carrier, "--adopt")
+    assert refused["exit_code"] == 2
+    assert "is a commit" in str(refused["message"])
+    assert own(carrier) == before
+
+
+def test_skip_leaves_the_hunk_out(carrier: Path, reworded: Path) -> None:
+    rebase(carrier, "--onto", "main", "--clone", reworded)
+    report = rebase(carrier, "--skip")
+    [left] = [f for f in fates(report) if f["outcome"] == "dropped"]
+    assert (left["sites"], left["detail"]) == (["S6"], "left out by the maintainer")
+    [folder] = (carrier / "build" / "rebase").iterdir()
+    header = read_header(load_series(folder / "patches").patches[3])
+    assert list(header.sites.values()) == [("S5", "S7")]
+
+
+def test_abort_leaves_no_trace(carrier: Path, reworded: Path) -> None:
+    before, clone = snapshot(carrier), snapshot(reworded)
+    refs = git.text(reworded, "for-each-ref")
+    rebase(carrier, "--onto", "main", "--clone", reworded)
+    assert rebase(carrier, "--abort")["exit_code"] == 0
+    assert snapshot(carrier) == before
+    assert {p.name for p in (carrier / "build").iterdir()} == {"cache"}
+    assert snapshot(reworded) == clone
+    assert git.text(reworded, "for-each-ref") == refs
+    assert rebase(carrier, "--abort")["exit_code"] == 2
+
+
+def test_regenerated_where_the_text_cannot_be_merged(
+    carrier: Path, reworded: Path
+) -> None:
+    """The very lines that a maintainer would have written."""
+    pytest.importorskip("libcst")
+    asked = ("--onto", "main", "--clone", reworded, "--regenerate")
+    report = rebase(carrier, *asked)
+    assert report["exit_code"] == 0, report
+    made = [f for f in fates(report) if f["outcome"] == "regenerated"]
+    assert [f["sites"] for f in made] == [["S6"]]
+    assert "regenerated, not merged" in json.dumps(report["results"])
+    [folder] = (carrier / "build" / "rebase").iterdir()
+    patch = (folder / "patches" / PATCH).read_text()
+    assert "".join(f"+{line}\n" for line in RESOLVED.splitlines()) in patch
+    other = rebase(carrier, "--onto", "main", "--clone", reworded)
+    assert other["exit_code"] == 2
+    assert "was begun with other options" in finding(other)["what"]
+
+
+@pytest.mark.parametrize("to", ["grown", "elsewhere"])
+def test_a_renamed_file_is_followed(carrier: Path, slim: Slim, to: str) -> None:
+    clone = slim()
+    there = MHA.replace("forward_mha", "forward_mha_rocm")
+    if to == "elsewhere":
+        there = MHA.replace("attention_forward_methods", "methods")
+    (clone / there).parent.mkdir(exist_ok=True)
+    (clone / MHA).rename(clone / there)
+    commit(clone, "renamed")
+    report = rebase(carrier, "--onto", "main", "--clone", clone)
+    assert report["exit_code"] == 0, report
+    moved = [f for f in fates(report) if f["outcome"] == "moved"]
+    assert {f["path"] for f in moved} == {there}
+    assert [s for f in moved for s in f["sites"]] == ["S5", "S6", "S7"]
+    [folder] = (carrier / "build" / "rebase").iterdir()
+    assert there in (folder / "patches" / PATCH).read_text()
+
+
+def split(clone: Path) -> str:
+    """What upstream did in 0.5.18: a class of its own, in a file of its own, takes a
+    method along and gives it another name. The imports are needed there as well."""
+    lines = (clone / MLA).read_text().splitlines(keepends=True)
+    at = next(n for n, t in enumerate(lines) if t.startswith("class Deepseek"))
+    first = next(
+        n for n, t in enumerate(lines) if t.startswith("    def forward_absorb_core(")
+    )
+    last = next(
+        n for n in range(first + 1, len(lines)) if lines[n].startswith("    def ")
+    )
+    method = "".join(lines[first:last]).rstrip("\n") + "\n"
+    new = MLA.replace("forward_mla", "forward_mla_rocm")
+    (clone / new).write_text(
+        "".join(lines[:at])
+        + "class DeepseekMLARocmForwardMixin:\n\n"
+        + method.replace("forward_absorb_core", "forward_absorb_rocm_core", 1)
+    )
+    (clone / MLA).write_text("".join([*lines[:first], *lines[last:]]))
+    commit(clone, "split")
+    return new
+
+
+def test_a_method_that_moved_and_was_renamed_is_followed(
+    carrier: Path, slim: Slim
+) -> None:
+    clone = slim()
+    new = split(clone)
+    report = rebase(carrier, "--onto", "main", "--clone", clone)
+    assert report["exit_code"] == 0, report
+    [moved] = [f for f in fates(report) if f["sites"] == ["S8"]]
+    scope = "DeepseekMLARocmForwardMixin.forward_absorb_rocm_core"
+    assert (moved["path"], moved["scope"], moved["outcome"]) == (new, scope, "moved")
+    [folder] = (carrier / "build" / "rebase").iterdir()
+    series = load_series(folder / "patches")
+    header = read_header(series.patches[4])
+    assert header.sites == {scope: ("S8",)}
+    imports = [diff.path for diff in series.patches[2].files]
+    assert imports == [MLA, new], "the import goes to both files that use it"
+    assert {f["path"] for f in fates(report) if f["sites"] in (["S3"], ["S4"])} == {MLA}
+
+
+def test_aiters_module_that_moved(carrier: Path, slim: Slim) -> None:
+    """From v0.1.10 it lies in quant/; from v0.1.16 the function has the parameter."""
+    clone = slim("aiter")
+    [old] = load_overlay(ROOT)["aiter"].series.paths
+    new = old.replace("fused_fp8_quant", "quant/fused_fp8_quant")
+    (clone / new).parent.mkdir(exist_ok=True)
+    (clone / old).rename(clone / new)
+    commit(clone, "moved")
+    asked = ("--target", "aiter", "--onto", "main", "--clone", clone)
+    report = rebase(carrier, *asked)
+    assert report["exit_code"] == 0, report
+    assert {(f["path"], f["outcome"]) for f in fates(report)} == {(new, "moved")}
+    assert rebase(carrier, "--abort")["exit_code"] == 0
+    for old_text, new_text in (PARAMETER, ALLOCATED):
+        edit(clone, new, old_text, new_text)
+    commit(clone, "upstream's own")
+    report = rebase(carrier, *asked)
+    result = result_of(report)
+    assert result["outcome"] == "retired: nothing is left to carry"
+
+
+# --- killed ---------------------------------------------------------------------------
+
+_KILLED = """\
+import os, runpy, signal, sys
+root, at = sys.argv[1], int(sys.argv[2])
+changes = {"os.mkdir", "os.remove", "os.rename", "os.rmdir"}
+writing = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+done = 0
+def hook(name, details):
+    global done
+    if name not in changes and not (name == "open" and (details[2] or 0) & writing):
+        return
+    if not str(details[0]).startswith(root) or "__pycache__" in str(details[0]):
+        return
+    done += 1
+    if done == at:
+        os.kill(os.getpid(), signal.SIGKILL)
+sys.argv = [f"{root}/scripts/rebase.py", *sys.argv[3:]]
+sys.path.insert(0, f"{root}/scripts")
+sys.addaudithook(hook)
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+finally:
+    print(done, file=sys.stderr)
+"""
+
+
+def killed(overlay: Path, at: int, *arguments: str | Path) -> int | None:
+    """Run rebase and kill it at its write number ``at``; how many writes it made, if
+    it came to its end before that."""
+    done = subprocess.run(
+        [sys.executable, "-c", _KILLED, str(overlay), str(at), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_S,
+    )
+    if done.returncode == -9:
+        return None
+    assert "Traceback" not in done.stderr, done.stderr
+    return int(done.stderr.rstrip().rpartition("\n")[2])
+
+
+def points(writes: int, number: int = 6) -> list[int]:
+    """Some of the writes, the first and the last among them."""
+    return sorted({1 + (writes - 1) * n // (number - 1) for n in range(number)})
+
+
+def work(overlay: Path) -> dict[str, bytes]:
+    found = snapshot(overlay / "build" / "rebase")
+    return {path: data for path, (_, _, data) in found.items()}
+
+
+@pytest.mark.slow("killed at every write")
+def test_killed_and_resumed(carrier: Path, reworded: Path, tmp_path: Path) -> None:
+    """At writes from the first to the last, of the stop and of --continue."""
+    asked = ("--onto", "main", "--clone", reworded)
+    writes = killed(carrier, 0, *asked)
+    assert writes is not None and writes > 20
+    stopped = work(carrier)
+    [folder] = (carrier / "build" / "rebase").iterdir()
+    place = folder / "conflict" / "merged.py"
+    right = (folder / "conflict" / "upstream.py").read_text()
+    right = right.replace(REWORDED, RESOLVED)
+    for at in points(writes):
+        shutil.rmtree(folder.parent)
+        assert killed(carrier, at, *asked) is None
+        assert rebase(carrier, *asked)["exit_code"] == 3
+        assert work(carrier) == stopped, at
+
+    kept = tmp_path / "kept"
+    place.write_text(right)
+    shutil.copytree(folder.parent, kept)
+    writes = killed(carrier, 0, "--continue")
+    assert writes is not None and writes > 20
+    finished = work(carrier)
+    for at in points(writes):
+        shutil.rmtree(folder.parent)
+        shutil.copytree(kept, folder.parent)
+        assert killed(carrier, at, "--continue") is None
+        assert rebase(carrier, "--continue")["exit_code"] == 0
+        assert work(carrier) == finished, at
+
+
+@pytest.mark.parametrize(
+    ("file", "key", "value"),
+    [
+        ("request.json", "name", "../../../elsewhere"),
+        ("request.json", "name", "sglang-0.5.99"),
+        ("request.json", "commit", "--output=x"),
+        ("request.json", "onto", None),
+        ("conflict/about.json", "merged", "/etc/hostname"),
+        ("conflict/about.json", "merged", "../../../../overlay.toml"),
+        ("conflict/about.json", "merged", ".git/config"),
+    ],
+)
+def test_a_folder_whose_names_lead_elsewhere(
+    carrier: Path, reworded: Path, file: str, key: str, value: str | None
+) -> None:
+    """Refused, and nothing is read or written there."""
+    asked = ("--onto", "main", "--clone", reworded)
+    assert rebase(carrier, *asked)["exit_code"] == 3
+    [folder] = (carrier / "build" / "rebase").iterdir()
+    said = json.loads((folder / file).read_bytes())
+    (folder / file).write_text(json.dumps({**said, key: value}))
+    before = (own(carrier), work(carrier))
+    report = rebase(carrier, "--continue")
+    assert report["exit_code"] == 2
+    assert report["findings"][0]["next_step"]
+    assert (own(carrier), work(carrier)) == before
+
+
+@pytest.mark.slow("killed at every write")
+def test_an_adoption_that_is_killed(carrier: Path, tmp_path: Path) -> None:
+    """All of the new base or nothing of it, whatever verb comes next."""
+    assert rebase(carrier, "--onto", "0.5.12")["exit_code"] == 0
+    kept = tmp_path / "kept"
+    shutil.copytree(carrier, kept, symlinks=True)
+    before = own(carrier)
+    writes = killed(carrier, 0, "--adopt")
+    assert writes is not None and writes > 20
+    after = own(carrier)
+    assert after != before
+    for at in points(writes):
+        shutil.rmtree(carrier)
+        shutil.copytree(kept, carrier, symlinks=True)
+        assert killed(carrier, at, "--adopt") is None
+        rebase(carrier, "--status")
+        assert own(carrier) in (before, after), at
+        # Over already, where the kill came after the last of the overlay's own files.
+        rebase(carrier, "--adopt")
+        assert own(carrier) == after, at
+
+
+# --- bad input ------------------------------------------------------------------------
+
+
+def test_an_unknown_ref(carrier: Path, slim: Slim) -> None:
+    report = rebase(carrier, "--onto", "nowhere", "--clone", slim())
+    assert report["exit_code"] == 2
+    assert finding(report)["found"] == "nowhere"
+    assert not (carrier / "build" / "rebase").exists()
+
+
+def test_a_shallow_clone(carrier: Path, reworded: Path, tmp_path: Path) -> None:
+    """A ref that it lacks is asked for; a base that it lacks is read elsewhere, and
+    where it is nowhere, what to fetch is said."""
+    git.run(reworded, "tag", "old", "HEAD~1")
+    shallow = tmp_path / "shallow"
+    git.run(
+        tmp_path, "clone", "-q", "--depth=1", "--no-tags", f"file://{reworded}",
+        str(shallow),
+    )  # fmt: skip
+    report = rebase(carrier, "--onto", "old", "--clone", shallow)
+    assert report["exit_code"] == 2
+    assert "fetch --unshallow" in finding(report)["next_step"]
+    assert rebase(carrier, "--onto", "HEAD", "--clone", shallow)["exit_code"] == 3
+    assert rebase(carrier, "--abort")["exit_code"] == 0
+    (carrier / "build" / "cache").unlink()
+    off = {"PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": ""}
+    done = call(carrier, "rebase", "--onto", "HEAD", "--clone", shallow, env=off)
+    assert done.returncode == 5
+    for said in ("sglang 0.5.11", "scripts/fetch.py", "fetch --unshallow"):
+        assert said in done.stderr
+    # The whole clone has the base's files in its objects, and needs no package.
+    whole = call(carrier, "rebase", "--onto", "main", "--clone", reworded, env=off)
+    assert whole.returncode == 3, whole.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        ((), 2, "--onto"),
+        (("--onto", "newest"), 2, "not the version of a release"),
+        (("--onto", "0.5.11"), 2, "carried on 0.5.11 already"),
+        (("--onto", "0.5.12", "--from", "other"), 2, "no target other"),
+        (("--onto", "0.5.12", "--from", "aiter"), 2, "not a base of sglang"),
+        (("--continue",), 2, "no rebase is under way"),
+        (("--adopt",), 2, "no rebase is under way"),
+        (("--status",), 0, "no rebase is under way"),
+    ],
+)
+def test_usage(carrier: Path, arguments: tuple[str, ...], code: int, said: str) -> None:
+    done = call(carrier, "rebase", *arguments)
+    assert done.returncode == code
+    assert said in done.stdout + done.stderr
+    assert not (carrier / "build" / "rebase").exists()

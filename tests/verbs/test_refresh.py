@@ -1,0 +1,384 @@
+"""refresh: edits of an applied tree go back into this overlay, or nothing changes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from conftest import ROOT, snapshot
+from overlaykit.applying.transaction import hold
+from overlaykit.core import git
+from overlaykit.series.carried import load_overlay
+from overlaykit.trees.tree import DirectoryTree
+from support.patience import PATIENCE_S
+
+COMMUNICATOR = "python/sglang/srt/layers/communicator.py"
+LAID = "python/sglang/srt/layers/quantization/bpreshuffle_scale.py"
+GATHER = (
+    "                # The gather moves raw bytes; a pre-transposed scale is strided.\n"
+)
+
+Made = dict[str, tuple[int, bytes]]
+
+
+def run(overlay: Path, verb: str, *arguments: str | Path) -> tuple[int, str]:
+    """Run a verb of a copy of this overlay."""
+    done = subprocess.run(
+        [sys.executable, str(overlay / "scripts" / f"{verb}.py"), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_S,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.returncode, done.stdout + done.stderr
+
+
+def parts(overlay: Path) -> Made:
+    """What a refresh may change, and nothing of what it must not leave behind."""
+    found = snapshot(overlay)
+    assert not [path for path in found if path.startswith(".overlay-transaction")]
+    names = ("patches/", "overlay/", "overlay.lock")
+    return {p: (v[0], v[2]) for p, v in found.items() if p.startswith(names)}
+
+
+def tree_id(root: Path) -> str:
+    """The git tree id of a work tree as it is."""
+    git.run(root, "add", "-A", "-f")
+    return git.text(root, "write-tree")
+
+
+def edit(root: Path, path: str, old: str, new: str) -> None:
+    text = (root / path).read_text(encoding="utf-8")
+    assert text.count(old) == 1
+    (root / path).write_text(text.replace(old, new), encoding="utf-8")
+
+
+@pytest.fixture
+def ours(overlay: Path) -> Path:
+    """A copy of this overlay that finds the packages where this one has them."""
+    (overlay / "build").mkdir()
+    (overlay / "build" / "cache").symlink_to(ROOT / "build" / "cache")
+    return overlay
+
+
+@pytest.fixture
+def applied(ours: Path, slim: Callable[..., Path]) -> Path:
+    """A clone with the series on it."""
+    root = slim(name="applied")
+    assert run(ours, "apply", root)[0] == 0
+    return root
+
+
+@pytest.mark.parametrize("target", ["sglang", "aiter"])
+def test_nothing_to_do(ours: Path, slim: Callable[..., Path], target: str) -> None:
+    root = slim(target)
+    assert run(ours, "apply", root)[0] == 0
+    before = snapshot(ours)
+    code, said = run(ours, "refresh", root)
+    assert (code, "nothing to do" in said) == (0, True), said
+    assert snapshot(ours) == before
+
+
+@pytest.mark.parametrize("committed", [False, True])
+def test_round_trip_on_a_clone(
+    ours: Path, slim: Callable[..., Path], committed: bool
+) -> None:
+    """An edit of each patch, of a laid file, and new files: applied to the release,
+    the new series gives the edited tree."""
+    root, pristine = slim(name="edited"), slim(name="pristine")
+    assert run(ours, "apply", *["--commit"][:committed], root)[0] == 0
+    before = parts(ours)
+    for patch in load_overlay(ours)["sglang"].series.patches:
+        hunk = patch.files[0].hunks[-1]
+        [line, *_] = hunk.changes[-1].added
+        text = (root / hunk.path).read_bytes()
+        at = text.rindex(b"".join(hunk.changes[-1].added)) + len(line)
+        (root / hunk.path).write_bytes(text[:at] + b"# edited\n" + text[at:])
+    (root / LAID).write_bytes(b"# edited\n" + (root / LAID).read_bytes())
+    (root / "python" / "sglang" / "more").mkdir()
+    (root / "python" / "sglang" / "more" / "one.py").write_text("ONE = 1\n")
+    (root / "test" / "test_more.sh").write_text("true\n")
+    (root / "test" / "test_more.sh").chmod(0o755)
+    (root / ".gitignore").write_text("*.log\n")
+    git.run(root, "add", ".gitignore")
+    (root / "test" / "run.log").write_text("not this one")
+    if committed:
+        git.run(root, "add", "python")
+        who = git.identity("A", "a@localhost", "@0 +0000")
+        git.run(root, "commit", "-q", "-m", "edits", env=who)
+
+    code, said = run(ours, "refresh", "--dry-run", root)
+    assert (code, "would be refreshed" in said) == (0, True), said
+    assert parts(ours) == before
+    code, said = run(ours, "refresh", "--json", root)
+    assert code == 0, said
+    schema = (ROOT / "docs" / "report.schema.json").read_text(encoding="utf-8")
+    jsonschema.validate(json.loads(said), json.loads(schema))
+    [result] = json.loads(said)["results"]
+    assert [e["patch"][:4] for e in result["edits"]].count("0001") == 1
+    assert {e["patch"] for e in result["edits"]} == {
+        Path(p).name for p in before if p.startswith("patches/sglang/0")
+    }
+    now = parts(ours)
+    assert {p for p in now if now[p] != before.get(p)} == set(result["changed"])
+    new = now.keys() - before.keys()
+    home = "overlay/sglang"
+    assert new == {
+        f"{home}/python/sglang/more/one.py",
+        f"{home}/test/test_more.sh",
+        f"{home}/.gitignore",
+    }
+    assert now[f"{home}/test/test_more.sh"][0] & 0o111
+    assert run(ours, "lock", "--check")[0] == 0
+    assert run(ours, "refresh", root)[1].count("nothing to do") == 1
+
+    assert run(ours, "apply", pristine)[0] == 0
+    (root / "test" / "run.log").unlink()
+    assert tree_id(pristine) == tree_id(root)
+
+
+def test_installed_and_unpacked_trees(
+    ours: Path, laid_out: dict[str, Path], tmp_path: Path
+) -> None:
+    """Without git, the release's package says what was edited and what is new."""
+    ignore = shutil.ignore_patterns(".git")
+    site = tmp_path / "site-packages" / "sglang"
+    plain = tmp_path / "plain"
+    shutil.copytree(laid_out["sglang"] / "python" / "sglang", site, ignore=ignore)
+    shutil.copytree(laid_out["sglang"], plain, ignore=ignore)
+    before = parts(ours)
+    for root, package in ((site, site), (plain, plain / "python" / "sglang")):
+        assert run(ours, "apply", root)[0] == 0
+        assert "nothing to do" in run(ours, "refresh", root)[1]
+        (package / "new.py").write_text("NEW = 1\n")
+        (package / "built.so").write_bytes(b"\x7fELF\0")
+        code, said = run(ours, "refresh", root)
+        assert code == 0, said
+        assert "left alone: python/sglang/built.so: not text" in said
+        added = parts(ours).keys() - before.keys()
+        assert added == {"overlay/sglang/python/sglang/new.py"}
+        (package / "built.so").unlink()
+        # Not of the series: found by comparison with the package alone.
+        with (package / "version.py").open("a") as file:
+            file.write("# edited\n")
+        code, said = run(ours, "refresh", root)
+        assert code == 3
+        assert "python/sglang/version.py:" in said and "<module>" in said
+        shutil.rmtree(ours / "overlay")
+        shutil.rmtree(ours / "patches")
+        for name in ("overlay", "patches"):
+            shutil.copytree(ROOT / name, ours / name)
+        shutil.copy2(ROOT / "overlay.lock", ours / "overlay.lock")
+
+
+def test_into(ours: Path, applied: Path, slim: Callable[..., Path]) -> None:
+    before = parts(ours)
+    edit(applied, COMMUNICATOR, "    def prepare_mlp(\n", "    def prepare_mlp(  #\n")
+    code, said = run(ours, "refresh", applied)
+    assert code == 3
+    assert f"{COMMUNICATOR}:" in said
+    assert "LayerCommunicator.prepare_mlp" in said
+    assert "--into PATCH" in said
+    assert run(ours, "refresh", "--into", "no.patch", applied)[0] == 2
+    assert parts(ours) == before
+    patch = "0005-o-proj-flatten.patch"
+    code, said = run(ours, "refresh", "--into", patch, applied)
+    assert code == 0, said
+    now = parts(ours)
+    assert {p for p in now if now[p] != before[p]} == {
+        f"patches/sglang/{patch}",
+        "overlay.lock",
+    }
+    other = slim(name="other")
+    assert run(ours, "apply", other)[0] == 0
+    assert tree_id(other) == tree_id(applied)
+
+
+def test_another_base(ours: Path, laid_out: dict[str, Path], tmp_path: Path) -> None:
+    """With every touched file edited, no blob id says which base a tree is."""
+    overlay = load_overlay(ours)
+    for name in overlay:
+        if overlay[name].target.package != "sglang":
+            continue
+        root = tmp_path / name
+        shutil.copytree(laid_out[name], root, symlinks=True)
+        assert run(ours, "apply", root)[0] == 0
+        for path in overlay[name].series.paths:
+            hunk = overlay[name].series.diffs(path)[0][1].hunks[0]
+            block = b"".join(hunk.new)
+            data = (root / path).read_bytes()
+            assert data.count(block) == 1
+            (root / path).write_bytes(data.replace(block, block + b"# edited\n"))
+        code, said = run(ours, "refresh", "--json", root)
+        assert code == 0, said
+        [result] = json.loads(said)["results"]
+        assert result["target"] == name
+        assert all(
+            path.startswith((f"patches/{name}/", "overlay.lock"))
+            for path in result["changed"]
+        )
+
+
+def test_new_files_that_two_bases_share(ours: Path, applied: Path) -> None:
+    (applied / LAID).write_bytes(b"# edited\n" + (applied / LAID).read_bytes())
+    code, said = run(ours, "refresh", applied)
+    assert code == 0, said
+    assert run(ours, "lock", "--check")[0] == 0
+    for carried in load_overlay(ours).values():
+        if carried.target.package == "sglang":
+            assert carried.new_files[0].data.startswith(b"# edited\n")
+
+
+def _syntax(root: Path) -> None:
+    edit(root, COMMUNICATOR, GATHER, GATHER + "    if (:\n")
+
+
+def _crlf(root: Path) -> None:
+    data = (root / COMMUNICATOR).read_bytes()
+    (root / COMMUNICATOR).write_bytes(data.replace(b"\n", b"\r\n"))
+
+
+def _deleted(root: Path) -> None:
+    (root / COMMUNICATOR).unlink()
+
+
+def _laid_deleted(root: Path) -> None:
+    (root / LAID).unlink()
+
+
+def _laid_mode(root: Path) -> None:
+    (root / LAID).chmod(0o755)
+
+
+def _upstream_deleted(root: Path) -> None:
+    (root / COMMUNICATOR).with_name("layernorm.py").unlink()
+
+
+def _not_of_the_package(root: Path) -> None:
+    (root / "README.md").write_text("upstream's")
+    git.run(root, "add", "README.md")
+    who = git.identity("A", "a@localhost", "@0 +0000")
+    git.run(root, "commit", "-q", "-m", "as upstream", env=who)
+    (root / "README.md").write_text("edited")
+
+
+def _reverted(root: Path) -> None:
+    git.run(root, "checkout", "-q", "--", COMMUNICATOR)
+
+
+def _link(root: Path) -> None:
+    (root / "python" / "link.py").symlink_to("sglang")
+
+
+def _gutted(root: Path) -> None:
+    data = git.run(root, "show", f"HEAD:{COMMUNICATOR}").stdout
+    (root / COMMUNICATOR).write_bytes(data + b"\n")
+
+
+@pytest.mark.parametrize(
+    ("trouble", "named"),
+    [
+        (_syntax, [f"{COMMUNICATOR}:845: does not parse"]),
+        (_crlf, [f"{COMMUNICATOR}:1: has a carriage return"]),
+        (_deleted, [f"{COMMUNICATOR}: was deleted"]),
+        (_laid_deleted, [f"{LAID}: was deleted"]),
+        (_laid_mode, [f"{LAID}: has another mode", "100644", "100755"]),
+        (_upstream_deleted, ["layernorm.py: was deleted"]),
+        (_not_of_the_package, ["README.md: was edited", "as the pinned package"]),
+        (_reverted, ["is not applied here", COMMUNICATOR, "0 of its 1 patches"]),
+        (_link, ["symbolic link", "python/link.py"]),
+        (_gutted, ["X-Sites names LayerCommunicator.prepare_attn", "next"]),
+    ],
+)
+def test_refused(
+    ours: Path,
+    applied: Path,
+    trouble: Callable[[Path], None],
+    named: list[str],
+) -> None:
+    trouble(applied)
+    before, tree = parts(ours), snapshot(applied)
+    found, said = run(ours, "refresh", applied)
+    assert found == 3, said
+    for name in named:
+        assert name in said
+    assert parts(ours) == before
+    assert snapshot(applied) == tree
+
+
+def test_not_applied(ours: Path, slim: Callable[..., Path]) -> None:
+    code, said = run(ours, "refresh", slim())
+    assert code == 3
+    assert "apply the series first" in said
+
+
+_KILLED = """
+import os, runpy, signal, sys
+root, at, log = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+sys.argv = [f"{root}/scripts/refresh.py", *sys.argv[4:]]
+sys.path.insert(0, f"{root}/scripts")
+kinds = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod", "os.truncate"}
+done = 0
+def hook(kind, details):
+    global done
+    writes = kind == "open" and (details[2] or 0) & (os.O_WRONLY | os.O_RDWR)
+    names = (str, bytes, os.PathLike)
+    named = [os.fsdecode(d) for d in details[:2] if isinstance(d, names)]
+    if (kind in kinds or writes) and any(n.startswith(root) for n in named):
+        done += 1
+        if done == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        with open(log, "w") as file:
+            file.write(str(done))
+sys.addaudithook(hook)
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_killed_at_every_write(ours: Path, applied: Path, tmp_path: Path) -> None:
+    """kill -9 anywhere leaves the old overlay or the new, and says so till then."""
+    edit(applied, COMMUNICATOR, GATHER, GATHER + "                # edited\n")
+    (applied / "python" / "sglang" / "more").mkdir()
+    (applied / "python" / "sglang" / "more" / "one.py").write_text("ONE = 1\n")
+    log, root = tmp_path / "writes", tmp_path / "killed"
+    env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+
+    def refresh(at: int) -> int:
+        shutil.rmtree(root, ignore_errors=True)
+        shutil.copytree(ours, root, symlinks=True)
+        command = [sys.executable, "-c", _KILLED, str(root), str(at), str(log)]
+        done = subprocess.run(
+            [*command, str(applied)], capture_output=True, env=env, check=False
+        )
+        return done.returncode
+
+    assert refresh(0) == 0
+    old, new, points = parts(ours), parts(root), int(log.read_text())
+    assert old != new
+    assert points > 15
+    seen = set()
+    for at in range(1, points + 1):
+        assert refresh(at) == -9
+        journal = root / ".overlay-transaction" / "journal.json"
+        if unfinished := journal.exists():
+            code, said = run(root, "lock", "--check")
+            assert (code, "a change of it is unfinished" in said) == (3, True)
+        with hold(DirectoryTree(root)) as transaction:
+            assert transaction.repaired == unfinished
+        assert parts(root) in (old, new)
+        seen.add((parts(root) == new, unfinished))
+    # Before the journal, while it stands, and after the commit.
+    assert seen == {(False, False), (False, True), (True, False)}
+    assert refresh(points // 2) == -9
+    code, said = run(root, "refresh", applied)
+    assert code == 0, said
+    assert parts(root) == new

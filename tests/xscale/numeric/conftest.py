@@ -1,0 +1,42 @@
+"""The pinned trees, and a way to prove any tree made of them."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterable
+
+import pytest
+
+from conftest import Pins
+from overlaykit.trees.tree import Tree
+from xscale.numeric import Case, Outcome, run
+
+Prove = Callable[..., tuple[Outcome, ...]]
+
+
+@pytest.fixture(scope="session")
+def kernels() -> None:
+    """Skips where what runs AITER's kernels is not installed."""
+    for name, why in (
+        ("torch", "running SGLang's functions needs PyTorch"),
+        ("triton", "AITER's producers are Triton kernels"),
+        ("numpy", "Triton's interpreter needs NumPy"),
+    ):
+        if importlib.util.find_spec(name) is None:
+            pytest.skip(f"{why}: {name} is not installed")
+
+
+@pytest.fixture(scope="session")
+def prove(pins: Pins, kernels: None) -> Prove:
+    """Judges a tree, with patched AITER and against pristine SGLang unless told."""
+    pristine, patched = pins.tree("sglang"), pins.patched("aiter")
+
+    def prove(
+        tree: Tree,
+        cases: Iterable[Case],
+        aiter: Tree = patched,
+        compare: bool = True,
+    ) -> tuple[Outcome, ...]:
+        return run(tree, aiter, cases, pristine=pristine if compare else None)
+
+    return prove

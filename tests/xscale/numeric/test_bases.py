@@ -1,0 +1,75 @@
+"""The numeric proof on the second base: every site on each route, not the matrix.
+
+``verify --numeric`` runs the whole reduced matrix on any base; here it runs on the
+first, and of the others what a rebase could have got wrong: that each site's code is
+right where it stands now.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+
+from conftest import Pins
+from overlaykit.trees.tree import EditedTree, Tree
+from xscale.census import take_census
+from xscale.numeric import Case, Chain, Outcome, findings_of, run, summarize
+from xscale.regenerate import Edit, regenerate
+
+from .test_numeric import BPRESHUFFLE, MHA, SITES, TRITON
+
+SECOND = "sglang-0.5.12.post1"
+
+
+def proved(
+    pins: Pins, tree: Tree, base: str, cases: tuple[Case, ...]
+) -> tuple[Outcome, ...]:
+    return run(tree, pins.patched("aiter"), cases, pristine=pins.tree(base))
+
+
+def test_the_second_base_holds(pins: Pins, kernels: None) -> None:
+    outcomes = proved(pins, pins.patched(SECOND), SECOND, BPRESHUFFLE + TRITON)
+    assert [f.lines() for f in findings_of(outcomes)] == []
+    assert all(outcome.ok for outcome in outcomes)
+    assert {row.site for row in summarize(outcomes)} == SITES
+    asked = [o for o in outcomes if o.asked and not o.case.chain.gathers]
+    assert asked
+    assert {o.relayouts for o in asked} == {0}
+
+
+def test_a_reworded_call_made_anew_holds(pins: Pins, kernels: None) -> None:
+    """A call whose text no merge can follow: what is made of it is right by bytes."""
+    if importlib.util.find_spec("libcst") is None:
+        pytest.skip("regenerating hunks needs libcst")
+    call = b"q, _, _, _ = fused_rms_fp8_group_quant(\n                    q,"
+    other = b"q, _, _, _unused = fused_rms_fp8_group_quant(\n                    q,"
+    text = pins.tree("sglang").read(MHA) or b""
+    assert text.count(call) == 1
+    reworded = text.replace(call, other)
+    patched = pins.patched("sglang", without=["forward-mha"])
+    hunks = [
+        hunk
+        for patch in pins.overlay["sglang"].lock.patches
+        for file in patch.files
+        for hunk in file.hunks
+        if file.path == MHA
+    ]
+    for hunk in hunks:
+        tree = EditedTree(patched, {MHA: reworded})
+        rows = [r for r in take_census(tree, "python/sglang/").rows if r.path == MHA]
+        imports = () if hunk.sites else ("quant_pretransposed_scale",)
+        made = regenerate(
+            Edit(hunk.sites, hunk.scope, imports),
+            reworded,
+            rows,
+            module_scope=not hunk.sites,
+        )
+        assert made is not None
+        reworded = made
+    tree = EditedTree(patched, {MHA: reworded})
+    cases = (Case(Chain.MHA, 3), Case(Chain.MHA_NSA, 3))
+    outcomes = proved(pins, tree, "sglang", cases)
+    assert outcomes and all(outcome.ok for outcome in outcomes)
+    assert {r.site for o in outcomes for r in o.readings} == {"S5", "S6", "S7"}
+    assert {o.relayouts for o in outcomes} == {0}

@@ -1,0 +1,331 @@
+"""The census on upstream's other releases: sites moved, states and liveness told."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable
+from functools import cache
+
+import pytest
+
+from conftest import ROOT, Pins
+from overlaykit.core.errors import EnvironmentFailure
+from overlaykit.series.carried import load_overlay
+from overlaykit.sources.releases import release_tree
+from overlaykit.trees.tree import EditedTree, Tree
+from xscale.census import Census, SiteRow, check_adopted, take_census
+from xscale.sites import CATALOGUE, FLATTEN, UNKNOWN_SITE, State
+
+SRT = "python/sglang/srt"
+METHODS = f"{SRT}/models/deepseek_common/attention_forward_methods"
+MLA = f"{METHODS}/forward_mla.py"
+FP8_UTILS = f"{SRT}/layers/quantization/fp8_utils.py"
+MLA_ROCM, MHA_ROCM = f"{METHODS}/forward_mla_rocm.py", f"{METHODS}/forward_mha_rocm.py"
+FP8 = f"{SRT}/layers/quantization/fp8.py"
+RMS_SITES = [f"S{number}" for number in range(1, 8)]
+MOVED = ["S3", "S4", "S5", "S6", "S7", "S8"]
+COPIED, HONEST, UNMARKED = State.COPIED, State.HONEST, State.UNMARKED
+
+
+@cache
+def of(version: str) -> Census:
+    """A release's census; skips where the release cannot be had."""
+    target = load_overlay(ROOT)["sglang"].target
+    try:
+        tree = release_tree(ROOT, target, version)
+    except EnvironmentFailure as error:
+        pytest.skip(f"the release cannot be had: {error}")
+    return take_census(tree, within="python/sglang/")
+
+
+def edited(tree: Tree, path: str, *replacements: tuple[str, str]) -> Tree:
+    """The tree with the first occurrence of each text replaced in one file."""
+    source = (tree.read(path) or b"").decode()
+    for old, new in replacements:
+        assert old in source, f"{path} does not hold {old!r}"
+        source = source.replace(old, new, 1)
+    ast.parse(source)
+    return EditedTree(tree, {path: source.encode()})
+
+
+def rows(census: Census, sites: Iterable[str]) -> list[SiteRow]:
+    return [row for row in census.rows if row.site in set(sites)]
+
+
+def one(census: Census, site: str) -> SiteRow:
+    (row,) = rows(census, [site])
+    return row
+
+
+@pytest.mark.slow("every recorded release")
+@pytest.mark.parametrize(
+    ("version", "rms", "flatten", "consumer"),
+    [
+        ("0.5.10.post1", State.ROW_MAJOR, State.ROW_MAJOR, State.GONE),
+        ("0.5.12", State.ROW_MAJOR, State.ROW_MAJOR, State.COPIES_ALL),
+        ("0.5.12.post1", State.ROW_MAJOR, State.ROW_MAJOR, State.COPIES_ALL),
+        ("0.5.13", UNMARKED, State.ROW_MAJOR, State.ASSUMES),
+        ("0.5.13.post1", UNMARKED, State.ROW_MAJOR, State.ASSUMES),
+        ("0.5.14", UNMARKED, UNMARKED, State.ASSUMES),
+        ("0.5.15", COPIED, COPIED, State.NEEDS_HONEST),
+        ("0.5.15.post1", COPIED, COPIED, State.NEEDS_HONEST),
+        ("0.5.16", COPIED, COPIED, State.NEEDS_HONEST),
+        ("0.5.17", COPIED, COPIED, State.NEEDS_HONEST),
+        ("0.5.18", COPIED, COPIED, State.NEEDS_HONEST),
+        ("0.5.19", COPIED, HONEST, State.NEEDS_HONEST),
+        ("0.5.20", COPIED, HONEST, State.NEEDS_HONEST),
+        ("0.5.21", COPIED, HONEST, State.NEEDS_HONEST),
+        ("0.5.22", HONEST, HONEST, State.NEEDS_HONEST),
+        ("0.5.23", HONEST, HONEST, State.NEEDS_HONEST),
+    ],
+)
+def test_every_site_of_every_release_has_a_state(
+    version: str, rms: State, flatten: State, consumer: State
+) -> None:
+    census = of(version)
+
+    assert {row.site for row in census.rows} >= {site.id for site in CATALOGUE}
+    assert {row.state for row in rows(census, RMS_SITES)} == {rms}
+    assert {row.state for row in rows(census, ["S8"])} == {flatten}
+    assert one(census, "C").state is consumer
+    alive = {row.live for row in rows(census, MOVED)}
+    assert alive == {one(census, "S3").path != MLA_ROCM}
+
+
+@pytest.mark.parametrize("version", ["0.5.18", "0.5.20", "0.5.23"])
+def test_moved_sites_are_where_they_went(version: str) -> None:
+    census = of(version)
+
+    places = {(r.site, r.path, (r.scope or "").split(".")[-1]) for r in census.rows}
+    prepare, normal = "forward_absorb_rocm_prepare", "forward_normal_rocm_prepare"
+    assert {place for place in places if place[0] in MOVED} == {
+        ("S3", MLA_ROCM, prepare),
+        ("S4", MLA_ROCM, prepare),
+        ("S5", MHA_ROCM, normal),
+        ("S6", MHA_ROCM, normal),
+        ("S7", MHA_ROCM, normal),
+        ("S8", MLA_ROCM, "rocm_absorb_v_bmm"),
+    }
+    for row in rows(census, ["S8"]):
+        # Its function only returns the scale: a caller hands it to the projection.
+        assert row.kernel == FLATTEN and " o_proj" in row.detail
+        assert row.line is not None
+
+
+def test_one_call_for_two_sites_is_said_in_both_rows() -> None:
+    first, second = one(of("0.5.22"), "S1"), one(of("0.5.22"), "S2")
+
+    assert first.path == f"{SRT}/layers/layer_boundary/residual/add_norm.py"
+    assert (first.path, first.line) == (second.path, second.line)
+    for row in (first, second):
+        assert "one call stands for S1 and S2" in row.detail
+    both = rows(of("0.5.20"), ["S1", "S2"])
+    assert len({row.line for row in both}) == 2
+    assert not any("stands for" in row.detail for row in both)
+
+
+V4 = f"{SRT}/models/deepseek_v4.py"
+V2 = f"{SRT}/models/deepseek_v2.py"
+LAYERNORM = f"{SRT}/layers/layernorm.py"
+
+
+def outside(version: str, path: str) -> list[SiteRow]:
+    """The calls outside the catalogue in a file of a release."""
+    return [r for r in rows(of(version), [UNKNOWN_SITE]) if r.path == path]
+
+
+@pytest.mark.parametrize("version", ["0.5.15", "0.5.15.post1", "0.5.16"])
+def test_the_producer_of_31490_is_a_danger(version: str) -> None:
+    """It writes transposed behind strides that do not tell; its consumer goes by them.
+    The same call is right before, with the consumer of then, and after, honest."""
+    consumer = one(of(version), "C")
+    paired = [row for row in outside(version, V4) if row.consumer is not None]
+
+    assert {row.consumer for row in paired} == {f"{consumer.path}:{consumer.line}"}
+    assert {row.state for row in paired} == {UNMARKED}
+    assert any("wq_b" in row.detail for row in paired)
+    findings = [f for f in check_adopted(of(version)) if f.path == V4]
+    dangers = [f for f in findings if "dangerous mix" in f.what]
+    assert [(f.scope, f.site) for f in dangers] == [
+        ("_fused_rmsnorm_fp8_quant", UNKNOWN_SITE)
+    ]
+    assert "transposes it again" in dangers[0].what
+
+
+@pytest.mark.parametrize(
+    ("version", "state"),
+    [("0.5.13", UNMARKED), ("0.5.14", UNMARKED)]
+    + [(f"0.5.{number}", HONEST) for number in (17, 19, 21, 23)],
+)
+def test_the_same_call_is_right_elsewhere(version: str, state: State) -> None:
+    paired = [row for row in outside(version, V4) if row.consumer is not None]
+
+    assert {row.state for row in paired} == {state}
+    said = [f.what for f in check_adopted(of(version)) if f.path == V4]
+    assert any("read right by" in what for what in said)
+    assert not any("dangerous" in what for what in said)
+
+
+@pytest.mark.parametrize("version", ["0.5.15", "0.5.16", "0.5.17", "0.5.23"])
+def test_what_cannot_be_paired_is_a_finding_of_its_own(version: str) -> None:
+    """A scale kept in an attribute, or made by a function that is handed on."""
+    [row] = [row for row in outside(version, V4) if row.consumer is None]
+
+    assert f"{V4}:" in row.detail
+    found = [f for f in check_adopted(of(version)) if f.path == V4]
+    [unpaired] = [f for f in found if "could not be paired" in f.what]
+    assert unpaired.line == row.line and row.detail in (unpaired.found or "")
+
+
+@pytest.mark.parametrize(
+    ("version", "state"),
+    [("0.5.13", UNMARKED), ("0.5.15", COPIED), ("0.5.17", COPIED), ("0.5.23", HONEST)],
+)
+def test_the_clamp_is_counted_and_paired(version: str, state: State) -> None:
+    [row] = outside(version, V2)
+
+    assert (row.kernel, row.state) == ("fused_clamp_act_mul", state)
+    assert row.consumer is not None and "down_proj" in row.detail
+    assert not outside("0.5.12", V2)
+
+
+@pytest.mark.parametrize(
+    ("version", "fused"), [("0.5.17", COPIED), ("0.5.19", HONEST), ("0.5.23", HONEST)]
+)
+def test_the_all_reduce_and_its_fallbacks_are_counted(
+    version: str, fused: State
+) -> None:
+    found = outside(version, LAYERNORM)
+
+    assert [row.state for row in found] == [fused, COPIED, fused, COPIED]
+    assert {row.consumer for row in found} == {None}
+    assert not outside("0.5.16", LAYERNORM)
+
+
+@pytest.mark.parametrize("version", ["0.5.19", "0.5.23"])
+def test_a_scale_a_token_is_no_block_scale(version: str) -> None:
+    scopes = {row.scope for row in rows(of(version), [UNKNOWN_SITE])}
+    assert "_fused_rmsnorm_fp8_per_token_quant" not in scopes
+
+
+@pytest.mark.parametrize("version", ["0.5.12", "0.5.14", "0.5.15", "0.5.20"])
+def test_what_a_linear_quantizes_for_itself_is_right_and_no_row(version: str) -> None:
+    assert not outside(version, FP8_UTILS)
+
+
+@pytest.mark.parametrize("version", ["0.5.15", "0.5.17", "0.5.20", "0.5.23"])
+def test_what_the_consumer_does_with_each_presentation(version: str) -> None:
+    """From 0.5.15 on only honest strides are right for both GEMMs."""
+    detail = one(of(version), "C").detail
+
+    assert "row-major: CK right, Triton wrong" in detail
+    assert "transposed behind row-major strides: CK wrong, Triton right" in detail
+    assert "transposed behind honest strides: CK right, Triton right" in detail
+
+
+def test_the_dangerous_mix_of_0_5_13() -> None:
+    found = {f.site: f.what for f in check_adopted(of("0.5.13"))}
+
+    assert "dangerous mix" in found["S8"] and "dangerous mix" in found["C"]
+    assert "dangerous" not in found["S1"]
+    assert "Triton wrong" in one(of("0.5.13"), "C").detail
+    whole = [f.what for f in check_adopted(of("0.5.14")) if f.site != UNKNOWN_SITE]
+    assert not any("dangerous" in what for what in whole)
+
+
+@pytest.mark.parametrize("version", ["0.5.18", "0.5.21", "0.5.23"])
+def test_dead_sites_name_the_predicate_and_what_is_there_instead(version: str) -> None:
+    for row in rows(of(version), MOVED):
+        assert row.live is False
+        assert "_is_block_scale_fp8 (python/sglang/srt/models/" in row.detail
+        assert "weight_scale, where native block FP8 has weight_scale_inv" in row.detail
+        assert f"({FP8}:" in row.detail
+    findings = [f for f in check_adopted(of(version)) if f.site in MOVED]
+    assert findings and all(", dead" in finding.what for finding in findings)
+
+
+GUARD = "elif self.o_proj.weight.dtype == torch.float8_e4m3fn:"
+PREDICATE = """
+
+def _is_block_scaled(proj):
+    if not hasattr(proj, "weight"):
+        return False
+    scale = getattr(proj, "weight_scale", None)
+    return scale is not None and scale.dim() == 2
+
+
+class DeepseekMLAForwardMixin"""
+
+
+@pytest.mark.parametrize(
+    ("test", "live"),
+    [
+        ("_is_block_scaled(self.o_proj)", False),
+        ("not _is_block_scaled(self.o_proj)", True),
+        ("gate and _is_block_scaled(self.o_proj)", False),
+        ("gate or _is_block_scaled(self.o_proj)", True),
+        ("hasattr(self.o_proj, 'weight_scale')", False),
+        ("self.o_proj.weight_scale.dim() == 2", False),
+        ("hasattr(self.o_proj, 'weight_scale_inv')", True),
+        ("hasattr(self.o_proj, 'of_another_class')", None),
+        ("not_of_this_tree(self.o_proj)", None),
+        ("self.use_dsa", True),
+    ],
+)
+def test_guards_on_a_projection(pins: Pins, test: str, live: bool | None) -> None:
+    """An earlier branch asks the projection for its weight's dtype: that it has."""
+    tree = edited(
+        pins.patched("sglang"),
+        MLA,
+        (GUARD, f"elif {test}:"),
+        ("\n\nclass DeepseekMLAForwardMixin", PREDICATE),
+    )
+    census = take_census(tree)
+
+    row = one(census, "S8")
+    assert (row.state, row.live) == (State.MARKED, live)
+    assert ("never runs" in row.detail) is (live is False)
+    # Adopted and dead is a finding, whatever else holds.
+    assert [f.site for f in check_adopted(census)] == (["S8"] if live is False else [])
+
+
+REGISTERED = 'layer.register_parameter("weight_scale_inv", scale)'
+
+
+@pytest.mark.parametrize(
+    ("path", "old", "new", "live"),
+    [
+        (FP8, REGISTERED, f"{REGISTERED}; layer.weight_scale = scale", True),
+        (FP8, REGISTERED, f"{REGISTERED}; setattr(layer, named(), scale)", None),
+        (FP8, REGISTERED, f"{REGISTERED}; not_of_this_tree(layer)", None),
+        (FP8, "class Fp8LinearMethod", "class Another", None),
+        (FP8_UTILS, "\ndef ", "\ndef f(a): a.o_proj.weight_scale = 1\n\ndef ", None),
+        (FP8_UTILS, "\ndef ", "\ndef f(a): a.o_proj.weight_scale == 1\n\ndef ", False),
+    ],
+)
+def test_dead_only_if_nothing_gives_the_attribute(
+    pins: Pins, path: str, old: str, new: str, live: bool | None
+) -> None:
+    dead = (GUARD, "elif hasattr(self.o_proj, 'weight_scale'):")
+    tree = edited(edited(pins.tree("sglang"), MLA, dead), path, (old, new))
+
+    assert one(take_census(tree), "S8").live is live
+
+
+def test_callers_are_found_through_imports(pins: Pins) -> None:
+    """A producer in a file of its own, whose caller feeds the projection."""
+    tree = edited(
+        pins.tree("sglang"),
+        MLA,
+        ("fused_flatten_fp8_group_quant(\n", "flatten_for(\n"),
+        ("\n\nclass Deep", "\nfrom .flattened import flatten_for\n\nclass Deep"),
+    )
+    source = (
+        b"from aiter.x import fused_flatten_fp8_group_quant as flatten\n"
+        b"def flatten_for(x, **kwargs):\n"
+        b"    return flatten(x, group_size=128, transpose_scale=True)\n"
+    )
+    apart = f"{METHODS}/flattened.py"
+    row = one(take_census(EditedTree(tree, {apart: source})), "S8")
+    assert (row.path, row.scope, row.line) == (apart, "flatten_for", 3)
+    assert row.state is UNMARKED and "given to o_proj" in row.detail
