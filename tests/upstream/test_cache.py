@@ -90,7 +90,7 @@ def test_another_overlay_or_program_asks_anew(
     cache._digest.cache_clear()
     assert FactsCache(overlay).load("sglang", "tree") == facts
     # The program is read where it lies: of another one nothing is kept here.
-    place = overlay / "scripts" / "outlook" / "cache.py"
+    place = overlay / "scripts" / "upstream" / "cache.py"
     place.write_bytes(place.read_bytes() + b"\n")
     monkeypatch.setattr(cache, "__file__", str(place))
     cache._digest.cache_clear()

@@ -387,7 +387,9 @@ PATCHES: dict[str, tuple[Edit, str]] = {
 def test_bad_patch(overlay: Path, slim: Slim, change: Edit, what: str) -> None:
     tree = slim(clone=False)
     edit(overlay / "patches" / "sglang" / PATCH, change)
-    said = (PATCH, what, "re-make the patch")
+    # No patch can carry a file of such a name.
+    unfit = what in ("leaves", "not relative", "git's own", "not UTF-8")
+    said = (PATCH, what, "leave this file out" if unfit else "re-make the patch")
     report = check_refused(
         tree, code=Exit.USAGE, said=said, trees=(tree,), overlay=overlay
     )

@@ -22,7 +22,7 @@ from support.patience import PATIENCE_S
 Document = dict[str, Any]
 Gate = Callable[..., GateReport]
 TRACES = ROOT / "tests" / "data" / "traces" / "h200-m64"
-CLIENT_LINE = ROOT / "tests" / "ci" / "serving" / "outputs" / "0.5.11.jsonl"
+CLIENT_LINE = ROOT / "tests" / "gatekit" / "serving" / "outputs" / "0.5.11.jsonl"
 POINTS = tuple(f"{isl}/1024/{c}" for isl in (8192, 1024) for c in (4, 8, 16, 32, 64))
 NAMES = ("apply", "verify", "numeric", "rebuild", "chain", "gsm8k", "traces")
 MACHINE = {"host": "node-1", "GPUs": "none found"}

@@ -20,6 +20,7 @@ _OTHERS = {
     # Folders that appear whole, by a rename, or are gone after the block.
     "scripts/overlaykit/export/formats.py": 1,
     "scripts/overlaykit/repository/merge.py": 1,
+    "scripts/overlaykit/repository/merge_checkout.py": 2,
     "scripts/overlaykit/sources/packages.py": 2,
     "scripts/xscale/numeric/producers.py": 1,
     # The helpers themselves, one for what a transaction renames.
