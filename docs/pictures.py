@@ -79,7 +79,7 @@ def last_states(text: str) -> str:
 
 def draw(name: str, title: str, parts: list[tuple[str, str]]) -> None:
     """``docs/pictures/NAME.svg``: commands and what they printed."""
-    with open(os.devnull, "w", encoding="utf-8") as nowhere:
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
         console = Console(
             record=True, width=WIDTH, file=nowhere, force_terminal=True,
             color_system="truecolor",
