@@ -9,7 +9,7 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 TREES := $(patsubst patches/%,build/%,$(wildcard patches/*))
 
 .PHONY: help apply drift lint types test test-slow test-all bench bench-traces \
-  trace-tools evidence lock clean
+  trace-tools evidence pictures lock clean
 
 help: # this list
 	@grep -E '^[a-z-]+:.*# ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*# /\t/' | expand -t 16
@@ -86,6 +86,9 @@ evidence: $(VENV)/test.stamp $(VENV)/kernels.stamp # docs/evidence anew; every p
 	PYTHONPATH=scripts:ci $(PY) -m gatekit.serving.simulation
 	$(PY) scripts/drift.py --recorded --quote 0 --markdown docs/evidence/drift.md \
 	  --html docs/evidence/drift.html --json >docs/evidence/drift.json
+
+pictures: $(VENV)/pictures.stamp # the README's pictures, from real runs
+	$(PY) docs/pictures.py
 
 lock: $(VENV)/core.stamp # overlay.lock anew, after patches/ or overlay/ changed
 	$(PY) scripts/lock.py

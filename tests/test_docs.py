@@ -18,9 +18,14 @@ from support.patience import PATIENCE_S
 
 pytestmark = pytest.mark.slow("every command of the documentation is run")
 
-README, OWN, GATE = (
-    ROOT / name for name in ("README.md", "docs/carry-your-own.md", "docs/the-gate.md")
+README, OWN, GATE, UPSTREAM, TRUST = (
+    ROOT / name
+    for name in (
+        *("README.md", "docs/carry-your-own.md", "docs/the-gate.md"),
+        *("docs/upstream.md", "docs/trust.md"),
+    )
 )
+_PAGES = (README, UPSTREAM, TRUST, GATE)
 _BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -31,7 +36,7 @@ def commands(path: Path) -> list[str]:
     return [line for line in shorn if line and not line.startswith("#")]
 
 
-# How a command of README.md or the-gate.md is run, where it is not run as it stands.
+# How a command of these pages is run, where it is not run as it stands.
 # {sglang}, {aiter}: trees that the series is on; {traces}: real ones; {out}: a folder.
 RUN = {
     "make apply": "make apply",
@@ -124,7 +129,7 @@ def sh(script: str, where: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_every_command_is_accounted_for() -> None:
-    said = {*commands(README), *commands(GATE)}
+    said = {command for page in _PAGES for command in commands(page)}
     known = {*RUN, *PLAIN, *ELSEWHERE}
     assert said - known == set()
     assert {name for name in known - said if name not in commands(OWN)} == set()
@@ -138,7 +143,7 @@ def test_the_readme_s_commands(sandbox: Path) -> None:
         "traces": str(ROOT / "tests" / "data" / "traces" / "h200-m64"),
         "out": "out",
     }
-    for said in dict.fromkeys([*commands(README), *commands(GATE)]):
+    for said in dict.fromkeys(c for page in _PAGES for c in commands(page)):
         line = RUN.get(said, said if said in PLAIN else None)
         if line is None:
             continue
