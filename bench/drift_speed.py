@@ -36,7 +36,7 @@ from overlaykit.trees.tree import Tree, WheelTree  # noqa: E402
 
 EVIDENCE = ROOT / "docs" / "evidence" / "drift-speed"
 COMMAND = "make bench BENCH=--write"
-KEPT = ROOT / "build" / "cache" / "outlook"
+KEPT = ROOT / "build" / "cache" / "drift"
 SIZES = (2, 4, 8)
 COLD, WARM, AM = "drift.py, first run", "drift.py, again", "git am -3"
 _WHO = git.identity("bench", "bench@localhost", "@1700000000 +0000")

@@ -14,7 +14,7 @@ from enum import Enum
 
 from overlaykit.core.errors import Finding
 from overlaykit.trees.tree import Tree
-from xscale.census import SiteRow, check_adopted, take_census
+from xscale.census import SiteRow, problems, take_census
 from xscale.numeric import Outcome, Platform, SiteSummary, findings_of, summarize
 from xscale.sites import PRODUCERS
 
@@ -63,7 +63,7 @@ def survey(
     return Surveyed(
         version,
         census.rows,
-        tuple(f for f in check_adopted(census) if "dangerous" in f.what),
+        tuple(found.finding for found in problems(census) if found.danger),
         {v.value: verdicts[v] for v in Verdict} if outcomes else {},
         _live(outcomes),
         summarize(outcomes),

@@ -22,7 +22,7 @@ def facts(pins: Pins) -> Facts:
 
 
 def entry_of(root: Path) -> Path:
-    [entry] = (root / "build" / "cache" / "outlook").iterdir()
+    [entry] = (root / "build" / "cache" / "drift").iterdir()
     return entry
 
 
@@ -90,7 +90,7 @@ def test_another_overlay_or_program_asks_anew(
     cache._digest.cache_clear()
     assert FactsCache(overlay).load("sglang", "tree") == facts
     # The program is read where it lies: of another one nothing is kept here.
-    place = overlay / "scripts" / "outlook" / "cache.py"
+    place = overlay / "scripts" / "upstream" / "cache.py"
     place.write_bytes(place.read_bytes() + b"\n")
     monkeypatch.setattr(cache, "__file__", str(place))
     cache._digest.cache_clear()
@@ -100,7 +100,7 @@ def test_another_overlay_or_program_asks_anew(
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_cache_that_cannot_be_written(overlay: Path, facts: Facts) -> None:
-    folder = overlay / "build" / "cache" / "outlook"
+    folder = overlay / "build" / "cache" / "drift"
     folder.mkdir(parents=True)
     folder.chmod(0o500)
     FactsCache(overlay).save("sglang", "tree", facts)

@@ -225,7 +225,7 @@ def test_first_bad(clone: Path) -> None:
     )
     same = run(*where, "S8")
     assert same.returncode == 0
-    assert same.stdout.startswith("S8 stays as it is")
+    assert same.stdout.startswith("S8 does not change")
 
 
 @pytest.mark.parametrize(
@@ -234,15 +234,18 @@ def test_first_bad(clone: Path) -> None:
         (["--release", "0.5.99"], ["no sglang 0.5.99", "0.5.23"]),
         (["--release", "newest"], ["not the version of a release"]),
         (["--target", "vllm"], ["no target vllm", "sglang"]),
-        (["--ref", "main"], ["--clone and one of --ref and --range"]),
-        (["--clone", "CLONE"], ["--clone and one of --ref and --range"]),
+        (["--ref", "main"], ["--ref and --range need --clone"]),
+        (
+            ["--clone", "CLONE"],
+            ["--clone needs --ref or --range, and they need --clone"],
+        ),
         (["--clone", "CLONE", "--ref", "nope"], ["no commit 'nope'", "main", "old"]),
         (["--clone", "CLONE", "--ref", "--all"], ["expected at least one argument"]),
         (["--clone", "CLONE", "--range", "main"], ["is not A..B"]),
         (["--clone", "CLONE", "--range", "main..old"], ["give the older one first"]),
         (["--clone", "CLONE", "--range", "a...b"], ["is not A..B"]),
         (["--clone", "/nowhere", "--ref", "main"], ["does not exist", "git clone"]),
-        (["--clone", "CLONE/python", "--ref", "main"], ["is no clone"]),
+        (["--clone", "CLONE/python", "--ref", "main"], ["is not a clone"]),
         (["--target", "aiter", "--clone", "CLONE", "--ref", "main"], ["is not aiter"]),
         (["--first-bad", "S1"], ["--first-bad needs"]),
         (

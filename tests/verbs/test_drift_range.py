@@ -79,7 +79,7 @@ def test_the_merge_base_is_called_so(clone: Path) -> None:
     about = [r["column"]["version"]["about"] for r in
              drift(clone, "--range", "v1..main")]  # fmt: skip
     assert about[0].endswith(
-        f"A fix for the release; beside the line of main, which begins at {base}"
+        f"A fix for the release; beside the line of main, which starts at {base}"
     )
     assert about[1].endswith("pin; the merge base of v1 and main")
     shown = run_verb("drift", "--clone", str(clone), "--range", "v1..main").stdout
@@ -92,7 +92,9 @@ def test_a_release_that_was_merged_back_is_no_merge_base(clone: Path) -> None:
     results = drift(clone, "--range", "v1..main")
     assert results[0]["tree"] == "v1"
     about = results[1]["column"]["version"]["about"]
-    assert about.endswith("pin; the last first-parent commit of main that v1 has, too")
+    assert about.endswith(
+        "pin; the last first-parent commit of main that is also in v1"
+    )
 
 
 def test_what_a_release_has_by_itself_was_not_taken_back(
@@ -160,8 +162,8 @@ def test_a_base_that_is_carried_is_called_so(slim: Callable[..., Path]) -> None:
     assert result["column"]["known"] == {"target": other, "standing": "pristine"}
     [advice] = result["advice"]
     [reason] = advice["reasons"]
-    assert f"that of the base {other}" in reason
-    assert "scripts/apply.py puts that base's own series on" in reason
+    assert f"identical to that of the base {other}" in reason
+    assert "scripts/apply.py applies the series of that base" in reason
     for target in ("sglang", "sglang-0.5.12.post1"):
         clone = slim(target, target)
         assert run_verb("apply", "--commit", str(clone)).returncode == 0
