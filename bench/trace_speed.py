@@ -258,8 +258,8 @@ def report(data: dict[str, Any]) -> str:
         "the memory. Memory grows with the launches, kernels and modules.",
         "",
         "Every arm that parses also finds the module's kernels and copies and checks "
-        "the controls, except HolisticTraceAnalysis: its time is for parsing only, with "
-        "`HTA_DISABLE_NS_ROUNDING=1`.",
+        "the controls, except HolisticTraceAnalysis: its time is for parsing only, "
+        "with `HTA_DISABLE_NS_ROUNDING=1`.",
         "",
         "trace_check decompresses with ISA-L, which the gate's requirements install. "
         "Its other work takes "

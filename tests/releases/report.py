@@ -30,7 +30,7 @@ do not edit.
 For each release: the census of its source, and a run of its own functions on AITER's
 own kernels with the reduced matrix of `verify.py --numeric`. No code treats a release
 by name; the commands are the same as on the patched pin. AITER is the pinned one with
-our patch. The matrix also returns its results in the layouts of other AITER versions,
+our patch. The matrix also returns the kernels' results in the layouts of other AITERs,
 so each release also runs with the layout of the AITER that it was made for.
 
 If the census warns but the run is right, the run decides: the census reads source code
