@@ -93,7 +93,7 @@ def commit_range(
     line = clone.line(first, last)
     begin = [clone.source(line.first, first)]
     if line.start:
-        remark = f"beside the line of {last}, which starts at {line.since[:10]}"
+        remark = f"not on the line of {last}, which starts at {line.since[:10]}"
         begin = [
             clone.source(line.first, first, remark, beside=True),
             clone.source(line.since, line.since[:10], line.start),

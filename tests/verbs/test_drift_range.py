@@ -79,7 +79,7 @@ def test_the_merge_base_is_named(clone: Path) -> None:
     about = [r["column"]["version"]["about"] for r in
              drift(clone, "--range", "v1..main")]  # fmt: skip
     assert about[0].endswith(
-        f"A fix for the release; beside the line of main, which starts at {base}"
+        f"A fix for the release; not on the line of main, which starts at {base}"
     )
     assert about[1].endswith("pin; the merge base of v1 and main")
     shown = run_verb("drift", "--clone", str(clone), "--range", "v1..main").stdout
