@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""How long the whole matrix takes, beside ``git am -3`` of the series on each release.
+"""Time the whole matrix, and ``git am -3`` of the series on each release.
 
-``drift.py`` over every recorded release, with the packages downloaded: cold (nothing
-cached, with the imports and the two processes it starts) and warm, as a whole process.
-``git am -3`` gets what a maintainer would give it, and less work: for each release a
-clone made beforehand that holds only the folders that the series touches, on top of a
-commit of the pin's (so that its three-way merge has the blobs it needs). Timed are the
-checkout, the mailbox, and the abort where it stops. It says for each release whether
-the series as a whole goes in, and nothing about meaning; the first conflict ends it.
+``drift.py`` runs on every recorded release with the packages downloaded, as a whole
+process: cold (empty cache; includes imports and its two processes) and warm.
+``git am -3`` has less work. Its clone is made beforehand and contains, for each
+release, only the folders that the series touches, on top of the pin's commit (so that
+the three-way merge has its blobs). The time includes the checkout, the mailbox, and the
+abort after a conflict. It only shows whether the whole series applies, not whether it
+keeps its meaning, and it stops at the first conflict.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from overlaykit.trees.tree import Tree, WheelTree  # noqa: E402
 
 EVIDENCE = ROOT / "docs" / "evidence" / "drift-speed"
 COMMAND = "make bench BENCH=--write"
-KEPT = ROOT / "build" / "cache" / "outlook"
+CACHE = ROOT / "build" / "cache" / "drift"
 SIZES = (2, 4, 8)
 COLD, WARM, AM = "drift.py, first run", "drift.py, again", "git am -3"
 _WHO = git.identity("bench", "bench@localhost", "@1700000000 +0000")
@@ -51,8 +51,8 @@ def drift(times: list[float]) -> None:
 
 
 def peak_memory(versions: Sequence[str]) -> int:
-    """KiB that the largest process needs, at most, to work so many releases out."""
-    shutil.rmtree(KEPT, ignore_errors=True)
+    """Peak memory in KiB of the largest process that analyzes these releases."""
+    shutil.rmtree(CACHE, ignore_errors=True)
     work = (
         "import sys; sys.path.insert(0, 'scripts'); "
         "from upstream.sources import all_facts, release_source; "
@@ -62,7 +62,7 @@ def peak_memory(versions: Sequence[str]) -> int:
         "all_facts(ROOT, it, [release_source(ROOT, it, v) for v in sys.argv[1:]], "
         "lambda *_: None)"
     )
-    # A process of its own, whose children are all of ours.
+    # In a separate process, whose only child is the one measured.
     probe = (
         "import resource, subprocess, sys; "
         "subprocess.run(sys.argv[1:], check=True); "
@@ -78,7 +78,7 @@ def peak_memory(versions: Sequence[str]) -> int:
 def make_clone(
     folder: Path, carried: Carried, base: Tree, trees: Sequence[Tree]
 ) -> None:
-    """A commit of the pin, and on it one for each release, of the touched folders."""
+    """Commit the touched folders of the pin, and on top of it those of each release."""
     git.run(folder, "init", "-q")
     folders = {path.rpartition("/")[0] for path in carried.series.paths}
     for number, tree in enumerate([base, *trees]):
@@ -96,7 +96,7 @@ def make_clone(
 
 
 def am(folder: Path, mail: Path, releases: int) -> int:
-    """``git am -3`` on every release; returns on how many the whole series went in."""
+    """Run ``git am -3`` on every release; returns how many take the whole series."""
     landed = 0
     for number in range(1, releases + 1):
         git.run(folder, "checkout", "-q", "--detach", f"release-{number}")
@@ -121,8 +121,8 @@ def report(
     lines = [
         "# How long the matrix takes",
         "",
-        f"Written by `{COMMAND}`: {releases} releases, {rounds} rounds, in turn within "
-        "each round; seconds.",
+        f"Written by `{COMMAND}`: {releases} releases, {rounds} rounds; the commands "
+        "take turns in each round. Times are in seconds.",
         "",
         f"| | median | minimum | `{AM}` / this |",
         "|---|---:|---:|---:|",
@@ -134,12 +134,12 @@ def report(
         )
     lines += [
         "",
-        f"`{AM}` lands the whole series on {landed} of the {releases} releases and "
-        "stops at the first conflict on the others; it is timed without cloning, on "
-        "trees that hold only the folders that the series touches, and with the pin's "
-        "blobs at hand. `drift.py` is timed as a whole process; on every release it "
-        "tries each hunk, judges where it lands, and reads the whole package for its "
-        "producers and consumers, twice where hunks land.",
+        f"`{AM}` applies the whole series on {landed} of the {releases} releases and "
+        "stops at the first conflict on the others. Its time excludes cloning; its "
+        "trees contain only the folders that the series touches, and it has the pin's "
+        "blobs. The time of `drift.py` is that of the whole process. On every release "
+        "it tries each hunk, checks where it lands, and reads the whole package for "
+        "producers and consumers, twice if hunks land.",
         "",
         "| the newest releases | peak memory of the largest process, MiB |",
         "|---:|---:|",
@@ -168,14 +168,14 @@ def main() -> None:
         mail.write_bytes(mailbox(carried))
         make_clone(clone, carried, base, trees)
         for number in range(1, arguments.rounds + 1):
-            shutil.rmtree(KEPT, ignore_errors=True)
+            shutil.rmtree(CACHE, ignore_errors=True)
             drift(times[COLD])
             drift(times[WARM])
             started = time.perf_counter()
             landed = am(clone, mail, len(versions))
             times[AM].append(time.perf_counter() - started)
             print(f"round {number}/{arguments.rounds}", file=sys.stderr, flush=True)
-    # The newest releases are the largest: they are in each.
+    # The newest releases are the largest, so every size includes them.
     memory = {n: peak_memory(versions[-n:]) for n in (*SIZES, len(versions))}
     page = report(times, memory, len(versions), landed, arguments.rounds)
     print(page)

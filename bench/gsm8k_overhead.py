@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""What ``ci/gsm8k.py run`` costs beside plain sgl-eval, with a server that is free.
+"""Time ``ci/gsm8k.py run`` and plain sgl-eval against a server that answers at once.
 
-All 1,319 questions of the test set, 64 at a time, against a stub in a process of its
-own that answers rightly at once; whole processes, in turn, so that a load on the
-machine meets both. Requests and grading are sgl-eval's own in both.
+All 1,319 questions of the test set, 64 at a time. The stub server runs in a separate
+process and answers correctly. Both commands are timed as whole processes and take
+turns, so that other load on the machine affects both. Both use sgl-eval's requests and
+grading.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ ALLOWED = 1.10
 
 
 def serve(questions: Path, ready: Connection) -> None:
-    """The stub, until its process is ended."""
+    """Run the stub server until its process ends."""
     with serving(knowing(expected(questions))) as (url, _):
         ready.send(url)
         ready.recv()
@@ -81,7 +82,7 @@ def measure(questions: Path, rounds: int) -> dict[str, list[float]]:
 
 
 def table(times: dict[str, list[float]]) -> str:
-    rows = ["| | median, s | least, s |", "| --- | --- | --- |"]
+    rows = ["| | median, s | minimum, s |", "| --- | --- | --- |"]
     for who, found in times.items():
         median, least = statistics.median(found), min(found)
         rows.append(f"| {who} | {median:.2f} | {least:.2f} |")
@@ -117,11 +118,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     if options.write:
         text = (
-            "# What the layer over sgl-eval costs\n\n"
+            "# The cost of the layer over sgl-eval\n\n"
             f"Made by `{COMMAND}` ({about['cores']} cores, Python {about['python']}, "
             f"load {about['load_before']} before, {options.rounds} rounds in turn).\n"
-            "1,319 questions, 64 at a time, against a stub that answers at once:\n"
-            "whole processes, imports and grading included.\n\n"
+            "1,319 questions, 64 at a time, against a stub server that answers at\n"
+            "once. Times are of whole processes, with imports and grading.\n\n"
         )
         EVIDENCE.with_suffix(".md").write_text(text + table(times) + "\n", "utf-8")
         EVIDENCE.with_suffix(".json").write_text(json.dumps(about, indent=1) + "\n")

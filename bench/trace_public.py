@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Public traces, read by ``trace_check`` and by a plain ``json.load`` and join.
+"""Compare ``trace_check`` with a plain ``json.load`` and join on public traces.
 
-The join below shares no code with ``ci/traces``: it puts every kernel to the launch
-with its number, and every launch to the module's call that it lies in, by going through
-them all. Of each file it asks about one class of modules: the attention's, if any.
+The join shares no code with ``ci/gatekit/traces``. It matches every kernel with the
+launch that has its number, and every launch with the module call around it, in plain
+loops. It examines one class of modules in each file: attention, if there is any.
 
-Give repositories as NAME@COMMIT=FOLDER, FOLDER being where that commit lies.
+Give repositories as NAME@COMMIT=FOLDER; FOLDER contains that commit's files.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ _MODULE = "nn.Module: "
 _COPY = "direct_copy_kernel"
 _GRAPH = "GraphLaunch"
 Event = dict[str, Any]
-# Of a control that does not hold, and how many of them are listed.
+# For controls that do not hold: characters of each, and how many to list.
 _FOUND, _SHOWN = 70, 3
 _WRITTEN = "--page docs/evidence/trace-public.md"
 _PAGE = """\
-# Public traces, read by trace_check and by a plain join
+# Public traces: trace_check and a plain join
 
 Written by
 
@@ -46,39 +46,40 @@ Written by
 {command}
 ```
 
-a FOLDER being where that commit of the public repository lies. The join is `json.load`
-and two loops, in that script, and shares no code with `ci/traces`; {files} files.
+Each FOLDER contains that commit of a public repository. The join is `json.load` and two
+loops in that script; it shares no code with `ci/gatekit/traces`. There are {files}
+files.
 
-Each file is asked about one class of modules: attention, where it has such a class;
-else the one that launches most; else, without any `nn.Module`, an annotated range.
-`x36` are its layers. Counts are calls / kernels in them / of those, `direct_copy`
-kernels. `trace_check` is given the layers and the copies that the join found, so that
-its verdict is about the file and not about the guess. Replays are given the folder
-`capture_traces` beside them, as it is. Of these two commits 25 larger files, among them
-that of an MI355X, were not at hand and are not in the table.
+Each file is examined for one class of modules: attention if there is one, else the
+class with the most launches, else (without any `nn.Module`) an annotated range. `x36`
+means 36 layers. The counts are calls / kernels in these calls / `direct_copy` kernels
+among them. `trace_check` gets the layers and copies that the join found, so its verdict
+is about the file and not about a guess. For replays it gets the folder `capture_traces`
+beside the file. 25 larger files of these two commits, one of them from an MI355X, were
+not available and are not in the table.
 
 | | files |
 |---|---:|
 {summary}
 
-| file | asked about | join | trace_check | verdict | why; what the join remarks |
+| file | examined | join | trace_check | verdict | reason; remarks of the join |
 |---|---|---|---|---|---|
 {table}
 """
 
 
 class Agreement(Enum):
-    """How the two readers compare."""
+    """Whether the two readers agree."""
 
     EQUAL = "counts equal"
-    INVALID = "invalid, for the reason given"
-    NOT_READ = "not read: no trace, or none of a GPU"
+    INVALID = "invalid, with a reason"
+    NOT_READ = "not read: not a trace, or not of a GPU"
     DIFFERS = "DIFFERS"
 
 
 @dataclass(frozen=True)
 class Counts:
-    """What one reader found in the module's calls."""
+    """One reader's counts for the module's calls."""
 
     calls: int
     kernels: int
@@ -87,7 +88,7 @@ class Counts:
 
 @dataclass
 class Plain:
-    """One file as the join reads it: of what it asks, and what it found."""
+    """The join's result for one file: the module that it examined, and the counts."""
 
     module: str
     layers: int
@@ -96,7 +97,7 @@ class Plain:
 
 
 def load(path: Path) -> list[Event] | None:
-    """The events, or None for JSON that is no trace."""
+    """The events, or None for JSON that is not a trace."""
     data = path.read_bytes()
     text = gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data
     document = json.loads(text, parse_float=Decimal)
@@ -116,7 +117,7 @@ def _thread(event: Event) -> tuple[Any, Any]:
 
 
 def classes(events: list[Event]) -> dict[str, list[Event]]:
-    """The calls of modules by class; of annotated ranges, where there are none."""
+    """The calls of modules by class."""
     found: dict[str, list[Event]] = {}
     for event in events:
         if event["name"].startswith(_MODULE):
@@ -136,7 +137,7 @@ def ranges(events: list[Event]) -> dict[str, list[Event]]:
 
 
 def inside(launches: list[Event], calls: list[Event]) -> dict[int, Event]:
-    """Which call each launch lies in, by the launch's number."""
+    """The call around each launch, by the launch's number."""
     times = [(*_ns(call), _thread(call), call) for call in calls]
     found = {}
     for launch in launches:
@@ -150,8 +151,8 @@ def inside(launches: list[Event], calls: list[Event]) -> dict[int, Event]:
 def chosen(
     events: list[Event], launches: list[Event]
 ) -> tuple[str, list[Event], str] | None:
-    """The class asked about: attention, or else what is called most often, and of all
-    the one with most launches in it."""
+    """The class to examine, its calls and its kind. Attention comes first, then the
+    class with the most launches, then the one with the most calls."""
     modules = classes(events)
     kind = "module" if modules else "annotation"
     found = modules or ranges(events)
@@ -161,7 +162,7 @@ def chosen(
     ranked = [
         (len(inside(launches, calls)), len(calls), name)
         for name, calls in (attention or found).items()
-        if _apart(calls)
+        if _are_disjoint(calls)
     ]
     if not ranked or not max(ranked)[0]:
         return None
@@ -169,8 +170,8 @@ def chosen(
     return name, found[name], kind
 
 
-def _apart(calls: list[Event]) -> bool:
-    """None of them calls another of them."""
+def _are_disjoint(calls: list[Event]) -> bool:
+    """Whether no call contains another one."""
     times = sorted((_thread(call), *_ns(call)) for call in calls)
     return all(
         one[0] != other[0] or one[2] <= other[1] for one, other in pairwise(times)
@@ -178,18 +179,18 @@ def _apart(calls: list[Event]) -> bool:
 
 
 def join(events: list[Event], capture: list[Event] | None) -> Plain | None:
-    """Kernels and copies of the chosen class's calls, or None without any class."""
+    """Kernels and copies in the calls of the chosen class, or None without a class."""
     work = [event for event in events if event.get("cat") in _GPU]
     launches = _launches(events)
     by_number = {launch["args"]["correlation"]: launch for launch in launches}
     remarks = _remarks(work, launches, by_number)
     graphs = [launch for launch in launches if _GRAPH in launch["name"]]
-    asked = chosen(capture or events, _launches(capture or events))
-    if asked is None:
+    choice = chosen(capture or events, _launches(capture or events))
+    if choice is None:
         return None
-    name, calls, kind = asked
+    name, calls, kind = choice
     if kind == "annotation":
-        remarks.insert(0, "no nn.Module; an annotated range is asked about")
+        remarks.insert(0, "no nn.Module: an annotated range is examined")
     if capture is None:
         within = inside(launches, calls)
         mine = [one for one in work if one["args"]["correlation"] in within]
@@ -213,7 +214,7 @@ def _launches(events: list[Event]) -> list[Event]:
 def _replayed(
     work: list[Event], graphs: list[Event], capture: list[Event], calls: list[Event]
 ) -> list[Event]:
-    """Each replay's kernels in order, beside the launches that a capture recorded."""
+    """The kernels of each replay, matched in order with the capture's launches."""
     ran = {e["args"]["correlation"] for e in capture if e.get("cat") in _GPU}
     launches = [
         one for one in _launches(capture) if one["args"]["correlation"] not in ran
@@ -241,7 +242,7 @@ def _replayed(
 def _remarks(
     work: list[Event], launches: list[Event], by_number: dict[int, Event]
 ) -> list[str]:
-    """What a reader holds against the file, by itself."""
+    """What is missing or special in the file."""
     ran = {one["args"]["correlation"] for one in work}
     lost = Counter(
         "kernels" if "Launch" in one["name"] else one["name"]
@@ -253,18 +254,18 @@ def _remarks(
     gpus = {one["args"]["device"] for one in work}
     remarks = [f"{n} {what} without a record" for what, n in sorted(lost.items())]
     if orphans:
-        remarks.append(f"{orphans} of {len(work)} records without their launch")
+        remarks.append(f"{orphans} of {len(work)} records without a launch")
     if graphs:
-        remarks.append(f"{graphs} replays of graphs")
+        remarks.append(f"{graphs} graph replays")
     if len(gpus) > 1:
         remarks.append(f"{len(gpus)} GPUs")
     return remarks
 
 
-def judged(
+def check(
     path: Path, plain: Plain | None, capture: Path | None
 ) -> tuple[str, Counts | None, str]:
-    """``trace_check``'s verdict, its counts, and why it is none."""
+    """``trace_check``'s verdict, its counts, and why it failed."""
     words = ["--module", "none", "--expect-layers", "1"]
     if plain:
         each = plain.counts.copies // max(plain.counts.calls, 1)
@@ -294,40 +295,40 @@ def judged(
     return result["verdict"], attributed, "; ".join(why)
 
 
-def row(path: Path, told: str) -> tuple[str, Agreement]:
-    """A line of the table, and how the two agree."""
+def row(path: Path, name: str) -> tuple[str, Agreement]:
+    """A line of the table, and whether the two readers agree."""
     events = load(path)
     folder = path.parent / "capture_traces"
     recorded = sorted(folder.glob("*.json.gz")) if folder.is_dir() else []
     if events is None:
-        verdict, _, why = judged(path, None, None)
+        verdict, _, why = check(path, None, None)
         right = Agreement.NOT_READ if verdict == "not read" else Agreement.DIFFERS
-        return _line([told, "no trace", "", "", verdict, why]), right
+        return _line([name, "not a trace", "", "", verdict, why]), right
     replayed = recorded and any(_GRAPH in one["name"] for one in _launches(events))
     plain = join(events, load(recorded[0]) if replayed else None)
-    verdict, counts, why = judged(path, plain, folder if replayed else None)
+    verdict, counts, why = check(path, plain, folder if replayed else None)
     if plain is None:
         right = Agreement.NOT_READ if verdict == "not read" else Agreement.INVALID
         if verdict in ("pass", "fail"):
             right = Agreement.DIFFERS
-        return _line([told, "nothing that launches", "", "", verdict, why]), right
+        return _line([name, "no launches", "", "", verdict, why]), right
     right = Agreement.INVALID if verdict == "invalid" else Agreement.DIFFERS
     if counts == plain.counts:
         right = Agreement.EQUAL
     elif verdict == "not read":
         right = Agreement.NOT_READ
     cells = [
-        told,
+        name,
         f"`{plain.module}` x{plain.layers}",
-        _told(plain.counts),
-        _told(counts) if counts else "none",
+        _text(plain.counts),
+        _text(counts) if counts else "none",
         verdict,
         "; ".join(filter(None, [why, *plain.remarks])),
     ]
     return _line(cells), right
 
 
-def _told(counts: Counts) -> str:
+def _text(counts: Counts) -> str:
     return f"{counts.calls} / {counts.kernels} / {counts.copies}"
 
 
@@ -338,7 +339,7 @@ def _line(cells: list[str]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("repositories", nargs="+", metavar="NAME@COMMIT=FOLDER")
-    parser.add_argument("--page", type=Path, help="write the page there")
+    parser.add_argument("--page", type=Path, help="write the page to this file")
     arguments = parser.parse_args()
     rows, words = [], []
     counts: Counter[Agreement] = Counter()

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""How long a large trace takes to read and judge, beside other ways to do so.
+"""Time ``trace_check`` on a large trace, and other ways to read it.
 
-The trace is the real eager one many times over, each time with ids of its own and
-later, in the profiler's layout. Every arm is a process of its own, in turn, round by
-round; its time is from after its imports to its answer, its memory the most that the
-process ever held.
+The trace repeats a real eager trace, each time with new ids and later times, in the
+profiler's format. Each arm runs as a separate process, and the arms take turns in each
+round. Its time starts after its imports and ends with its answer; its memory is the
+peak of the process.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ EVIDENCE = ROOT / "docs" / "evidence" / "trace-speed"
 COMMAND = "make bench-traces"
 MODULE = "Qwen3Attention"
 _TOOLS = ROOT / "build" / "venv-trace-tools" / "bin" / "python"
-# Further apart than any two ids, and any two times, of the trace.
+# Larger than the difference of any two ids, and of any two times, in the trace.
 _IDS, _MICROSECONDS = 10_000_000, 2_000_000
 _SHIFTED = ("correlation", "External id", "Python id", "Python parent id", "Ev Idx")
 
 
 def generate(path: Path, times: int) -> tuple[int, int]:
-    """Write the trace; how many events and bytes it holds."""
+    """Write the trace. Returns its number of events and bytes."""
     from support.profiler_traces import EAGER, as_profiler, load, profiler_text
 
     document = load(EAGER, whole=True)
@@ -73,23 +73,23 @@ def _unpacked(path: Path) -> Path:
     return path.with_suffix("")
 
 
-# --- arms: each answers how many copies it found in the module's calls ----------------
+# --- arms: each returns the number of copies in the module's calls -------------------
 
 
 def decompression(path: Path) -> int:
-    """As Python itself does it."""
+    """Decompress with Python's gzip."""
     with gzip.open(path) as file:
         return sum(map(len, iter(lambda: file.read(1 << 20), b""))) * 0
 
 
 def inflation(path: Path) -> int:
-    """As trace_check does it."""
+    """Decompress as trace_check does."""
     from gatekit.traces.inflating import chunks
 
     return sum(map(len, chunks(path))) * 0
 
 
-def _judged(path: Path) -> int:
+def _check(path: Path) -> int:
     from gatekit.traces.verdicts import Asked, examine
 
     examined = examine(path, Asked(MODULE, 36, 2), [])
@@ -98,11 +98,11 @@ def _judged(path: Path) -> int:
 
 
 def fast(path: Path) -> int:
-    return _judged(path)
+    return _check(path)
 
 
 def unpacked(path: Path) -> int:
-    return _judged(_unpacked(path))
+    return _check(_unpacked(path))
 
 
 def typed(path: Path) -> int:
@@ -112,11 +112,11 @@ def typed(path: Path) -> int:
         raise reading._Unfamiliar
 
     reading._by_lines = refuse  # type: ignore[assignment]
-    return _judged(path)
+    return _check(path)
 
 
 def json_load(path: Path) -> int:
-    """The same join, on what the standard library reads."""
+    """The same join on the document that the standard library reads."""
     from gatekit.traces import verdicts as judging
     from gatekit.traces.events import Launch, Span, Trace, Work, split_module
 
@@ -147,11 +147,11 @@ def json_load(path: Path) -> int:
         return Trace(str(path), "json", 0, "", 0, 1, work, launches, spans)
 
     judging.read_trace = read  # type: ignore[attr-defined]
-    return _judged(path)
+    return _check(path)
 
 
 def hta(path: Path) -> int:
-    """Parsing alone; it has no notion of a kernel's module to go on to."""
+    """Parsing only: HTA does not assign kernels to modules."""
     from hta.trace_analysis import (  # type: ignore[import-not-found]
         TraceAnalysis,
     )
@@ -174,20 +174,20 @@ ARMS: dict[str, Callable[[Path], int]] = {
 
 
 def run_arm(name: str, path: Path) -> dict[str, float]:
-    """In a process of its own."""
+    """Run one arm in a separate process."""
     python = str(_TOOLS) if name.startswith("Holistic") else sys.executable
-    # Without it HTA rounds times to whole microseconds.
+    # Otherwise HTA rounds times to whole microseconds.
     env = os.environ | {"HTA_DISABLE_NS_ROUNDING": "1"}
     command = [python, __file__, "--arm", name, "--trace", str(path)]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise SystemExit(f"{name}: ended with {done.returncode}: {done.stderr[-500:]}")
+        raise SystemExit(f"{name}: exit code {done.returncode}: {done.stderr[-500:]}")
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
 def _peak() -> float:
-    """Of this process. What the parent's waiting tells counts the parent's own in."""
+    """Peak megabytes of this process (the parent's rusage would include its own)."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return int(status.partition("VmHWM:")[2].split()[0]) / 1000
 
@@ -219,13 +219,13 @@ def report(data: dict[str, Any]) -> str:
     ours = "trace_check, by lines"
     base = _median(found[ours], "cpu")
     lines = [
-        "# How long a large trace takes to judge",
+        "# How long trace_check takes on a large trace",
         "",
-        f"Written by `{COMMAND}`. The trace is the real eager one "
-        f"{data['times']} times over, with ids and times of its own each time, in the "
-        f"profiler's layout: {data['events']:,} events, {data['bytes'] / 1e6:.0f} MB, "
-        f"{data['compressed'] / 1e6:.0f} MB compressed. {data['rounds']} rounds, each "
-        "arm in turn as a process of its own.",
+        f"Written by `{COMMAND}`. The trace is the real eager one, repeated "
+        f"{data['times']} times with new ids and times, in the "
+        f"profiler's format: {data['events']:,} events, {data['bytes'] / 1e6:.0f} MB, "
+        f"{data['compressed'] / 1e6:.0f} MB compressed. {data['rounds']} rounds; "
+        "in each round every arm runs once, as a separate process.",
         "",
         "| arm | wall s, median (min) | CPU s, median (min) | peak MB | "
         "CPU, by lines = 1 |",
@@ -245,8 +245,8 @@ def report(data: dict[str, Any]) -> str:
         "| target | measured, CPU seconds | met |",
         "|---|---|---|",
         *(
-            f"| {what} | {told} | {'yes' if met else '**no**'} |"
-            for what, told, met in _targets(found)
+            f"| {what} | {found_} | {'yes' if met else '**no**'} |"
+            for what, found_, met in _targets(found)
         ),
         "",
         f"A trace of {data['small_times']} repetitions took "
@@ -255,31 +255,33 @@ def report(data: dict[str, Any]) -> str:
         f"{data['times'] / data['small_times']:.0f} times the file takes "
         f"{base / _median(small, 'cpu'):.1f} times the time and "
         f"{_median(found[ours], 'megabytes') / _median(small, 'megabytes'):.2f} times "
-        "the memory. Memory grows by what is kept: launches, kernels and modules.",
+        "the memory. Memory grows with the launches, kernels and modules.",
         "",
-        "All but HolisticTraceAnalysis go on to the module's kernels, copies and "
-        "controls; of it, parsing alone is timed, with `HTA_DISABLE_NS_ROUNDING=1`.",
+        "Every arm that parses also finds the module's kernels and copies and checks "
+        "the controls, except HolisticTraceAnalysis: its time is for parsing only, "
+        "with `HTA_DISABLE_NS_ROUNDING=1`.",
         "",
-        "trace_check decompresses with ISA-L, as the gate's requirements have it; what "
-        "it does beside takes "
+        "trace_check decompresses with ISA-L, which the gate's requirements install. "
+        "Its other work takes "
         f"{base / _median(found['decompression alone, ISA-L'], 'cpu') - 1:.1f} times "
-        "as long as that. Without the package it is zlib's, as Python's gzip is.",
+        "as long as that. Without the package it uses zlib, like Python's gzip.",
         "",
-        "The trace is compressed, as the profiler's files are. A plain file has no "
-        "check sum to vouch for what would be left unread, so all its events are "
-        "parsed.",
+        "The trace is compressed, like the profiler's files. An uncompressed file has "
+        "no checksum that covers unread parts, so all of its events are parsed.",
         "",
         f"Measured on {platform.machine()}, {os.cpu_count()} cores shared with other "
         f"work (load average {data['load'][0]:.1f} at the start, {data['load'][1]:.1f} "
-        "at the end; hence CPU seconds beside wall ones), Python "
+        "at the end, so the table has CPU seconds too), Python "
         f"{platform.python_version()}.",
     ]
     return "\n".join(lines) + "\n"
 
 
 def _targets(found: dict[str, list[dict[str, float]]]) -> list[tuple[str, str, bool]]:
-    """Met only if by medians and by minima: other work on the machine slows the arms
-    that need much memory more than the others."""
+    """The targets: what was measured, and whether medians and minima both meet it.
+
+    Minima count too, because other load slows the arms that need much memory more.
+    """
     ours = "trace_check, by lines"
 
     def ratios(one: str, other: str) -> tuple[float, float]:
@@ -287,7 +289,7 @@ def _targets(found: dict[str, list[dict[str, float]]]) -> list[tuple[str, str, b
         medians = [_median(found[name], "cpu") for name in (one, other)]
         return medians[0] / medians[1], minima[0] / minima[1]
 
-    def told(pair: tuple[float, float]) -> str:
+    def text(pair: tuple[float, float]) -> str:
         return f"{pair[0]:.1f} by medians, {pair[1]:.1f} by minima"
 
     rows = []
@@ -298,13 +300,13 @@ def _targets(found: dict[str, list[dict[str, float]]]) -> list[tuple[str, str, b
         what = f"{least} times faster than {name}"
         if name in found:
             pair = ratios(name, ours)
-            rows.append((what, told(pair), min(pair) >= least))
+            rows.append((what, text(pair), min(pair) >= least))
         else:
             rows.append((what, "not run", False))
     memory = max(run["megabytes"] for run in found[ours])
     share = ratios(ours, "decompression alone, Python's gzip")
     name = "within 2.5 times decompression alone, by Python's gzip"
-    rows.append((name, told(share), max(share) <= 2.5))
+    rows.append((name, text(share), max(share) <= 2.5))
     rows.append(("less than 64 MB", f"{memory:.0f} MB", memory < 64))
     return rows
 
@@ -320,7 +322,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.arm:
         arm = ARMS[arguments.arm]
-        # Not timed.
+        # Import before the timing starts.
         importlib.import_module(
             "hta.trace_analysis" if arm is hta else "gatekit.traces.verdicts"
         )

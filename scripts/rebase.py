@@ -26,7 +26,7 @@ from overlaykit.rebase.folder import (
 from overlaykit.rebase.outcomes import Fate, Outcome
 from overlaykit.series.carried import load_overlay
 from overlaykit.trees.tree import DirectoryTree
-from upstream.remaking import Computed, compute
+from upstream.rebasing import Computed, compute
 
 
 class RebaseResult(Result, frozen=True, omit_defaults=True):

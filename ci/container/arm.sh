@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# One arm of the gate, made inside the image: arm.sh ARM SGLANG AITER AITER_SERIES.
-# ARM is baseline or patched; AITER_SERIES is carried, or image to leave AITER alone.
+# Make one arm of the gate inside the image: arm.sh ARM SGLANG AITER AITER_SERIES.
+# ARM is baseline or patched. AITER_SERIES is carried, or image to leave AITER as it is.
 set -euo pipefail
 
 arm=$1 sglang=$2 aiter=$3 aiter_series=$4
@@ -8,14 +8,14 @@ home=$(cd "$(dirname "$0")/../.." && pwd)
 trees=("$sglang")
 case $aiter_series in
   carried) trees+=("$aiter") ;;
-  image) echo "AITER stays as the image has it" ;;
-  *) echo "AITER_SERIES is carried or image, not $aiter_series" >&2; exit 2 ;;
+  image) echo "AITER is not changed: AITER_SERIES is image" ;;
+  *) echo "AITER_SERIES must be carried or image, not $aiter_series" >&2; exit 2 ;;
 esac
-# Not from the trees' own parent, where a clone would pass for the package in it.
+# In the trees' parent folder, Python would import a clone as the package itself.
 cd /
 
-# What is changed must be what Python imports: an image that has them elsewhere would
-# run without the series, and nothing would say so.
+# Python must import the packages from the changed trees. With other import paths, the
+# image would run without the series, and nothing would show it.
 expect_import() {
   local found
   found=$(python3 - "$1" <<'END'
@@ -46,7 +46,7 @@ case $arm in
       code=0
       verb apply --status "$tree" || code=$?
       if [ "$code" -ne 1 ]; then
-        echo "$tree is no baseline: expected pristine, which is exit code 1" >&2
+        echo "$tree is not a baseline: apply --status must exit with 1 (pristine)" >&2
         exit 1
       fi
     done
@@ -54,8 +54,8 @@ case $arm in
   patched)
     verb apply "${trees[@]}"
     verb verify "${trees[@]}"
-    # A build has no GPU, so some conditions cannot hold here: it tells, and does not
-    # decide. Exit codes above 1 are its own failure.
+    # A build has no GPU, so some conditions cannot hold: the doctor's report is kept, but
+    # exit code 1 is accepted. A higher code is a failure of the doctor.
     code=0
     verb doctor >"$home/doctor.txt" 2>&1 || code=$?
     cat "$home/doctor.txt"
@@ -64,7 +64,7 @@ case $arm in
     fi
     ;;
   *)
-    echo "ARM is baseline or patched, not $arm" >&2
+    echo "ARM must be baseline or patched, not $arm" >&2
     exit 2
     ;;
 esac

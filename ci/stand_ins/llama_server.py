@@ -1,7 +1,7 @@
-"""llama.cpp's server, real, on loopback: ``llama_server.py MODEL SLOTS [PORT]``.
+"""Run llama.cpp's server on loopback: ``llama_server.py MODEL SLOTS [PORT]``.
 
-Stands in for SGLang's where there is no GPU. One thread a slot. Prints its URL once it
-answers; ends with whoever started it, however that one ends.
+The stand-in for SGLang's server on machines without a GPU. Each slot has one thread. It
+prints its URL when it is ready, and ends when its parent process ends in any way.
 """
 
 from __future__ import annotations

@@ -1,11 +1,13 @@
-"""The questions of the small model: ``sums.py TEST_JSONL >sums.jsonl``.
+"""Make the questions of the small model: ``sums.py TEST_JSONL >sums.jsonl``.
 
-A model of 135 million parameters answers none of GSM8K's questions, and one that
-answers nothing has nothing to lose. It can do sums. The rule: of each worked solution
-of GSM8K's test set, in the file's order, the first step that adds, subtracts or
-multiplies two whole numbers below 100 to a whole number; none twice; the first 180.
-That many can come out as a pass: with fewer, arms that answer all alike are not shown
-to be closer than the margin of 1.5 points.
+A model with 135 million parameters cannot answer GSM8K's questions, and a model without
+right answers cannot get worse. But it can do sums. The rule: take each worked solution
+of GSM8K's test set, in the order of the file, and from it the first step that adds,
+subtracts or multiplies two whole numbers below 100 to a whole number; skip duplicates;
+keep the first 180.
+
+A pass needs that many: with fewer questions, even two arms with equal answers are not
+shown to differ by less than the margin of 1.5 points.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ _STEP = re.compile(r"<<([0-9]{1,2})([-+*])([0-9]{1,2})=([0-9]+)>>")
 
 
 def sums(rows: Iterable[str]) -> Iterator[str]:
-    """The lines of the question file, from those of GSM8K's."""
+    """Yield the lines of the question file from the lines of GSM8K's file."""
     seen = set()
     for row in rows:
         step = _STEP.search(json.loads(row)["answer"])

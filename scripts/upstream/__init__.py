@@ -1,10 +1,10 @@
-"""What the series comes to on other upstream versions, and what to do there.
+"""The series on other upstream versions: what still applies, and what to do.
 
-The merge planner knows text and the census knows meaning; here, and only here, their
-answers are joined. ``contracts`` says which census belongs to which package, ``facts``
-asks both of one tree, ``cells`` makes a column of the facts in the words of
-``outcomes``, and ``advice`` a recommendation of the column. ``sources`` and ``clone``
-are where trees come from (releases, commits), ``cache`` keeps facts by content,
-``firstbad`` searches a history, ``matrix`` and ``page`` show. ``remaking`` carries the
-series over to another base.
+The merge planner reads text and the census reads meaning. Only this package combines
+their answers. ``contracts`` maps a package to its census, ``facts`` asks the planner
+and the census about one tree, ``cells`` turns facts into a column in the words of
+``outcomes``, and ``advice`` turns a column into a recommendation. ``sources`` and
+``clone`` provide the trees (releases and commits), ``selection`` chooses the versions,
+``cache`` keeps facts by content, ``first_bad`` bisects a history, ``matrix`` and
+``page`` print the result. ``rebasing`` rebases the series.
 """

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from enum import Enum
 
 from overlaykit.planning.plan import Standing
-from upstream.facts import Known
+from upstream.facts import KnownBase
 from upstream.outcomes import Cell, Column, Outcome
-
-_NEVER = "never runs: "  # How the census begins to say why a call is dead.
+from xscale.census import NEVER_RUNS
 
 
 class Action(Enum):
@@ -42,35 +41,29 @@ class Advice:
 
 
 def advise(column: Column) -> tuple[Advice, ...]:
-    """What to do, most certain first; every patch is in one piece of advice."""
+    """What to do, most certain action first; each patch belongs to one action."""
     names = tuple(cell.row for cell in column.patches)
     if column.standing is Standing.PRISTINE:
-        same = "every touched file is the pinned one, byte for byte"
+        same = "every touched file is identical to the pinned one"
         return (Advice(Action.APPLY, (), (same,)),)
     if column.known is not None:
-        return (_known(column.known),)
+        return (_advise_known(column.known),)
     if any(cell.outcome is Outcome.PREDATES for cell in column.sites):
-        return (Advice(Action.NOTHING, (), _older(column)),)
+        return (Advice(Action.NOTHING, (), _why_older(column)),)
     if all(cell.outcome.lands for cell in column.patches):
         if column.holds:
-            why = "all of it merges"
+            why = "every patch merges"
             if column.sites:
                 why += ", and the result passes the pin's census"
             return (Advice(Action.REBASE, names, (why,)),)
-        why = "all of it merges, and the result does not pass the pin's census"
+        why = "every patch merges, but the result fails the pin's census"
         return (Advice(Action.REDERIVE, names, (why,)),)
     found = []
-    for action, wanted in (
-        (Action.RETIRE, _retired),
-        (Action.REBASE, _rebased),
-        (Action.REDERIVE, _derived),
-        (Action.DECIDE, _unsure),
-    ):
-        cells = [cell for cell in column.patches if wanted(cell)]
+    for action in (Action.RETIRE, Action.REBASE, Action.REDERIVE, Action.DECIDE):
+        cells = [cell for cell in column.patches if _action_of(cell) is action]
         if cells:
-            reasons = _reasons(column, cells)
             patches = tuple(cell.row for cell in cells)
-            found.append(Advice(action, patches, reasons))
+            found.append(Advice(action, patches, _reasons(column, cells)))
     return tuple(found)
 
 
@@ -79,56 +72,49 @@ def headline(advice: Iterable[Advice]) -> str:
     return "; ".join(one.text for one in advice)
 
 
-def _known(known: Known) -> Advice:
-    """A tree that needs no merge: the overlay has a series for it, or it has that."""
+def _advise_known(known: KnownBase) -> Advice:
+    """For a tree that needs no merge: it is a carried base, pristine or applied."""
     if known.standing is Standing.APPLIED:
-        why = f"every file is as the series of {known.target} leaves it, byte for byte"
+        why = f"every file is identical to the result of the series of {known.target}"
         return Advice(Action.APPLIED, (), (why,))
-    why = f"every touched file is that of the base {known.target}, byte for byte"
-    step = "scripts/apply.py puts that base's own series on"
+    why = f"every touched file is identical to that of the base {known.target}"
+    step = "scripts/apply.py applies the series of that base"
     return Advice(Action.CARRIED, (), (f"{why}: {step}",))
 
 
-def _older(column: Column) -> tuple[str, ...]:
-    said: dict[str, list[str]] = {}
+def _why_older(column: Column) -> tuple[str, ...]:
+    rows: dict[str, list[str]] = {}
     for cell in column.sites:
-        said.setdefault(cell.reasons[0], []).append(cell.row)
-    return tuple(f"{' '.join(rows)}: {reason}" for reason, rows in said.items())
+        rows.setdefault(cell.reasons[0], []).append(cell.row)
+    return tuple(f"{' '.join(sites)}: {reason}" for reason, sites in rows.items())
 
 
-def _retired(cell: Cell) -> bool:
-    return cell.outcome.adopted
-
-
-def _rebased(cell: Cell) -> bool:
-    return cell.outcome.lands
-
-
-def _unsure(cell: Cell) -> bool:
-    return cell.outcome is Outcome.UNSURE
-
-
-def _derived(cell: Cell) -> bool:
-    return not (_retired(cell) or _rebased(cell) or _unsure(cell))
+def _action_of(cell: Cell) -> Action:
+    """What to do with one patch."""
+    if cell.outcome.adopted:
+        return Action.RETIRE
+    if cell.outcome.lands:
+        return Action.REBASE
+    return Action.DECIDE if cell.outcome is Outcome.UNSURE else Action.REDERIVE
 
 
 def _reasons(column: Column, cells: Iterable[Cell]) -> tuple[str, ...]:
-    """What is said, and of which sites; why they are dead; what is left over."""
+    """The labels with their sites, why calls are dead, and which hunks are left."""
     cells = list(cells)
     mine = {row for cell in cells for row in cell.sites}
     sites = [cell for cell in column.sites if cell.row in mine]
-    said: dict[str, list[str]] = {}
+    numbers: dict[str, list[str]] = {}
     for cell in (*sites, *(cell for cell in cells if not cell.sites)):
-        said.setdefault(cell.label, []).append(cell.number)
-    reasons = [f"{' '.join(rows)}: {label}" for label, rows in said.items()]
+        numbers.setdefault(cell.label, []).append(cell.number)
+    reasons = [f"{' '.join(rows)}: {label}" for label, rows in numbers.items()]
     dead = (why for site in sites if site.dead for why in site.reasons)
     reasons += dict.fromkeys(
-        _NEVER + why.partition(_NEVER)[2] for why in dead if _NEVER in why
+        NEVER_RUNS + why.partition(NEVER_RUNS)[2] for why in dead if NEVER_RUNS in why
     )
     return (
         *reasons,
         *(
-            f"{cell.number} leaves over {hunk}"
+            f"{cell.number} leaves a hunk that upstream does not have: {hunk}"
             for cell in cells
             for hunk in cell.left_over
         ),

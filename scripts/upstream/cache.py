@@ -1,8 +1,7 @@
-"""Facts kept by content: asked twice of one tree, they are worked out once.
+"""A cache of facts by content, so that each tree is analyzed once.
 
-An entry is for one tree (by the wheel's digest or git's tree id), one overlay and one
-state of the program that made it. One that is damaged, or was made for anything else,
-is as good as none.
+An entry belongs to one tree (the wheel's digest or git's tree id), one overlay and one
+version of this program. A damaged entry, or one for anything else, counts as missing.
 """
 
 from __future__ import annotations
@@ -28,18 +27,18 @@ class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class FactsCache:
-    """The entries of one overlay, in ``build/cache/outlook``."""
+    """The entries of one overlay, in ``build/cache/drift``."""
 
     def __init__(self, root: Path) -> None:
-        self._folder = root / "build" / "cache" / "outlook"
-        self._made_by = _digest(root)
+        self._folder = root / "build" / "cache" / "drift"
+        self._digests = _digest(root)
 
     def _key(self, target: str, identity: str) -> str:
-        text = "\0".join((*self._made_by, target, identity))
+        text = "\0".join((*self._digests, target, identity))
         return hashlib.sha256(text.encode()).hexdigest()
 
     def load(self, target: str, identity: str) -> Facts | None:
-        """What is kept of that tree, if it is whole and was made for it."""
+        """The cached facts of a tree, or None if there is no valid entry."""
         key = self._key(target, identity)
         try:
             data = (self._folder / f"{key}.json").read_bytes()
@@ -51,7 +50,7 @@ class FactsCache:
             return None
 
     def save(self, target: str, identity: str, facts: Facts) -> None:
-        """Keep it; a place that cannot be written only makes the next run slower."""
+        """Write an entry. If the cache is not writable, the next run is just slower."""
         key = self._key(target, identity)
         body = to_json_line(facts)
         data = msgspec.json.encode(_Entry(key, _sum(key, body), msgspec.Raw(body)))
@@ -68,12 +67,12 @@ def _sum(key: str, body: bytes) -> str:
 
 @cache
 def _digest(root: Path) -> tuple[str, str]:
-    """Of the overlay, by its lock; and of the program that reads it."""
+    """Digests of the overlay's lock and of this program's source."""
     lock = hashlib.sha256((root / LOCK).read_bytes()).hexdigest()
     program = hashlib.sha256()
     scripts = Path(__file__).resolve().parents[1]
     for package in _PACKAGES:
-        for place in sorted((scripts / package).rglob("*.py")):
-            program.update(f"{place.relative_to(scripts)}\0".encode())
-            program.update(hashlib.sha256(place.read_bytes()).digest())
+        for path in sorted((scripts / package).rglob("*.py")):
+            program.update(f"{path.relative_to(scripts)}\0".encode())
+            program.update(hashlib.sha256(path.read_bytes()).digest())
     return lock, program.hexdigest()

@@ -1,16 +1,17 @@
-"""The matrix: a column an upstream version, a row a patch or a site, in one word each.
+"""The cells of the matrix: a column for each upstream version, a row for each patch
+and each site.
 
-A site's cell: the census decides. Where upstream has not touched the site's behaviour
-the cell reads what becomes of the site's hunk, but only if the census of the merged
-result finds the site there as it should be: a merge can go through and mean nothing.
+A site's cell: the census decides. If upstream has not changed the site's behaviour, the
+outcome is that of the site's hunk, provided that the census of the merged tree finds
+the site in its expected state: a merge can succeed and still mean nothing.
 
 A patch's cell, in this order:
 
-1. all of its sites are adopted by upstream: ``upstreamed`` if all of its hunks are,
-   word for word, else ``superseded``; hunks of it that no site stands for are named as
-   left over, since no census judges them;
-2. a site of it is not one that lands: the worst of its sites (``Outcome``'s order);
-3. else the worst of its sites and hunks.
+1. If upstream adopted all of its sites: ``upstreamed`` if upstream has all of its hunks
+   line by line, else ``superseded``. Its hunks without a site are listed as left over,
+   because no census judges them.
+2. If one of its sites does not land: the worst outcome of its sites.
+3. Otherwise: the worst outcome of its sites and hunks.
 """
 
 from __future__ import annotations
@@ -19,36 +20,27 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from overlaykit.planning.plan import HunkPlan
-from overlaykit.planning.plan import State as Landing
+from overlaykit.planning.plan import State as HunkState
 from overlaykit.series.carried import Carried
 from overlaykit.series.scopes import MODULE
-from upstream.contracts import contract_of
+from upstream.contracts import ADOPTED, contract_of
 from upstream.facts import Facts, Quote
 from upstream.outcomes import Cell, Column, Outcome, Version
-from xscale.sites import UNKNOWN_SITE, Role, State
+from xscale.sites import UNKNOWN_SITE, Role
+from xscale.sites import State as SiteState
 
-ADOPTED = {
-    State.MARKED,
-    State.UNMARKED,
-    State.HONEST,
-    State.COPIES_UNMARKED,
-    State.ASSUMES,
-    State.NEEDS_HONEST,
-}
-"""States of a site in which upstream has the change, be it in other words."""
-
-_OF_HUNK = {
-    Landing.CLEAN: Outcome.CLEAN,
-    Landing.APPLIED: Outcome.UPSTREAMED,
-    Landing.OFFSET: Outcome.OFFSET,
-    Landing.MERGED: Outcome.MERGED,
-    Landing.RENAMED: Outcome.RENAMED,
-    Landing.UPSTREAMED: Outcome.UPSTREAMED,
-    Landing.SUPERSEDED: Outcome.SUPERSEDED,
-    Landing.MISPLACED: Outcome.MISPLACED,
-    Landing.AMBIGUOUS: Outcome.AMBIGUOUS,
-    Landing.CONFLICT: Outcome.CONFLICT,
-    Landing.GONE: Outcome.GONE,
+_OUTCOME_OF = {
+    HunkState.CLEAN: Outcome.CLEAN,
+    HunkState.APPLIED: Outcome.UPSTREAMED,
+    HunkState.OFFSET: Outcome.OFFSET,
+    HunkState.MERGED: Outcome.MERGED,
+    HunkState.RENAMED: Outcome.RENAMED,
+    HunkState.UPSTREAMED: Outcome.UPSTREAMED,
+    HunkState.SUPERSEDED: Outcome.SUPERSEDED,
+    HunkState.MISPLACED: Outcome.MISPLACED,
+    HunkState.AMBIGUOUS: Outcome.AMBIGUOUS,
+    HunkState.CONFLICT: Outcome.CONFLICT,
+    HunkState.GONE: Outcome.GONE,
 }
 
 
@@ -56,8 +48,11 @@ def columns(
     carried: Carried,
     found: Iterable[tuple[Version, Facts]],
 ) -> tuple[Column, ...]:
-    """A column for each version, oldest first: what was reverted, the order tells; what
-    stands beside the others took nothing back that they have."""
+    """A column for each version, oldest first.
+
+    A site is reverted if an earlier version had adopted it. Versions ``beside`` the
+    others do not count as earlier.
+    """
     adopted: set[str] = set()
     made = []
     for version, facts in found:
@@ -68,12 +63,12 @@ def columns(
 
 
 def adopted_sites(facts: Facts) -> set[str]:
-    """The sites that the version has in other words than row-major."""
+    """The sites at which the version has adopted the change."""
     return {row.site for row in facts.rows if row.state in ADOPTED}
 
 
 def site_key(facts: Facts, site: str) -> tuple[str, ...]:
-    """What of a site counts as its state: not in which line it stands."""
+    """The state of a site for comparison. Line numbers do not count."""
     return tuple(
         sorted({f"{r.state.value}, {r.live}, {r.path}" for r in facts.of(site)})
     )
@@ -92,7 +87,7 @@ def _column(
         facts.standing,
         patches,
         tuple(sites.values()),
-        # Without sites there is no census to pass.
+        # A series without sites has no census to pass.
         facts.lands and bool(facts.merged or not sites) and not facts.wrong,
         _dangers(facts),
         _unforeseen(facts),
@@ -121,7 +116,7 @@ def _site(
         moved_to=here.path if here and here.path not in home else None,
         quote=facts.quotes.get(site),
     )
-    outcome, reasons = _meaning(carried, version, facts, site, before)
+    outcome, reasons = _judge_site(carried, version, facts, site, before)
     where = tuple(
         f"{r.path}:{r.line} in {r.scope}: {r.state.value}" for r in rows if r.path
     )
@@ -129,7 +124,7 @@ def _site(
     return replace(cell, outcome=outcome, reasons=(*reasons, *where, *details))
 
 
-def _meaning(
+def _judge_site(
     carried: Carried,
     version: Version,
     facts: Facts,
@@ -140,80 +135,76 @@ def _meaning(
     hunks = [hunk for hunk in facts.hunks if site in hunk.sites]
     states = {row.state for row in rows}
     readers = {row.state for row in facts.rows if row.role is Role.CONSUMER}
-    if version.before_pin and State.GONE in states | readers:
-        what = "it is" if states == {State.GONE} else "a consumer of its scale is"
-        return Outcome.PREDATES, (f"older than the pin: {what} not there yet",)
-    if states == {State.GONE}:
+    if version.before_pin and SiteState.GONE in states | readers:
+        missing = "it" if states == {SiteState.GONE} else "a consumer of its scale"
+        return Outcome.PREDATES, (f"older than the pin: {missing} does not exist yet",)
+    if states == {SiteState.GONE}:
         if any(hunk.state.lands for hunk in hunks):
             return Outcome.UNSURE, (
-                "its hunk merges, and the census sees no such call",
+                "its hunk merges, but the census finds no such call",
             )
-        return Outcome.GONE, ("no call like it is left",)
-    if State.UNKNOWN in states:
-        return Outcome.UNSURE, ("the source does not show in which order it writes",)
+        return Outcome.GONE, ("no such call remains",)
+    if SiteState.UNKNOWN in states:
+        return Outcome.UNSURE, ("the source does not show its stride order",)
     if states <= ADOPTED:
-        if hunks and all(_of(hunk) is Outcome.UPSTREAMED for hunk in hunks):
-            return Outcome.UPSTREAMED, ("upstream has these very lines",)
-        return Outcome.SUPERSEDED, ("upstream has it, in other words than the series",)
+        if hunks and all(_outcome(hunk) is Outcome.UPSTREAMED for hunk in hunks):
+            return Outcome.UPSTREAMED, ("upstream has the same lines",)
+        return Outcome.SUPERSEDED, ("upstream has the change in other lines",)
     if site in before:
-        return Outcome.REVERTED, ("an earlier version had it",)
+        return Outcome.REVERTED, ("an earlier version had the change",)
     others = adopted_sites(facts) - {site, UNKNOWN_SITE}
-    if states & ADOPTED or (State.COPIED not in states and others):
-        return Outcome.LEFT_BEHIND, (f"upstream changed {_span(others)} and not this",)
-    if State.GONE in readers:
-        return Outcome.UNSURE, ("the census sees no consumer for its scale",)
-    return _merge(carried, facts, site, hunks, states)
+    if states & ADOPTED or (SiteState.COPIED not in states and others):
+        return Outcome.LEFT_BEHIND, (f"upstream changed {_span(others)} but not this",)
+    if SiteState.GONE in readers:
+        return Outcome.UNSURE, ("the census finds no consumer for its scale",)
+    return _judge_merge(carried, facts, site, hunks)
 
 
-def _merge(
-    carried: Carried,
-    facts: Facts,
-    site: str,
-    hunks: Sequence[HunkPlan],
-    states: set[State],
+def _judge_merge(
+    carried: Carried, facts: Facts, site: str, hunks: Sequence[HunkPlan]
 ) -> tuple[Outcome, tuple[str, ...]]:
-    """What becomes of the hunks of a site that upstream has left as it was pinned."""
-    told = tuple(_told(hunk) for hunk in hunks)
-    worst = max((_of(hunk) for hunk in hunks), key=lambda o: o.rank)
+    """The outcome of a site that upstream has not changed since the pin."""
+    lines = tuple(_describe(hunk) for hunk in hunks)
+    worst = max((_outcome(hunk) for hunk in hunks), key=lambda o: o.rank)
     if not worst.lands:
         home = {hunk.path for hunk in hunks}
         if all(row.path not in home for row in facts.of(site)):
-            return Outcome.MOVED, told
-        return worst, told
+            return Outcome.MOVED, lines
+        return worst, lines
     expected = contract_of(carried).expected[site]
     after = facts.merged_of(site)
     if after and {row.state for row in after} == {expected}:
-        return worst, told
+        return worst, lines
     result = ", ".join(sorted({row.state.value for row in after})) or "nothing"
     why = f"git merges it, but the census of the result finds: {result}"
-    return Outcome.CONFLICT, (why, *told)
+    return Outcome.CONFLICT, (why, *lines)
 
 
-def _of(hunk: HunkPlan) -> Outcome:
-    return _OF_HUNK[hunk.state]
+def _outcome(hunk: HunkPlan) -> Outcome:
+    return _OUTCOME_OF[hunk.state]
 
 
-def _told(hunk: HunkPlan) -> str:
+def _describe(hunk: HunkPlan) -> str:
     shift = f" {hunk.shift:+d}" if hunk.shift else ""
     detail = hunk.detail.partition("\n")[0].rstrip(":")
-    told = f"hunk {hunk.number} in {hunk.scope}: {hunk.state.value}{shift}"
-    return f"{told}; {detail}" if detail else told
+    text = f"hunk {hunk.number} in {hunk.scope}: {hunk.state.value}{shift}"
+    return f"{text}; {detail}" if detail else text
 
 
 def _patch(name: str, facts: Facts, sites: Mapping[str, Cell]) -> Cell:
     hunks = [hunk for hunk in facts.hunks if hunk.patch == name]
     named = dict.fromkeys(site for hunk in hunks for site in hunk.sites)
     mine = [sites[site] for site in named if site in sites]
-    told = tuple(_told(hunk) for hunk in hunks)
-    of_hunks = [_of(hunk) for hunk in hunks]
+    lines = tuple(_describe(hunk) for hunk in hunks)
+    of_hunks = [_outcome(hunk) for hunk in hunks]
     over: tuple[str, ...] = ()
     if mine and all(cell.outcome.adopted for cell in mine):
         whole = all(outcome is Outcome.UPSTREAMED for outcome in of_hunks)
         outcome = Outcome.UPSTREAMED if whole else Outcome.SUPERSEDED
         over = tuple(
-            _told(hunk)
+            _describe(hunk)
             for hunk in hunks
-            if not hunk.sites and hunk.scope != MODULE and not _of(hunk).adopted
+            if not hunk.sites and hunk.scope != MODULE and not _outcome(hunk).adopted
         )
     elif any(not cell.outcome.lands for cell in mine):
         outcome = max((cell.outcome for cell in mine), key=lambda o: o.rank)
@@ -225,7 +216,7 @@ def _patch(name: str, facts: Facts, sites: Mapping[str, Cell]) -> Cell:
     return Cell(
         name.removesuffix(".patch"),
         outcome,
-        (*of_sites, *told),
+        (*of_sites, *lines),
         path=hunks[0].path,
         line=next((hunk.line for hunk in hunks if hunk.line is not None), None),
         dead=bool(mine) and all(cell.dead for cell in mine),
@@ -245,15 +236,14 @@ def _conflict(hunks: Iterable[HunkPlan]) -> Quote | None:
 
 
 def _dangers(facts: Facts) -> tuple[str, ...]:
-    """By what is wrong, the sites, or the calls outside the catalogue, that it is
-    wrong of."""
+    """Each danger, after the sites or the calls outside the catalogue that have it."""
     sites: dict[str, list[str]] = {}
-    for finding in facts.dangers:
+    for problem in facts.dangers:
+        finding = problem.finding
         if finding.site is not None:
-            danger = finding.what[finding.what.index("dangerous") :]
             here = f"{finding.path}:{finding.line} in {finding.scope}"
             name = here if finding.site == UNKNOWN_SITE else finding.site
-            sites.setdefault(danger, []).append(name)
+            sites.setdefault(problem.danger, []).append(name)
     return tuple(f"{_span(names)}: {what}" for what, names in sites.items())
 
 
@@ -268,7 +258,7 @@ def _unforeseen(facts: Facts) -> tuple[str, ...]:
 
 
 def _unpaired(facts: Facts) -> tuple[str, ...]:
-    """Calls outside the catalogue of which it is not seen what reads their scales."""
+    """Calls outside the catalogue whose scale has no known reader."""
     return tuple(
         f"{row.path}:{row.line} in {row.scope}: {row.state.value}; {row.detail}"
         for row in facts.rows

@@ -1,4 +1,4 @@
-"""Commits of a clone as versions. Reads objects alone: no checkout, nothing written."""
+"""Commits of a clone as versions. Only reads objects: no checkout, no writes."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _NEAR = 12
 class Line:
     """The first-parent ``commits`` after ``since``, oldest first.
 
-    ``first`` is the older end of the range. Where it lies on that line it is ``since``;
-    where it does not (a release tagged on a branch) ``start`` says what ``since`` is.
+    ``first`` is the older end of the range. If it is on that line, it equals ``since``.
+    If not (a release tagged on a branch), ``start`` describes ``since``.
     """
 
     first: str
@@ -43,18 +43,18 @@ class Clone:
     carried: Carried
 
     def commit(self, ref: str) -> str:
-        """The commit that a ref names. Raises InputError where it names none."""
+        """The commit id of a ref. Raises InputError if there is no such commit."""
         found = clones.run(
             self.path, "rev-parse", "--verify", "-q", "--end-of-options",
             f"{ref}^{{commit}}", ok=(0, 1, 128),
         )  # fmt: skip
         if found.returncode == 0:
             return found.stdout.decode().strip()
-        step = "name one of these, or fetch it: git fetch origin REF"
+        step = f"name one of these, or run git fetch origin {ref}"
         if self.is_shallow:
             step = (
                 "the clone is shallow: deepen it (git fetch --unshallow) or fetch "
-                f"that one (git fetch --depth 1 origin {ref})"
+                f"this commit (git fetch --depth 1 origin {ref})"
             )
         finding = Finding(
             "no such commit", expected=f"one of {self._known()}", found=ref,
@@ -69,8 +69,10 @@ class Clone:
     def source(
         self, ref: str, name: str | None = None, note: str = "", beside: bool = False
     ) -> Source:
-        """A ref as a version, after a look at whether it holds the package; ``note`` is
-        what else there is to say of it."""
+        """A ref as a version. ``note`` is a remark for people.
+
+        Raises InputError if the commit does not contain the target's package.
+        """
         commit = self.commit(ref)
         package = f"{self.carried.target.package_root}/__init__.py"
         with GitTree(self.path, commit) as held:
@@ -79,7 +81,7 @@ class Clone:
             what = f"{ref} of {self.path} is not {self.carried.target.package}"
             finding = Finding(
                 what,
-                expected=f"{package} in it",
+                expected=f"{package} in its tree",
                 found="no such file",
                 next_step="name a clone of "
                 f"{self.carried.target.repository}, or another --target",
@@ -93,14 +95,14 @@ class Clone:
         return Source(version, self.path, commit)
 
     def line(self, first: str, last: str) -> Line:
-        """The line from ``first`` to ``last``, or from where the two part."""
+        """The line from ``first`` to ``last``, or from where they diverge."""
         ends = self.commit(first), self.commit(last)
         listed = text(
             self.path, "rev-list", "--first-parent", "--reverse",
             f"{ends[0]}..{ends[1]}",
         ).split()  # fmt: skip
         if not listed:
-            what = f"{last} has no commit that {first} has not"
+            what = f"every commit of {last} is also in {first}"
             step = "give the older one first: OLDER..NEWER"
             raise InputError(what, (Finding(what, next_step=step),))
         before = clones.run(
@@ -108,20 +110,20 @@ class Clone:
         )
         if before.returncode:
             what = f"the history of {last} does not reach {first}"
-            step = "name two commits of one history"
+            step = "name two commits of the same history"
             if self.is_shallow:
                 step = "the clone is shallow: deepen it (git fetch --unshallow)"
             finding = Finding(
-                what, expected=f"{first} below {last}",
-                found=f"it ends at {listed[0]}", next_step=step,
+                what, expected=f"{first} among the ancestors of {last}",
+                found=f"the history ends at {listed[0]}", next_step=step,
             )  # fmt: skip
             raise InputError(what, (finding,))
         since = before.stdout.decode().strip()
-        start = self._called(since, first, last) if since != ends[0] else ""
+        start = self._describe(since, first, last) if since != ends[0] else ""
         return Line(ends[0], since, tuple(listed), start)
 
     def touching(self, first: str, last: str, paths: Iterable[str]) -> tuple[str, ...]:
-        """Those of the line that change one of the paths."""
+        """The commits of the line that change one of the paths."""
         before = self.line(first, last).since
         return tuple(
             text(
@@ -130,15 +132,15 @@ class Clone:
             ).split()
         )  # fmt: skip
 
-    def _called(self, since: str, first: str, last: str) -> str:
-        """What the commit is at which a line begins that does not pass ``first``."""
+    def _describe(self, since: str, first: str, last: str) -> str:
+        """Describe ``since`` for a ``first`` that is not on the line of ``last``."""
         found = clones.run(
             self.path, "merge-base", "--all", self.commit(first), self.commit(last),
             ok=(0, 1),
         )  # fmt: skip
         if found.stdout.decode().split() == [since]:
             return f"the merge base of {first} and {last}"
-        return f"the last first-parent commit of {last} that {first} has, too"
+        return f"the last first-parent commit of {last} that is also in {first}"
 
     def _before_pin(self, commit: str) -> bool:
         tag = self.carried.target.tag
@@ -161,10 +163,10 @@ class Clone:
 
 
 def open_clone(path: Path, carried: Carried) -> Clone:
-    """Raises InputError where there is no clone, RefusedClone where git refuses it."""
+    """Raises InputError if ``path`` is not a clone, RefusedClone if git refuses it."""
     where = path.resolve()
     if not is_clone(where):
-        what = "is no clone" if where.is_dir() else "does not exist"
+        what = "is not a clone" if where.is_dir() else "does not exist"
         url = quoted(carried.target.repository)
         step = f"git clone --filter=blob:none {url} {quoted(str(path))}"
         finding = Finding(what, path=str(path), next_step=step)
@@ -174,12 +176,12 @@ def open_clone(path: Path, carried: Carried) -> Clone:
 
 
 def watched(carried: Carried, ends: Sequence[Facts]) -> tuple[str, ...]:
-    """The series' files, and those in which its sites stand at either end."""
+    """The series' files, and the files that contain its sites at either end."""
     sites = contract_of(carried).expected
-    at_ends = (
+    of_sites = (
         row.path
         for facts in ends
         for row in facts.rows
         if row.site in sites and row.path
     )
-    return tuple(dict.fromkeys((*carried.series.paths, *at_ends)))
+    return tuple(dict.fromkeys((*carried.series.paths, *of_sites)))

@@ -1,4 +1,4 @@
-"""Which census belongs to which package, and what it should say of each site."""
+"""Which census belongs to which package, and the expected state of each site."""
 
 from __future__ import annotations
 
@@ -9,51 +9,64 @@ from overlaykit.core.errors import Finding
 from overlaykit.series.carried import Carried
 from overlaykit.series.manifest import Target
 from overlaykit.trees.tree import Tree
-from xscale.census import Census, SiteRow, check_adopted, take_census
+from xscale.census import Census, Problem, SiteRow, problems, take_census
 from xscale.kernels import take_kernels
 from xscale.numeric.presentation import Presentation
-from xscale.sites import CATALOGUE, FLATTEN, Role, State, without_parameter
+from xscale.sites import CATALOGUE, FLATTEN, Role, without_parameter
+from xscale.sites import State as SiteState
 
 _STATES = {
-    Presentation.NO_PARAMETER.value: State.ROW_MAJOR,
-    Presentation.LYING.value: State.UNMARKED,
-    Presentation.HONEST.value: State.HONEST,
+    Presentation.NO_PARAMETER.value: SiteState.ROW_MAJOR,
+    Presentation.LYING.value: SiteState.UNMARKED,
+    Presentation.HONEST.value: SiteState.HONEST,
 }
-_DANGER = "dangerous"  # The word with which the census begins to warn of a mixture.
+
+ADOPTED = {
+    SiteState.MARKED,
+    SiteState.UNMARKED,
+    SiteState.HONEST,
+    SiteState.COPIES_UNMARKED,
+    SiteState.ASSUMES,
+    SiteState.NEEDS_HONEST,
+}
+"""The states of a site in which upstream has the change, in any form."""
 
 
 @dataclass(frozen=True)
 class Contract:
-    """``expected`` gives per site the state in which the optimization is adopted."""
+    """``expected`` maps each site to its state in a tree that has the optimization."""
 
-    expected: Mapping[str, State]
+    expected: Mapping[str, SiteState]
     census: Callable[[Target, Tree], Census]
-    check: Callable[[Census], tuple[Finding, ...]]
+    problems: Callable[[Census], tuple[Problem, ...]]
 
-    def dangers(self, census: Census) -> tuple[Finding, ...]:
-        """What mixtures of transposed and row-major scales the tree holds."""
-        return tuple(f for f in self.check(census) if _DANGER in f.what)
+    def check(self, census: Census) -> tuple[Finding, ...]:
+        """What keeps the tree from having the optimization everywhere."""
+        return tuple(problem.finding for problem in self.problems(census))
+
+    def dangers(self, census: Census) -> tuple[Problem, ...]:
+        """The mixes of transposed and row-major scales that give wrong values."""
+        return tuple(found for found in self.problems(census) if found.danger)
 
 
 def contract_of(carried: Carried) -> Contract:
-    """The contract of a target's package; a series that names no sites promises
-    nothing about them, and has none."""
+    """The contract of a target's package. A series that names no sites has none."""
     return _CONTRACTS.get(carried.target.package, _NONE) if carried.sites else _NONE
 
 
 def _sglang(target: Target, tree: Tree) -> Census:
-    # Upstream's own tests and benchmarks may call the kernels as they like.
+    # Only the package: upstream's tests and benchmarks may call kernels in any way.
     return take_census(tree, within=f"{target.package_root}/")
 
 
 def _aiter(target: Target, tree: Tree) -> Census:
-    """What the function that S8 calls returns when asked for a transposed scale."""
-    del target  # Its package is where its repository has it.
+    """The layout that the function called at S8 returns for ``transpose_scale``."""
+    del target  # AITER's package lies at the same path in its repository.
     [row] = [row for row in take_kernels(tree) if row.kernel == FLATTEN]
     if row.path is None:
-        state = State.GONE
+        state = SiteState.GONE
     else:
-        state = _STATES.get(row.presentation, State.UNKNOWN)
+        state = _STATES.get(row.presentation, SiteState.UNKNOWN)
     detail = f"{row.presentation}; {row.detail}" if row.detail else row.presentation
     found = SiteRow(
         "S8", Role.PRODUCER, FLATTEN, row.path, FLATTEN, row.line, state, detail
@@ -61,23 +74,25 @@ def _aiter(target: Target, tree: Tree) -> Census:
     return Census(tree.name, (found,))
 
 
-def _check_aiter(census: Census) -> tuple[Finding, ...]:
+def _aiter_problems(census: Census) -> tuple[Problem, ...]:
     return tuple(
-        Finding(
-            f"S8's kernel: {row.detail or row.state.value}",
-            path=row.path,
-            line=row.line,
-            site=row.site,
-            expected=f"{FLATTEN} returns a transposed scale, told by its strides",
-            next_step=without_parameter(FLATTEN),
+        Problem(
+            Finding(
+                f"S8's kernel: {row.detail or row.state.value}",
+                path=row.path,
+                line=row.line,
+                site=row.site,
+                expected=f"{FLATTEN} returns a transposed scale with strides (1, M)",
+                next_step=without_parameter(FLATTEN),
+            )
         )
         for row in census.rows
-        if row.state is not State.HONEST
+        if row.state is not SiteState.HONEST
     )
 
 
 _CONTRACTS = {
-    "sglang": Contract({s.id: s.expected for s in CATALOGUE}, _sglang, check_adopted),
-    "aiter": Contract({"S8": State.HONEST}, _aiter, _check_aiter),
+    "sglang": Contract({s.id: s.expected for s in CATALOGUE}, _sglang, problems),
+    "aiter": Contract({"S8": SiteState.HONEST}, _aiter, _aiter_problems),
 }
 _NONE = Contract({}, lambda _, tree: Census(tree.name, ()), lambda _: ())

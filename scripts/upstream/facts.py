@@ -1,7 +1,7 @@
-"""What the planner and the census say of one upstream tree, and of the merge into it.
+"""The planner's and the census's answers about one upstream tree and its merge.
 
-Facts are about one tree alone, so they can be kept by its content; what a column reads
-also depends on the columns before it, and is made of facts each time.
+Facts depend on one tree alone, so they are cached by its content. A column also depends
+on the columns before it, so it is computed from facts each time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from overlaykit.series.carried import Carried
 from overlaykit.series.patches import split_lines
 from overlaykit.trees.tree import EditedTree, Tree
 from upstream.contracts import Contract, contract_of
-from xscale.census import SiteRow
+from xscale.census import Problem, SiteRow
 
 QUOTED = 24
 _BEFORE = 1
@@ -24,20 +24,20 @@ _BEFORE = 1
 
 @dataclass(frozen=True)
 class Quote:
-    """Lines of upstream's, from ``line`` on."""
+    """Lines of upstream's code, starting at ``line``."""
 
     path: str
     line: int
     lines: tuple[str, ...]
 
     def capped(self, most: int) -> Quote | None:
-        """At most so many of the lines; None where that leaves none."""
+        """The first ``most`` lines; None for 0."""
         return Quote(self.path, self.line, self.lines[:most]) if most else None
 
 
 @dataclass(frozen=True)
-class Known:
-    """A tree that the overlay is made for: which target's, as released or applied."""
+class KnownBase:
+    """The carried base that a tree is identical to, and whether it is applied."""
 
     target: str
     standing: Standing
@@ -45,11 +45,11 @@ class Known:
 
 @dataclass(frozen=True)
 class Facts:
-    """``rows`` is the census of the tree as it is, ``merged`` that of what the hunks
-    that land make of it (empty where none lands, or all are there already); ``wrong``
-    is what then keeps the tree from having adopted the optimization. ``dangers`` are
-    the mixtures that the tree holds by itself. ``quotes`` go by site. ``known`` is the
-    base that the tree is, if the overlay carries one with these very files.
+    """``rows`` is the census of the tree itself. ``merged`` is the census of the tree
+    with every hunk that lands (empty if no hunk lands, or if all are there already),
+    and ``wrong`` lists what the merged tree still lacks. ``dangers`` are the dangerous
+    mixes in the tree itself. ``quotes`` maps sites to code. ``known`` is set if
+    the tree is identical to a base that the overlay carries.
     """
 
     standing: Standing
@@ -57,13 +57,13 @@ class Facts:
     rows: tuple[SiteRow, ...]
     merged: tuple[SiteRow, ...]
     wrong: tuple[Finding, ...]
-    dangers: tuple[Finding, ...]
+    dangers: tuple[Problem, ...]
     quotes: dict[str, Quote]
-    known: Known | None = None
+    known: KnownBase | None = None
 
     @property
     def lands(self) -> bool:
-        """Whether git would merge all of the series, whatever it means there."""
+        """Whether every hunk merges. This says nothing about meaning."""
         return all(hunk.state.lands for hunk in self.hunks)
 
     def of(self, site: str) -> tuple[SiteRow, ...]:
@@ -76,8 +76,8 @@ class Facts:
 def facts_of(
     carried: Carried, tree: Tree, base: Tree, others: Iterable[Carried] = ()
 ) -> Facts:
-    """Ask planner and census of ``tree``; ``base`` is the pinned release, ``others``
-    are what the overlay carries on other releases of the same package."""
+    """Ask the planner and the census about ``tree``. ``base`` is the pinned release;
+    ``others`` are the carried bases of the same package."""
     contract = contract_of(carried)
     standing = locate(carried, tree).standing(carried)
     foreseen = foresee(carried, tree, base)
@@ -91,15 +91,15 @@ def facts_of(
         wrong,
         contract.dangers(census),
         _quotes(tree, census.rows),
-        _known(tree, (carried, *others)),
+        _known_base(tree, (carried, *others)),
     )
 
 
-def _known(tree: Tree, bases: Iterable[Carried]) -> Known | None:
+def _known_base(tree: Tree, bases: Iterable[Carried]) -> KnownBase | None:
     for base in bases:
         standing = locate(base, tree).standing(base)
         if standing in (Standing.PRISTINE, Standing.APPLIED):
-            return Known(base.name, standing)
+            return KnownBase(base.name, standing)
     return None
 
 
@@ -110,7 +110,7 @@ def _merged(
     foreseen: Foreseen,
     rows: Iterable[SiteRow],
 ) -> tuple[tuple[SiteRow, ...], tuple[Finding, ...]]:
-    """The census of the merged result, where a hunk lands at a site that lacks it."""
+    """The census of the merged tree, if a hunk lands at a site that needs it."""
     lacking = {
         row.site for row in rows if row.state is not contract.expected.get(row.site)
     }

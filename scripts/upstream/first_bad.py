@@ -1,9 +1,9 @@
-"""The first upstream commit after which a patch, or a site, is not what it was.
+"""Bisect the upstream commit that breaks a patch or changes a site.
 
-A binary search over the first-parent commits of a range, with the merge and the census
-as the oracle. It takes for granted that what went bad stayed bad; where it changed
-more than once, it finds one of the changes. What it finds is proven either way: the
-commit and the one before it are both looked at.
+A binary search over the first-parent commits of a range; the merge and the census
+decide whether a commit is good. Like every bisection it assumes one change; if there
+were several, it finds one of them. The result is verified: both the commit and its
+parent are analyzed.
 """
 
 from __future__ import annotations
@@ -23,15 +23,17 @@ from upstream.outcomes import Cell, Column, Outcome
 
 Look = Callable[[str], Facts]
 _STILL_GOOD = {Outcome.CLEAN, Outcome.OFFSET}
-_BLAMED = 24
-_NAMED = 8
+_QUOTED = 24
+_FILES = 8
 
 
 @dataclass(frozen=True)
-class Change:
-    """``commit`` is None where nothing changes. ``since`` is the commit that the search
-    began at, and ``start`` what that is where it is not the older end of the range;
-    ``blame`` quotes the commit's diff where the change is."""
+class Difference:
+    """The commit that changes a row; ``commit`` is None if nothing changes.
+
+    ``since`` is the first commit of the search. If it is not the older end of the
+    range, ``start`` describes it. ``blame`` quotes the commit's diff near the change.
+    """
 
     row: str
     since: str
@@ -47,7 +49,7 @@ class Change:
 
 
 def row_named(carried: Carried, name: str) -> str:
-    """A patch by its name or number, or a site. Raises InputError where it is none."""
+    """The row of a patch (its name or number) or site. Raises InputError if unknown."""
     patches = [patch.name.removesuffix(".patch") for patch in carried.series.patches]
     sites = list(contract_of(carried).expected)
     wanted = name.removesuffix(".patch")
@@ -64,17 +66,17 @@ def row_named(carried: Carried, name: str) -> str:
     raise InputError(f"{carried.name} has no patch or site {name!r}", (finding,))
 
 
-def first_bad(clone: Clone, row: str, good: str, bad: str, look: Look) -> Change:
-    """Search ``good..bad``; ``look`` gives the facts of a commit.
+def first_bad(clone: Clone, row: str, good: str, bad: str, look: Look) -> Difference:
+    """Bisect ``good..bad``; ``look`` returns the facts of a commit.
 
-    Raises InputError where the row is not good at ``good``, or, with that beside the
-    line of ``bad``, not at the commit from which the line starts.
+    Raises InputError if the row is not good at ``good``. If ``good`` is not on the line
+    of ``bad``, the row must also be good where that line starts.
     """
     carried = clone.carried
     line = clone.line(good, bad)
     since, commits = line.since, line.commits
     is_site = row in contract_of(carried).expected
-    looked: dict[str, Column] = {}
+    analyzed: dict[str, Column] = {}
     keys: dict[str, str] = {}
 
     def state(commit: str) -> str:
@@ -82,7 +84,7 @@ def first_bad(clone: Clone, row: str, good: str, bad: str, look: Look) -> Change
             facts = look(commit)
             version = clone.source(commit).version
             [column] = columns(carried, [(version, facts)])
-            looked[commit] = column
+            analyzed[commit] = column
             keys[commit] = _key(column, facts, row)
         return keys[commit]
 
@@ -90,24 +92,29 @@ def first_bad(clone: Clone, row: str, good: str, bad: str, look: Look) -> Change
         if is_site:
             return state(commit) == state(since)
         state(commit)
-        return looked[commit].cell(row).outcome in _STILL_GOOD
+        return analyzed[commit].cell(row).outcome in _STILL_GOOD
 
     for commit, name in ((line.first, good), (since, f"{since[:10]}, {line.start}")):
         if not is_good(commit):
-            label = looked[commit].cell(row).label
+            label = analyzed[commit].cell(row).label
             if is_site:
-                raise _another(row, good, keys[commit], keys[since], line)
-            what, step = f"{row} is not good at {name}", "begin at an older commit"
+                raise _differs(row, good, keys[commit], keys[since], line)
+            what, step = f"{row} is not good at {name}", "start at an older commit"
             finding = Finding(what, expected="clean or offset", found=label,
                               next_step=step)  # fmt: skip
             raise InputError(f"{what}: it is {label}", (finding,))
     if is_good(commits[-1]):
-        same = looked[commits[-1]].cell(row)
-        return Change(
-            row, since, looked[since].cell(row).label, same.label, looked_at=len(keys),
+        same = analyzed[commits[-1]].cell(row)
+        before = analyzed[since].cell(row)
+        return Difference(
+            row,
+            since,
+            before.label,
+            same.label,
+            looked_at=len(keys),
             start=line.start,
-        )  # fmt: skip
-    # The commit at `low` is good (since, if there is none), that at `high` is bad.
+        )
+    # commits[low] is good (for -1: since is good), commits[high] is bad.
     low, high = -1, len(commits) - 1
     while high - low > 1:
         middle = (low + high) // 2
@@ -116,15 +123,15 @@ def first_bad(clone: Clone, row: str, good: str, bad: str, look: Look) -> Change
         else:
             high = middle
     parent = commits[low] if low >= 0 else since
-    return _change(clone, row, line, parent, commits[high], looked, keys)
+    return _difference(clone, row, line, parent, commits[high], analyzed, keys)
 
 
-def _another(row: str, good: str, found: str, begins: str, line: Line) -> InputError:
-    """The error for a site that changed beside the line that is searched."""
+def _differs(row: str, good: str, found: str, expected: str, line: Line) -> InputError:
+    """The error for a site whose state at ``good`` is not that of the searched line."""
     since = line.since[:10]
-    what = f"{row} is not at {good} what it is at {since}, {line.start}"
-    step = f"give {since} as the older end, to search from there"
-    finding = Finding(what, expected=begins, found=found, next_step=step)
+    what = f"{row} is in another state at {good} than at {since}, {line.start}"
+    step = f"give {since} as the older end to search from there"
+    finding = Finding(what, expected=expected, found=found, next_step=step)
     return InputError(what, (finding,))
 
 
@@ -132,45 +139,64 @@ def _key(column: Column, facts: Facts, row: str) -> str:
     return f"{'; '.join(site_key(facts, row))}" or column.cell(row).label
 
 
-def _change(
+def _difference(
     clone: Clone,
     row: str,
     line: Line,
     parent: str,
     commit: str,
-    looked: dict[str, Column],
+    analyzed: dict[str, Column],
     keys: dict[str, str],
-) -> Change:
-    before, after = looked[parent], looked[commit]
+) -> Difference:
+    before, after = analyzed[parent], analyzed[commit]
     date, subject = clones.text(
         clone.path, "log", "-1", "--no-show-signature", "--format=%aI%n%s", commit
     ).split("\n", 1)
     is_site = any(cell.row == row for cell in before.sites)
-    told = (keys[parent], keys[commit]) if is_site else (
-        before.cell(row).label, after.cell(row).label,
-    )  # fmt: skip
-    return Change(
+    if is_site:
+        states = keys[parent], keys[commit]
+    else:
+        states = before.cell(row).label, after.cell(row).label
+    return Difference(
         row,
         line.since,
-        *told,
+        *states,
         commit,
         parent,
         date,
         subject,
-        _blame(clone, parent, commit, _turned(before, after, row)),
-        len(looked),
+        _blame(clone, parent, commit, _changed_cells(before, after, row)),
+        len(analyzed),
         line.start,
     )
 
 
-def _turned(before: Column, after: Column, row: str) -> list[tuple[Cell, Cell]]:
-    """The cell, before and after; of a patch its sites that changed come first."""
+def text(found: Difference) -> str:
+    """The result as a person reads it."""
+    start = [f"  from    {found.since}: {found.start}"] if found.start else []
+    if found.commit is None:
+        return "\n".join([f"{found.row} does not change: {found.after}", *start])
+    lines = [
+        f"{found.row} changes with {found.commit}",
+        f"  {found.subject}",
+        f"  {found.date}",
+        *start,
+        f"  before  {found.before}  (at its parent {found.parent})",
+        f"  after   {found.after}",
+        f"  {found.looked_at} commits analyzed",
+        "",
+        *(f"    {line}" for line in found.blame),
+    ]
+    return "\n".join(lines)
+
+
+def _changed_cells(before: Column, after: Column, row: str) -> list[tuple[Cell, Cell]]:
+    """The row's cell before and after; a patch's changed sites come before it."""
     one = before.cell(row), after.cell(row)
-    named = {reason.partition(":")[0] for reason in one[0].reasons}
     sites = [
         (old, new)
         for old, new in zip(before.sites, after.sites, strict=True)
-        if old.row in named and old.label != new.label
+        if old.row in one[0].sites and old.label != new.label
     ]
     return [*sites, one]
 
@@ -178,7 +204,7 @@ def _turned(before: Column, after: Column, row: str) -> list[tuple[Cell, Cell]]:
 def _blame(
     clone: Clone, parent: str, commit: str, cells: list[tuple[Cell, Cell]]
 ) -> tuple[str, ...]:
-    """The hunk of the commit's diff that is nearest to the first of the cells."""
+    """The hunk of the commit's diff that is nearest to the first cell."""
     for old, new in cells:
         paths = [p for p in dict.fromkeys((old.path, new.path, new.moved_to)) if p]
         diff = clones.run(
@@ -188,8 +214,8 @@ def _blame(
         if diff:
             return _nearest(diff, old.line or 1)
     names = clones.text(clone.path, "diff", "--name-only", parent, commit).splitlines()
-    more = f", and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return (f"in other files: {', '.join(names[:_NAMED])}{more}",)
+    more = f", and {len(names) - _FILES} more" if len(names) > _FILES else ""
+    return (f"in other files: {', '.join(names[:_FILES])}{more}",)
 
 
 def _nearest(diff: str, line: int) -> tuple[str, ...]:
@@ -198,7 +224,7 @@ def _nearest(diff: str, line: int) -> tuple[str, ...]:
         head, *hunks = re.split(r"^(?=@@ )", file, flags=re.M)
         names = [n for n in head.splitlines() if not n.startswith(("index ", "diff "))]
         if not hunks:
-            best = min(best, (float("inf"), names[:_BLAMED]), key=lambda b: not b[1])
+            best = min(best, (float("inf"), names[:_QUOTED]), key=lambda b: not b[1])
         for hunk in hunks:
             found = re.match(r"@@ -(\d+)(?:,(\d+))? ", hunk)
             assert found is not None
@@ -207,5 +233,5 @@ def _nearest(diff: str, line: int) -> tuple[str, ...]:
             if away < best[0]:
                 best = away, [*names, *hunk.splitlines()]
     lines = best[1]
-    cut = [f"… {len(lines) - _BLAMED} lines more"] if len(lines) > _BLAMED else []
-    return (*lines[:_BLAMED], *cut)
+    cut = [f"… {len(lines) - _QUOTED} more lines"] if len(lines) > _QUOTED else []
+    return (*lines[:_QUOTED], *cut)

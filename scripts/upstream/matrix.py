@@ -1,4 +1,4 @@
-"""The matrix as text: in a terminal, a log or a pipe, and as Markdown."""
+"""The matrix as plain text and as Markdown."""
 
 from __future__ import annotations
 
@@ -28,23 +28,24 @@ _CODES = {
     Outcome.PREDATES: "older",
 }
 MEANING = {
-    Outcome.CLEAN: "the change goes where it was made",
-    Outcome.OFFSET: "it goes in on other lines",
-    Outcome.MERGED: "it goes in among other changes",
-    Outcome.RENAMED: "it goes into the renamed file",
-    Outcome.UPSTREAMED: "upstream has these very lines",
-    Outcome.SUPERSEDED: "upstream has it, in other words",
-    Outcome.LEFT_BEHIND: "upstream changed the others, not this one",
-    Outcome.REVERTED: "upstream had it and took it back",
+    Outcome.CLEAN: "the change applies where it was made",
+    Outcome.OFFSET: "the change applies at other line numbers",
+    Outcome.MERGED: "the change applies next to other changes",
+    Outcome.RENAMED: "the change applies in the renamed file",
+    Outcome.UPSTREAMED: "upstream has the same lines",
+    Outcome.SUPERSEDED: "upstream has the change in other lines",
+    Outcome.LEFT_BEHIND: "upstream changed the other sites but not this",
+    Outcome.REVERTED: "upstream had the change and reverted it",
     Outcome.MOVED: "the code is in another file",
     Outcome.MISPLACED: "the merge would put it in the wrong place",
-    Outcome.AMBIGUOUS: "more than one place could be meant",
-    Outcome.CONFLICT: "upstream changed the same lines or what they mean",
-    Outcome.GONE: "nothing like it is left",
-    Outcome.UNSURE: "unsure: the source does not say",
-    Outcome.PREDATES: "before what the series changes was there",
+    Outcome.AMBIGUOUS: "the change could belong in several places",
+    Outcome.CONFLICT: "upstream changed the same lines or their meaning",
+    Outcome.GONE: "the code no longer exists",
+    Outcome.UNSURE: "the source does not show it",
+    Outcome.PREDATES: "older than the code that the series changes",
 }
 DEAD, MOVED = "!", ">"
+TITLE = "Which patches still apply upstream"
 _NARROW = 60
 
 
@@ -55,7 +56,7 @@ def code(cell: Cell) -> str:
 
 
 def short_names(columns: Sequence[Column]) -> list[str]:
-    """The versions' names without the numbers that all of them begin with."""
+    """The versions' names without their common leading numbers."""
     names = [column.version.name for column in columns]
     parts = [name.split(".") for name in names]
     shared = 0
@@ -68,7 +69,7 @@ def short_names(columns: Sequence[Column]) -> list[str]:
 def text(
     columns: Sequence[Column], advice: Sequence[Sequence[Advice]], width: int
 ) -> str:
-    """The matrix in blocks as wide as the terminal, the legend, what to do."""
+    """The matrix in blocks that fit ``width``, the legend, and the advice."""
     blocks = list(_blocks(columns, max(width, _NARROW)))
     used = {cell.outcome for column in columns for cell in column.cells}
     legend = [
@@ -78,14 +79,14 @@ def text(
     ]
     cells = [cell for column in columns for cell in column.cells]
     if any(cell.dead for cell in cells):
-        legend.append(f"  {DEAD:<6} dead: native block-FP8 layers never let it run")
+        legend.append(f"  {DEAD:<6} dead: native block-FP8 layers never run this call")
     if any(cell.moved_to for cell in cells):
-        legend.append(f"  {MOVED:<6} it stands in another file than the series has it")
-    told = [
-        "\n".join(_told(column, todo))
+        legend.append(f"  {MOVED:<6} the site is in another file than in the series")
+    sections = [
+        "\n".join(_lines(column, todo))
         for column, todo in zip(columns, advice, strict=True)
     ]
-    return "\n\n".join([*blocks, "\n".join(legend), *told])
+    return "\n\n".join([*blocks, "\n".join(legend), *sections])
 
 
 def _blocks(columns: Sequence[Column], width: int) -> Iterable[str]:
@@ -111,23 +112,23 @@ def _blocks(columns: Sequence[Column], width: int) -> Iterable[str]:
         start = stop
 
 
-def _told(column: Column, advice: Sequence[Advice]) -> list[str]:
+def _lines(column: Column, advice: Sequence[Advice]) -> list[str]:
     about = f"  ({column.version.about})" if column.version.about else ""
     lines = [f"{column.version.name}: {headline(advice)}{about}"]
     lines += [f"  DANGER  {danger}" for danger in column.dangers]
     lines += [f"  {reason}" for one in advice for reason in one.reasons]
     lines += [f"  unforeseen call  {call}" for call in column.unforeseen]
-    lines += [f"  could not be paired  {call}" for call in column.unpaired]
+    lines += [f"  call without a known reader  {call}" for call in column.unpaired]
     return lines
 
 
 def markdown(
     columns: Sequence[Column], advice: Sequence[Sequence[Advice]], command: str
 ) -> str:
-    """The matrix and what follows, as a page or the text of an issue."""
+    """The matrix, the legend and the advice, as a page or the text of an issue."""
     names = [column.version.name for column in columns]
     lines = [
-        "# What the series comes to upstream",
+        f"# {TITLE}",
         "",
         f"Made by {_code(command)}.",
         "",
@@ -143,7 +144,7 @@ def markdown(
         name = _escape(column.version.name)
         lines.append(f"| {name} | {_escape(headline(todo))}{danger} |")
     for column, todo in zip(columns, advice, strict=True):
-        head, *rest = _told(column, todo)
+        head, *rest = _lines(column, todo)
         lines += ["", f"**{_escape(head)}**", ""]
         lines += [f"- {_escape(line.strip())}" for line in rest]
     used = {cell.outcome for column in columns for cell in column.cells}
@@ -163,13 +164,12 @@ _MARKUP = {ord(sign): f"\\{sign}" for sign in "\\`*_|[]"} | {
 
 
 def _escape(line: str) -> str:
-    """Text of upstream's in a table or a list: one line of no markup, and nobody is
-    mentioned."""
+    """Upstream's text for a table or a list: one line, without markup or mentions."""
     return one_line(line).translate(_MARKUP)
 
 
 def _code(line: str) -> str:
-    """A command as it stands: between more backticks than it has in a row."""
+    """A command as code, between more backticks than it contains in a row."""
     ticks = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
     room = " " if len(ticks) > 1 else ""
     return f"{ticks}{room}{one_line(line)}{room}{ticks}"

@@ -1,16 +1,16 @@
-"""What a matrix is made of: columns of cells, and the words that a cell may read."""
+"""The matrix: columns of cells, and the outcomes that a cell can have."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from overlaykit.planning.plan import Standing
-from upstream.facts import Known, Quote
+from upstream.facts import KnownBase, Quote
 
 
 class Outcome(Enum):
-    """What a cell reads, from best to worst."""
+    """The outcome of a cell, from best to worst."""
 
     CLEAN = "clean"
     OFFSET = "offset"
@@ -30,12 +30,12 @@ class Outcome(Enum):
 
     @property
     def lands(self) -> bool:
-        """Whether the series' own change would be in, and mean something."""
+        """Whether the series' own change merges and still has its meaning."""
         return self in _LANDING
 
     @property
     def adopted(self) -> bool:
-        """Whether upstream has it, in these or other words."""
+        """Whether upstream has the change, in the same or other lines."""
         return self in (Outcome.UPSTREAMED, Outcome.SUPERSEDED)
 
     @property
@@ -48,10 +48,10 @@ _LANDING = {Outcome.CLEAN, Outcome.OFFSET, Outcome.MERGED, Outcome.RENAMED}
 
 @dataclass(frozen=True)
 class Cell:
-    """``row`` is a patch's or a site's name. ``dead``: a call is there and native
-    block-FP8 layers never let it run. ``moved_to`` is where the site stands, if that
-    is not where the series has it. ``left_over``: hunks that no site stands for and
-    upstream has not. ``sites`` are a patch's own.
+    """``row`` names a patch or a site. ``dead``: the call exists, but native block-FP8
+    layers never run it. ``moved_to`` is the site's file, if the series changes
+    another one. ``left_over`` are hunks without a site that upstream does not
+    have. ``sites`` are the sites of a patch.
     """
 
     row: str
@@ -67,12 +67,12 @@ class Cell:
 
     @property
     def number(self) -> str:
-        """The row in short: a patch's number, a site's name."""
+        """The short name of the row: a patch's number or a site's name."""
         return self.row.partition("-")[0]
 
     @property
     def label(self) -> str:
-        """The cell in words."""
+        """The cell as text."""
         word = self.outcome.value
         if self.outcome.adopted and self.dead:
             word = "adopted, dead"
@@ -86,9 +86,9 @@ class Cell:
 
 @dataclass(frozen=True)
 class Version:
-    """An upstream version: how it is called, which commit or package it is, what else
-    there is to say of it, and whether it is older than the pin. One that stands
-    ``beside`` the others is no ancestor of those after it."""
+    """An upstream version. ``identity`` is the digest of its wheel or its git tree;
+    ``about`` is a remark for people. A version ``beside`` the others is not an ancestor
+    of the versions after it."""
 
     name: str
     identity: str
@@ -99,10 +99,10 @@ class Version:
 
 @dataclass(frozen=True)
 class Column:
-    """``holds``: whether all of the series merges and the result passes the census
-    that the patched pin passes. ``unforeseen`` are the calls outside the catalogue by
-    what reads their scales, ``unpaired`` those of which that is not seen. ``known`` is
-    as in the version's facts."""
+    """``holds``: whether every patch merges and the result passes the census that the
+    patched pin passes. ``unforeseen`` are the calls outside the catalogue, with what
+    reads their scales; ``unpaired`` are those without a known reader. ``known`` is the
+    same as in the version's facts."""
 
     version: Version
     standing: Standing
@@ -112,12 +112,23 @@ class Column:
     dangers: tuple[str, ...]
     unforeseen: tuple[str, ...]
     unpaired: tuple[str, ...]
-    known: Known | None = None
+    known: KnownBase | None = None
 
     @property
     def cells(self) -> tuple[Cell, ...]:
         return (*self.patches, *self.sites)
 
     def cell(self, row: str) -> Cell:
-        """A row's cell, by its whole name or in short."""
+        """The cell of a row, by its full or short name."""
         return next(cell for cell in self.cells if row in (cell.row, cell.number))
+
+    def capped(self, most: int) -> Column:
+        """The column with at most ``most`` lines of upstream's code in each cell."""
+
+        def cap(cells: tuple[Cell, ...]) -> tuple[Cell, ...]:
+            return tuple(
+                replace(cell, quote=cell.quote.capped(most) if cell.quote else None)
+                for cell in cells
+            )
+
+        return replace(self, patches=cap(self.patches), sites=cap(self.sites))

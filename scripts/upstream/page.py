@@ -1,4 +1,4 @@
-"""The matrix as one HTML page that needs nothing else, no network and no script."""
+"""The matrix as one self-contained HTML page, without network access or scripts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def html(
     title: str,
     command: str,
 ) -> str:
-    """The page. Raises EnvironmentFailure where jinja2 is not installed."""
+    """The page. Raises EnvironmentFailure if jinja2 is not installed."""
     try:
         from jinja2 import Environment, FileSystemLoader, StrictUndefined
     except ImportError as error:

@@ -1,8 +1,8 @@
-"""The upstream versions that a matrix is about, and the facts of each.
+"""Where the tree of an upstream version is, and its facts.
 
 Releases are read from their wheels and commits from a clone's objects; nothing is
-unpacked or checked out. What is not in the cache is worked out in two processes, one
-tree at a time each, so that memory does not grow with the number of versions.
+unpacked or checked out. Facts that are not cached are computed by two processes, each
+with one tree at a time, so that memory does not grow with the number of versions.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _MEMORY = "/dev/shm"
 
 @dataclass(frozen=True)
 class Source:
-    """One version and where it is read: a wheel, or a tree of a clone."""
+    """One version and where its tree is: a wheel, or a commit of a clone."""
 
     version: Version
     place: Path
@@ -44,7 +44,7 @@ class Source:
 
 
 def release_source(root: Path, carried: Carried, release: str) -> Source:
-    """A release; fetched, recorded and checked as :func:`releases.obtain` does."""
+    """A release, fetched, recorded and checked by :func:`releases.obtain`."""
     wheel = releases.obtain(root, carried.target, release)
     known = ledger(root).releases[carried.target.dist.name][release]
     before = order(release) < order(carried.target.dist.version)
@@ -52,42 +52,42 @@ def release_source(root: Path, carried: Carried, release: str) -> Source:
 
 
 def recorded(root: Path, carried: Carried) -> tuple[Release, ...]:
-    """The releases of the target that the ledger has, oldest first."""
+    """The target's releases in the ledger, oldest first."""
     return releases.known(root, carried.target.dist.name)
 
 
 def all_facts(
     root: Path, carried: Carried, sources: Sequence[Source], progress: Progress
 ) -> list[Facts]:
-    """The facts of each source, in order, from the cache where they are kept."""
-    kept = FactsCache(root)
+    """The facts of each source, in order; cached facts are reused."""
+    entries = FactsCache(root)
     found = {
         source.version.identity: facts
         for source in sources
-        if (facts := kept.load(carried.name, source.version.identity)) is not None
+        if (facts := entries.load(carried.name, source.version.identity)) is not None
     }
     todo = {s.version.identity: s for s in sources if s.version.identity not in found}
-    for identity, facts in _worked_out(root, carried, todo, progress):
-        kept.save(carried.name, identity, facts)
+    for identity, facts in _compute_all(root, carried, todo, progress):
+        entries.save(carried.name, identity, facts)
         found[identity] = facts
     return [found[source.version.identity] for source in sources]
 
 
-def _worked_out(
+def _compute_all(
     root: Path, carried: Carried, todo: Mapping[str, Source], progress: Progress
 ) -> Iterator[tuple[str, Facts]]:
     if len(todo) < _PROCESSES:
         for number, (identity, source) in enumerate(todo.items(), 1):
-            yield identity, work_out(root, carried.name, source)
+            yield identity, compute_facts(root, carried.name, source)
             progress("versions", number, len(todo))
         return
-    # Had by one process before two would fetch it; or refused once, not twice.
+    # Fetch the base here, so that the two processes do not both fetch it (or fail).
     with _base(root, carried, next(iter(todo.values())).place):
         pass
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(_PROCESSES, spawn, _scratch_in_memory) as pool:
         jobs: dict[str, Future[Facts]] = {
-            identity: pool.submit(work_out, root, carried.name, source)
+            identity: pool.submit(compute_facts, root, carried.name, source)
             for identity, source in todo.items()
         }
         try:
@@ -100,13 +100,13 @@ def _worked_out(
 
 
 def _scratch_in_memory() -> None:
-    """A merge makes and removes hundreds of small files: on a disk that takes time."""
+    """A merge makes and removes hundreds of small files, which is slow on a disk."""
     if os.access(_MEMORY, os.W_OK):
         tempfile.tempdir = _MEMORY
 
 
-def work_out(root: Path, target: str, source: Source) -> Facts:
-    """The facts of one source; what another process is asked for."""
+def compute_facts(root: Path, target: str, source: Source) -> Facts:
+    """The facts of one source. Runs in another process."""
     overlay = _overlay(root)
     carried = overlay[target]
     others = [
@@ -134,9 +134,9 @@ def _opened(carried: Carried, source: Source) -> Iterator[Tree]:
 
 @contextmanager
 def _base(root: Path, carried: Carried, place: Path) -> Iterator[Tree]:
-    """The pinned release: its wheel, or what of it the clone has.
+    """The pinned release: its wheel, else the pinned files in the clone.
 
-    The wheel first: a clone without blobs would ask its remote for them.
+    The wheel comes first, because a partial clone may lack the files.
     """
     if (base := cached(root, carried)) is not None:
         yield base
@@ -150,19 +150,19 @@ def _base(root: Path, carried: Carried, place: Path) -> Iterator[Tree]:
 
 
 def _need_base(root: Path, carried: Carried, place: Path) -> Path:
-    """The pinned wheel. Raises EnvironmentFailure where it cannot be had."""
+    """The pinned wheel. Raises EnvironmentFailure if it cannot be fetched."""
     try:
         return fetch(root, carried.target, carried.lock.dist)
     except EnvironmentFailure as error:
         dist, tag = carried.target.dist, carried.target.tag
-        step = "run scripts/fetch.py where there is a package index"
+        step = "run scripts/fetch.py with access to a package index"
         if tag is not None and place.is_dir():
             step += f", or git -C {place} fetch --depth 1 origin tag {tag}"
         finding = Finding(
-            "the pinned files, on which every merge is based, are not at hand",
+            "every merge needs the pinned files, and they were not found",
             expected=f"{carried.lock.dist.filename} in build/cache",
-            found="not there, and not to be fetched",
+            found="not in the cache, and the fetch failed",
             next_step=step,
         )
-        message = f"{dist.name} {dist.version} cannot be had: {error.message}"
+        message = f"{dist.name} {dist.version} cannot be fetched: {error.message}"
         raise EnvironmentFailure(message, (finding, *error.findings)) from error

@@ -150,7 +150,7 @@ def test_a_patched_image_is_no_baseline(engine: Engine) -> None:
     done = run_verb("apply", str(engine.tree("base", "sglang")))
     assert done.returncode == 0, done.stderr
     code, report = engine.rebuild("baseline")
-    assert code == 1 and "is no baseline" in report["said"]
+    assert code == 1 and "is not a baseline" in report["said"]
 
 
 def test_what_apply_leaves_alone_fails_at_verify(engine: Engine) -> None:

@@ -235,7 +235,7 @@ def _gather(bin_: Path, folder: Path, profile: str, points: str) -> tuple[int, s
     files = {name: str(folder / name) for name in ("env", "summary")}
     done = subprocess.run(
         ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c",
-         script("gate", "verdict", "Gather the nodes' results and decide")],
+         script("gate", "verdict", "Merge the nodes' results and decide")],
         env={**os.environ, "PATH": f"{bin_}:{os.environ['PATH']}", **env,
              "GITHUB_ENV": files["env"], "GITHUB_STEP_SUMMARY": files["summary"]},
         cwd=folder, capture_output=True, text=True, check=False, timeout=PATIENCE_S,
@@ -296,7 +296,7 @@ def test_inconclusive_is_no_crash_and_no_pass(
     bin_: Path, tmp_path: Path, code: int, conclusion: str, exits: int
 ) -> None:
     (tmp_path / "report.md").write_text("# the report\n", encoding="utf-8")
-    text = script("gate", "verdict", "Say the verdict")
+    text = script("gate", "verdict", "Publish the verdict")
     done = subprocess.run(
         ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", text],
         env={**os.environ, "PATH": f"{bin_}:{os.environ['PATH']}", "CODE": str(code),

@@ -23,9 +23,11 @@ from xscale.numeric import Outcome, Team, reduced_matrix  # noqa: E402
 
 
 def main() -> int:
-    """Exit 0 when written; else the code of what is missing."""
+    """Write the page. Returns 0, or the exit code of the error."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--jobs", type=int, default=1, help="processes (default 1)")
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="number of processes (default 1)"
+    )
     jobs = parser.parse_args().jobs
     try:
         overlay = load_overlay(ROOT)
@@ -57,8 +59,8 @@ def _survey(team: Team, target: Target, version: str, aiter: Tree) -> Surveyed:
     except InputError as error:
         missing = tuple(finding.what for finding in error.findings)
     print(version, file=sys.stderr)
-    # Each case once and in one order, however many processes shared them: cases that
-    # a tree cannot tell apart may have fallen to several.
+    # Each case once and sorted: several processes may have run cases that are the same
+    # on this tree.
     once = {str(outcome.case): outcome for outcome in outcomes}
     return survey(version, tree, [once[case] for case in sorted(once)], missing)
 

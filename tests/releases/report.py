@@ -1,4 +1,4 @@
-"""The survey as a page for people and as JSON."""
+"""The survey as a Markdown page and as JSON."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from overlaykit.core.errors import Finding
-from releases.survey import Surveyed, Verdict
+from releases.survey import CaseVerdict, Surveyed
 from xscale.census import SiteRow
 from xscale.sites import CATALOGUE, UNKNOWN_SITE, Role
 
@@ -27,72 +27,75 @@ do not edit.
 
 {ran_with}.
 
-Per release the census of its source, and its own functions run on AITER's own kernels
-through the reduced matrix of `verify.py --numeric`. No release is told apart by name:
-what is listed was found, by the same commands as on the patched pin. AITER is the
-pinned one with our patch; the matrix re-presents what its kernels computed as other
-AITERs return it, so a release meets the one that it was made for among others.
+For each release: the census of its source, and a run of its own functions on AITER's
+own kernels with the reduced matrix of `verify.py --numeric`. No code treats a release
+by name; the commands are the same as on the patched pin. AITER is the pinned one with
+our patch. The matrix also returns the kernels' results in the layouts of other AITERs,
+so each release also runs with the layout of the AITER that it was made for.
 
-Where the census warns and the run is right, the run decides: the census reads source
-and cannot always see strides. Where nothing was run, its warning is a question.
+If the census warns but the run is right, the run decides: the census reads source code
+and cannot always see strides. Without a run, a warning is an open question.
 
-| Words | Mean |
+| Word | Meaning |
 |---|---|
-| right | each scale is, where a GEMM reads it, bit for bit what the kernel computed |
+| right | every scale that a GEMM reads is bit for bit what the kernel computed |
 | with a finding | the values are right, but a scale is copied or a site is dead |
-| **wrong** | some GEMM, or the indexer, reads other values |
-| raises | the function fails on some of the cases of a site, and runs on others |
-| not run | a site fails on all of its cases: the proof says nothing of it |
-| run | right of all readings of a site, whichever of its calls the run took |
+| **wrong** | a GEMM or the indexer reads other values |
+| raises | the function fails in some cases of a site, and runs in others |
+| not run | the function fails in every case of a site: the proof does not cover it |
+| run | right readings / all readings of a site, over all of its calls |
 | live | a fused kernel made the scale when the site was run as on gfx95, ROCm 7.2 |
 """
 
 _MEANING = """\
 ## What this means
 
-- **0.5.10.post1** has no bpreshuffle GEMM: row-major scales and a GEMM that reads them.
-  **0.5.11 to 0.5.12.post1** are the state that the series starts from: all producers
-  row-major, the consumer copies; right everywhere, at one copy per GEMM.
-- **0.5.13 and 0.5.13.post1** adopt the transposed scale by half. S1 to S7 are
-  transposed; S8 is not, and the consumer has stopped copying and takes every scale for
-  transposed: on gfx95 with ROCm 7.2 `o_proj` reads scrambled scales on both routes,
-  right only at M = 1, where there is nothing to scramble. This is the defect of SGLang
+- **0.5.10.post1** has no bpreshuffle GEMM: its scales are row-major, and its GEMM reads
+  row-major scales. **0.5.11 to 0.5.12.post1** are the state that the series starts
+  from: all producers write row-major scales and the consumer copies. Every value is
+  right, at the cost of one copy per GEMM.
+- **0.5.13 and 0.5.13.post1** adopt the transposed scale in part. S1 to S7 are
+  transposed, but S8 is not, and the consumer no longer copies: it treats every scale as
+  transposed. On gfx95 with ROCm 7.2 `o_proj` reads scrambled scales on both routes;
+  only M = 1 is right, because one row cannot be scrambled. This is the defect of SGLang
   27798. The gather of scattered input and the indexer's dequantization of a pair are
-  wrong as well: neither knows that the bytes behind a contiguous view are transposed.
+  also wrong: neither knows that the bytes behind a contiguous view are transposed.
 - **0.5.14** transposes S8 too, so S1 to S8 are right without a copy. The gather and the
-  indexer's pair are as wrong as before, and S8 asks for `transpose_scale` with no
-  fallback: an AITER whose flatten has no such parameter raises a TypeError.
-- **0.5.15 to 0.5.17** take it back: kernels are asked for row-major scales, and the
-  caller makes a column-major copy with honest strides before handing them on. Where it
-  was run, the values at S1 to S8 are right; the copy is back, now also in front of the
-  Triton GEMM, where 0.5.11 had none. The consumer copies once more through a helper,
-  which does nothing to a scale whose strides are honest. The gather is still unsafe:
-  c10d refuses the strides, raw-pointer NCCL loses them, and the Triton route re-strides
-  what it gets. S8 names `transpose_scale` to the kernel, if only as False, and so still
-  raises on an AITER whose flatten has no such parameter.
-- **How S1 and S2 were run** differs from 0.5.16 on: there the way through the decoder
-  layer, the attention layer and the indexer asks for more of the model than the proof
-  has, so `prepare_attn` and the two linears are run by themselves, as far as they go.
-- **From 0.5.18** the ROCm paths of S3 to S8 stand in `*_rocm.py` under other function
-  names. The census follows them there; the proof does not. The census finds them dead
-  for native block FP8, by reading: the predicate on the way to each call reads
-  `weight_scale`, and such layers register only `weight_scale_inv` (SGLang 39410). Up to
-  the newest release here that is unchanged, so that from 0.5.22, where S1 to S8 write
-  the scale transposed again and tell it by its strides, nothing of S3 to S8 runs for
-  the models that this series is about. From 0.5.21 `prepare_attn` and the gather are
-  elsewhere too, and the proof says that it cannot find them. Nothing is claimed here of
-  whether the bytes of those releases are right.
-- `?` is a call that the catalogue does not foresee: a row for what reads its scale,
-  and one for what could not be paired with a reader. Nothing here runs them; the
-  census follows each to a projection, through the linear class and the quantization
+  indexer's pair are still wrong. S8 passes `transpose_scale` without a fallback: an
+  AITER whose flatten has no such parameter raises a TypeError.
+- **0.5.15 to 0.5.17** revert the change: the kernels write row-major scales, and the
+  caller makes a column-major copy with honest strides. In the cases that were run, the
+  values at S1 to S8 are right. The copy is back, now also before the Triton GEMM, where
+  0.5.11 had none. The consumer copies again through a helper, which does nothing to a
+  scale with honest strides. The gather is still unsafe: c10d refuses the strides,
+  raw-pointer NCCL loses them, and the Triton route sets new strides. S8 passes
+  `transpose_scale=False` to the kernel, so it still raises on an AITER whose flatten
+  has no such parameter.
+- **S1 and S2 are run differently** from 0.5.16 on: the path through the decoder layer,
+  the attention layer and the indexer needs more of the model than the proof has, so
+  `prepare_attn` and the two linears are run on their own, as far as they go.
+- **From 0.5.18** the ROCm paths of S3 to S8 are in `*_rocm.py` under other function
+  names. The census follows them there; the proof does not. From the source, the census
+  finds them dead for native block FP8: the predicate before each call reads
+  `weight_scale`, and such layers register only `weight_scale_inv` (SGLang 39410). This
+  is unchanged up to the newest release here. From 0.5.22 S1 to S8 write transposed
+  scales with honest strides again, but S3 to S8 never run for the models that this
+  series is for. From 0.5.21 `prepare_attn` and the gather are in other files too, and
+  the proof reports that it cannot find them. This page makes no claim about the bytes
+  of those releases.
+- `?` is a call outside the catalogue: one row for each consumer that reads its scale,
+  and one if it could not be paired with a consumer. Nothing here runs these calls; the
+  census follows each one to a projection, through the linear class and the quantization
   method to the consumer.
-- **`deepseek_v4.py`** asks for a transposed scale in each release from 0.5.13 on. Up to
-  0.5.14 the consumer takes it so. In **0.5.15, 0.5.15.post1 and 0.5.16** the consumer
-  goes by the strides, which do not tell: its GEMM reads scrambled scales. This is the
-  defect of SGLang 31490. From 0.5.17 the strides tell, and the same consumer is right.
+- **`deepseek_v4.py`** requests a transposed scale in each release from 0.5.13 on. Up to
+  0.5.14 the consumer treats it as transposed. In **0.5.15, 0.5.15.post1 and 0.5.16**
+  the consumer relies on the strides, which are row-major: its GEMM reads scrambled
+  scales. This is the defect of SGLang 31490. From 0.5.17 the strides are honest, and
+  the same consumer is right.
 - `fused_clamp_act_mul` in `deepseek_v2.py` changes with its consumer in each release,
-  and is read right. The fused all-reduce of `layernorm.py` and its fallbacks, from
-  0.5.17 on, return their scale from a method; who reads it is not seen.
+  and its scale is read correctly. From 0.5.17 on, the fused all-reduce of
+  `layernorm.py` and its fallbacks return their scale from a method; the census does not
+  find its reader.
 """
 
 
@@ -101,7 +104,7 @@ def page(found: Sequence[Surveyed], ran_with: Mapping[str, str]) -> str:
     run = "; ".join(f"{k}: {v}" for k, v in ran_with.items())
     head = _HEAD.format(command=COMMAND, ran_with=textwrap.fill(run, 88))
     overview = _table(
-        ("release", "producers", "consumer", "`?`", *(v.value for v in Verdict)),
+        ("release", "producers", "consumer", "`?`", *(v.value for v in CaseVerdict)),
         (_overview(one) for one in found),
     )
     parts = [head, "## Overview", "", *overview, "", _MEANING]
@@ -113,13 +116,13 @@ def page(found: Sequence[Surveyed], ran_with: Mapping[str, str]) -> str:
 def _overview(one: Surveyed) -> Iterable[str]:
     consumers = [r.state.value for r in one.census if r.site == "C"]
     others = sum(row.site == UNKNOWN_SITE for row in one.census)
-    alarming = (Verdict.WRONG, Verdict.RAISES)
+    alarming = (CaseVerdict.WRONG, CaseVerdict.RAISES)
     return (
         one.version,
         _producers(one.census),
         ", ".join(consumers),
         str(others),
-        *(_count(one.verdicts.get(v.value), v in alarming) for v in Verdict),
+        *(_count(one.verdicts.get(v.value), v in alarming) for v in CaseVerdict),
     )
 
 
@@ -130,7 +133,7 @@ def _count(cases: int | None, alarming: bool) -> str:
 
 
 def _producers(census: Iterable[SiteRow]) -> str:
-    """``S1-S7 transposed and unmarked; S8 row-major``."""
+    """For example ``S1-S7 transposed and unmarked; S8 row-major``."""
     states: dict[str, list[str]] = {}
     for row in census:
         if row.role is Role.PRODUCER and row.site != UNKNOWN_SITE:
@@ -142,7 +145,7 @@ def _producers(census: Iterable[SiteRow]) -> str:
 
 
 def _span(sites: list[str]) -> str:
-    """Neighbours of the catalogue by their ends."""
+    """Sites in a short form: a range if they are neighbours in the catalogue."""
     at = _SITES.index(sites[0])
     whole = len(sites) > 2 and sites == _SITES[at : at + len(sites)]
     return f"{sites[0]}-{sites[-1]}" if whole else ", ".join(sites)
@@ -152,9 +155,9 @@ def _release(one: Surveyed) -> Iterable[str]:
     yield from _table(("site", "where", "census", "run"), _rows(one))
     groups = (
         ("The census warns:", [f"{f.what} ({_where(f)})" for f in one.dangers]),
-        ("Run, it finds:", [_finding(f) for f in one.findings]),
+        ("The run finds:", [_finding(f) for f in one.findings]),
         ("Not run:", [f"{site}: {why}" for site, why in one.not_run.items()]),
-        ("The proof cannot run at all:", one.missing),
+        ("The proof cannot run:", one.missing),
     )
     for title, lines in groups:
         if lines:
@@ -174,7 +177,7 @@ def _rows(one: Surveyed) -> Iterable[tuple[str, ...]]:
 
 
 def _read_by(row: SiteRow) -> str:
-    """Of a call outside the catalogue: by which consumer."""
+    """The consumer of a call outside the catalogue."""
     if row.site != UNKNOWN_SITE:
         return ""
     if row.consumer is None:
@@ -183,7 +186,7 @@ def _read_by(row: SiteRow) -> str:
 
 
 def _ran(one: Surveyed, site: str) -> str:
-    """Per route how many readings are right, of all."""
+    """For each route, right readings / all readings."""
     routes = [s for s in one.sites if s.site == site]
     if not routes:
         return "not run" if site in one.not_run else ""
@@ -217,25 +220,25 @@ _LEFT_OUT = {
     *("next_step", "expected", "kernel", "role", "detail", "stand_ins"),
     *("compared", "values", "gemm"),
 }
-"""Said better elsewhere, or nothing without a tree to compare with."""
+"""Fields that the page shows elsewhere, or that need a tree to compare with."""
 
 
-def _told(value: Any) -> Any:
-    """Without what is empty or says nothing here."""
+def _filled(value: Any) -> Any:
+    """The value without empty fields and those of ``_LEFT_OUT``."""
     if isinstance(value, dict):
         return {
-            name: _told(inner)
+            name: _filled(inner)
             for name, inner in value.items()
             if name not in _LEFT_OUT and inner not in (None, "", (), [], {})
         }
-    return [*map(_told, value)] if isinstance(value, list | tuple) else value
+    return [*map(_filled, value)] if isinstance(value, list | tuple) else value
 
 
 def write(
     root: Path, found: Sequence[Surveyed], ran_with: Mapping[str, str]
 ) -> list[Path]:
     """Write page and data; returns their paths."""
-    releases = [_told(msgspec.to_builtins(one)) for one in found]
+    releases = [_filled(msgspec.to_builtins(one)) for one in found]
     document = {"command": COMMAND, "ran_with": ran_with, "releases": releases}
     data = msgspec.json.format(msgspec.json.encode(document), indent=1)
     (root / PAGE).write_text(page(found, ran_with), encoding="utf-8")

@@ -1,8 +1,7 @@
-"""What one unpatched release does: its census, and its functions run on real kernels.
+"""One unpatched release: its census, and a run of its functions on real kernels.
 
-A site that raises in every case that was to read it says nothing of its bytes: the
-proof's doubles may not fit that release. It is reported as not run, with what it
-raised, and never counted as wrong.
+A site that raises in every case is reported as not run, with the error, and never as
+wrong: the proof's stand-ins may not fit that release.
 """
 
 from __future__ import annotations
@@ -14,15 +13,15 @@ from enum import Enum
 
 from overlaykit.core.errors import Finding
 from overlaykit.trees.tree import Tree
-from xscale.census import SiteRow, check_adopted, take_census
+from xscale.census import SiteRow, problems, take_census
 from xscale.numeric import Outcome, Platform, SiteSummary, findings_of, summarize
 from xscale.sites import PRODUCERS
 
 PACKAGE = "python/sglang/"
 
 
-class Verdict(Enum):
-    """Of one case, the worst that holds."""
+class CaseVerdict(Enum):
+    """The worst result of one case."""
 
     RIGHT = "right"
     COSTS = "right, with a finding"
@@ -33,9 +32,9 @@ class Verdict(Enum):
 
 @dataclass(frozen=True)
 class Surveyed:
-    """``dangers`` are mixtures that the census warns of. ``live`` are the sites whose
-    scale a fused kernel made when they were run as on gfx95 with ROCm 7.2. ``not_run``
-    gives per site what it raises; ``missing`` what kept the whole proof from running.
+    """``dangers`` are the dangerous mixes that the census finds. ``live`` are the sites
+    whose scale a fused kernel made when they were run as on gfx95 with ROCm 7.2.
+    ``not_run`` maps a site to its error; ``missing`` says why the proof cannot run.
     """
 
     version: str
@@ -49,22 +48,22 @@ class Surveyed:
     missing: tuple[str, ...] = ()
 
     def wrong(self) -> set[tuple[str, str]]:
-        """The sites and routes on which some reading is not what a kernel computed."""
+        """The sites and routes with a reading that differs from the kernel's result."""
         return {(s.site, s.route) for s in self.sites if s.bytes < s.readings}
 
 
 def survey(
     version: str, tree: Tree, outcomes: Sequence[Outcome], missing: Iterable[str] = ()
 ) -> Surveyed:
-    """Put together what the census sees and what the cases came to."""
+    """Combine the census with the results of the cases."""
     census = take_census(tree, within=PACKAGE)
     read = {reading.site for outcome in outcomes for reading in outcome.readings}
     verdicts = Counter(verdict(outcome, read) for outcome in outcomes)
     return Surveyed(
         version,
         census.rows,
-        tuple(f for f in check_adopted(census) if "dangerous" in f.what),
-        {v.value: verdicts[v] for v in Verdict} if outcomes else {},
+        tuple(found.finding for found in problems(census) if found.danger),
+        {v.value: verdicts[v] for v in CaseVerdict} if outcomes else {},
         _live(outcomes),
         summarize(outcomes),
         tuple(f for f in findings_of(outcomes) if f.site in read),
@@ -73,14 +72,14 @@ def survey(
     )
 
 
-def verdict(outcome: Outcome, read: Collection[str]) -> Verdict:
-    """``read`` are the sites that were read in some case of this release."""
+def verdict(outcome: Outcome, read: Collection[str]) -> CaseVerdict:
+    """``read`` are the sites that were read in any case of this release."""
     if outcome.raised is not None:
         some = any(site in read for site in outcome.case.sites)
-        return Verdict.RAISES if some else Verdict.NOT_RUN
+        return CaseVerdict.RAISES if some else CaseVerdict.NOT_RUN
     if not all(reading.bytes for reading in outcome.readings):
-        return Verdict.WRONG
-    return Verdict.RIGHT if outcome.ok else Verdict.COSTS
+        return CaseVerdict.WRONG
+    return CaseVerdict.RIGHT if outcome.ok else CaseVerdict.COSTS
 
 
 def _live(outcomes: Iterable[Outcome]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Releases as they are, and as a history in git."""
+"""Upstream releases, by themselves and as a git history."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ FP8_UTILS = "python/sglang/srt/layers/quantization/fp8_utils.py"
 
 
 def facts_of_release(pins: Pins, version: str) -> Facts:
-    """A release's facts; skips where the release cannot be had."""
+    """A release's facts; skips if the release cannot be fetched."""
     carried = pins.overlay["sglang"]
     try:
         source = release_source(ROOT, carried, version)
     except EnvironmentFailure as error:
-        pytest.skip(f"the release cannot be had: {error}")
+        pytest.skip(f"the release cannot be fetched: {error}")
     [facts] = all_facts(ROOT, carried, [source], lambda *_: None)
     return facts
 
 
 @dataclass(frozen=True)
 class History:
-    """A commit a release, named by its version, and after each one of noise."""
+    """A commit for each release, named by its version, and two more with noise."""
 
     clone: Clone
     commits: dict[str, str]
@@ -46,14 +46,14 @@ class History:
 
 @pytest.fixture(scope="session")
 def releases(pins: Pins) -> list[str]:
-    """The recorded releases; skips where one of them cannot be had."""
+    """The recorded releases; skips if one of them cannot be fetched."""
     carried = pins.overlay["sglang"]
     versions = [release.version for release in recorded(ROOT, carried)]
     try:
         for version in versions:
             release_source(ROOT, carried, version)
     except EnvironmentFailure as error:
-        pytest.skip(f"the releases cannot be had: {error}")
+        pytest.skip(f"the releases cannot be fetched: {error}")
     return versions
 
 
@@ -76,6 +76,6 @@ def history(
 
 
 def bare(folder: Path, pins: Pins, steps: Sequence[tuple[str, Files]]) -> History:
-    """A small history of one's own."""
+    """A history of the test's own commits."""
     commits = build(folder, steps)
     return History(Clone(folder, pins.overlay["sglang"]), commits)

@@ -1,4 +1,4 @@
-"""Histories in git, built from trees without checking any of them out."""
+"""Git histories, built from trees without a checkout."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from overlaykit.core import git
 from overlaykit.trees.tree import Tree
 
-# What the planner and the census look at in these releases, and its neighbours.
+# The files that the planner and the census read in these releases.
 _WANTED = (
     "python/sglang/__init__.py",
     "python/sglang/srt/layers/",
@@ -20,7 +20,7 @@ Files = Mapping[str, bytes]
 
 
 def needed(tree: Tree) -> dict[str, bytes]:
-    """The part of a release that a history holds."""
+    """The files of a release that a history contains."""
     return {
         path: tree.read(path) or b""
         for path in tree.paths()
@@ -29,8 +29,10 @@ def needed(tree: Tree) -> dict[str, bytes]:
 
 
 def build(folder: Path, steps: Iterable[tuple[str, Files]]) -> dict[str, str]:
-    """A bare repository with a commit for each step, on one branch ``main``; gives the
-    commits by subject."""
+    """Make a bare repository with a commit for each step on the branch ``main``.
+
+    Returns the commits by subject.
+    """
     git.run(folder.parent, "init", "-q", "--bare", folder.name)
     marks: dict[bytes, int] = {}
     subjects = []

@@ -1,4 +1,4 @@
-"""AITER's patch, on trees as its later releases are laid out."""
+"""AITER's patch on trees with the layout of later releases."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_the_pin(pins: Pins) -> None:
     assert headline(advise(column)) == "apply as is"
 
 
-def test_in_another_folder(pins: Pins) -> None:
+def test_a_moved_file(pins: Pins) -> None:
     column = column_of(pins, moved(pins))
     assert {cell.outcome.value for cell in column.cells} == {"renamed"}
     assert {cell.moved_to for cell in column.cells} == {NEW}
@@ -31,13 +31,13 @@ def test_in_another_folder(pins: Pins) -> None:
     assert headline(advise(column)) == "rebase 0001"
 
 
-def test_in_other_words(pins: Pins) -> None:
+def test_a_different_implementation(pins: Pins) -> None:
     column = column_of(pins, moved(pins, PARAMETER, ALLOCATED))
     assert {cell.outcome.value for cell in column.cells} == {"superseded"}
     assert headline(advise(column)) == "retire 0001"
 
 
-def test_a_parameter_that_is_ignored_is_not_taken_for_it(pins: Pins) -> None:
+def test_an_ignored_parameter_is_not_adoption(pins: Pins) -> None:
     column = column_of(pins, moved(pins, PARAMETER))
     assert {cell.outcome.value for cell in column.cells} == {"unsure"}
 

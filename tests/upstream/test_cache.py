@@ -1,4 +1,4 @@
-"""Facts kept by content: the same, or none."""
+"""The cache returns the saved facts or nothing."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def facts(pins: Pins) -> Facts:
 
 
 def entry_of(root: Path) -> Path:
-    [entry] = (root / "build" / "cache" / "outlook").iterdir()
+    [entry] = (root / "build" / "cache" / "drift").iterdir()
     return entry
 
 
-def test_what_was_saved_is_loaded(overlay: Path, facts: Facts) -> None:
+def test_load_returns_what_save_wrote(overlay: Path, facts: Facts) -> None:
     kept = FactsCache(overlay)
     assert kept.load("sglang", "tree") is None
     kept.save("sglang", "tree", facts)
@@ -40,7 +40,7 @@ def _truncate(data: bytes) -> bytes:
 
 
 def _flip(data: bytes) -> bytes:
-    """Still JSON, still facts: another line number."""
+    """Valid JSON and valid facts, but another line number."""
     assert data.count(b'"line":783') == 1
     return data.replace(b'"line":783', b'"line":784')
 
@@ -55,7 +55,7 @@ def _foreign(data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("damage", [_truncate, _flip, _empty, _foreign])
-def test_a_damaged_entry_is_none(
+def test_a_damaged_entry_is_ignored(
     overlay: Path, facts: Facts, damage: Callable[[bytes], bytes]
 ) -> None:
     kept = FactsCache(overlay)
@@ -67,7 +67,7 @@ def test_a_damaged_entry_is_none(
     assert kept.load("sglang", "tree") == facts
 
 
-def test_an_entry_under_another_name_is_none(overlay: Path, facts: Facts) -> None:
+def test_an_entry_under_another_name_is_ignored(overlay: Path, facts: Facts) -> None:
     kept = FactsCache(overlay)
     kept.save("sglang", "tree", facts)
     first = entry_of(overlay)
@@ -77,7 +77,7 @@ def test_an_entry_under_another_name_is_none(overlay: Path, facts: Facts) -> Non
     assert kept.load("sglang", "other tree") is None
 
 
-def test_another_overlay_or_program_asks_anew(
+def test_another_overlay_or_program_does_not_use_the_entry(
     overlay: Path, facts: Facts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     FactsCache(overlay).save("sglang", "tree", facts)
@@ -89,7 +89,7 @@ def test_another_overlay_or_program_asks_anew(
     lock.write_bytes(data)
     cache._digest.cache_clear()
     assert FactsCache(overlay).load("sglang", "tree") == facts
-    # The program is read where it lies: of another one nothing is kept here.
+    # The program is read from its own folder: a changed one has no entries.
     place = overlay / "scripts" / "upstream" / "cache.py"
     place.write_bytes(place.read_bytes() + b"\n")
     monkeypatch.setattr(cache, "__file__", str(place))
@@ -100,14 +100,14 @@ def test_another_overlay_or_program_asks_anew(
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_cache_that_cannot_be_written(overlay: Path, facts: Facts) -> None:
-    folder = overlay / "build" / "cache" / "outlook"
+    folder = overlay / "build" / "cache" / "drift"
     folder.mkdir(parents=True)
     folder.chmod(0o500)
     FactsCache(overlay).save("sglang", "tree", facts)
     assert list(folder.iterdir()) == []
 
 
-def test_a_place_that_is_no_folder(overlay: Path, facts: Facts) -> None:
+def test_a_build_folder_that_is_a_file(overlay: Path, facts: Facts) -> None:
     (overlay / "build").write_bytes(b"")
     kept = FactsCache(overlay)
     kept.save("sglang", "tree", facts)

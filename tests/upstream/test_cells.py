@@ -1,4 +1,4 @@
-"""What the cells read on real releases, and on releases changed for the test."""
+"""Cells on real releases, and on releases edited by the test."""
 
 from __future__ import annotations
 
@@ -66,14 +66,14 @@ def test_the_pin(ladder: dict[str, Column]) -> None:
 
 
 @pytest.mark.parametrize("version", ["0.5.12", "0.5.12.post1"])
-def test_what_merges_and_passes_the_census(
+def test_releases_that_merge_and_pass_the_census(
     ladder: dict[str, Column], version: str
 ) -> None:
     column = ladder[version]
     assert set(outcomes(column).values()) == {"clean", "offset"}
     assert column.holds
     [advice] = advise(column)
-    # 0.5.12.post1 is a base of its own: nothing is to be rebased.
+    # 0.5.12.post1 is a carried base: there is nothing to rebase.
     carried = version == "0.5.12.post1"
     assert advice.action is (Action.CARRIED if carried else Action.REBASE)
     assert len(advice.patches) == (0 if carried else 5)
@@ -81,7 +81,7 @@ def test_what_merges_and_passes_the_census(
 
 @pytest.mark.parametrize("version", ["0.5.13", "0.5.13.post1"])
 def test_one_producer_left_behind(ladder: dict[str, Column], version: str) -> None:
-    """Its hunk would merge, as would those of S4 to S7, which upstream has adopted."""
+    """Its hunk merges, like those of S4 to S7, which upstream has adopted."""
     column = ladder[version]
     read = outcomes(column)
     assert {read[site] for site in (*RMS, "C", "0001", "0002", "0003", "0004")} == {
@@ -94,13 +94,13 @@ def test_one_producer_left_behind(ladder: dict[str, Column], version: str) -> No
 
 
 def test_a_merge_alone_never_decides(pins: Pins, releases: list[str]) -> None:
-    """The facts behind the cells: git would merge these hunks."""
+    """The facts behind the cells: git merges these hunks."""
     facts = facts_of_release(pins, "0.5.13")
     landing = {site for hunk in facts.hunks if hunk.state.lands for site in hunk.sites}
     assert landing >= {"S5", "S6", "S7", "S8"}
 
 
-def test_adopted_then_reverted(ladder: dict[str, Column]) -> None:
+def test_adopted_and_then_reverted(ladder: dict[str, Column]) -> None:
     assert outcomes(ladder["0.5.14"])["S8"] == "superseded"
     assert not ladder["0.5.14"].dangers
     for version in ("0.5.15", "0.5.15.post1", "0.5.16", "0.5.17"):
@@ -152,19 +152,19 @@ def test_the_newest(ladder: dict[str, Column], releases: list[str]) -> None:
     dead = [cell.row for cell in column.sites if cell.dead]
     assert dead == ["S3", "S4", "S5", "S6", "S7", "S8"]
     assert any("_is_block_scale_fp8" in reason for reason in advice.reasons)
-    # What the census has no site for is not called adopted.
+    # A hunk without a site is not called adopted.
     assert any("_scattered_to_tp_attn_full" in reason for reason in advice.reasons)
 
 
 def test_older_than_the_pin(ladder: dict[str, Column]) -> None:
-    """Ten of its hunks merge; there is no consumer for what they do."""
+    """Ten of its hunks merge, but their scales have no consumer."""
     column = ladder["0.5.10.post1"]
     assert set(outcomes(column).values()) == {"predates"}
     [advice] = advise(column)
     assert advice.action is Action.NOTHING
 
 
-def test_without_the_columns_before_nothing_is_called_reverted(
+def test_nothing_is_reverted_without_the_earlier_columns(
     pins: Pins, releases: list[str]
 ) -> None:
     facts = facts_of_release(pins, "0.5.15")
@@ -174,14 +174,14 @@ def test_without_the_columns_before_nothing_is_called_reverted(
     assert "reverted upstream" not in read.values()
     for site in PRODUCERS:
         assert read[site] == "conflict", site
-    # Of S5 to S7 git would merge the hunks; their result is not what it should be.
+    # Git merges the hunks of S5 to S7, but the result is wrong.
     landing = [h for h in facts.hunks if {"S5", "S6", "S7"} & set(h.sites)]
     assert all(hunk.state.lands for hunk in landing)
     assert "the census of the result finds" in column.cell("S5").reasons[0]
 
 
-def test_ours_word_for_word(pins: Pins) -> None:
-    """The pull request as merged: the series' own lines, in files that moved on."""
+def test_upstream_merged_our_own_lines(pins: Pins) -> None:
+    """The pull request was merged: the series' lines, in files that changed later."""
     tree = edited(
         pins.patched("sglang"),
         dict.fromkeys((MLA, MHA, COMMUNICATOR, FP8_UTILS), (r"\A", "# A line more.\n")),
@@ -192,14 +192,14 @@ def test_ours_word_for_word(pins: Pins) -> None:
     assert headline(advise(column)) == "retire 0001 0002 0003 0004 0005"
 
 
-def test_one_site_taken_back(pins: Pins) -> None:
+def test_reverted_sites(pins: Pins) -> None:
     """Adopted in one column, row-major again in the next."""
     carried, base = pins.overlay["sglang"], pins.tree("sglang")
     adopted = facts_of(carried, pins.patched("sglang"), base)
     column = column_of(pins, pins.patched("sglang", without=["0004"]), adopted)
     read = outcomes(column)
     assert {read[site] for site in ("S5", "S6", "S7", "0004")} == {"reverted upstream"}
-    # Seen by itself, the same tree has them left behind.
+    # Without the earlier column, they count as left behind.
     alone = outcomes(column_of(pins, pins.patched("sglang", without=["0004"])))
     assert {alone[site] for site in ("S5", "S6", "S7", "0004")} == {"left behind"}
 
@@ -213,8 +213,8 @@ def test_gone(pins: Pins) -> None:
     assert read["S3"] == "clean"
 
 
-def test_a_call_that_is_not_understood_is_unsure(pins: Pins) -> None:
-    """The flag comes from where nobody can see; the hunk may well merge."""
+def test_a_call_that_the_census_cannot_read_is_unsure(pins: Pins) -> None:
+    """The flag comes from a dict that the census cannot follow; the hunk may merge."""
     tree = edited(
         pins.tree("sglang"),
         {MHA: (r"(res1=None,\n\s*output_unquantized_inp1=\w+,\n)", r"\1**options,\n")},
@@ -227,7 +227,7 @@ def test_a_call_that_is_not_understood_is_unsure(pins: Pins) -> None:
 
 
 def test_a_consumer_that_upstream_removed(pins: Pins) -> None:
-    """After the pin it is gone, and its producers' merges mean nothing."""
+    """Without a consumer, the merges of its producers mean nothing."""
     kernel = "gemm_a8w8_blockscale_bpreshuffle"
     column = column_of(
         pins, edited(pins.tree("sglang"), {FP8_UTILS: (kernel, "other")})
@@ -237,25 +237,24 @@ def test_a_consumer_that_upstream_removed(pins: Pins) -> None:
         assert not column.cell(site).outcome.lands, site
 
 
-def test_every_word_is_one_of_the_known(ladder: dict[str, Column]) -> None:
-    """And each cell that does not land says why."""
+def test_every_cell_has_reasons(ladder: dict[str, Column]) -> None:
+    """And the releases have no unsure cell."""
     cells: list[Cell] = [cell for column in ladder.values() for cell in column.cells]
     assert all(cell.reasons for cell in cells)
     assert not [c for c in cells if c.outcome is Outcome.UNSURE]
 
 
-def test_every_patch_is_in_one_piece_of_advice(ladder: dict[str, Column]) -> None:
+def test_every_patch_gets_one_action(ladder: dict[str, Column]) -> None:
     for version, column in ladder.items():
         named = [patch for one in advise(column) for patch in one.patches]
         if named:
             assert sorted(named) == [cell.row for cell in column.patches], version
 
 
-def test_the_clean_cells_are_what_apply_and_the_census_say(
+def test_clean_cells_agree_with_the_census_of_the_merged_tree(
     pins: Pins, releases: list[str]
 ) -> None:
-    """0.5.12.post1, by the file: the merged result holds the series' lines where the
-    census looks for them."""
+    """On 0.5.12.post1 the merged tree has the series' states at every site."""
     tree = release_tree(ROOT, pins.overlay["sglang"].target, "0.5.12.post1")
     facts = facts_of(pins.overlay["sglang"], tree, pins.tree("sglang"))
     assert {row.site: row.state.value for row in facts.merged if row.site != "?"} == {

@@ -1,4 +1,4 @@
-"""The nightly workflow: its syntax, what it may do, and that it names real things."""
+"""The nightly workflow: its syntax, its permissions, and the names it uses."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_it_runs_nightly_and_by_hand(workflow: dict[Any, Any]) -> None:
     assert workflow["concurrency"]["group"] == "drift"
 
 
-def test_it_may_do_no_more_than_it_needs(workflow: dict[Any, Any]) -> None:
+def test_it_has_only_the_permissions_it_needs(workflow: dict[Any, Any]) -> None:
     assert workflow["permissions"] == {}
     [job] = workflow["jobs"].values()
     assert job["permissions"] == {"contents": "read", "issues": "write"}
@@ -50,7 +50,7 @@ def test_its_shell_parses(workflow: dict[Any, Any]) -> None:
     scripts = [step["run"] for step in job["steps"] if "run" in step]
     assert len(scripts) == 3
     for script in scripts:
-        # Nothing that GitHub fills in: a title or a subject must not become a command.
+        # GitHub fills in nothing: a title or a subject must not become a command.
         assert "${{" not in script
         done = subprocess.run(
             ["bash", "-n"], input=script, capture_output=True, text=True, check=False
@@ -58,7 +58,7 @@ def test_its_shell_parses(workflow: dict[Any, Any]) -> None:
         assert done.returncode == 0, done.stderr
 
 
-def test_it_calls_the_verb_with_options_that_it_has(workflow: dict[Any, Any]) -> None:
+def test_it_uses_options_that_the_verb_has(workflow: dict[Any, Any]) -> None:
     [job] = workflow["jobs"].values()
     script = "".join(step.get("run", "") for step in job["steps"])
     call = script[script.index("scripts/drift.py") :].split("cat ")[0]

@@ -1,4 +1,4 @@
-"""The drift verb as its users run it: on releases, on a clone, and with bad input."""
+"""The drift verb on releases, on a clone and with bad input."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ COMMUNICATOR = "python/sglang/srt/layers/communicator.py"
 
 @pytest.fixture(scope="module", autouse=True)
 def _releases(pins: Pins) -> None:
-    """Every recorded wheel in the cache; skips where they cannot be had."""
+    """Fetch every recorded wheel; skip if one cannot be fetched."""
     target = pins.overlay["sglang"].target
     try:
         for release in known(ROOT, target.dist.name):
             obtain(ROOT, target, release.version)
     except EnvironmentFailure as error:
-        pytest.skip(f"the releases cannot be had: {error}")
+        pytest.skip(f"the releases cannot be fetched: {error}")
 
 
 def run(*arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
@@ -48,7 +48,7 @@ def run(*arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def clone(slim: Callable[..., Path]) -> Path:
-    """The pin, a commit that shifts lines, one that conflicts, one that says evil."""
+    """The pin, and commits that shift lines, touch no carried file, and conflict."""
     root = slim()
     file = root / COMMUNICATOR
     text = file.read_text()
@@ -68,7 +68,7 @@ def clone(slim: Callable[..., Path]) -> Path:
 
 
 @pytest.mark.slow("every recorded release")
-def test_the_ladder() -> None:
+def test_every_recorded_release() -> None:
     done = run("--recorded", "--json")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
@@ -95,14 +95,14 @@ def test_the_matrix_fits(width: int) -> None:
     assert done.stdout.isascii()
 
 
-def test_again_from_the_cache() -> None:
+def test_a_second_run_uses_the_cache() -> None:
     first, second = (run("--recorded", "--json") for _ in range(2))
     assert first.stdout == second.stdout
     assert "versions" not in second.stderr
 
 
 def test_only_some_releases() -> None:
-    """What came between decides whether something was reverted, and is not shown."""
+    """The releases between them decide what was reverted, and are not shown."""
     done = run("--release", "0.5.15", "--release", "0.5.12", "--json")
     report = json.loads(done.stdout)
     assert [result["tree"] for result in report["results"]] == ["0.5.12", "0.5.15"]
@@ -118,7 +118,7 @@ def test_without_an_index(tmp_path: Path) -> None:
 
 
 class _Page(HTMLParser):
-    """What a page has, and what it would load."""
+    """A page's ids and tags, and what it would load."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -179,17 +179,17 @@ def test_refs_of_a_clone(clone: Path, tmp_path: Path) -> None:
         "--clone", str(clone), "--ref", "old", "HEAD~2", "main", *pages, "--json"
     )
     assert done.returncode == 0, done.stderr
-    old, shifted, evil = json.loads(done.stdout)["results"]
+    old, shifted, markup = json.loads(done.stdout)["results"]
     assert old["outcome"] == "apply as is"
     assert shifted["outcome"].startswith("rebase")
     patches = {p["row"]: p["outcome"] for p in shifted["column"]["patches"]}
     assert patches["0002-communicator-producers"] == "offset"
     assert patches["0001-fp8-consumer"] == "clean"
-    sites = {s["row"]: s["outcome"] for s in evil["column"]["sites"]}
+    sites = {s["row"]: s["outcome"] for s in markup["column"]["sites"]}
     assert sites["S1"] == "gone"
     assert sites["S3"] == "clean"
     assert git.text(clone, "status", "--porcelain") == ""
-    # What a commit says of itself is text, in both.
+    # A commit's subject is text, on both pages.
     assert "<script" not in html.read_text(encoding="utf-8").lower()
     text = markdown.read_text(encoding="utf-8")
     assert "<script" not in text
@@ -197,7 +197,7 @@ def test_refs_of_a_clone(clone: Path, tmp_path: Path) -> None:
 
 
 def test_a_range(clone: Path) -> None:
-    """The commit that touches nothing of ours is left out."""
+    """A commit that touches no carried file is left out."""
     done = run("--clone", str(clone), "--range", "old..main", "--json")
     assert done.returncode == 0, done.stderr
     about = [
@@ -225,7 +225,7 @@ def test_first_bad(clone: Path) -> None:
     )
     same = run(*where, "S8")
     assert same.returncode == 0
-    assert same.stdout.startswith("S8 stays as it is")
+    assert same.stdout.startswith("S8 does not change")
 
 
 @pytest.mark.parametrize(
@@ -234,15 +234,18 @@ def test_first_bad(clone: Path) -> None:
         (["--release", "0.5.99"], ["no sglang 0.5.99", "0.5.23"]),
         (["--release", "newest"], ["not the version of a release"]),
         (["--target", "vllm"], ["no target vllm", "sglang"]),
-        (["--ref", "main"], ["--clone and one of --ref and --range"]),
-        (["--clone", "CLONE"], ["--clone and one of --ref and --range"]),
+        (["--ref", "main"], ["--ref and --range need --clone"]),
+        (
+            ["--clone", "CLONE"],
+            ["--clone needs --ref or --range"],
+        ),
         (["--clone", "CLONE", "--ref", "nope"], ["no commit 'nope'", "main", "old"]),
         (["--clone", "CLONE", "--ref", "--all"], ["expected at least one argument"]),
         (["--clone", "CLONE", "--range", "main"], ["is not A..B"]),
         (["--clone", "CLONE", "--range", "main..old"], ["give the older one first"]),
         (["--clone", "CLONE", "--range", "a...b"], ["is not A..B"]),
         (["--clone", "/nowhere", "--ref", "main"], ["does not exist", "git clone"]),
-        (["--clone", "CLONE/python", "--ref", "main"], ["is no clone"]),
+        (["--clone", "CLONE/python", "--ref", "main"], ["is not a clone"]),
         (["--target", "aiter", "--clone", "CLONE", "--ref", "main"], ["is not aiter"]),
         (["--first-bad", "S1"], ["--first-bad needs"]),
         (
@@ -263,7 +266,7 @@ def test_bad_input(clone: Path, arguments: list[str], said: list[str]) -> None:
 
 
 def test_a_shallow_clone(clone: Path, tmp_path: Path) -> None:
-    """It says that it is one, and how to get what is missing."""
+    """The message says that the clone is shallow, and how to deepen it."""
     shallow = tmp_path / "shallow"
     git.run(tmp_path, "clone", "-q", "--depth", "2", f"file://{clone}", str(shallow))
     assert run("--clone", str(shallow), "--ref", "main").returncode == 0
@@ -278,11 +281,11 @@ def test_a_shallow_clone(clone: Path, tmp_path: Path) -> None:
 
 
 def test_a_partial_clone(clone: Path, tmp_path: Path) -> None:
-    """As the nightly workflow makes one: what was checked out can be asked about, and
-    nothing is fetched for the rest."""
+    """A clone like that of the nightly workflow: drift reads the commit that was
+    checked out, and fetches nothing for other commits."""
     file = clone / COMMUNICATOR
     text = file.read_text()
-    # Of a tree that was never looked at no facts are kept.
+    # The path makes the tree unique, so that the cache has no facts about it.
     for changed in (f"# {tmp_path}\n{text}", text):
         file.write_text(changed)
         git.run(clone, "commit", "-q", "-a", "-m", "change", env=IDENTITY)
@@ -296,10 +299,10 @@ def test_a_partial_clone(clone: Path, tmp_path: Path) -> None:
     assert "fetch --refetch --no-filter" in older.stderr
 
 
-def test_a_base_that_cannot_be_had(
+def test_a_base_that_cannot_be_fetched(
     overlay: Path, slim: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """No package, no index, and a clone that never held the pinned files."""
+    """No cached package, no index, and a clone without the pinned files."""
     root = slim()
     file = root / COMMUNICATOR
     file.write_text("# A line more.\n" + file.read_text())

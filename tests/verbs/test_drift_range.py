@@ -1,4 +1,4 @@
-"""``drift --range`` where the older end is a release tagged on a branch of its own."""
+"""``drift --range`` if the older end is a release tagged on a branch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COMMUNICATOR = "python/sglang/srt/layers/communicator.py"
 
 
 def commit(clone: Path, subject: str, change: tuple[str, str]) -> str:
-    """Change the communicator; the commit's id."""
+    """Commit a change of the communicator; returns the commit's id."""
     file = clone / COMMUNICATOR
     text = file.read_text()
     assert change[0] in text
@@ -30,8 +30,8 @@ def commit(clone: Path, subject: str, change: tuple[str, str]) -> str:
 
 @pytest.fixture
 def clone(slim: Callable[..., Path]) -> Path:
-    """The pin; on main lines shift and then the producers' calls change; the release
-    ``v1`` is tagged on a branch off the pin that has changed those calls, too."""
+    """Two branches from the pin. On main, lines shift and then the producers' calls
+    change. ``v1`` is tagged on the other branch, which changes those calls too."""
     root = slim()
     git.run(root, "checkout", "-q", "-b", "release")
     commit(root, "A fix for the release", ("fused_rms_fp8_", "r_"))
@@ -57,7 +57,7 @@ def site(result: dict[str, Any], name: str = "S1") -> str:
     )
 
 
-def test_each_column_is_of_the_commit_that_it_is_called_by(clone: Path) -> None:
+def test_each_column_shows_the_commit_that_it_names(clone: Path) -> None:
     results = drift(clone, "--range", "v1..main")
     base, shift, change = git.text(
         clone, "rev-list", "--reverse", "--first-parent", "main"
@@ -67,38 +67,40 @@ def test_each_column_is_of_the_commit_that_it_is_called_by(clone: Path) -> None:
     for result in results:
         tree = git.text(clone, "rev-parse", f"{result['tree']}^{{tree}}")
         assert result["column"]["version"]["identity"] == tree
-    # The release has another verdict than the commit that it parts from main at.
+    # The release and the merge base have different outcomes.
     assert results[1]["outcome"] == "apply as is"
     assert results[0]["outcome"] != "apply as is"
     [alone] = drift(clone, "--ref", "v1")
     assert results[0]["column"]["sites"] == alone["column"]["sites"]
 
 
-def test_the_merge_base_is_called_so(clone: Path) -> None:
+def test_the_merge_base_is_named(clone: Path) -> None:
     base = git.text(clone, "merge-base", "v1", "main")[:10]
     about = [r["column"]["version"]["about"] for r in
              drift(clone, "--range", "v1..main")]  # fmt: skip
     assert about[0].endswith(
-        f"A fix for the release; beside the line of main, which begins at {base}"
+        f"A fix for the release; not on the line of main, which starts at {base}"
     )
     assert about[1].endswith("pin; the merge base of v1 and main")
     shown = run_verb("drift", "--clone", str(clone), "--range", "v1..main").stdout
     assert "the merge base of v1 and main" in shown
 
 
-def test_a_release_that_was_merged_back_is_no_merge_base(clone: Path) -> None:
-    """Git's merge base is then the release itself; the line starts elsewhere."""
+def test_a_release_merged_back_is_not_called_the_merge_base(clone: Path) -> None:
+    """Git's merge base is then the release itself, but the line starts elsewhere."""
     git.run(clone, "merge", "-q", "-s", "ours", "-m", "Back", "v1", env=IDENTITY)
     results = drift(clone, "--range", "v1..main")
     assert results[0]["tree"] == "v1"
     about = results[1]["column"]["version"]["about"]
-    assert about.endswith("pin; the last first-parent commit of main that v1 has, too")
+    assert about.endswith(
+        "pin; the last first-parent commit of main that is also in v1"
+    )
 
 
-def test_what_a_release_has_by_itself_was_not_taken_back(
+def test_a_change_only_on_the_release_branch_is_not_reverted(
     slim: Callable[..., Path],
 ) -> None:
-    """The release took the change onto its branch; main never had it."""
+    """The release has the change on its branch; main never had it."""
     clone = slim()
     assert run_verb("apply", "--commit", str(clone)).returncode == 0
     commit(clone, "And lines shift", ("", "# A line more.\n"))
@@ -117,10 +119,10 @@ def test_a_release_on_the_line_is_the_first_column(clone: Path) -> None:
     assert "merge base" not in results[0]["column"]["version"]["about"]
 
 
-def test_the_first_bad_commit_is_searched_from_the_merge_base(clone: Path) -> None:
+def test_first_bad_starts_at_the_merge_base(clone: Path) -> None:
     where = ("--clone", str(clone), "--first-bad")
     base = git.text(clone, "merge-base", "v1", "main")
-    # The release is not good itself: that is said of it, and not of the merge base.
+    # The release itself is not good: the message names it, not the merge base.
     done = run_verb("drift", *where, "0002", "--range", "v1..main")
     assert done.returncode == 2
     assert "0002-communicator-producers is not good at v1" in done.stderr
@@ -128,7 +130,7 @@ def test_the_first_bad_commit_is_searched_from_the_merge_base(clone: Path) -> No
     assert done.returncode == 2
     assert f"at {base[:10]}, the merge base of v1 and main" in done.stderr
     assert f"give {base[:10]} as the older end" in done.stderr
-    # One that has it as the merge base has is searched from there, and it is said.
+    # A row that is good at both is searched from the merge base, which is printed.
     done = run_verb("drift", *where, "0001", "--range", "v1..main")
     assert done.returncode == 0, done.stderr
     assert f"from    {base}: the merge base of v1 and main" in done.stdout
@@ -137,13 +139,13 @@ def test_the_first_bad_commit_is_searched_from_the_merge_base(clone: Path) -> No
 def test_a_commit_named_like_a_release_that_is_not_shown(
     clone: Path, pins: Pins
 ) -> None:
-    """Columns are told apart by what was judged, not by what it is called: 0.5.12 is
-    looked at, to know what 0.5.13 took back, and was not asked for."""
+    """Columns are identified by their trees, not by their names: the release 0.5.12 is
+    analyzed for what 0.5.13 reverted, but only the tag 0.5.12 is shown."""
     try:
         for version in ("0.5.12", "0.5.12.post1", "0.5.13"):
             obtain(ROOT, pins.overlay["sglang"].target, version)
     except EnvironmentFailure as error:
-        pytest.skip(f"the releases cannot be had: {error}")
+        pytest.skip(f"the releases cannot be fetched: {error}")
     git.run(clone, "tag", "0.5.12", "v1")
     results = drift(clone, "--ref", "0.5.12", "--release", "0.5.13")
     assert [result["tree"] for result in results] == ["0.5.13", "0.5.12"]
@@ -151,8 +153,8 @@ def test_a_commit_named_like_a_release_that_is_not_shown(
     assert results[1]["column"]["version"]["identity"] == tree
 
 
-def test_a_base_that_is_carried_is_called_so(slim: Callable[..., Path]) -> None:
-    """Of a commit with that base's files; and of one that has its series, or ours."""
+def test_a_carried_base_is_recognized(slim: Callable[..., Path]) -> None:
+    """A commit with the base's files, and commits with either series applied."""
     other = "sglang-0.5.12.post1"
     clone = slim(other, "carried")
     [result] = drift(clone, "--ref", "HEAD")
@@ -160,8 +162,8 @@ def test_a_base_that_is_carried_is_called_so(slim: Callable[..., Path]) -> None:
     assert result["column"]["known"] == {"target": other, "standing": "pristine"}
     [advice] = result["advice"]
     [reason] = advice["reasons"]
-    assert f"that of the base {other}" in reason
-    assert "scripts/apply.py puts that base's own series on" in reason
+    assert f"identical to that of the base {other}" in reason
+    assert "scripts/apply.py applies the series of that base" in reason
     for target in ("sglang", "sglang-0.5.12.post1"):
         clone = slim(target, target)
         assert run_verb("apply", "--commit", str(clone)).returncode == 0

@@ -6,7 +6,16 @@ on into the functions that it returns to, ``judge`` turns what they say into a s
 ``liveness`` and ``layers`` tell whether it can run, ``rows`` puts it all together.
 """
 
-from xscale.census.findings import check_adopted
+from xscale.census.findings import Problem, check_adopted, problems
+from xscale.census.liveness import NEVER_RUNS
 from xscale.census.rows import Census, SiteRow, take_census
 
-__all__ = ["Census", "SiteRow", "check_adopted", "take_census"]
+__all__ = [
+    "NEVER_RUNS",
+    "Census",
+    "Problem",
+    "SiteRow",
+    "check_adopted",
+    "problems",
+    "take_census",
+]

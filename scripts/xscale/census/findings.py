@@ -6,7 +6,9 @@ matter of both. A call that could not be paired is a finding of its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import dropwhile
 
 from overlaykit.core.errors import Finding
 from xscale.census.rows import Census, SiteRow
@@ -69,7 +71,29 @@ _NEXT_STEP: Mapping[State, str] = {
 }
 
 
+@dataclass(frozen=True)
+class Problem:
+    """A finding of the census. ``danger`` is set where transposed and row-major scales
+    meet and a GEMM reads wrong values: it says how."""
+
+    finding: Finding
+    danger: str = ""
+
+
+@dataclass(frozen=True)
+class _Effect:
+    """What a producer and a consumer do together."""
+
+    text: str
+    dangerous: bool
+
+
 def check_adopted(census: Census) -> tuple[Finding, ...]:
+    """The findings of :func:`problems`."""
+    return tuple(problem.finding for problem in problems(census))
+
+
+def problems(census: Census) -> tuple[Problem, ...]:
     """What keeps the tree from having adopted the optimization, wholly and alone.
 
     Empty iff every site of the catalogue is in the state it should be in, none is
@@ -77,7 +101,7 @@ def check_adopted(census: Census) -> tuple[Finding, ...]:
     """
     consumers = {r.state for r in census.rows if r.role is Role.CONSUMER}
     return tuple(
-        _finding(row, census, consumers)
+        _problem(row, census, consumers)
         for row in census.rows
         if row.site not in _SITES
         or row.state is not _SITES[row.site].expected
@@ -85,19 +109,33 @@ def check_adopted(census: Census) -> tuple[Finding, ...]:
     )
 
 
-def _finding(row: SiteRow, census: Census, consumers: set[State]) -> Finding:
+def _effects(pairs: Sequence[tuple[State, State]]) -> list[_Effect]:
+    """What is known of each pair of a producer and a consumer."""
+    return [
+        _Effect(_TOGETHER[pair], pair not in _RIGHT)
+        for pair in pairs
+        if pair in _TOGETHER
+    ]
+
+
+def _danger(effects: Sequence[_Effect]) -> str:
+    """From the first dangerous effect on; empty without one."""
+    rest = dropwhile(lambda effect: not effect.dangerous, effects)
+    return "; ".join(effect.text for effect in rest)
+
+
+def _problem(row: SiteRow, census: Census, consumers: set[State]) -> Problem:
     if row.site not in _SITES:
         return _outside(row, census)
     site = _SITES[row.site]
     if row.role is Role.CONSUMER:
-        dangers = _mixture(row.state, census)
+        effects = [_Effect(text, True) for text in _mixture(row.state, census)]
     else:
-        pairs = [(row.state, state) for state in State if state in consumers]
-        dangers = [_TOGETHER[pair] for pair in pairs if pair in _TOGETHER]
+        effects = _effects([(row.state, s) for s in State if s in consumers])
     dead = ", dead" if row.live is False else ""
     what = f"{site.id} ({site.meaning}): {row.state.value}{dead}"
-    return Finding(
-        "; ".join([what, *dangers]),
+    finding = Finding(
+        "; ".join([what, *(effect.text for effect in effects)]),
         path=row.path,
         line=row.line,
         scope=row.scope,
@@ -106,12 +144,14 @@ def _finding(row: SiteRow, census: Census, consumers: set[State]) -> Finding:
         found=f"{row.state.value}: {row.detail}",
         next_step=_NEXT_STEP[row.state],
     )
+    return Problem(finding, _danger(effects))
 
 
-def _outside(row: SiteRow, census: Census) -> Finding:
-    """Of a call outside the catalogue, by what reads its scale."""
-    what, expected = _together(row, census)
-    return Finding(
+def _outside(row: SiteRow, census: Census) -> Problem:
+    """The problem with a call outside the catalogue: what reads its scale."""
+    effect, expected = _together(row, census)
+    what = f"; {effect.text}" if effect.text else ""
+    finding = Finding(
         f"unforeseen {row.role.value}{what}",
         path=row.path,
         line=row.line,
@@ -121,29 +161,34 @@ def _outside(row: SiteRow, census: Census) -> Finding:
         found=f"{row.state.value}: {row.detail}",
         next_step="show where its scale goes; adopt it and add it to the catalogue",
     )
+    return Problem(finding, _danger([effect]))
 
 
-def _together(row: SiteRow, census: Census) -> tuple[str, str]:
+def _together(row: SiteRow, census: Census) -> tuple[_Effect, str]:
     """What is wrong with it, and what there should be instead."""
     expected = "no call outside the catalogue in xscale.sites"
     if row.role is Role.CONSUMER:
-        return "", expected
+        return _Effect("", False), expected
     if row.state is State.MISREAD:
-        return "; dangerous mix: the GEMM beside it reads scrambled scales", expected
+        text = "dangerous mix: the GEMM beside it reads scrambled scales"
+        return _Effect(text, True), expected
     if row.consumer is None:
-        return "; could not be paired with a consumer", "the consumer that reads it"
+        unpaired = _Effect("could not be paired with a consumer", False)
+        return unpaired, "the consumer that reads it"
     states = {
         other.state
         for other in census.rows
         if other.role is Role.CONSUMER and f"{other.path}:{other.line}" == row.consumer
     }
     pairs = {(row.state, state) for state in states}
-    if dangers := [_TOGETHER[p] for p in pairs if "dangerous" in _TOGETHER.get(p, "")]:
-        return f"; {dangers[0]} ({row.consumer})", expected
+    for effect in _effects(list(pairs)):
+        if effect.dangerous:
+            return _Effect(f"{effect.text} ({row.consumer})", True), expected
     if pairs and pairs <= _RIGHT:
-        return f"; read right by {row.consumer}", expected
+        return _Effect(f"read right by {row.consumer}", False), expected
     expected = "a scale that its consumer is seen to read right"
-    return f"; not seen whether {row.consumer} reads it right", expected
+    text = f"not seen whether {row.consumer} reads it right"
+    return _Effect(text, False), expected
 
 
 def _mixture(consumer: State, census: Census) -> list[str]:

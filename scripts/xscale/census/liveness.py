@@ -8,6 +8,8 @@ from xscale.census.layers import NativeLayers, native_layers, set_elsewhere
 from xscale.census.modules import Module, Modules, Place
 from xscale.sites import CATALOGUE
 
+NEVER_RUNS = "never runs: "
+"""How the reason for a dead call begins."""
 _PROJECTIONS = {p.rpartition(".")[2] for site in CATALOGUE for p in site.projections}
 
 
@@ -66,4 +68,4 @@ class Liveness:
         tests = ", ".join(sorted(layers.predicates)) or "its guard"
         if not missing:
             return None, ""
-        return False, f"never runs: {tests} demands {wants}"
+        return False, f"{NEVER_RUNS}{tests} demands {wants}"

@@ -1,4 +1,4 @@
-"""``--first-bad`` on histories built of real releases, a rename and a split."""
+"""``--first-bad`` on histories of real releases, a rename and a split file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PATCHES = [
 RMS = [f"S{number}" for number in range(1, 8)]
 
 
-@pytest.mark.slow("a search of every release")
+@pytest.mark.slow("bisects all releases")
 @pytest.mark.parametrize(
     ("rows", "good", "bad", "found"),
     [
@@ -40,10 +40,10 @@ RMS = [f"S{number}" for number in range(1, 8)]
     ],
     ids=lambda value: value if isinstance(value, str) else "+".join(value)[:24],
 )
-def test_every_row_changes_with_the_release_that_changed_it(
+def test_bisection_finds_the_release_that_changed_a_row(
     history: History, rows: list[str], good: str, bad: str, found: str
 ) -> None:
-    """Not with the noise, which shifts lines and touches other files."""
+    """And not the noise commits, which shift lines and touch other files."""
     ends = history.commits[good], history.commits[bad]
     for row in rows:
         change = first_bad(history.clone, row, *ends, history.look)
@@ -52,21 +52,21 @@ def test_every_row_changes_with_the_release_that_changed_it(
         assert change.date.startswith("2023-11-")
         assert change.before != change.after
         assert 0 < len(change.blame) <= 25
-        # More than halving would need is no search.
+        # Bisection needs no more.
         assert change.looked_at <= 9
 
 
-def test_the_history_shows_what_the_releases_do(
+def test_the_history_gives_the_same_census_as_the_releases(
     history: History, pins: Pins, releases: list[str]
 ) -> None:
-    """The history holds a part of each release; the sites must not look otherwise."""
+    """The history contains a part of each release; its sites must be the same."""
 
-    def seen(facts: Facts) -> set[tuple[object, ...]]:
+    def sites_of(facts: Facts) -> set[tuple[object, ...]]:
         return {(row.site, row.state, row.path, row.line) for row in facts.rows}
 
     for version in ("0.5.11", "0.5.13", "0.5.18", releases[-1]):
         part = history.look(history.commits[version])
-        assert seen(part) == seen(facts_of_release(pins, version)), version
+        assert sites_of(part) == sites_of(facts_of_release(pins, version)), version
 
 
 def test_blame_shows_the_lines(history: History) -> None:
@@ -101,12 +101,12 @@ def test_a_file_renamed(pins: Pins, tmp_path: Path) -> None:
     site = first_bad(made.clone, "S1", *ends, made.look)
     assert site.subject == "rename"
     assert there in site.after
-    # The other patches do not notice.
+    # The other patches do not change.
     assert first_bad(made.clone, PATCHES[0], *ends, made.look).commit is None
 
 
 def test_a_file_split(pins: Pins, tmp_path: Path) -> None:
-    """The class goes to another file, as in 0.5.18; the old file stays."""
+    """The class moves to another file, as in 0.5.18; the old file stays."""
     files = needed(pins.tree("sglang"))
     old, new = f"{METHODS}/forward_mha.py", f"{METHODS}/forward_mha_amd.py"
     source = files[old]
@@ -129,14 +129,14 @@ def test_a_file_split(pins: Pins, tmp_path: Path) -> None:
     assert first_bad(made.clone, "S3", *ends, made.look).commit is None
 
 
-def test_not_good_to_begin_with(history: History) -> None:
+def test_a_row_that_is_not_good_at_the_start(history: History) -> None:
     ends = history.commits["0.5.13"], history.commits["0.5.14"]
     with pytest.raises(InputError, match="it is superseded"):
         first_bad(history.clone, PATCHES[0], *ends, history.look)
 
 
 @pytest.mark.parametrize("name", ["S9", "0006", "", "fp8"])
-def test_no_such_row(pins: Pins, name: str) -> None:
+def test_an_unknown_row(pins: Pins, name: str) -> None:
     with pytest.raises(InputError, match="no patch or site"):
         row_named(pins.overlay["sglang"], name)
 

@@ -1,7 +1,7 @@
-"""What the series comes to on another base, where it is re-made hunk by hunk.
+"""Rebase the series to another base, hunk by hunk.
 
-The engine merges; the census says which of the series' sites upstream has by now, where
-the others went, and whether the result is what the series promises.
+The engine merges. The census finds the sites that upstream has adopted, where the other
+sites moved, and whether the result keeps the promise of the series.
 """
 
 from __future__ import annotations
@@ -21,23 +21,14 @@ from overlaykit.series.carried import Carried, load_overlay
 from overlaykit.series.manifest import Target
 from overlaykit.series.scopes import MODULE
 from overlaykit.trees.tree import EditedTree, Tree
-from upstream.contracts import Contract, contract_of
-from xscale.sites import State as SiteState
+from upstream.contracts import ADOPTED, Contract, contract_of
 
-_ADOPTED = {
-    SiteState.MARKED,
-    SiteState.UNMARKED,
-    SiteState.HONEST,
-    SiteState.ASSUMES,
-    SiteState.NEEDS_HONEST,
-    SiteState.COPIES_UNMARKED,
-}
 _CONSUMER = "C"
 
 
 @dataclass(frozen=True)
 class Computed:
-    """What a request comes to; ``made`` is None where it stops or nothing is left."""
+    """The result of a request. ``made`` is None at a conflict or without patches."""
 
     done: Rebased
     start: str
@@ -49,11 +40,13 @@ class Computed:
 def compute(
     root: Path, request: Request, resolutions: Mapping[str, bytes | None]
 ) -> Computed:
-    """Re-make the series, as far as it goes; ``resolutions`` are a person's, by the
-    conflict's id, None where the hunk is left out.
+    """Rebase the series up to the first conflict without a resolution.
 
-    Raises InputError where the request names what is not carried, or a base that is
-    not to be had.
+    ``resolutions`` maps a conflict's id to the file that a person merged, or to None if
+    the hunk is skipped.
+
+    Raises InputError if the request names a target that is not carried, or a base that
+    was not found.
     """
     overlay = load_overlay(root)
     if request.start not in overlay:
@@ -73,12 +66,12 @@ def compute(
             return Computed(done, start, None, (), ())
         made, plan = lock_rebased(request.name, carried, base, done)
         after = EditedTree(base.tree, {c.path: c.after for c in plan.changes})
-        found = contract.check(contract.census(base.target, after))
-    ours = tuple(f for f in found if f.site in done.sites or "dangerous" in f.what)
+        found = contract.problems(contract.census(base.target, after))
+    ours = tuple(p.finding for p in found if p.danger or p.finding.site in done.sites)
     notes = tuple(
-        f"not carried, and not as the series has it: {f.what}"
-        for f in found
-        if f not in ours
+        f"not carried, and not in the state that the series makes: {p.finding.what}"
+        for p in found
+        if p.finding not in ours
     )
     return Computed(done, start, made, ours, notes)
 
@@ -90,7 +83,7 @@ def _sites(
     tree: Tree,
     regenerate: bool,
 ) -> Sites:
-    """What the census says of every site of the series on the new base."""
+    """Where each site of the series is on the new base, and whether it is adopted."""
     rows = contract.census(target, tree).rows
     named = dict.fromkeys(
         site
@@ -106,14 +99,14 @@ def _sites(
             dict.fromkeys((r.path, r.scope) for r in here if r.path and r.scope)
         )
         adopted = None
-        if here and all(row.state in _ADOPTED for row in here):
+        if here and all(row.state in ADOPTED for row in here):
             row = here[0]
             file = (row.path or "").rpartition("/")[2]
             adopted = f"upstream has {site}: {row.state.value}, {file}:{row.line}"
         sightings[site] = Sighting(places, adopted)
     producers = [s for name, s in sightings.items() if name != _CONSUMER]
     if _CONSUMER in sightings and all(s.adopted for s in producers):
-        # Whatever it does: there is no scale of ours for it to read.
+        # No producer of the series is left, so the consumer reads no scale of ours.
         known = sightings[_CONSUMER]
         why = known.adopted or "upstream has every producer of the series"
         sightings[_CONSUMER] = Sighting(known.places, why)
