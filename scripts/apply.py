@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from overlaykit.applying.branches import Switch
-from overlaykit.applying.targets import Found, find_targets
+from overlaykit.applying.targets import FoundTarget, find_targets
 from overlaykit.applying.transaction import (
     Transaction,
     hold,
@@ -23,7 +23,7 @@ from overlaykit.planning.plan import Plan, Standing, plan_apply, plan_unapply
 from overlaykit.repository.state import Repository
 from overlaykit.series.carried import load_overlay
 from overlaykit.trees.bytecode import hidden_by_bytecode
-from overlaykit.trees.locking import undisturbed
+from overlaykit.trees.locking import signals_blocked
 
 
 def options(parser: ArgumentParser) -> None:
@@ -92,7 +92,7 @@ def apply(arguments: Namespace) -> Report:
 
 
 def _hold(
-    stack: ExitStack, found: list[Found], arguments: Namespace
+    stack: ExitStack, found: list[FoundTarget], arguments: Namespace
 ) -> list[Transaction]:
     """Hold the trees for writing; a dry run holds none and repairs none."""
     if arguments.dry_run:
@@ -108,18 +108,18 @@ def _hold(
     return [held[one.tree.root] for one in found]
 
 
-def _plan(one: Found, unapply: bool) -> Plan:
+def _plan(one: FoundTarget, unapply: bool) -> Plan:
     plan = (plan_unapply if unapply else plan_apply)(one.carried, one.tree)
     if plan.standing is Standing.DRIFTED:
-        plan = _explained(one)
-        about = (*one.stranger, *_told_by_contract(one))
+        plan = _with_hunk_outcomes(one)
+        about = (*one.mismatch, *_contract_findings(one))
         return replace(plan, findings=plan.findings + about)
     if plan.changes and (hidden := hidden_by_bytecode(one.tree, one.carried.paths)):
         return replace(plan, findings=plan.findings + hidden)
     return plan
 
 
-def _told_by_contract(one: Found) -> tuple[Finding, ...]:
+def _contract_findings(one: FoundTarget) -> tuple[Finding, ...]:
     """What an AITER that cannot be patched has, or lacks, of what the series adds."""
     if one.carried.target.package != "aiter":
         return ()
@@ -129,7 +129,7 @@ def _told_by_contract(one: Found) -> tuple[Finding, ...]:
     return (finding,) if finding is not None else ()
 
 
-def _explained(one: Found) -> Plan:
+def _with_hunk_outcomes(one: FoundTarget) -> Plan:
     """The plan for a drifted tree, with what each hunk would come to, if that can be
     told: the pinned contents must be at hand."""
     from overlaykit.planning.landing import foresee
@@ -142,7 +142,7 @@ def _explained(one: Found) -> Plan:
         return replace(plan, hunks=foresee(one.carried, one.tree, base).hunks)
 
 
-def _drifted(one: Found) -> Plan:
+def _drifted(one: FoundTarget) -> Plan:
     """The plan for a drifted tree; a clone's HEAD tells local edits from a release."""
     from overlaykit.repository.places import RefusedClone
     from overlaykit.repository.sparse import left_out
@@ -171,7 +171,7 @@ def _carry_out(
             work.append(transaction)
     for transaction in work:
         transaction.swap()
-    with undisturbed():
+    with signals_blocked():
         for transaction in work:
             transaction.finish()
 
@@ -182,11 +182,11 @@ def _repaired(transaction: Transaction) -> tuple[str, ...]:
     return ("an interrupted run had left this tree unfinished; it was rolled back",)
 
 
-def _branch(one: Found) -> str:
+def _branch(one: FoundTarget) -> str:
     return f"overlay/{one.carried.overlay}"
 
 
-def _need_clones(found: list[Found]) -> None:
+def _need_clones(found: list[FoundTarget]) -> None:
     for one in found:
         if top_of_clone(one.tree.root) is None:
             what = f"{one.tree.root} is no clone: --commit needs one"
@@ -194,7 +194,7 @@ def _need_clones(found: list[Found]) -> None:
             raise InputError(what, (Finding(what, next_step=step),))
 
 
-def _check_clones(found: list[Found]) -> list[Repository]:
+def _check_clones(found: list[FoundTarget]) -> list[Repository]:
     """See that a commit would lose nothing in any of the clones."""
     from overlaykit.applying.commits import check_clone
 
@@ -202,7 +202,7 @@ def _check_clones(found: list[Found]) -> list[Repository]:
 
 
 def _prepare_commits(
-    found: list[Found], repositories: list[Repository]
+    found: list[FoundTarget], repositories: list[Repository]
 ) -> list[tuple[str | None, Switch | None]]:
     """Make the commits, as objects alone, and see that their branch may be made."""
     if not repositories:
@@ -215,7 +215,7 @@ def _prepare_commits(
     ]
 
 
-def _status(found: list[Found], dry_run: bool) -> Report:
+def _status(found: list[FoundTarget], dry_run: bool) -> Report:
     results, findings = [], []
     for one in found:
         notes: tuple[str, ...] = ()
@@ -229,7 +229,7 @@ def _status(found: list[Found], dry_run: bool) -> Report:
             plan = _drifted(one)
         # A run that began in between would look like a tree left half applied.
         refuse_interrupted(one.tree)
-        findings += [*plan.findings, *one.stranger]
+        findings += [*plan.findings, *one.mismatch]
         results.append(
             Result(
                 one.carried.name,
@@ -299,6 +299,6 @@ if __name__ == "__main__":
             options,
             apply,
             show,
-            tells=True,
+            reports_effects=True,
         )
     )

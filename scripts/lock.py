@@ -161,6 +161,6 @@ if __name__ == "__main__":
             options,
             lock,
             show,
-            tells=True,
+            reports_effects=True,
         )
     )

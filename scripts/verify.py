@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from overlaykit.applying.inspection import inspect
-from overlaykit.applying.targets import Found, find_targets
+from overlaykit.applying.targets import FoundTarget, find_targets
 from overlaykit.applying.transaction import refuse_interrupted
 from overlaykit.cli import (
     ROOT,
@@ -145,7 +145,7 @@ def _counted(findings: list[Finding]) -> str:
     return f"{len(findings)} finding{'s' if len(findings) > 1 else ''}"
 
 
-def _verify(one: Found) -> tuple[Verified, list[Finding]]:
+def _verify(one: FoundTarget) -> tuple[Verified, list[Finding]]:
     carried, tree = one.carried, one.tree
     refuse_interrupted(tree)
     inspection = inspect(carried, tree)
@@ -157,7 +157,7 @@ def _verify(one: Found) -> tuple[Verified, list[Finding]]:
         census = take_census(tree, within=f"{carried.target.package_root}/")
         sites = census.rows
         findings += check_adopted(census)
-    findings += one.stranger
+    findings += one.mismatch
     outcome = "differs" if findings else "holds"
     if inspection.standing is Standing.PRISTINE:
         # All that the series changes is missing: that is one thing, and one step.
@@ -174,7 +174,7 @@ def _verify(one: Found) -> tuple[Verified, list[Finding]]:
     return result, findings
 
 
-def _not_applied(one: Found) -> Finding:
+def _not_applied(one: FoundTarget) -> Finding:
     target = one.carried.target
     return Finding(
         "is not applied",
@@ -237,7 +237,7 @@ def _prove(arguments: Namespace) -> Report:
 
 
 @contextmanager
-def _pristine(one: Found) -> Iterator[Tree | None]:
+def _pristine(one: FoundTarget) -> Iterator[Tree | None]:
     """The same tree without the series; None where it is not of the pinned release."""
     carried, tree = one.carried, one.tree
     contents = {path: tree.read(path) for path in carried.chains}

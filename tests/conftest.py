@@ -59,7 +59,7 @@ def sealed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         for name, value in seal.items():
             patch.setenv(name, value)
         # What an earlier test of this process changed is not told by a later one.
-        patch.setattr(effects, "_told", {})
+        patch.setattr(effects, "_effects", {})
         yield
 
 

@@ -16,13 +16,13 @@ from pathlib import Path
 from types import TracebackType
 
 _ENVIRONMENT, _INTERRUPTED = 5, 130
-_runs = False
+_running = False
 
 
-def running() -> None:
+def mark_running() -> None:
     """From here on the one report is :mod:`overlaykit.cli`'s to print."""
-    global _runs
-    _runs = True
+    global _running
+    _running = True
 
 
 def _uncaught(
@@ -41,7 +41,7 @@ def _uncaught(
         sys.__excepthook__(kind, error, trace)
     if sys.stderr is not None:
         print(message, file=sys.stderr)
-    if "--json" in sys.argv[1:] and sys.stdout is not None and not _runs:
+    if "--json" in sys.argv[1:] and sys.stdout is not None and not _running:
         verb = Path(sys.argv[0]).stem
         report = {"verb": verb, "exit_code": code, "message": message}
         empty = {"dry_run": False, "results": [], "findings": []}

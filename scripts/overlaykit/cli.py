@@ -21,9 +21,9 @@ import msgspec
 
 import overlaykit
 from overlaykit.core.documents import to_json
-from overlaykit.core.effects import told
+from overlaykit.core.effects import recorded_effects
 from overlaykit.core.errors import Exit, Finding, OverlayError
-from overlaykit.core.options import Misused, Parser, add_json, epilog
+from overlaykit.core.options import Parser, UsageError, add_json, epilog
 from overlaykit.core.wording import one_line, readable
 from overlaykit.planning.plan import HunkPlan
 from overlaykit.trees.locking import SIGNALS
@@ -119,7 +119,7 @@ class Verb:
     options: Callable[[argparse.ArgumentParser], None]
     call: Callable[[argparse.Namespace], Report]
     show: Callable[[Report], str]
-    tells: bool = False
+    reports_effects: bool = False
 
 
 def run(verb: Verb) -> NoReturn:
@@ -129,16 +129,18 @@ def run(verb: Verb) -> NoReturn:
     hold. Whatever goes wrong on the way ends with another (:mod:`overlaykit` sees to
     what is raised outside of this function).
     """
-    overlaykit.running()
+    overlaykit.mark_running()
     _open_streams()
     for ending in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, _interrupt)
     try:
         report, shown, as_json = _answer(verb)
-        _settle()
+        _block_signals_if_changed()
     except KeyboardInterrupt:
-        _settle()
-        message = f"interrupted{_standing()}" if verb.tells else "interrupted"
+        _block_signals_if_changed()
+        message = (
+            f"interrupted{_effects_text()}" if verb.reports_effects else "interrupted"
+        )
         report = Report(verb=_name(), exit_code=Exit.INTERRUPTED, message=message)
         as_json = "--json" in sys.argv[1:]
         shown = _document(report) if as_json else ""
@@ -166,10 +168,10 @@ def _answer(verb: Verb) -> tuple[Report, str, bool]:
             return report, _document(report), True
         return (
             report,
-            verb.show(_named_in_a_line(report)) if report.results else "",
+            verb.show(_with_single_line_names(report)) if report.results else "",
             False,
         )
-    except Misused as error:
+    except UsageError as error:
         usage, message = error.args
         print(readable(usage), end="", file=sys.stderr)
         report = _failed(Exit.USAGE, message)
@@ -184,20 +186,20 @@ def _answer(verb: Verb) -> tuple[Report, str, bool]:
 
 def _failed(code: Exit, message: str, findings: tuple[Finding, ...] = ()) -> Report:
     """What failed, and what was final by then."""
-    findings += tuple(Finding(what, path=place) for place, what in told())
+    findings += tuple(Finding(what, path=place) for place, what in recorded_effects())
     return Report(verb=_name(), exit_code=code, message=message, findings=findings)
 
 
-def _settle() -> None:
+def _block_signals_if_changed() -> None:
     """The answer is known. Once something has been changed a signal does not take its
     report back: what is left is to print it."""
-    if told():
+    if recorded_effects():
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
 
-def _standing() -> str:
+def _effects_text() -> str:
     """Where everything stands that this process may have changed."""
-    places = "".join(f"; {place}: {what}" for place, what in told())
+    places = "".join(f"; {place}: {what}" for place, what in recorded_effects())
     return places or "; nothing was changed"
 
 
@@ -213,7 +215,7 @@ def _parser(verb: Verb) -> argparse.ArgumentParser:
     return parser
 
 
-def _named_in_a_line(report: Report) -> Report:
+def _with_single_line_names(report: Report) -> Report:
     """For people: a name with a line end in it must not begin a line of the answer."""
     shown = (
         msgspec.structs.replace(

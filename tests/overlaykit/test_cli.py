@@ -29,7 +29,7 @@ def number(text):
     {kind}
 
 run(Verb("A trial.", (), lambda p: p.add_argument("--n", type=number), call, show,
-         tells={tells}))
+         reports_effects={reports_effects}))
 """
 _ANSWERS = "return Report(verb='trial', results=(Result('a', 'b', 'c'),))"
 _DEFECT = "return {}['nothing of that name']"
@@ -40,10 +40,12 @@ def ended(
     show: str,
     *words: str,
     kind: str = "return text",
-    tells: bool = True,
+    reports_effects: bool = True,
 ) -> subprocess.CompletedProcess[str]:
     program = _VERB.replace("{call}", call).replace("{show}", show)
-    program = program.replace("{kind}", kind).replace("{tells}", str(tells))
+    program = program.replace("{kind}", kind).replace(
+        "{reports_effects}", str(reports_effects)
+    )
     command = [sys.executable, "-c", program, *words]
     return subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, check=False
@@ -77,13 +79,14 @@ def test_an_answer_is_shown_and_ends_with_its_code() -> None:
 
 _INTERRUPT = "__import__('os').kill(__import__('os').getpid(), {number})"
 _CHANGE = (
-    "from overlaykit.core.effects import tell; tell('/a/tree', 'the series is in'); "
+    "from overlaykit.core.effects import record_effect; "
+    "record_effect('/a/tree', 'the series is in'); "
 )
 
 
 @pytest.mark.parametrize("number", [2, 15, 1])
 @pytest.mark.parametrize(
-    ("tells", "change", "said"),
+    ("reports_effects", "change", "said"),
     [
         (False, "", "interrupted"),
         (True, "", "interrupted; nothing was changed"),
@@ -91,12 +94,16 @@ _CHANGE = (
     ],
 )
 def test_interrupted_says_where_everything_stands(
-    number: int, tells: bool, change: str, said: str
+    number: int, reports_effects: bool, change: str, said: str
 ) -> None:
     interrupt = _INTERRUPT.replace("{number}", str(number))
-    done = ended(f"{change}{interrupt}", "return ''", tells=tells)
+    done = ended(f"{change}{interrupt}", "return ''", reports_effects=reports_effects)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", f"{said}\n")
-    done = ended(f"{change}{_ANSWERS}", f"{interrupt}; return ''", tells=tells)
+    done = ended(
+        f"{change}{_ANSWERS}",
+        f"{interrupt}; return ''",
+        reports_effects=reports_effects,
+    )
     assert (done.returncode, done.stdout, done.stderr) == (130, "", f"{said}\n")
 
 

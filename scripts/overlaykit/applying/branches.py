@@ -33,9 +33,9 @@ from overlaykit.repository.state import (
     check_locks,
     open_repository,
     operation,
-    refuse,
+    raise_if_any,
 )
-from overlaykit.trees.locking import undisturbed
+from overlaykit.trees.locking import signals_blocked
 
 BRANCHES = "refs/heads/"
 _INDEX = "new-index"
@@ -126,7 +126,7 @@ class Switcher:
         switch, repository = self._switch, self._repository
         check_locks(repository, switch.branch)
         take_lock(repository.folder, self._new, self._made_from)
-        refuse(self._clone, operation(repository))
+        raise_if_any(self._clone, operation(repository))
         now = (repository.head(), repository.value("HEAD"))
         if now != (switch.head, switch.commit):
             raise CannotApply(
@@ -147,7 +147,7 @@ class Switcher:
         switch = self._switch
         self._begun = True
         # A Ctrl-C would kill git in the middle, and its lock would stay.
-        with undisturbed(), where_git_fails(self._clone, "nothing was changed"):
+        with signals_blocked(), where_git_fails(self._clone, "nothing was changed"):
             order = "create" if switch.made else "verify"
             self._write(
                 "update-ref", "--stdin", "-m", "overlay: apply --commit",
@@ -157,7 +157,7 @@ class Switcher:
             why = f"overlay: moving from {was} to {switch.branch[len(BRANCHES) :]}"
             self._write("symbolic-ref", "-m", why, "HEAD", switch.branch)
         # Whoever did the same in another worktree at the same time sees us, or we him.
-        if place := self._repository.elsewhere(switch.branch):
+        if place := self._repository.other_worktree_of(switch.branch):
             finding = Finding(
                 "was checked out in another worktree just now",
                 path=switch.branch,
@@ -187,7 +187,11 @@ class Switcher:
         with where_git_fails(self._clone, state):
             if head == switch.branch and switch.head != switch.branch:
                 self._move_back()
-            if switch.made and value and not self._repository.elsewhere(switch.branch):
+            if (
+                switch.made
+                and value
+                and not self._repository.other_worktree_of(switch.branch)
+            ):
                 self._write("update-ref", "-d", switch.branch, switch.tip)
             undo = {p: r.before for p, r in rows.items() if entries[p] != r.before}
             if undo:

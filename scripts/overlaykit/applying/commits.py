@@ -21,13 +21,13 @@ from overlaykit.repository.index import tree_entries
 from overlaykit.repository.state import (
     Repository,
     branch_findings,
+    cannot_commit,
     check_locks,
     index_findings,
     name_findings,
     open_repository,
     operation,
-    refuse,
-    refused,
+    raise_if_any,
 )
 from overlaykit.series.carried import Carried
 from overlaykit.series.patches import apply_hunks
@@ -38,7 +38,7 @@ NEW_FILES_SUBJECT = "Add the files that the series uses"
 
 
 @dataclass(frozen=True)
-class Step:
+class CommitStep:
     """A commit to be: what it says and the contents it sets."""
 
     name: str
@@ -54,14 +54,14 @@ def new_files_message(carried: Carried) -> str:
     return f"{NEW_FILES_SUBJECT}\n\n{laid}\n"
 
 
-def steps(
+def commit_steps(
     carried: Carried, contents: dict[str, bytes], modes: Mapping[str, str]
-) -> Iterator[Step]:
+) -> Iterator[CommitStep]:
     """The series from the pinned ``contents`` of its files on, step by step; files
     that are there keep their ``modes``."""
     headers: list[Header] = [read_header(patch) for patch in carried.series.patches]
     if carried.new_files:
-        yield Step(
+        yield CommitStep(
             headers[0].name,
             headers[0].address,
             headers[0].date,
@@ -76,7 +76,7 @@ def steps(
             contents[diff.path] = after
             files.append((diff.path, modes[diff.path], after))
         who = (header.name, header.address, header.date)
-        yield Step(*who, header.message, tuple(files))
+        yield CommitStep(*who, header.message, tuple(files))
 
 
 def commit_series(clone: Path, base: str, carried: Carried) -> str:
@@ -108,12 +108,12 @@ def commit_series(clone: Path, base: str, carried: Carried) -> str:
         head = clones.text(clone, "rev-parse", f"{base}^{{commit}}")
         there = tree_entries(clone, base, carried.series.paths)
         modes = {path: entry.partition(" ")[0] for path, entry in there.items()}
-        for step in steps(carried, contents, modes):
+        for step in commit_steps(carried, contents, modes):
             head = _commit(clone, head, step, env)
     return head
 
 
-def _commit(clone: Path, parent: str, step: Step, env: dict[str, str]) -> str:
+def _commit(clone: Path, parent: str, step: CommitStep, env: dict[str, str]) -> str:
     rows = []
     for path, mode, data in step.files:
         blob = clones.run(clone, "hash-object", "-w", "--stdin", stdin=data).stdout
@@ -137,7 +137,7 @@ def check_branch(clone: Path, branch: str, tip: str) -> bool:
     Raises CannotApply where the branch exists and holds something else.
     """
     ref = f"refs/heads/{branch}"
-    refuse(clone, name_findings(clone, ref))
+    raise_if_any(clone, name_findings(clone, ref))
     found = clones.run(clone, "rev-parse", "--verify", "-q", ref, ok=(0, 1))
     old = found.stdout.decode().strip()
     if old and old != tip:
@@ -172,7 +172,7 @@ def check_clone(clone: Path, branch: str, carried: Carried) -> Repository:
     """
     repository, ref = open_repository(clone), f"refs/heads/{branch}"
     check_locks(repository, ref)
-    refuse(clone, operation(repository))
+    raise_if_any(clone, operation(repository))
     commit = repository.value("HEAD")
     if commit is None:
         finding = Finding(
@@ -182,7 +182,7 @@ def check_clone(clone: Path, branch: str, carried: Carried) -> Repository:
             found=f"{repository.head() or 'HEAD'}, unborn",
             next_step="commit the release first, or leave --commit out",
         )
-        raise refused(clone, finding)
+        raise cannot_commit(clone, finding)
     there = tree_entries(clone, commit, carried.paths)
     allowed: dict[str, tuple[str | None, ...]] = {}
     for path in carried.series.paths:
@@ -191,7 +191,7 @@ def check_clone(clone: Path, branch: str, carried: Carried) -> Repository:
     for new in carried.new_files:
         laid = f"{new.mode} {blob_id(new.data)}"
         allowed[new.path] = (there.get(new.path), laid)
-    refuse(
+    raise_if_any(
         clone,
         (*branch_findings(repository, ref), *index_findings(clone, allowed)),
     )
@@ -225,5 +225,5 @@ def _base(repository: Repository, branch: str, carried: Carried) -> str:
             next_step=f"rename the branch (git branch -m {branch} ...), or fetch more "
             "history (git fetch --unshallow)",
         )
-        raise refused(clone, finding)
+        raise cannot_commit(clone, finding)
     return commit

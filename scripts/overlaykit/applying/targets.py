@@ -13,38 +13,40 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from overlaykit.core.errors import CannotApply, EnvironmentFailure, Finding, InputError
-from overlaykit.core.versions import said_version
+from overlaykit.core.versions import installed_version
 from overlaykit.planning.plan import locate
 from overlaykit.series.carried import Carried
 from overlaykit.trees.tree import REPOSITORY, DirectoryTree, Layout
 
-_GIVE = (
+_WHAT_TO_NAME = (
     "give a clone, an unpacked source tree, a site-packages or the installed "
     "package's directory"
 )
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundTarget:
     """A target found at a path, as a tree under repository names.
 
-    ``stranger`` says of a tree that is none of its package's several bases which they
+    ``mismatch`` says of a tree that is none of its package's several bases which they
     are; ``carried`` is then the one that it is most like.
     """
 
     carried: Carried
     tree: DirectoryTree
-    stranger: tuple[Finding, ...] = ()
+    mismatch: tuple[Finding, ...] = ()
 
 
-def find_targets(paths: Iterable[Path], overlay: Mapping[str, Carried]) -> list[Found]:
+def find_targets(
+    paths: Iterable[Path], overlay: Mapping[str, Carried]
+) -> list[FoundTarget]:
     """The targets at the paths; a site-packages may hold several.
 
     Raises InputError for a path that holds none, or one target found twice, also as a
     clone and the package within it; CannotApply for a package that is a link there;
     EnvironmentFailure for a path that may not be read.
     """
-    found: list[Found] = []
+    found: list[FoundTarget] = []
     seen: dict[Path, Path] = {}
     for path in paths:
         try:
@@ -75,12 +77,12 @@ def find_targets(paths: Iterable[Path], overlay: Mapping[str, Carried]) -> list[
     return found
 
 
-def _find(path: Path, overlay: Mapping[str, Carried]) -> list[Found]:
+def _find(path: Path, overlay: Mapping[str, Carried]) -> list[FoundTarget]:
     if not path.is_dir():
         what = "is not a directory" if os.path.lexists(path) else "does not exist"
         raise InputError(
             f"{path} {what}",
-            (Finding(what, path=str(path), next_step=_GIVE),),
+            (Finding(what, path=str(path), next_step=_WHAT_TO_NAME),),
         )
     root = Path(os.path.realpath(path))
     packages: dict[str, list[Carried]] = {}
@@ -89,7 +91,7 @@ def _find(path: Path, overlay: Mapping[str, Carried]) -> list[Found]:
     found = []
     for bases in packages.values():
         trees = [(base, _tree(root, base)) for base in bases]
-        there = [Found(base, tree) for base, tree in trees if tree is not None]
+        there = [FoundTarget(base, tree) for base, tree in trees if tree is not None]
         if there:
             found.append(_base(there))
     if not found:
@@ -102,7 +104,7 @@ def _find(path: Path, overlay: Mapping[str, Carried]) -> list[Found]:
                     f"no {package} here",
                     expected=f"{_marker(bases[0])} below a clone, or "
                     f"{_inside(bases[0])} below site-packages",
-                    next_step=_GIVE,
+                    next_step=_WHAT_TO_NAME,
                 )
                 for package, bases in packages.items()
             ),
@@ -110,12 +112,12 @@ def _find(path: Path, overlay: Mapping[str, Carried]) -> list[Found]:
     return found
 
 
-def _elsewhere(root: Path, bases: Iterable[Carried]) -> Iterator[Found]:
+def _elsewhere(root: Path, bases: Iterable[Carried]) -> Iterator[FoundTarget]:
     """A package whose every touched file lies somewhere else, or is gone: the planner
     says of each where it went."""
     for base in bases:
         if (tree := _tree(root, base, moved=True)) is not None:
-            yield Found(base, tree, (_another_layout(base, tree),))
+            yield FoundTarget(base, tree, (_another_layout(base, tree),))
             return
 
 
@@ -124,18 +126,18 @@ def _another_layout(base: Carried, tree: DirectoryTree) -> Finding:
     target = base.target
     package = tree.root / (tree.layout.inside(f"{target.package_root}/") or "")
     names = {target.package, target.dist.name}
-    version = said_version(package, names) or "of a version that it does not say"
+    version = installed_version(package, names) or "of a version that it does not say"
     return Finding(
         f"is {target.package} {version}, laid out as no base of this overlay is",
         path=tree.name,
         expected=f"{', '.join(base.series.paths)}, as {target.release} has it",
-        found="; ".join(_moved(base, tree)),
+        found="; ".join(_moved_files(base, tree)),
         next_step=f"leave it as it is: no patches here are for it. They are for "
         f"{target.release}; to make them for this release see scripts/rebase.py",
     )
 
 
-def _moved(base: Carried, tree: DirectoryTree) -> Iterator[str]:
+def _moved_files(base: Carried, tree: DirectoryTree) -> Iterator[str]:
     """Of each touched file, where files of its name are now."""
     for path in base.series.paths:
         name = PurePosixPath(path).name
@@ -143,7 +145,7 @@ def _moved(base: Carried, tree: DirectoryTree) -> Iterator[str]:
         yield f"{path} is not there; files of its name: {', '.join(here) or 'none'}"
 
 
-def _base(candidates: list[Found]) -> Found:
+def _base(candidates: list[FoundTarget]) -> FoundTarget:
     """The base whose every touched file has a blob id of its chain; where there is
     none, the one with the most such files, and a finding that names them all.
 
@@ -173,7 +175,7 @@ def _base(candidates: list[Found]) -> Found:
         next_step=f"the findings compare with {nearest.carried.target.release}; "
         "for another release see scripts/rebase.py",
     )
-    return Found(nearest.carried, nearest.tree, (finding,))
+    return FoundTarget(nearest.carried, nearest.tree, (finding,))
 
 
 def _tree(root: Path, carried: Carried, moved: bool = False) -> DirectoryTree | None:

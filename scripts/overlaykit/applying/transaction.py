@@ -24,7 +24,7 @@ import msgspec
 from overlaykit.applying.branches import Switch, Switcher
 from overlaykit.core.access import access_beside, access_within, make_folders
 from overlaykit.core.documents import from_json
-from overlaykit.core.effects import tell
+from overlaykit.core.effects import record_effect
 from overlaykit.core.errors import CannotApply, EnvironmentFailure, Finding, InputError
 from overlaykit.core.files import sync_folder, write_durably, write_new_durably
 from overlaykit.core.objects import blob_id
@@ -39,7 +39,7 @@ from overlaykit.trees.locking import (
     acquire,
     release,
     remove_empty,
-    undisturbed,
+    signals_blocked,
 )
 from overlaykit.trees.tree import DirectoryTree
 
@@ -134,7 +134,7 @@ class Transaction:
             rows.append(row)
         self._switcher = None
         if switch is not None:
-            self._switcher = self._made(switch)
+            self._switcher = self._new_switcher(switch)
             self._switcher.stage()
         # Only what needs it: a program from before there were switches reads the rest.
         journal = rows if switch is None else _Journal(rows, switch)
@@ -171,10 +171,10 @@ class Transaction:
 
     def finish(self) -> None:
         """Commit: from here on the tree counts as changed."""
-        with undisturbed():
+        with signals_blocked():
             os.replace(self._folder / JOURNAL, self._folder / _DONE)
             self.committed = True
-            tell(self._tree.name, self._done)
+            record_effect(self._tree.name, self._done)
             sync_folder(self._folder)
             self._prune()
 
@@ -189,7 +189,7 @@ class Transaction:
             if _id_of(self._disk.locate(row.place)) not in (row.before, row.after):
                 raise self._cannot_roll_back(number, row)
         if journal.switch is not None:
-            (self._switcher or self._made(journal.switch)).roll_back()
+            (self._switcher or self._new_switcher(journal.switch)).roll_back()
         for number, row in reversed(rows):
             place = self._tree.root / row.place
             if _id_of(place) == row.before:
@@ -215,7 +215,9 @@ class Transaction:
         unfinished = self.unfinished
         if unfinished:
             self.roll_back()
-            tell(self._tree.name, "what an interrupted run had left was rolled back")
+            record_effect(
+                self._tree.name, "what an interrupted run had left was rolled back"
+            )
         elif (self._folder / _DONE).exists():
             self._prune()
         for left in self._folder.iterdir():
@@ -223,7 +225,7 @@ class Transaction:
                 left.unlink()
         return unfinished
 
-    def _made(self, switch: Switch) -> Switcher:
+    def _new_switcher(self, switch: Switch) -> Switcher:
         return Switcher(self._tree.root, self._folder, switch, (self._lock,))
 
     def _read(self, name: str) -> _Journal:

@@ -59,7 +59,7 @@ def access_within(folder: Path) -> Access:
 def make_folders(folder: Path) -> None:
     """Make a folder and those around it that are missing, each like the one around.
 
-    Raises PermissionError as :func:`check_given` does.
+    Raises PermissionError as :func:`check_readable` does.
     """
     if folder.is_dir():
         return
@@ -74,13 +74,13 @@ def make_folders(folder: Path) -> None:
     access = access_of(folder.parent.stat())
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
-        give(handle, access)
-        check_given(handle, access, folder)
+        set_access(handle, access)
+        check_readable(handle, access, folder)
     finally:
         os.close(handle)
 
 
-def give(handle: int, access: Access) -> None:
+def set_access(handle: int, access: Access) -> None:
     """Give an open file or folder owner, group and mode, as far as this user can."""
     for uid, gid in ((access.uid, access.gid), (-1, access.gid)):
         now = os.fstat(handle)
@@ -96,7 +96,7 @@ def give(handle: int, access: Access) -> None:
         os.fchmod(handle, access.mode)
 
 
-def check_given(handle: int, access: Access, place: Path) -> None:
+def check_readable(handle: int, access: Access, place: Path) -> None:
     """Raise PermissionError where the owner could not be given, and where that shuts
     out somebody who reads what is beside ``place``."""
     now = os.fstat(handle)

@@ -61,15 +61,20 @@ def _encoded(value: object, order: Any) -> bytes:
     try:
         return msgspec.json.encode(value, order=order)
     except UnicodeEncodeError:
-        return msgspec.json.encode(_spelt(msgspec.to_builtins(value)), order=order)
+        return msgspec.json.encode(
+            _escape_surrogates(msgspec.to_builtins(value)), order=order
+        )
 
 
-def _spelt(value: Any) -> Any:
+def _escape_surrogates(value: Any) -> Any:
     """Lone surrogates of all strings escaped; such are bytes of undecodable names."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode("utf-8")
     if isinstance(value, dict):
-        return {_spelt(key): _spelt(one) for key, one in value.items()}
+        return {
+            _escape_surrogates(key): _escape_surrogates(one)
+            for key, one in value.items()
+        }
     if isinstance(value, (list, tuple)):
-        return [_spelt(one) for one in value]
+        return [_escape_surrogates(one) for one in value]
     return value

@@ -7,14 +7,14 @@ where every tree stands.
 
 from __future__ import annotations
 
-_told: dict[str, str] = {}
+_effects: dict[str, str] = {}
 
 
-def tell(place: str, what: str) -> None:
+def record_effect(place: str, what: str) -> None:
     """Leave word that ``what`` now holds of the tree or file ``place``."""
-    _told[place] = what
+    _effects[place] = what
 
 
-def told() -> tuple[tuple[str, str], ...]:
+def recorded_effects() -> tuple[tuple[str, str], ...]:
     """All that was told, as pairs (place, what), oldest first."""
-    return tuple(_told.items())
+    return tuple(_effects.items())

@@ -70,8 +70,8 @@ class Finding:
             ("next", self.next_step),
         ):
             if value is not None:
-                told = _LINE.sub(f"\n{' ' * 12}", value)
-                text.append(f"  {name:<9} {told}")
+                indented = _LINE.sub(f"\n{' ' * 12}", value)
+                text.append(f"  {name:<9} {indented}")
         return text
 
 

@@ -17,7 +17,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from overlaykit.core.access import Access, access_of, access_within, check_given, give
+from overlaykit.core.access import (
+    Access,
+    access_of,
+    access_within,
+    check_readable,
+    set_access,
+)
 from overlaykit.core.errors import EnvironmentFailure, Finding
 
 
@@ -60,7 +66,7 @@ def put(
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
-            give(handle, access)
+            set_access(handle, access)
             if durable:
                 os.fsync(handle)
         if new:
@@ -80,12 +86,12 @@ def write_new_durably(
     path: Path, data: bytes, access: Access, place: Path | None = None
 ) -> None:
     """Write a file that is not there yet. ``place`` is the name that it will take in a
-    tree: raises PermissionError where it could not be read there (:func:`check_given`).
+    tree: raises PermissionError where it could not be read there.
     """
     with _durable(path, data) as handle:
-        give(handle, access)
+        set_access(handle, access)
         if place is not None:
-            check_given(handle, access, place)
+            check_readable(handle, access, place)
 
 
 def write_durably(

@@ -103,11 +103,11 @@ def run(
     git is missing or exits with a code not in ``ok``; a caller that expects another
     code says so, and reads the code, never the message.
     """
-    return call(where, args, {**environment(where), **_said(where), **(env or {})},
-                stdin, ok)  # fmt: skip
+    given = {**environment(where), **_location_env(where), **(env or {})}
+    return call(where, args, given, stdin, ok)
 
 
-def _said(where: Path) -> dict[str, str]:
+def _location_env(where: Path) -> dict[str, str]:
     where = where.resolve()
     if (where / ".git").is_dir():
         return {"GIT_DIR": str(where / ".git"), "GIT_WORK_TREE": str(where)}

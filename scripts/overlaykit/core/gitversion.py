@@ -23,17 +23,17 @@ MERGE_TREE: Version = (2, 38)
 
 def version() -> Version:
     """That of the git on PATH. Raises EnvironmentFailure where there is none."""
-    return parsed(_said(os.environ.get("PATH")))
+    return parsed(_version_output(os.environ.get("PATH")))
 
 
-def told() -> str:
+def description() -> str:
     """The version in a few words, and whether it will do."""
     try:
-        said = _said(os.environ.get("PATH"))
-        require(said)
+        output = _version_output(os.environ.get("PATH"))
+        require(output)
     except EnvironmentFailure as error:
         return error.message
-    return said.removeprefix("git version ")
+    return output.removeprefix("git version ")
 
 
 def check() -> None:
@@ -41,33 +41,33 @@ def check() -> None:
 
     Called before git is run for anything else, so nothing has been written by then.
     """
-    require(_said(os.environ.get("PATH")))
+    require(_version_output(os.environ.get("PATH")))
 
 
-def require(said: str) -> None:
-    """See :func:`check`; ``said`` is the answer of ``git version``."""
-    if parsed(said) >= OLDEST:
+def require(output: str) -> None:
+    """See :func:`check`; ``output`` is the answer of ``git version``."""
+    if parsed(output) >= OLDEST:
         return
     finding = Finding(
         "git is too old",
         expected=f"git {_dotted(OLDEST)} or newer",
-        found=said,
+        found=output,
         next_step=f"install git {_dotted(OLDEST)} or newer, and have it come first "
         "on PATH",
     )
-    message = f"git {_dotted(OLDEST)} or newer is needed, and this is {said}"
+    message = f"git {_dotted(OLDEST)} or newer is needed, and this is {output}"
     raise EnvironmentFailure(message, (finding,))
 
 
-def parsed(said: str) -> Version:
+def parsed(output: str) -> Version:
     """``git version 2.39.5 (Apple Git-154)`` as (2, 39, 5). A vendor's own words have
     no place in it; where there is no number it is older than all others."""
-    found = re.match(r"git version (\d+(?:\.\d+)*)", said)
+    found = re.match(r"git version (\d+(?:\.\d+)*)", output)
     return tuple(map(int, found[1].split("."))) if found else ()
 
 
 @lru_cache
-def _said(path: str | None) -> str:
+def _version_output(path: str | None) -> str:
     """``path`` is what the answer depends on."""
     try:
         done = subprocess.run(

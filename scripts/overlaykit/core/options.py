@@ -14,7 +14,7 @@ _DIGITS = re.compile(r"[0-9]{1,18}")
 _SHOWN = 40
 
 
-class Misused(Exception):
+class UsageError(Exception):
     """A command line that argparse refuses, with the usage."""
 
 
@@ -22,7 +22,7 @@ class Parser(argparse.ArgumentParser):
     """Leaves it to the verb's caller to say what is wrong, for programs as well."""
 
     def error(self, message: str) -> NoReturn:
-        raise Misused(self.format_usage(), f"{self.prog}: error: {message}")
+        raise UsageError(self.format_usage(), f"{self.prog}: error: {message}")
 
 
 def add_action(
@@ -51,9 +51,9 @@ def whole_number(least: int = 1, most: int = _MOST) -> Callable[[str], int]:
 
     def number(text: str) -> int:
         if not _DIGITS.fullmatch(text) or not least <= int(text) <= most:
-            told = repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")
+            given = repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")
             raise argparse.ArgumentTypeError(
-                f"a whole number from {least} to {most}, not {told}"
+                f"a whole number from {least} to {most}, not {given}"
             )
         return int(text)
 

@@ -55,7 +55,7 @@ def check_name(name: str) -> None:
         raise _refused(name, "is not the name of a file, but a path")
 
 
-def shown(path: str) -> str:
+def printable(path: str) -> str:
     """A path as a message may hold it: what cannot be printed, or encoded, escaped."""
     return path if path.isprintable() else repr(path)[1:-1]
 
@@ -74,8 +74,8 @@ def _has_unseen(path: str) -> bool:
 def _refused(path: str, what: str) -> InputError:
     finding = Finding(
         what,
-        path=shown(path) or "(empty)",
+        path=printable(path) or "(empty)",
         expected="a path below its folder: no `..`, no backslash, no `.git`",
         next_step="do not use this until you know who wrote it, and why",
     )
-    return InputError(f"path {shown(path)!r} {what}", (finding,))
+    return InputError(f"path {printable(path)!r} {what}", (finding,))

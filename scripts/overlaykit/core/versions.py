@@ -52,7 +52,7 @@ def release_of(wheel: str) -> tuple[str, str]:
     return name, rest.partition("-")[0]
 
 
-def said_version(
+def installed_version(
     package: Path, names: Collection[str], besides: Sequence[str] = ()
 ) -> str | None:
     """Of the distribution around a package, called one of ``names`` in lower case and

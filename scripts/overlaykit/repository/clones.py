@@ -86,7 +86,7 @@ def start(clone: Path, *args: str, errors: IO[bytes]) -> subprocess.Popen[bytes]
     return git.start(clone, args, environment(place(clone)), errors)
 
 
-def lacks(clone: Path, what: str, oid: str) -> EnvironmentFailure:
+def missing_object(clone: Path, what: str, oid: str) -> EnvironmentFailure:
     """The error for an object that should be there. Not 'no such file': a tree names
     it, and a partial clone, or a damaged one, does not hold it."""
     where = shlex.quote(str(clone))

@@ -117,7 +117,7 @@ def take_lock(folder: Path, new: Path, was: str) -> None:
     try:
         os.link(folder / _OURS, folder / LOCK)
     except FileExistsError:
-        raise held((folder / LOCK,)) from None
+        raise lock_held((folder / LOCK,)) from None
     except OSError as error:
         if error.errno in (errno.EACCES, errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             raise
@@ -166,7 +166,7 @@ def _no_links(folder: Path, error: OSError) -> EnvironmentFailure:
     return EnvironmentFailure(what, (finding,))
 
 
-def held(locks: Iterable[Path]) -> EnvironmentFailure:
+def lock_held(locks: Iterable[Path]) -> EnvironmentFailure:
     """The refusal where another git process holds locks."""
     there = tuple(locks)
     return EnvironmentFailure(

@@ -9,7 +9,7 @@ from overlaykit.core.wording import pasteable
 from overlaykit.repository.index import read_entries
 from overlaykit.repository.places import place
 
-LEFT_OUT = "is marked skip-worktree: git does not look at the file"
+SKIP_WORKTREE = "is marked skip-worktree: git does not look at the file"
 SKIPPED = "S"
 _ON = ("true", "yes", "on", "1")
 
@@ -17,13 +17,13 @@ _ON = ("true", "yes", "on", "1")
 def left_out(clone: Path, paths: Collection[str]) -> dict[str, str]:
     """Those of the paths that git leaves out, and what to do about each."""
     return {
-        entry.path: way_back(clone, entry.path)
+        entry.path: restore_step(clone, entry.path)
         for entry in read_entries(clone)
         if entry.path in paths and entry.tag.upper() == SKIPPED
     }
 
 
-def way_back(clone: Path, path: str) -> str:
+def restore_step(clone: Path, path: str) -> str:
     """The next step where a file is marked skip-worktree."""
     git = ("git", "-C", str(clone))
     if place(clone).settings.get("core.sparsecheckout", "").lower() in _ON:

@@ -15,9 +15,9 @@ from pathlib import Path, PurePosixPath
 from overlaykit.core.errors import CannotApply, Finding
 from overlaykit.core.wording import quoted
 from overlaykit.repository import clones
-from overlaykit.repository.index import LOCK, held, read_entries
+from overlaykit.repository.index import LOCK, lock_held, read_entries
 from overlaykit.repository.places import place
-from overlaykit.repository.sparse import LEFT_OUT, way_back
+from overlaykit.repository.sparse import SKIP_WORKTREE, restore_step
 
 _OPERATIONS = (
     ("rebase-merge", "a rebase", "git rebase --abort or --continue"),
@@ -59,15 +59,15 @@ class Repository:
         )
         return found.stdout.decode().strip() or None
 
-    def elsewhere(self, ref: str) -> str | None:
+    def other_worktree_of(self, ref: str) -> str | None:
         """The other worktree that has a branch checked out, or is rebasing it."""
         for name, folder in self._worktrees():
             if folder == self.folder:
                 continue
-            told = clones.run(
+            shown = clones.run(
                 self.clone, "symbolic-ref", "-q", f"{name}/HEAD", ok=(0, 1, 128)
             )
-            heads = [os.fsdecode(told.stdout).strip()]
+            heads = [os.fsdecode(shown.stdout).strip()]
             for left in ("rebase-merge/head-name", "rebase-apply/head-name"):
                 if (folder / left).is_file():
                     heads.append((folder / left).read_text().strip())
@@ -94,7 +94,7 @@ def open_repository(clone: Path) -> Repository:
             found="bare (core.bare)",
             next_step="name a work tree of it, or make one: git worktree add",
         )
-        raise refused(clone, finding)
+        raise cannot_commit(clone, finding)
     return Repository(clone, at.git_dir.resolve(), at.common.resolve())
 
 
@@ -108,7 +108,7 @@ def check_locks(repository: Repository, ref: str) -> None:
         repository.common / "reftable" / "tables.list.lock",
     )
     if there := [place for place in places if place.exists()]:
-        raise held(there)
+        raise lock_held(there)
 
 
 def operation(repository: Repository) -> tuple[Finding, ...]:
@@ -129,7 +129,7 @@ def operation(repository: Repository) -> tuple[Finding, ...]:
 def branch_findings(repository: Repository, ref: str) -> tuple[Finding, ...]:
     """Why a branch can neither be made nor be checked out here."""
     found = []
-    if place := repository.elsewhere(ref):
+    if place := repository.other_worktree_of(ref):
         found.append(
             Finding(
                 "is checked out in another worktree",
@@ -197,7 +197,7 @@ def index_findings(
     for path, blobs in allowed.items():
         entry = by_path.get(path)
         if entry is not None and entry.tag.upper() != "H":
-            found.append(_marked(path, LEFT_OUT, way_back(clone, path)))
+            found.append(_marked(path, SKIP_WORKTREE, restore_step(clone, path)))
         elif entry is not None and entry.tag != "H":
             step = f"git update-index --no-assume-unchanged -- {quoted(path)}"
             found.append(_marked(path, _ASSUMED, step))
@@ -242,13 +242,13 @@ def _staged(path: str, blobs: Sequence[str | None], found: str | None) -> Findin
     )
 
 
-def refuse(clone: Path, findings: Sequence[Finding]) -> None:
+def raise_if_any(clone: Path, findings: Sequence[Finding]) -> None:
     """Raise CannotApply if there are findings."""
     if findings:
-        raise refused(clone, *findings)
+        raise cannot_commit(clone, *findings)
 
 
-def refused(clone: Path, *findings: Finding) -> CannotApply:
+def cannot_commit(clone: Path, *findings: Finding) -> CannotApply:
     """The error that says why nothing can be committed here."""
     first = findings[0]
     where = f"{first.path} " if first.path and "under way" not in first.what else ""

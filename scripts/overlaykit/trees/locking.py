@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from overlaykit.core.access import access_of, access_within, give
+from overlaykit.core.access import access_of, access_within, set_access
 from overlaykit.core.errors import CannotApply, Finding
 from overlaykit.core.paths import OWN_FOLDER
 from overlaykit.trees.tree import DirectoryTree
@@ -28,7 +28,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
-def undisturbed() -> Iterator[None]:
+def signals_blocked() -> Iterator[None]:
     """Hold Ctrl-C, SIGTERM and SIGHUP back until the end of the block."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
@@ -71,17 +71,17 @@ def acquire(tree: DirectoryTree, folder: Path) -> int:
             remove_empty(folder)
             raise
         if made:
-            _hand_over(tree, folder, lock)
+            _give_to_owner(tree, folder, lock)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.pread(lock, 4096, 0).decode(errors="replace").strip()
             os.close(lock)
-            if not _runs(holder) and time.monotonic() < patience:
+            if not _may_be_running(holder) and time.monotonic() < patience:
                 # It has just begun, and not yet said who it is, or just ended.
                 time.sleep(0.005)
                 continue
-            if not _runs(holder):
+            if not _may_be_running(holder):
                 holder = f"{holder or 'unknown'}, or a git process that it left behind"
             raise CannotApply(
                 f"{tree.name} is held by another process: {holder}",
@@ -110,19 +110,19 @@ def acquire(tree: DirectoryTree, folder: Path) -> int:
     return lock
 
 
-def _hand_over(tree: DirectoryTree, folder: Path, lock: int) -> None:
+def _give_to_owner(tree: DirectoryTree, folder: Path, lock: int) -> None:
     """Whoever owns the tree can end what another user leaves behind, root mostly."""
     around = tree.root.stat()
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         try:
-            give(handle, access_of(around))
+            set_access(handle, access_of(around))
         finally:
             os.close(handle)
-        give(lock, access_within(tree.root))
+        set_access(lock, access_within(tree.root))
 
 
-def _runs(holder: str) -> bool:
+def _may_be_running(holder: str) -> bool:
     """Whether the process that a lock names may be running."""
     said = re.match(r"pid (\d+) on (\S+),", holder)
     if said is None or said[2] != os.uname().nodename:

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Callable, Iterable
 
 from overlaykit.core.errors import EnvironmentFailure, Finding, InputError
-from overlaykit.core.paths import check_inside, check_path, folded, shown
+from overlaykit.core.paths import check_inside, check_path, folded, printable
 
 Members = dict[str, zipfile.ZipInfo]
 
@@ -61,7 +61,7 @@ def _refuse_collisions(name: str, laid: dict[str, str]) -> None:
         for place, is_file in _with_folders(path):
             known = places.setdefault(folded(place), (place, is_file))
             if known != (place, is_file):
-                other = shown(known[0])
+                other = printable(known[0])
                 raise _refused(name, member, f"is in the way of {other}, or differs "
                                "from it in case alone")  # fmt: skip
 
@@ -87,7 +87,7 @@ def read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> bytes:
     ) as error:
         finding = Finding(
             "cannot be unpacked",
-            path=shown(info.orig_filename),
+            path=printable(info.orig_filename),
             found=str(error),
             next_step=f"remove {name} and fetch it again",
         )
@@ -97,8 +97,8 @@ def read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> bytes:
 def _refused(name: str, member: str, what: str) -> InputError:
     finding = Finding(
         what,
-        path=shown(member),
+        path=printable(member),
         expected="files in the folders of the package, each once",
         next_step="do not use this package until you know who made it, and why",
     )
-    return InputError(f"{name}: member {shown(member)!r} {what}", (finding,))
+    return InputError(f"{name}: member {printable(member)!r} {what}", (finding,))

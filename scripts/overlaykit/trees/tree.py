@@ -209,7 +209,7 @@ class GitTree:
         if mode in ("", _FOLDER, _SUBMODULE):
             return None
         if (data := self.read_object(oid)) is None:
-            raise clones.lacks(self._clone, path, oid)
+            raise clones.missing_object(self._clone, path, oid)
         return data
 
     def read_object(self, oid: str) -> bytes | None:
@@ -250,7 +250,7 @@ class GitTree:
             oid = clones.text(
                 self._clone, "log", "-1", "--no-show-signature", "--format=%T", commit
             )
-            raise clones.lacks(self._clone, f"the tree of {treeish}", oid)
+            raise clones.missing_object(self._clone, f"the tree of {treeish}", oid)
         raise InputError(f"{self._clone} has no tree {treeish!r}")
 
     def _folder(self, oid: str, path: str) -> dict[str, Row]:
@@ -258,7 +258,7 @@ class GitTree:
         if oid not in self._folders:
             rows = self._objects.rows(oid)
             if rows is None:
-                raise clones.lacks(self._clone, path or self.name, oid)
+                raise clones.missing_object(self._clone, path or self.name, oid)
             self._folders[oid] = rows
         return self._folders[oid]
 

@@ -121,7 +121,7 @@ def examined(facts: Mapping[str, str]) -> Machine:
         rocm=rocm,
         gpu=facts.get("gpu", absent),
         arch=facts.get("arch", absent),
-        git=gitversion.told(),
+        git=gitversion.description(),
         not_run=_ONLY_SERVING_TELLS,
         notes=tuple(v for k, v in facts.items() if k == "error" or k[:3] == "no "),
     )

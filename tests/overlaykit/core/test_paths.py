@@ -8,7 +8,7 @@ import pytest
 
 from overlaykit.core import git
 from overlaykit.core.errors import InputError
-from overlaykit.core.paths import check_inside, check_name, check_path, shown
+from overlaykit.core.paths import check_inside, check_name, check_path, printable
 
 ASTRAY = ["", "/", "/etc/passwd", "..", "../x", "a/..", "a/../b", "a//b", "a/", "./a",
           "a/.", ".", "a\\b", "..\\x", "a\0b", "a\nb", "a\tb", "a\x7fb", "a\x85b",
@@ -30,7 +30,7 @@ def test_refused_by_name(path: str) -> None:
     (finding,) = refused.value.findings
     # Fit to be printed, and to be encoded, whatever it was.
     str(refused.value).encode()
-    assert finding.path == (shown(path) or "(empty)")
+    assert finding.path == (printable(path) or "(empty)")
     assert "\n" not in refused.value.message
 
 
