@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Put the overlay and its series on trees, or take them off: all of it or none."""
+"""Apply the overlay and its series to trees, or remove them: all of it or nothing."""
 
 from __future__ import annotations
 
@@ -33,24 +33,24 @@ def options(parser: ArgumentParser) -> None:
         nargs="+",
         type=Path,
         help="SGLang or AITER: a clone, an unpacked source tree, a site-packages or "
-        "an installed package's directory; told by content",
+        "an installed package's directory; recognised by content",
     )
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
-        "--unapply", action="store_true", help="take the series and its new files off"
+        "--unapply", action="store_true", help="remove the series and its new files"
     )
     what.add_argument(
         "--status",
         action="store_true",
-        help="only say where the trees stand: exit 0 if applied, 1 if pristine, 3 if "
-        "neither; repairs a tree that an interrupted run left behind",
+        help="only report the state of the trees: exit 0 if applied, 1 if pristine, 3 "
+        "if neither; repairs a tree that an interrupted run left behind",
     )
     what.add_argument(
         "--commit",
         action="store_true",
-        help="on a clone: also commit, one commit a patch, on a branch of its own "
-        "(overlay/NAME), and switch to it; refused while git is in the middle of "
-        "something, and where a staged change would be lost",
+        help="in a clone: also commit, one commit for each patch, on a separate branch "
+        "(overlay/NAME), and switch to it; refused if git has an unfinished operation "
+        "or a staged change would be lost",
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="plan and report, write nothing"
@@ -58,7 +58,7 @@ def options(parser: ArgumentParser) -> None:
 
 
 def apply(arguments: Namespace) -> Report:
-    """Put the overlay and its series on the trees, or take them off."""
+    """Apply the overlay and its series to the trees, or remove them."""
     found = find_targets(arguments.paths, load_overlay(ROOT))
     if arguments.status:
         return _status(found, arguments.dry_run)
@@ -94,14 +94,14 @@ def apply(arguments: Namespace) -> Report:
 def _hold(
     stack: ExitStack, found: list[FoundTarget], arguments: Namespace
 ) -> list[Transaction]:
-    """Hold the trees for writing; a dry run holds none and repairs none."""
+    """Hold the trees for writing; a dry run neither holds nor repairs them."""
     if arguments.dry_run:
         for one in found:
             refuse_interrupted(one.tree)
         return []
-    # The order of the paths must not decide who waits for whom.
+    # A fixed order: two runs with the same paths in another order must not deadlock.
     order = sorted(found, key=lambda one: one.tree.root)
-    done = "the series is taken off" if arguments.unapply else "the series is in place"
+    done = "the series is removed" if arguments.unapply else "the series is applied"
     if arguments.commit:
         done += " and committed"
     held = {one.tree.root: stack.enter_context(hold(one.tree, done)) for one in order}
@@ -120,7 +120,7 @@ def _plan(one: FoundTarget, unapply: bool) -> Plan:
 
 
 def _contract_findings(one: FoundTarget) -> tuple[Finding, ...]:
-    """What an AITER that cannot be patched has, or lacks, of what the series adds."""
+    """For an AITER that cannot be patched: whether it has what the series adds."""
     if one.carried.target.package != "aiter":
         return ()
     from xscale.aiter_tree import flatten_here
@@ -130,8 +130,8 @@ def _contract_findings(one: FoundTarget) -> tuple[Finding, ...]:
 
 
 def _with_hunk_outcomes(one: FoundTarget) -> Plan:
-    """The plan for a drifted tree, with what each hunk would come to, if that can be
-    told: the pinned contents must be at hand."""
+    """The plan for a drifted tree, with the outcome of each hunk if the pinned contents
+    are available."""
     from overlaykit.planning.landing import foresee
     from overlaykit.sources.bases import pinned_base
 
@@ -143,7 +143,8 @@ def _with_hunk_outcomes(one: FoundTarget) -> Plan:
 
 
 def _drifted(one: FoundTarget) -> Plan:
-    """The plan for a drifted tree; a clone's HEAD tells local edits from a release."""
+    """The plan for a drifted tree; a clone's HEAD shows whether it has local edits or
+    is another release."""
     from overlaykit.repository.places import RefusedClone
     from overlaykit.repository.sparse import left_out
     from overlaykit.trees.tree import checked_out
@@ -162,8 +163,8 @@ def _drifted(one: FoundTarget) -> Plan:
 def _carry_out(
     held: list[Transaction], plans: list[Plan], switches: list[Switch | None]
 ) -> None:
-    """All trees are staged before the first is changed, and all are changed before
-    the first is final; what raises in between rolls all of them back."""
+    """Stage all trees, then change all, then finish all. An error before the first is
+    finished rolls back all of them."""
     work = []
     for transaction, plan, switch in zip(held, plans, switches, strict=True):
         if plan.changes or switch is not None:
@@ -189,13 +190,13 @@ def _branch(one: FoundTarget) -> str:
 def _need_clones(found: list[FoundTarget]) -> None:
     for one in found:
         if top_of_clone(one.tree.root) is None:
-            what = f"{one.tree.root} is no clone: --commit needs one"
+            what = f"{one.tree.root} is not a clone: --commit needs one"
             step = "leave --commit out, or name the top of a clone"
             raise InputError(what, (Finding(what, next_step=step),))
 
 
 def _check_clones(found: list[FoundTarget]) -> list[Repository]:
-    """See that a commit would lose nothing in any of the clones."""
+    """Check that a commit would lose nothing in any of the clones."""
     from overlaykit.applying.commits import check_clone
 
     return [check_clone(one.tree.root, _branch(one), one.carried) for one in found]
@@ -204,7 +205,8 @@ def _check_clones(found: list[FoundTarget]) -> list[Repository]:
 def _prepare_commits(
     found: list[FoundTarget], repositories: list[Repository]
 ) -> list[tuple[str | None, Switch | None]]:
-    """Make the commits, as objects alone, and see that their branch may be made."""
+    """Make the commits, as objects without a reference, and check that the branch can
+    be created."""
     if not repositories:
         return [(None, None) for _ in found]
     from overlaykit.applying.commits import prepare_commits
@@ -227,7 +229,7 @@ def _status(found: list[FoundTarget], dry_run: bool) -> Report:
         plan = plan_apply(one.carried, one.tree)
         if plan.standing is Standing.DRIFTED:
             plan = _drifted(one)
-        # A run that began in between would look like a tree left half applied.
+        # If another run has just started, the tree would look half applied.
         refuse_interrupted(one.tree)
         findings += [*plan.findings, *one.mismatch]
         results.append(
@@ -269,12 +271,12 @@ def _result(
 
 
 def show(report: Report) -> str:
-    """The report as a person reads it."""
+    """The report as text."""
     blocks = []
     for result in report.results:
         lines = [f"{result.target}: {result.outcome}  ({result.tree})"]
         if result.hunks and result.outcome.startswith("refused"):
-            lines.append("what each hunk would come to here:")
+            lines.append("the outcome of each hunk in this tree:")
         if result.hunks:
             lines.append(hunk_table(result.hunks))
         changed = "to change" if "would" in result.outcome else "changed"
@@ -288,8 +290,8 @@ def show(report: Report) -> str:
 if __name__ == "__main__":
     run(
         Verb(
-            "Put the overlay and its series on trees, or take them off: "
-            "all of it or none.",
+            "Apply the overlay and its series to trees, or remove them: "
+            "all of it or nothing.",
             (
                 "scripts/apply.py ~/src/sglang ~/src/aiter",
                 "scripts/apply.py --dry-run --json /opt/venv/lib/python3.10/sglang",

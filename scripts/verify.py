@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Is a tree exactly what the series promises? By blob ids, by scope, by the census.
+"""Check that a tree is exactly what the lock records: blob ids, scopes, the census.
 
-With ``--numeric`` by running it: whether every activation scale is right where a GEMM
-reads it, on this tree and this AITER, of whatever release.
+With ``--numeric``, run it: check that every activation scale is right where a GEMM
+reads it, with any release of SGLang and AITER.
 """
 
 from __future__ import annotations
@@ -50,21 +50,21 @@ from xscale.numeric import (
     summarize,
 )
 
-# The packages whose producers and consumers, and kernels, the contract is about.
+# The package with the producers and consumers, and the one with the kernels.
 _CENSUS_OF = "sglang"
 _KERNELS_OF = "aiter"
 
 
 class Verified(Result, frozen=True, kw_only=True):
-    """A result with the census; ``digest`` is the tree id of the files answered for."""
+    """A result with the census; ``digest`` is the tree id of the overlay's files."""
 
     sites: tuple[SiteRow, ...] = ()
     digest: str
 
 
 class Proved(Result, frozen=True, kw_only=True):
-    """A numeric result. ``base`` is the tree compared with; None where there is none:
-    then only what the kernels computed is."""
+    """A numeric result. ``base`` is the unpatched tree that the results are compared
+    with; None if there is none: then only the kernels' own results are checked."""
 
     aiter: str
     base: str | None
@@ -82,33 +82,33 @@ def options(parser: ArgumentParser) -> None:
         metavar="PATH",
         nargs="+",
         type=Path,
-        help="what apply.py takes: a clone, an unpacked source tree, a site-packages "
-        "or an installed package's directory",
+        help="as for apply.py: a clone, an unpacked source tree, a site-packages or an "
+        "installed package's directory",
     )
     numeric = parser.add_argument_group(
         "the numeric proof",
-        "runs the tree's own functions on AITER's own kernels and judges every scale "
-        "by its bytes; of any release, and instead of the comparison with the lock",
+        "runs the tree's own functions on AITER's own kernels and checks the bytes of "
+        "every scale; works on any release and replaces the comparison with the lock",
     )
     numeric.add_argument("--numeric", action="store_true", help="run it")
     numeric.add_argument(
         "--aiter",
         metavar="PATH",
         type=Path,
-        help="the AITER to run, unless a PATH holds it: a clone, an unpacked source "
+        help="the AITER to run if no PATH contains it: a clone, an unpacked source "
         "tree, a site-packages or the package's directory",
     )
     numeric.add_argument(
         "--full",
         action="store_true",
-        help="every case, on the models' shapes as well: minutes on a GPU, hours on "
-        "a CPU",
+        help="run every case, including the models' shapes: minutes on a GPU, hours "
+        "on a CPU",
     )
     numeric.add_argument(
         "--device",
         choices=("cpu", "cuda"),
         default="cpu",
-        help="cpu: Triton's interpreter (default); cuda: compiled, on ROCm as well",
+        help="cpu: Triton's interpreter (default); cuda: compiled, also on ROCm",
     )
     numeric.add_argument(
         "--jobs",
@@ -120,11 +120,11 @@ def options(parser: ArgumentParser) -> None:
 
 
 def verify(arguments: Namespace) -> Report:
-    """Check every tree in full; a finding does not stop the rest."""
+    """Check every tree completely; a finding does not stop the check."""
     if arguments.numeric:
         return _prove(arguments)
     if arguments.aiter or arguments.full or arguments.device != "cpu":
-        raise InputError("--aiter, --full and --device are for --numeric")
+        raise InputError("--aiter, --full and --device need --numeric")
     results, findings = [], []
     for one in find_targets(arguments.paths, load_overlay(ROOT)):
         result, wrong = _verify(one)
@@ -153,14 +153,14 @@ def _verify(one: FoundTarget) -> tuple[Verified, list[Finding]]:
     findings += hidden_by_bytecode(tree, carried.paths)
     sites: tuple[SiteRow, ...] = ()
     if carried.target.package == _CENSUS_OF and carried.sites:
-        # Upstream's own tests and benchmarks may call the kernels as they like.
+        # Upstream's own tests and benchmarks are not checked.
         census = take_census(tree, within=f"{carried.target.package_root}/")
         sites = census.rows
         findings += check_adopted(census)
     findings += one.mismatch
     outcome = "differs" if findings else "holds"
     if inspection.standing is Standing.PRISTINE:
-        # All that the series changes is missing: that is one thing, and one step.
+        # The whole series is missing: one finding with one next step.
         outcome, findings = "not applied", [_not_applied(one)]
     result = Verified(
         target=carried.name,
@@ -196,7 +196,7 @@ def _prove(arguments: Namespace) -> Report:
     if len(kernels) != 1:
         finding = Finding(
             f"{len(kernels)} AITER trees given",
-            expected="the one whose kernels SGLang will run",
+            expected="one AITER tree, whose kernels SGLang will run",
             next_step="name it with --aiter PATH",
         )
         raise EnvironmentFailure("the numeric proof needs AITER's kernels", (finding,))
@@ -238,7 +238,7 @@ def _prove(arguments: Namespace) -> Report:
 
 @contextmanager
 def _pristine(one: FoundTarget) -> Iterator[Tree | None]:
-    """The same tree without the series; None where it is not of the pinned release."""
+    """The same tree without the series; None if it is not the pinned release."""
     carried, tree = one.carried, one.tree
     contents = {path: tree.read(path) for path in carried.chains}
     if not all(
@@ -257,7 +257,7 @@ def _pristine(one: FoundTarget) -> Iterator[Tree | None]:
 
 
 def show(report: Report) -> str:
-    """The report as a person reads it."""
+    """The report as text."""
     blocks = []
     for result in report.results:
         if isinstance(result, Proved):
@@ -275,7 +275,7 @@ def show(report: Report) -> str:
 
 
 def _show_proof(result: Proved) -> str:
-    """Per site and route what is right, of what was read; then the profiled copies."""
+    """For each site and route, how many of the scales are right; then the copies."""
     sites = table(
         ("SITE", "ROUTE", "BYTES", "VALUES", "GEMM", "COPIES", "IF NOT ASKED", "BY"),
         (
@@ -304,7 +304,7 @@ def _show_proof(result: Proved) -> str:
             for row in result.chains
         ),
     )
-    compared = result.base or "nothing but the kernels: not the pinned release"
+    compared = result.base or "the kernels only: not the pinned release"
     return "\n".join(
         (
             f"{result.target}: {result.outcome}  ({result.tree})",
@@ -327,9 +327,8 @@ def _where(row: SiteRow) -> tuple[str, str]:
 if __name__ == "__main__":
     run(
         Verb(
-            "Is a tree exactly what the series promises? First by the blob ids of the "
-            "lock, then by scope, then by the census of producers and consumers; with "
-            "--numeric by running it.",
+            "Check that a tree is exactly what the lock records: blob ids, scopes, and "
+            "the census of producers and consumers; with --numeric, run it.",
             (
                 "scripts/verify.py ~/src/sglang ~/src/aiter",
                 "scripts/verify.py --json /opt/venv/lib/python3.10/site-packages",

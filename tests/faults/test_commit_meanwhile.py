@@ -95,7 +95,7 @@ def test_the_second_commit_point_fails(
     done = apply(room, "--json", "--commit", *trees, first=first)
     assert done.code == Exit.ENVIRONMENT, done.text
     found = {f["path"]: f["what"] for f in done.report["findings"]}
-    assert found[str(trees[0])] == "the series is in place and committed"
+    assert found[str(trees[0])] == "the series is applied and committed"
     assert git.text(trees[0], "symbolic-ref", "HEAD") == REF
     assert state(trees[1]) == before
 
@@ -105,7 +105,7 @@ def test_a_file_system_without_hard_links(clones: Clones, room: Path) -> None:
     first = fail_at("/index.lock", 1, errno.EPERM)
     done = apply(room, "--json", "--commit", clone, first=first)
     assert done.code == Exit.ENVIRONMENT, done.text
-    assert "takes no hard link" in done.report["findings"][0]["what"]
+    assert "does not support hard links" in done.report["findings"][0]["what"]
     assert state(clone) == clones.before
 
 
@@ -298,6 +298,6 @@ def _interrupted(done: Done, clone: Path, clones: Clones) -> bool:
     assert done.code == Exit.INTERRUPTED, done.text
     found = state(clone)
     old = "interrupted; nothing was changed" in done.err
-    assert old or f"{clone}: the series is in place and committed" in done.err
+    assert old or f"{clone}: the series is applied and committed" in done.err
     assert found == (clones.before if old else clones.after)
     return old

@@ -39,7 +39,7 @@ def test_interrupted_at_every_write(
         assert done.code == 130, f"write {point}: {done.text}"
         assert "interrupted" in done.err and "Traceback" not in done.err
         seen.append(check_whole(tree, before, after, was))
-        says = "the series is taken off" if unapply else "the series is in place"
+        says = "the series is removed" if unapply else "the series is applied"
         stands = "nothing was changed" if seen[-1] else f"{tree}: {says}"
         assert f"interrupted; {stands}\n" in done.err, f"write {point}"
     # Old up to the commit, new from there on.

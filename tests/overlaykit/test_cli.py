@@ -60,9 +60,7 @@ def test_a_defect_is_no_answer(call: str, show: str) -> None:
     done = ended(call, show)
     assert (done.returncode, done.stdout) == (5, "")
     assert "KeyError: 'nothing of that name'" in done.stderr
-    assert done.stderr.endswith(
-        "a defect of this program: it ended without an answer\n"
-    )
+    assert done.stderr.endswith("internal error: this program has a bug\n")
 
 
 def test_a_defect_is_a_report_too() -> None:

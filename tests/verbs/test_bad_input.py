@@ -238,8 +238,8 @@ def test_no_target(tmp_path: Path) -> None:
     (other / "python" / "setup.py").write_text("")
     file.write_text("")
     for path, what in (
-        (empty, "holds no target"),
-        (other, "holds no target"),
+        (empty, "contains no target"),
+        (other, "contains no target"),
         (file, "is not a directory"),
         (tmp_path / "missing", "does not exist"),
         (tmp_path / ("long" * 100), "File name too long"),
@@ -355,8 +355,14 @@ def before_hunk(text: bytes) -> Edit:
 
 _INDEX = b"index b39da526705a6472015107adf66905f034bb573d"
 PATCHES: dict[str, tuple[Edit, str]] = {
-    "parent": (lambda d: d.replace(b"python/sglang/srt", b"../sglang/srt"), "leaves"),
-    "absolute": (lambda d: d.replace(b"/python/sglang", b"//etc"), "not relative"),
+    "parent": (
+        lambda d: d.replace(b"python/sglang/srt", b"../sglang/srt"),
+        "contains an empty part, `.` or `..`",
+    ),
+    "absolute": (
+        lambda d: d.replace(b"/python/sglang", b"//etc"),
+        "is not a relative path",
+    ),
     "git": (lambda d: d.replace(b"python/sglang/srt", b".git/hooks"), "git's own"),
     "path bytes": (lambda d: d.replace(b"python/", b"\xff/"), "not UTF-8"),
     "hunk header": (change_line(b"@@ -779,9", b"@@ -779;9"), "corrupt hunk header"),

@@ -124,4 +124,4 @@ def test_a_release_with_edits_is_still_called_so(slim: Slim) -> None:
     file = clone / COMMUNICATOR
     file.write_bytes(file.read_bytes() + b"# edited\n")
     git.run(clone, "commit", "-q", "-a", "-m", "edited", env=IDENTITY)
-    assert any("none of the releases" in one["what"] for one in findings(clone))
+    assert any("matches no release" in one["what"] for one in findings(clone))

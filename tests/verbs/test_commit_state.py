@@ -345,10 +345,10 @@ def test_in_a_locked_worktree(slim: Slim, tmp_path: Path) -> None:
 def test_branch_name_is_taken_by_a_folder(slim: Slim, name: str) -> None:
     clone = slim()
     do(clone, "branch", name)
-    refused(clone, f"refs/heads/{name}: stands where the branch would be", name)
+    refused(clone, f"refs/heads/{name}: conflicts with the branch's name", name)
     done = run_verb("export", "--branch", BRANCH, "--clone", str(clone))
     assert done.returncode == Exit.CANNOT_APPLY, done.stderr
-    assert "stands where the branch would be" in done.stderr
+    assert "conflicts with the branch's name" in done.stderr
 
 
 def test_branch_is_a_symbolic_ref(slim: Slim) -> None:
@@ -365,7 +365,7 @@ def test_branch_is_packed(slim: Slim) -> None:
     before = state(clone)
     done = run_verb("apply", "--commit", str(clone))
     assert done.returncode == Exit.CANNOT_APPLY, done.stderr
-    assert "the branch holds other commits" in done.stderr
+    assert "the branch contains other commits" in done.stderr
     assert state(clone) == before
 
 
@@ -382,7 +382,7 @@ def test_shallow(slim: Slim, tmp_path: Path) -> None:
     before = state(tip)
     done = run_verb("apply", "--commit", str(tip))
     assert done.returncode == Exit.CANNOT_APPLY, done.stderr
-    assert "too little history" in done.stderr and "--unshallow" in done.stderr
+    assert "too few commits" in done.stderr and "--unshallow" in done.stderr
     assert state(tip) == before
 
 

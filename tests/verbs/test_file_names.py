@@ -127,7 +127,7 @@ def test_what_cannot_be_carried_is_refused_for_what_it_is(
         parse_patch("0001-x.patch", patch)
     [finding] = refused.value.findings
     assert finding.line == at
-    assert "cannot be seen" in finding.what or "not UTF-8" in finding.what
+    assert "invisible character" in finding.what or "not UTF-8" in finding.what
     assert finding.next_step and "leave this file out" in finding.next_step
 
 

@@ -145,7 +145,7 @@ def test_a_clone_of_another_user_on_an_old_git(
         done = call(carrier, *words, env=env)
         assert done.returncode == Exit.ENVIRONMENT, (words, done.stderr)
         assert f"safe.directory {clone}" in done.stderr
-        assert "is no clone" not in done.stderr
+        assert "is not a clone" not in done.stderr
     config.write_text(f"[safe]\n\tdirectory = {clone}\n")
     for words in asked:
         done = call(carrier, *words, env=env)

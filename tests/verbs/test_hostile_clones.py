@@ -127,7 +127,7 @@ def test_no_verb_runs_what_a_clone_names(
             # What is wrong with the files is told all the same.
             assert done.returncode == 3
             assert f"safe.directory {clone}" in done.stderr
-            assert "none of the releases" in done.stderr
+            assert "matches no release" in done.stderr
         elif state == "whole":
             assert done.returncode == code, (words, done.stderr)
         elif name in ("drift", "rebase --onto", "export") and owner != "foreign":

@@ -1,8 +1,8 @@
-"""What this process has brought about so far, for whoever must say it.
+"""The changes that this process has finished so far.
 
-A verb that is interrupted, or that fails after its commit point, has no report. Each
-writer leaves word here the moment its change is final, so that the message can say
-where every tree stands.
+A verb that is interrupted, or that fails after its commit point, returns no report.
+Each writer records its change here as soon as it is final, so that the message can
+name the state of every tree.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ _effects: dict[str, str] = {}
 
 
 def record_effect(place: str, what: str) -> None:
-    """Leave word that ``what`` now holds of the tree or file ``place``."""
+    """Record that ``what`` is now true of the tree or file ``place``."""
     _effects[place] = what
 
 
 def recorded_effects() -> tuple[tuple[str, str], ...]:
-    """All that was told, as pairs (place, what), oldest first."""
+    """All recorded effects, as pairs (place, what), oldest first."""
     return tuple(_effects.items())

@@ -1,4 +1,5 @@
-"""What git leaves out of a clone's work tree on purpose, and how it comes back."""
+"""Files that git leaves out of a clone's work tree on purpose, and how to restore
+them."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ _ON = ("true", "yes", "on", "1")
 
 
 def left_out(clone: Path, paths: Collection[str]) -> dict[str, str]:
-    """Those of the paths that git leaves out, and what to do about each."""
+    """The paths that git leaves out of the work tree, each with its next step."""
     return {
         entry.path: restore_step(clone, entry.path)
         for entry in read_entries(clone)
@@ -24,7 +25,7 @@ def left_out(clone: Path, paths: Collection[str]) -> dict[str, str]:
 
 
 def restore_step(clone: Path, path: str) -> str:
-    """The next step where a file is marked skip-worktree."""
+    """The next step for a file that is marked skip-worktree."""
     git = ("git", "-C", str(clone))
     if place(clone).settings.get("core.sparsecheckout", "").lower() in _ON:
         folder = str(PurePosixPath(path).parent)

@@ -1,7 +1,7 @@
-"""Who may write to a tree: one process at a time, and nobody after a crash.
+"""The file lock of a tree: one process writes at a time, and a crash leaves no lock.
 
 The lock is a file in the transaction's folder, held by flock(2), which ends with its
-process. Whoever is refused is told who holds it.
+process. The error for a second process names the first.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextmanager
 def signals_blocked() -> Iterator[None]:
-    """Hold Ctrl-C, SIGTERM and SIGHUP back until the end of the block."""
+    """Block Ctrl-C, SIGTERM and SIGHUP until the end of the block."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
@@ -39,9 +39,10 @@ def signals_blocked() -> Iterator[None]:
 
 
 def acquire(tree: DirectoryTree, folder: Path) -> int:
-    """Lock the tree and return the lock's handle; signals must be held back.
+    """Lock the tree and return the lock's handle; signals must be blocked.
 
-    Raises CannotApply where another process holds it, OSError where it cannot be made.
+    Raises CannotApply if another process holds the lock, OSError if it cannot be
+    created.
     """
     patience = time.monotonic() + 1
     while True:
@@ -58,7 +59,7 @@ def acquire(tree: DirectoryTree, folder: Path) -> int:
                     ),
                 ),
             )
-        # Not exist_ok: that raises for a folder which goes away while it looks.
+        # Not exist_ok: that raises if the folder disappears during the call.
         made = False
         with suppress(FileExistsError):
             folder.mkdir()
@@ -78,18 +79,18 @@ def acquire(tree: DirectoryTree, folder: Path) -> int:
             holder = os.pread(lock, 4096, 0).decode(errors="replace").strip()
             os.close(lock)
             if not _may_be_running(holder) and time.monotonic() < patience:
-                # It has just begun, and not yet said who it is, or just ended.
+                # The holder has just started and not written its name, or just ended.
                 time.sleep(0.005)
                 continue
             if not _may_be_running(holder):
-                holder = f"{holder or 'unknown'}, or a git process that it left behind"
+                holder = f"{holder or 'unknown'}, or a git process that it started"
             raise CannotApply(
                 f"{tree.name} is held by another process: {holder}",
                 (
                     Finding(
                         "is locked",
                         path=f"{FOLDER}/{LOCK}",
-                        next_step="wait until it ends, then try again",
+                        next_step="wait until it ends, then run this again",
                     ),
                 ),
             ) from None
@@ -99,11 +100,11 @@ def acquire(tree: DirectoryTree, folder: Path) -> int:
             current = -1
         if current == os.fstat(lock).st_ino:
             break
-        # The holder before us removed the file that we opened: open the next one.
+        # The previous holder removed the file that we opened: open the new one.
         os.close(lock)
     started = time.strftime("%Y-%m-%d %H:%M:%S")
     who = f"pid {os.getpid()} on {os.uname().nodename}, since {started}: {sys.argv[0]}"
-    # Only a courtesy, and no reason not to repair a tree on a full disk.
+    # Optional: a full disk must not prevent the repair of a tree.
     with suppress(OSError):
         os.ftruncate(lock, 0)
         os.pwrite(lock, who.encode(errors="replace"), 0)
@@ -111,7 +112,8 @@ def acquire(tree: DirectoryTree, folder: Path) -> int:
 
 
 def _give_to_owner(tree: DirectoryTree, folder: Path, lock: int) -> None:
-    """Whoever owns the tree can end what another user leaves behind, root mostly."""
+    """Give the folder to the tree's owner, who can then finish an interrupted
+    transaction of another user, usually root."""
     around = tree.root.stat()
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
@@ -124,11 +126,11 @@ def _give_to_owner(tree: DirectoryTree, folder: Path, lock: int) -> None:
 
 def _may_be_running(holder: str) -> bool:
     """Whether the process that a lock names may be running."""
-    said = re.match(r"pid (\d+) on (\S+),", holder)
-    if said is None or said[2] != os.uname().nodename:
-        return said is not None
+    match = re.match(r"pid (\d+) on (\S+),", holder)
+    if match is None or match[2] != os.uname().nodename:
+        return match is not None
     try:
-        os.kill(int(said[1]), 0)
+        os.kill(int(match[1]), 0)
     except ProcessLookupError:
         return False
     except PermissionError:
@@ -137,7 +139,7 @@ def _may_be_running(holder: str) -> bool:
 
 
 def release(folder: Path, lock: int, keep: bool) -> None:
-    """Unlock, and take the folder away unless it must stay for a later process."""
+    """Unlock, and remove the folder unless a later process needs it."""
     try:
         if not keep:
             for left in folder.iterdir():
@@ -146,14 +148,14 @@ def release(folder: Path, lock: int, keep: bool) -> None:
             (folder / LOCK).unlink()
             folder.rmdir()
     except OSError:
-        # The transaction itself is over; what is left is cleared by the next one.
+        # The transaction itself is complete; the next one removes the rest.
         pass
     finally:
         os.close(lock)
 
 
 def remove_empty(folder: Path) -> bool:
-    """Remove a folder if it is empty; whether it is gone."""
+    """Remove a folder if it is empty; return whether it is gone."""
     try:
         folder.rmdir()
     except FileNotFoundError:

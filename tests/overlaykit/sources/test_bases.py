@@ -87,7 +87,7 @@ def test_one_edit_and_the_base_is_still_known(slim: Slim, pins: Pins) -> None:
     one = found(root, pins)
     assert one.carried.name == SECOND
     [finding] = one.mismatch
-    assert finding.found == "of their files are here: sglang 0.5.11 (0 of 4), " + (
+    assert finding.found == "files that match: sglang 0.5.11 (0 of 4), " + (
         "sglang 0.5.12.post1 (3 of 4)"
     )
     done = run_verb("apply", str(root))
@@ -105,7 +105,7 @@ def test_files_of_two_bases_are_none(slim: Slim, pins: Pins) -> None:
     done = run_verb("apply", "--json", str(root))
     report = json.loads(done.stdout)
     assert done.returncode == 3
-    [stranger] = [f for f in report["findings"] if "none of the releases" in f["what"]]
+    [stranger] = [f for f in report["findings"] if "matches no release" in f["what"]]
     for known in ("sglang 0.5.11 (2 of 4)", "sglang 0.5.12.post1 (2 of 4)"):
         assert known in stranger["found"]
     assert snapshot(root) == before
@@ -119,7 +119,7 @@ def test_another_release_names_all_that_are_known(slim: Slim, pins: Pins) -> Non
     for verb, code in (("apply", 3), ("verify", 1)):
         done = run_verb(verb, str(root))
         assert done.returncode == code
-        assert "none of the releases that this overlay is made for" in done.stderr
+        assert "matches no release that this overlay is made for" in done.stderr
         assert "sglang 0.5.11 (0 of 4), sglang 0.5.12.post1 (0 of 4)" in done.stderr
         assert "rebase" in done.stderr
 
