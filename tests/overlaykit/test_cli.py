@@ -1,4 +1,4 @@
-"""What every verb does with what its call comes to."""
+"""How every verb reports results, errors and interrupts."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def ended(
     ("call", "show"), [(_DEFECT, "return ''"), (_ANSWERS, _DEFECT)]
 )
 def test_a_defect_is_no_answer(call: str, show: str) -> None:
-    """1 would say that a check was made, and that it does not hold."""
+    """Exit code 1 would mean that a check was made and does not hold."""
     done = ended(call, show)
     assert (done.returncode, done.stdout) == (5, "")
     assert "KeyError: 'nothing of that name'" in done.stderr
@@ -106,7 +106,7 @@ def test_interrupted_says_where_everything_stands(
 
 
 def test_interrupted_while_it_is_said() -> None:
-    """What was changed is changed: the report is printed to its end."""
+    """The change is final, so the report is printed completely."""
     show = f"""
     class Out(type(sys.stdout)):
         def write(self, text):
@@ -189,7 +189,7 @@ VERBS = sorted(
 
 @pytest.mark.parametrize("verb", VERBS, ids=lambda place: place.stem)
 def test_a_python_without_the_one_package_is_told_so(verb: Path) -> None:
-    """Whatever the verb imports first. -S: none of what is installed is to be had."""
+    """Every verb, whatever it imports first. With -S no installed package is found."""
     command = [sys.executable, "-S", "-B", str(verb), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     report = json.loads(done.stdout)

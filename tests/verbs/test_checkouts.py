@@ -1,7 +1,7 @@
-"""A clone whose files are not as committed because git checked them out so.
+"""A clone whose files differ from the commit because git checked them out that way.
 
-Nothing in it is the user's change, so the next step is never to commit or to undo one;
-and the next step that is named is run here, and helps.
+The user has changed nothing, so the next step must not be to commit or undo a change.
+The tests run the next step that is named, and it works.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Slim = Callable[..., Path]
 
 
 def cloned(origin: Path, name: str, **settings: str) -> Path:
-    """A clone as a user makes it, by git alone."""
+    """A clone made with plain git, as a user does."""
     words = [f"--config={key.replace('_', '.')}={value}" for key, value in
              settings.items()]  # fmt: skip
     subprocess.run(["git", "clone", "-q", *words, str(origin), name],
@@ -59,7 +59,7 @@ def test_crlf(target: str, how: str, slim: Slim) -> None:
 
 
 def test_crlf_and_an_edit(slim: Slim) -> None:
-    """What was edited is a change, whatever its line ends."""
+    """An edited file is reported as changed, whatever its line ends are."""
     clone = cloned(slim(), "crlf", core_autocrlf="true")
     file = clone / COMMUNICATOR
     file.write_bytes(file.read_bytes() + b"# edited\r\n")
@@ -81,7 +81,7 @@ def test_sparse(cone: bool, remedy: str, how: str, slim: Slim) -> None:
     clone = cloned(slim(), "sparse")
     kept = f"{LAYERS}/quantization" if cone else f"/{LAYERS}/quantization/*"
     mode = "--cone" if cone else "--no-cone"
-    # Cone mode keeps the files of the folders above, so what it leaves out is others.
+    # Cone mode keeps the files in parent folders, so it leaves out other files.
     subprocess.run(["git", "sparse-checkout", "init", mode], cwd=clone, check=True)
     subprocess.run(["git", "sparse-checkout", "set", kept], cwd=clone, check=True)
     assert status(clone) == ""
@@ -119,7 +119,7 @@ def test_left_out_by_hand(slim: Slim) -> None:
 
 
 def test_a_release_with_edits_is_still_called_so(slim: Slim) -> None:
-    """Only where all that is there is a base's is nothing said of other releases."""
+    """Other releases are mentioned unless every existing file belongs to a base."""
     clone = slim()
     file = clone / COMMUNICATOR
     file.write_bytes(file.read_bytes() + b"# edited\n")

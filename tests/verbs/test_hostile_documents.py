@@ -1,5 +1,5 @@
-"""Every file that is read, by anybody's hand: what it must not be is refused, by name,
-and nothing in it ends a reader in any other way."""
+"""Every file that is read may be hostile: a bad one is refused by name, and none causes
+any other error."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ DOCUMENTS = {
     "gzip": gzip.compress(b"{}")[:-6],
     "control": b"\x1b[2J\x07",
 }
-# What stands in place of a value somewhere in a document that is right.
+# Replacements for one value in a valid document.
 VALUES = [
     "1" * 5000,
     "1e999",
@@ -90,8 +90,8 @@ def refused_or_read(read: Callable[[], object], what: str) -> None:
 
 
 def values(document: str) -> Iterator[str]:
-    """The document with each value replaced in turn: of lists and tables, the first
-    of each, else the same is asked a thousand times."""
+    """The document with each value replaced in turn; in lists only the first item,
+    because the others are alike."""
 
     def walk(node: object, path: tuple[object, ...]) -> Iterator[tuple[object, ...]]:
         if path:
@@ -278,7 +278,7 @@ _TOKENS = [
 
 @pytest.mark.parametrize("seed", range(4))
 def test_patches(seed: int) -> None:
-    """Their headers too: what no field of a mail can be must not come out of git."""
+    """Damaged patches, including their mail headers."""
     chosen = random.Random(seed)
     seeds = [place.read_bytes() for place in sorted(ROOT.glob("patches/*/*.patch"))]
     for _ in range(300):

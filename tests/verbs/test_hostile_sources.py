@@ -1,5 +1,4 @@
-"""Sources that Python's own parser gives up on, in a tree that is looked at: drift like
-any other, and no defect of the program that looks."""
+"""Sources that Python's parser cannot handle count as drift and crash no verb."""
 
 from __future__ import annotations
 
@@ -54,7 +53,7 @@ def test_a_tree_that_holds_it_has_drifted(name: str, slim: Callable[..., Path]) 
     for verb, words, code in (
         ("apply", ("--dry-run",), Exit.CANNOT_APPLY),
         ("apply", ("--status",), Exit.CANNOT_APPLY),
-        # It is looked at, and is not what was promised.
+        # verify reads it and finds that it is not the patched file.
         ("verify", (), Exit.FAILS),
     ):
         done = run_verb(verb, "--json", *words, str(tree))

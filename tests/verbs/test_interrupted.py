@@ -1,5 +1,5 @@
-"""What writes to this overlay (refresh, lock, rebase --adopt) is interrupted before its
-commit point and just after: it says which, and so it is."""
+"""Verbs that write to this overlay (refresh, lock, rebase --adopt) are interrupted just
+before and just after their commit point; each reports correctly which it was."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 @pytest.fixture
 def carrier(overlay: Path) -> Path:
-    """A copy of this overlay with the fetched packages at hand."""
+    """A copy of this overlay with the fetched packages."""
     (overlay / "build").mkdir()
     (overlay / "build" / "cache").symlink_to(ROOT / "build" / "cache")
     shutil.copy2(ROOT / LEDGER, overlay / LEDGER)
@@ -41,12 +41,13 @@ def carrier(overlay: Path) -> Path:
 
 
 def own(overlay: Path) -> dict[str, bytes]:
-    """The overlay's files, what is computed and compiled apart."""
+    """The overlay's files, without build/ and compiled files."""
     return {p: v[2] for p, v in snapshot(overlay).items() if not p.startswith("build/")}
 
 
 def interrupted(overlay: Path, to: str, verb: str, *arguments: str) -> str:
-    """Run a verb, interrupted when its journal gets the name ``to``; what it says."""
+    """Run a verb and interrupt it when its journal is renamed to ``to``; return its
+    last line."""
     script = str(overlay / "scripts" / f"{verb}.py")
     done = subprocess.run(
         [sys.executable, "-c", _INTERRUPTED, str(overlay), to, script, *arguments],

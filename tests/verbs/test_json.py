@@ -1,6 +1,6 @@
 """The JSON of every verb against its committed schema.
 
-Run as a program it prints the schema as the code has it now:
+Run as a program, it prints the current schema:
 ``.venv/bin/python tests/verbs/test_json.py > docs/report.schema.json``.
 """
 

@@ -1,4 +1,4 @@
-"""A package that is a symbolic link in the directory that was named is not followed."""
+"""A package that is a symbolic link in the named directory is not followed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""lock: a digest that is known never changes in silence, and no lock is ever torn."""
+"""lock: a known digest never changes silently, and no lock is ever incomplete."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PYC = {"PYTHONDONTWRITEBYTECODE": "1"}
 
 @pytest.fixture
 def ours(overlay: Path, pins: Pins, tmp_path: Path) -> Path:
-    """A copy of this overlay with its ledger and a cache of its own."""
+    """A copy of this overlay with its own ledger and cache."""
     shutil.copy2(ROOT / LEDGER, overlay / LEDGER)
     cache = overlay / "build" / "cache"
     cache.mkdir(parents=True)
@@ -36,8 +36,8 @@ def ours(overlay: Path, pins: Pins, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def backdoored(pins: Pins, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The pinned package with a line more in a file that the series does not touch, on
-    the only index that there is."""
+    """The pinned package with an added line in a file that the series does not touch,
+    on the only index."""
     index = tmp_path / "index"
     index.mkdir()
     monkeypatch.setenv("PIP_NO_INDEX", "1")
@@ -56,7 +56,7 @@ def backdoored(pins: Pins, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 
 def verb(overlay: Path, name: str, *arguments: str | Path) -> tuple[int, Any, str]:
-    """That overlay's own verb: exit code, its document, and all that it said."""
+    """Run that overlay's own verb: exit code, report, and all output."""
     script = str(overlay / "scripts" / f"{name}.py")
     done = subprocess.run(
         [sys.executable, script, "--json", *map(str, arguments)],
@@ -82,7 +82,7 @@ def recorded(overlay: Path, version: str = VERSION) -> str:
 
 
 def note(overlay: Path) -> None:
-    """A comment more in the manifest, which makes the lock stale."""
+    """Add a comment to the manifest, which makes the lock stale."""
     with (overlay / "overlay.toml").open("a", encoding="utf-8") as file:
         file.write("# a note\n")
 
@@ -104,7 +104,7 @@ def state(overlay: Path) -> tuple[bytes | None, bytes | None]:
 
 
 def test_a_comment_in_the_manifest(ours: Path) -> None:
-    """The lock is stale, and all that changes in it is the manifest's digest."""
+    """The lock is stale, and only the manifest's digest in it changes."""
     before = json.loads((ours / LOCK).read_bytes())
     before["targets"]["sglang"]["commit"] = "0" * 40
     (ours / LOCK).write_text(json.dumps(before))
@@ -128,7 +128,7 @@ def lose_the_ledger(overlay: Path) -> None:
 
 
 def rename_the_target(overlay: Path) -> None:
-    """The patches of 0.5.11 alone, under another name and spelling."""
+    """Only the patches of 0.5.11, with another target name and version spelling."""
     lose_the_ledger(overlay)
     manifest = overlay / "overlay.toml"
     text = manifest.read_text().partition("[targets.aiter]")[0]
@@ -153,7 +153,7 @@ def test_another_package_of_a_known_version(
     trouble: Callable[[Path], None],
     where: str,
 ) -> None:
-    """Refused, whatever was done to the overlay's files, and nothing is written."""
+    """It is refused after each of these changes, and nothing is written."""
     real = sha256(pins.wheels["sglang"])
     drop_from_cache(ours, pins)
     trouble(ours)
@@ -169,7 +169,7 @@ def test_another_package_of_a_known_version(
 
 
 def test_a_file_put_into_the_cache(ours: Path, backdoored: Path) -> None:
-    """Known by the ledger alone, and by no index."""
+    """The digest is known from the ledger only, and there is no index."""
     lose_the_lock(ours)
     shutil.copy2(backdoored, ours / "build" / "cache" / backdoored.name)
     code, _, said = verb(ours, "lock")
@@ -191,7 +191,7 @@ def test_accepted_by_name_and_said_aloud(
         assert old in finding["expected"] and new in finding["found"]
     assert pinned(ours) == recorded(ours) == new
     assert [pinned(ours, n) for n in ("aiter", "sglang-0.5.12.post1")] == others
-    # From here on it is the one that is known, in the cache as well.
+    # From now on the new digest is the known one, also in the cache.
     assert sha256(ours / "build" / "cache" / backdoored.name) == new
     assert verb(ours, "lock", "--check")[0] == 0
     again = verb(ours, "lock", "--accept-new-digest", VERSION)
@@ -218,7 +218,7 @@ def test_an_acceptance_that_is_refused(
 def test_an_acceptance_of_what_did_not_change(
     ours: Path, pins: Pins, backdoored: Path
 ) -> None:
-    """The index has the very package: there is nothing to accept."""
+    """The index has the same package, so there is nothing to accept."""
     shutil.copy2(pins.wheels["sglang"], backdoored)
     before = state(ours)
     code, _, said = verb(ours, "lock", "--accept-new-digest", VERSION)
@@ -244,7 +244,7 @@ UNREADABLE: dict[str, Callable[[bytes], bytes]] = {
 def test_a_lock_that_cannot_be_read(
     ours: Path, damage: Callable[[bytes], bytes]
 ) -> None:
-    """An error of its own, and no empty lock: everything would be pinned anew."""
+    """It is an error. Treated as an empty lock, everything would be pinned again."""
     place = ours / LOCK
     place.write_bytes(damage(place.read_bytes()))
     before = state(ours)
@@ -257,7 +257,7 @@ def test_a_lock_that_cannot_be_read(
 
 
 def test_a_wheel_outside_the_cache_is_not_removed(ours: Path) -> None:
-    """As a file with another digest in the cache would be."""
+    """A file in the cache with another digest would be removed."""
     victim = ours / "victim.whl"
     victim.write_text("mine\n")
 
@@ -274,7 +274,7 @@ def test_a_wheel_outside_the_cache_is_not_removed(ours: Path) -> None:
 def test_the_lock_and_the_ledger_disagree(
     ours: Path, slim: Callable[..., Path], pins: Pins
 ) -> None:
-    """Whichever was changed: no verb goes on before somebody has looked."""
+    """Every verb stops until the user has resolved it."""
 
     def other(ledger: Any) -> None:
         ledger["releases"]["sglang"][VERSION]["sha256"] = "0" * 64
@@ -293,7 +293,7 @@ def test_the_lock_and_the_ledger_disagree(
 def test_a_release_that_only_the_lock_knows(
     ours: Path, pins: Pins, backdoored: Path
 ) -> None:
-    """Met for the first time by the ledger, and known all the same."""
+    """New to the ledger, but known from the lock."""
 
     def forget(ledger: Any) -> None:
         del ledger["releases"]["sglang"][VERSION]
@@ -344,7 +344,7 @@ def hook(kind, details):
         done += 1
         if done == at:
             if writes:
-                # As far as a write in place gets: the file is there, and empty.
+                # The state after opening a file in place: it exists and is empty.
                 os.close(os.open(details[0], details[2] | os.O_CLOEXEC, 0o644))
             os.kill(os.getpid(), signal.SIGKILL)
         with open(log, "w") as file:
@@ -364,8 +364,8 @@ def test_killed_at_every_write(
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
 ) -> None:
-    """kill -9 anywhere leaves a lock that is the old one or the new one, whole; the
-    same command, run again, then ends at the new one."""
+    """kill -9 anywhere leaves the complete old lock or the complete new one; running
+    the same command again gives the new one."""
     arguments: tuple[str, ...] = ()
     if accept:
         request.getfixturevalue("backdoored")
@@ -391,7 +391,7 @@ def test_killed_at_every_write(
     assert old[0] != new[0] and (old[1] != new[1]) == accept
     assert points > 8
     seen = set()
-    # Not all of what comes before the overlay is written: pip's scratch folder.
+    # Skip most writes before those to the overlay: they are in pip's scratch folder.
     for at in range(points, max(0, points - 24), -2 if accept else -1):
         assert lock(at) == -9
         found = state(root)

@@ -1,4 +1,4 @@
-"""Files are written whole or not at all, and by one helper."""
+"""Files are written as a whole or not at all, and by one helper."""
 
 from __future__ import annotations
 
@@ -15,34 +15,35 @@ from conftest import ROOT
 from overlaykit.core.errors import EnvironmentFailure
 from overlaykit.core.files import put, write_whole
 
-# Who else opens a file for writing, how often, and why nobody sees it half written.
+# Other modules that open a file for writing, how often, and why no reader sees a part.
 _OTHERS = {
-    # Folders that appear whole, by a rename, or are gone after the block.
+    # Folders that a rename puts in place, or that are removed after the block.
     "scripts/overlaykit/export/formats.py": 1,
     "scripts/overlaykit/repository/merge.py": 1,
+    "scripts/overlaykit/repository/merge_checkout.py": 2,
     "scripts/overlaykit/sources/packages.py": 2,
     "scripts/xscale/numeric/producers.py": 1,
-    # The helpers themselves, one for what a transaction renames.
+    # The helpers themselves; one is for files that a transaction renames.
     "scripts/overlaykit/core/files.py": 2,
-    # Standard error, where it was closed.
+    # Standard error, if it was closed.
     "scripts/overlaykit/cli.py": 1,
     # Pipes to another process.
     "scripts/xscale/numeric/presentation.py": 1,
     "scripts/xscale/numeric/server.py": 1,
-    # Logs, which only grow, and whose torn end is known for one.
+    # Append-only logs, whose readers accept an incomplete last line.
     "ci/gatekit/gsm8k/answers.py": 1,
     "ci/gatekit/records/runs.py": 1,
     "ci/gatekit/process/servers.py": 1,
     # A command's output: two logs, and a `.part` that is renamed at its end.
     "ci/gatekit/process/launcher.py": 3,
-    # A lock that nobody reads, and a client's log.
+    # A lock without contents, and a client's log.
     "ci/gatekit/serving/running.py": 2,
 }
 _WRITING = set("wax+")
 
 
 def _writers(tree: ast.AST) -> Iterator[ast.Call]:
-    """Calls that write a file where it stands."""
+    """Calls that write to a file in place."""
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call):
             continue
@@ -94,7 +95,7 @@ def test_a_link_stays_one(tmp_path: Path) -> None:
 
 
 def test_what_is_no_file_stays(tmp_path: Path) -> None:
-    """/dev/stdout, say: a file in its place would break every other program."""
+    """A file in place of /dev/stdout, for example, would break other programs."""
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
     for name in ("pipe", "folder"):

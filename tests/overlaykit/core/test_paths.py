@@ -1,4 +1,4 @@
-"""The one check of a path from outside; git's own refusals are the yardstick."""
+"""The check for paths from outside: it rejects at least what git rejects."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_refused_by_name(path: str) -> None:
     with pytest.raises(InputError) as refused:
         check_path(path)
     (finding,) = refused.value.findings
-    # Fit to be printed, and to be encoded, whatever it was.
+    # The message can be encoded, and the path is printable.
     str(refused.value).encode()
     assert finding.path == (printable(path) or "(empty)")
     assert "\n" not in refused.value.message
@@ -54,7 +54,7 @@ def test_a_name_is_one_part() -> None:
 
 
 def test_whatever_git_refuses_is_refused(tmp_path: Path) -> None:
-    """Git with its protection for all systems on; it knows no journal of ours."""
+    """Git with its protection for all systems on."""
     git.run(tmp_path, "init", "-q")
     for system in ("NTFS", "HFS"):
         git.run(tmp_path, "config", f"core.protect{system}", "true")
@@ -73,4 +73,4 @@ def test_whatever_git_refuses_is_refused(tmp_path: Path) -> None:
             refused.append(path)
         git.run(tmp_path, "read-tree", "--empty")
     assert set(refused) >= {".git/config", ".GIT/config", ".g\u200cit/config", "a/../b"}
-    assert not set(refused) & set(HONEST), "the check lets through what git refuses"
+    assert not set(refused) & set(HONEST), "the check accepts a path that git rejects"

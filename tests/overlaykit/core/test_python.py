@@ -1,4 +1,4 @@
-"""Programs of their own, started where a stranger's modules lie."""
+"""Python modules run as processes in a folder with hostile modules."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ print(sorted(facts()))
 
 
 def stranger(tmp_path: Path) -> tuple[Path, Path]:
-    """A folder with modules that leave a mark where they are run, and the mark."""
+    """A folder with modules that write a file when they run, and that file."""
     folder, mark = tmp_path / "clone", tmp_path / "mark"
     folder.mkdir()
     text = f"open({str(mark)!r}, 'w').close()\n"
@@ -40,7 +40,7 @@ def test_no_module_of_the_working_directory(tmp_path: Path) -> None:
         module("tool"), cwd=folder, capture_output=True, text=True, check=False
     )
     assert done.returncode == 1 and "No module named tool" in done.stderr
-    # PYTHONPATH is the user's own, and is heeded.
+    # PYTHONPATH is the user's own setting, so it is used.
     env = {**os.environ, "PYTHONPATH": str(folder)}
     subprocess.run(module("tool"), cwd=tmp_path, env=env, check=True)
     assert mark.exists()

@@ -1,4 +1,4 @@
-"""Git in a user's clone: what is asked of whom, what is kept and what is not."""
+"""Running git in a user's clone: which settings are used and which are ignored."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def test_only_what_was_thought_about_is_run(clone: Path) -> None:
 
 
 def test_repositories_of_our_own_are_few() -> None:
-    """Whoever else runs git does so in somebody's clone."""
-    # mail.py runs it in no repository at all.
+    """All other modules use :mod:`overlaykit.repository.clones`."""
+    # mail.py runs git outside any repository.
     own = {"git.py", "gitversion.py", "clones.py", "places.py", "mail.py", "merge.py",
            "merge_checkout.py", "packages.py"}  # fmt: skip
     for folder in ("scripts", "ci"):
@@ -87,7 +87,7 @@ def test_kinds_of_clones(clone: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_written_is_the_clones_own(clone: Path) -> None:
-    """Its reflog, its index, its rights."""
+    """The clone's own reflog, index and file permissions are used."""
     git.run(clone, "config", "core.sharedRepository", "0660")
     oid = clones.text(clone, "hash-object", "-w", "--stdin")
     made = clone / ".git" / "objects" / oid[:2] / oid[2:]
@@ -109,7 +109,7 @@ def test_what_is_not_to_be_listed(clone: Path) -> None:
 
 
 def test_what_is_no_clone(clone: Path, tmp_path: Path) -> None:
-    """A folder in a clone is none: git would take the clone around it."""
+    """A folder in a clone is not a clone, though git would use the clone around it."""
     for where, what in ((clone / "folder", "is not a clone"),
                         (tmp_path / "nothing", "does not exist")):  # fmt: skip
         with pytest.raises(InputError, match=what):
@@ -172,7 +172,7 @@ def test_the_users_git_decides(
     directories: list[str], accepted: bool, clone: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    """Of another owner: as the user's own configuration has it, and as git reads it."""
+    """For a clone of another owner, the user's own configuration decides."""
     config = tmp_path / "gitconfig"
     lines = (f'\tdirectory = "{d.replace("CLONE", str(clone))}"\n' for d in directories)
     config.write_text("[safe]\n" + "".join(lines))
@@ -210,7 +210,7 @@ def test_a_clone_that_changes_hands_is_asked_for_again(clone: Path) -> None:
 
 @NEEDS_ROOT
 def test_repositories_of_our_own_need_no_owner(clone: Path, tmp_path: Path) -> None:
-    """Some file systems show every file as somebody else's."""
+    """Some file systems report another owner for every file."""
     git.run(tmp_path, "clone", "-q", "--bare", str(clone), "bare")
     for where in (clone, tmp_path / "bare"):
         give_away(where)
@@ -247,8 +247,8 @@ def test_a_folder_that_is_not_there(clone: Path) -> None:
 
 
 def test_names_with_anything_in_them(clone: Path) -> None:
-    """A name with a line end once asked for two objects, and put the answers off by
-    one."""
+    """A name with a line end would be read as two requests, and every later answer
+    would belong to the wrong one."""
     names = [" ", "-x", "q\"'"]
     for name in names:
         (clone / name).write_text(repr(name))
@@ -287,7 +287,7 @@ def test_a_damaged_object_is_no_missing_file(clone: Path) -> None:
 
 
 def test_a_git_that_does_not_start(clone: Path) -> None:
-    """Only where it is not found is it not installed."""
+    """'Not installed' is reported only if git was not found."""
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from pathlib import Path\nfrom overlaykit.core import git\n"
@@ -320,7 +320,7 @@ def _who() -> dict[str, str]:
 
 
 def test_a_partial_clone(clone: Path, tmp_path: Path) -> None:
-    """Nothing is asked for, its upstream there or gone; what is lacking is named."""
+    """Nothing is fetched, even if upstream is reachable; missing objects are named."""
     upstream = tmp_path / "upstream"
     git.run(tmp_path, "clone", "-q", "--bare", str(clone), "upstream")
     git.run(upstream, "config", "uploadpack.allowFilter", "true")
@@ -336,7 +336,7 @@ def test_a_partial_clone(clone: Path, tmp_path: Path) -> None:
                 tree.read("file")
         assert "fetch --refetch" in str(lacking.value)
     (tmp_path / "gone").rename(upstream)
-    # What it names as the next step helps.
+    # The next step in the message works.
     oid = git.text(upstream, "rev-parse", "HEAD:file")
     assert f"cat-file -e {oid}" in str(lacking.value)
     subprocess.run(["git", "cat-file", "-e", oid], cwd=partial, check=True)

@@ -1,4 +1,4 @@
-"""The same release through every kind of tree."""
+"""Every kind of tree gives the same files for one release."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_what_cannot_be_read(tmp_path: Path, slim: Callable[..., Path]) -> None:
 
 
 def tree_object(clone: Path, rows: bytes) -> str:
-    """A tree as told, whatever it says."""
+    """Write a tree object with these rows, without any check."""
     command = ["hash-object", "-t", "tree", "-w", "--stdin", "--literally"]
     return git.run(clone, *command, stdin=rows).stdout.decode().strip()
 
@@ -84,7 +84,7 @@ def tree_object(clone: Path, rows: bytes) -> str:
     "name", ["..", ".git", ".GIT", "git~1", "a\\b", "a\nb", "a\udcffb"]
 )
 def test_a_tree_object_that_no_honest_clone_has(tmp_path: Path, name: str) -> None:
-    """Git checks none of these out, but stores and lists what it was given."""
+    """Git does not check these out, but stores and lists them."""
     git.run(tmp_path, "init", "-q")
     blob = git.run(tmp_path, "hash-object", "-w", "--stdin", stdin=b"x\n").stdout
     row = b"100644 %b\0%b" % (os.fsencode(name), bytes.fromhex(blob.decode().strip()))
