@@ -79,7 +79,7 @@ def test_an_executable_new_file(tmp_path: Path) -> None:
     assert access_beside(place, executable=True).mode == 0o750
 
 
-def test_most_files_decide(tmp_path: Path) -> None:
+def test_the_most_common_access_is_used(tmp_path: Path) -> None:
     """Not the first file, nor one with another suffix, nor a link out of the tree."""
     for name, mode in (("a.py", 0o600), ("b.py", 0o644), ("c.py", 0o644), ("d", 0o6)):
         (tmp_path / name).touch()
@@ -92,7 +92,7 @@ def test_most_files_decide(tmp_path: Path) -> None:
 
 @needs_root
 @pytest.mark.parametrize("umask", [0o022, 0o077])
-def test_root_leaves_nothing_of_its_own(tree: Path, room: Path, umask: int) -> None:
+def test_root_leaves_no_files_of_its_own(tree: Path, room: Path, umask: int) -> None:
     """Root applies to another user's tree, which only he and a group can read."""
     settle(tree, ALICE, SERVERS, 0o640, 0o750)
     before = seen(tree)
@@ -122,7 +122,7 @@ def test_a_setgid_folder(tree: Path, room: Path) -> None:
 
 
 @needs_root
-def test_what_root_left_in_the_middle(tree: Path, room: Path) -> None:
+def test_an_interrupted_run_by_root(tree: Path, room: Path) -> None:
     """After a kill, the tree's owner can roll back what root left."""
     settle(tree, ALICE, SERVERS, 0o640, 0o750)
     before = seen(tree)
@@ -159,9 +159,7 @@ def shared(tree: Path, pins: Pins) -> Callable[[int], Path]:
 
 
 @needs_root
-def test_an_owner_that_cannot_be_given(
-    shared: Callable[[int], Path], room: Path
-) -> None:
+def test_an_owner_that_cannot_be_set(shared: Callable[[int], Path], room: Path) -> None:
     """Bob adds files beside Alice's: he owns them, and all users can read them."""
     tree = shared(0o644)
     check(apply(room, tree, at=1, mischief=become_bob, first=private))
@@ -171,7 +169,9 @@ def test_an_owner_that_cannot_be_given(
 
 
 @needs_root
-def test_nobody_could_read_it(shared: Callable[[int], Path], room: Path) -> None:
+def test_a_file_that_others_could_not_read_is_refused(
+    shared: Callable[[int], Path], room: Path
+) -> None:
     """Only a group can read the files beside it, and Bob is not a member."""
     tree = shared(0o640)
     before = seen(tree)
@@ -186,7 +186,7 @@ def test_nobody_could_read_it(shared: Callable[[int], Path], room: Path) -> None
 
 
 @needs_root
-def test_a_report_that_is_written_again(tmp_path: Path) -> None:
+def test_a_rewritten_report_keeps_its_owner(tmp_path: Path) -> None:
     """Root replaces Alice's report, or writes a new one in her folder."""
     os.chown(tmp_path, ALICE, SERVERS)
     place = tmp_path / "page.md"

@@ -130,7 +130,7 @@ def test_killed_while_git_runs_on(clones: Clones, room: Path, what: str) -> None
 
 
 @pytest.mark.parametrize("what", STEPS)
-def test_killed_when_git_is_done(clones: Clones, room: Path, what: str) -> None:
+def test_killed_after_git_has_ended(clones: Clones, room: Path, what: str) -> None:
     clone = copy(clones.old, room / "clone")
     killed = apply(room, "--commit", clone, first=shim(room, what, _AFTER))
     assert killed.code == -9, killed.text

@@ -164,7 +164,7 @@ def begun(clone: Path) -> None:
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_somebody_uses_git_meanwhile(
+def test_git_is_used_meanwhile(
     clones: Clones, room: Path, mischief: Callable[[Path], None], said: str
 ) -> None:
     """Between the check of the clone and locking its index."""
@@ -216,7 +216,7 @@ def another_edit(clone: Path) -> None:
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_somebody_goes_on_from_a_crash(
+def test_the_clone_changes_after_a_crash(
     clones: Clones,
     room: Path,
     mischief: Callable[[Path], None],
@@ -249,7 +249,7 @@ def test_somebody_goes_on_from_a_crash(
         '{"rows": [{"path": "../x", "before": null, "after": "100644 %s"}]}',
     ],
 )
-def test_a_journal_of_somebody_else(clones: Clones, room: Path, switch: str) -> None:
+def test_a_forged_journal_is_refused(clones: Clones, room: Path, switch: str) -> None:
     """Git gets no value from it that this program would not have written."""
     clone = copy(clones.old, room / "clone")
     head = git.text(clone, "rev-parse", "HEAD")

@@ -43,7 +43,7 @@ def test_refused_while_another_holds_the_tree(pair: Pair, room: Path) -> None:
 
 
 @pytest.mark.parametrize(("crowd", "rounds"), [(2, 40), (8, 8)])
-def test_at_once(pair: Pair, room: Path, crowd: int, rounds: int) -> None:
+def test_started_together(pair: Pair, room: Path, crowd: int, rounds: int) -> None:
     """They start together; each either does its work or names one of the others."""
     refused = 0
     for _ in range(rounds):
@@ -64,7 +64,7 @@ def test_at_once(pair: Pair, room: Path, crowd: int, rounds: int) -> None:
     print(f"{refused} refused")
 
 
-def test_at_once_from_the_shell(pair: Pair, room: Path) -> None:
+def test_started_together_from_the_shell(pair: Pair, room: Path) -> None:
     """The same with separate interpreters."""
     for _ in range(5):
         tree = copy(pair.old, room / "tree")

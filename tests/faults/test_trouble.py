@@ -197,7 +197,7 @@ def test_no_permission_for_one_folder(pair: Pair, room: Path) -> None:
     check_untouched(tree, pair)
 
 
-def test_owner_of_another_kind(pair: Pair, room: Path) -> None:
+def test_another_owners_files_stay_his(pair: Pair, room: Path) -> None:
     """Root applies to another user's tree: the files keep their owner."""
     if os.geteuid() != 0:
         pytest.skip("only root can give files away")
@@ -247,7 +247,7 @@ def test_changed_between_crash_and_recovery(
                 b'"after": null, "folders": []}]'],
     ids=["empty", "no list", "no text", "outside"],
 )  # fmt: skip
-def test_journal_of_somebody_else(pair: Pair, room: Path, journal: bytes) -> None:
+def test_a_forged_journal_is_refused(pair: Pair, room: Path, journal: bytes) -> None:
     """A journal that this program did not write is refused."""
     tree = copy(pair.old, room / "tree")
     (tree / FOLDER).mkdir()
@@ -273,7 +273,7 @@ def test_transaction_folder_is_a_link(pair: Pair, room: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["full", "read-only", "bind", "mounted"])
-def test_in_a_mount_of_its_own(pair: Pair, room: Path, what: str) -> None:
+def test_real_file_systems(pair: Pair, room: Path, what: str) -> None:
     """Real full and read-only file systems; see ``mounts.py``."""
     in_a_mount(what, pair.old, room)
 
@@ -301,7 +301,9 @@ def in_a_mount(what: str, old: Path, room: Path) -> None:
     print(done.stdout)
 
 
-def test_durable_before_it_counts(pair: Pair, room: Path) -> None:
+def test_everything_is_synced_before_the_journal_relies_on_it(
+    pair: Pair, room: Path
+) -> None:
     """A power failure can lose what a kill cannot: everything is fsynced before the
     journal, or its end, relies on it. Read from the system calls of real runs."""
     if shutil.which("strace") is None:

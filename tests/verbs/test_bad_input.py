@@ -160,7 +160,7 @@ def test_links_are_not_followed(slim: Slim, tmp_path: Path, where: str) -> None:
 
 
 @pytest.mark.parametrize("verb", [(), ("--unapply",)], ids=["apply", "unapply"])
-def test_file_of_another_where_a_new_one_goes(slim: Slim, verb: tuple[str]) -> None:
+def test_another_file_where_a_new_one_goes(slim: Slim, verb: tuple[str]) -> None:
     tree = slim()
     (tree / NEW).write_text("# mine\n")
     said = (NEW, "with other contents", "move it away")
@@ -388,11 +388,15 @@ PATCHES: dict[str, tuple[Edit, str]] = {
 }  # fmt: skip
 
 
+BAD_NAMES = {PATCHES[key][1] for key in ("parent", "absolute", "git", "path bytes")}
+
+
 @pytest.mark.parametrize(("change", "what"), PATCHES.values(), ids=PATCHES)
 def test_bad_patch(overlay: Path, slim: Slim, change: Edit, what: str) -> None:
     tree = slim(clone=False)
     edit(overlay / "patches" / "sglang" / PATCH, change)
-    said = (PATCH, what, "re-make the patch")
+    step = "leave this file out" if what in BAD_NAMES else "re-make the patch"
+    said = (PATCH, what, step)
     report = check_refused(
         tree, code=Exit.USAGE, said=said, trees=(tree,), overlay=overlay
     )
@@ -524,7 +528,9 @@ def test_tampered_package(pins: Pins, overlay: Path, change: Edit) -> None:
     assert not wheel.exists()
 
 
-def test_tampered_package_is_no_evidence(pins: Pins, overlay: Path, slim: Slim) -> None:
+def test_tampered_package_predicts_no_hunks(
+    pins: Pins, overlay: Path, slim: Slim
+) -> None:
     """A drifted tree is reported as drifted; a damaged package predicts no hunks."""
     tree = slim(clone=False)
     edit(tree / FP8, lambda data: data + b"# mine\n")
@@ -562,7 +568,7 @@ def test_cache_cannot_be_written(overlay: Path) -> None:
 
 
 @pytest.fixture
-def off_the_network() -> Iterator[None]:
+def no_package_index() -> Iterator[None]:
     """Run without a package index."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/")
@@ -570,7 +576,7 @@ def off_the_network() -> Iterator[None]:
         yield
 
 
-@pytest.mark.usefixtures("off_the_network")
+@pytest.mark.usefixtures("no_package_index")
 def test_apply_needs_no_network(overlay: Path, slim: Slim) -> None:
     """The lock is enough; nothing is fetched or cached."""
     tree = slim()

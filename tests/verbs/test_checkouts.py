@@ -67,7 +67,7 @@ def test_crlf_and_an_edit(slim: Slim) -> None:
     assert "commit, stash or undo" in by_path[COMMUNICATOR]["next_step"]
 
 
-def test_crlf_outside_of_a_clone(slim: Slim) -> None:
+def test_crlf_outside_a_clone(slim: Slim) -> None:
     root = slim(clone=False)
     for path in root.rglob("*.py"):
         path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
@@ -98,7 +98,7 @@ def test_sparse(cone: bool, remedy: str, how: str, slim: Slim) -> None:
     assert done.returncode == (1 if how == "--status" else 0), done.stderr
 
 
-def test_a_file_that_is_gone_is_a_change(slim: Slim) -> None:
+def test_a_missing_file_is_a_change(slim: Slim) -> None:
     clone = slim()
     (clone / COMMUNICATOR).unlink()
     [one] = [one for one in findings(clone) if one["path"] == COMMUNICATOR]
@@ -106,7 +106,7 @@ def test_a_file_that_is_gone_is_a_change(slim: Slim) -> None:
     assert "git diff" in one["next_step"]
 
 
-def test_left_out_by_hand(slim: Slim) -> None:
+def test_skip_worktree_set_by_hand(slim: Slim) -> None:
     clone = slim()
     git.run(clone, "update-index", "--skip-worktree", COMMUNICATOR)
     (clone / COMMUNICATOR).unlink()
@@ -118,7 +118,7 @@ def test_left_out_by_hand(slim: Slim) -> None:
     assert run_verb("apply", str(clone)).returncode == 0
 
 
-def test_a_release_with_edits_is_still_called_so(slim: Slim) -> None:
+def test_an_edited_release_is_still_recognised(slim: Slim) -> None:
     """Other releases are mentioned unless every existing file belongs to a base."""
     clone = slim()
     file = clone / COMMUNICATOR

@@ -144,7 +144,7 @@ def test_work_in_the_index(
     refused(clone, *said)
 
 
-def test_what_is_staged_elsewhere_stays_staged(slim: Slim) -> None:
+def test_other_staged_files_stay_staged(slim: Slim) -> None:
     """As with ``git checkout -b``, HEAD moves and the staged changes stay."""
     clone = slim()
     stage(clone, "mine.txt", "mine\n")
@@ -260,7 +260,7 @@ def bisecting(clone: Path) -> None:
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_in_the_middle(
+def test_unfinished_operations_are_refused(
     slim: Slim, begin: Callable[[Path], None], said: tuple[str, ...]
 ) -> None:
     clone = slim()
@@ -277,7 +277,7 @@ def test_no_commit_yet(slim: Slim) -> None:
     refused(clone, "HEAD", "names no commit yet", "commit the release first")
 
 
-def test_bare_in_its_configuration(slim: Slim) -> None:
+def test_configured_as_bare(slim: Slim) -> None:
     clone = slim()
     do(clone, "config", "core.bare", "true")
     before = (clone / ".git" / "HEAD").read_text()
@@ -342,7 +342,7 @@ def test_in_a_locked_worktree(slim: Slim, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["overlay", f"{BRANCH}/more"])
-def test_branch_name_is_taken_by_a_folder(slim: Slim, name: str) -> None:
+def test_branch_name_conflicts_with_another_branch(slim: Slim, name: str) -> None:
     clone = slim()
     do(clone, "branch", name)
     refused(clone, f"refs/heads/{name}: conflicts with the branch's name", name)
@@ -369,7 +369,7 @@ def test_branch_is_packed(slim: Slim) -> None:
     assert state(clone) == before
 
 
-def test_shallow(slim: Slim, tmp_path: Path) -> None:
+def test_shallow_clones(slim: Slim, tmp_path: Path) -> None:
     """A release needs no history; a branch with only its tip cannot be checked."""
     clone = slim()
     do(clone, "commit", "-q", "--allow-empty", "-m", "one more")
@@ -431,7 +431,7 @@ def test_modes_stay_as_committed(slim: Slim) -> None:
     assert do(clone, "status", "--porcelain") == ""
 
 
-def test_objects_of_another_format(slim: Slim) -> None:
+def test_sha256_objects(slim: Slim) -> None:
     clone = slim(clone=False)
     do(clone, "init", "-q", "--object-format=sha256")
     do(clone, "add", "-A", "-f")
@@ -474,7 +474,7 @@ def test_locked_by_another_git(slim: Slim, lock: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_no_filter_and_no_hook_is_run(slim: Slim, tmp_path: Path) -> None:
+def test_no_filter_or_hook_runs(slim: Slim, tmp_path: Path) -> None:
     """Entries are set by id, so the clone's own filters and hooks do not run."""
     clone, ran = slim(), tmp_path / "ran"
     for name in ("clean", "smudge"):

@@ -74,7 +74,7 @@ def settle(owner: str, clone: Path, folder: Path) -> dict[str, str]:
     return {"GIT_CONFIG_GLOBAL": str(config)}
 
 
-def every(clone: Path) -> Iterator[tuple[str, int, tuple[str, ...]]]:
+def every_verb(clone: Path) -> Iterator[tuple[str, int, tuple[str, ...]]]:
     """Every verb that takes a clone, and its exit code on a complete one."""
     where = str(clone)
     yield "apply --dry-run", 0, ("apply", "--dry-run", where)
@@ -97,7 +97,7 @@ def every(clone: Path) -> Iterator[tuple[str, int, tuple[str, ...]]]:
     yield "apply --commit", 0, ("apply", "--commit", where)
 
 
-def test_the_traps_work(hostile: Hostile, traps: Traps) -> None:
+def test_git_itself_springs_the_traps(hostile: Hostile, traps: Traps) -> None:
     """Plain git triggers them, so the next test proves something."""
     clone = hostile(lacking=True, edited=True)
     for words in ("status", f"cat-file blob HEAD:{COMMUNICATOR}",
@@ -108,13 +108,13 @@ def test_the_traps_work(hostile: Hostile, traps: Traps) -> None:
 
 
 @pytest.mark.parametrize(("owner", "state"), CASES)
-def test_no_verb_runs_what_a_clone_names(
+def test_no_verb_runs_a_clones_commands(
     owner: str, state: str, hostile: Hostile, traps: Traps, carrier: Path,
     tmp_path: Path,
 ) -> None:  # fmt: skip
     clone = hostile(lacking=state != "whole", edited=state == "edited")
     env = settle(owner, clone, tmp_path)
-    for name, code, words in every(clone):
+    for name, code, words in every_verb(clone):
         done = call(carrier, *words, env=env)
         assert traps.sprung() == [], words
         assert "Traceback" not in done.stderr, done.stderr

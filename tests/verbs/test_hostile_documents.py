@@ -207,7 +207,7 @@ def test_a_line_of_the_benchmark(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("answer", ["1e999", "nan", "-inf", "9" * 5000, "", "\u0663x"])
-def test_an_answer_that_is_no_number(answer: str, tmp_path: Path) -> None:
+def test_an_answer_that_is_not_a_number(answer: str, tmp_path: Path) -> None:
     line = json.dumps({"question": "How many?", "answer": f"#### {answer}"})
     (tmp_path / "q.jsonl").write_text(line + "\n")
     with pytest.raises(OverlayError) as caught:
@@ -215,7 +215,7 @@ def test_an_answer_that_is_no_number(answer: str, tmp_path: Path) -> None:
     assert "q.jsonl:1" in str(caught.value) and len(str(caught.value)) < 500
 
 
-def test_a_point_and_a_kernel_of_any_length() -> None:
+def test_very_long_points_and_kernel_names() -> None:
     assert short("_ZN" + "9" * 5000 + "attn")
     for text in ("1" * 5000 + "/1/1", "\u00b2/1/1", "1/1/1/1", "//"):
         with pytest.raises(OverlayError):
@@ -277,7 +277,7 @@ _TOKENS = [
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_patches(seed: int) -> None:
+def test_damaged_patches(seed: int) -> None:
     """Damaged patches, including their mail headers."""
     chosen = random.Random(seed)
     seeds = [place.read_bytes() for place in sorted(ROOT.glob("patches/*/*.patch"))]

@@ -49,7 +49,7 @@ VERBS: dict[str, tuple[str, Exit]] = {
 }
 
 
-def ended(
+def run_program(
     command: list[str], more: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
@@ -71,13 +71,13 @@ def check_shown(done: subprocess.CompletedProcess[bytes]) -> None:
 
 
 @pytest.mark.parametrize("line", VERBS)
-def test_a_hostile_path_is_answered(line: str, tmp_path: Path) -> None:
+def test_a_hostile_path_gets_a_report(line: str, tmp_path: Path) -> None:
     name, code = VERBS[line]
     place = str(tmp_path / HOSTILE)
     words = [word.replace("{}", place) for word in line.split()]
-    text = ended(words, ASCII)
+    text = run_program(words, ASCII)
     check_shown(text)
-    document = ended([*words, "--json"], ASCII)
+    document = run_program([*words, "--json"], ASCII)
     assert b"Traceback" not in document.stderr
     report = json.loads(document.stdout.decode("utf-8"))
     assert report["verb"] == name
@@ -87,7 +87,7 @@ def test_a_hostile_path_is_answered(line: str, tmp_path: Path) -> None:
     assert not (ROOT / "made").exists()
 
 
-def test_a_hostile_path_gets_its_right_answer(
+def test_a_hostile_path_gets_the_right_result(
     slim: Callable[..., Path], tmp_path: Path
 ) -> None:
     """A tree is pristine or applied, whatever its path is."""
@@ -99,8 +99,8 @@ def test_a_hostile_path_gets_its_right_answer(
         (["--unapply"], Exit.DONE, "taken off"),
     ):
         apply = str(ROOT / "scripts" / "apply.py")
-        check_shown(ended([apply, "--status", str(tree)], ASCII))
-        document = ended([apply, "--json", *words, str(tree)], ASCII)
+        check_shown(run_program([apply, "--status", str(tree)], ASCII))
+        document = run_program([apply, "--json", *words, str(tree)], ASCII)
         report = json.loads(document.stdout.decode("utf-8"))
         assert (document.returncode, report["exit_code"]) == (code, code)
         [result] = report["results"]
@@ -110,7 +110,7 @@ def test_a_hostile_path_gets_its_right_answer(
         assert result["tree"] == known.encode("utf-8", "backslashreplace").decode()
 
 
-def test_names_within_a_tree_are_nobody_s_business(slim: Callable[..., Path]) -> None:
+def test_hostile_names_inside_a_tree_are_ignored(slim: Callable[..., Path]) -> None:
     tree = slim(clone=False)
     (tree / "python" / "sglang" / HOSTILE).write_text("x = 1\n")
     for verb, code in (("apply", Exit.DONE), ("verify", Exit.DONE)):
@@ -119,7 +119,7 @@ def test_names_within_a_tree_are_nobody_s_business(slim: Callable[..., Path]) ->
         json.loads(done.stdout)
 
 
-def test_a_command_is_quoted_in_a_page_as_it_was(tmp_path: Path) -> None:
+def test_a_command_is_quoted_correctly_in_a_page(tmp_path: Path) -> None:
     page = tmp_path / "a`b``c|<b>\n# PASS.md"
     done = run_verb(
         "drift", "--release", "0.5.11", "--quote", "0", "--markdown", str(page)
@@ -134,7 +134,7 @@ def test_a_command_is_quoted_in_a_page_as_it_was(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("closed", ["stdout", "stderr"])
-def test_a_closed_stream_is_no_answer(closed: str, tmp_path: Path) -> None:
+def test_a_closed_stream_does_not_exit_with_1(closed: str, tmp_path: Path) -> None:
     """A file that is opened later does not get the closed descriptor either."""
     number = {"stdout": 1, "stderr": 2}[closed]
     line = f'exec {number}>&-; exec "$0" "$@"'

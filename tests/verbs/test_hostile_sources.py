@@ -33,7 +33,7 @@ PARSES = {"half a character", "elifs that parse", "no encoding"}
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_it_has_no_scopes_or_some(name: str) -> None:
+def test_hostile_sources_have_no_scopes(name: str) -> None:
     source = HOSTILE[name]
     map_scopes(source)
     if name in PARSES:
@@ -46,7 +46,9 @@ def test_it_has_no_scopes_or_some(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["signs", "attributes", "elifs", "elifs that parse"])
-def test_a_tree_that_holds_it_has_drifted(name: str, slim: Callable[..., Path]) -> None:
+def test_a_tree_with_a_hostile_source_has_drifted(
+    name: str, slim: Callable[..., Path]
+) -> None:
     tree = slim(clone=False)
     place = tree / FP8
     place.write_bytes(place.read_bytes() + HOSTILE[name])

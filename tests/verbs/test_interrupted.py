@@ -40,12 +40,12 @@ def carrier(overlay: Path) -> Path:
     return overlay
 
 
-def own(overlay: Path) -> dict[str, bytes]:
+def overlay_files(overlay: Path) -> dict[str, bytes]:
     """The overlay's files, without build/ and compiled files."""
     return {p: v[2] for p, v in snapshot(overlay).items() if not p.startswith("build/")}
 
 
-def interrupted(overlay: Path, to: str, verb: str, *arguments: str) -> str:
+def run_interrupted(overlay: Path, to: str, verb: str, *arguments: str) -> str:
     """Run a verb and interrupt it when its journal is renamed to ``to``; return its
     last line."""
     script = str(overlay / "scripts" / f"{verb}.py")
@@ -89,17 +89,17 @@ def adopt(overlay: Path, _: Path) -> tuple[str, ...]:
     ],
     ids=["refresh", "lock", "adopt"],
 )
-def test_it_says_where_the_overlay_stands(
+def test_an_interrupt_names_the_overlays_state(
     carrier: Path,
     slim: Callable[..., Path],
     prepare: Callable[[Path, Path], tuple[str, ...]],
     says: str,
 ) -> None:
     verb = prepare(carrier, slim(name="tree"))
-    before = own(carrier)
-    said = interrupted(carrier, STAGED, *verb)
+    before = overlay_files(carrier)
+    said = run_interrupted(carrier, STAGED, *verb)
     assert said == "interrupted; nothing was changed"
-    assert own(carrier) == before
-    said = interrupted(carrier, COMMITTED, *verb)
+    assert overlay_files(carrier) == before
+    said = run_interrupted(carrier, COMMITTED, *verb)
     assert said == f"interrupted; {carrier}: {says}"
-    assert own(carrier) != before
+    assert overlay_files(carrier) != before

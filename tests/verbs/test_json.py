@@ -30,7 +30,7 @@ def test_the_committed_schema_is_current() -> None:
     assert committed == schema()
 
 
-def test_reports_keep_to_it(slim: Callable[..., Path], tmp_path: Path) -> None:
+def test_reports_match_the_schema(slim: Callable[..., Path], tmp_path: Path) -> None:
     import jsonschema
 
     from conftest import run_verb

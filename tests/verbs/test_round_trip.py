@@ -118,7 +118,7 @@ def test_round_trip(
 
 
 @pytest.mark.parametrize("base", BASES)
-def test_the_lock_names_the_tree_that_apply_leaves(
+def test_the_locks_tree_id_equals_gits(
     base: str, laid_out: dict[str, Path], pins: Pins, tmp_path: Path
 ) -> None:
     """The lock's tree digest is the one that git computes for the applied files."""
@@ -197,7 +197,7 @@ def test_commit_on_a_partial_clone(
     assert git.text(partial, "diff", "--cached", "--name-only") == ""
 
 
-def test_commit_refuses_a_branch_that_holds_something_else(
+def test_commit_refuses_a_branch_with_other_commits(
     slim: Callable[..., Path], pins: Pins
 ) -> None:
     root = slim()
@@ -256,7 +256,7 @@ def test_a_report_that_cannot_be_written(slim: Callable[..., Path]) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_python_without_the_dependency_is_told_so(tmp_path: Path) -> None:
+def test_missing_msgspec_is_reported(tmp_path: Path) -> None:
     empty = tmp_path / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", empty], check=True)
     for verb in ("apply", "verify", "lock", "fetch"):

@@ -50,9 +50,7 @@ def test_an_untouched_tree_holds(applied: Path) -> None:
 
 @pytest.mark.parametrize("target", ["sglang", "sglang-0.5.12.post1", "aiter"])
 @pytest.mark.parametrize("clone", [True, False])
-def test_a_tree_that_never_had_the_series(
-    target: str, clone: bool, slim: Callable[..., Path]
-) -> None:
+def test_an_unpatched_tree(target: str, clone: bool, slim: Callable[..., Path]) -> None:
     """One finding, whose next step is to apply; not one for each file and site."""
     root = slim(target, clone=clone)
     done = run_verb("verify", "--json", str(root))
@@ -72,7 +70,7 @@ def test_a_tree_that_never_had_the_series(
     assert [f["path"] for f in both["findings"]] == [str(root)]
 
 
-def test_a_site_taken_back_by_hand(applied: Path) -> None:
+def test_a_site_reverted_by_hand(applied: Path) -> None:
     _replace(
         applied,
         _MLA,
@@ -117,7 +115,7 @@ def test_the_overlays_own_file(applied: Path, how: str) -> None:
     assert sites >= {f"S{n}" for n in range(1, 9)}
 
 
-def test_a_tree_with_one_file_of_it_fails_by_every_site(
+def test_a_tree_with_one_new_file_lists_every_site(
     slim: Callable[..., Path], pins: Pins
 ) -> None:
     """A part of the series exists, so every missing part is named separately."""
@@ -130,7 +128,7 @@ def test_a_tree_with_one_file_of_it_fails_by_every_site(
     assert "as released" in findings[0]["found"]
 
 
-def test_an_unfinished_transaction_is_not_judged(applied: Path) -> None:
+def test_an_unfinished_transaction_is_refused(applied: Path) -> None:
     (applied / ".overlay-transaction").mkdir()
     done = run_verb("verify", str(applied))
     assert done.returncode == 3

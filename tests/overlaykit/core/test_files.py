@@ -60,7 +60,7 @@ def _writers(tree: ast.AST) -> Iterator[ast.Call]:
             yield node
 
 
-def test_nobody_writes_in_place() -> None:
+def test_no_module_writes_in_place() -> None:
     found: Counter[str] = Counter()
     for folder in ("scripts", "ci"):
         for place in sorted((ROOT / folder).rglob("*.py")):
@@ -70,7 +70,7 @@ def test_nobody_writes_in_place() -> None:
     assert {name: count for name, count in found.items() if count} == _OTHERS
 
 
-def test_whole(tmp_path: Path) -> None:
+def test_write_and_replace(tmp_path: Path) -> None:
     place = tmp_path / "page.md"
     write_whole(place, "one\n")
     assert (place.read_text(), place.stat().st_mode & 0o777) == ("one\n", 0o644)
@@ -80,13 +80,13 @@ def test_whole(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["page.md"]
 
 
-def test_a_name_of_the_greatest_length(tmp_path: Path) -> None:
+def test_longest_file_name(tmp_path: Path) -> None:
     place = tmp_path / ("n" * 255)
     write_whole(place, "x")
     assert place.read_text() == "x"
 
 
-def test_a_link_stays_one(tmp_path: Path) -> None:
+def test_symbolic_link_is_kept(tmp_path: Path) -> None:
     (tmp_path / "real").write_text("one\n")
     (tmp_path / "link").symlink_to("real")
     write_whole(tmp_path / "link", "two\n")
@@ -94,7 +94,7 @@ def test_a_link_stays_one(tmp_path: Path) -> None:
     assert (tmp_path / "real").read_text() == "two\n"
 
 
-def test_what_is_no_file_stays(tmp_path: Path) -> None:
+def test_only_regular_files_are_replaced(tmp_path: Path) -> None:
     """A file in place of /dev/stdout, for example, would break other programs."""
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
@@ -105,7 +105,7 @@ def test_what_is_no_file_stays(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["folder", "pipe"]
 
 
-def test_new_is_never_over_another(tmp_path: Path) -> None:
+def test_new_never_replaces_a_file(tmp_path: Path) -> None:
     place = tmp_path / "x"
     put(place, "one", new=True)
     with pytest.raises(FileExistsError):
@@ -113,7 +113,7 @@ def test_new_is_never_over_another(tmp_path: Path) -> None:
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("x", "one")]
 
 
-def test_no_place_to_write_to(tmp_path: Path) -> None:
+def test_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(EnvironmentFailure) as failed:
         write_whole(tmp_path / "none" / "x", "x")
     assert failed.value.findings[0].next_step

@@ -211,14 +211,14 @@ def lock_files(size: int) -> Callable[[], object]:
 @pytest.mark.parametrize(
     "work", [parse_files, parse_hunks, ask, own, place, lock_hunks, lock_files]
 )
-def test_twice_the_patch_is_twice_the_work(work: Callable[[int], Any]) -> None:
+def test_work_is_linear_in_patch_size(work: Callable[[int], Any]) -> None:
     # A first call, so that imports and caches are not counted.
     cost(work(3))
     once, twice = (cost(work(size)) for size in (150, 300))
     assert twice < 2.3 * once, (once, twice)
 
 
-def test_a_block_is_found_wherever_it_stands() -> None:
+def test_every_place_of_a_block_is_found() -> None:
     lines = split_lines(b"a\nb\na\nb\nc\n")
     places = Places(lines)
     assert places.of((b"a\n", b"b\n")) == [1, 3]

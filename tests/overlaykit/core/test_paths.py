@@ -24,7 +24,7 @@ OURS = [".overlay-transaction/journal.json", "a/.overlay-transaction"]
 
 
 @pytest.mark.parametrize("path", [*ASTRAY, *GIT, *OURS])
-def test_refused_by_name(path: str) -> None:
+def test_bad_paths_are_rejected(path: str) -> None:
     with pytest.raises(InputError) as refused:
         check_path(path)
     (finding,) = refused.value.findings
@@ -35,25 +35,25 @@ def test_refused_by_name(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", HONEST)
-def test_accepted(path: str) -> None:
+def test_good_paths_are_accepted(path: str) -> None:
     check_path(path)
     check_inside(path)
 
 
 @pytest.mark.parametrize("path", ASTRAY)
-def test_outside_its_folder(path: str) -> None:
+def test_paths_that_leave_the_folder(path: str) -> None:
     with pytest.raises(InputError):
         check_inside(path)
 
 
-def test_a_name_is_one_part() -> None:
+def test_a_name_is_one_component() -> None:
     check_name("0001-x.patch")
     for name in ("a/b", "..", ".git", ""):
         with pytest.raises(InputError):
             check_name(name)
 
 
-def test_whatever_git_refuses_is_refused(tmp_path: Path) -> None:
+def test_rejects_all_that_git_rejects(tmp_path: Path) -> None:
     """Git with its protection for all systems on."""
     git.run(tmp_path, "init", "-q")
     for system in ("NTFS", "HFS"):

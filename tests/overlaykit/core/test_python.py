@@ -18,7 +18,7 @@ print(sorted(facts()))
 """
 
 
-def stranger(tmp_path: Path) -> tuple[Path, Path]:
+def hostile_folder(tmp_path: Path) -> tuple[Path, Path]:
     """A folder with modules that write a file when they run, and that file."""
     folder, mark = tmp_path / "clone", tmp_path / "mark"
     folder.mkdir()
@@ -28,8 +28,8 @@ def stranger(tmp_path: Path) -> tuple[Path, Path]:
     return folder, mark
 
 
-def test_no_module_of_the_working_directory(tmp_path: Path) -> None:
-    folder, mark = stranger(tmp_path)
+def test_working_directory_is_not_searched_for_modules(tmp_path: Path) -> None:
+    folder, mark = hostile_folder(tmp_path)
     done = subprocess.run(
         module("json.tool", "--compact"), cwd=folder, input='{ "a": 1 }',
         capture_output=True, text=True, check=False,
@@ -46,8 +46,8 @@ def test_no_module_of_the_working_directory(tmp_path: Path) -> None:
     assert mark.exists()
 
 
-def test_what_the_doctor_asks_of_the_machine(tmp_path: Path) -> None:
-    folder, mark = stranger(tmp_path)
+def test_doctor_loads_nothing_from_the_working_directory(tmp_path: Path) -> None:
+    folder, mark = hostile_folder(tmp_path)
     (tmp_path / "ask.py").write_text(_ASK, encoding="utf-8")
     command = [sys.executable, str(tmp_path / "ask.py"), str(ROOT / "scripts")]
     done = subprocess.run(

@@ -106,7 +106,7 @@ def merged(name: str) -> Merged:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_with_a_work_tree_and_without(name: str, ways: Ways) -> None:
+def test_same_result_with_and_without_a_work_tree(name: str, ways: Ways) -> None:
     ways.without_work_tree()
     expected = merged(name)
     ways.in_work_tree()
@@ -114,14 +114,14 @@ def test_with_a_work_tree_and_without(name: str, ways: Ways) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_an_older_git_merges_the_same(name: str, ways: Ways) -> None:
+def test_same_result_with_an_older_git(name: str, ways: Ways) -> None:
     ways.without_work_tree()
     expected = merged(name)
     ways.by(on_path(older_than((2, 38))))
     assert merged(name) == expected
 
 
-def test_what_the_cases_are(ways: Ways) -> None:
+def test_the_cases_cover_merges_conflicts_and_renames(ways: Ways) -> None:
     """The cases contain merges, conflicts and renames; otherwise a fallback that does
     nothing would pass."""
     ways.in_work_tree()
@@ -137,7 +137,7 @@ def test_what_the_cases_are(ways: Ways) -> None:
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: str(scenario.name))
-def test_every_look_alike(
+def test_look_alike_scenarios(
     scenario: Scenario, ways: Ways, pins: Pins, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("scenario")
