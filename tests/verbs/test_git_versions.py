@@ -1,6 +1,6 @@
-"""Git older than the one that this was made with: it works the same, or is refused.
+"""Older versions of git work the same, or are refused.
 
-Which versions are at hand, ``GIT_OLD`` says (see ``other_git.py``).
+``GIT_OLD`` names the available versions (see ``other_git.py``).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def test_versions(said: str, version: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("said", ["git version 2.33.9", "git version 2.25.1", "what?"])
-def test_older_ones_are_refused_by_name(said: str) -> None:
+def test_older_versions_are_refused_by_name(said: str) -> None:
     with pytest.raises(EnvironmentFailure) as caught:
         gitversion.require(said)
     assert caught.value.message == f"git 2.34 or newer is needed, and this is {said}"
@@ -67,7 +67,7 @@ def verbs(clone: Path) -> dict[str, tuple[str | Path, ...]]:
 
 
 @pytest.mark.parametrize("name", verbs(Path()))
-def test_too_old_a_git_is_asked_for_nothing(
+def test_a_too_old_git_runs_nothing(
     name: str, slim: Slim, carrier: Path, tmp_path: Path
 ) -> None:
     clone = slim()
@@ -90,14 +90,14 @@ def test_too_old_a_git_is_asked_for_nothing(
     assert list(room.iterdir()) == []
 
 
-def test_what_needs_no_git_works_without(slim: Slim, tmp_path: Path) -> None:
+def test_verbs_that_need_no_git(slim: Slim, tmp_path: Path) -> None:
     clone = slim()
     env = {"PATH": on_path(too_old(tmp_path / "bin", "2.25.1"))}
     assert call(ROOT, "apply", clone, env=env).returncode == 0
     assert call(ROOT, "verify", clone, env=env).returncode == 0
 
 
-def test_doctor_says_it(
+def test_doctor_reports_it(
     slim: Slim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clone = slim()
@@ -126,7 +126,7 @@ def old() -> str:
 def test_a_clone_of_another_user_on_an_old_git(
     old: str, slim: Slim, carrier: Path, tmp_path: Path
 ) -> None:
-    """Refused until the user has done what git advises, and then taken by each verb."""
+    """Every verb refuses it until the user has followed git's advice."""
     clone = slim()
     (clone / COMMUNICATOR).write_bytes(
         b"# A line more.\n" + (clone / COMMUNICATOR).read_bytes()
@@ -160,10 +160,10 @@ def test_a_clone_of_another_user_on_an_old_git(
     assert call(carrier, "apply", "--status", clone, env=env).returncode == 0
 
 
-def test_the_same_rebase_by_an_old_git(
+def test_an_old_git_gives_the_same_rebase(
     old: str, slim: Slim, carrier: Path, tmp_path: Path
 ) -> None:
-    """A conflict and its markers as well."""
+    """The result is the same, including a conflict and its markers."""
     clone = slim()
     text = (clone / COMMUNICATOR).read_text()
     for change in (f"# A line more.\n{text}", text.replace("fused_rms_fp8_", "f_")):
@@ -187,7 +187,7 @@ def snapshot_contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_no_scratch_folder_is_left(slim: Slim, tmp_path: Path) -> None:
-    """Where the store of a merge cannot be made."""
+    """If a merge's store cannot be made."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tempfile, "tempdir", str(tmp_path))
         patch.setenv("PATH", "/nowhere")
