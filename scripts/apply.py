@@ -146,16 +146,18 @@ def _drifted(one: FoundTarget) -> Plan:
     """The plan for a drifted tree; a clone's HEAD shows whether it has local edits or
     is another release."""
     from overlaykit.repository.places import RefusedClone
-    from overlaykit.repository.sparse import left_out
-    from overlaykit.trees.tree import checked_out
+    from overlaykit.repository.sparse import skip_worktree_steps
+    from overlaykit.trees.tree import head_tree
 
     refused: tuple[Finding, ...] = ()
     try:
-        head = checked_out(one.tree.root)
+        head = head_tree(one.tree.root)
     except RefusedClone as error:
         head, refused = None, error.findings
     with head or nullcontext() as committed:
-        missing = left_out(one.tree.root, one.carried.chains) if committed else {}
+        missing = (
+            skip_worktree_steps(one.tree.root, one.carried.chains) if committed else {}
+        )
         plan = plan_apply(one.carried, one.tree, committed, missing)
     return replace(plan, findings=plan.findings + refused)
 

@@ -71,7 +71,7 @@ def _pinned(overlay: Mapping[str, Carried], out: Path) -> Iterator[Result]:
         wheel = fetch_wheel(ROOT, carried.target, carried.lock.dist)
         folder = out / name
         laid = lay_out(carried, wheel, folder, progress)
-        yield Result(name, str(folder), _laid(laid))
+        yield Result(name, str(folder), _outcome(laid))
 
 
 def _release(name: str, target: Target, version: str, out: Path) -> Result:
@@ -80,7 +80,7 @@ def _release(name: str, target: Target, version: str, out: Path) -> Result:
     folder = out / f"{name}-{version}"
     target = releases.released(target, version)
     laid = lay_out_wheel(target, recorded, wheel, folder, progress)
-    return Result(name, str(folder), _laid(laid))
+    return Result(name, str(folder), _outcome(laid))
 
 
 def _ladder(name: str, target: Target) -> Iterator[Result]:
@@ -91,7 +91,7 @@ def _ladder(name: str, target: Target) -> Iterator[Result]:
         yield Result(name, str(wheel), outcome)
 
 
-def _laid(new: bool) -> str:
+def _outcome(new: bool) -> str:
     return "laid out" if new else "already laid out"
 
 

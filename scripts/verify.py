@@ -55,14 +55,14 @@ _CENSUS_OF = "sglang"
 _KERNELS_OF = "aiter"
 
 
-class Verified(Result, frozen=True, kw_only=True):
+class VerifyResult(Result, frozen=True, kw_only=True):
     """A result with the census; ``digest`` is the tree id of the overlay's files."""
 
     sites: tuple[SiteRow, ...] = ()
     digest: str
 
 
-class Proved(Result, frozen=True, kw_only=True):
+class NumericResult(Result, frozen=True, kw_only=True):
     """A numeric result. ``base`` is the unpatched tree that the results are compared
     with; None if there is none: then only the kernels' own results are checked."""
 
@@ -122,7 +122,7 @@ def options(parser: ArgumentParser) -> None:
 def verify(arguments: Namespace) -> Report:
     """Check every tree completely; a finding does not stop the check."""
     if arguments.numeric:
-        return _prove(arguments)
+        return _verify_numeric(arguments)
     if arguments.aiter or arguments.full or arguments.device != "cpu":
         raise InputError("--aiter, --full and --device need --numeric")
     results, findings = [], []
@@ -133,19 +133,19 @@ def verify(arguments: Namespace) -> Report:
     return Report(
         verb="verify",
         exit_code=Exit.FAILS if findings else Exit.DONE,
-        message=_counted(findings),
+        message=_summary(findings),
         results=tuple(results),
         findings=tuple(findings),
     )
 
 
-def _counted(findings: list[Finding]) -> str:
+def _summary(findings: list[Finding]) -> str:
     if not findings:
         return "holds"
     return f"{len(findings)} finding{'s' if len(findings) > 1 else ''}"
 
 
-def _verify(one: FoundTarget) -> tuple[Verified, list[Finding]]:
+def _verify(one: FoundTarget) -> tuple[VerifyResult, list[Finding]]:
     carried, tree = one.carried, one.tree
     refuse_interrupted(tree)
     inspection = inspect(carried, tree)
@@ -162,7 +162,7 @@ def _verify(one: FoundTarget) -> tuple[Verified, list[Finding]]:
     if inspection.standing is Standing.PRISTINE:
         # The whole series is missing: one finding with one next step.
         outcome, findings = "not applied", [_not_applied(one)]
-    result = Verified(
+    result = VerifyResult(
         target=carried.name,
         tree=tree.name,
         outcome=outcome,
@@ -185,7 +185,7 @@ def _not_applied(one: FoundTarget) -> Finding:
     )
 
 
-def _prove(arguments: Namespace) -> Report:
+def _verify_numeric(arguments: Namespace) -> Report:
     found = find_targets(arguments.paths, load_overlay(ROOT))
     trees = [one for one in found if one.carried.target.package == _CENSUS_OF]
     kernels = [one.tree for one in found if one.carried.target.package == _KERNELS_OF]
@@ -202,18 +202,18 @@ def _prove(arguments: Namespace) -> Report:
         raise EnvironmentFailure("the numeric proof needs AITER's kernels", (finding,))
     cases = full_matrix() if arguments.full else reduced_matrix()
     cases += module_cases()
-    results: list[Proved] = []
+    results: list[NumericResult] = []
     findings: list[Finding] = []
     with Team(arguments.device, arguments.jobs) as team:
         for one in trees:
             refuse_interrupted(one.tree)
             started = time.perf_counter()
-            with _pristine(one) as base:
+            with _unpatched(one) as base:
                 outcomes = team.run(one.tree, kernels[0], cases, base, progress)
             findings += findings_of(outcomes)
             right = sum(outcome.ok for outcome in outcomes)
             results.append(
-                Proved(
+                NumericResult(
                     target=one.carried.name,
                     tree=one.tree.name,
                     outcome="holds" if right == len(outcomes) else "differs",
@@ -230,14 +230,14 @@ def _prove(arguments: Namespace) -> Report:
     return Report(
         verb="verify",
         exit_code=Exit.FAILS if findings else Exit.DONE,
-        message=_counted(findings),
+        message=_summary(findings),
         results=tuple(results),
         findings=tuple(findings),
     )
 
 
 @contextmanager
-def _pristine(one: FoundTarget) -> Iterator[Tree | None]:
+def _unpatched(one: FoundTarget) -> Iterator[Tree | None]:
     """The same tree without the series; None if it is not the pinned release."""
     carried, tree = one.carried, one.tree
     contents = {path: tree.read(path) for path in carried.chains}
@@ -260,10 +260,10 @@ def show(report: Report) -> str:
     """The report as text."""
     blocks = []
     for result in report.results:
-        if isinstance(result, Proved):
-            blocks.append(_show_proof(result))
+        if isinstance(result, NumericResult):
+            blocks.append(_show_numeric(result))
             continue
-        assert isinstance(result, Verified)
+        assert isinstance(result, VerifyResult)
         lines = [f"{result.target}: {result.outcome}  ({result.tree})"]
         lines += [f"tree {result.digest}", hunk_table(result.hunks)]
         if result.sites:
@@ -274,7 +274,7 @@ def show(report: Report) -> str:
     return "\n\n".join(blocks)
 
 
-def _show_proof(result: Proved) -> str:
+def _show_numeric(result: NumericResult) -> str:
     """For each site and route, how many of the scales are right; then the copies."""
     sites = table(
         ("SITE", "ROUTE", "BYTES", "VALUES", "GEMM", "COPIES", "IF NOT ASKED", "BY"),

@@ -13,7 +13,7 @@ from conftest import Pins
 from faults.harness import FOLDER, KILL, Done, apply, copy
 from overlaykit.core.access import access_beside
 from overlaykit.core.errors import Exit
-from overlaykit.core.files import put
+from overlaykit.core.files import write_file
 
 ALICE, SERVERS, BOB = 54321, 54322, 54323
 QUANTIZATION = "python/sglang/srt/layers/quantization"
@@ -193,8 +193,8 @@ def test_a_rewritten_report_keeps_its_owner(tmp_path: Path) -> None:
     place.write_text("one\n")
     place.chmod(0o640)
     os.chown(place, ALICE, BOB)
-    put(place, "two\n")
-    put(tmp_path / "new.md", "three\n")
+    write_file(place, "two\n")
+    write_file(tmp_path / "new.md", "three\n")
     assert (place.stat().st_uid, place.stat().st_gid) == (ALICE, BOB)
     assert stat.S_IMODE(place.stat().st_mode) == 0o640
     assert (tmp_path / "new.md").stat().st_uid == ALICE

@@ -10,7 +10,7 @@ import pytest
 
 from conftest import run_verb
 from overlaykit.core.errors import Exit
-from overlaykit.core.syntax import compiled, fault, parsed
+from overlaykit.core.syntax import compiled, parsed, syntax_error
 from overlaykit.series.scopes import map_scopes
 
 FP8 = "python/sglang/srt/layers/quantization/fp8_utils.py"
@@ -39,7 +39,7 @@ def test_hostile_sources_have_no_scopes(name: str) -> None:
     if name in PARSES:
         return
     assert map_scopes(source) is None
-    assert fault(source) is not None
+    assert syntax_error(source) is not None
     for read in (parsed, compiled):
         with pytest.raises(SyntaxError):
             read(source, "x.py")

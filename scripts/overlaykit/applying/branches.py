@@ -20,10 +20,10 @@ from overlaykit.core.paths import check_path
 from overlaykit.core.wording import quoted
 from overlaykit.repository import clones
 from overlaykit.repository.index import (
-    drop_lock,
-    prepare,
-    put_in_place,
+    prepare_index,
     read_entries,
+    release_lock,
+    replace_index,
     set_entries,
     take_lock,
     tree_entries,
@@ -32,8 +32,8 @@ from overlaykit.repository.state import (
     Repository,
     check_locks,
     open_repository,
-    operation,
     raise_if_any,
+    unfinished_operation,
 )
 from overlaykit.trees.locking import signals_blocked
 
@@ -81,7 +81,7 @@ def plan_switch(
     repository: Repository, branch: str, tip: str, paths: Iterable[str]
 ) -> Switch | None:
     """The switch to ``branch`` at ``tip``; None if it is the current branch."""
-    head, commit = repository.head(), repository.value("HEAD")
+    head, commit = repository.head(), repository.commit_of("HEAD")
     if head == branch or commit is None:
         return None
     after = tree_entries(repository.clone, tip, paths)
@@ -89,7 +89,7 @@ def plan_switch(
     return Switch(
         branch,
         tip,
-        repository.value(branch) is None,
+        repository.commit_of(branch) is None,
         head,
         commit,
         tuple(IndexRow(path, before.get(path), blob) for path, blob in after.items()),
@@ -117,8 +117,10 @@ class Switcher:
         self._begun = False
         rows = {row.path: row.after for row in self._switch.rows}
         folder = self._repository.folder
-        with where_git_fails(self._clone, "nothing was changed"):
-            self._made_from = prepare(self._clone, folder, self._new, rows, self._keep)
+        with report_git_failure(self._clone, "nothing was changed"):
+            self._made_from = prepare_index(
+                self._clone, folder, self._new, rows, self._keep
+            )
 
     def lock(self) -> None:
         """Take git's lock, and check that nothing has changed since the switch was
@@ -126,8 +128,8 @@ class Switcher:
         switch, repository = self._switch, self._repository
         check_locks(repository, switch.branch)
         take_lock(repository.folder, self._new, self._made_from)
-        raise_if_any(self._clone, operation(repository))
-        now = (repository.head(), repository.value("HEAD"))
+        raise_if_any(self._clone, unfinished_operation(repository))
+        now = (repository.head(), repository.commit_of("HEAD"))
         if now != (switch.head, switch.commit):
             raise CannotApply(
                 f"{self._clone}: HEAD was moved while the transaction was under way",
@@ -148,7 +150,7 @@ class Switcher:
         switch = self._switch
         self._begun = True
         # Ctrl-C would kill git too, and its lock would stay.
-        with signals_blocked(), where_git_fails(self._clone, "nothing was changed"):
+        with signals_blocked(), report_git_failure(self._clone, "nothing was changed"):
             order = "create" if switch.made else "verify"
             self._write(
                 "update-ref", "--stdin", "-m", "overlay: apply --commit",
@@ -166,18 +168,18 @@ class Switcher:
                 next_step="use that worktree, or switch it to another branch",
             )
             raise CannotApply(f"{self._clone}: the branch is taken", (finding,))
-        put_in_place(self._repository.folder)
+        replace_index(self._repository.folder)
 
     def roll_back(self) -> None:
         """Undo the steps that were made. May itself be killed and rerun.
 
         Raises CannotApply if the branch, HEAD or the index has changed since.
         """
-        drop_lock(self._repository.folder)
+        release_lock(self._repository.folder)
         if not self._begun:
             return
         switch = self._switch
-        head, value = self._repository.head(), self._repository.value(switch.branch)
+        head, value = self._repository.head(), self._repository.commit_of(switch.branch)
         rows = {row.path: row for row in self._switch.rows}
         entries: dict[str, str | None] = dict.fromkeys(rows)
         for entry in read_entries(self._clone):
@@ -185,7 +187,7 @@ class Switcher:
                 entries[entry.path] = f"{entry.blob}" if not entry.stage else "unmerged"
         self._check_ours(head, value, entries)
         state = "it is half committed, and the next run rolls it back"
-        with where_git_fails(self._clone, state):
+        with report_git_failure(self._clone, state):
             if head == switch.branch and switch.head != switch.branch:
                 self._move_back()
             if (
@@ -243,7 +245,7 @@ class Switcher:
 
 
 @contextmanager
-def where_git_fails(clone: Path, state: str) -> Iterator[None]:
+def report_git_failure(clone: Path, state: str) -> Iterator[None]:
     """Add to a failure of git the state it leaves. Raises EnvironmentFailure."""
     try:
         yield

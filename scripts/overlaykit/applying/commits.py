@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from overlaykit.applying.branches import Switch, plan_switch, where_git_fails
+from overlaykit.applying.branches import Switch, plan_switch, report_git_failure
 from overlaykit.core import git
 from overlaykit.core.errors import CannotApply, Finding
 from overlaykit.core.objects import blob_id
@@ -26,8 +26,8 @@ from overlaykit.repository.state import (
     index_findings,
     name_findings,
     open_repository,
-    operation,
     raise_if_any,
+    unfinished_operation,
 )
 from overlaykit.series.carried import Carried
 from overlaykit.series.patches import apply_hunks
@@ -172,8 +172,8 @@ def check_clone(clone: Path, branch: str, carried: Carried) -> Repository:
     """
     repository, ref = open_repository(clone), f"refs/heads/{branch}"
     check_locks(repository, ref)
-    raise_if_any(clone, operation(repository))
-    commit = repository.value("HEAD")
+    raise_if_any(clone, unfinished_operation(repository))
+    commit = repository.commit_of("HEAD")
     if commit is None:
         finding = Finding(
             "names no commit yet",
@@ -204,7 +204,7 @@ def prepare_commits(
     """Make the commits, as objects without a reference; return the last one, and the
     switch that checks it out (None if it is checked out)."""
     clone = repository.clone
-    with where_git_fails(clone, "nothing was changed"):
+    with report_git_failure(clone, "nothing was changed"):
         tip = commit_series(clone, _base(repository, branch, carried), carried)
     check_branch(clone, branch, tip)
     return tip, plan_switch(repository, f"refs/heads/{branch}", tip, carried.paths)
@@ -216,7 +216,7 @@ def _base(repository: Repository, branch: str, carried: Carried) -> str:
     clone, base = repository.clone, "HEAD"
     if repository.head() == f"refs/heads/{branch}":
         base = f"HEAD~{len(carried.series.patches) + bool(carried.new_files)}"
-    commit = repository.value(base)
+    commit = repository.commit_of(base)
     if commit is None:
         finding = Finding(
             "has too few commits to be this series",

@@ -18,7 +18,7 @@ from overlaykit.series.lock import LockedHunk
 from overlaykit.series.patches import Hunk, Patch
 from overlaykit.trees.tree import Tree
 
-_AGAIN = "remove the series and apply it again (scripts/apply.py), or restore the file"
+_REPAIR = "remove the series and apply it again (scripts/apply.py), or restore the file"
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def inspect(carried: Carried, tree: Tree) -> Inspection:
                 path=path,
                 expected="the same file as in overlay/",
                 found="no file",
-                next_step=_AGAIN,
+                next_step=_REPAIR,
             )
             for path in position.absent
         ),
@@ -58,7 +58,7 @@ def inspect(carried: Carried, tree: Tree) -> Inspection:
                 path=path,
                 expected="the same file as in overlay/",
                 found=f"blob {blob_id(position.contents[path] or b'')}",
-                next_step=_AGAIN,
+                next_step=_REPAIR,
             )
             for path in position.foreign
         ),
@@ -98,7 +98,7 @@ def _file_findings(
                 path=path,
                 expected=f"blob {chain[-1]}",
                 found=f"blob {oid}{among.get(oid, '')}" if oid else "no file",
-                next_step=_AGAIN,
+                next_step=_REPAIR,
             )
         )
     return found
@@ -139,7 +139,7 @@ def _inspect_hunk(
         site=" ".join(known.sites) or None,
         expected=f"its lines in {known.scope}",
         found=found,
-        next_step=_AGAIN,
+        next_step=_REPAIR,
     )
     return plan(state, found), [finding]
 

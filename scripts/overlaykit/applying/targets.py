@@ -93,9 +93,11 @@ def _find(path: Path, overlay: Mapping[str, Carried]) -> list[FoundTarget]:
         trees = [(base, _tree(root, base)) for base in bases]
         there = [FoundTarget(base, tree) for base, tree in trees if tree is not None]
         if there:
-            found.append(_base(there))
+            found.append(_closest_base(there))
     if not found:
-        found = [one for bases in packages.values() for one in _elsewhere(root, bases)]
+        found = [
+            one for bases in packages.values() for one in _moved_packages(root, bases)
+        ]
     if not found:
         raise InputError(
             f"{path} contains no target of this overlay",
@@ -103,7 +105,7 @@ def _find(path: Path, overlay: Mapping[str, Carried]) -> list[FoundTarget]:
                 Finding(
                     f"no {package} here",
                     expected=f"{_marker(bases[0])} below a clone, or "
-                    f"{_inside(bases[0])} below site-packages",
+                    f"{_site_packages_path(bases[0])} below site-packages",
                     next_step=_WHAT_TO_NAME,
                 )
                 for package, bases in packages.items()
@@ -112,7 +114,7 @@ def _find(path: Path, overlay: Mapping[str, Carried]) -> list[FoundTarget]:
     return found
 
 
-def _elsewhere(root: Path, bases: Iterable[Carried]) -> Iterator[FoundTarget]:
+def _moved_packages(root: Path, bases: Iterable[Carried]) -> Iterator[FoundTarget]:
     """A package that has none of the touched files at a base's paths."""
     for base in bases:
         if (tree := _tree(root, base, moved=True)) is not None:
@@ -145,7 +147,7 @@ def _moved_files(base: Carried, tree: DirectoryTree) -> Iterator[str]:
         yield f"{path} is missing; files with its name: {', '.join(here) or 'none'}"
 
 
-def _base(candidates: list[FoundTarget]) -> FoundTarget:
+def _closest_base(candidates: list[FoundTarget]) -> FoundTarget:
     """The base whose touched files all have a blob id of its chain. If there is none,
     the base with the most such files, and a finding that lists all bases.
 
@@ -229,6 +231,6 @@ def _marker(carried: Carried) -> str:
     return carried.series.paths[0]
 
 
-def _inside(carried: Carried) -> str:
+def _site_packages_path(carried: Carried) -> str:
     layout: Layout = carried.target.site_layout()
     return layout.inside(_marker(carried)) or _marker(carried)

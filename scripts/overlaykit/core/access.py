@@ -43,8 +43,10 @@ def access_beside(place: Path, *, executable: bool = False) -> Access:
     with os.scandir(folder) as entries:
         files = sorted(e.name for e in entries if e.is_file(follow_symlinks=False))
     alike = [n for n in files if Path(n).suffix == place.suffix and n != place.name]
-    found = Counter(_plain((folder / name).lstat()) for name in alike or files)
-    [(most, _)] = found.most_common(1) or [(_plain(around), 1)]
+    found = Counter(
+        _without_execute((folder / name).lstat()) for name in alike or files
+    )
+    [(most, _)] = found.most_common(1) or [(_without_execute(around), 1)]
     # In a setgid folder the kernel sets the group of new files.
     gid = around.st_gid if around.st_mode & stat.S_ISGID else most.gid
     mode = most.mode | (most.mode & _READ) >> 2 if executable else most.mode
@@ -53,7 +55,7 @@ def access_beside(place: Path, *, executable: bool = False) -> Access:
 
 def access_within(folder: Path) -> Access:
     """The access for a file that is unrelated to those beside it: the folder's."""
-    return _plain(folder.stat())
+    return _without_execute(folder.stat())
 
 
 def make_folders(folder: Path) -> None:
@@ -111,6 +113,6 @@ def check_readable(handle: int, access: Access, place: Path) -> None:
         raise PermissionError(errno.EPERM, why, str(place))
 
 
-def _plain(status: os.stat_result) -> Access:
+def _without_execute(status: os.stat_result) -> Access:
     """The access without execute permission, which each file has for itself."""
     return Access(status.st_uid, status.st_gid, status.st_mode & _READ_AND_WRITE)

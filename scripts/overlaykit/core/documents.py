@@ -13,7 +13,7 @@ from typing import Any, TypeVar, overload
 import msgspec
 
 T = TypeVar("T")
-_LONGEST = 400
+_MAX_LENGTH = 400
 
 
 @overload
@@ -28,9 +28,9 @@ def from_json(data: bytes | str, kind: Any) -> Any:
         raise msgspec.DecodeError("it is nested too deeply") from error
     except msgspec.DecodeError as error:
         # The message may quote a name from the document, of any length.
-        if len(message := str(error)) <= _LONGEST:
+        if len(message := str(error)) <= _MAX_LENGTH:
             raise
-        raise type(error)(f"{message[:_LONGEST]}...") from None
+        raise type(error)(f"{message[:_MAX_LENGTH]}...") from None
 
 
 def from_toml(data: bytes, kind: type[T]) -> T:

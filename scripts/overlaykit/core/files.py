@@ -32,14 +32,14 @@ def write_whole(path: Path, data: str | bytes) -> None:
     Raises EnvironmentFailure if it cannot be written; the old file then stays.
     """
     try:
-        put(path, data)
+        write_file(path, data)
     except OSError as error:
         step = "choose another file, or permit writing there"
         finding = Finding(str(error), path=str(path), next_step=step)
         raise EnvironmentFailure(f"cannot write {path}", (finding,)) from error
 
 
-def put(
+def write_file(
     path: Path, data: str | bytes, *, new: bool = False, durable: bool = True
 ) -> None:
     """Write a file as :func:`write_whole` does. Raises OSError; with ``new``,

@@ -9,9 +9,9 @@ from typing import NoReturn
 
 from overlaykit.core.errors import EXIT_HELP
 
-_MOST = 1_000_000_000
+_MAX = 1_000_000_000
 _DIGITS = re.compile(r"[0-9]{1,18}")
-_SHOWN = 40
+_MAX_SHOWN = 40
 
 
 class UsageError(Exception):
@@ -45,13 +45,13 @@ def add_action(
     return parser
 
 
-def whole_number(least: int = 1, most: int = _MOST) -> Callable[[str], int]:
+def whole_number(least: int = 1, most: int = _MAX) -> Callable[[str], int]:
     """An argparse type for a whole number. Python's ``int`` accepts any length, and
     takes long, or fails, on thousands of digits."""
 
     def number(text: str) -> int:
         if not _DIGITS.fullmatch(text) or not least <= int(text) <= most:
-            given = repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")
+            given = repr(text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}...")
             raise argparse.ArgumentTypeError(
                 f"a whole number from {least} to {most}, not {given}"
             )

@@ -21,14 +21,14 @@ OWN_FOLDER = ".overlay-transaction"
 # stream name, and has a short name for `.git`. HFS+ ignores some invisible characters.
 # Those are rejected everywhere, because they also make one name look like another.
 _GIT = re.compile(r"(\.git|git~1)[. ]*(:.*)?", re.IGNORECASE)
-_UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+_INVISIBLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
 def check_inside(path: str) -> None:
     """Check that a path stays below its folder. Raises InputError."""
     if not path or path.startswith("/"):
         raise _refused(path, "is not a relative path")
-    if "\\" in path or _has_unseen(path):
+    if "\\" in path or _has_invisible(path):
         raise _refused(path, "contains a backslash or an invisible character")
     if any(part in ("", ".", "..") for part in path.split("/")):
         raise _refused(path, "contains an empty part, `.` or `..`")
@@ -64,10 +64,10 @@ def folded(path: str) -> str:
     return unicodedata.normalize("NFC", path.casefold())
 
 
-def _has_unseen(path: str) -> bool:
+def _has_invisible(path: str) -> bool:
     if path.isascii():
         return not path.isprintable()
-    return any(unicodedata.category(letter) in _UNSEEN for letter in path)
+    return any(unicodedata.category(letter) in _INVISIBLE for letter in path)
 
 
 def _refused(path: str, what: str) -> InputError:

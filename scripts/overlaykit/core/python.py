@@ -17,7 +17,7 @@ _START = (
 )
 
 
-def module(name: str, *arguments: str) -> list[str]:
+def module_command(name: str, *arguments: str) -> list[str]:
     """The command that runs a module like ``python -m``, but not from the working
     directory."""
     return [sys.executable, "-c", _START, name, *arguments]

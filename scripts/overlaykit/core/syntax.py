@@ -38,7 +38,7 @@ def compiled(source: bytes, path: str) -> CodeType:
         raise SyntaxError(_TOO_DEEP) from error
 
 
-def fault(source: bytes) -> SyntaxError | None:
+def syntax_error(source: bytes) -> SyntaxError | None:
     """The error that the source does not compile with; None if it compiles."""
     try:
         compiled(source, "<unknown>")

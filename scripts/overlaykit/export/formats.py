@@ -20,7 +20,7 @@ from overlaykit.applying.commits import (
 from overlaykit.core import git
 from overlaykit.core.effects import record_effect
 from overlaykit.core.errors import CannotApply, EnvironmentFailure, Finding, InputError
-from overlaykit.core.files import put
+from overlaykit.core.files import write_file
 from overlaykit.core.objects import blob_id
 from overlaykit.repository import clones
 from overlaykit.series.carried import Carried
@@ -74,7 +74,7 @@ def write_new(path: Path, data: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with signals_blocked():
-            put(path, data, new=True)
+            write_file(path, data, new=True)
             record_effect(str(path), "is written")
     except FileExistsError:
         raise _in_the_way(path, "no such file") from None

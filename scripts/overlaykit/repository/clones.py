@@ -27,7 +27,7 @@ from typing import IO
 
 from overlaykit.core import git
 from overlaykit.core.errors import EnvironmentFailure, Finding
-from overlaykit.repository.places import environment, place
+from overlaykit.repository.places import clone_location, environment
 
 # The commands that may run, and what they do. Any other has not been reviewed.
 COMMANDS = {
@@ -62,7 +62,7 @@ def run(
 ) -> subprocess.CompletedProcess[bytes]:
     """Run git in the clone without its configuration, otherwise like :func:`git.run`;
     ``keep`` is that of :func:`git.call`."""
-    at = place(clone)
+    at = clone_location(clone)
     _check(args)
     try:
         return git.call(clone, args, environment(at, env), stdin, ok, keep)
@@ -83,14 +83,14 @@ def start(clone: Path, *args: str, errors: IO[bytes]) -> subprocess.Popen[bytes]
     Raises what :func:`run` raises if it cannot be started.
     """
     _check(args)
-    return git.start(clone, args, environment(place(clone)), errors)
+    return git.start(clone, args, environment(clone_location(clone)), errors)
 
 
 def missing_object(clone: Path, what: str, oid: str) -> EnvironmentFailure:
     """The error for an object that a tree names and the clone does not have: it is a
     partial clone, or damaged. This is not the same as 'no such file'."""
     where = shlex.quote(str(clone))
-    if place(clone).is_partial:
+    if clone_location(clone).is_partial:
         found = "not in this partial clone; this program fetches no objects"
         step = f"{_partial(clone).next_step}; git -C {where} cat-file -e {oid} "
         step += "fetches this object alone"

@@ -90,7 +90,7 @@ def index_id(folder: Path) -> str:
     return blob_id(place.read_bytes() if place.exists() else b"")
 
 
-def prepare(
+def prepare_index(
     clone: Path,
     folder: Path,
     new: Path,
@@ -136,14 +136,14 @@ def take_lock(folder: Path, new: Path, was: str) -> None:
         )
 
 
-def put_in_place(folder: Path) -> None:
+def replace_index(folder: Path) -> None:
     """Replace the index by the prepared one and release the lock, in one step."""
     os.replace(folder / LOCK, folder / "index")
     (folder / _OURS).unlink()
     sync_folder(folder)
 
 
-def drop_lock(folder: Path) -> None:
+def release_lock(folder: Path) -> None:
     """Release the lock if it is ours, and remove the prepared index."""
     ours, lock = folder / _OURS, folder / LOCK
     if not ours.exists():

@@ -48,7 +48,7 @@ class RefusedClone(EnvironmentFailure):
 
 
 @dataclass(frozen=True)
-class Place:
+class CloneLocation:
     """A clone's directories: ``top`` is the work tree, None for a bare repository.
 
     ``is_partial``: its configuration says that it was cloned without some objects.
@@ -71,7 +71,7 @@ def is_clone(path: Path) -> bool:
     return bare or git.top_of_clone(path) is not None
 
 
-def place(clone: Path) -> Place:
+def clone_location(clone: Path) -> CloneLocation:
     """Ask the user's git for the clone's directories. Raises InputError if ``clone`` is
     not a clone, RefusedClone if git refuses it."""
     where = clone.resolve()
@@ -86,10 +86,14 @@ def place(clone: Path) -> Place:
     except OSError as error:
         finding = Finding(str(error), path=str(clone), next_step="permit reading it")
         raise EnvironmentFailure(f"cannot read {clone}", (finding,)) from error
-    return _place(where, tuple((os.geteuid(), s.st_uid, s.st_ino) for s in stats))
+    return _clone_location(
+        where, tuple((os.geteuid(), s.st_uid, s.st_ino) for s in stats)
+    )
 
 
-def environment(at: Place, extra: Mapping[str, str] | None = None) -> dict[str, str]:
+def environment(
+    at: CloneLocation, extra: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """The environment of a git process that does not read the clone's configuration."""
     sealed = "reftable" if (at.common / "reftable").is_dir() else "files"
     sealed += "-sha256" if at.has_sha256 else ""
@@ -125,7 +129,7 @@ def _own(where: Path) -> Iterator[Path]:
 
 
 @lru_cache
-def _place(where: Path, known: object) -> Place:
+def _clone_location(where: Path, known: object) -> CloneLocation:
     rows = _ask(where)
     if len(rows) not in (4, 5):
         raise RefusedClone(f"unexpected output of git rev-parse in {where}: {rows}")
@@ -138,7 +142,9 @@ def _place(where: Path, known: object) -> Place:
             next_step="name that work tree, or unset core.worktree",
         )  # fmt: skip
         raise CannotApply(f"{where} is not the work tree of its clone", (finding,))
-    at = Place(git_dir, common, None if bare else where, has_sha256=rows[2] == "sha256")
+    at = CloneLocation(
+        git_dir, common, None if bare else where, has_sha256=rows[2] == "sha256"
+    )
     configured = dict(_settings(at))
     settings = {k: v for k, v in configured.items() if k in _SETTINGS}
     return replace(at, settings=settings, is_partial=settings != configured)
@@ -210,7 +216,7 @@ def _user(uid: int) -> str:
         return f"uid {uid}"
 
 
-def _settings(at: Place) -> Iterator[tuple[str, str]]:
+def _settings(at: CloneLocation) -> Iterator[tuple[str, str]]:
     """Settings from the clone's own configuration files, without included files."""
     wanted = "|".join([*(name.replace(".", r"\.") for name in _SETTINGS), _PARTIAL])
     for file in (at.common / "config", at.git_dir / "config.worktree"):

@@ -8,14 +8,14 @@ from pathlib import Path, PurePosixPath
 
 from overlaykit.core.wording import pasteable
 from overlaykit.repository.index import read_entries
-from overlaykit.repository.places import place
+from overlaykit.repository.places import clone_location
 
 SKIP_WORKTREE = "is marked skip-worktree: git does not look at the file"
 SKIPPED = "S"
 _ON = ("true", "yes", "on", "1")
 
 
-def left_out(clone: Path, paths: Collection[str]) -> dict[str, str]:
+def skip_worktree_steps(clone: Path, paths: Collection[str]) -> dict[str, str]:
     """The paths that git leaves out of the work tree, each with its next step."""
     return {
         entry.path: restore_step(clone, entry.path)
@@ -27,7 +27,7 @@ def left_out(clone: Path, paths: Collection[str]) -> dict[str, str]:
 def restore_step(clone: Path, path: str) -> str:
     """The next step for a file that is marked skip-worktree."""
     git = ("git", "-C", str(clone))
-    if place(clone).settings.get("core.sparsecheckout", "").lower() in _ON:
+    if clone_location(clone).settings.get("core.sparsecheckout", "").lower() in _ON:
         folder = str(PurePosixPath(path).parent)
         return (
             f"the checkout is sparse: {pasteable([*git, 'sparse-checkout', 'disable'])}"

@@ -16,7 +16,7 @@ from overlaykit.core.errors import CannotApply, Finding
 from overlaykit.core.wording import quoted
 from overlaykit.repository import clones
 from overlaykit.repository.index import LOCK, lock_held, read_entries
-from overlaykit.repository.places import place
+from overlaykit.repository.places import clone_location
 from overlaykit.repository.sparse import SKIP_WORKTREE, restore_step
 
 _OPERATIONS = (
@@ -50,9 +50,9 @@ class Repository:
     def head(self) -> str:
         """The ref that HEAD names, or the commit id if HEAD is detached."""
         found = clones.run(self.clone, "symbolic-ref", "-q", "HEAD", ok=(0, 1))
-        return found.stdout.decode().strip() or self.value("HEAD") or ""
+        return found.stdout.decode().strip() or self.commit_of("HEAD") or ""
 
-    def value(self, ref: str) -> str | None:
+    def commit_of(self, ref: str) -> str | None:
         """The commit that a ref names; None if it names no commit."""
         found = clones.run(
             self.clone, "rev-parse", "--verify", "-q", f"{ref}^{{commit}}", ok=(0, 1)
@@ -72,7 +72,7 @@ class Repository:
                 if (folder / left).is_file():
                     heads.append((folder / left).read_text().strip())
             if ref in heads:
-                return _top(folder)
+                return _worktree_path(folder)
         return None
 
     def _worktrees(self) -> Iterator[tuple[str, Path]]:
@@ -85,7 +85,7 @@ class Repository:
 
 def open_repository(clone: Path) -> Repository:
     """The repository of a work tree. Raises CannotApply for a bare one."""
-    at = place(clone)
+    at = clone_location(clone)
     if at.top is None:
         finding = Finding(
             "is not the work tree of its repository",
@@ -111,10 +111,12 @@ def check_locks(repository: Repository, ref: str) -> None:
         raise lock_held(there)
 
 
-def operation(repository: Repository) -> tuple[Finding, ...]:
+def unfinished_operation(repository: Repository) -> tuple[Finding, ...]:
     """A finding for the operation that git has not finished, such as a rebase."""
     for name, what, step in _OPERATIONS:
-        if (place := repository.folder / name).exists() or _pseudo(repository, name):
+        if (place := repository.folder / name).exists() or _pseudo_ref_exists(
+            repository, name
+        ):
             return (
                 Finding(
                     f"{what} is under way",
@@ -257,14 +259,14 @@ def cannot_commit(clone: Path, *findings: Finding) -> CannotApply:
     )
 
 
-def _pseudo(repository: Repository, name: str) -> bool:
+def _pseudo_ref_exists(repository: Repository, name: str) -> bool:
     """Whether a pseudo-ref exists; with reftable it is a ref, not a file."""
     if not name.endswith("_HEAD") or not (repository.common / "reftable").exists():
         return False
-    return repository.value(name) is not None
+    return repository.commit_of(name) is not None
 
 
-def _top(folder: Path) -> str:
+def _worktree_path(folder: Path) -> str:
     """The worktree of a git directory; the directory itself if it names none."""
     pointer = folder / "gitdir"
     if pointer.is_file():

@@ -273,7 +273,7 @@ class GitTree:
         self.close()
 
 
-def checked_out(clone: Path) -> GitTree | None:
+def head_tree(clone: Path) -> GitTree | None:
     """The tree of a clone's HEAD; None if there is no clone or no commit yet."""
     if git.top_of_clone(clone) is None:
         return None

@@ -13,7 +13,7 @@ import pytest
 
 from conftest import ROOT
 from overlaykit.core.errors import EnvironmentFailure
-from overlaykit.core.files import put, write_whole
+from overlaykit.core.files import write_file, write_whole
 
 # Other modules that open a file for writing, how often, and why no reader sees a part.
 _OTHERS = {
@@ -107,9 +107,9 @@ def test_only_regular_files_are_replaced(tmp_path: Path) -> None:
 
 def test_new_never_replaces_a_file(tmp_path: Path) -> None:
     place = tmp_path / "x"
-    put(place, "one", new=True)
+    write_file(place, "one", new=True)
     with pytest.raises(FileExistsError):
-        put(place, "two", new=True)
+        write_file(place, "two", new=True)
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("x", "one")]
 
 

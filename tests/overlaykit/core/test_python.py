@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from conftest import ROOT
-from overlaykit.core.python import module
+from overlaykit.core.python import module_command
 
 _ASK = """
 import sys
@@ -31,18 +31,18 @@ def hostile_folder(tmp_path: Path) -> tuple[Path, Path]:
 def test_working_directory_is_not_searched_for_modules(tmp_path: Path) -> None:
     folder, mark = hostile_folder(tmp_path)
     done = subprocess.run(
-        module("json.tool", "--compact"), cwd=folder, input='{ "a": 1 }',
+        module_command("json.tool", "--compact"), cwd=folder, input='{ "a": 1 }',
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (0, '{"a":1}\n'), done.stderr
     assert not mark.exists()
     done = subprocess.run(
-        module("tool"), cwd=folder, capture_output=True, text=True, check=False
+        module_command("tool"), cwd=folder, capture_output=True, text=True, check=False
     )
     assert done.returncode == 1 and "No module named tool" in done.stderr
     # PYTHONPATH is the user's own setting, so it is used.
     env = {**os.environ, "PYTHONPATH": str(folder)}
-    subprocess.run(module("tool"), cwd=tmp_path, env=env, check=True)
+    subprocess.run(module_command("tool"), cwd=tmp_path, env=env, check=True)
     assert mark.exists()
 
 
