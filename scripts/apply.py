@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Put the overlay and its series on trees, or take them off: all of it or none."""
+"""Apply the overlay and its series to trees, or remove them: all of it or nothing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from overlaykit.applying.branches import Switch
-from overlaykit.applying.targets import Found, find_targets
+from overlaykit.applying.targets import FoundTarget, find_targets
 from overlaykit.applying.transaction import (
     Transaction,
     hold,
@@ -23,7 +23,7 @@ from overlaykit.planning.plan import Plan, Standing, plan_apply, plan_unapply
 from overlaykit.repository.state import Repository
 from overlaykit.series.carried import load_overlay
 from overlaykit.trees.bytecode import hidden_by_bytecode
-from overlaykit.trees.locking import undisturbed
+from overlaykit.trees.locking import signals_blocked
 
 
 def options(parser: ArgumentParser) -> None:
@@ -33,24 +33,24 @@ def options(parser: ArgumentParser) -> None:
         nargs="+",
         type=Path,
         help="SGLang or AITER: a clone, an unpacked source tree, a site-packages or "
-        "an installed package's directory; told by content",
+        "an installed package's directory; recognised by content",
     )
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
-        "--unapply", action="store_true", help="take the series and its new files off"
+        "--unapply", action="store_true", help="remove the series and its new files"
     )
     what.add_argument(
         "--status",
         action="store_true",
-        help="only say where the trees stand: exit 0 if applied, 1 if pristine, 3 if "
-        "neither; repairs a tree that an interrupted run left behind",
+        help="only report the state of the trees: exit 0 if applied, 1 if pristine, 3 "
+        "if neither; repairs a tree that an interrupted run left behind",
     )
     what.add_argument(
         "--commit",
         action="store_true",
-        help="on a clone: also commit, one commit a patch, on a branch of its own "
-        "(overlay/NAME), and switch to it; refused while git is in the middle of "
-        "something, and where a staged change would be lost",
+        help="in a clone: also commit, one commit for each patch, on a separate branch "
+        "(overlay/NAME), and switch to it; refused if git has an unfinished operation "
+        "or a staged change would be lost",
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="plan and report, write nothing"
@@ -58,7 +58,7 @@ def options(parser: ArgumentParser) -> None:
 
 
 def apply(arguments: Namespace) -> Report:
-    """Put the overlay and its series on the trees, or take them off."""
+    """Apply the overlay and its series to the trees, or remove them."""
     found = find_targets(arguments.paths, load_overlay(ROOT))
     if arguments.status:
         return _status(found, arguments.dry_run)
@@ -92,35 +92,35 @@ def apply(arguments: Namespace) -> Report:
 
 
 def _hold(
-    stack: ExitStack, found: list[Found], arguments: Namespace
+    stack: ExitStack, found: list[FoundTarget], arguments: Namespace
 ) -> list[Transaction]:
-    """Hold the trees for writing; a dry run holds none and repairs none."""
+    """Hold the trees for writing; a dry run neither holds nor repairs them."""
     if arguments.dry_run:
         for one in found:
             refuse_interrupted(one.tree)
         return []
-    # The order of the paths must not decide who waits for whom.
+    # A fixed order: two runs with the same paths in another order must not deadlock.
     order = sorted(found, key=lambda one: one.tree.root)
-    done = "the series is taken off" if arguments.unapply else "the series is in place"
+    done = "the series is removed" if arguments.unapply else "the series is applied"
     if arguments.commit:
         done += " and committed"
     held = {one.tree.root: stack.enter_context(hold(one.tree, done)) for one in order}
     return [held[one.tree.root] for one in found]
 
 
-def _plan(one: Found, unapply: bool) -> Plan:
+def _plan(one: FoundTarget, unapply: bool) -> Plan:
     plan = (plan_unapply if unapply else plan_apply)(one.carried, one.tree)
     if plan.standing is Standing.DRIFTED:
-        plan = _explained(one)
-        about = (*one.stranger, *_told_by_contract(one))
+        plan = _with_hunk_outcomes(one)
+        about = (*one.mismatch, *_contract_findings(one))
         return replace(plan, findings=plan.findings + about)
     if plan.changes and (hidden := hidden_by_bytecode(one.tree, one.carried.paths)):
         return replace(plan, findings=plan.findings + hidden)
     return plan
 
 
-def _told_by_contract(one: Found) -> tuple[Finding, ...]:
-    """What an AITER that cannot be patched has, or lacks, of what the series adds."""
+def _contract_findings(one: FoundTarget) -> tuple[Finding, ...]:
+    """For an AITER that cannot be patched: whether it has what the series adds."""
     if one.carried.target.package != "aiter":
         return ()
     from xscale.aiter_tree import flatten_here
@@ -129,9 +129,9 @@ def _told_by_contract(one: Found) -> tuple[Finding, ...]:
     return (finding,) if finding is not None else ()
 
 
-def _explained(one: Found) -> Plan:
-    """The plan for a drifted tree, with what each hunk would come to, if that can be
-    told: the pinned contents must be at hand."""
+def _with_hunk_outcomes(one: FoundTarget) -> Plan:
+    """The plan for a drifted tree, with the outcome of each hunk if the pinned contents
+    are available."""
     from overlaykit.planning.landing import foresee
     from overlaykit.sources.bases import pinned_base
 
@@ -142,19 +142,22 @@ def _explained(one: Found) -> Plan:
         return replace(plan, hunks=foresee(one.carried, one.tree, base).hunks)
 
 
-def _drifted(one: Found) -> Plan:
-    """The plan for a drifted tree; a clone's HEAD tells local edits from a release."""
+def _drifted(one: FoundTarget) -> Plan:
+    """The plan for a drifted tree; a clone's HEAD shows whether it has local edits or
+    is another release."""
     from overlaykit.repository.places import RefusedClone
-    from overlaykit.repository.sparse import left_out
-    from overlaykit.trees.tree import checked_out
+    from overlaykit.repository.sparse import skip_worktree_steps
+    from overlaykit.trees.tree import head_tree
 
     refused: tuple[Finding, ...] = ()
     try:
-        head = checked_out(one.tree.root)
+        head = head_tree(one.tree.root)
     except RefusedClone as error:
         head, refused = None, error.findings
     with head or nullcontext() as committed:
-        missing = left_out(one.tree.root, one.carried.chains) if committed else {}
+        missing = (
+            skip_worktree_steps(one.tree.root, one.carried.chains) if committed else {}
+        )
         plan = plan_apply(one.carried, one.tree, committed, missing)
     return replace(plan, findings=plan.findings + refused)
 
@@ -162,8 +165,8 @@ def _drifted(one: Found) -> Plan:
 def _carry_out(
     held: list[Transaction], plans: list[Plan], switches: list[Switch | None]
 ) -> None:
-    """All trees are staged before the first is changed, and all are changed before
-    the first is final; what raises in between rolls all of them back."""
+    """Stage all trees, then change all, then finish all. An error before the first is
+    finished rolls back all of them."""
     work = []
     for transaction, plan, switch in zip(held, plans, switches, strict=True):
         if plan.changes or switch is not None:
@@ -171,7 +174,7 @@ def _carry_out(
             work.append(transaction)
     for transaction in work:
         transaction.swap()
-    with undisturbed():
+    with signals_blocked():
         for transaction in work:
             transaction.finish()
 
@@ -182,29 +185,30 @@ def _repaired(transaction: Transaction) -> tuple[str, ...]:
     return ("an interrupted run had left this tree unfinished; it was rolled back",)
 
 
-def _branch(one: Found) -> str:
+def _branch(one: FoundTarget) -> str:
     return f"overlay/{one.carried.overlay}"
 
 
-def _need_clones(found: list[Found]) -> None:
+def _need_clones(found: list[FoundTarget]) -> None:
     for one in found:
         if top_of_clone(one.tree.root) is None:
-            what = f"{one.tree.root} is no clone: --commit needs one"
+            what = f"{one.tree.root} is not a clone: --commit needs one"
             step = "leave --commit out, or name the top of a clone"
             raise InputError(what, (Finding(what, next_step=step),))
 
 
-def _check_clones(found: list[Found]) -> list[Repository]:
-    """See that a commit would lose nothing in any of the clones."""
+def _check_clones(found: list[FoundTarget]) -> list[Repository]:
+    """Check that a commit would lose nothing in any of the clones."""
     from overlaykit.applying.commits import check_clone
 
     return [check_clone(one.tree.root, _branch(one), one.carried) for one in found]
 
 
 def _prepare_commits(
-    found: list[Found], repositories: list[Repository]
+    found: list[FoundTarget], repositories: list[Repository]
 ) -> list[tuple[str | None, Switch | None]]:
-    """Make the commits, as objects alone, and see that their branch may be made."""
+    """Make the commits, as objects without a reference, and check that the branch can
+    be created."""
     if not repositories:
         return [(None, None) for _ in found]
     from overlaykit.applying.commits import prepare_commits
@@ -215,7 +219,7 @@ def _prepare_commits(
     ]
 
 
-def _status(found: list[Found], dry_run: bool) -> Report:
+def _status(found: list[FoundTarget], dry_run: bool) -> Report:
     results, findings = [], []
     for one in found:
         notes: tuple[str, ...] = ()
@@ -227,9 +231,9 @@ def _status(found: list[Found], dry_run: bool) -> Report:
         plan = plan_apply(one.carried, one.tree)
         if plan.standing is Standing.DRIFTED:
             plan = _drifted(one)
-        # A run that began in between would look like a tree left half applied.
+        # If another run has just started, the tree would look half applied.
         refuse_interrupted(one.tree)
-        findings += [*plan.findings, *one.stranger]
+        findings += [*plan.findings, *one.mismatch]
         results.append(
             Result(
                 one.carried.name,
@@ -269,12 +273,12 @@ def _result(
 
 
 def show(report: Report) -> str:
-    """The report as a person reads it."""
+    """The report as text."""
     blocks = []
     for result in report.results:
         lines = [f"{result.target}: {result.outcome}  ({result.tree})"]
         if result.hunks and result.outcome.startswith("refused"):
-            lines.append("what each hunk would come to here:")
+            lines.append("the outcome of each hunk in this tree:")
         if result.hunks:
             lines.append(hunk_table(result.hunks))
         changed = "to change" if "would" in result.outcome else "changed"
@@ -288,8 +292,8 @@ def show(report: Report) -> str:
 if __name__ == "__main__":
     run(
         Verb(
-            "Put the overlay and its series on trees, or take them off: "
-            "all of it or none.",
+            "Apply the overlay and its series to trees, or remove them: "
+            "all of it or nothing.",
             (
                 "scripts/apply.py ~/src/sglang ~/src/aiter",
                 "scripts/apply.py --dry-run --json /opt/venv/lib/python3.10/sglang",
@@ -299,6 +303,6 @@ if __name__ == "__main__":
             options,
             apply,
             show,
-            tells=True,
+            reports_effects=True,
         )
     )

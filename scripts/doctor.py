@@ -15,7 +15,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable
 from pathlib import Path
 
-from overlaykit.applying.targets import Found, find_targets
+from overlaykit.applying.targets import FoundTarget, find_targets
 from overlaykit.applying.transaction import refuse_interrupted
 from overlaykit.cli import ROOT, Report, Verb, run
 from overlaykit.core.errors import CannotApply, Exit, Finding
@@ -93,7 +93,7 @@ def _installed(package: str) -> Path | None:
     return Path(places[0]) if places else None
 
 
-def _sglang(given: Path | None) -> Found | None:
+def _sglang(given: Path | None) -> FoundTarget | None:
     path = given or _installed("sglang")
     if path is None:
         return None
@@ -108,7 +108,7 @@ def _aiter(given: Path | None) -> DirectoryTree | None:
 
 
 def _findings(
-    found: Found | None, conditions: Iterable[Condition]
+    found: FoundTarget | None, conditions: Iterable[Condition]
 ) -> tuple[Finding, ...]:
     findings = [finding for one in conditions for finding in one.findings]
     if found is not None:

@@ -129,6 +129,6 @@ if __name__ == "__main__":
             options,
             export,
             show,
-            tells=True,
+            reports_effects=True,
         )
     )

@@ -23,20 +23,20 @@ def options(parser: ArgumentParser) -> None:
         metavar="VERSION",
         action="append",
         default=[],
-        help="instead of what is pinned: fetch that release and lay it out at "
-        "build/TARGET-VERSION; may be given again",
+        help="fetch this release instead of the pinned packages, and lay it out at "
+        "build/TARGET-VERSION; may be repeated",
     )
     parser.add_argument(
         "--ladder",
         action="store_true",
-        help=f"fetch, but do not lay out, every release from the oldest in "
-        f"{LEDGER} to the newest on the index, and record it there",
+        help=f"fetch, but do not lay out, every release from the oldest in {LEDGER} "
+        "to the newest on the index, and record each",
     )
     parser.add_argument(
         "--target",
         metavar="NAME",
         default="sglang",
-        help="whose releases (default sglang)",
+        help="the target of --release and --ladder (default sglang)",
     )
     parser.add_argument(
         "--out",
@@ -48,7 +48,7 @@ def options(parser: ArgumentParser) -> None:
 
 
 def fetch(arguments: Namespace) -> Report:
-    """Fetch what is asked for; without an option what overlay.lock names."""
+    """Fetch the requested releases, or without an option those in overlay.lock."""
     overlay = load_overlay(ROOT)
     if not (arguments.release or arguments.ladder):
         results = list(_pinned(overlay, arguments.out))
@@ -71,7 +71,7 @@ def _pinned(overlay: Mapping[str, Carried], out: Path) -> Iterator[Result]:
         wheel = fetch_wheel(ROOT, carried.target, carried.lock.dist)
         folder = out / name
         laid = lay_out(carried, wheel, folder, progress)
-        yield Result(name, str(folder), _laid(laid))
+        yield Result(name, str(folder), _outcome(laid))
 
 
 def _release(name: str, target: Target, version: str, out: Path) -> Result:
@@ -80,7 +80,7 @@ def _release(name: str, target: Target, version: str, out: Path) -> Result:
     folder = out / f"{name}-{version}"
     target = releases.released(target, version)
     laid = lay_out_wheel(target, recorded, wheel, folder, progress)
-    return Result(name, str(folder), _laid(laid))
+    return Result(name, str(folder), _outcome(laid))
 
 
 def _ladder(name: str, target: Target) -> Iterator[Result]:
@@ -91,20 +91,20 @@ def _ladder(name: str, target: Target) -> Iterator[Result]:
         yield Result(name, str(wheel), outcome)
 
 
-def _laid(new: bool) -> str:
+def _outcome(new: bool) -> str:
     return "laid out" if new else "already laid out"
 
 
 def show(report: Report) -> str:
-    """The report as a person reads it."""
+    """The report as text."""
     return "\n".join(f"{r.target}: {r.outcome} at {r.tree}" for r in report.results)
 
 
 if __name__ == "__main__":
     run(
         Verb(
-            "Fetch the packages that overlay.lock names, or the releases asked for, "
-            "and lay them out under build/ as clones.",
+            "Fetch the packages in overlay.lock, or the given releases, and lay them "
+            "out under build/ as clones.",
             (
                 "scripts/fetch.py",
                 "scripts/fetch.py --release 0.5.12.post1 --release 0.5.13",

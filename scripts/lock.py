@@ -33,15 +33,15 @@ from overlaykit.trees.tree import DirectoryTree, GitTree, WheelTree
 def options(parser: ArgumentParser) -> None:
     either = parser.add_mutually_exclusive_group()
     either.add_argument(
-        "--check", action="store_true", help="only say whether the lock is current"
+        "--check", action="store_true", help="only report whether the lock is current"
     )
     either.add_argument(
         ACCEPT,
         metavar="VERSION",
         action="append",
         default=[],
-        help="pin another package of a version that was pinned or met before, as the "
-        "package index has it now; without this a known digest never changes",
+        help="pin a new digest for a version that was pinned or recorded before, as "
+        "the package index has it now; without this a known digest never changes",
     )
     parser.add_argument(
         "--clone",
@@ -49,7 +49,7 @@ def options(parser: ArgumentParser) -> None:
         action="append",
         type=Path,
         default=[],
-        help="an upstream clone: record the commit that the pinned tag names there",
+        help="an upstream clone: record the commit of the pinned tag there",
     )
 
 
@@ -113,17 +113,8 @@ def lock(arguments: Namespace) -> Report:
     )
 
 
-def _write(path: Path, data: bytes) -> None:
-    """Write the lock: whole, or as it was."""
-    before = path.read_bytes() if path.exists() else None
-    with hold(DirectoryTree(ROOT), f"{LOCK} is written") as transaction:
-        transaction.stage([FileChange(LOCK, "100644", before, data)])
-        transaction.swap()
-        transaction.finish()
-
-
 def _with_commit(made: LockedTarget, clone: Path) -> LockedTarget:
-    """Record the tag's commit if the clone has the tag and the very files we pin."""
+    """Record the tag's commit if the clone has the tag and the pinned files there."""
     if made.tag is None:
         return made
     ref = f"refs/tags/{made.tag}^{{commit}}"
@@ -136,14 +127,14 @@ def _with_commit(made: LockedTarget, clone: Path) -> LockedTarget:
         for path, blob in first.items():
             if blob_id(tree.read(path) or b"") != blob:
                 raise InputError(
-                    f"{clone}: {made.tag} is {commit}, but {path} there is not the "
-                    f"file that {made.dist.filename} holds"
+                    f"{clone}: {made.tag} is {commit}, but {path} there differs from "
+                    f"the file in {made.dist.filename}"
                 )
     return with_commit(made, commit)
 
 
 def show(report: Report) -> str:
-    """The report as a person reads it."""
+    """The report as text."""
     return "\n".join(f"{r.target}: {r.tree}" for r in report.results)
 
 
@@ -161,6 +152,6 @@ if __name__ == "__main__":
             options,
             lock,
             show,
-            tells=True,
+            reports_effects=True,
         )
     )

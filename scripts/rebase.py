@@ -326,6 +326,6 @@ if __name__ == "__main__":
             options,
             rebase_series,
             show,
-            tells=True,
+            reports_effects=True,
         )
     )

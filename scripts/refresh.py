@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 
-from overlaykit.applying.targets import Found, find_targets
+from overlaykit.applying.targets import FoundTarget, find_targets
 from overlaykit.applying.transaction import hold, refuse_interrupted
 from overlaykit.cli import ROOT, Report, Result, Verb, run, table
 from overlaykit.core.errors import Finding, InputError
@@ -69,7 +69,7 @@ def put_back(arguments: Namespace) -> Report:
     return Report(verb="refresh", dry_run=arguments.dry_run, results=(result,))
 
 
-def _one(found: list[Found], overlay: Mapping[str, Carried]) -> Found:
+def _one(found: list[FoundTarget], overlay: Mapping[str, Carried]) -> FoundTarget:
     """The one target at the path. Edited files are no base's: where no file is left to
     tell by, the base whose result is nearest is meant."""
     if len(found) > 1:
@@ -78,15 +78,15 @@ def _one(found: list[Found], overlay: Mapping[str, Carried]) -> Found:
         finding = Finding(f"holds {names}", expected="one target", next_step=step)
         raise InputError("refresh takes one tree", (finding,))
     [one] = found
-    if not one.stranger:
+    if not one.mismatch:
         return one
     package = one.carried.target.package
     bases = [base for base in overlay.values() if base.target.package == package]
     gaps = {base.name: distance(base, one.tree, _release(base)) for base in bases}
     nearest = min(bases, key=lambda base: gaps[base.name])
     if list(gaps.values()).count(gaps[nearest.name]) > 1:
-        raise InputError(f"{one.tree.name} may be several bases", one.stranger)
-    return Found(nearest, one.tree)
+        raise InputError(f"{one.tree.name} may be several bases", one.mismatch)
+    return FoundTarget(nearest, one.tree)
 
 
 def _release(carried: Carried) -> WheelTree:
@@ -94,7 +94,9 @@ def _release(carried: Carried) -> WheelTree:
     return WheelTree(wheel, carried.target.site_layout())
 
 
-def _refreshed(found: Found, into: str | None) -> tuple[Refreshed, tuple[str, ...]]:
+def _refreshed(
+    found: FoundTarget, into: str | None
+) -> tuple[Refreshed, tuple[str, ...]]:
     carried, tree = found.carried, found.tree
     refuse_interrupted(tree)
     release = _release(carried)
@@ -103,7 +105,7 @@ def _refreshed(found: Found, into: str | None) -> tuple[Refreshed, tuple[str, ..
     return refresh(carried, edits, release, into, _sites(found)), left
 
 
-def _sites(found: Found) -> Sites:
+def _sites(found: FoundTarget) -> Sites:
     """Asks the census, and only where a patch gets a scope that it did not change."""
 
     def sites(path: str, scope: str) -> tuple[str, ...]:
@@ -119,7 +121,7 @@ def _sites(found: Found) -> Sites:
 
 
 def _result(
-    found: Found,
+    found: FoundTarget,
     new: Refreshed,
     notes: tuple[str, ...],
     changes: tuple[FileChange, ...],
@@ -174,6 +176,6 @@ if __name__ == "__main__":
             options,
             put_back,
             show,
-            tells=True,
+            reports_effects=True,
         )
     )

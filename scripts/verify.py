@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Is a tree exactly what the series promises? By blob ids, by scope, by the census.
+"""Check that a tree is exactly what the lock records: blob ids, scopes, the census.
 
-With ``--numeric`` by running it: whether every activation scale is right where a GEMM
-reads it, on this tree and this AITER, of whatever release.
+With ``--numeric``, run it: check that every activation scale is right where a GEMM
+reads it, with any release of SGLang and AITER.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from overlaykit.applying.inspection import inspect
-from overlaykit.applying.targets import Found, find_targets
+from overlaykit.applying.targets import FoundTarget, find_targets
 from overlaykit.applying.transaction import refuse_interrupted
 from overlaykit.cli import (
     ROOT,
@@ -50,21 +50,21 @@ from xscale.numeric import (
     summarize,
 )
 
-# The packages whose producers and consumers, and kernels, the contract is about.
+# The package with the producers and consumers, and the one with the kernels.
 _CENSUS_OF = "sglang"
 _KERNELS_OF = "aiter"
 
 
-class Verified(Result, frozen=True, kw_only=True):
-    """A result with the census; ``digest`` is the tree id of the files answered for."""
+class VerifyResult(Result, frozen=True, kw_only=True):
+    """A result with the census; ``digest`` is the tree id of the overlay's files."""
 
     sites: tuple[SiteRow, ...] = ()
     digest: str
 
 
-class Proved(Result, frozen=True, kw_only=True):
-    """A numeric result. ``base`` is the tree compared with; None where there is none:
-    then only what the kernels computed is."""
+class NumericResult(Result, frozen=True, kw_only=True):
+    """A numeric result. ``base`` is the unpatched tree that the results are compared
+    with; None if there is none: then only the kernels' own results are checked."""
 
     aiter: str
     base: str | None
@@ -82,33 +82,33 @@ def options(parser: ArgumentParser) -> None:
         metavar="PATH",
         nargs="+",
         type=Path,
-        help="what apply.py takes: a clone, an unpacked source tree, a site-packages "
-        "or an installed package's directory",
+        help="as for apply.py: a clone, an unpacked source tree, a site-packages or an "
+        "installed package's directory",
     )
     numeric = parser.add_argument_group(
         "the numeric proof",
-        "runs the tree's own functions on AITER's own kernels and judges every scale "
-        "by its bytes; of any release, and instead of the comparison with the lock",
+        "runs the tree's own functions on AITER's own kernels and checks the bytes of "
+        "every scale; works on any release and replaces the comparison with the lock",
     )
     numeric.add_argument("--numeric", action="store_true", help="run it")
     numeric.add_argument(
         "--aiter",
         metavar="PATH",
         type=Path,
-        help="the AITER to run, unless a PATH holds it: a clone, an unpacked source "
+        help="the AITER to run if no PATH contains it: a clone, an unpacked source "
         "tree, a site-packages or the package's directory",
     )
     numeric.add_argument(
         "--full",
         action="store_true",
-        help="every case, on the models' shapes as well: minutes on a GPU, hours on "
-        "a CPU",
+        help="run every case, including the models' shapes: minutes on a GPU, hours "
+        "on a CPU",
     )
     numeric.add_argument(
         "--device",
         choices=("cpu", "cuda"),
         default="cpu",
-        help="cpu: Triton's interpreter (default); cuda: compiled, on ROCm as well",
+        help="cpu: Triton's interpreter (default); cuda: compiled, also on ROCm",
     )
     numeric.add_argument(
         "--jobs",
@@ -120,11 +120,11 @@ def options(parser: ArgumentParser) -> None:
 
 
 def verify(arguments: Namespace) -> Report:
-    """Check every tree in full; a finding does not stop the rest."""
+    """Check every tree completely; a finding does not stop the check."""
     if arguments.numeric:
-        return _prove(arguments)
+        return _verify_numeric(arguments)
     if arguments.aiter or arguments.full or arguments.device != "cpu":
-        raise InputError("--aiter, --full and --device are for --numeric")
+        raise InputError("--aiter, --full and --device need --numeric")
     results, findings = [], []
     for one in find_targets(arguments.paths, load_overlay(ROOT)):
         result, wrong = _verify(one)
@@ -133,19 +133,19 @@ def verify(arguments: Namespace) -> Report:
     return Report(
         verb="verify",
         exit_code=Exit.FAILS if findings else Exit.DONE,
-        message=_counted(findings),
+        message=_summary(findings),
         results=tuple(results),
         findings=tuple(findings),
     )
 
 
-def _counted(findings: list[Finding]) -> str:
+def _summary(findings: list[Finding]) -> str:
     if not findings:
         return "holds"
     return f"{len(findings)} finding{'s' if len(findings) > 1 else ''}"
 
 
-def _verify(one: Found) -> tuple[Verified, list[Finding]]:
+def _verify(one: FoundTarget) -> tuple[VerifyResult, list[Finding]]:
     carried, tree = one.carried, one.tree
     refuse_interrupted(tree)
     inspection = inspect(carried, tree)
@@ -153,16 +153,16 @@ def _verify(one: Found) -> tuple[Verified, list[Finding]]:
     findings += hidden_by_bytecode(tree, carried.paths)
     sites: tuple[SiteRow, ...] = ()
     if carried.target.package == _CENSUS_OF and carried.sites:
-        # Upstream's own tests and benchmarks may call the kernels as they like.
+        # Upstream's own tests and benchmarks are not checked.
         census = take_census(tree, within=f"{carried.target.package_root}/")
         sites = census.rows
         findings += check_adopted(census)
-    findings += one.stranger
+    findings += one.mismatch
     outcome = "differs" if findings else "holds"
     if inspection.standing is Standing.PRISTINE:
-        # All that the series changes is missing: that is one thing, and one step.
+        # The whole series is missing: one finding with one next step.
         outcome, findings = "not applied", [_not_applied(one)]
-    result = Verified(
+    result = VerifyResult(
         target=carried.name,
         tree=tree.name,
         outcome=outcome,
@@ -174,7 +174,7 @@ def _verify(one: Found) -> tuple[Verified, list[Finding]]:
     return result, findings
 
 
-def _not_applied(one: Found) -> Finding:
+def _not_applied(one: FoundTarget) -> Finding:
     target = one.carried.target
     return Finding(
         "is not applied",
@@ -185,7 +185,7 @@ def _not_applied(one: Found) -> Finding:
     )
 
 
-def _prove(arguments: Namespace) -> Report:
+def _verify_numeric(arguments: Namespace) -> Report:
     found = find_targets(arguments.paths, load_overlay(ROOT))
     trees = [one for one in found if one.carried.target.package == _CENSUS_OF]
     kernels = [one.tree for one in found if one.carried.target.package == _KERNELS_OF]
@@ -196,24 +196,24 @@ def _prove(arguments: Namespace) -> Report:
     if len(kernels) != 1:
         finding = Finding(
             f"{len(kernels)} AITER trees given",
-            expected="the one whose kernels SGLang will run",
+            expected="one AITER tree, whose kernels SGLang will run",
             next_step="name it with --aiter PATH",
         )
         raise EnvironmentFailure("the numeric proof needs AITER's kernels", (finding,))
     cases = full_matrix() if arguments.full else reduced_matrix()
     cases += module_cases()
-    results: list[Proved] = []
+    results: list[NumericResult] = []
     findings: list[Finding] = []
     with Team(arguments.device, arguments.jobs) as team:
         for one in trees:
             refuse_interrupted(one.tree)
             started = time.perf_counter()
-            with _pristine(one) as base:
+            with _unpatched(one) as base:
                 outcomes = team.run(one.tree, kernels[0], cases, base, progress)
             findings += findings_of(outcomes)
             right = sum(outcome.ok for outcome in outcomes)
             results.append(
-                Proved(
+                NumericResult(
                     target=one.carried.name,
                     tree=one.tree.name,
                     outcome="holds" if right == len(outcomes) else "differs",
@@ -230,15 +230,15 @@ def _prove(arguments: Namespace) -> Report:
     return Report(
         verb="verify",
         exit_code=Exit.FAILS if findings else Exit.DONE,
-        message=_counted(findings),
+        message=_summary(findings),
         results=tuple(results),
         findings=tuple(findings),
     )
 
 
 @contextmanager
-def _pristine(one: Found) -> Iterator[Tree | None]:
-    """The same tree without the series; None where it is not of the pinned release."""
+def _unpatched(one: FoundTarget) -> Iterator[Tree | None]:
+    """The same tree without the series; None if it is not the pinned release."""
     carried, tree = one.carried, one.tree
     contents = {path: tree.read(path) for path in carried.chains}
     if not all(
@@ -257,13 +257,13 @@ def _pristine(one: Found) -> Iterator[Tree | None]:
 
 
 def show(report: Report) -> str:
-    """The report as a person reads it."""
+    """The report as text."""
     blocks = []
     for result in report.results:
-        if isinstance(result, Proved):
-            blocks.append(_show_proof(result))
+        if isinstance(result, NumericResult):
+            blocks.append(_show_numeric(result))
             continue
-        assert isinstance(result, Verified)
+        assert isinstance(result, VerifyResult)
         lines = [f"{result.target}: {result.outcome}  ({result.tree})"]
         lines += [f"tree {result.digest}", hunk_table(result.hunks)]
         if result.sites:
@@ -274,8 +274,8 @@ def show(report: Report) -> str:
     return "\n\n".join(blocks)
 
 
-def _show_proof(result: Proved) -> str:
-    """Per site and route what is right, of what was read; then the profiled copies."""
+def _show_numeric(result: NumericResult) -> str:
+    """For each site and route, how many of the scales are right; then the copies."""
     sites = table(
         ("SITE", "ROUTE", "BYTES", "VALUES", "GEMM", "COPIES", "IF NOT ASKED", "BY"),
         (
@@ -304,7 +304,7 @@ def _show_proof(result: Proved) -> str:
             for row in result.chains
         ),
     )
-    compared = result.base or "nothing but the kernels: not the pinned release"
+    compared = result.base or "the kernels only: not the pinned release"
     return "\n".join(
         (
             f"{result.target}: {result.outcome}  ({result.tree})",
@@ -327,9 +327,8 @@ def _where(row: SiteRow) -> tuple[str, str]:
 if __name__ == "__main__":
     run(
         Verb(
-            "Is a tree exactly what the series promises? First by the blob ids of the "
-            "lock, then by scope, then by the census of producers and consumers; with "
-            "--numeric by running it.",
+            "Check that a tree is exactly what the lock records: blob ids, scopes, and "
+            "the census of producers and consumers; with --numeric, run it.",
             (
                 "scripts/verify.py ~/src/sglang ~/src/aiter",
                 "scripts/verify.py --json /opt/venv/lib/python3.10/site-packages",

@@ -24,11 +24,11 @@ from overlaykit.sources.packages import fetch, lay_out  # noqa: E402
 from overlaykit.trees.tree import EditedTree, Tree, WheelTree  # noqa: E402
 from support.patience import PATIENCE_S  # noqa: E402
 
-# A shell has what it starts in the background ignore SIGINT, and so would all that is
-# started from here; tests interrupt programs by it.
+# A shell makes background processes ignore SIGINT, and their children inherit that;
+# tests interrupt programs with it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# A busy machine is slow at times; that says nothing about what is tested.
+# A busy machine may be slow; the tests must not depend on it.
 hypothesis.settings.register_profile(
     "any machine",
     deadline=None,
@@ -58,8 +58,8 @@ def sealed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in seal.items():
             patch.setenv(name, value)
-        # What an earlier test of this process changed is not told by a later one.
-        patch.setattr(effects, "_told", {})
+        # Effects of an earlier test in this process must not be reported.
+        patch.setattr(effects, "_effects", {})
         yield
 
 
@@ -80,8 +80,8 @@ class Pins:
         return WheelTree(self.wheels[target], layout)
 
     def patched(self, target: str, without: Collection[str] = ()) -> Tree:
-        """The release with new files and series, but for the patches whose names hold
-        one of ``without``. Hunks go where their unique context is."""
+        """The release with new files and series, except for patches whose names contain
+        one of ``without``. Hunks are applied at their unique context."""
         pristine = self.tree(target)
         carried = self.overlay[target]
         changes: dict[str, bytes | None] = {f.path: f.data for f in carried.new_files}
@@ -137,7 +137,7 @@ def checkouts(
 
 @pytest.fixture
 def slim(pins: Pins, tmp_path: Path) -> Callable[..., Path]:
-    """Makes small real clones: the touched files and their neighbours as released."""
+    """Makes small real clones: the touched files and their neighbours of a release."""
 
     def make(target: str = "sglang", name: str = "clone", clone: bool = True) -> Path:
         tree, carried = pins.tree(target), pins.overlay[target]
@@ -153,7 +153,7 @@ def slim(pins: Pins, tmp_path: Path) -> Callable[..., Path]:
         if clone:
             git.run(root, "init", "-q")
             git.run(root, "add", "-A", "-f")
-            # Not sealed by the environment: the wrapper lets none of it through.
+            # The git wrapper removes the fixture's identity from the environment.
             git.run(root, "commit", "-q", "-m", "pin", env=IDENTITY)
         return root
 
@@ -173,7 +173,7 @@ def overlay(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def carrier(overlay: Path) -> Path:
-    """A copy of this overlay: `rebase` writes into it, and nothing is cached there."""
+    """A copy of this overlay that `rebase` can write to, with the fetched packages."""
     (overlay / "build" / "cache").mkdir(parents=True)
     for wheel in (ROOT / "build" / "cache").glob("*.whl"):
         (overlay / "build" / "cache" / wheel.name).symlink_to(wheel)
@@ -184,7 +184,7 @@ def carrier(overlay: Path) -> Path:
 def run_verb(
     verb: str, *arguments: str, cwd: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a verb as its users do: a process of its own."""
+    """Run a verb as its users do, as a separate process."""
     return subprocess.run(
         [sys.executable, str(ROOT / "scripts" / f"{verb}.py"), *arguments],
         cwd=cwd,
@@ -196,7 +196,7 @@ def run_verb(
 
 
 def snapshot(root: Path) -> dict[str, tuple[int, int, bytes]]:
-    """Mode, mtime and contents of every file of a tree, git's own files apart."""
+    """Mode, mtime and contents of every file of a tree, without git's own files."""
     found = {}
     for place in sorted(root.rglob("*")):
         parts = place.relative_to(root).parts

@@ -1,13 +1,11 @@
-"""The engine of a carried patch series: trees, series, plans, landings, transactions.
+"""The engine of a carried patch series: trees, series, plans and transactions.
 
-It knows upstream sources as bytes and Python scopes, and nothing of what any one
-series is for. Layers look down only: ``errors`` and ``objects`` at the bottom, then
-``git`` and ``trees``, then ``patches``, ``series`` and ``scopes``, then ``manifest``
-and ``lock``, then ``plan`` (with ``merge``), then ``transaction``; the verbs on top.
+It reads upstream sources as bytes and Python scopes, and does not know what a series
+is for. A room imports only rooms below it (docs/architecture.md).
 
-Whatever a verb imports first, this comes before it. So this is where a program is kept
-from ending with Python's own 1, which would say that a check was made and does not
-hold: by an import that fails, or by anything else that no verb catches.
+Python imports this module before any other of the package, so the exception hook is
+installed here. Without it, a failed import or an uncaught error would end the program
+with exit code 1, which means that a check was made and does not hold.
 """
 
 import json
@@ -16,19 +14,19 @@ from pathlib import Path
 from types import TracebackType
 
 _ENVIRONMENT, _INTERRUPTED = 5, 130
-_runs = False
+_running = False
 
 
-def running() -> None:
-    """From here on the one report is :mod:`overlaykit.cli`'s to print."""
-    global _runs
-    _runs = True
+def mark_running() -> None:
+    """Leave printing the report to :mod:`overlaykit.cli` from now on."""
+    global _running
+    _running = True
 
 
 def _uncaught(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
-    code, message = _ENVIRONMENT, "a defect of this program: it ended without an answer"
+    code, message = _ENVIRONMENT, "internal error: this program has a bug"
     if issubclass(kind, KeyboardInterrupt):
         code, message = _INTERRUPTED, "interrupted"
     elif isinstance(error, ModuleNotFoundError) and error.name == "msgspec":
@@ -41,12 +39,12 @@ def _uncaught(
         sys.__excepthook__(kind, error, trace)
     if sys.stderr is not None:
         print(message, file=sys.stderr)
-    if "--json" in sys.argv[1:] and sys.stdout is not None and not _runs:
+    if "--json" in sys.argv[1:] and sys.stdout is not None and not _running:
         verb = Path(sys.argv[0]).stem
         report = {"verb": verb, "exit_code": code, "message": message}
         empty = {"dry_run": False, "results": [], "findings": []}
         print(json.dumps({**report, **empty}, indent=2), flush=True)
-    # Of all that a hook can do, this alone decides the exit code.
+    # Only SystemExit from within the hook sets the exit code.
     sys.exit(code)
 
 

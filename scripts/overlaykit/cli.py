@@ -1,7 +1,7 @@
-"""What all verbs share: options, output for people and for programs, exit codes.
+"""The parts that all verbs share: options, text and JSON output, exit codes.
 
-A verb returns a :class:`Report`; this module prints it, as text or as one JSON
-document, and turns it, or an error, into the exit code.
+A verb returns a :class:`Report`; this module prints it as text or as one JSON
+document, and exits with the code of the report or the error.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ import msgspec
 
 import overlaykit
 from overlaykit.core.documents import to_json
-from overlaykit.core.effects import told
+from overlaykit.core.effects import recorded_effects
 from overlaykit.core.errors import Exit, Finding, OverlayError
-from overlaykit.core.options import Misused, Parser, add_json, epilog
+from overlaykit.core.options import Parser, UsageError, add_json, epilog
 from overlaykit.core.wording import one_line, readable
 from overlaykit.planning.plan import HunkPlan
 from overlaykit.trees.locking import SIGNALS
@@ -33,7 +33,7 @@ _LAST_STREAM = 2
 
 
 class Result(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What became of one tree (or of one file that a verb wrote)."""
+    """The result for one tree, or for one file that a verb wrote."""
 
     target: str
     tree: str
@@ -45,7 +45,7 @@ class Result(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """A verb's answer; with ``--json`` it is the one document on standard output."""
+    """A verb's output; with ``--json`` it is the only document on standard output."""
 
     verb: str
     exit_code: Exit = Exit.DONE
@@ -56,7 +56,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Columns aligned by spaces: readable in a terminal, a log and a pipe."""
+    """Columns aligned with spaces, readable in a terminal, a log and a pipe."""
     lines = [tuple(header), *(tuple(map(one_line, row)) for row in rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
     return "\n".join(
@@ -68,7 +68,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def hunk_table(hunks: Iterable[HunkPlan]) -> str:
-    """The landing table."""
+    """A table of hunks: where each goes and its state."""
     rows = []
     for hunk in hunks:
         state = hunk.state.value + (f" {hunk.shift:+d}" if hunk.shift else "")
@@ -86,17 +86,18 @@ def hunk_table(hunks: Iterable[HunkPlan]) -> str:
 
 
 def skipped_lines(result: Result) -> list[str]:
-    """What the overlay lays elsewhere but not into this kind of tree."""
+    """Lines for the overlay's files that do not exist in this kind of tree."""
     return [f"  skipped  {path}: not in this kind of tree" for path in result.skipped]
 
 
 def say(what: str) -> None:
-    """A line on standard error, at once: what is being done."""
+    """Print a line about the current work on standard error, at once."""
     print(readable(what), file=sys.stderr, flush=True)
 
 
 def progress(what: str, done: int, total: int) -> None:
-    """Progress on standard error: a line that moves in a terminal, else few lines."""
+    """Print progress on standard error: one updating line in a terminal, else a few
+    lines."""
     if sys.stderr.isatty():
         end = "\n" if done == total else ""
         line = f"\r{one_line(what)}: {done}/{total}"
@@ -107,11 +108,11 @@ def progress(what: str, done: int, total: int) -> None:
 
 @dataclass(frozen=True)
 class Verb:
-    """A program of ``scripts/`` or ``ci/``: its options, what it does, how it shows it.
-    One that ``tells`` what it changes says where everything stands when interrupted.
+    """A program of ``scripts/`` or ``ci/``: its options, its function, its text output.
+    With ``reports_effects``, it names the state of every changed tree if interrupted.
 
-    argparse and not a larger library: a verb starts in the time that quilt needs to
-    start, and an image needs one package more than Python, msgspec.
+    It uses argparse, not a larger library: a verb starts as fast as quilt does, and
+    besides Python an image needs one package, msgspec.
     """
 
     summary: str
@@ -119,26 +120,27 @@ class Verb:
     options: Callable[[argparse.ArgumentParser], None]
     call: Callable[[argparse.Namespace], Report]
     show: Callable[[Report], str]
-    tells: bool = False
+    reports_effects: bool = False
 
 
 def run(verb: Verb) -> NoReturn:
     """Run a verb as a program: parse, call, print, exit.
 
-    Exit code 1 comes from a report alone: it says that a check was made and does not
-    hold. Whatever goes wrong on the way ends with another (:mod:`overlaykit` sees to
-    what is raised outside of this function).
+    Only a report gives exit code 1: a check was made and does not hold. Every error
+    gives another code (:mod:`overlaykit` handles errors outside this function).
     """
-    overlaykit.running()
+    overlaykit.mark_running()
     _open_streams()
     for ending in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, _interrupt)
     try:
         report, shown, as_json = _answer(verb)
-        _settle()
+        _block_signals_if_changed()
     except KeyboardInterrupt:
-        _settle()
-        message = f"interrupted{_standing()}" if verb.tells else "interrupted"
+        _block_signals_if_changed()
+        message = (
+            f"interrupted{_effects_text()}" if verb.reports_effects else "interrupted"
+        )
         report = Report(verb=_name(), exit_code=Exit.INTERRUPTED, message=message)
         as_json = "--json" in sys.argv[1:]
         shown = _document(report) if as_json else ""
@@ -151,9 +153,9 @@ def _name() -> str:
 
 
 def _answer(verb: Verb) -> tuple[Report, str, bool]:
-    """The report; as it is printed, with ``--json`` whole, else its table alone; and
-    whether that is JSON. An error is a report too."""
-    # A command line that cannot be parsed is answered in the form it asks for, too.
+    """The report, its text, and whether the text is JSON. The text is the whole report
+    as JSON, or only its table. An error becomes a report too."""
+    # An error in the command line itself is also reported as JSON if --json is given.
     as_json = "--json" in sys.argv[1:]
     try:
         arguments = _parser(verb).parse_args()
@@ -161,15 +163,15 @@ def _answer(verb: Verb) -> tuple[Report, str, bool]:
         try:
             report = verb.call(arguments)
         except SystemExit as error:
-            raise RuntimeError("a part of the program ended it") from error
+            raise RuntimeError("a function called sys.exit") from error
         if as_json:
             return report, _document(report), True
         return (
             report,
-            verb.show(_named_in_a_line(report)) if report.results else "",
+            verb.show(_with_single_line_names(report)) if report.results else "",
             False,
         )
-    except Misused as error:
+    except UsageError as error:
         usage, message = error.args
         print(readable(usage), end="", file=sys.stderr)
         report = _failed(Exit.USAGE, message)
@@ -177,27 +179,26 @@ def _answer(verb: Verb) -> tuple[Report, str, bool]:
         report = _failed(error.exit_code, error.message, error.findings)
     except Exception:
         print(readable(traceback.format_exc()), end="", file=sys.stderr)
-        what = "a defect of this program: it ended without an answer"
+        what = "internal error: this program has a bug"
         report = _failed(Exit.ENVIRONMENT, what)
     return report, _document(report) if as_json else "", as_json
 
 
 def _failed(code: Exit, message: str, findings: tuple[Finding, ...] = ()) -> Report:
-    """What failed, and what was final by then."""
-    findings += tuple(Finding(what, path=place) for place, what in told())
+    """The report of an error, with the changes that were final by then."""
+    findings += tuple(Finding(what, path=place) for place, what in recorded_effects())
     return Report(verb=_name(), exit_code=code, message=message, findings=findings)
 
 
-def _settle() -> None:
-    """The answer is known. Once something has been changed a signal does not take its
-    report back: what is left is to print it."""
-    if told():
+def _block_signals_if_changed() -> None:
+    """Block signals if anything was changed, so that the report is still printed."""
+    if recorded_effects():
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
 
-def _standing() -> str:
-    """Where everything stands that this process may have changed."""
-    places = "".join(f"; {place}: {what}" for place, what in told())
+def _effects_text() -> str:
+    """The state of every tree and file that this process has changed."""
+    places = "".join(f"; {place}: {what}" for place, what in recorded_effects())
     return places or "; nothing was changed"
 
 
@@ -213,8 +214,8 @@ def _parser(verb: Verb) -> argparse.ArgumentParser:
     return parser
 
 
-def _named_in_a_line(report: Report) -> Report:
-    """For people: a name with a line end in it must not begin a line of the answer."""
+def _with_single_line_names(report: Report) -> Report:
+    """The report with line ends in names escaped: a name must not forge a line."""
     shown = (
         msgspec.structs.replace(
             result,
@@ -232,10 +233,10 @@ def _document(report: Report) -> str:
 
 
 def _open_streams() -> None:
-    """Make standard output and error take any text, whatever their encoding is.
+    """Make standard output and error accept any text in any encoding.
 
-    The descriptor of one that the caller has closed is taken, so that no file which is
-    opened later is written to in its place.
+    If the caller has closed a standard stream, its descriptor is opened on /dev/null:
+    a file that is opened later must not get it and be written to by accident.
     """
     while (spare := os.open(os.devnull, os.O_RDWR)) <= _LAST_STREAM:
         pass
@@ -253,14 +254,14 @@ def _print(report: Report, shown: str, as_json: bool) -> None:
         if sys.stdout is None:
             raise OSError("standard output is closed")
         if as_json:
-            # UTF-8 in every locale: so it is a JSON document.
+            # JSON is UTF-8 in every locale.
             sys.stdout.buffer.write(f"{shown}\n".encode())
         else:
             _print_text(report, shown)
         sys.stdout.flush()
     except OSError as error:
         if sys.stdout is not None:
-            # Keep the interpreter from complaining of the same once more at exit.
+            # Without this the interpreter reports the same error again at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not isinstance(error, BrokenPipeError):
             print(f"cannot write the report: {error}", file=sys.stderr)
@@ -274,7 +275,7 @@ def _print_text(report: Report, shown: str) -> None:
         print(readable("\n".join(finding.lines())), file=sys.stderr)
     if message := report.message:
         if not report.results:
-            # One refusal, however many lines a name or a tool's words make of it.
+            # One message, even if a name or a tool's output has several lines.
             message = message.replace("\n", "\n  ")
         done = report.exit_code is Exit.DONE
         print(readable(message), file=sys.stdout if done else sys.stderr)

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from overlaykit.core.documents import from_json, to_json_line
-from overlaykit.core.files import put
+from overlaykit.core.files import write_file
 from overlaykit.series.lock import LOCK
 from upstream.facts import Facts
 
@@ -56,7 +56,7 @@ class FactsCache:
         data = msgspec.json.encode(_Entry(key, _sum(key, body), msgspec.Raw(body)))
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            put(self._folder / f"{key}.json", data, durable=False)
+            write_file(self._folder / f"{key}.json", data, durable=False)
         except OSError:
             return
 

@@ -10,7 +10,7 @@ from overlaykit.core.errors import Finding, InputError
 from overlaykit.core.wording import quoted
 from overlaykit.repository import clones
 from overlaykit.repository.clones import text
-from overlaykit.repository.places import is_clone, place
+from overlaykit.repository.places import clone_location, is_clone
 from overlaykit.series.carried import Carried
 from overlaykit.trees.tree import GitTree
 from upstream.contracts import contract_of
@@ -171,7 +171,7 @@ def open_clone(path: Path, carried: Carried) -> Clone:
         step = f"git clone --filter=blob:none {url} {quoted(str(path))}"
         finding = Finding(what, path=str(path), next_step=step)
         raise InputError(f"{path} {what}", (finding,))
-    place(where)
+    clone_location(where)
     return Clone(where, carried)
 
 

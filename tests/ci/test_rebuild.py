@@ -134,7 +134,7 @@ def test_what_is_whole_is_kept(arms: Arms, folder: Path) -> None:
         (
             "patched",
             "sglang/srt/layers/quantization/fp8_utils.py",
-            "is not what the series leaves",
+            "is not the patched file",
         ),
         (
             "baseline",

@@ -1,4 +1,4 @@
-"""Trees to break, in memory."""
+"""Trees in memory, to be broken."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def room() -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class Pair:
-    """A tree without and with the overlay, to be copied, and what the two hold."""
+    """A tree without the overlay and one with it, to be copied, and their contents."""
 
     old: Path
     new: Path
@@ -29,7 +29,7 @@ class Pair:
     after: Contents
 
     def ends(self, unapply: bool) -> tuple[Path, Contents, Contents]:
-        """Where a run starts, and the contents before and after it."""
+        """The tree that a run starts from, and the contents before and after it."""
         if unapply:
             return self.new, self.after, self.before
         return self.old, self.before, self.after

@@ -1,9 +1,9 @@
-"""Real apply.py processes that die, stop or are disturbed at a chosen write.
+"""Real apply.py processes that are killed, stopped or disturbed at a chosen write.
 
-Nothing in the product knows of this. A process is forked with the modules already
-loaded, an audit hook (PEP 578) counts what it is about to do to the tree, and at the
-chosen count does the mischief. Forks start in milliseconds, so every single write can
-be tried.
+The product has no code for this. A process is forked with the modules already loaded;
+an audit hook (PEP 578) counts its changes to the tree before they happen, and causes
+the trouble at the chosen count. Forks start in milliseconds, so every write can be
+tried.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ ROOT = Path(__file__).resolve().parents[2]
 APPLY = ROOT / "scripts" / "apply.py"
 FOLDER = overlaykit.trees.locking.FOLDER
 GIT = "subprocess.Popen"
-"""The event of starting a git process; counted alone, and only where asked for."""
+"""The event of starting a git process; counted alone, and only on request."""
 VERBS: tuple[tuple[str, ...], ...] = ((), ("--unapply",), ("--status",))
 
 _CHANGES = {
@@ -67,7 +67,7 @@ class Done:
 
     @property
     def report(self) -> dict[str, Any]:
-        """What it said with ``--json``."""
+        """Its report with ``--json``."""
         return dict(json.loads(self.out))
 
     @property
@@ -77,8 +77,8 @@ class Done:
 
 @contextmanager
 def memory_folder() -> Iterator[Path]:
-    """A folder that any user may enter, in memory where there is such a place:
-    thousands of fsyncs would wear a disk and prove nothing more."""
+    """A folder that any user may enter, in memory if possible: thousands of fsyncs
+    would wear a disk and prove nothing more."""
     memory = Path("/dev/shm")
     base = memory if memory.is_dir() and os.access(memory, os.W_OK) else None
     folder = Path(mkdtemp(prefix="overlay-faults-", dir=base))
@@ -90,7 +90,7 @@ def memory_folder() -> Iterator[Path]:
 
 
 def copy(tree: Path, to: Path) -> Path:
-    """A fresh copy, times and modes included, in place of what was at ``to``."""
+    """Replace ``to`` by a fresh copy, with times and modes."""
     shutil.rmtree(to, ignore_errors=True)
     shutil.copytree(tree, to, symlinks=True)
     return to
@@ -124,7 +124,7 @@ class Child:
     def __init__(self, work: Callable[[Child], None], folder: Path) -> None:
         self._log = Path(mkdtemp(prefix="log-", dir=folder))
         (self._log / "writes").write_text("0")
-        # Else both processes flush what stands in the buffers now.
+        # Otherwise both processes would flush the current buffers.
         sys.stdout.flush()
         sys.stderr.flush()
         gc.freeze()
@@ -153,11 +153,11 @@ class Child:
         sys.stdin = open(0, closefd=False)  # noqa: SIM115
         sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
         sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
-        # Opened now: later there may be no disk, no file size, no permission.
+        # Opened now: later the disk, the file size or a permission may be limited.
         self.counter = os.open(self._log / "writes", os.O_WRONLY)
 
     def count(self, writes: int) -> None:
-        """Leave word of how many writes were begun, whatever comes next."""
+        """Record how many writes were begun, so that it survives a kill."""
         os.pwrite(self.counter, str(writes).encode(), 0)
 
     def stopped(self) -> bool:
@@ -231,7 +231,7 @@ def apply(
 
 
 def send(number: signal.Signals) -> Mischief:
-    """A process's signal to itself."""
+    """A process that sends a signal to itself."""
     return lambda: os.kill(os.getpid(), number)
 
 
@@ -239,7 +239,7 @@ KILL = send(signal.SIGKILL)
 
 
 def count_writes(folder: Path, tree: Path, *arguments: str) -> int:
-    """How many writes apply.py makes; also the number of points to disturb it at."""
+    """How many writes apply.py makes: the number of points at which to disturb it."""
     done = apply(folder, *arguments, copy(tree, folder / "counted"))
     shutil.rmtree(folder / "counted")
     return done.writes

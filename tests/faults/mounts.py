@@ -1,6 +1,6 @@
-"""Full and read-only file systems for test_trouble: run inside ``unshare --mount``.
+"""Full and read-only file systems for test_trouble; run inside ``unshare --mount``.
 
-Mounts made here are seen by nobody else and go with this process.
+Other processes do not see the mounts, which end with this process.
 
     mounts.py full|read-only|bind|commit|mounted TREE ROOM
 """
@@ -36,7 +36,7 @@ def check(done: Done, tree: Path, was: Path, code: int, *said: str) -> None:
 
 
 def full(was: Path, room: Path) -> None:
-    """Every page that may be missing is: the run fails here, there, then nowhere."""
+    """The disk is full at every possible page: runs fail, until one succeeds."""
     disk = room / "disk"
     disk.mkdir()
     mount("-t", "tmpfs", "-o", "size=32m,nr_inodes=0", "none", disk)
@@ -52,7 +52,7 @@ def full(was: Path, room: Path) -> None:
     assert failed > 10
     print(f"full {failed} times")
     (disk / "ballast").unlink()
-    # Killed in the middle, and nothing is left to repair it with.
+    # Killed in the middle, with no free space for the repair.
     for renames in (2, 4, 6):
         tree = copy(was, disk / "tree")
         assert (
@@ -64,7 +64,7 @@ def full(was: Path, room: Path) -> None:
 
 
 def commit(was: Path, room: Path) -> None:
-    """The same with --commit: where git finds no room to go back, the next run does."""
+    """The same with --commit: if git has no space to roll back, the next run does."""
     disk = room / "disk"
     disk.mkdir()
     mount("-t", "tmpfs", "-o", "size=48m,nr_inodes=0", "none", disk)
@@ -89,7 +89,7 @@ def commit(was: Path, room: Path) -> None:
 
 
 def fill(disk: Path, pages: int) -> None:
-    """Leave just so many pages of the disk free."""
+    """Leave this many pages of the disk free."""
     (disk / "ballast").unlink(missing_ok=True)
     with (disk / "ballast").open("wb", buffering=0) as ballast:
         try:
@@ -111,7 +111,7 @@ def read_only(was: Path, room: Path) -> None:
 
 
 def bind(was: Path, room: Path) -> None:
-    """Only the last files' folder is read-only: the first ones are rolled back."""
+    """Only the last files' folder is read-only: the first files are rolled back."""
     tree = copy(was, room / "tree")
     mount("--bind", tree / METHODS, tree / METHODS)
     mount("-o", "remount,bind,ro", tree / METHODS)
@@ -119,8 +119,8 @@ def bind(was: Path, room: Path) -> None:
 
 
 def mounted(was: Path, room: Path) -> None:
-    """A file of the tree, and a folder of it, are mounts: as containers are given a
-    patched file. What is in the way is named, and once it is unmounted all is well."""
+    """A file and a folder of the tree are mount points, as when a container is given a
+    patched file. The error names the mount, and apply works once it is unmounted."""
     tree, other = copy(was, room / "tree"), copy(was, room / "other")
     file, folder = "python/sglang/srt/layers/communicator.py", METHODS
     what = "something is mounted on a file of the tree; nothing was changed"

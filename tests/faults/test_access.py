@@ -1,4 +1,4 @@
-"""Who may read what was new in a tree: whoever may read what lies beside it."""
+"""New files in a tree have the owner, group and mode of the files beside them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from conftest import Pins
 from faults.harness import FOLDER, KILL, Done, apply, copy
 from overlaykit.core.access import access_beside
 from overlaykit.core.errors import Exit
-from overlaykit.core.files import put
+from overlaykit.core.files import write_file
 
 ALICE, SERVERS, BOB = 54321, 54322, 54323
 QUANTIZATION = "python/sglang/srt/layers/quantization"
@@ -27,19 +27,19 @@ needs_root = pytest.mark.skipif(
 
 @pytest.fixture
 def tree(slim: Callable[..., Path], room: Path) -> Path:
-    """A tree in a folder that anybody may enter. Not a clone."""
+    """A tree in a folder that every user may enter. Not a clone."""
     return copy(slim(clone=False), room / "tree")
 
 
 def settle(tree: Path, uid: int, gid: int, files: int, folders: int) -> None:
-    """Give the whole of a tree away."""
+    """Set owner and modes of a whole tree."""
     for place in (tree, *tree.rglob("*")):
         os.chown(place, uid, gid)
         place.chmod(folders if place.is_dir() else files)
 
 
 def seen(tree: Path) -> set[tuple[int, int, int]]:
-    """What there is of owners, groups and modes among the files, and the folders."""
+    """All owners, groups and modes of the files and folders."""
     found = {(p.lstat(), p.is_dir()) for p in (tree, *tree.rglob("*"))}
     return {(s.st_uid, s.st_gid, stat.S_IMODE(s.st_mode)) for s, _ in found}
 
@@ -60,7 +60,7 @@ def check(done: Done) -> None:
 
 @pytest.mark.parametrize("files, folders", [(0o644, 0o755), (0o664, 0o775)])
 def test_umask(tree: Path, room: Path, files: int, folders: int) -> None:
-    """New files, new folders and rewritten ones, whatever the umask."""
+    """The umask affects neither new files and folders nor rewritten ones."""
     uid, gid = os.geteuid(), os.getegid()
     settle(tree, uid, gid, files, folders)
     before = seen(tree)
@@ -79,8 +79,8 @@ def test_an_executable_new_file(tmp_path: Path) -> None:
     assert access_beside(place, executable=True).mode == 0o750
 
 
-def test_most_files_decide(tmp_path: Path) -> None:
-    """Neither the first file nor one of another kind, nor a link out of the tree."""
+def test_the_most_common_access_is_used(tmp_path: Path) -> None:
+    """Not the first file, nor one with another suffix, nor a link out of the tree."""
     for name, mode in (("a.py", 0o600), ("b.py", 0o644), ("c.py", 0o644), ("d", 0o6)):
         (tmp_path / name).touch()
         (tmp_path / name).chmod(mode)
@@ -92,8 +92,8 @@ def test_most_files_decide(tmp_path: Path) -> None:
 
 @needs_root
 @pytest.mark.parametrize("umask", [0o022, 0o077])
-def test_root_leaves_nothing_of_its_own(tree: Path, room: Path, umask: int) -> None:
-    """On another user's tree, closed to all but him and a group."""
+def test_root_leaves_no_files_of_its_own(tree: Path, room: Path, umask: int) -> None:
+    """Root applies to another user's tree, which only he and a group can read."""
     settle(tree, ALICE, SERVERS, 0o640, 0o750)
     before = seen(tree)
     for how in ((), ("--unapply",), ()):
@@ -104,8 +104,7 @@ def test_root_leaves_nothing_of_its_own(tree: Path, room: Path, umask: int) -> N
 
 @needs_root
 def test_a_setgid_folder(tree: Path, room: Path) -> None:
-    """The kernel would give its group to what is made there; files that had another
-    keep theirs."""
+    """The kernel sets the folder's group for new files; existing files keep theirs."""
     settle(tree, ALICE, ALICE, 0o664, 0o2775)
     for place in (tree, *tree.rglob("*")):
         if place.is_dir():
@@ -123,8 +122,8 @@ def test_a_setgid_folder(tree: Path, room: Path) -> None:
 
 
 @needs_root
-def test_what_root_left_in_the_middle(tree: Path, room: Path) -> None:
-    """Killed, it leaves what the tree's owner can take back."""
+def test_an_interrupted_run_by_root(tree: Path, room: Path) -> None:
+    """After a kill, the tree's owner can roll back what root left."""
     settle(tree, ALICE, SERVERS, 0o640, 0o750)
     before = seen(tree)
     killed = apply(
@@ -138,7 +137,7 @@ def test_what_root_left_in_the_middle(tree: Path, room: Path) -> None:
         os.setresgid(SERVERS, SERVERS, SERVERS)
         os.setresuid(ALICE, ALICE, ALICE)
 
-    # Not before its modules are read: they may lie where Alice may not look.
+    # Only after its modules are loaded: Alice may not be able to read them.
     done = apply(room, "--status", tree, at=1, event="open", mischief=become_alice)
     assert done.code == Exit.FAILS, done.text
     assert "rolled back" in done.out
@@ -160,10 +159,8 @@ def shared(tree: Path, pins: Pins) -> Callable[[int], Path]:
 
 
 @needs_root
-def test_an_owner_that_cannot_be_given(
-    shared: Callable[[int], Path], room: Path
-) -> None:
-    """Bob lays files beside Alice's: they are his, and all can read them."""
+def test_an_owner_that_cannot_be_set(shared: Callable[[int], Path], room: Path) -> None:
+    """Bob adds files beside Alice's: he owns them, and all users can read them."""
     tree = shared(0o644)
     check(apply(room, tree, at=1, mischief=become_bob, first=private))
     for new in (MODULE, LAID):
@@ -172,8 +169,10 @@ def test_an_owner_that_cannot_be_given(
 
 
 @needs_root
-def test_nobody_could_read_it(shared: Callable[[int], Path], room: Path) -> None:
-    """Where nobody but a group opens the files beside it, and Bob is not in it."""
+def test_a_file_that_others_could_not_read_is_refused(
+    shared: Callable[[int], Path], room: Path
+) -> None:
+    """Only a group can read the files beside it, and Bob is not a member."""
     tree = shared(0o640)
     before = seen(tree)
     done = apply(room, "--json", tree, at=1, mischief=become_bob)
@@ -187,15 +186,15 @@ def test_nobody_could_read_it(shared: Callable[[int], Path], room: Path) -> None
 
 
 @needs_root
-def test_a_report_that_is_written_again(tmp_path: Path) -> None:
-    """By root, over Alice's, or new in her folder."""
+def test_a_rewritten_report_keeps_its_owner(tmp_path: Path) -> None:
+    """Root replaces Alice's report, or writes a new one in her folder."""
     os.chown(tmp_path, ALICE, SERVERS)
     place = tmp_path / "page.md"
     place.write_text("one\n")
     place.chmod(0o640)
     os.chown(place, ALICE, BOB)
-    put(place, "two\n")
-    put(tmp_path / "new.md", "three\n")
+    write_file(place, "two\n")
+    write_file(tmp_path / "new.md", "three\n")
     assert (place.stat().st_uid, place.stat().st_gid) == (ALICE, BOB)
     assert stat.S_IMODE(place.stat().st_mode) == 0o640
     assert (tmp_path / "new.md").stat().st_uid == ALICE

@@ -1,5 +1,5 @@
-"""--commit killed: files, index, HEAD and branch are all old or all new after the next
-run, wherever the kill came, also with git left running."""
+"""After --commit is killed at any point, the next run makes files, index, HEAD and
+branch all old or all new, even if git was left running."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HOWS: tuple[tuple[str, ...], ...] = (("--status",), ("--commit",))
 
 
 def test_killed_at_every_write(clones: Clones, room: Path) -> None:
-    """Also where only the index, HEAD or a ref is what comes next."""
+    """Also just before the index, HEAD or a ref changes."""
     seen = []
     last = points(room, clones, None)
     # Up to the journal the writes are those of any apply, which test_kill tries.
@@ -40,7 +40,7 @@ def test_killed_at_every_write(clones: Clones, room: Path) -> None:
 
 
 def test_killed_before_every_git_of_the_transaction(clones: Clones, room: Path) -> None:
-    """From the first one that the journal knows of on."""
+    """All git processes that start after the journal is written."""
     last = points(room, clones, GIT)
     seen = []
     for point in range(last - 9, last + 1):
@@ -56,7 +56,7 @@ def test_killed_before_every_git_of_the_transaction(clones: Clones, room: Path) 
 def test_the_roll_back_is_killed_at_every_step(
     clones: Clones, room: Path, detached: bool
 ) -> None:
-    """All was moved, and only the commit point was missing."""
+    """Everything was changed, and only the commit point was missing."""
     old = clones.old
     if detached:
         git.run(old, "checkout", "-q", "--detach")
@@ -98,7 +98,7 @@ STEPS = ("--index-info @new-index", "update-ref --stdin", "symbolic-ref -m")
 
 
 def shim(room: Path, what: str, mischief: str) -> Mischief:
-    """Before the program starts: real git, and a mischief at one of its calls."""
+    """Put a wrapper for git on PATH that causes trouble at one of its calls."""
     real = shutil.which("git") or ""
     words = mischief.format(room=room, real=real)
     folder = room / "bin"
@@ -115,14 +115,14 @@ def shim(room: Path, what: str, mischief: str) -> Mischief:
 
 @pytest.mark.parametrize("what", STEPS)
 def test_killed_while_git_runs_on(clones: Clones, room: Path, what: str) -> None:
-    """What a killed run has started still holds the tree: nobody repairs it under the
-    hands of a git that is about to write."""
+    """A git process that outlives a killed run still holds the tree's lock, so no other
+    run repairs the tree while git may write."""
     clone = copy(clones.old, room / "clone")
     killed = apply(room, "--commit", clone, first=shim(room, what, _WAIT))
     assert killed.code == -9, killed.text
     refused = apply(room, "--status", clone)
     assert refused.code == Exit.CANNOT_APPLY, refused.text
-    assert "a git process that it left behind" in refused.text
+    assert "a git process that it started" in refused.text
     (room / "go").touch()
     wait_until((room / "gone").exists)
     wait_until(lambda: apply(room, "--status", clone).code != Exit.CANNOT_APPLY)
@@ -130,7 +130,7 @@ def test_killed_while_git_runs_on(clones: Clones, room: Path, what: str) -> None
 
 
 @pytest.mark.parametrize("what", STEPS)
-def test_killed_when_git_is_done(clones: Clones, room: Path, what: str) -> None:
+def test_killed_after_git_has_ended(clones: Clones, room: Path, what: str) -> None:
     clone = copy(clones.old, room / "clone")
     killed = apply(room, "--commit", clone, first=shim(room, what, _AFTER))
     assert killed.code == -9, killed.text

@@ -1,5 +1,5 @@
-"""--commit on several clones, beside other users of git, and interrupted: rolled back,
-and the answer says where every clone stands."""
+"""--commit on several clones, with other git processes, and interrupted: it is rolled
+back, and the report names the state of every clone."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ COMMUNICATOR = "python/sglang/srt/layers/communicator.py"
 
 
 def pairs(slim: Callable[..., Path], clones: Clones, room: Path) -> tuple[Path, Path]:
-    """AITER and SGLang; the order in which they are written is that of their names."""
+    """AITER and SGLang; they are written in the order of their names."""
     first = copy(slim("aiter", "aiter"), room / "a-aiter")
     return first, copy(clones.old, room / "b-sglang")
 
@@ -37,7 +37,7 @@ def pairs(slim: Callable[..., Path], clones: Clones, room: Path) -> tuple[Path, 
 def test_the_second_clone_is_locked_meanwhile(
     slim: Callable[..., Path], clones: Clones, room: Path, lock: str
 ) -> None:
-    """When the first has its branch, HEAD and index already: all is rolled back."""
+    """The first already has its new branch, HEAD and index: all are rolled back."""
     trees = pairs(slim, clones, room)
     before = [state(tree) for tree in trees]
     place = trees[1] / ".git" / lock
@@ -57,7 +57,7 @@ def test_the_second_clone_is_locked_meanwhile(
 def test_killed_between_two_clones(
     slim: Callable[..., Path], clones: Clones, room: Path
 ) -> None:
-    """The first is all new but for the commit point; each recovers by itself."""
+    """The first is all new except for the commit point; each recovers by itself."""
     trees = pairs(slim, clones, room)
     before = [state(tree) for tree in trees]
     killed = apply(room, "--commit", *trees, at=2, event="os.link", mischief=KILL)
@@ -68,7 +68,7 @@ def test_killed_between_two_clones(
 
 
 def fail_at(ending: str, number: int, error: int) -> Mischief:
-    """From now on: the ``number``-th rename or link to such a file fails."""
+    """Make the ``number``-th rename or link to such a file fail."""
 
     def first() -> None:
         seen = 0
@@ -88,14 +88,14 @@ def fail_at(ending: str, number: int, error: int) -> Mischief:
 def test_the_second_commit_point_fails(
     slim: Callable[..., Path], clones: Clones, room: Path
 ) -> None:
-    """The first clone is final by then: the answer names it."""
+    """The first clone is final by then, and the report names it."""
     trees = pairs(slim, clones, room)
     before = state(trees[1])
     first = fail_at("/done.json", 2, errno.EIO)
     done = apply(room, "--json", "--commit", *trees, first=first)
     assert done.code == Exit.ENVIRONMENT, done.text
     found = {f["path"]: f["what"] for f in done.report["findings"]}
-    assert found[str(trees[0])] == "the series is in place and committed"
+    assert found[str(trees[0])] == "the series is applied and committed"
     assert git.text(trees[0], "symbolic-ref", "HEAD") == REF
     assert state(trees[1]) == before
 
@@ -105,17 +105,17 @@ def test_a_file_system_without_hard_links(clones: Clones, room: Path) -> None:
     first = fail_at("/index.lock", 1, errno.EPERM)
     done = apply(room, "--json", "--commit", clone, first=first)
     assert done.code == Exit.ENVIRONMENT, done.text
-    assert "takes no hard link" in done.report["findings"][0]["what"]
+    assert "does not support hard links" in done.report["findings"][0]["what"]
     assert state(clone) == clones.before
 
 
 def test_full_disk(clones: Clones, room: Path) -> None:
-    """In a file system of its own; see ``mounts.py``."""
+    """In a separate file system; see ``mounts.py``."""
     in_a_mount("commit", clones.old, room)
 
 
 def test_two_worktrees_at_once(clones: Clones, room: Path) -> None:
-    """One of them has the branch in the end, or none: never both."""
+    """At the end at most one of them has the branch."""
     for _ in range(6):
         one, two = copy(clones.old, room / "one"), room / "two"
         git.run(one, "worktree", "add", "-q", "--detach", str(two))
@@ -164,10 +164,10 @@ def begun(clone: Path) -> None:
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_somebody_uses_git_meanwhile(
+def test_git_is_used_meanwhile(
     clones: Clones, room: Path, mischief: Callable[[Path], None], said: str
 ) -> None:
-    """After the look at the clone, before its index is locked."""
+    """Between the check of the clone and locking its index."""
     clone = copy(clones.old, room / "clone")
     git.run(clone, "branch", "mine")
 
@@ -185,8 +185,8 @@ def test_somebody_uses_git_meanwhile(
 
 
 def test_git_is_used_between_crash_and_recovery(clones: Clones, room: Path) -> None:
-    """A git status rewrites the index, and something else is staged: neither is in
-    the way, and both stay."""
+    """A git status rewrites the index, and another file is staged: neither prevents the
+    recovery, and both stay."""
     clone = copy(clones.old, room / "clone")
     killed = apply(room, "--commit", clone, first=at_the_commit_point)
     assert killed.code == -9
@@ -216,14 +216,15 @@ def another_edit(clone: Path) -> None:
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_somebody_goes_on_from_a_crash(
+def test_the_clone_changes_after_a_crash(
     clones: Clones,
     room: Path,
     mischief: Callable[[Path], None],
     undo: tuple[str, ...],
     named: str,
 ) -> None:
-    """Refused and named, nothing lost; put right as the error says, it goes on."""
+    """It is refused by name and nothing is lost; after the next step in the error, it
+    continues."""
     clone = copy(clones.old, room / "clone")
     assert apply(room, "--commit", clone, first=at_the_commit_point).code == -9
     mischief(clone)
@@ -248,8 +249,8 @@ def test_somebody_goes_on_from_a_crash(
         '{"rows": [{"path": "../x", "before": null, "after": "100644 %s"}]}',
     ],
 )
-def test_a_journal_of_somebody_else(clones: Clones, room: Path, switch: str) -> None:
-    """Nothing in it reaches git that this program would not have written."""
+def test_a_forged_journal_is_refused(clones: Clones, room: Path, switch: str) -> None:
+    """Git gets no value from it that this program would not have written."""
     clone = copy(clones.old, room / "clone")
     head = git.text(clone, "rev-parse", "HEAD")
     good = {"branch": REF, "tip": head, "made": True, "head": "refs/heads/main"}
@@ -271,7 +272,7 @@ def test_a_journal_of_somebody_else(clones: Clones, room: Path, switch: str) -> 
 
 
 def test_interrupted_at_every_write(clones: Clones, room: Path) -> None:
-    """The answer says where the clone stands, and so it is."""
+    """The message names the clone's state correctly."""
     seen = []
     number = itertools.cycle((signal.SIGINT, signal.SIGTERM))
     for point in range(2, points(room, clones, None) + 1, 3):
@@ -294,10 +295,10 @@ def test_interrupted_before_every_git(clones: Clones, room: Path) -> None:
 
 
 def _interrupted(done: Done, clone: Path, clones: Clones) -> bool:
-    """Whether nothing was changed, as the answer says."""
+    """Whether nothing was changed, which the message must say."""
     assert done.code == Exit.INTERRUPTED, done.text
     found = state(clone)
     old = "interrupted; nothing was changed" in done.err
-    assert old or f"{clone}: the series is in place and committed" in done.err
+    assert old or f"{clone}: the series is applied and committed" in done.err
     assert found == (clones.before if old else clones.after)
     return old

@@ -29,7 +29,7 @@ from faults.harness import (
 pytestmark = pytest.mark.slow("killed at every write and every system call")
 
 BOTH = pytest.mark.parametrize("unapply", [False, True], ids=["apply", "unapply"])
-# Each with its names on other processors; strace skips those that are unknown here.
+# With the names on other processors; strace skips unknown ones.
 SYSCALLS = (
     "?mkdir,?mkdirat",
     "write,pwrite64",
@@ -68,7 +68,7 @@ def check_whole(tree: Path, before: Contents, after: Contents, was: Path) -> boo
 def check_recovers(
     tree: Path, how: tuple[str, ...], pair: Pair, unapply: bool, room: Path
 ) -> None:
-    """Run the next command on a tree that was left behind, and check the promise."""
+    """Run the next command on an interrupted tree, and check the promise."""
     was, before, after = pair.ends(unapply)
     crashed_new = (tree / FOLDER).exists() is False and contents(tree) == after
     done = apply(room, *how, tree)
@@ -78,7 +78,7 @@ def check_recovers(
         if old:
             assert times(tree) == times(was)
         assert not (crashed_new and old)
-        # "Applied" exits 0 and "pristine" 1: what it says is what there is.
+        # Exit 0 means applied and 1 pristine; it must be true.
         assert done.code == int(old != unapply)
     else:
         assert old == (how == verb(not unapply))
@@ -102,7 +102,7 @@ def test_killed_at_every_write(pair: Pair, room: Path, unapply: bool) -> None:
 def test_recovery_killed_at_every_write(
     pair: Pair, room: Path, unapply: bool, how: tuple[str, ...]
 ) -> None:
-    """From just before the commit, where there is most to roll back."""
+    """Killed just before the commit, when there is most to roll back."""
     was, before, after = pair.ends(unapply)
     crashed = copy(was, room / "crashed")
     commit = {"at": _renames(room, was, unapply), "event": "os.rename"}
@@ -125,8 +125,8 @@ def test_recovery_killed_at_every_write(
 
 @BOTH
 def test_recovery_killed_again_and_again(pair: Pair, room: Path, unapply: bool) -> None:
-    """Every crash is met by a recovery that is killed too, one write later each time,
-    until one lives to the end: progress is never lost."""
+    """Each recovery is killed too, one write later each time, until one finishes:
+    progress is never lost."""
     was, _, _ = pair.ends(unapply)
     points = count_writes(room, was, *verb(unapply))
     for point in range(3, points + 1, 7):
@@ -141,7 +141,7 @@ def test_recovery_killed_again_and_again(pair: Pair, room: Path, unapply: bool) 
 
 @BOTH
 def test_killed_at_every_system_call(pair: Pair, room: Path, unapply: bool) -> None:
-    """Between write(2) and write(2) too, in an interpreter started the usual way."""
+    """Also between two write(2) calls, in a normally started interpreter."""
     _need_strace(room)
     was, _, _ = pair.ends(unapply)
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
@@ -180,7 +180,7 @@ def _kill_at_calls(call: str, was: Path, room: Path, unapply: bool) -> list[Path
 
 
 def _need_strace(room: Path) -> None:
-    """Skip unless strace is here and may trace and kill."""
+    """Skip unless strace is installed and may trace and kill."""
     if shutil.which("strace") is None:
         pytest.skip("strace is not installed")
     probe = ["strace", "-f", "-o", os.devnull]

@@ -32,23 +32,23 @@ def test_interrupted_at_every_write(
     was, before, after = pair.ends(unapply)
     points = count_writes(room, was, *verb(unapply))
     seen = []
-    # Each signal takes every other write: together they take all.
+    # Each signal is tried at every other write; together they cover all.
     for point in range(1 + (number == signal.SIGINT), points + 1, 2):
         tree = copy(was, room / "tree")
         done = apply(room, *verb(unapply), tree, at=point, mischief=send(number))
         assert done.code == 130, f"write {point}: {done.text}"
         assert "interrupted" in done.err and "Traceback" not in done.err
         seen.append(check_whole(tree, before, after, was))
-        says = "the series is taken off" if unapply else "the series is in place"
+        says = "the series is removed" if unapply else "the series is applied"
         stands = "nothing was changed" if seen[-1] else f"{tree}: {says}"
         assert f"interrupted; {stands}\n" in done.err, f"write {point}"
-    # Old up to the commit, new from there on.
+    # Old up to the commit, new after it.
     assert seen == sorted(seen, reverse=True)
     assert seen.count(True) > 5
 
 
 def test_impatient_user(pair: Pair, room: Path) -> None:
-    """Ctrl-C again and again does not stop the roll-back that the first one began."""
+    """Repeated Ctrl-C does not stop the roll-back that the first one began."""
     was, before, after = pair.ends(False)
 
     def keep_interrupting() -> None:
@@ -69,8 +69,8 @@ def test_impatient_user(pair: Pair, room: Path) -> None:
 
 
 def test_interrupted_at_every_instruction(room: Path) -> None:
-    """Between any two bytecodes of the writer, also between getting the lock and the
-    ``try`` that gives it back."""
+    """Between any two bytecodes of the writer, also between taking the lock and the
+    ``try`` that releases it."""
     tree = room / "tree"
     (tree / "a").mkdir(parents=True)
     changes = (
@@ -104,7 +104,7 @@ def test_interrupted_at_every_instruction(room: Path) -> None:
             child.count(instructions)
             if not interrupted:
                 break
-            # In small steps where the lock is taken and given back.
+            # In small steps where the lock is taken and released.
             point += 1 if point < 400 else 3
 
     done = Child(work, room).wait()
@@ -116,7 +116,7 @@ def test_interrupted_at_every_instruction(room: Path) -> None:
 def _interrupted_at(
     tree: Path, changes: tuple[FileChange, ...], point: int
 ) -> tuple[bool, int]:
-    """Carry the changes out; a SIGINT comes before one instruction of the writer.
+    """Carry out the changes, with a SIGINT before one instruction of the writer.
 
     Returns whether it interrupted, and how many instructions there were.
     """

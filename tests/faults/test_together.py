@@ -1,4 +1,5 @@
-"""Several processes on one tree: one wins, the others say who holds it."""
+"""Several processes on one tree: one succeeds, the others name the process that holds
+it."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from faults.test_kill import check_whole
 
 
 def test_refused_while_another_holds_the_tree(pair: Pair, room: Path) -> None:
-    """The first one is stopped at a write, after the three that say who it is."""
+    """The first process is stopped at a write, after the three that write its name."""
     points = count_writes(room, pair.old)
     hows = itertools.cycle(VERBS)
     for point in range(4, points, 4):
@@ -34,7 +35,7 @@ def test_refused_while_another_holds_the_tree(pair: Pair, room: Path) -> None:
         assert done.code == 0, done.text
         assert not check_whole(tree, pair.before, pair.after, pair.old)
         if point > points - 5 and second.code != 3:
-            continue  # Stopped so late that it had given the lock back.
+            continue  # Stopped so late that it had released the lock.
         assert second.code == 3, f"write {point}: {second.text}"
         report = second.report
         assert f"pid {first.pid} on {os.uname().nodename}" in report["message"]
@@ -42,8 +43,8 @@ def test_refused_while_another_holds_the_tree(pair: Pair, room: Path) -> None:
 
 
 @pytest.mark.parametrize(("crowd", "rounds"), [(2, 40), (8, 8)])
-def test_at_once(pair: Pair, room: Path, crowd: int, rounds: int) -> None:
-    """Started by one gun; each either does its work or names one of the others."""
+def test_started_together(pair: Pair, room: Path, crowd: int, rounds: int) -> None:
+    """They start together; each either does its work or names one of the others."""
     refused = 0
     for _ in range(rounds):
         tree = copy(pair.old, room / "tree")
@@ -63,8 +64,8 @@ def test_at_once(pair: Pair, room: Path, crowd: int, rounds: int) -> None:
     print(f"{refused} refused")
 
 
-def test_at_once_from_the_shell(pair: Pair, room: Path) -> None:
-    """The same with interpreters of their own."""
+def test_started_together_from_the_shell(pair: Pair, room: Path) -> None:
+    """The same with separate interpreters."""
     for _ in range(5):
         tree = copy(pair.old, room / "tree")
         command = [sys.executable, str(APPLY), str(tree)]

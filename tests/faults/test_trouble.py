@@ -1,4 +1,4 @@
-"""What goes wrong in the middle without killing anybody: rolled back, exit 3 or 5."""
+"""Faults in the middle of a run that do not kill it: it rolls back and exits 3 or 5."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ METHODS = "python/sglang/srt/models/deepseek_common/attention_forward_methods"
 
 
 def check_untouched(tree: Path, pair: Pair) -> None:
-    """Assert that a tree is as it was, times and all."""
+    """Assert that a tree is unchanged, including times."""
     assert check_whole(tree, pair.before, pair.after, pair.old)
     assert times(tree) == times(pair.old)
 
@@ -49,7 +49,7 @@ def check_environment(done: Done, *said: str) -> None:
 
 
 def replace_folder(tree: Path) -> Mischief:
-    """Somebody moves a touched file's folder away and puts a file in its place."""
+    """Another process moves a touched file's folder and puts a file in its place."""
 
     def mischief() -> None:
         (tree / METHODS).rename(tree / "moved")
@@ -59,7 +59,7 @@ def replace_folder(tree: Path) -> Mischief:
 
 
 def edit(place: Path, text: str = "# mine\n") -> Mischief:
-    """Somebody saves a file from an editor that takes no lock."""
+    """An editor, which takes no lock, saves a file."""
 
     def mischief() -> None:
         place.chmod(0o644)
@@ -70,8 +70,8 @@ def edit(place: Path, text: str = "# mine\n") -> Mischief:
 
 @pytest.mark.parametrize("write", [1, 8, 20, 28])
 def test_edited_while_it_is_staged(pair: Pair, room: Path, write: int) -> None:
-    """What an editor saved after the plan was made is not overwritten; what was
-    swapped already is taken back."""
+    """A file that an editor saved after planning is not overwritten; files that were
+    swapped before are restored."""
     tree = copy(pair.old, room / "tree")
     path = f"{METHODS}/forward_mla.py"
     done = apply(room, "--json", tree, at=write, mischief=edit(tree / path))
@@ -83,7 +83,7 @@ def test_edited_while_it_is_staged(pair: Pair, room: Path, write: int) -> None:
 
 
 def test_new_file_appears_meanwhile(pair: Pair, room: Path) -> None:
-    """A new file is not laid over one that came into being just now."""
+    """A new file does not replace one that was created meanwhile."""
     tree = copy(pair.old, room / "tree")
     path = "python/sglang/srt/layers/quantization/bpreshuffle_scale.py"
     mischief = edit_new(tree / path)
@@ -100,7 +100,7 @@ def edit_new(place: Path) -> Mischief:
 
 
 def test_folder_replaced_in_the_middle(pair: Pair, room: Path) -> None:
-    """The first files are in when a later one has no place any more."""
+    """The first files are in place when a later one's folder is gone."""
     tree = copy(pair.old, room / "tree")
     done = apply(
         room, "--json", tree, at=2, event="os.rename", mischief=replace_folder(tree)
@@ -117,8 +117,8 @@ def test_folder_replaced_in_the_middle(pair: Pair, room: Path) -> None:
 def test_second_tree_fails(
     slim: Callable[..., Path], pair: Pair, room: Path, swapped: bool
 ) -> None:
-    """Several PATHs are one transaction: what was done to the first is taken back,
-    whether or not it was swapped when the second failed."""
+    """Several PATHs are one transaction: the first tree is restored, whether or not it
+    was swapped when the second failed."""
     names = ("a-aiter", "b-sglang")
     aiter = copy(slim("aiter", "aiter", clone=False), room / names[0])
     sglang = copy(pair.old, room / names[1])
@@ -138,7 +138,7 @@ def test_second_tree_fails(
 
 
 def test_second_tree_refused(slim: Callable[..., Path], pair: Pair, room: Path) -> None:
-    """A second tree that has drifted: the first is not begun."""
+    """If the second tree has drifted, the first is not begun."""
     sglang = copy(pair.old, room / "tree")
     aiter = slim("aiter", "aiter", clone=False)
     drifted = next(aiter.rglob("fused_fp8_quant.py"))
@@ -167,8 +167,8 @@ def test_file_size_limit(pair: Pair, room: Path, unapply: bool, limit: int) -> N
 
 
 def drop_rights() -> None:
-    """Root may write anywhere: become nobody. Not before the first write, as nobody may
-    not be allowed to read the interpreter's and the overlay's own files."""
+    """Become the user nobody, because root may write anywhere. Not before the first
+    write: nobody may be unable to read the interpreter's and the overlay's files."""
     if os.geteuid() == 0:
         os.setgroups([])
         os.setresgid(NOBODY, NOBODY, NOBODY)
@@ -185,7 +185,7 @@ def test_no_permission(pair: Pair, room: Path) -> None:
 
 
 def test_no_permission_for_one_folder(pair: Pair, room: Path) -> None:
-    """Found out in the middle, when the first files are in, and rolled back."""
+    """It fails in the middle, after the first files, and is rolled back."""
     tree = copy(pair.old, room / "tree")
     if os.geteuid() == 0:
         for place in (tree, *tree.rglob("*")):
@@ -197,8 +197,8 @@ def test_no_permission_for_one_folder(pair: Pair, room: Path) -> None:
     check_untouched(tree, pair)
 
 
-def test_owner_of_another_kind(pair: Pair, room: Path) -> None:
-    """Root applies to somebody's tree: his files stay his."""
+def test_another_owners_files_stay_his(pair: Pair, room: Path) -> None:
+    """Root applies to another user's tree: the files keep their owner."""
     if os.geteuid() != 0:
         pytest.skip("only root can give files away")
     tree = copy(pair.old, room / "tree")
@@ -217,7 +217,8 @@ def test_owner_of_another_kind(pair: Pair, room: Path) -> None:
 def test_changed_between_crash_and_recovery(
     pair: Pair, room: Path, unapply: bool, how: tuple[str, ...]
 ) -> None:
-    """Refused and named, journal kept; put right as the error says, it goes on."""
+    """It is refused by name and the journal stays; after the next step in the error, it
+    continues."""
     was, before, after = pair.ends(unapply)
     tree = copy(was, room / "tree")
     killed = apply(room, *verb(unapply), tree, at=4, event="os.rename", mischief=KILL)
@@ -246,8 +247,8 @@ def test_changed_between_crash_and_recovery(
                 b'"after": null, "folders": []}]'],
     ids=["empty", "no list", "no text", "outside"],
 )  # fmt: skip
-def test_journal_of_somebody_else(pair: Pair, room: Path, journal: bytes) -> None:
-    """A journal that this program did not write is nothing to act on."""
+def test_a_forged_journal_is_refused(pair: Pair, room: Path, journal: bytes) -> None:
+    """A journal that this program did not write is refused."""
     tree = copy(pair.old, room / "tree")
     (tree / FOLDER).mkdir()
     (tree / FOLDER / "journal.json").write_bytes(journal)
@@ -260,7 +261,7 @@ def test_journal_of_somebody_else(pair: Pair, room: Path, journal: bytes) -> Non
 
 
 def test_transaction_folder_is_a_link(pair: Pair, room: Path) -> None:
-    """Else the clearing up would empty a folder outside the tree."""
+    """Otherwise cleaning up would empty a folder outside the tree."""
     tree = copy(pair.old, room / "tree")
     (room / "precious").mkdir()
     (room / "precious" / "file").write_text("precious")
@@ -272,7 +273,7 @@ def test_transaction_folder_is_a_link(pair: Pair, room: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["full", "read-only", "bind", "mounted"])
-def test_in_a_mount_of_its_own(pair: Pair, room: Path, what: str) -> None:
+def test_real_file_systems(pair: Pair, room: Path, what: str) -> None:
     """Real full and read-only file systems; see ``mounts.py``."""
     in_a_mount(what, pair.old, room)
 
@@ -300,9 +301,11 @@ def in_a_mount(what: str, old: Path, room: Path) -> None:
     print(done.stdout)
 
 
-def test_durable_before_it_counts(pair: Pair, room: Path) -> None:
-    """Power may fail where a kill does nothing: what the journal, or its end, vouches
-    for is fsynced before. From the system calls of a real run and of a roll-back."""
+def test_everything_is_synced_before_the_journal_relies_on_it(
+    pair: Pair, room: Path
+) -> None:
+    """A power failure can lose what a kill cannot: everything is fsynced before the
+    journal, or its end, relies on it. Read from the system calls of real runs."""
     if shutil.which("strace") is None:
         pytest.skip("strace is not installed")
     tree = copy(pair.old, room / "tree")
@@ -345,7 +348,7 @@ def _trace(room: Path, *arguments: str | Path, code: int = 0) -> Calls:
 
 
 def _path(arguments: str) -> str:
-    """The one path of a traced call."""
+    """The path of a traced call."""
     return (
         arguments.partition(str(FOLDER))[2]
         .strip("/")
@@ -359,7 +362,7 @@ def _first(calls: Calls, name: str, target: str) -> int:
 
 
 def _check_folders_synced(calls: Calls) -> None:
-    """After the last change of a folder's entries comes an fsync of that folder."""
+    """Every folder is fsynced after the last change of its entries."""
     changed = 0
     for number, (name, arguments) in enumerate(calls):
         if name not in ("rename", "unlink"):

@@ -1,4 +1,4 @@
-"""What every verb does with what its call comes to."""
+"""How every verb reports results, errors and interrupts."""
 
 from __future__ import annotations
 
@@ -29,79 +29,84 @@ def number(text):
     {kind}
 
 run(Verb("A trial.", (), lambda p: p.add_argument("--n", type=number), call, show,
-         tells={tells}))
+         reports_effects={reports_effects}))
 """
-_ANSWERS = "return Report(verb='trial', results=(Result('a', 'b', 'c'),))"
-_DEFECT = "return {}['nothing of that name']"
+_REPORTS = "return Report(verb='trial', results=(Result('a', 'b', 'c'),))"
+_BUG = "return {}['nothing of that name']"
 
 
-def ended(
+def run_trial(
     call: str,
     show: str,
     *words: str,
     kind: str = "return text",
-    tells: bool = True,
+    reports_effects: bool = True,
 ) -> subprocess.CompletedProcess[str]:
     program = _VERB.replace("{call}", call).replace("{show}", show)
-    program = program.replace("{kind}", kind).replace("{tells}", str(tells))
+    program = program.replace("{kind}", kind).replace(
+        "{reports_effects}", str(reports_effects)
+    )
     command = [sys.executable, "-c", program, *words]
     return subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, check=False
     )
 
 
-@pytest.mark.parametrize(
-    ("call", "show"), [(_DEFECT, "return ''"), (_ANSWERS, _DEFECT)]
-)
-def test_a_defect_is_no_answer(call: str, show: str) -> None:
-    """1 would say that a check was made, and that it does not hold."""
-    done = ended(call, show)
+@pytest.mark.parametrize(("call", "show"), [(_BUG, "return ''"), (_REPORTS, _BUG)])
+def test_a_bug_exits_with_5(call: str, show: str) -> None:
+    """Exit code 1 would mean that a check was made and does not hold."""
+    done = run_trial(call, show)
     assert (done.returncode, done.stdout) == (5, "")
     assert "KeyError: 'nothing of that name'" in done.stderr
-    assert done.stderr.endswith(
-        "a defect of this program: it ended without an answer\n"
-    )
+    assert done.stderr.endswith("internal error: this program has a bug\n")
 
 
-def test_a_defect_is_a_report_too() -> None:
-    done = ended(_DEFECT, "return ''", "--json")
+def test_a_bug_is_reported_as_json() -> None:
+    done = run_trial(_BUG, "return ''", "--json")
     report = json.loads(done.stdout)
     assert done.returncode == report["exit_code"] == 5
     assert "KeyError" in done.stderr
 
 
-def test_an_answer_is_shown_and_ends_with_its_code() -> None:
-    done = ended(_ANSWERS, "return report.results[0].outcome")
+def test_a_report_is_printed_and_sets_the_exit_code() -> None:
+    done = run_trial(_REPORTS, "return report.results[0].outcome")
     assert (done.returncode, done.stdout, done.stderr) == (0, "c\n", "")
 
 
 _INTERRUPT = "__import__('os').kill(__import__('os').getpid(), {number})"
 _CHANGE = (
-    "from overlaykit.core.effects import tell; tell('/a/tree', 'the series is in'); "
+    "from overlaykit.core.effects import record_effect; "
+    "record_effect('/a/tree', 'the series is in'); "
 )
 
 
 @pytest.mark.parametrize("number", [2, 15, 1])
 @pytest.mark.parametrize(
-    ("tells", "change", "said"),
+    ("reports_effects", "change", "said"),
     [
         (False, "", "interrupted"),
         (True, "", "interrupted; nothing was changed"),
         (True, _CHANGE, "interrupted; /a/tree: the series is in"),
     ],
 )
-def test_interrupted_says_where_everything_stands(
-    number: int, tells: bool, change: str, said: str
+def test_an_interrupt_names_the_state_of_every_tree(
+    number: int, reports_effects: bool, change: str, said: str
 ) -> None:
     interrupt = _INTERRUPT.replace("{number}", str(number))
-    done = ended(f"{change}{interrupt}", "return ''", tells=tells)
+    done = run_trial(
+        f"{change}{interrupt}", "return ''", reports_effects=reports_effects
+    )
     assert (done.returncode, done.stdout, done.stderr) == (130, "", f"{said}\n")
-    done = ended(f"{change}{_ANSWERS}", f"{interrupt}; return ''", tells=tells)
+    done = run_trial(
+        f"{change}{_REPORTS}",
+        f"{interrupt}; return ''",
+        reports_effects=reports_effects,
+    )
     assert (done.returncode, done.stdout, done.stderr) == (130, "", f"{said}\n")
 
 
-def test_interrupted_while_it_is_said() -> None:
-    """What was changed is changed: the report is printed to its end."""
+def test_an_interrupt_while_printing() -> None:
+    """The change is final, so the report is printed completely."""
     show = f"""
     class Out(type(sys.stdout)):
         def write(self, text):
@@ -110,13 +115,13 @@ def test_interrupted_while_it_is_said() -> None:
     sys.stdout = Out(sys.stdout.buffer, encoding="utf-8")
     return "the answer"
 """
-    done = ended(f"{_CHANGE}{_ANSWERS}", show)
+    done = run_trial(f"{_CHANGE}{_REPORTS}", show)
     assert (done.returncode, done.stdout, done.stderr) == (0, "the answer\n", "")
 
 
-@pytest.mark.parametrize("error", [_DEFECT, "raise OSError('no disk')"])
-def test_a_failure_after_a_change_names_it(error: str) -> None:
-    done = ended(f"{_CHANGE}{error}", "return ''")
+@pytest.mark.parametrize("error", [_BUG, "raise OSError('no disk')"])
+def test_a_failure_after_a_change_names_the_change(error: str) -> None:
+    done = run_trial(f"{_CHANGE}{error}", "return ''")
     assert done.returncode == 5
     assert "/a/tree: the series is in\n" in done.stderr
 
@@ -136,10 +141,8 @@ def test_a_failure_after_a_change_names_it(error: str) -> None:
     ],
 )
 @pytest.mark.parametrize("words", [(), ("--json",)], ids=["text", "json"])
-def test_no_way_out_says_that_a_check_does_not_hold(
-    call: str, words: tuple[str, ...]
-) -> None:
-    done = ended(call, "return ''", *words)
+def test_no_error_exits_with_1(call: str, words: tuple[str, ...]) -> None:
+    done = run_trial(call, "return ''", *words)
     assert done.returncode == 5, done.stderr
     if words:
         assert json.loads(done.stdout)["exit_code"] == 5
@@ -159,18 +162,18 @@ def test_no_way_out_says_that_a_check_does_not_hold(
     ],
 )
 @pytest.mark.parametrize("words", [(), ("--json",)], ids=["text", "json"])
-def test_neither_does_an_option_that_cannot_be_read(
+def test_a_bad_option_does_not_exit_with_1(
     kind: str, code: int, words: tuple[str, ...]
 ) -> None:
     number = "1" * 5000
-    done = ended(_ANSWERS, "return ''", "--n", number, *words, kind=kind)
+    done = run_trial(_REPORTS, "return ''", "--n", number, *words, kind=kind)
     assert done.returncode == code, done.stderr
     if words:
         assert json.loads(done.stdout)["exit_code"] == code
 
 
-def test_a_command_line_that_is_refused_is_a_report_too() -> None:
-    done = ended(_ANSWERS, "return ''", "--json", "--what")
+def test_a_bad_command_line_is_reported_as_json() -> None:
+    done = run_trial(_REPORTS, "return ''", "--json", "--what")
     report = json.loads(done.stdout)
     assert done.returncode == report["exit_code"] == 2
     assert report["message"].endswith("error: unrecognized arguments: --what")
@@ -183,8 +186,8 @@ VERBS = sorted(
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=lambda place: place.stem)
-def test_a_python_without_the_one_package_is_told_so(verb: Path) -> None:
-    """Whatever the verb imports first. -S: none of what is installed is to be had."""
+def test_missing_msgspec_is_reported(verb: Path) -> None:
+    """Every verb, whatever it imports first. With -S no installed package is found."""
     command = [sys.executable, "-S", "-B", str(verb), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     report = json.loads(done.stdout)
@@ -208,7 +211,7 @@ def test_a_python_without_the_one_package_is_told_so(verb: Path) -> None:
         ("1000000001", 0, False),
     ],
 )
-def test_a_number_has_an_end(text: str, least: int, ok: bool) -> None:
+def test_numbers_have_a_limit(text: str, least: int, ok: bool) -> None:
     read = whole_number(least)
     if ok:
         assert read(text) == int(text)

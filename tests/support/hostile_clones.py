@@ -1,6 +1,6 @@
 """Clones whose own configuration, attributes and hooks name commands.
 
-Each command leaves a file in a folder, so that a test sees which were run.
+Each command creates a file in a folder, so that a test can see which were run.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ HOOKS = (
 
 
 class Traps:
-    """Commands that say that they were run."""
+    """Commands that record that they were run."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         folder.mkdir()
-        # Whoever runs them may say so.
+        # Every user may create files here.
         folder.chmod(0o777)
 
     def command(self, name: str, then: str = "cat") -> str:
@@ -89,8 +89,8 @@ def _settings(clone: Path, traps: Traps) -> Iterator[tuple[str, str]]:
 
 
 def lose(clone: Path, path: str) -> str:
-    """Take away the object of a file that HEAD holds; a copy that has it is upstream,
-    so that fetching it would succeed. Gives the id."""
+    """Remove the object of a file in HEAD and return its id. A copy with the object is
+    set as upstream, so that fetching would succeed."""
     shutil.copytree(clone / ".git", clone.parent / "upstream")
     oid = git.text(clone, "rev-parse", f"HEAD:{path}")
     (clone / ".git" / "objects" / oid[:2] / oid[2:]).unlink()
@@ -103,6 +103,6 @@ def commit(clone: Path, message: str) -> None:
 
 
 def give_away(clone: Path) -> None:
-    """Make all of it another user's; needs root."""
+    """Give the whole clone to another user; needs root."""
     for path in (clone, *clone.rglob("*")):
         os.chown(path, STRANGER, STRANGER, follow_symlinks=False)

@@ -1,7 +1,7 @@
 """Other versions of git than the one on PATH, for tests.
 
 ``GIT_OLD`` names programs of other versions, separated by colons:
-``GIT_OLD=/opt/git-2.34/bin/git make test``. Tests that need one skip without.
+``GIT_OLD=/opt/git-2.34/bin/git make test``. Tests that need one are skipped without it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def on_path(program: Path) -> str:
 
 
 def older_than(version: gitversion.Version) -> Path:
-    """A git that ``GIT_OLD`` names, older than ``version`` and new enough for us."""
+    """A git from ``GIT_OLD`` that is older than ``version`` and new enough for us."""
     for name in filter(None, os.environ.get("GIT_OLD", "").split(os.pathsep)):
         said = subprocess.run([name, "version"], capture_output=True, text=True)
         if gitversion.OLDEST <= gitversion.parsed(said.stdout) < version:
@@ -31,8 +31,7 @@ def older_than(version: gitversion.Version) -> Path:
 
 
 def too_old(folder: Path, version: str) -> Path:
-    """What stands for a git that is too old: it says its version, and does nothing but
-    note what else it is asked for."""
+    """A fake git that is too old: it prints its version, and logs every other call."""
     folder.mkdir()
     program = folder / "git"
     program.write_text(

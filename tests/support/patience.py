@@ -1,8 +1,8 @@
-"""Waiting in tests: for an event, and far longer than any machine needs.
+"""Waiting for an event in tests, with a deadline that no working machine reaches.
 
-No test may depend on how fast the machine is. The one deadline here ends a test that
-hangs; it says nothing about speed, so it is an order of magnitude above what the
-slowest step takes on a machine with seven times more work than cores.
+No test may depend on the speed of the machine. The deadline only ends a test that
+hangs, so it is ten times what the slowest step takes on a machine with seven times
+more work than cores.
 """
 
 from __future__ import annotations

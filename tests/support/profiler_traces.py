@@ -1,7 +1,7 @@
 """Real profiler traces, edited and written in any layout, for tests and benchmarks.
 
-An edit changes the events of a real trace and nothing else, so that what a test then
-sees is what a profiler that lost, renamed or moved just those events would have left.
+An edit changes only some events of a real trace, so that the result is what a profiler
+would write if it lost, renamed or moved those events.
 """
 
 from __future__ import annotations
@@ -43,12 +43,15 @@ def _loaded(path: Path, whole: bool) -> bytes:
     with gzip.open(path) as file:
         document: Document = json.load(file)
     if not whole:
-        document["traceEvents"] = [e for e in document["traceEvents"] if _tells(e)]
+        document["traceEvents"] = [
+            e for e in document["traceEvents"] if _is_relevant(e)
+        ]
     return pickle.dumps(document)
 
 
-def _tells(event: Event) -> bool:
-    """Nine tenths of a trace are Python frames, operators and flow arrows."""
+def _is_relevant(event: Event) -> bool:
+    """Whether an event matters to the tests: nine tenths of a trace are Python frames,
+    operators and flow arrows."""
     frame = event.get("cat") == "python_function"
     if frame:
         return bool(event["name"].startswith("nn.Module: "))
@@ -56,7 +59,7 @@ def _tells(event: Event) -> bool:
 
 
 def load(path: Path, whole: bool = False) -> Document:
-    """A trace to be edited: every event of it, or those that say what ran where."""
+    """A trace to edit: with all its events, or those about modules and kernels."""
     document: Document = pickle.loads(_loaded(path, whole))
     return document
 
@@ -69,7 +72,7 @@ def spans(document: Document, module: str) -> list[Event]:
 
 
 def inside(document: Document, module: str) -> set[int]:
-    """The correlation ids of what that module's calls launched."""
+    """The correlation ids of the launches in the module's calls."""
     calls = spans(document, module)
     starts = [call["ts"] for call in calls]
 
@@ -90,7 +93,7 @@ def correlation(event: Event) -> int | None:
 
 
 def drop(document: Document, lost: Callable[[Event], bool]) -> Document:
-    """Without the events that are lost."""
+    """The document without the events for which ``lost`` is true."""
     kept = [event for event in document["traceEvents"] if not lost(event)]
     assert len(kept) < len(document["traceEvents"]), "nothing to drop"
     document["traceEvents"] = kept
@@ -98,13 +101,13 @@ def drop(document: Document, lost: Callable[[Event], bool]) -> Document:
 
 
 def change(document: Document, edit: Callable[[Event], bool]) -> Document:
-    """With events edited in place; ``edit`` says whether it did."""
+    """The document with events edited in place; ``edit`` returns whether it did."""
     assert sum(edit(event) for event in document["traceEvents"]), "nothing to change"
     return document
 
 
 def without_copies(document: Document, module: str = "Qwen3Attention") -> Document:
-    """As if the module's copies had never been launched."""
+    """The document as if the module's copies had not been launched."""
     mine = inside(document, module)
     gone = {
         correlation(event)
@@ -138,7 +141,7 @@ def profiler_text(event: Event) -> str:
 
 
 def as_profiler(document: Document) -> bytes:
-    """In the profiler's own layout."""
+    """The document in the profiler's own layout."""
     rest = {name: value for name, value in document.items() if name != "traceEvents"}
     name = rest.pop("traceName", "")
     head = json.dumps(rest)[1:-1]
@@ -151,7 +154,7 @@ def as_profiler(document: Document) -> bytes:
 
 
 def write(path: Path, document: Document) -> Path:
-    """In the profiler's layout, compressed if the name says so."""
+    """Write it in the profiler's layout, compressed if the name ends in .gz."""
     text = as_profiler(document)
     path.write_bytes(gzip.compress(text, 1) if path.suffix == ".gz" else text)
     return path

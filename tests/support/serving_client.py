@@ -1,9 +1,9 @@
-"""``ci/bench.py`` as its users run it, and the real ``sglang.bench_serving`` of a
-released wheel, made to run alone.
+"""``ci/bench.py`` as its users run it, with the real ``sglang.bench_serving`` from a
+released wheel.
 
-Its files are taken from the wheel as they are. What they import of the rest of SGLang
-(a URL helper, a constant) and of transformers (a tokenizer) is stood in for: the
-benchmark sends token ids, so a tokenizer only counts the words that come back.
+Its files come from the wheel unchanged. Stand-ins replace what they import from the
+rest of SGLang (a URL helper, a constant) and transformers (a tokenizer): the benchmark
+sends token ids, so a tokenizer only counts the words in the response.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _STAND_INS = {
     ),
     "sglang/srt/disaggregation/__init__.py": "",
     "sglang/srt/disaggregation/utils.py": "FAKE_BOOTSTRAP_HOST = '0.0.0.0'\n",
-    # For data sets of pictures, which these tests have no use for.
+    # For image data sets, which these tests do not use.
     "datasets.py": "load_dataset = None\n",
     "pybase64.py": "",
     "PIL/__init__.py": "",
@@ -57,7 +57,7 @@ _STAND_INS = {
 
 
 def lay_out(wheel: Path, root: Path) -> Path:
-    """A folder for PYTHONPATH in which ``-m sglang.bench_serving`` is the wheel's."""
+    """Make a folder for PYTHONPATH that has the wheel's ``sglang.bench_serving``."""
     with zipfile.ZipFile(wheel) as archive:
         for name in archive.namelist():
             if name.endswith(".py") and (
@@ -81,7 +81,7 @@ def environment(sglang: Path) -> dict[str, str]:
 
 
 def bench(sglang: Path, *arguments: str | Path) -> Reported:
-    """Exit code, report, and what was said meanwhile."""
+    """Run it: exit code, report and standard error."""
     done = subprocess.run(
         command(*arguments, "--json"),
         env=environment(sglang),

@@ -1,7 +1,7 @@
-"""A server that answers as SGLang's native endpoint does, as slowly as it is told to.
+"""A server that answers like SGLang's native endpoint, with a chosen delay.
 
-The benchmark's client is real in the tests; what it measures is this. Faults are those
-that bench_serving does not report: see ``Faults``.
+In the tests the real benchmark client measures this server. Its faults are those that
+bench_serving does not report; see ``Faults``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 @dataclass
 class Faults:
-    """Every nth request: refused with 500; or answered by a stream without a token."""
+    """Every nth request is refused with 500, or answered by a stream without tokens."""
 
     refuse_every: int = 0
     empty_every: int = 0
@@ -29,7 +29,7 @@ class Faults:
 
 @dataclass
 class StandIn:
-    """What was asked of it, and how it answers."""
+    """The requests that the server received, and how it answers."""
 
     model: str
     tpot_s: float = 0.0005
@@ -56,7 +56,7 @@ class StandIn:
 
 
 class Server(ThreadingHTTPServer):
-    """Taken up again at once on the port of one that has just ended."""
+    """A server that can reuse the port of one that has just ended."""
 
     daemon_threads = True
     allow_reuse_address = True
@@ -65,11 +65,11 @@ class Server(ThreadingHTTPServer):
 
 @contextmanager
 def serving(stand_in: StandIn, port: int = 0) -> Iterator[StandIn]:
-    """On a port of the loopback (0: a free one), until the block ends."""
+    """Serve on a loopback port (0: any free one) until the block ends."""
 
     class Handler(BaseHTTPRequestHandler):
         def log_message(self, *_: object) -> None:
-            """Quiet."""
+            """Print nothing."""
 
         def do_GET(self) -> None:
             if self.path == "/v1/models":
@@ -149,8 +149,8 @@ def serving(stand_in: StandIn, port: int = 0) -> Iterator[StandIn]:
 
 
 def main(port: int, tpot_s: float) -> None:
-    """As a program: serve until it is ended; a line of its process's number and the
-    path for every request."""
+    """Run as a program: serve until killed, and print the pid and the path for every
+    request."""
     with serving(StandIn("a-model", tpot_s, announces=True), port):
         threading.Event().wait()
 

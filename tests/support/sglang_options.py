@@ -1,8 +1,8 @@
-"""The command line of ``sglang.launch_server``, by a released wheel's own source.
+"""The command line of ``sglang.launch_server``, from a released wheel's own source.
 
-Importing SGLang needs PyTorch and much more; its parser needs none of it. The function
-that declares every option is compiled from the wheel as it is, with the constants of
-its own file, and the helpers and the two tables that it reads from others.
+Importing SGLang needs PyTorch and much more, but its parser does not. The function that
+declares all options is compiled from the wheel unchanged, with its file's constants
+and the helpers and two tables that it uses from other files.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ _TABLES = {
 
 
 class Unknown(list[str]):
-    """Stands for a constant of another file, which no option of ours may depend on."""
+    """A placeholder for another file's constant; the options we use need none."""
 
 
 class Defaults:
-    """``ServerArgs``: what its options default to is not asked here."""
+    """A placeholder for ``ServerArgs``: the options' defaults do not matter here."""
 
     def __getattr__(self, name: str) -> None:
         return None
 
 
 def server_parser(wheel: Path) -> argparse.ArgumentParser:
-    """Every option of the release's server, under its whole name alone."""
+    """A parser with all options of the release's server, without abbreviations."""
     with zipfile.ZipFile(wheel) as archive:
         module = ast.parse(archive.read(_ARGS))
         common = ast.parse(archive.read(_COMMON))
@@ -91,7 +91,7 @@ def _constants(module: ast.Module) -> Iterator[tuple[str, Any]]:
 
 
 def _is_helper(node: ast.stmt) -> bool:
-    """Argument types and actions, which stand on their own."""
+    """Whether a node defines an argument type or action, which needs nothing else."""
     if isinstance(node, ast.ClassDef):
         return any(ast.unparse(base) == "argparse.Action" for base in node.bases)
     return isinstance(node, ast.FunctionDef) and node.name in _HELPERS

@@ -1,6 +1,6 @@
-"""Traces of a few events, made up: a module a layer, each with two kernels.
+"""Small made-up traces: one module for each layer, each with two kernels.
 
-For times and fields that no profiler is known to have left, but that one may leave.
+They have times and fields that no known profiler writes, but that one may write.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ def document(events: list[Event]) -> Document:
 
 
 def start(layer: int) -> float:
-    """When its module is entered."""
+    """The start time of a layer's module."""
     return FIRST + EVERY * layer
 
 
 def eager(copies: tuple[tuple[float, float], ...] = ()) -> Document:
-    """Every layer's module with its kernels, and copies whose launches begin and end so
-    long after the module was entered: microseconds."""
+    """Every layer's module with its kernels, and copies whose launches begin and end at
+    these times (in microseconds) after the module starts."""
     events: list[Event] = []
     for layer in range(LAYERS):
         at, number = start(layer), 10 * (layer + 1)
@@ -75,13 +75,13 @@ def _at(launch: tuple[str, float, float]) -> float:
 
 
 def capture_of(trace: Document) -> Document:
-    """The same, recorded into a graph: nothing ran."""
+    """The same trace recorded into a graph, without any executed kernel."""
     events = [event for event in trace["traceEvents"] if event["cat"] != "kernel"]
     return document(events)
 
 
 def replay_of(trace: Document) -> Document:
-    """The graph's replay: one launch, and all the kernels."""
+    """The graph's replay: one launch and all kernels."""
     kernels = [event for event in trace["traceEvents"] if event["cat"] == "kernel"]
     for event in kernels:
         event["args"]["correlation"] = 777

@@ -51,8 +51,11 @@ def test_apply_says_what_it_is_and_where_its_files_went(moved: Path) -> None:
     assert done.returncode == report["exit_code"] == 3
     assert snapshot(moved) == before
     said = json.dumps(report["findings"])
-    assert "is aiter 0.1.13, laid out as no base of this overlay is" in said
-    assert f"{OLD} is not there; files of its name: {NEW}" in said
+    what = (
+        "is aiter 0.1.13, whose files are not where any base of this overlay has them"
+    )
+    assert what in said
+    assert f"{OLD} is missing; files with its name: {NEW}" in said
     assert f"this AITER's {FLATTEN} has no parameter transpose_scale" in said
     assert f"install AITER {FIRST_WITH_FLATTEN} or newer" in said
     hunks = report["results"][0]["hunks"]
@@ -73,7 +76,7 @@ def test_apply_says_of_one_with_the_parameter_that_nothing_is_needed(
 def test_status_is_that_of_another_release(moved: Path) -> None:
     done = run_verb("apply", "--status", str(moved))
     assert done.returncode == 3
-    assert "laid out as no base" in done.stderr
+    assert "whose files are not where any base of this overlay has them" in done.stderr
 
 
 def test_doctor_advises_no_apply_that_refuses(

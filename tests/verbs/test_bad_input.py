@@ -1,6 +1,5 @@
-"""Everything that may be wrong with what apply.py is given: refused with the file, the
-reason and the next step, with the exit code that all verbs share, on a tree that stays
-as it was."""
+"""Bad input for apply.py is refused with the file, the reason, the next step and the
+shared exit code, and the tree does not change."""
 
 from __future__ import annotations
 
@@ -38,7 +37,7 @@ Edit = Callable[[bytes], bytes]
 def run_of(
     overlay: Path, verb: str, *arguments: str, env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """A verb of another copy of the overlay."""
+    """Run a verb of another copy of the overlay."""
     return subprocess.run(
         [sys.executable, "-B", str(overlay / "scripts" / f"{verb}.py"), *arguments],
         capture_output=True,
@@ -59,13 +58,13 @@ def check_refused(
     at_once: int = 2,
     env: dict[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Run a verb for people and for programs: the same refusal, nothing written.
+    """Run a verb with text and with JSON output: both refuse, and nothing is written.
 
-    ``step``: some finding must say what to do next. Returns the JSON report.
+    ``step``: some finding must have a next step. Returns the JSON report.
     """
     before = {tree: snapshot(tree) for tree in trees}
     words = [str(argument) for argument in arguments]
-    # Side by side unless one would wait for the other's lock on the tree.
+    # In parallel, unless one would wait for the other's lock on the tree.
     with ThreadPoolExecutor(at_once if code is Exit.USAGE else 1) as pool:
         runs = [
             pool.submit(run_of, overlay, verb, *more, *words, env=env)
@@ -118,7 +117,7 @@ def test_touched_file_is_dirty(slim: Slim, change: Edit, what: str) -> None:
 
 
 def test_other_files_may_be_dirty(slim: Slim) -> None:
-    """What the series does not touch is nobody's business but the user's."""
+    """Changes to files that the series does not touch are allowed and kept."""
     tree = slim()
     other = tree / QUANTIZATION / "fp8_kernel.py"
     edit(other, lambda data: data + b"# mine\n")
@@ -149,7 +148,7 @@ def test_touched_file_is_a_folder(slim: Slim) -> None:
 
 @pytest.mark.parametrize("where", ["inside", "outside", "dangling", "folder"])
 def test_links_are_not_followed(slim: Slim, tmp_path: Path, where: str) -> None:
-    """A write through a link would change a file that is not this tree's alone."""
+    """A write through a link would change a file outside the tree, or a shared one."""
     tree = slim()
     place = tree / (QUANTIZATION if where == "folder" else FP8)
     kept = (tree if where == "inside" else tmp_path) / "kept"
@@ -161,7 +160,7 @@ def test_links_are_not_followed(slim: Slim, tmp_path: Path, where: str) -> None:
 
 
 @pytest.mark.parametrize("verb", [(), ("--unapply",)], ids=["apply", "unapply"])
-def test_file_of_another_where_a_new_one_goes(slim: Slim, verb: tuple[str]) -> None:
+def test_another_file_where_a_new_one_goes(slim: Slim, verb: tuple[str]) -> None:
     tree = slim()
     (tree / NEW).write_text("# mine\n")
     said = (NEW, "with other contents", "move it away")
@@ -190,7 +189,7 @@ def mail_with_git(pins: Pins, tree: Path) -> None:
 def test_half_applied_by_another_tool(
     pins: Pins, slim: Slim, other: Callable[[Pins, Path], None]
 ) -> None:
-    """Refused in both directions' words; taking it off leads back to the pin."""
+    """Apply refuses and names both ways out; unapply restores the pinned release."""
     tree = slim()
     pristine = {p: v[2] for p, v in snapshot(tree).items()}
     other(pins, tree)
@@ -204,7 +203,7 @@ def test_half_applied_by_another_tool(
 
 
 def test_another_release(pins: Pins, slim: Slim) -> None:
-    """The real next release: every drifted file named, and what to do about it."""
+    """On the next real release every drifted file is named, with a next step."""
     tree, carried = slim(), pins.overlay["sglang"]
     dist = msgspec.structs.replace(carried.target.dist, version="0.5.13")
     target = msgspec.structs.replace(carried.target, dist=dist)
@@ -228,7 +227,7 @@ def test_another_release(pins: Pins, slim: Slim) -> None:
     assert named == changed != set()
 
 
-# Paths that hold no target.
+# Paths without a target.
 
 
 def test_no_target(tmp_path: Path) -> None:
@@ -238,8 +237,8 @@ def test_no_target(tmp_path: Path) -> None:
     (other / "python" / "setup.py").write_text("")
     file.write_text("")
     for path, what in (
-        (empty, "holds no target"),
-        (other, "holds no target"),
+        (empty, "contains no target"),
+        (other, "contains no target"),
         (file, "is not a directory"),
         (tmp_path / "missing", "does not exist"),
         (tmp_path / ("long" * 100), "File name too long"),
@@ -301,7 +300,7 @@ def test_commit_needs_a_clone(slim: Slim) -> None:
     )
 
 
-# Not wrong, though it looks so.
+# Accepted, although it looks wrong.
 
 
 def test_tree_inside_another_repository(slim: Slim, tmp_path: Path) -> None:
@@ -355,8 +354,14 @@ def before_hunk(text: bytes) -> Edit:
 
 _INDEX = b"index b39da526705a6472015107adf66905f034bb573d"
 PATCHES: dict[str, tuple[Edit, str]] = {
-    "parent": (lambda d: d.replace(b"python/sglang/srt", b"../sglang/srt"), "leaves"),
-    "absolute": (lambda d: d.replace(b"/python/sglang", b"//etc"), "not relative"),
+    "parent": (
+        lambda d: d.replace(b"python/sglang/srt", b"../sglang/srt"),
+        "contains an empty part, `.` or `..`",
+    ),
+    "absolute": (
+        lambda d: d.replace(b"/python/sglang", b"//etc"),
+        "is not a relative path",
+    ),
     "git": (lambda d: d.replace(b"python/sglang/srt", b".git/hooks"), "git's own"),
     "path bytes": (lambda d: d.replace(b"python/", b"\xff/"), "not UTF-8"),
     "hunk header": (change_line(b"@@ -779,9", b"@@ -779;9"), "corrupt hunk header"),
@@ -383,13 +388,15 @@ PATCHES: dict[str, tuple[Edit, str]] = {
 }  # fmt: skip
 
 
+BAD_NAMES = {PATCHES[key][1] for key in ("parent", "absolute", "git", "path bytes")}
+
+
 @pytest.mark.parametrize(("change", "what"), PATCHES.values(), ids=PATCHES)
 def test_bad_patch(overlay: Path, slim: Slim, change: Edit, what: str) -> None:
     tree = slim(clone=False)
     edit(overlay / "patches" / "sglang" / PATCH, change)
-    # No patch can carry a file of such a name.
-    unfit = what in ("leaves", "not relative", "git's own", "not UTF-8")
-    said = (PATCH, what, "leave this file out" if unfit else "re-make the patch")
+    step = "leave this file out" if what in BAD_NAMES else "re-make the patch"
+    said = (PATCH, what, step)
     report = check_refused(
         tree, code=Exit.USAGE, said=said, trees=(tree,), overlay=overlay
     )
@@ -521,8 +528,10 @@ def test_tampered_package(pins: Pins, overlay: Path, change: Edit) -> None:
     assert not wheel.exists()
 
 
-def test_tampered_package_is_no_evidence(pins: Pins, overlay: Path, slim: Slim) -> None:
-    """A drifted tree is reported as such, with nothing foreseen from a wrong pin."""
+def test_tampered_package_predicts_no_hunks(
+    pins: Pins, overlay: Path, slim: Slim
+) -> None:
+    """A drifted tree is reported as drifted; a damaged package predicts no hunks."""
     tree = slim(clone=False)
     edit(tree / FP8, lambda data: data + b"# mine\n")
     edit(cached_copy(pins, overlay), lambda data: data[:1000])
@@ -541,7 +550,7 @@ def test_tampered_package_is_no_evidence(pins: Pins, overlay: Path, slim: Slim) 
     ids=["unreachable", "no index"],
 )
 def test_no_network(overlay: Path, env: dict[str, str]) -> None:
-    """Whatever pip is told elsewhere: its configuration files are shut out here."""
+    """Pip's own configuration files are ignored here."""
     shut = {"PIP_CONFIG_FILE": os.devnull, "PIP_EXTRA_INDEX_URL": ""}
     said = ("could not be fetched", "check the network")
     check_refused(
@@ -559,17 +568,17 @@ def test_cache_cannot_be_written(overlay: Path) -> None:
 
 
 @pytest.fixture
-def off_the_network() -> Iterator[None]:
-    """No index at all."""
+def no_package_index() -> Iterator[None]:
+    """Run without a package index."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/")
         patch.setenv("PIP_NO_INDEX", "1")
         yield
 
 
-@pytest.mark.usefixtures("off_the_network")
+@pytest.mark.usefixtures("no_package_index")
 def test_apply_needs_no_network(overlay: Path, slim: Slim) -> None:
-    """The lock says it all; nothing is fetched and nothing cached."""
+    """The lock is enough; nothing is fetched or cached."""
     tree = slim()
     for verb in ((), ("--status",), ("--unapply",)):
         done = run_of(overlay, "apply", *verb, str(tree))

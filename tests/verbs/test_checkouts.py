@@ -1,7 +1,7 @@
-"""A clone whose files are not as committed because git checked them out so.
+"""A clone whose files differ from the commit because git checked them out that way.
 
-Nothing in it is the user's change, so the next step is never to commit or to undo one;
-and the next step that is named is run here, and helps.
+The user has changed nothing, so the next step must not be to commit or undo a change.
+The tests run the next step that is named, and it works.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Slim = Callable[..., Path]
 
 
 def cloned(origin: Path, name: str, **settings: str) -> Path:
-    """A clone as a user makes it, by git alone."""
+    """A clone made with plain git, as a user does."""
     words = [f"--config={key.replace('_', '.')}={value}" for key, value in
              settings.items()]  # fmt: skip
     subprocess.run(["git", "clone", "-q", *words, str(origin), name],
@@ -59,7 +59,7 @@ def test_crlf(target: str, how: str, slim: Slim) -> None:
 
 
 def test_crlf_and_an_edit(slim: Slim) -> None:
-    """What was edited is a change, whatever its line ends."""
+    """An edited file is reported as changed, whatever its line ends are."""
     clone = cloned(slim(), "crlf", core_autocrlf="true")
     file = clone / COMMUNICATOR
     file.write_bytes(file.read_bytes() + b"# edited\r\n")
@@ -67,7 +67,7 @@ def test_crlf_and_an_edit(slim: Slim) -> None:
     assert "commit, stash or undo" in by_path[COMMUNICATOR]["next_step"]
 
 
-def test_crlf_outside_of_a_clone(slim: Slim) -> None:
+def test_crlf_outside_a_clone(slim: Slim) -> None:
     root = slim(clone=False)
     for path in root.rglob("*.py"):
         path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
@@ -81,7 +81,7 @@ def test_sparse(cone: bool, remedy: str, how: str, slim: Slim) -> None:
     clone = cloned(slim(), "sparse")
     kept = f"{LAYERS}/quantization" if cone else f"/{LAYERS}/quantization/*"
     mode = "--cone" if cone else "--no-cone"
-    # Cone mode keeps the files of the folders above, so what it leaves out is others.
+    # Cone mode keeps the files in parent folders, so it leaves out other files.
     subprocess.run(["git", "sparse-checkout", "init", mode], cwd=clone, check=True)
     subprocess.run(["git", "sparse-checkout", "set", kept], cwd=clone, check=True)
     assert status(clone) == ""
@@ -98,7 +98,7 @@ def test_sparse(cone: bool, remedy: str, how: str, slim: Slim) -> None:
     assert done.returncode == (1 if how == "--status" else 0), done.stderr
 
 
-def test_a_file_that_is_gone_is_a_change(slim: Slim) -> None:
+def test_a_missing_file_is_a_change(slim: Slim) -> None:
     clone = slim()
     (clone / COMMUNICATOR).unlink()
     [one] = [one for one in findings(clone) if one["path"] == COMMUNICATOR]
@@ -106,7 +106,7 @@ def test_a_file_that_is_gone_is_a_change(slim: Slim) -> None:
     assert "git diff" in one["next_step"]
 
 
-def test_left_out_by_hand(slim: Slim) -> None:
+def test_skip_worktree_set_by_hand(slim: Slim) -> None:
     clone = slim()
     git.run(clone, "update-index", "--skip-worktree", COMMUNICATOR)
     (clone / COMMUNICATOR).unlink()
@@ -118,10 +118,10 @@ def test_left_out_by_hand(slim: Slim) -> None:
     assert run_verb("apply", str(clone)).returncode == 0
 
 
-def test_a_release_with_edits_is_still_called_so(slim: Slim) -> None:
-    """Only where all that is there is a base's is nothing said of other releases."""
+def test_an_edited_release_is_still_recognised(slim: Slim) -> None:
+    """Other releases are mentioned unless every existing file belongs to a base."""
     clone = slim()
     file = clone / COMMUNICATOR
     file.write_bytes(file.read_bytes() + b"# edited\n")
     git.run(clone, "commit", "-q", "-a", "-m", "edited", env=IDENTITY)
-    assert any("none of the releases" in one["what"] for one in findings(clone))
+    assert any("matches no release" in one["what"] for one in findings(clone))

@@ -1,5 +1,5 @@
-"""--commit on a clone that is in the middle of something: refused by name, exit 3, and
-nothing is changed; and what looks like it and is fine."""
+"""--commit in a clone with unfinished work is refused by name with exit 3 and changes
+nothing; states that only look like it are accepted."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NEW = "python/sglang/srt/layers/quantization/bpreshuffle_scale.py"
 
 
 def do(clone: Path, *arguments: str, fails: bool = False, stdin: bytes = b"") -> str:
-    """A user's git, editor and all out of the way."""
+    """Run git as a user, without an editor."""
     env = {**IDENTITY, "GIT_EDITOR": "true"}
     codes = range(1, 256) if fails else (0,)
     done = git.run(clone, *arguments, env=env, stdin=stdin, ok=codes)
@@ -36,7 +36,7 @@ def refused(
     code: Exit = Exit.CANNOT_APPLY,
     others: tuple[Path, ...] = (),
 ) -> None:
-    """--commit says all of ``said`` and what to do, and changes nothing."""
+    """--commit prints all of ``said`` and a next step, and changes nothing."""
     trees = (clone, *others)
     before = [state(tree) for tree in trees]
     for more in (("--dry-run",), ()):
@@ -51,7 +51,7 @@ def refused(
 
 
 def committed(clone: Path) -> None:
-    """--commit does it, and git finds nothing to say about the touched files."""
+    """--commit succeeds, and git reports no difference in the touched files."""
     done = run_verb("apply", "--commit", str(clone))
     assert done.returncode == 0, done.stdout + done.stderr
     assert git.text(clone, "symbolic-ref", "HEAD") == REF
@@ -144,8 +144,8 @@ def test_work_in_the_index(
     refused(clone, *said)
 
 
-def test_what_is_staged_elsewhere_stays_staged(slim: Slim) -> None:
-    """As with ``git checkout -b``: HEAD moves, the difference to it does not."""
+def test_other_staged_files_stay_staged(slim: Slim) -> None:
+    """As with ``git checkout -b``, HEAD moves and the staged changes stay."""
     clone = slim()
     stage(clone, "mine.txt", "mine\n")
     (clone / "mine.txt").write_text("mine\n")
@@ -158,7 +158,7 @@ def test_what_is_staged_elsewhere_stays_staged(slim: Slim) -> None:
 
 
 def test_the_series_itself_is_staged(slim: Slim) -> None:
-    """Staged, and nothing else: the commit loses nothing."""
+    """Only the series is staged, so the commit loses nothing."""
     clone = slim()
     assert run_verb("apply", str(clone)).returncode == 0
     do(clone, "add", "-A")
@@ -175,7 +175,7 @@ def test_apply_alone_does_not_look_at_the_index(slim: Slim) -> None:
     assert state(clone) == before
 
 
-# --- what git is in the middle of -----------------------------------------------------
+# --- unfinished operations of git -----------------------------------------------------
 
 
 def two_lines(clone: Path) -> str:
@@ -260,7 +260,7 @@ def bisecting(clone: Path) -> None:
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_in_the_middle(
+def test_unfinished_operations_are_refused(
     slim: Slim, begin: Callable[[Path], None], said: tuple[str, ...]
 ) -> None:
     clone = slim()
@@ -277,7 +277,7 @@ def test_no_commit_yet(slim: Slim) -> None:
     refused(clone, "HEAD", "names no commit yet", "commit the release first")
 
 
-def test_bare_in_its_configuration(slim: Slim) -> None:
+def test_configured_as_bare(slim: Slim) -> None:
     clone = slim()
     do(clone, "config", "core.bare", "true")
     before = (clone / ".git" / "HEAD").read_text()
@@ -310,7 +310,7 @@ def test_in_two_worktrees(slim: Slim, tmp_path: Path) -> None:
     committed(second)
     said = ("is checked out in another worktree", str(second), "git switch --detach")
     refused(clone, *said, others=())
-    # Locked, or gone from disk: git still counts it.
+    # Git also counts a worktree that is locked or gone from disk.
     do(clone, "worktree", "lock", str(second))
     refused(clone, *said)
     do(clone, "worktree", "unlock", str(second))
@@ -319,13 +319,13 @@ def test_in_two_worktrees(slim: Slim, tmp_path: Path) -> None:
     shutil.move(tmp_path / "away", second)
     do(second, "switch", "-q", "--detach")
     committed(clone)
-    # And the other way round; its own worktree does not count as another.
+    # The reverse; a clone's own worktree does not count as another.
     refused(second, "is checked out in another worktree", str(clone), others=())
     committed(clone)
 
 
 def test_rebased_in_another_worktree(slim: Slim, tmp_path: Path) -> None:
-    """There HEAD is detached, and the branch comes back at the end."""
+    """HEAD is detached there, and the rebase will restore the branch at its end."""
     clone, second = slim(), tmp_path / "second"
     do(clone, "worktree", "add", "-q", "--detach", str(second))
     committed(second)
@@ -335,20 +335,20 @@ def test_rebased_in_another_worktree(slim: Slim, tmp_path: Path) -> None:
 
 
 def test_in_a_locked_worktree(slim: Slim, tmp_path: Path) -> None:
-    """Locked against pruning: it may be worked in all the same."""
+    """A worktree that is locked against pruning can still be used."""
     clone, second = slim(), tmp_path / "second"
     do(clone, "worktree", "add", "-q", "--lock", "--detach", str(second))
     committed(second)
 
 
 @pytest.mark.parametrize("name", ["overlay", f"{BRANCH}/more"])
-def test_branch_name_is_taken_by_a_folder(slim: Slim, name: str) -> None:
+def test_branch_name_conflicts_with_another_branch(slim: Slim, name: str) -> None:
     clone = slim()
     do(clone, "branch", name)
-    refused(clone, f"refs/heads/{name}: stands where the branch would be", name)
+    refused(clone, f"refs/heads/{name}: conflicts with the branch's name", name)
     done = run_verb("export", "--branch", BRANCH, "--clone", str(clone))
     assert done.returncode == Exit.CANNOT_APPLY, done.stderr
-    assert "stands where the branch would be" in done.stderr
+    assert "conflicts with the branch's name" in done.stderr
 
 
 def test_branch_is_a_symbolic_ref(slim: Slim) -> None:
@@ -365,12 +365,12 @@ def test_branch_is_packed(slim: Slim) -> None:
     before = state(clone)
     done = run_verb("apply", "--commit", str(clone))
     assert done.returncode == Exit.CANNOT_APPLY, done.stderr
-    assert "the branch holds other commits" in done.stderr
+    assert "the branch contains other commits" in done.stderr
     assert state(clone) == before
 
 
-def test_shallow(slim: Slim, tmp_path: Path) -> None:
-    """A release needs no history; a branch that is only its tip cannot be judged."""
+def test_shallow_clones(slim: Slim, tmp_path: Path) -> None:
+    """A release needs no history; a branch with only its tip cannot be checked."""
     clone = slim()
     do(clone, "commit", "-q", "--allow-empty", "-m", "one more")
     shallow = tmp_path / "shallow"
@@ -382,12 +382,12 @@ def test_shallow(slim: Slim, tmp_path: Path) -> None:
     before = state(tip)
     done = run_verb("apply", "--commit", str(tip))
     assert done.returncode == Exit.CANNOT_APPLY, done.stderr
-    assert "too little history" in done.stderr and "--unshallow" in done.stderr
+    assert "too few commits" in done.stderr and "--unshallow" in done.stderr
     assert state(tip) == before
 
 
 def test_submodule(slim: Slim, tmp_path: Path) -> None:
-    """Its .git is a file, and git names its main worktree by another folder."""
+    """Its .git is a file, and git has another name for its main worktree."""
     source, outer = slim(), tmp_path / "outer"
     outer.mkdir()
     do(outer, "init", "-q")
@@ -406,7 +406,7 @@ def test_split_index(slim: Slim) -> None:
 
 
 def test_sparse_index(slim: Slim) -> None:
-    """The touched folders are there, others are one entry each."""
+    """The touched folders are checked out, others are one entry each."""
     clone = slim()
     for folder in ("docs/a", "docs/b"):
         (clone / folder).mkdir(parents=True)
@@ -422,7 +422,7 @@ def test_sparse_index(slim: Slim) -> None:
 
 
 def test_modes_stay_as_committed(slim: Slim) -> None:
-    """The commit changes what the series changes, and no file's mode."""
+    """The commit changes no file's mode."""
     clone = slim()
     (clone / COMMUNICATOR).chmod(0o755)
     do(clone, "commit", "-qam", "executable here")
@@ -431,7 +431,7 @@ def test_modes_stay_as_committed(slim: Slim) -> None:
     assert do(clone, "status", "--porcelain") == ""
 
 
-def test_objects_of_another_format(slim: Slim) -> None:
+def test_sha256_objects(slim: Slim) -> None:
     clone = slim(clone=False)
     do(clone, "init", "-q", "--object-format=sha256")
     do(clone, "add", "-A", "-f")
@@ -448,20 +448,20 @@ def test_reftable(slim: Slim) -> None:
         check=False,
     )
     if made.returncode:
-        pytest.skip("this git knows no reftable")
+        pytest.skip("this git has no reftable")
     do(clone, "add", "-A", "-f")
     do(clone, "commit", "-qm", "pin")
     committed(clone)
 
 
-# --- locks of others ------------------------------------------------------------------
+# --- locks of other processes ---------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "lock", ["index.lock", "HEAD.lock", f"{REF}.lock", "packed-refs.lock"]
 )
 def test_locked_by_another_git(slim: Slim, lock: str) -> None:
-    """Of two clones the second: neither changes."""
+    """The second of two clones is locked: neither changes."""
     first, second = slim("aiter", "a"), slim(name="b")
     place = second / ".git" / lock
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -474,8 +474,8 @@ def test_locked_by_another_git(slim: Slim, lock: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_no_filter_and_no_hook_is_run(slim: Slim, tmp_path: Path) -> None:
-    """Entries are set by id: the clone's own filters and hooks have nothing to do."""
+def test_no_filter_or_hook_runs(slim: Slim, tmp_path: Path) -> None:
+    """Entries are set by id, so the clone's own filters and hooks do not run."""
     clone, ran = slim(), tmp_path / "ran"
     for name in ("clean", "smudge"):
         do(clone, "config", f"filter.evil.{name}", f"touch {ran}; cat")

@@ -190,7 +190,7 @@ def test_bad_input(clones: Callable[[str, str], Path], tmp_path: Path) -> None:
         (("--branch", "series"), "--clone PATH"),
         (("--mbox", tmp_path / "box", "--clone", clone), "--clone PATH"),
         (("--branch", "a..b", "--clone", clone), "a..b"),
-        (("--branch", "a", "--clone", tmp_path), "holds no target"),
+        (("--branch", "a", "--clone", tmp_path), "contains no target"),
         (("--branch", "a", "--clone", clone / "aiter"), "is no clone"),
     ):
         code, said = export(*arguments)
@@ -200,7 +200,7 @@ def test_bad_input(clones: Callable[[str, str], Path], tmp_path: Path) -> None:
     git.run(clone, "add", "-A")
     git.run(clone, "commit", "-q", "-m", "other", env=IDENTITY)
     code, said = export("--branch", "series", "--clone", clone)
-    assert (code, "does not hold the pinned files" in said) == (3, True)
+    assert (code, "does not contain the pinned files" in said) == (3, True)
     assert git.text(clone, "branch", "--list", "series") == ""
 
 

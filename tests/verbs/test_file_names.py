@@ -1,6 +1,6 @@
-"""Names that git spells in a way of its own: carried by every verb, or refused.
+"""Names that git quotes: every verb supports them, or refuses them.
 
-Patches are what real git makes of them. The first name is one of SGLang's own.
+The patches are made by real git. The first name is one of SGLang's own.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ X-Sites:
 
 
 def format_patch(clone: Path, *more: str, quotepath: str = "true") -> bytes:
-    """The last commit as git's own command writes it."""
+    """The last commit as git format-patch writes it."""
     env = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
     done = subprocess.run(
         ["git", "-c", f"core.quotePath={quotepath}", "format-patch", "--stdout",
@@ -93,7 +93,7 @@ def repository(tmp_path: Path) -> Path:
 
 
 def changed(repository: Path, name: str, quotepath: str) -> bytes:
-    """A patch of real git that changes a file of this name."""
+    """A patch, made by real git, that changes a file with this name."""
     place = repository / FOLDER / name
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_text("x = 1\n")
@@ -105,7 +105,7 @@ def changed(repository: Path, name: str, quotepath: str) -> bytes:
 
 @pytest.mark.parametrize("quotepath", QUOTEPATH)
 @pytest.mark.parametrize("name", CARRIED.values(), ids=CARRIED)
-def test_gits_spelling_is_read(repository: Path, name: str, quotepath: str) -> None:
+def test_gits_quoting_is_read(repository: Path, name: str, quotepath: str) -> None:
     patch = changed(repository, name, quotepath)
     [file] = parse_patch("0001-x.patch", patch).files
     assert file.path == f"{FOLDER}/{name}"
@@ -116,7 +116,7 @@ def test_gits_spelling_is_read(repository: Path, name: str, quotepath: str) -> N
 
 @pytest.mark.parametrize("quotepath", QUOTEPATH)
 @pytest.mark.parametrize("name", REFUSED.values(), ids=REFUSED)
-def test_what_cannot_be_carried_is_refused_for_what_it_is(
+def test_unsupported_names_are_refused_with_the_reason(
     repository: Path, name: str, quotepath: str
 ) -> None:
     patch = changed(repository, name, quotepath)
@@ -127,7 +127,7 @@ def test_what_cannot_be_carried_is_refused_for_what_it_is(
         parse_patch("0001-x.patch", patch)
     [finding] = refused.value.findings
     assert finding.line == at
-    assert "cannot be seen" in finding.what or "not UTF-8" in finding.what
+    assert "invisible character" in finding.what or "not UTF-8" in finding.what
     assert finding.next_step and "leave this file out" in finding.next_step
 
 
@@ -154,7 +154,7 @@ def test_names_that_differ_are_refused(
     "spelt",
     [rb'"a/\400.py"', rb'"a/\q.py"', rb'"a/x.py', rb'"a/x"y.py"', rb'"a/"', rb'"x.py"'],
 )
-def test_a_spelling_that_is_none_of_gits(spelt: bytes) -> None:
+def test_invalid_quoting_is_rejected(spelt: bytes) -> None:
     other = spelt.replace(b'"a/', b'"b/', 1)
     patch = b"diff --git " + spelt + b" " + other + b"\nindex "
     with pytest.raises(InputError, match="no diff header"):
@@ -163,7 +163,7 @@ def test_a_spelling_that_is_none_of_gits(spelt: bytes) -> None:
 
 @dataclass(frozen=True)
 class Overlay:
-    """An overlay of its own, and the tree that it is for."""
+    """A separate overlay and its tree."""
 
     root: Path
 
@@ -184,7 +184,7 @@ class Overlay:
         return done.stdout
 
     def contents(self, end: str = "") -> set[str]:
-        """What there is in the files of all names."""
+        """The contents of the files with all these names."""
         places = [self.tree / FOLDER / f"{name}{end}" for name in CARRIED.values()]
         return {p.read_text() if p.exists() else "none" for p in places}
 
@@ -204,8 +204,8 @@ def make_wheel(folder: Path) -> None:
 
 @pytest.fixture
 def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Overlay:
-    """On a package with files of all these names: a patch that changes them, and new
-    files of nearly the same names."""
+    """An overlay for a package with files of all these names: a patch that changes
+    them, and new files with similar names."""
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     make_wheel(tmp_path)
@@ -241,12 +241,12 @@ def write_all(one: Overlay, text: str) -> None:
         (one.tree / FOLDER / name).write_text(text)
 
 
-def test_every_verb_carries_them(odd: Overlay) -> None:
+def test_every_verb_supports_them(odd: Overlay) -> None:
     odd.run("lock", "--check")
     odd.run("apply", odd.tree)
     assert (odd.contents(), odd.contents("new")) == ({"x = 2\n"}, {"y = 1\n"})
     odd.run("apply", "--status", odd.tree)
-    # Of the promises of this series none holds on such a package; of the files all do.
+    # This package has none of the series' sites, but all its files must be right.
     said = json.loads(odd.run("verify", "--json", odd.tree))
     assert not [f for f in said["findings"] if FOLDER in str(f["path"])], said
     odd.run("apply", "--unapply", odd.tree)
@@ -261,7 +261,7 @@ def test_every_verb_carries_them(odd: Overlay) -> None:
 
 
 def test_they_are_exported(odd: Overlay, tmp_path: Path) -> None:
-    """To a mailbox that git am takes, a branch, and a folder for quilt."""
+    """As a mailbox that git am accepts, a branch, and a folder for quilt."""
     box, folder = tmp_path / "box", tmp_path / "out" / "patches"
     odd.run("export", "--target", "sglang", "--mbox", box)
     odd.run("export", "--target", "sglang", "--branch", "b", "--clone", odd.tree)
@@ -272,8 +272,8 @@ def test_they_are_exported(odd: Overlay, tmp_path: Path) -> None:
     assert (folder / "0001-x.patch").is_file()
 
 
-def test_what_an_edit_becomes(odd: Overlay) -> None:
-    """Refresh and lock write what they read."""
+def test_edits_are_refreshed(odd: Overlay) -> None:
+    """Refresh and lock can read what they write."""
     odd.run("apply", odd.tree)
     write_all(odd, "x = 3\n")
     odd.run("refresh", odd.tree)
@@ -284,7 +284,7 @@ def test_what_an_edit_becomes(odd: Overlay) -> None:
 
 
 def test_drift_of_commits(odd: Overlay) -> None:
-    """Which commits of a clone touch them is asked of git, by name and not pattern."""
+    """Git finds the commits that touch them by name, not by pattern."""
     base = git.text(odd.tree, "rev-parse", "HEAD")
     write_all(odd, "# new\nx = 1\n")
     commit(odd.tree)
@@ -293,8 +293,8 @@ def test_drift_of_commits(odd: Overlay) -> None:
     assert json.loads(said)["exit_code"] == 0
 
 
-def test_a_step_to_take_can_be_pasted(odd: Overlay) -> None:
-    """What is staged at such a name is refused, and named for a shell."""
+def test_the_next_step_can_be_pasted(odd: Overlay) -> None:
+    """A staged file with such a name is refused, and its next step can be pasted."""
     name = CARRIED["dollar and quote"]
     (odd.tree / FOLDER / name).write_text("mine = 1\n")
     git.run(odd.tree, "add", "-A")
@@ -307,10 +307,10 @@ def test_a_step_to_take_can_be_pasted(odd: Overlay) -> None:
     odd.run("apply", "--commit", odd.tree)
 
 
-def test_sglangs_own(
+def test_a_name_of_sglangs_own(
     overlay: Path, slim: Callable[..., Path], pins: Pins, tmp_path: Path
 ) -> None:
-    """A configuration file of a kernel, as one more patch of this series."""
+    """One more patch in this series, for a kernel's configuration file."""
     clone = slim()
     place = clone / CONFIG
     place.parent.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""No verb runs a command that a clone names, whoever the clone belongs to."""
+"""No verb runs a command that a clone's configuration names, whoever owns the clone."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CASES = [
         )
     ),
 ]
-# What asks git for anything, of a clone that is as released.
+# Verbs that run git in an unmodified clone.
 ASK_GIT = ("drift", "rebase --onto", "lock", "export", "refresh", "apply --commit")
 
 
@@ -42,8 +42,8 @@ def traps(tmp_path: Path) -> Traps:
 
 @pytest.fixture
 def hostile(slim: Callable[..., Path], traps: Traps) -> Hostile:
-    """Clones of two commits, armed; with ``lacking`` one object is not there, with
-    ``edited`` that file is edited."""
+    """Clones of two commits with traps; with ``lacking`` one object is missing, with
+    ``edited`` a file is edited."""
 
     def make(lacking: bool = False, edited: bool = False) -> Path:
         clone = slim()
@@ -62,8 +62,8 @@ def hostile(slim: Callable[..., Path], traps: Traps) -> Hostile:
 
 
 def settle(owner: str, clone: Path, folder: Path) -> dict[str, str]:
-    """Give the clone to its owner; the environment of a user who has done what git
-    advises, where the owner is `allowed`."""
+    """Give the clone to its owner. If the owner is `allowed`, return the environment of
+    a user who has followed git's advice."""
     if owner == "ours":
         return {}
     give_away(clone)
@@ -74,8 +74,8 @@ def settle(owner: str, clone: Path, folder: Path) -> dict[str, str]:
     return {"GIT_CONFIG_GLOBAL": str(config)}
 
 
-def every(clone: Path) -> Iterator[tuple[str, int, tuple[str, ...]]]:
-    """Every verb that takes a clone, and its exit code on one that is whole."""
+def every_verb(clone: Path) -> Iterator[tuple[str, int, tuple[str, ...]]]:
+    """Every verb that takes a clone, and its exit code on a complete one."""
     where = str(clone)
     yield "apply --dry-run", 0, ("apply", "--dry-run", where)
     yield "apply --status", 1, ("apply", "--status", where)
@@ -97,8 +97,8 @@ def every(clone: Path) -> Iterator[tuple[str, int, tuple[str, ...]]]:
     yield "apply --commit", 0, ("apply", "--commit", where)
 
 
-def test_the_traps_work(hostile: Hostile, traps: Traps) -> None:
-    """Plain git falls into them: that none is sprung says something."""
+def test_git_itself_springs_the_traps(hostile: Hostile, traps: Traps) -> None:
+    """Plain git triggers them, so the next test proves something."""
     clone = hostile(lacking=True, edited=True)
     for words in ("status", f"cat-file blob HEAD:{COMMUNICATOR}",
                   "update-ref refs/heads/other HEAD"):  # fmt: skip
@@ -108,13 +108,13 @@ def test_the_traps_work(hostile: Hostile, traps: Traps) -> None:
 
 
 @pytest.mark.parametrize(("owner", "state"), CASES)
-def test_no_verb_runs_what_a_clone_names(
+def test_no_verb_runs_a_clones_commands(
     owner: str, state: str, hostile: Hostile, traps: Traps, carrier: Path,
     tmp_path: Path,
 ) -> None:  # fmt: skip
     clone = hostile(lacking=state != "whole", edited=state == "edited")
     env = settle(owner, clone, tmp_path)
-    for name, code, words in every(clone):
+    for name, code, words in every_verb(clone):
         done = call(carrier, *words, env=env)
         assert traps.sprung() == [], words
         assert "Traceback" not in done.stderr, done.stderr
@@ -124,10 +124,10 @@ def test_no_verb_runs_what_a_clone_names(
             assert f"found     owner uid {STRANGER}" in done.stderr
             assert f"safe.directory {clone}" in done.stderr
         elif owner == "foreign" and name == "apply --dry-run" and state == "edited":
-            # What is wrong with the files is told all the same.
+            # Faults of the files are still reported.
             assert done.returncode == 3
             assert f"safe.directory {clone}" in done.stderr
-            assert "none of the releases" in done.stderr
+            assert "matches no release" in done.stderr
         elif state == "whole":
             assert done.returncode == code, (words, done.stderr)
         elif name in ("drift", "rebase --onto", "export") and owner != "foreign":

@@ -1,5 +1,5 @@
-"""Every file that is read, by anybody's hand: what it must not be is refused, by name,
-and nothing in it ends a reader in any other way."""
+"""Every file that is read may be hostile: a bad one is refused by name, and none causes
+any other error."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ DOCUMENTS = {
     "gzip": gzip.compress(b"{}")[:-6],
     "control": b"\x1b[2J\x07",
 }
-# What stands in place of a value somewhere in a document that is right.
+# Replacements for one value in a valid document.
 VALUES = [
     "1" * 5000,
     "1e999",
@@ -90,8 +90,8 @@ def refused_or_read(read: Callable[[], object], what: str) -> None:
 
 
 def values(document: str) -> Iterator[str]:
-    """The document with each value replaced in turn: of lists and tables, the first
-    of each, else the same is asked a thousand times."""
+    """The document with each value replaced in turn; in lists only the first item,
+    because the others are alike."""
 
     def walk(node: object, path: tuple[object, ...]) -> Iterator[tuple[object, ...]]:
         if path:
@@ -207,7 +207,7 @@ def test_a_line_of_the_benchmark(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("answer", ["1e999", "nan", "-inf", "9" * 5000, "", "\u0663x"])
-def test_an_answer_that_is_no_number(answer: str, tmp_path: Path) -> None:
+def test_an_answer_that_is_not_a_number(answer: str, tmp_path: Path) -> None:
     line = json.dumps({"question": "How many?", "answer": f"#### {answer}"})
     (tmp_path / "q.jsonl").write_text(line + "\n")
     with pytest.raises(OverlayError) as caught:
@@ -215,7 +215,7 @@ def test_an_answer_that_is_no_number(answer: str, tmp_path: Path) -> None:
     assert "q.jsonl:1" in str(caught.value) and len(str(caught.value)) < 500
 
 
-def test_a_point_and_a_kernel_of_any_length() -> None:
+def test_very_long_points_and_kernel_names() -> None:
     assert short("_ZN" + "9" * 5000 + "attn")
     for text in ("1" * 5000 + "/1/1", "\u00b2/1/1", "1/1/1/1", "//"):
         with pytest.raises(OverlayError):
@@ -277,8 +277,8 @@ _TOKENS = [
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_patches(seed: int) -> None:
-    """Their headers too: what no field of a mail can be must not come out of git."""
+def test_damaged_patches(seed: int) -> None:
+    """Damaged patches, including their mail headers."""
     chosen = random.Random(seed)
     seeds = [place.read_bytes() for place in sorted(ROOT.glob("patches/*/*.patch"))]
     for _ in range(300):

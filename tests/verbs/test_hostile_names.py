@@ -1,6 +1,6 @@
-"""Paths that are no text, with escape sequences and line ends in them: every verb gives
-its answer or a refusal, for people and for programs, and never by accident exit code 1,
-which is an answer."""
+"""Paths that are not text and contain escape sequences and line ends: every verb gives
+its result or refuses, as text and as JSON, and never exits with 1 by accident, which
+means that a check does not hold."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from support.patience import PATIENCE_S
 HOSTILE = os.fsdecode(b"t\xff\xfe \x1b[2J\x1b]0;x\x07\nPASS \xe2\x80\xae'$(touch made)")
 ASCII = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii:strict", "PYTHONUTF8": "0"}
 
-# Each with the place in question in {}; what it is to end with.
+# Command lines with {} for the path, and the expected verb and exit code.
 VERBS: dict[str, tuple[str, Exit]] = {
     "scripts/apply.py --status {}": ("apply", Exit.USAGE),
     "scripts/apply.py {}": ("apply", Exit.USAGE),
@@ -49,7 +49,7 @@ VERBS: dict[str, tuple[str, Exit]] = {
 }
 
 
-def ended(
+def run_program(
     command: list[str], more: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
@@ -64,33 +64,33 @@ def ended(
 
 
 def check_shown(done: subprocess.CompletedProcess[bytes]) -> None:
-    """Nothing that a terminal would obey, and no line of the name's own."""
+    """The output has no control characters, and no line that the name forges."""
     said = done.stdout + done.stderr
     for raw in (b"Traceback", b"\x1b", b"\xff", b"\xe2\x80\xae", b"\nPASS"):
         assert raw not in said, said
 
 
 @pytest.mark.parametrize("line", VERBS)
-def test_a_hostile_path_is_answered(line: str, tmp_path: Path) -> None:
+def test_a_hostile_path_gets_a_report(line: str, tmp_path: Path) -> None:
     name, code = VERBS[line]
     place = str(tmp_path / HOSTILE)
     words = [word.replace("{}", place) for word in line.split()]
-    text = ended(words, ASCII)
+    text = run_program(words, ASCII)
     check_shown(text)
-    document = ended([*words, "--json"], ASCII)
+    document = run_program([*words, "--json"], ASCII)
     assert b"Traceback" not in document.stderr
     report = json.loads(document.stdout.decode("utf-8"))
     assert report["verb"] == name
     assert text.returncode == document.returncode == report["exit_code"] == code
-    # Also of strict readers: no half of a character.
+    # A strict reader accepts it too: no lone surrogate.
     json.dumps(report, ensure_ascii=False).encode("utf-8")
     assert not (ROOT / "made").exists()
 
 
-def test_a_hostile_path_gets_its_right_answer(
+def test_a_hostile_path_gets_the_right_result(
     slim: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """A tree is pristine or applied under whatever name it lies."""
+    """A tree is pristine or applied, whatever its path is."""
     tree = slim().rename(tmp_path / HOSTILE)
     for words, code, outcome in (
         (["--status"], Exit.FAILS, "pristine"),
@@ -99,18 +99,18 @@ def test_a_hostile_path_gets_its_right_answer(
         (["--unapply"], Exit.DONE, "taken off"),
     ):
         apply = str(ROOT / "scripts" / "apply.py")
-        check_shown(ended([apply, "--status", str(tree)], ASCII))
-        document = ended([apply, "--json", *words, str(tree)], ASCII)
+        check_shown(run_program([apply, "--status", str(tree)], ASCII))
+        document = run_program([apply, "--json", *words, str(tree)], ASCII)
         report = json.loads(document.stdout.decode("utf-8"))
         assert (document.returncode, report["exit_code"]) == (code, code)
         [result] = report["results"]
         assert result["outcome"] == outcome, report
-        # In this locale its one character that is text is three bytes that are none.
+        # In this locale the one printable character becomes three undecodable bytes.
         known = os.fsencode(tree).decode("ascii", "surrogateescape")
         assert result["tree"] == known.encode("utf-8", "backslashreplace").decode()
 
 
-def test_names_within_a_tree_are_nobody_s_business(slim: Callable[..., Path]) -> None:
+def test_hostile_names_inside_a_tree_are_ignored(slim: Callable[..., Path]) -> None:
     tree = slim(clone=False)
     (tree / "python" / "sglang" / HOSTILE).write_text("x = 1\n")
     for verb, code in (("apply", Exit.DONE), ("verify", Exit.DONE)):
@@ -119,7 +119,7 @@ def test_names_within_a_tree_are_nobody_s_business(slim: Callable[..., Path]) ->
         json.loads(done.stdout)
 
 
-def test_a_command_is_quoted_in_a_page_as_it_was(tmp_path: Path) -> None:
+def test_a_command_is_quoted_correctly_in_a_page(tmp_path: Path) -> None:
     page = tmp_path / "a`b``c|<b>\n# PASS.md"
     done = run_verb(
         "drift", "--release", "0.5.11", "--quote", "0", "--markdown", str(page)
@@ -134,8 +134,8 @@ def test_a_command_is_quoted_in_a_page_as_it_was(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("closed", ["stdout", "stderr"])
-def test_a_closed_stream_is_no_answer(closed: str, tmp_path: Path) -> None:
-    """Nor does a file that is opened later take its place."""
+def test_a_closed_stream_does_not_exit_with_1(closed: str, tmp_path: Path) -> None:
+    """A file that is opened later does not get the closed descriptor either."""
     number = {"stdout": 1, "stderr": 2}[closed]
     line = f'exec {number}>&-; exec "$0" "$@"'
     command = ["sh", "-c", line, sys.executable, str(ROOT / "scripts" / "apply.py")]

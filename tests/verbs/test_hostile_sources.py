@@ -1,5 +1,4 @@
-"""Sources that Python's own parser gives up on, in a tree that is looked at: drift like
-any other, and no defect of the program that looks."""
+"""Sources that Python's parser cannot handle count as drift and crash no verb."""
 
 from __future__ import annotations
 
@@ -11,7 +10,7 @@ import pytest
 
 from conftest import run_verb
 from overlaykit.core.errors import Exit
-from overlaykit.core.syntax import compiled, fault, parsed
+from overlaykit.core.syntax import compiled, parsed, syntax_error
 from overlaykit.series.scopes import map_scopes
 
 FP8 = "python/sglang/srt/layers/quantization/fp8_utils.py"
@@ -34,27 +33,29 @@ PARSES = {"half a character", "elifs that parse", "no encoding"}
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_it_has_no_scopes_or_some(name: str) -> None:
+def test_hostile_sources_have_no_scopes(name: str) -> None:
     source = HOSTILE[name]
     map_scopes(source)
     if name in PARSES:
         return
     assert map_scopes(source) is None
-    assert fault(source) is not None
+    assert syntax_error(source) is not None
     for read in (parsed, compiled):
         with pytest.raises(SyntaxError):
             read(source, "x.py")
 
 
 @pytest.mark.parametrize("name", ["signs", "attributes", "elifs", "elifs that parse"])
-def test_a_tree_that_holds_it_has_drifted(name: str, slim: Callable[..., Path]) -> None:
+def test_a_tree_with_a_hostile_source_has_drifted(
+    name: str, slim: Callable[..., Path]
+) -> None:
     tree = slim(clone=False)
     place = tree / FP8
     place.write_bytes(place.read_bytes() + HOSTILE[name])
     for verb, words, code in (
         ("apply", ("--dry-run",), Exit.CANNOT_APPLY),
         ("apply", ("--status",), Exit.CANNOT_APPLY),
-        # It is looked at, and is not what was promised.
+        # verify reads it and finds that it is not the patched file.
         ("verify", (), Exit.FAILS),
     ):
         done = run_verb(verb, "--json", *words, str(tree))

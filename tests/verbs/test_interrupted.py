@@ -1,5 +1,5 @@
-"""What writes to this overlay (refresh, lock, rebase --adopt) is interrupted before its
-commit point and just after: it says which, and so it is."""
+"""Verbs that write to this overlay (refresh, lock, rebase --adopt) are interrupted just
+before and just after their commit point; each reports correctly which it was."""
 
 from __future__ import annotations
 
@@ -33,20 +33,21 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 @pytest.fixture
 def carrier(overlay: Path) -> Path:
-    """A copy of this overlay with the fetched packages at hand."""
+    """A copy of this overlay with the fetched packages."""
     (overlay / "build").mkdir()
     (overlay / "build" / "cache").symlink_to(ROOT / "build" / "cache")
     shutil.copy2(ROOT / LEDGER, overlay / LEDGER)
     return overlay
 
 
-def own(overlay: Path) -> dict[str, bytes]:
-    """The overlay's files, what is computed and compiled apart."""
+def overlay_files(overlay: Path) -> dict[str, bytes]:
+    """The overlay's files, without build/ and compiled files."""
     return {p: v[2] for p, v in snapshot(overlay).items() if not p.startswith("build/")}
 
 
-def interrupted(overlay: Path, to: str, verb: str, *arguments: str) -> str:
-    """Run a verb, interrupted when its journal gets the name ``to``; what it says."""
+def run_interrupted(overlay: Path, to: str, verb: str, *arguments: str) -> str:
+    """Run a verb and interrupt it when its journal is renamed to ``to``; return its
+    last line."""
     script = str(overlay / "scripts" / f"{verb}.py")
     done = subprocess.run(
         [sys.executable, "-c", _INTERRUPTED, str(overlay), to, script, *arguments],
@@ -88,17 +89,17 @@ def adopt(overlay: Path, _: Path) -> tuple[str, ...]:
     ],
     ids=["refresh", "lock", "adopt"],
 )
-def test_it_says_where_the_overlay_stands(
+def test_an_interrupt_names_the_overlays_state(
     carrier: Path,
     slim: Callable[..., Path],
     prepare: Callable[[Path, Path], tuple[str, ...]],
     says: str,
 ) -> None:
     verb = prepare(carrier, slim(name="tree"))
-    before = own(carrier)
-    said = interrupted(carrier, STAGED, *verb)
+    before = overlay_files(carrier)
+    said = run_interrupted(carrier, STAGED, *verb)
     assert said == "interrupted; nothing was changed"
-    assert own(carrier) == before
-    said = interrupted(carrier, COMMITTED, *verb)
+    assert overlay_files(carrier) == before
+    said = run_interrupted(carrier, COMMITTED, *verb)
     assert said == f"interrupted; {carrier}: {says}"
-    assert own(carrier) != before
+    assert overlay_files(carrier) != before

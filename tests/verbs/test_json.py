@@ -1,6 +1,6 @@
 """The JSON of every verb against its committed schema.
 
-Run as a program it prints the schema as the code has it now:
+Run as a program, it prints the current schema:
 ``.venv/bin/python tests/verbs/test_json.py > docs/report.schema.json``.
 """
 
@@ -30,7 +30,7 @@ def test_the_committed_schema_is_current() -> None:
     assert committed == schema()
 
 
-def test_reports_keep_to_it(slim: Callable[..., Path], tmp_path: Path) -> None:
+def test_reports_match_the_schema(slim: Callable[..., Path], tmp_path: Path) -> None:
     import jsonschema
 
     from conftest import run_verb

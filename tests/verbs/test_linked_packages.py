@@ -1,4 +1,4 @@
-"""A package that is a symbolic link in the directory that was named is not followed."""
+"""A package that is a symbolic link in the named directory is not followed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PACKAGE = "python/sglang"
 
 @pytest.mark.parametrize("linked", ["the package", "the folder above it"])
 @pytest.mark.parametrize("verb", ["apply", "verify"])
-def test_it_is_refused(
+def test_a_linked_package_is_refused(
     verb: str, linked: str, slim: Callable[..., Path], tmp_path: Path
 ) -> None:
     clone, named = slim(), tmp_path / "named"
@@ -35,9 +35,7 @@ def test_it_is_refused(
     assert [p.name for p in named.iterdir() if p.name.startswith(".")] == []
 
 
-def test_a_link_that_is_named_stands_for_its_directory(
-    slim: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_a_named_link_is_followed(slim: Callable[..., Path], tmp_path: Path) -> None:
     clone, link = slim(), tmp_path / "link"
     link.symlink_to(clone / PACKAGE)
     twice = run_verb("apply", "--dry-run", str(link), str(clone))

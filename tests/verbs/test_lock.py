@@ -1,4 +1,4 @@
-"""lock: a digest that is known never changes in silence, and no lock is ever torn."""
+"""lock: a known digest never changes silently, and no lock is ever incomplete."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ PYC = {"PYTHONDONTWRITEBYTECODE": "1"}
 
 
 @pytest.fixture
-def ours(overlay: Path, pins: Pins, tmp_path: Path) -> Path:
-    """A copy of this overlay with its ledger and a cache of its own."""
+def own_overlay(overlay: Path, pins: Pins, tmp_path: Path) -> Path:
+    """A copy of this overlay with its own ledger and cache."""
     shutil.copy2(ROOT / LEDGER, overlay / LEDGER)
     cache = overlay / "build" / "cache"
     cache.mkdir(parents=True)
@@ -36,8 +36,8 @@ def ours(overlay: Path, pins: Pins, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def backdoored(pins: Pins, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The pinned package with a line more in a file that the series does not touch, on
-    the only index that there is."""
+    """The pinned package with an added line in a file that the series does not touch,
+    on the only index."""
     index = tmp_path / "index"
     index.mkdir()
     monkeypatch.setenv("PIP_NO_INDEX", "1")
@@ -56,7 +56,7 @@ def backdoored(pins: Pins, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 
 def verb(overlay: Path, name: str, *arguments: str | Path) -> tuple[int, Any, str]:
-    """That overlay's own verb: exit code, its document, and all that it said."""
+    """Run that overlay's own verb: exit code, report, and all output."""
     script = str(overlay / "scripts" / f"{name}.py")
     done = subprocess.run(
         [sys.executable, script, "--json", *map(str, arguments)],
@@ -82,7 +82,7 @@ def recorded(overlay: Path, version: str = VERSION) -> str:
 
 
 def note(overlay: Path) -> None:
-    """A comment more in the manifest, which makes the lock stale."""
+    """Add a comment to the manifest, which makes the lock stale."""
     with (overlay / "overlay.toml").open("a", encoding="utf-8") as file:
         file.write("# a note\n")
 
@@ -103,20 +103,20 @@ def state(overlay: Path) -> tuple[bytes | None, bytes | None]:
     return lock, ledger
 
 
-def test_a_comment_in_the_manifest(ours: Path) -> None:
-    """The lock is stale, and all that changes in it is the manifest's digest."""
-    before = json.loads((ours / LOCK).read_bytes())
+def test_a_comment_in_the_manifest(own_overlay: Path) -> None:
+    """The lock is stale, and only the manifest's digest in it changes."""
+    before = json.loads((own_overlay / LOCK).read_bytes())
     before["targets"]["sglang"]["commit"] = "0" * 40
-    (ours / LOCK).write_text(json.dumps(before))
-    note(ours)
-    assert verb(ours, "lock", "--check")[0] == 1
-    code, _, said = verb(ours, "lock")
+    (own_overlay / LOCK).write_text(json.dumps(before))
+    note(own_overlay)
+    assert verb(own_overlay, "lock", "--check")[0] == 1
+    code, _, said = verb(own_overlay, "lock")
     assert code == 0, said
-    after = json.loads((ours / LOCK).read_bytes())
-    assert after.pop("manifest") == sha256(ours / "overlay.toml")
-    assert before.pop("manifest") != sha256(ours / "overlay.toml")
+    after = json.loads((own_overlay / LOCK).read_bytes())
+    assert after.pop("manifest") == sha256(own_overlay / "overlay.toml")
+    assert before.pop("manifest") != sha256(own_overlay / "overlay.toml")
     assert after == before
-    assert verb(ours, "lock", "--check")[0] == 0
+    assert verb(own_overlay, "lock", "--check")[0] == 0
 
 
 def lose_the_lock(overlay: Path) -> None:
@@ -128,7 +128,7 @@ def lose_the_ledger(overlay: Path) -> None:
 
 
 def rename_the_target(overlay: Path) -> None:
-    """The patches of 0.5.11 alone, under another name and spelling."""
+    """Only the patches of 0.5.11, with another target name and version spelling."""
     lose_the_ledger(overlay)
     manifest = overlay / "overlay.toml"
     text = manifest.read_text().partition("[targets.aiter]")[0]
@@ -147,54 +147,54 @@ def rename_the_target(overlay: Path) -> None:
     ids=lambda value: getattr(value, "__name__", value),
 )  # fmt: skip
 def test_another_package_of_a_known_version(
-    ours: Path,
+    own_overlay: Path,
     pins: Pins,
     backdoored: Path,
     trouble: Callable[[Path], None],
     where: str,
 ) -> None:
-    """Refused, whatever was done to the overlay's files, and nothing is written."""
+    """It is refused after each of these changes, and nothing is written."""
     real = sha256(pins.wheels["sglang"])
-    drop_from_cache(ours, pins)
-    trouble(ours)
-    before = state(ours)
-    code, report, said = verb(ours, "lock")
+    drop_from_cache(own_overlay, pins)
+    trouble(own_overlay)
+    before = state(own_overlay)
+    code, report, said = verb(own_overlay, "lock")
     assert code == 2, said
     (finding, *_) = report["findings"]
     assert real in finding["expected"] and sha256(backdoored) in finding["found"]
     assert finding["next_step"]
     assert where in said or "hash mismatch" in said
-    assert state(ours) == before
-    assert not (ours / "build" / "cache" / backdoored.name).exists()
+    assert state(own_overlay) == before
+    assert not (own_overlay / "build" / "cache" / backdoored.name).exists()
 
 
-def test_a_file_put_into_the_cache(ours: Path, backdoored: Path) -> None:
-    """Known by the ledger alone, and by no index."""
-    lose_the_lock(ours)
-    shutil.copy2(backdoored, ours / "build" / "cache" / backdoored.name)
-    code, _, said = verb(ours, "lock")
+def test_a_tampered_file_in_the_cache(own_overlay: Path, backdoored: Path) -> None:
+    """The digest is known from the ledger only, and there is no index."""
+    lose_the_lock(own_overlay)
+    shutil.copy2(backdoored, own_overlay / "build" / "cache" / backdoored.name)
+    code, _, said = verb(own_overlay, "lock")
     assert code == 2 and "hash mismatch" in said
-    assert not (ours / LOCK).exists()
+    assert not (own_overlay / LOCK).exists()
 
 
-def test_accepted_by_name_and_said_aloud(
-    ours: Path, pins: Pins, backdoored: Path
+def test_an_accepted_digest_is_reported_clearly(
+    own_overlay: Path, pins: Pins, backdoored: Path
 ) -> None:
     old, new = sha256(pins.wheels["sglang"]), sha256(backdoored)
-    others = [pinned(ours, name) for name in ("aiter", "sglang-0.5.12.post1")]
-    code, report, said = verb(ours, "lock", "--accept-new-digest", VERSION)
+    others = [pinned(own_overlay, name) for name in ("aiter", "sglang-0.5.12.post1")]
+    code, report, said = verb(own_overlay, "lock", "--accept-new-digest", VERSION)
     assert code == 0, said
     assert old in report["message"] and new in report["message"]
     assert "THE DIGEST OF sglang 0.5.11 CHANGED" in report["message"]
     assert [f["path"] for f in report["findings"]] == [LOCK, LEDGER]
     for finding in report["findings"]:
         assert old in finding["expected"] and new in finding["found"]
-    assert pinned(ours) == recorded(ours) == new
-    assert [pinned(ours, n) for n in ("aiter", "sglang-0.5.12.post1")] == others
-    # From here on it is the one that is known, in the cache as well.
-    assert sha256(ours / "build" / "cache" / backdoored.name) == new
-    assert verb(ours, "lock", "--check")[0] == 0
-    again = verb(ours, "lock", "--accept-new-digest", VERSION)
+    assert pinned(own_overlay) == recorded(own_overlay) == new
+    assert [pinned(own_overlay, n) for n in ("aiter", "sglang-0.5.12.post1")] == others
+    # From now on the new digest is the known one, also in the cache.
+    assert sha256(own_overlay / "build" / "cache" / backdoored.name) == new
+    assert verb(own_overlay, "lock", "--check")[0] == 0
+    again = verb(own_overlay, "lock", "--accept-new-digest", VERSION)
     assert again[0] == 2 and "as it was recorded" in again[2]
 
 
@@ -206,24 +206,24 @@ def test_accepted_by_name_and_said_aloud(
         ((VERSION, "--check"), "not allowed with"),
     ],
 )
-def test_an_acceptance_that_is_refused(
-    ours: Path, backdoored: Path, arguments: tuple[str, ...], says: str
+def test_accept_is_refused_for_unknown_versions(
+    own_overlay: Path, backdoored: Path, arguments: tuple[str, ...], says: str
 ) -> None:
-    before = state(ours)
-    code, _, said = verb(ours, "lock", "--accept-new-digest", *arguments)
+    before = state(own_overlay)
+    code, _, said = verb(own_overlay, "lock", "--accept-new-digest", *arguments)
     assert code == 2 and says in said
-    assert state(ours) == before
+    assert state(own_overlay) == before
 
 
-def test_an_acceptance_of_what_did_not_change(
-    ours: Path, pins: Pins, backdoored: Path
+def test_accept_is_refused_for_an_unchanged_digest(
+    own_overlay: Path, pins: Pins, backdoored: Path
 ) -> None:
-    """The index has the very package: there is nothing to accept."""
+    """The index has the same package, so there is nothing to accept."""
     shutil.copy2(pins.wheels["sglang"], backdoored)
-    before = state(ours)
-    code, _, said = verb(ours, "lock", "--accept-new-digest", VERSION)
+    before = state(own_overlay)
+    code, _, said = verb(own_overlay, "lock", "--accept-new-digest", VERSION)
     assert code == 2 and "nothing was written" in said
-    assert state(ours) == before
+    assert state(own_overlay) == before
 
 
 UNREADABLE: dict[str, Callable[[bytes], bytes]] = {
@@ -241,72 +241,72 @@ UNREADABLE: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("damage", UNREADABLE.values(), ids=UNREADABLE)
-def test_a_lock_that_cannot_be_read(
-    ours: Path, damage: Callable[[bytes], bytes]
+def test_an_unreadable_lock(
+    own_overlay: Path, damage: Callable[[bytes], bytes]
 ) -> None:
-    """An error of its own, and no empty lock: everything would be pinned anew."""
-    place = ours / LOCK
+    """It is an error. Treated as an empty lock, everything would be pinned again."""
+    place = own_overlay / LOCK
     place.write_bytes(damage(place.read_bytes()))
-    before = state(ours)
+    before = state(own_overlay)
     for arguments in ((), ("--check",)):
-        code, report, said = verb(ours, "lock", *arguments)
+        code, report, said = verb(own_overlay, "lock", *arguments)
         assert code == 2, said
         (finding,) = report["findings"]
         assert LOCK in finding["path"] and "git checkout" in finding["next_step"]
-    assert state(ours) == before
+    assert state(own_overlay) == before
 
 
-def test_a_wheel_outside_the_cache_is_not_removed(ours: Path) -> None:
-    """As a file with another digest in the cache would be."""
-    victim = ours / "victim.whl"
+def test_a_wheel_outside_the_cache_is_not_removed(own_overlay: Path) -> None:
+    """A file in the cache with another digest would be removed."""
+    victim = own_overlay / "victim.whl"
     victim.write_text("mine\n")
 
     def point_at_it(lock: Any) -> None:
         lock["targets"]["sglang"]["dist"]["filename"] = "../../victim.whl"
 
-    edit_json(ours / LOCK, point_at_it)
+    edit_json(own_overlay / LOCK, point_at_it)
     for name in ("fetch", "lock"):
-        code, _, said = verb(ours, name)
+        code, _, said = verb(own_overlay, name)
         assert code == 2 and "../../victim.whl" in said
     assert victim.read_text() == "mine\n"
 
 
 def test_the_lock_and_the_ledger_disagree(
-    ours: Path, slim: Callable[..., Path], pins: Pins
+    own_overlay: Path, slim: Callable[..., Path], pins: Pins
 ) -> None:
-    """Whichever was changed: no verb goes on before somebody has looked."""
+    """Every verb stops until the user has resolved it."""
 
     def other(ledger: Any) -> None:
         ledger["releases"]["sglang"][VERSION]["sha256"] = "0" * 64
 
-    edit_json(ours / LEDGER, other)
+    edit_json(own_overlay / LEDGER, other)
     tree = slim()
     for name, *arguments in (["apply", tree], ["verify", tree], ["fetch"], ["lock"],
                              ["refresh", tree], ["fetch", "--release", VERSION],
                              ["rebase", "--onto", "0.5.13"]):  # fmt: skip
-        code, report, said = verb(ours, str(name), *arguments)
+        code, report, said = verb(own_overlay, str(name), *arguments)
         assert code == 2, said
         assert sha256(pins.wheels["sglang"]) in said and "0" * 64 in said
         assert report["findings"][0]["next_step"]
 
 
-def test_a_release_that_only_the_lock_knows(
-    ours: Path, pins: Pins, backdoored: Path
+def test_a_release_known_only_from_the_lock(
+    own_overlay: Path, pins: Pins, backdoored: Path
 ) -> None:
-    """Met for the first time by the ledger, and known all the same."""
+    """New to the ledger, but known from the lock."""
 
     def forget(ledger: Any) -> None:
         del ledger["releases"]["sglang"][VERSION]
 
-    edit_json(ours / LEDGER, forget)
-    drop_from_cache(ours, pins)
-    before = state(ours)
-    code, _, said = verb(ours, "fetch", "--release", VERSION)
+    edit_json(own_overlay / LEDGER, forget)
+    drop_from_cache(own_overlay, pins)
+    before = state(own_overlay)
+    code, _, said = verb(own_overlay, "fetch", "--release", VERSION)
     assert code == 2 and "hash mismatch" in said
-    code, _, said = verb(ours, "fetch", "--ladder")
+    code, _, said = verb(own_overlay, "fetch", "--ladder")
     assert code == 2 and "hash mismatch" in said
-    assert state(ours) == before
-    assert not (ours / "build" / f"sglang-{VERSION}").exists()
+    assert state(own_overlay) == before
+    assert not (own_overlay / "build" / f"sglang-{VERSION}").exists()
 
 
 @pytest.mark.parametrize(
@@ -316,14 +316,14 @@ def test_a_release_that_only_the_lock_knows(
      'dist = { name = "sglang", version = "1 --pre" }',
      'dist = { name = "sglang", version = "1", platform = "--pre" }'],
 )  # fmt: skip
-def test_a_manifest_that_leads_elsewhere(ours: Path, line: str) -> None:
-    manifest = ours / "overlay.toml"
+def test_a_manifest_with_unsafe_values(own_overlay: Path, line: str) -> None:
+    manifest = own_overlay / "overlay.toml"
     start = line.partition(" =")[0] + " ="
     rows = manifest.read_text().splitlines()
     at = next(n for n, row in enumerate(rows) if row.startswith(start))
     rows[at] = line
     manifest.write_text("\n".join(rows) + "\n")
-    code, report, said = verb(ours, "lock")
+    code, report, said = verb(own_overlay, "lock")
     assert code == 2, said
     assert report["findings"][0]["next_step"]
 
@@ -344,7 +344,7 @@ def hook(kind, details):
         done += 1
         if done == at:
             if writes:
-                # As far as a write in place gets: the file is there, and empty.
+                # The state after opening a file in place: it exists and is empty.
                 os.close(os.open(details[0], details[2] | os.O_CLOEXEC, 0o644))
             os.kill(os.getpid(), signal.SIGKILL)
         with open(log, "w") as file:
@@ -357,15 +357,15 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 @pytest.mark.slow("killed at every write")
 @pytest.mark.parametrize("accept", [False, True], ids=["a note", "another digest"])
 def test_killed_at_every_write(
-    ours: Path,
+    own_overlay: Path,
     pins: Pins,
     tmp_path: Path,
     accept: bool,
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
 ) -> None:
-    """kill -9 anywhere leaves a lock that is the old one or the new one, whole; the
-    same command, run again, then ends at the new one."""
+    """kill -9 anywhere leaves the complete old lock or the complete new one; running
+    the same command again gives the new one."""
     arguments: tuple[str, ...] = ()
     if accept:
         request.getfixturevalue("backdoored")
@@ -373,12 +373,12 @@ def test_killed_at_every_write(
     else:
         monkeypatch.setenv("PIP_NO_INDEX", "1")
         monkeypatch.setenv("PIP_FIND_LINKS", str(pins.wheels["sglang"].parent))
-        note(ours)
+        note(own_overlay)
     log, root = tmp_path / "writes", tmp_path / "killed"
 
     def lock(at: int) -> int:
         shutil.rmtree(root, ignore_errors=True)
-        shutil.copytree(ours, root, symlinks=True)
+        shutil.copytree(own_overlay, root, symlinks=True)
         command = [sys.executable, "-c", _KILLED, str(root), str(at), str(log)]
         done = subprocess.run(
             [*command, *arguments],
@@ -387,11 +387,11 @@ def test_killed_at_every_write(
         return done.returncode
 
     assert lock(0) == 0
-    old, new, points = state(ours), state(root), int(log.read_text())
+    old, new, points = state(own_overlay), state(root), int(log.read_text())
     assert old[0] != new[0] and (old[1] != new[1]) == accept
     assert points > 8
     seen = set()
-    # Not all of what comes before the overlay is written: pip's scratch folder.
+    # Skip most writes before those to the overlay: they are in pip's scratch folder.
     for at in range(points, max(0, points - 24), -2 if accept else -1):
         assert lock(at) == -9
         found = state(root)

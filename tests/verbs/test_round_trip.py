@@ -26,7 +26,7 @@ def clone(laid_out: dict[str, Path], base: str, pins: Pins, folder: Path) -> lis
 
 
 def plain(laid_out: dict[str, Path], base: str, pins: Pins, folder: Path) -> list[Path]:
-    """Unpacked sources: the same without git."""
+    """Unpacked source trees: the same without git."""
     for name in (base, AITER):
         without = shutil.ignore_patterns(".git")
         shutil.copytree(laid_out[name], folder / name, ignore=without)
@@ -36,7 +36,7 @@ def plain(laid_out: dict[str, Path], base: str, pins: Pins, folder: Path) -> lis
 def installed(
     laid_out: dict[str, Path], base: str, pins: Pins, folder: Path
 ) -> list[Path]:
-    """Both packages as pip installs them, in one site-packages."""
+    """Both packages as pip installs them, in one site-packages directory."""
     site = folder / "site-packages"
     for name in (base, AITER):
         dist = pins.overlay[name].target.dist
@@ -118,10 +118,10 @@ def test_round_trip(
 
 
 @pytest.mark.parametrize("base", BASES)
-def test_the_lock_names_the_tree_that_apply_leaves(
+def test_the_locks_tree_id_equals_gits(
     base: str, laid_out: dict[str, Path], pins: Pins, tmp_path: Path
 ) -> None:
-    """The lock's tree digest, against git's own opinion of the applied files."""
+    """The lock's tree digest is the one that git computes for the applied files."""
     for path in clone(laid_out, base, pins, tmp_path):
         carried = pins.overlay[path.name]
         assert run_verb("apply", str(path)).returncode == 0
@@ -149,7 +149,7 @@ def test_works_from_any_directory(slim: Callable[..., Path], tmp_path: Path) -> 
 
 
 def test_commit(slim: Callable[..., Path], pins: Pins) -> None:
-    """One commit a patch on a branch of its own, the same ids every time."""
+    """One commit for each patch on a separate branch, with the same ids every time."""
     root, carried = slim(), pins.overlay["sglang"]
     (root / "unrelated.txt").write_text("not committed\n")
     base = git.text(root, "rev-parse", "HEAD")
@@ -178,7 +178,7 @@ def test_commit(slim: Callable[..., Path], pins: Pins) -> None:
 def test_commit_on_a_partial_clone(
     slim: Callable[..., Path], pins: Pins, tmp_path: Path
 ) -> None:
-    """The files next to ours are not there, and need not be fetched."""
+    """The other files' objects are missing, and need not be fetched."""
     upstream, partial = slim(), tmp_path / "partial"
     git.run(upstream, "config", "uploadpack.allowFilter", "true")
     git.run(tmp_path, "clone", "-q", "--filter=blob:none", "--no-checkout",
@@ -197,7 +197,7 @@ def test_commit_on_a_partial_clone(
     assert git.text(partial, "diff", "--cached", "--name-only") == ""
 
 
-def test_commit_refuses_a_branch_that_holds_something_else(
+def test_commit_refuses_a_branch_with_other_commits(
     slim: Callable[..., Path], pins: Pins
 ) -> None:
     root = slim()
@@ -220,7 +220,7 @@ def test_commit_needs_a_clone(slim: Callable[..., Path]) -> None:
 
 
 def test_unchecked_bytecode_is_refused(slim: Callable[..., Path], pins: Pins) -> None:
-    """A .pyc that Python never compares with its source would hide the change."""
+    """A .pyc that Python never checks against its source would hide the change."""
     root, touched = slim(), pins.overlay["sglang"].series.paths[0]
     command = [sys.executable, "-m", "compileall", "-q"]
     for mode, code in (("unchecked-hash", 3), ("checked-hash", 0)):
@@ -236,7 +236,7 @@ def test_unchecked_bytecode_is_refused(slim: Callable[..., Path], pins: Pins) ->
 def test_a_clone_and_the_package_in_it_are_one_tree(
     slim: Callable[..., Path], pins: Pins
 ) -> None:
-    """One lock and one journal, whichever way the tree is named."""
+    """They share one lock and one journal, however the tree is named."""
     root = slim()
     package = root / pins.overlay["sglang"].target.package_root
     both = run_verb("apply", str(root), str(package))
@@ -256,7 +256,7 @@ def test_a_report_that_cannot_be_written(slim: Callable[..., Path]) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_python_without_the_dependency_is_told_so(tmp_path: Path) -> None:
+def test_missing_msgspec_is_reported(tmp_path: Path) -> None:
     empty = tmp_path / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", empty], check=True)
     for verb in ("apply", "verify", "lock", "fetch"):

@@ -1,4 +1,4 @@
-"""verify names what is wrong: the file, the scope, expected, found, the next step."""
+"""verify names each fault: the file, the scope, expected, found, the next step."""
 
 from __future__ import annotations
 
@@ -50,10 +50,8 @@ def test_an_untouched_tree_holds(applied: Path) -> None:
 
 @pytest.mark.parametrize("target", ["sglang", "sglang-0.5.12.post1", "aiter"])
 @pytest.mark.parametrize("clone", [True, False])
-def test_a_tree_that_never_had_the_series(
-    target: str, clone: bool, slim: Callable[..., Path]
-) -> None:
-    """One finding, whose step is to put it on; not one for each file and site."""
+def test_an_unpatched_tree(target: str, clone: bool, slim: Callable[..., Path]) -> None:
+    """One finding, whose next step is to apply; not one for each file and site."""
     root = slim(target, clone=clone)
     done = run_verb("verify", "--json", str(root))
     report = json.loads(done.stdout)
@@ -65,14 +63,14 @@ def test_a_tree_that_never_had_the_series(
     [result] = report["results"]
     assert result["outcome"] == "not applied"
     assert {hunk["state"] for hunk in result["hunks"]} == {"gone"}
-    # Taken off again it is such a tree, too; beside one that holds only it is named.
+    # Beside a tree that holds, only this one is named.
     other = slim(target, "other")
     assert run_verb("apply", str(other)).returncode == 0
     both = json.loads(run_verb("verify", "--json", str(root), str(other)).stdout)
     assert [f["path"] for f in both["findings"]] == [str(root)]
 
 
-def test_a_site_taken_back_by_hand(applied: Path) -> None:
+def test_a_site_reverted_by_hand(applied: Path) -> None:
     _replace(
         applied,
         _MLA,
@@ -87,11 +85,11 @@ def test_a_site_taken_back_by_hand(applied: Path) -> None:
     assert hunk["scope"] == "DeepseekMLAForwardMixin.forward_absorb_core"
     assert hunk["patch"] == "0005-o-proj-flatten.patch"
     assert (hunk["site"], site["site"]) == ("S8", "S8")
-    assert "none of the releases" in stranger["what"]
+    assert "matches no release" in stranger["what"]
 
 
 def test_a_hunk_in_the_wrong_function(applied: Path) -> None:
-    """The gather's line moved into another function of the file."""
+    """The gather's line is moved into another function of the file."""
     indent = " " * 16
     line = f"{indent}local_hidden_states = local_hidden_states.contiguous()\n"
     words = "The gather moves raw bytes; a pre-transposed scale is strided."
@@ -117,10 +115,10 @@ def test_the_overlays_own_file(applied: Path, how: str) -> None:
     assert sites >= {f"S{n}" for n in range(1, 9)}
 
 
-def test_a_tree_with_one_file_of_it_fails_by_every_site(
+def test_a_tree_with_one_new_file_lists_every_site(
     slim: Callable[..., Path], pins: Pins
 ) -> None:
-    """A part of the series is there, so what is missing is told one by one."""
+    """A part of the series exists, so every missing part is named separately."""
     root = slim()
     new = next(n for n in pins.overlay["sglang"].new_files if n.path == _OVERLAY)
     (root / _OVERLAY).write_bytes(new.data)
@@ -130,7 +128,7 @@ def test_a_tree_with_one_file_of_it_fails_by_every_site(
     assert "as released" in findings[0]["found"]
 
 
-def test_an_unfinished_transaction_is_not_judged(applied: Path) -> None:
+def test_an_unfinished_transaction_is_refused(applied: Path) -> None:
     (applied / ".overlay-transaction").mkdir()
     done = run_verb("verify", str(applied))
     assert done.returncode == 3

@@ -29,8 +29,8 @@ def of_trees(paths: Iterable[Path], root: Path) -> records.Origin:
     standings: dict[str, Standing] = {}
     digests = []
     for one in found:
-        if one.stranger:
-            raise InputError(f"{one.tree.name} is no known tree", one.stranger)
+        if one.mismatch:
+            raise InputError(f"{one.tree.name} is no known tree", one.mismatch)
         name = one.carried.name
         standings[name] = locate(one.carried, one.tree).standing(one.carried)
         digests.append(f"{name} {inspect(one.carried, one.tree).digest}")

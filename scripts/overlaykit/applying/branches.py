@@ -1,10 +1,10 @@
-"""The branch, HEAD and the index of a clone, as a part of a tree's transaction.
+"""Changing a clone's branch, HEAD and index as a part of a tree's transaction.
 
-What can fail is done before anything shows: the commits are objects that nothing names
-yet, and the new index is a file of the transaction's folder. What is left are three
-steps (make the branch, move HEAD, rename the index) while ``index.lock`` is held, which
-keeps git's own commands away. The journal says for each what was and what is to be, so
-that whoever comes after a crash can take back those that were made.
+Everything that can fail is done first, and changes nothing visible: the commits are
+objects without a reference, and the new index is a file in the transaction's folder.
+Three steps remain (create the branch, move HEAD, rename the index). They run while
+``index.lock`` is held, which keeps git's own commands out. The journal records the old
+and new state of each, so that the next process can undo them after a crash.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from overlaykit.core.paths import check_path
 from overlaykit.core.wording import quoted
 from overlaykit.repository import clones
 from overlaykit.repository.index import (
-    drop_lock,
-    prepare,
-    put_in_place,
+    prepare_index,
     read_entries,
+    release_lock,
+    replace_index,
     set_entries,
     take_lock,
     tree_entries,
@@ -32,17 +32,17 @@ from overlaykit.repository.state import (
     Repository,
     check_locks,
     open_repository,
-    operation,
-    refuse,
+    raise_if_any,
+    unfinished_operation,
 )
-from overlaykit.trees.locking import undisturbed
+from overlaykit.trees.locking import signals_blocked
 
 BRANCHES = "refs/heads/"
 _INDEX = "new-index"
 
 
 class IndexRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An entry of the index before and after: mode and object id (null: none)."""
+    """An index entry before and after: mode and object id (null: no entry)."""
 
     path: str
     before: str | None
@@ -50,8 +50,8 @@ class IndexRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Switch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What changes in a clone. ``made``: the branch is new; ``head``: what HEAD was, a
-    ref or a commit id, and ``commit`` the commit that it named."""
+    """A clone's change of branch. ``made``: the branch is new; ``head``: the old HEAD,
+    a ref or a commit id; ``commit``: the commit of the old HEAD."""
 
     branch: str
     tip: str
@@ -61,27 +61,27 @@ class Switch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rows: tuple[IndexRow, ...]
 
     def check(self) -> None:
-        """Refuse a journal that somebody else wrote. Raises InputError."""
+        """Check the values, which may come from a forged journal. Raises InputError."""
         for ref in (self.branch, self.head):
             if not (_is_id(ref) and ref == self.head) and (
                 not ref.startswith("refs/") or any(c in ref for c in " \0\n~^:?*[\\")
             ):
-                raise InputError(f"{ref!r} names no branch")
+                raise InputError(f"{ref!r} is not a branch name")
         if not self.branch.startswith(BRANCHES):
-            raise InputError(f"{self.branch!r} names no branch")
+            raise InputError(f"{self.branch!r} is not a branch name")
         for row in self.rows:
             check_path(row.path)
         blobs = [b for row in self.rows for b in (row.before, row.after) if b]
         for oid in (self.tip, self.commit, *(blob.partition(" ")[2] for blob in blobs)):
             if not _is_id(oid):
-                raise InputError(f"{oid!r} is no object id")
+                raise InputError(f"{oid!r} is not an object id")
 
 
 def plan_switch(
     repository: Repository, branch: str, tip: str, paths: Iterable[str]
 ) -> Switch | None:
-    """What makes ``branch``, at ``tip``, the current one; None where it is."""
-    head, commit = repository.head(), repository.value("HEAD")
+    """The switch to ``branch`` at ``tip``; None if it is the current branch."""
+    head, commit = repository.head(), repository.commit_of("HEAD")
     if head == branch or commit is None:
         return None
     after = tree_entries(repository.clone, tip, paths)
@@ -89,7 +89,7 @@ def plan_switch(
     return Switch(
         branch,
         tip,
-        repository.value(branch) is None,
+        repository.commit_of(branch) is None,
         head,
         commit,
         tuple(IndexRow(path, before.get(path), blob) for path, blob in after.items()),
@@ -97,19 +97,19 @@ def plan_switch(
 
 
 class Switcher:
-    """Carries a switch out, or takes it back."""
+    """Carries out a switch, or undoes it."""
 
     def __init__(
         self, clone: Path, folder: Path, switch: Switch, keep: Sequence[int]
     ) -> None:
-        """``folder`` is the transaction's; ``keep`` are the handles of its lock."""
+        """``folder`` is the transaction's folder; ``keep`` are its lock's handles."""
         self._switch = switch
         self._new = folder / _INDEX
         self._keep = keep
         self._repository: Repository = open_repository(clone)
         self._clone = clone
         self._made_from = ""
-        # Whether a step was begun; a later process does not know.
+        # Whether a step was begun; a later process must assume so.
         self._begun = True
 
     def stage(self) -> None:
@@ -117,37 +117,40 @@ class Switcher:
         self._begun = False
         rows = {row.path: row.after for row in self._switch.rows}
         folder = self._repository.folder
-        with where_git_fails(self._clone, "nothing was changed"):
-            self._made_from = prepare(self._clone, folder, self._new, rows, self._keep)
+        with report_git_failure(self._clone, "nothing was changed"):
+            self._made_from = prepare_index(
+                self._clone, folder, self._new, rows, self._keep
+            )
 
     def lock(self) -> None:
-        """Keep git's own commands away, and see that nothing has changed since the
-        switch was planned. Raises EnvironmentFailure or CannotApply."""
+        """Take git's lock, and check that nothing has changed since the switch was
+        planned. Raises EnvironmentFailure or CannotApply."""
         switch, repository = self._switch, self._repository
         check_locks(repository, switch.branch)
         take_lock(repository.folder, self._new, self._made_from)
-        refuse(self._clone, operation(repository))
-        now = (repository.head(), repository.value("HEAD"))
+        raise_if_any(self._clone, unfinished_operation(repository))
+        now = (repository.head(), repository.commit_of("HEAD"))
         if now != (switch.head, switch.commit):
             raise CannotApply(
                 f"{self._clone}: HEAD was moved while the transaction was under way",
                 (
                     Finding(
-                        "was changed by somebody else just now",
+                        "was just changed by another process",
                         path="HEAD",
                         expected=f"{switch.head} at {switch.commit}",
                         found=f"{now[0]} at {now[1]}",
-                        next_step="see who runs git in this clone, then run it again",
+                        next_step="find out what runs git in this clone, then run "
+                        "this again",
                     ),
                 ),
             )
 
     def carry_out(self) -> None:
-        """Make the branch, move HEAD, put the index in place."""
+        """Create the branch, move HEAD, replace the index."""
         switch = self._switch
         self._begun = True
-        # A Ctrl-C would kill git in the middle, and its lock would stay.
-        with undisturbed(), where_git_fails(self._clone, "nothing was changed"):
+        # Ctrl-C would kill git too, and its lock would stay.
+        with signals_blocked(), report_git_failure(self._clone, "nothing was changed"):
             order = "create" if switch.made else "verify"
             self._write(
                 "update-ref", "--stdin", "-m", "overlay: apply --commit",
@@ -156,27 +159,27 @@ class Switcher:
             was = switch.head.removeprefix(BRANCHES)
             why = f"overlay: moving from {was} to {switch.branch[len(BRANCHES) :]}"
             self._write("symbolic-ref", "-m", why, "HEAD", switch.branch)
-        # Whoever did the same in another worktree at the same time sees us, or we him.
-        if place := self._repository.elsewhere(switch.branch):
+        # If another worktree takes the branch at the same time, at least one notices.
+        if place := self._repository.other_worktree_of(switch.branch):
             finding = Finding(
-                "was checked out in another worktree just now",
+                "was just checked out in another worktree",
                 path=switch.branch,
                 found=place,
-                next_step="use that worktree, or give its branch back",
+                next_step="use that worktree, or switch it to another branch",
             )
             raise CannotApply(f"{self._clone}: the branch is taken", (finding,))
-        put_in_place(self._repository.folder)
+        replace_index(self._repository.folder)
 
     def roll_back(self) -> None:
-        """Take back what was done. May itself be killed and rerun.
+        """Undo the steps that were made. May itself be killed and rerun.
 
-        Raises CannotApply where somebody else went on from what was done since.
+        Raises CannotApply if the branch, HEAD or the index has changed since.
         """
-        drop_lock(self._repository.folder)
+        release_lock(self._repository.folder)
         if not self._begun:
             return
         switch = self._switch
-        head, value = self._repository.head(), self._repository.value(switch.branch)
+        head, value = self._repository.head(), self._repository.commit_of(switch.branch)
         rows = {row.path: row for row in self._switch.rows}
         entries: dict[str, str | None] = dict.fromkeys(rows)
         for entry in read_entries(self._clone):
@@ -184,10 +187,14 @@ class Switcher:
                 entries[entry.path] = f"{entry.blob}" if not entry.stage else "unmerged"
         self._check_ours(head, value, entries)
         state = "it is half committed, and the next run rolls it back"
-        with where_git_fails(self._clone, state):
+        with report_git_failure(self._clone, state):
             if head == switch.branch and switch.head != switch.branch:
                 self._move_back()
-            if switch.made and value and not self._repository.elsewhere(switch.branch):
+            if (
+                switch.made
+                and value
+                and not self._repository.other_worktree_of(switch.branch)
+            ):
                 self._write("update-ref", "-d", switch.branch, switch.tip)
             undo = {p: r.before for p, r in rows.items() if entries[p] != r.before}
             if undo:
@@ -212,7 +219,7 @@ class Switcher:
                     f"{self._clone}: cannot roll back an interrupted transaction",
                     (
                         Finding(
-                            "was changed by somebody else since",
+                            "was changed by another process since then",
                             path=what,
                             expected=" or ".join(str(k or "none") for k in known),
                             found=found or "none",
@@ -238,13 +245,13 @@ class Switcher:
 
 
 @contextmanager
-def where_git_fails(clone: Path, state: str) -> Iterator[None]:
-    """Say what a failure of git leaves behind. Raises EnvironmentFailure."""
+def report_git_failure(clone: Path, state: str) -> Iterator[None]:
+    """Add to a failure of git the state it leaves. Raises EnvironmentFailure."""
     try:
         yield
     except EnvironmentFailure as error:
-        step = "see what git says: make room or permit writing; where a lock is in "
-        step += "its way wait for its process, or remove it if there is none; then "
+        step = "fix the cause above: make room or permit writing; if a lock exists, "
+        step += "wait for its process, or remove it if none is running; then "
         finding = Finding(
             "git failed",
             path=str(clone),

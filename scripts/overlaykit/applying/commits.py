@@ -1,8 +1,8 @@
-"""The series as commits: one for the new files, then one a patch.
+"""The series as commits: one for the new files, then one for each patch.
 
-Made from objects alone, in a scratch index, so that nothing shows until the branch
-does. Authors and dates come from the patch headers: the same series on the same base
-gives the same commit ids everywhere, which makes a repeated ``--commit`` a no-op.
+They are made from objects in a scratch index, so nothing is visible until the branch
+is. Authors and dates come from the patch headers: the same series on the same base
+gives the same commit ids everywhere, so a repeated ``--commit`` changes nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from overlaykit.applying.branches import Switch, plan_switch, where_git_fails
+from overlaykit.applying.branches import Switch, plan_switch, report_git_failure
 from overlaykit.core import git
 from overlaykit.core.errors import CannotApply, Finding
 from overlaykit.core.objects import blob_id
@@ -21,13 +21,13 @@ from overlaykit.repository.index import tree_entries
 from overlaykit.repository.state import (
     Repository,
     branch_findings,
+    cannot_commit,
     check_locks,
     index_findings,
     name_findings,
     open_repository,
-    operation,
-    refuse,
-    refused,
+    raise_if_any,
+    unfinished_operation,
 )
 from overlaykit.series.carried import Carried
 from overlaykit.series.patches import apply_hunks
@@ -38,8 +38,8 @@ NEW_FILES_SUBJECT = "Add the files that the series uses"
 
 
 @dataclass(frozen=True)
-class Step:
-    """A commit to be: what it says and the contents it sets."""
+class CommitStep:
+    """A commit to make: its author, message and new file contents."""
 
     name: str
     address: str
@@ -49,19 +49,19 @@ class Step:
 
 
 def new_files_message(carried: Carried) -> str:
-    """The message of the commit, or patch, that lays the new files."""
+    """The message of the commit, or patch, that adds the new files."""
     laid = "\n".join(new.path for new in carried.new_files)
     return f"{NEW_FILES_SUBJECT}\n\n{laid}\n"
 
 
-def steps(
+def commit_steps(
     carried: Carried, contents: dict[str, bytes], modes: Mapping[str, str]
-) -> Iterator[Step]:
-    """The series from the pinned ``contents`` of its files on, step by step; files
-    that are there keep their ``modes``."""
+) -> Iterator[CommitStep]:
+    """The commits of the series, starting from the pinned ``contents`` of its files;
+    existing files keep their ``modes``."""
     headers: list[Header] = [read_header(patch) for patch in carried.series.patches]
     if carried.new_files:
-        yield Step(
+        yield CommitStep(
             headers[0].name,
             headers[0].address,
             headers[0].date,
@@ -76,13 +76,13 @@ def steps(
             contents[diff.path] = after
             files.append((diff.path, modes[diff.path], after))
         who = (header.name, header.address, header.date)
-        yield Step(*who, header.message, tuple(files))
+        yield CommitStep(*who, header.message, tuple(files))
 
 
 def commit_series(clone: Path, base: str, carried: Carried) -> str:
     """Commit the series on top of ``base`` and return the last commit's id.
 
-    Raises CannotApply where ``base`` does not hold the pinned files. Moves no branch.
+    Raises CannotApply if ``base`` does not contain the pinned files. No branch moves.
     """
     contents: dict[str, bytes] = {}
     with GitTree(clone, base) as tree, tempfile.TemporaryDirectory() as scratch:
@@ -91,7 +91,7 @@ def commit_series(clone: Path, base: str, carried: Carried) -> str:
             found = blob_id(data) if data is not None else "none"
             if data is None or found != carried.chains[path][0]:
                 raise CannotApply(
-                    f"{clone}: {base} does not hold the pinned files",
+                    f"{clone}: {base} does not contain the pinned files",
                     (
                         Finding(
                             "is not the pinned file",
@@ -108,12 +108,12 @@ def commit_series(clone: Path, base: str, carried: Carried) -> str:
         head = clones.text(clone, "rev-parse", f"{base}^{{commit}}")
         there = tree_entries(clone, base, carried.series.paths)
         modes = {path: entry.partition(" ")[0] for path, entry in there.items()}
-        for step in steps(carried, contents, modes):
+        for step in commit_steps(carried, contents, modes):
             head = _commit(clone, head, step, env)
     return head
 
 
-def _commit(clone: Path, parent: str, step: Step, env: dict[str, str]) -> str:
+def _commit(clone: Path, parent: str, step: CommitStep, env: dict[str, str]) -> str:
     rows = []
     for path, mode, data in step.files:
         blob = clones.run(clone, "hash-object", "-w", "--stdin", stdin=data).stdout
@@ -122,7 +122,7 @@ def _commit(clone: Path, parent: str, step: Step, env: dict[str, str]) -> str:
         clone, "update-index", "-z", "--add", "--index-info",
         stdin="".join(rows).encode(), env=env,
     )  # fmt: skip
-    # A partial clone lacks files next to ours; they come from the base as they are.
+    # A partial clone lacks the other files; their ids come from the base.
     tree = clones.text(clone, "write-tree", "--missing-ok", env=env)
     who = git.identity(step.name, step.address, step.date)
     made = clones.run(
@@ -132,12 +132,12 @@ def _commit(clone: Path, parent: str, step: Step, env: dict[str, str]) -> str:
 
 
 def check_branch(clone: Path, branch: str, tip: str) -> bool:
-    """Whether ``branch`` is at ``tip`` already; False where there is no such branch.
+    """Whether ``branch`` is at ``tip`` already; False if there is no such branch.
 
-    Raises CannotApply where the branch exists and holds something else.
+    Raises CannotApply if the branch exists at another commit.
     """
     ref = f"refs/heads/{branch}"
-    refuse(clone, name_findings(clone, ref))
+    raise_if_any(clone, name_findings(clone, ref))
     found = clones.run(clone, "rev-parse", "--verify", "-q", ref, ok=(0, 1))
     old = found.stdout.decode().strip()
     if old and old != tip:
@@ -145,7 +145,7 @@ def check_branch(clone: Path, branch: str, tip: str) -> bool:
             f"{clone}: branch {branch} exists and is not this series",
             (
                 Finding(
-                    "the branch holds other commits",
+                    "the branch contains other commits",
                     path=ref,
                     expected=f"{tip}, or no such branch",
                     found=old,
@@ -157,23 +157,23 @@ def check_branch(clone: Path, branch: str, tip: str) -> bool:
 
 
 def create_branch(clone: Path, branch: str, tip: str) -> None:
-    """Make a branch that is not there."""
-    # "create" makes git refuse if somebody creates it just now.
+    """Create a branch."""
+    # With "create", git refuses if another process has just created it.
     order = f"create refs/heads/{branch} {tip}\n".encode()
     clones.run(clone, "update-ref", "--stdin", stdin=order)
 
 
 def check_clone(clone: Path, branch: str, carried: Carried) -> Repository:
-    """The clone's repository, if nothing in it would be lost by a commit.
+    """The clone's repository, if a commit would lose nothing in it.
 
-    Raises CannotApply where git is in the middle of something, where there is staged
-    or hidden work at a touched path, and where the branch cannot be checked out here;
-    EnvironmentFailure where another git process holds a lock.
+    Raises CannotApply if git has an unfinished operation, if there is staged or hidden
+    work at a touched path, or if the branch cannot be checked out here;
+    EnvironmentFailure if another git process holds a lock.
     """
     repository, ref = open_repository(clone), f"refs/heads/{branch}"
     check_locks(repository, ref)
-    refuse(clone, operation(repository))
-    commit = repository.value("HEAD")
+    raise_if_any(clone, unfinished_operation(repository))
+    commit = repository.commit_of("HEAD")
     if commit is None:
         finding = Finding(
             "names no commit yet",
@@ -182,7 +182,7 @@ def check_clone(clone: Path, branch: str, carried: Carried) -> Repository:
             found=f"{repository.head() or 'HEAD'}, unborn",
             next_step="commit the release first, or leave --commit out",
         )
-        raise refused(clone, finding)
+        raise cannot_commit(clone, finding)
     there = tree_entries(clone, commit, carried.paths)
     allowed: dict[str, tuple[str | None, ...]] = {}
     for path in carried.series.paths:
@@ -191,7 +191,7 @@ def check_clone(clone: Path, branch: str, carried: Carried) -> Repository:
     for new in carried.new_files:
         laid = f"{new.mode} {blob_id(new.data)}"
         allowed[new.path] = (there.get(new.path), laid)
-    refuse(
+    raise_if_any(
         clone,
         (*branch_findings(repository, ref), *index_findings(clone, allowed)),
     )
@@ -201,29 +201,29 @@ def check_clone(clone: Path, branch: str, carried: Carried) -> Repository:
 def prepare_commits(
     repository: Repository, branch: str, carried: Carried
 ) -> tuple[str, Switch | None]:
-    """Make the commits, as objects alone; returns the last one, and what has to be
-    changed for it to be checked out (None: nothing)."""
+    """Make the commits, as objects without a reference; return the last one, and the
+    switch that checks it out (None if it is checked out)."""
     clone = repository.clone
-    with where_git_fails(clone, "nothing was changed"):
+    with report_git_failure(clone, "nothing was changed"):
         tip = commit_series(clone, _base(repository, branch, carried), carried)
     check_branch(clone, branch, tip)
     return tip, plan_switch(repository, f"refs/heads/{branch}", tip, carried.paths)
 
 
 def _base(repository: Repository, branch: str, carried: Carried) -> str:
-    """What the series goes on top of: HEAD, or below its commits where HEAD is
-    ``branch``, so that a second ``--commit`` finds those of the first."""
+    """The commit below the series: HEAD, or, if HEAD is ``branch``, the commit below
+    the series' commits, so that a second ``--commit`` finds the first one's."""
     clone, base = repository.clone, "HEAD"
     if repository.head() == f"refs/heads/{branch}":
         base = f"HEAD~{len(carried.series.patches) + bool(carried.new_files)}"
-    commit = repository.value(base)
+    commit = repository.commit_of(base)
     if commit is None:
         finding = Finding(
-            "has too little history to be this series",
+            "has too few commits to be this series",
             path=f"refs/heads/{branch}",
             expected=f"a commit {base}",
             next_step=f"rename the branch (git branch -m {branch} ...), or fetch more "
             "history (git fetch --unshallow)",
         )
-        raise refused(clone, finding)
+        raise cannot_commit(clone, finding)
     return commit

@@ -1,7 +1,7 @@
-"""Is a tree exactly what the series promises? Blob ids first, then scopes.
+"""Checking that a tree is exactly what the lock records: blob ids first, then scopes.
 
-Blob ids decide. Where one differs, the scopes say what is wrong: which hunk is not in
-its place, and where its lines are instead.
+Blob ids decide. If one differs, the scopes explain it: which hunk is not in its place,
+and where its lines are instead.
 """
 
 from __future__ import annotations
@@ -18,18 +18,16 @@ from overlaykit.series.lock import LockedHunk
 from overlaykit.series.patches import Hunk, Patch
 from overlaykit.trees.tree import Tree
 
-_AGAIN = (
-    "take the series off and put it on again (scripts/apply.py), or restore the file"
-)
+_REPAIR = "remove the series and apply it again (scripts/apply.py), or restore the file"
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """Per hunk where it stands, and everything that is not as promised.
+    """The state of each hunk, and a finding for every difference from the lock.
 
-    ``digest`` is the git tree id of the files the overlay answers for, to be compared
-    with the lock's; it leaves out what this kind of tree has no place for.
-    ``standing`` is where the tree stands as a whole.
+    ``digest`` is the git tree id of the overlay's files, to be compared with the
+    lock's; it leaves out files that do not exist in this kind of tree.
+    ``standing`` is the state of the tree as a whole.
     """
 
     hunks: tuple[HunkPlan, ...]
@@ -40,7 +38,7 @@ class Inspection:
 
 
 def inspect(carried: Carried, tree: Tree) -> Inspection:
-    """Compare a tree with the lock. Reads the files that the lock names, no others."""
+    """Compare a tree with the lock. Reads only the files that the lock names."""
     position = locate(carried, tree)
     findings = [
         *_file_findings(carried, position.contents),
@@ -48,9 +46,9 @@ def inspect(carried: Carried, tree: Tree) -> Inspection:
             Finding(
                 "the overlay's file is missing",
                 path=path,
-                expected="the file as overlay/ has it",
+                expected="the same file as in overlay/",
                 found="no file",
-                next_step=_AGAIN,
+                next_step=_REPAIR,
             )
             for path in position.absent
         ),
@@ -58,9 +56,9 @@ def inspect(carried: Carried, tree: Tree) -> Inspection:
             Finding(
                 "is not the overlay's file",
                 path=path,
-                expected="the file as overlay/ has it",
+                expected="the same file as in overlay/",
                 found=f"blob {blob_id(position.contents[path] or b'')}",
-                next_step=_AGAIN,
+                next_step=_REPAIR,
             )
             for path in position.foreign
         ),
@@ -93,14 +91,14 @@ def _file_findings(
         if oid == chain[-1]:
             continue
         among = {chain[0]: " (as released, without the series)"}
-        among |= dict.fromkeys(chain[1:-1], " (with a part of the series)")
+        among |= dict.fromkeys(chain[1:-1], " (with part of the series)")
         found.append(
             Finding(
-                "is not what the series leaves",
+                "is not the patched file",
                 path=path,
                 expected=f"blob {chain[-1]}",
                 found=f"blob {oid}{among.get(oid, '')}" if oid else "no file",
-                next_step=_AGAIN,
+                next_step=_REPAIR,
             )
         )
     return found
@@ -141,7 +139,7 @@ def _inspect_hunk(
         site=" ".join(known.sites) or None,
         expected=f"its lines in {known.scope}",
         found=found,
-        next_step=_AGAIN,
+        next_step=_REPAIR,
     )
     return plan(state, found), [finding]
 

@@ -1,8 +1,8 @@
-"""Which target a path holds, told by content and never by its name.
+"""Finding the target at a path by its content, never by its name.
 
-A package may be carried on several releases of it, each a target of its own. Which of
-them a tree is, the blob ids of the touched files say: as released, or as any prefix of
-that base's series leaves them.
+A package may have several bases, each a target of its own. The blob ids of the touched
+files decide which base a tree is: they are those of the release, or those after any
+number of the base's patches.
 """
 
 from __future__ import annotations
@@ -13,38 +13,40 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from overlaykit.core.errors import CannotApply, EnvironmentFailure, Finding, InputError
-from overlaykit.core.versions import said_version
+from overlaykit.core.versions import installed_version
 from overlaykit.planning.plan import locate
 from overlaykit.series.carried import Carried
 from overlaykit.trees.tree import REPOSITORY, DirectoryTree, Layout
 
-_GIVE = (
-    "give a clone, an unpacked source tree, a site-packages or the installed "
+_WHAT_TO_NAME = (
+    "name a clone, an unpacked source tree, a site-packages directory or the installed "
     "package's directory"
 )
 
 
 @dataclass(frozen=True)
-class Found:
-    """A target found at a path, as a tree under repository names.
+class FoundTarget:
+    """A target found at a path, as a tree with repository paths.
 
-    ``stranger`` says of a tree that is none of its package's several bases which they
-    are; ``carried`` is then the one that it is most like.
+    ``mismatch`` is not empty if the tree matches none of its package's bases, and names
+    them; ``carried`` is then the closest one.
     """
 
     carried: Carried
     tree: DirectoryTree
-    stranger: tuple[Finding, ...] = ()
+    mismatch: tuple[Finding, ...] = ()
 
 
-def find_targets(paths: Iterable[Path], overlay: Mapping[str, Carried]) -> list[Found]:
-    """The targets at the paths; a site-packages may hold several.
+def find_targets(
+    paths: Iterable[Path], overlay: Mapping[str, Carried]
+) -> list[FoundTarget]:
+    """The targets at the paths; a site-packages may contain several.
 
-    Raises InputError for a path that holds none, or one target found twice, also as a
-    clone and the package within it; CannotApply for a package that is a link there;
-    EnvironmentFailure for a path that may not be read.
+    Raises InputError for a path without a target, and for a target that is found twice,
+    such as a clone and the package in it; CannotApply for a package that is a symbolic
+    link; EnvironmentFailure for a path that cannot be read.
     """
-    found: list[Found] = []
+    found: list[FoundTarget] = []
     seen: dict[Path, Path] = {}
     for path in paths:
         try:
@@ -75,12 +77,12 @@ def find_targets(paths: Iterable[Path], overlay: Mapping[str, Carried]) -> list[
     return found
 
 
-def _find(path: Path, overlay: Mapping[str, Carried]) -> list[Found]:
+def _find(path: Path, overlay: Mapping[str, Carried]) -> list[FoundTarget]:
     if not path.is_dir():
         what = "is not a directory" if os.path.lexists(path) else "does not exist"
         raise InputError(
             f"{path} {what}",
-            (Finding(what, path=str(path), next_step=_GIVE),),
+            (Finding(what, path=str(path), next_step=_WHAT_TO_NAME),),
         )
     root = Path(os.path.realpath(path))
     packages: dict[str, list[Carried]] = {}
@@ -89,20 +91,22 @@ def _find(path: Path, overlay: Mapping[str, Carried]) -> list[Found]:
     found = []
     for bases in packages.values():
         trees = [(base, _tree(root, base)) for base in bases]
-        there = [Found(base, tree) for base, tree in trees if tree is not None]
+        there = [FoundTarget(base, tree) for base, tree in trees if tree is not None]
         if there:
-            found.append(_base(there))
+            found.append(_closest_base(there))
     if not found:
-        found = [one for bases in packages.values() for one in _elsewhere(root, bases)]
+        found = [
+            one for bases in packages.values() for one in _moved_packages(root, bases)
+        ]
     if not found:
         raise InputError(
-            f"{path} holds no target of this overlay",
+            f"{path} contains no target of this overlay",
             tuple(
                 Finding(
                     f"no {package} here",
                     expected=f"{_marker(bases[0])} below a clone, or "
-                    f"{_inside(bases[0])} below site-packages",
-                    next_step=_GIVE,
+                    f"{_site_packages_path(bases[0])} below site-packages",
+                    next_step=_WHAT_TO_NAME,
                 )
                 for package, bases in packages.items()
             ),
@@ -110,45 +114,45 @@ def _find(path: Path, overlay: Mapping[str, Carried]) -> list[Found]:
     return found
 
 
-def _elsewhere(root: Path, bases: Iterable[Carried]) -> Iterator[Found]:
-    """A package whose every touched file lies somewhere else, or is gone: the planner
-    says of each where it went."""
+def _moved_packages(root: Path, bases: Iterable[Carried]) -> Iterator[FoundTarget]:
+    """A package that has none of the touched files at a base's paths."""
     for base in bases:
         if (tree := _tree(root, base, moved=True)) is not None:
-            yield Found(base, tree, (_another_layout(base, tree),))
+            yield FoundTarget(base, tree, (_another_layout(base, tree),))
             return
 
 
 def _another_layout(base: Carried, tree: DirectoryTree) -> Finding:
-    """What a package is that has none of the touched files where a base has them."""
+    """The finding for a package that has no touched file at a base's paths."""
     target = base.target
     package = tree.root / (tree.layout.inside(f"{target.package_root}/") or "")
     names = {target.package, target.dist.name}
-    version = said_version(package, names) or "of a version that it does not say"
+    version = installed_version(package, names) or "of unknown version"
     return Finding(
-        f"is {target.package} {version}, laid out as no base of this overlay is",
+        f"is {target.package} {version}, whose files are not where any base of this "
+        "overlay has them",
         path=tree.name,
-        expected=f"{', '.join(base.series.paths)}, as {target.release} has it",
-        found="; ".join(_moved(base, tree)),
-        next_step=f"leave it as it is: no patches here are for it. They are for "
-        f"{target.release}; to make them for this release see scripts/rebase.py",
+        expected=f"{', '.join(base.series.paths)}, as in {target.release}",
+        found="; ".join(_moved_files(base, tree)),
+        next_step=f"use it unpatched: the patches are for {target.release}; to make "
+        "them for this release see scripts/rebase.py",
     )
 
 
-def _moved(base: Carried, tree: DirectoryTree) -> Iterator[str]:
-    """Of each touched file, where files of its name are now."""
+def _moved_files(base: Carried, tree: DirectoryTree) -> Iterator[str]:
+    """For each touched file, the paths of all files with its name."""
     for path in base.series.paths:
         name = PurePosixPath(path).name
         here = sorted(p for p in tree.paths() if PurePosixPath(p).name == name)
-        yield f"{path} is not there; files of its name: {', '.join(here) or 'none'}"
+        yield f"{path} is missing; files with its name: {', '.join(here) or 'none'}"
 
 
-def _base(candidates: list[Found]) -> Found:
-    """The base whose every touched file has a blob id of its chain; where there is
-    none, the one with the most such files, and a finding that names them all.
+def _closest_base(candidates: list[FoundTarget]) -> FoundTarget:
+    """The base whose touched files all have a blob id of its chain. If there is none,
+    the base with the most such files, and a finding that lists all bases.
 
-    Files with CRLF line ends count as what they are otherwise, and where all that are
-    there are a base's, it is that one: git may have checked them out so, or not all.
+    CRLF line ends are ignored, and a base also matches if all files that exist are
+    its: git may have checked out CRLF line ends, or not all files.
     """
     if len(candidates) == 1:
         return candidates[0]
@@ -167,20 +171,20 @@ def _base(candidates: list[Found]) -> Found:
         for _, fitting, _, one in rows
     ]
     finding = Finding(
-        f"{nearest.tree.name} is none of the releases that this overlay is made for",
-        expected="every touched file as one of them has it, with the series or without",
-        found=f"of their files are here: {', '.join(known)}",
+        f"{nearest.tree.name} matches no release that this overlay is made for",
+        expected="all touched files of one release, with the series or without it",
+        found=f"files that match: {', '.join(known)}",
         next_step=f"the findings compare with {nearest.carried.target.release}; "
         "for another release see scripts/rebase.py",
     )
-    return Found(nearest.carried, nearest.tree, (finding,))
+    return FoundTarget(nearest.carried, nearest.tree, (finding,))
 
 
 def _tree(root: Path, carried: Carried, moved: bool = False) -> DirectoryTree | None:
-    """The target's tree at or around ``root``, under the one name that it has.
+    """The target's tree at or around ``root``, always with the same root.
 
-    A package that lies where its repository holds it stands for that whole checkout,
-    so that a clone and the package in it share one lock and one journal.
+    A package at its path in the repository stands for the whole checkout, so that a
+    clone and the package in it share one lock and one journal.
     """
     target = carried.target
     below = PurePosixPath(target.package_root)
@@ -199,8 +203,9 @@ def _tree(root: Path, carried: Carried, moved: bool = False) -> DirectoryTree | 
 
 
 def _refuse_links(root: Path, package: Path) -> None:
-    """What was named may be a link. What lies in it may not lead elsewhere: a store
-    that others share would be changed, under a lock and a journal of its own."""
+    """Refuse a symbolic link between ``root`` and the package; ``root`` itself may be
+    one. The link's target may be a shared store, and would have its own lock and
+    journal."""
     for place in (package, *package.parents):
         if place == root:
             return
@@ -216,7 +221,7 @@ def _refuse_links(root: Path, package: Path) -> None:
 
 
 def _holds(carried: Carried, package: Path) -> bool:
-    """Whether any file that the series touches is there, so that drift still counts."""
+    """Whether any touched file exists, so that drift can be reported."""
     layout = carried.target.package_layout()
     inside = map(layout.inside, carried.series.paths)
     return any(os.path.lexists(package / path) for path in inside if path is not None)
@@ -226,6 +231,6 @@ def _marker(carried: Carried) -> str:
     return carried.series.paths[0]
 
 
-def _inside(carried: Carried) -> str:
+def _site_packages_path(carried: Carried) -> str:
     layout: Layout = carried.target.site_layout()
     return layout.inside(_marker(carried)) or _marker(carried)

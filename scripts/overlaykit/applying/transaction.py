@@ -1,12 +1,12 @@
-"""The only writer: all of a plan or none of it, whatever happens in between.
+"""The only writer: it makes all of a plan's changes or none, also through crashes.
 
-A transaction lives in one folder at the root of the tree, ``.overlay-transaction``,
-which is gone when no transaction is under way. New and old contents are on disk
-before the journal is; while the journal exists the transaction is unfinished and is
-rolled back by whoever comes next; renaming the journal is the commit. So a kill at any
-moment leaves a tree that :func:`hold` brings to all-old or all-new. Rolling back only
-renames and removes: it works on the full disk that made it necessary. Only the git
-part of ``--commit`` (:mod:`overlaykit.applying.branches`) is taken back by git itself.
+A transaction has one folder at the root of the tree, ``.overlay-transaction``, which
+exists only while a transaction is under way. New and old contents are on disk before
+the journal is. While the journal exists, the transaction is unfinished and the next
+process rolls it back; renaming the journal is the commit. So after a kill at any
+moment :func:`hold` makes the tree all old or all new. Rolling back only renames and
+removes: it works on the full disk that made it necessary. Only the git part of
+``--commit`` (:mod:`overlaykit.applying.branches`) needs git to undo it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import msgspec
 from overlaykit.applying.branches import Switch, Switcher
 from overlaykit.core.access import access_beside, access_within, make_folders
 from overlaykit.core.documents import from_json
-from overlaykit.core.effects import tell
+from overlaykit.core.effects import record_effect
 from overlaykit.core.errors import CannotApply, EnvironmentFailure, Finding, InputError
 from overlaykit.core.files import sync_folder, write_durably, write_new_durably
 from overlaykit.core.objects import blob_id
@@ -39,7 +39,7 @@ from overlaykit.trees.locking import (
     acquire,
     release,
     remove_empty,
-    undisturbed,
+    signals_blocked,
 )
 from overlaykit.trees.tree import DirectoryTree
 
@@ -47,9 +47,9 @@ _DONE = "done.json"
 
 
 class _Row(msgspec.Struct, frozen=True):
-    """A file of the journal: where, and its blob ids before and after (null: none).
+    """A file in the journal: its path, and blob ids before and after (null: no file).
 
-    ``folders`` are those that it needs and that were not there, innermost first.
+    ``folders`` are the missing folders that it needs, innermost first.
     """
 
     place: str
@@ -64,7 +64,7 @@ def interrupted(tree: DirectoryTree) -> bool:
 
 
 def refuse_interrupted(tree: DirectoryTree) -> None:
-    """For who only reads: raise CannotApply where a transaction was left behind."""
+    """Raise CannotApply if a transaction was left behind; for verbs that only read."""
     if interrupted(tree):
         raise CannotApply(
             f"{tree.name}: a transaction is unfinished",
@@ -80,7 +80,7 @@ def refuse_interrupted(tree: DirectoryTree) -> None:
 
 
 class _Journal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A transaction on disk. Without a switch it is written as its rows alone."""
+    """A transaction on disk. Without a switch, only the rows are written."""
 
     files: list[_Row]
     switch: Switch | None = None
@@ -90,15 +90,15 @@ class Transaction:
     """A tree held for writing. Use :func:`hold`; stage, swap, then finish."""
 
     def __init__(self, tree: DirectoryTree, folder: Path, lock: int, done: str) -> None:
-        """``lock`` is the handle of the tree's lock; ``done`` says what holds of the
-        tree once the transaction is final."""
+        """``lock`` is the handle of the tree's lock; ``done`` is the effect that is
+        recorded once the transaction is final."""
         self._tree = tree
         self._lock = lock
         self._done = done
-        # Journals name files as they lie on disk, whatever the tree's layout.
+        # Journals have the paths on disk, not those of the tree's layout.
         self._disk = DirectoryTree(tree.root)
         self._folder = folder
-        # How many rows of the journal may have been swapped; None: who knows.
+        # How many rows of the journal may have been swapped; None: unknown.
         self._reached: int | None = None
         self._switcher: Switcher | None = None
         self.committed = False
@@ -107,10 +107,10 @@ class Transaction:
     def stage(
         self, changes: Sequence[FileChange], switch: Switch | None = None
     ) -> None:
-        """Write new and old contents and the journal; the tree is as it was. With
-        ``switch`` the clone's branch, HEAD and index change along with the files.
+        """Write new and old contents and the journal; the tree does not change yet.
+        With ``switch``, the clone's branch, HEAD and index change with the files.
 
-        Raises CannotApply where a file is not what the plan was made from.
+        Raises CannotApply if a file has changed since it was planned.
         """
         rows = []
         for number, change in enumerate(changes):
@@ -134,12 +134,12 @@ class Transaction:
             rows.append(row)
         self._switcher = None
         if switch is not None:
-            self._switcher = self._made(switch)
+            self._switcher = self._new_switcher(switch)
             self._switcher.stage()
-        # Only what needs it: a program from before there were switches reads the rest.
+        # Without a switch, an older version of this program can read the journal.
         journal = rows if switch is None else _Journal(rows, switch)
         part = self._folder / "journal.part"
-        # Whoever owns the tree can end what another user left behind.
+        # The tree's owner can finish what another user left behind.
         access = access_within(self._tree.root)
         write_new_durably(part, msgspec.json.encode(journal), access)
         sync_folder(self._folder)
@@ -149,7 +149,7 @@ class Transaction:
         sync_folder(self._folder)
 
     def swap(self) -> None:
-        """Put the new contents in place and check that they are there."""
+        """Put the new contents in place and check them."""
         rows = self._read(JOURNAL).files
         if self._switcher is not None:
             self._switcher.lock()
@@ -170,18 +170,18 @@ class Transaction:
             self._switcher.carry_out()
 
     def finish(self) -> None:
-        """Commit: from here on the tree counts as changed."""
-        with undisturbed():
+        """Commit: from now on the tree is changed."""
+        with signals_blocked():
             os.replace(self._folder / JOURNAL, self._folder / _DONE)
             self.committed = True
-            tell(self._tree.name, self._done)
+            record_effect(self._tree.name, self._done)
             sync_folder(self._folder)
             self._prune()
 
     def roll_back(self) -> None:
-        """Bring every file back to what it was. May itself be killed and rerun.
+        """Restore every file. May itself be killed and rerun.
 
-        Raises CannotApply where a file is neither old nor new: somebody else wrote it.
+        Raises CannotApply if a file is neither old nor new: another process wrote it.
         """
         journal = self._read(JOURNAL)
         rows = list(enumerate(journal.files))[: self._reached]
@@ -189,7 +189,7 @@ class Transaction:
             if _id_of(self._disk.locate(row.place)) not in (row.before, row.after):
                 raise self._cannot_roll_back(number, row)
         if journal.switch is not None:
-            (self._switcher or self._made(journal.switch)).roll_back()
+            (self._switcher or self._new_switcher(journal.switch)).roll_back()
         for number, row in reversed(rows):
             place = self._tree.root / row.place
             if _id_of(place) == row.before:
@@ -207,15 +207,15 @@ class Transaction:
 
     @property
     def unfinished(self) -> bool:
-        """Whether the journal stands."""
+        """Whether the journal exists."""
         return (self._folder / JOURNAL).exists()
 
     def _recover(self) -> bool:
-        """End what an earlier process left: whether something was rolled back."""
+        """Finish what an earlier process left; return whether it was rolled back."""
         unfinished = self.unfinished
         if unfinished:
             self.roll_back()
-            tell(self._tree.name, "what an interrupted run had left was rolled back")
+            record_effect(self._tree.name, "an interrupted run was rolled back")
         elif (self._folder / _DONE).exists():
             self._prune()
         for left in self._folder.iterdir():
@@ -223,7 +223,7 @@ class Transaction:
                 left.unlink()
         return unfinished
 
-    def _made(self, switch: Switch) -> Switcher:
+    def _new_switcher(self, switch: Switch) -> Switcher:
         return Switcher(self._tree.root, self._folder, switch, (self._lock,))
 
     def _read(self, name: str) -> _Journal:
@@ -240,10 +240,10 @@ class Transaction:
         except (msgspec.DecodeError, UnicodeDecodeError, InputError) as error:
             raise CannotApply(
                 f"{self._tree.name}: the journal of an interrupted transaction, "
-                f"{FOLDER}/{name}, is not one: {error}",
+                f"{FOLDER}/{name}, is corrupt: {error}",
                 (
                     Finding(
-                        "cannot be understood",
+                        "is not a valid journal",
                         path=f"{FOLDER}/{name}",
                         found=str(error),
                         next_step="restore the touched files from upstream, then "
@@ -254,7 +254,7 @@ class Transaction:
         return journal
 
     def _check_unchanged(self, row: _Row) -> None:
-        """An editor takes no lock: do not overwrite what it saved meanwhile."""
+        """Do not overwrite what an editor, which takes no lock, has just saved."""
         found = _id_of(self._tree.root / row.place)
         if found != row.before:
             raise self._interference(row, _blob(row.before), found)
@@ -265,11 +265,11 @@ class Transaction:
             "way",
             (
                 Finding(
-                    "was changed by somebody else just now",
+                    "was just changed by another process",
                     path=row.place,
                     expected=expected,
                     found=_blob(found),
-                    next_step="see who writes to this tree, then run it again",
+                    next_step="find out what writes to this tree, then run this again",
                 ),
             ),
         )
@@ -285,7 +285,7 @@ class Transaction:
             f"{self._tree.name}: cannot roll back an interrupted transaction",
             (
                 Finding(
-                    "was changed by somebody else since",
+                    "was changed by another process since then",
                     path=row.place,
                     expected=f"{_blob(row.before)} or {_blob(row.after)}",
                     found=_blob(_id_of(self._tree.root / row.place)),
@@ -295,7 +295,7 @@ class Transaction:
         )
 
     def _missing_folders(self, place: Path) -> list[str]:
-        """Folders that a new file needs, innermost first."""
+        """The missing folders that a new file needs, innermost first."""
         folders = []
         folder = place.parent
         while not folder.exists():
@@ -304,14 +304,14 @@ class Transaction:
         return folders
 
     def _sync_folders(self, rows: Iterable[_Row]) -> None:
-        """Make what was renamed, made and removed in the tree durable."""
+        """Sync the folders in which files were renamed, created or removed."""
         touched = [path for row in rows for path in (row.place, *row.folders)]
         for parent in {PurePosixPath(path).parent for path in touched}:
             if (self._tree.root / parent).is_dir():
                 sync_folder(self._tree.root / parent)
 
     def _prune(self) -> None:
-        """Remove the folders that held nothing but a file that was taken away."""
+        """Remove folders that are empty because their files were removed."""
         for row in self._read(_DONE).files:
             folder = PurePosixPath(row.place).parent
             while (
@@ -326,13 +326,12 @@ class Transaction:
 def hold(
     tree: DirectoryTree, done: str = "the change is in place"
 ) -> Iterator[Transaction]:
-    """Hold a tree for writing, after bringing an interrupted transaction to its end.
-    ``done`` is what is said of the tree where the caller is cut short after its end.
+    """Hold a tree for writing, after finishing an interrupted transaction. ``done`` is
+    reported for the tree if the caller is interrupted after the commit.
 
-    On any exception what was swapped is rolled back. Signals interrupt the caller's
-    block alone, and neither the lock's comings and goings nor a roll-back. Raises
-    CannotApply where another process holds the tree, EnvironmentFailure where the tree
-    cannot be written.
+    Any exception rolls back the swapped files. Signals interrupt only the caller's
+    block, never locking, unlocking or a roll-back. Raises CannotApply if another
+    process holds the tree, EnvironmentFailure if it cannot be written.
     """
     folder = tree.root / FOLDER
     transaction: Transaction | None = None
@@ -373,7 +372,7 @@ _TROUBLE = {
     errno.EROFS: ("the file system is read-only", _PERMIT),
     errno.EACCES: ("no permission to write", _PERMIT),
     errno.EPERM: ("no permission to write", _PERMIT),
-    # A new file takes the old one's name, and no name can be taken that is mounted on.
+    # The new file is renamed over the old one, which fails on a mount point.
     errno.EBUSY: ("something is mounted on a file of the tree", _UNMOUNT),
     errno.EXDEV: ("a folder of the tree is mounted from elsewhere", _UNMOUNT),
 }
@@ -382,8 +381,8 @@ _TROUBLE = {
 def _environment(
     tree: DirectoryTree, error: OSError, committed: bool
 ) -> EnvironmentFailure:
-    what, step = _TROUBLE.get(error.errno or 0, ("cannot write", "see to that"))
-    # Of a rename that fails it is where the file should go that is in the way.
+    what, step = _TROUBLE.get(error.errno or 0, ("cannot write", "fix the cause above"))
+    # If a rename fails, its target is the problem.
     place = error.filename2 or error.filename or tree.root
     if committed:
         state = "the change is in place"
@@ -398,7 +397,7 @@ def _environment(
                 what,
                 path=str(place),
                 found=str(error),
-                next_step=f"{step}, then run it again",
+                next_step=f"{step}, then run this again",
             ),
         ),
     )
@@ -413,7 +412,7 @@ def _blob(oid: str | None) -> str:
 
 
 def _id_of(place: Path) -> str | None:
-    """The blob id of a file; None where there is none."""
+    """The blob id of a file; None if there is no file."""
     try:
         if not stat.S_ISREG(place.lstat().st_mode):
             return "of no regular file"

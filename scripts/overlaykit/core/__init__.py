@@ -1,4 +1,4 @@
-"""What everything else stands on: errors, git as a process, files, paths, documents.
+"""The lowest room: errors, running git, files, paths, documents.
 
-Nothing here knows of trees, patches or clones.
+Nothing here knows about trees, patches or clones.
 """

@@ -1,10 +1,9 @@
-"""Who may read what is new in a tree: whoever may read what lies beside it.
+"""Owner, group and mode of new files: the same as those of the files beside them.
 
-A module that root, or anybody with a umask of 077, lays into an installed package must
-be importable by the user that serves from it. So mode, owner and group of a new file
-are those of most files beside it, and of a new folder those of the folder around it.
-Neither the umask nor the user who runs this has a say, unless the owner cannot be
-given: only root can do that.
+The user who serves from an installed package must be able to import a module that
+root, or a user with umask 077, has added to it. So a new file gets the mode, owner and
+group that most files beside it have, and a new folder those of its parent folder. The
+umask is ignored. Only root can set the owner; others keep their own.
 """
 
 from __future__ import annotations
@@ -29,13 +28,14 @@ class Access:
 
 
 def access_of(status: os.stat_result) -> Access:
-    """What a file or folder has that is there."""
+    """The access of an existing file or folder."""
     return Access(status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode))
 
 
 def access_beside(place: Path, *, executable: bool = False) -> Access:
-    """What a new file gets: as most files beside it, those of its kind first. In a
-    folder without files, or one that is yet to be made, as the folder around it."""
+    """The access for a new file: that of most files beside it with the same suffix,
+    else of most files beside it. A folder that is empty or missing has no such files:
+    then that of the nearest existing folder."""
     folder = place.parent
     while not folder.exists():
         folder = folder.parent
@@ -43,23 +43,25 @@ def access_beside(place: Path, *, executable: bool = False) -> Access:
     with os.scandir(folder) as entries:
         files = sorted(e.name for e in entries if e.is_file(follow_symlinks=False))
     alike = [n for n in files if Path(n).suffix == place.suffix and n != place.name]
-    found = Counter(_plain((folder / name).lstat()) for name in alike or files)
-    [(most, _)] = found.most_common(1) or [(_plain(around), 1)]
-    # In such a folder the kernel gives the group to what is made there.
+    found = Counter(
+        _without_execute((folder / name).lstat()) for name in alike or files
+    )
+    [(most, _)] = found.most_common(1) or [(_without_execute(around), 1)]
+    # In a setgid folder the kernel sets the group of new files.
     gid = around.st_gid if around.st_mode & stat.S_ISGID else most.gid
     mode = most.mode | (most.mode & _READ) >> 2 if executable else most.mode
     return Access(most.uid, gid, mode)
 
 
 def access_within(folder: Path) -> Access:
-    """What a file gets that has nothing in common with those beside it."""
-    return _plain(folder.stat())
+    """The access for a file that is unrelated to those beside it: the folder's."""
+    return _without_execute(folder.stat())
 
 
 def make_folders(folder: Path) -> None:
-    """Make a folder and those around it that are missing, each like the one around.
+    """Make a folder and its missing parents, each with the access of its parent.
 
-    Raises PermissionError as :func:`check_given` does.
+    Raises PermissionError as :func:`check_readable` does.
     """
     if folder.is_dir():
         return
@@ -68,49 +70,49 @@ def make_folders(folder: Path) -> None:
         folder.mkdir()
     except FileExistsError:
         if folder.is_dir():
-            # Somebody else made it just now, and sees to it.
+            # Another process has just made it, and sets its access.
             return
         raise
     access = access_of(folder.parent.stat())
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
-        give(handle, access)
-        check_given(handle, access, folder)
+        set_access(handle, access)
+        check_readable(handle, access, folder)
     finally:
         os.close(handle)
 
 
-def give(handle: int, access: Access) -> None:
-    """Give an open file or folder owner, group and mode, as far as this user can."""
+def set_access(handle: int, access: Access) -> None:
+    """Set owner, group and mode of an open file or folder, as far as this user can."""
     for uid, gid in ((access.uid, access.gid), (-1, access.gid)):
         now = os.fstat(handle)
         if (now.st_uid, now.st_gid) != (access.uid, access.gid):
             try:
                 os.fchown(handle, uid, gid)
             except OSError as error:
-                # EINVAL: an owner that this user namespace does not know.
+                # EINVAL: this user namespace does not map the owner.
                 if error.errno not in (errno.EPERM, errno.EINVAL):
                     raise
-    # Not where it has it: who is not of the group would lose the folder's setgid bit.
+    # Only if it differs: a user outside the group would clear the setgid bit.
     if stat.S_IMODE(os.fstat(handle).st_mode) != access.mode:
         os.fchmod(handle, access.mode)
 
 
-def check_given(handle: int, access: Access, place: Path) -> None:
-    """Raise PermissionError where the owner could not be given, and where that shuts
-    out somebody who reads what is beside ``place``."""
+def check_readable(handle: int, access: Access, place: Path) -> None:
+    """Raise PermissionError if the owner could not be set and users who can read the
+    files beside ``place`` could therefore not read it."""
     now = os.fstat(handle)
     if access.mode & stat.S_IROTH:
         return
     by_group = access.mode & stat.S_IRGRP
     if now.st_gid != access.gid if by_group else now.st_uid != access.uid:
         why = (
-            "it would not be readable: only root can give it what is beside it has, "
+            "users who read the files beside it could not read it: only root can set "
             f"owner {access.uid}, group {access.gid} and mode {access.mode:o}"
         )
         raise PermissionError(errno.EPERM, why, str(place))
 
 
-def _plain(status: os.stat_result) -> Access:
-    """Without the right to execute, which is each file's own."""
+def _without_execute(status: os.stat_result) -> Access:
+    """The access without execute permission, which each file has for itself."""
     return Access(status.st_uid, status.st_gid, status.st_mode & _READ_AND_WRITE)

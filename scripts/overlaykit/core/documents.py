@@ -1,9 +1,9 @@
-"""JSON and TOML: read from anybody, written for any reader.
+"""Reading untrusted JSON and TOML, and writing JSON.
 
-msgspec's own errors are not all that a document can cause: one nested ten thousand
-deep is a RecursionError, a TOML number of five thousand digits a plain ValueError, and
-a path that is not UTF-8 cannot be encoded. Here each of them is an error of the
-document, or a document.
+A document can cause more errors than msgspec's own: nesting ten thousand levels deep
+raises RecursionError, a TOML number of five thousand digits ValueError, and a path
+that is not UTF-8 cannot be encoded. The readers turn the first two into DecodeError;
+the writers escape such paths.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, TypeVar, overload
 import msgspec
 
 T = TypeVar("T")
-_LONGEST = 400
+_MAX_LENGTH = 400
 
 
 @overload
@@ -21,20 +21,20 @@ def from_json(data: bytes | str, kind: type[T]) -> T: ...
 @overload
 def from_json(data: bytes | str, kind: object) -> Any: ...
 def from_json(data: bytes | str, kind: Any) -> Any:
-    """A JSON document of this type. Raises msgspec.DecodeError for anything else."""
+    """Decode a JSON document of this type. Raises msgspec.DecodeError otherwise."""
     try:
         return msgspec.json.decode(data, type=kind)
     except RecursionError as error:
         raise msgspec.DecodeError("it is nested too deeply") from error
     except msgspec.DecodeError as error:
-        # It may hold a name of the document's, of any length.
-        if len(said := str(error)) <= _LONGEST:
+        # The message may quote a name from the document, of any length.
+        if len(message := str(error)) <= _MAX_LENGTH:
             raise
-        raise type(error)(f"{said[:_LONGEST]}...") from None
+        raise type(error)(f"{message[:_MAX_LENGTH]}...") from None
 
 
 def from_toml(data: bytes, kind: type[T]) -> T:
-    """A TOML document of this type. Raises msgspec.DecodeError for anything else."""
+    """Decode a TOML document of this type. Raises msgspec.DecodeError otherwise."""
     try:
         return msgspec.toml.decode(data, type=kind)
     except RecursionError as error:
@@ -46,14 +46,14 @@ def from_toml(data: bytes, kind: type[T]) -> T:
 
 
 def to_json(value: object, sort: bool = False) -> bytes:
-    """A JSON document as msgspec lays one out, one value a line. Bytes of a name that
-    are not UTF-8 stand in it as ``\\udcff``, spelt out."""
+    """Encode as JSON, one value a line. A byte of a name that is not UTF-8 is written
+    as the text ``\\udcff``."""
     order = "sorted" if sort else None
     return msgspec.json.format(_encoded(value, order))
 
 
 def to_json_line(value: object) -> bytes:
-    """The same in one line, without its end."""
+    """Encode as JSON in one line, without a line end."""
     return _encoded(value, None)
 
 
@@ -61,15 +61,20 @@ def _encoded(value: object, order: Any) -> bytes:
     try:
         return msgspec.json.encode(value, order=order)
     except UnicodeEncodeError:
-        return msgspec.json.encode(_spelt(msgspec.to_builtins(value)), order=order)
+        return msgspec.json.encode(
+            _escape_surrogates(msgspec.to_builtins(value)), order=order
+        )
 
 
-def _spelt(value: Any) -> Any:
-    """Lone surrogates of all strings escaped; such are bytes of undecodable names."""
+def _escape_surrogates(value: Any) -> Any:
+    """Escape lone surrogates in all strings: they are bytes of undecodable names."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode("utf-8")
     if isinstance(value, dict):
-        return {_spelt(key): _spelt(one) for key, one in value.items()}
+        return {
+            _escape_surrogates(key): _escape_surrogates(one)
+            for key, one in value.items()
+        }
     if isinstance(value, (list, tuple)):
-        return [_spelt(one) for one in value]
+        return [_escape_surrogates(one) for one in value]
     return value

@@ -1,20 +1,20 @@
-"""What this process has brought about so far, for whoever must say it.
+"""The changes that this process has finished so far.
 
-A verb that is interrupted, or that fails after its commit point, has no report. Each
-writer leaves word here the moment its change is final, so that the message can say
-where every tree stands.
+A verb that is interrupted, or that fails after its commit point, returns no report.
+Each writer records its change here as soon as it is final, so that the message can
+name the state of every tree.
 """
 
 from __future__ import annotations
 
-_told: dict[str, str] = {}
+_effects: dict[str, str] = {}
 
 
-def tell(place: str, what: str) -> None:
-    """Leave word that ``what`` now holds of the tree or file ``place``."""
-    _told[place] = what
+def record_effect(place: str, what: str) -> None:
+    """Record that ``what`` is now true of the tree or file ``place``."""
+    _effects[place] = what
 
 
-def told() -> tuple[tuple[str, str], ...]:
-    """All that was told, as pairs (place, what), oldest first."""
-    return tuple(_told.items())
+def recorded_effects() -> tuple[tuple[str, str], ...]:
+    """All recorded effects, as pairs (place, what), oldest first."""
+    return tuple(_effects.items())

@@ -9,7 +9,7 @@ from enum import IntEnum
 
 from overlaykit.core.wording import one_line
 
-# One that would begin where the report's own do.
+# A line end whose next line is not indented, and so looks like a line of the report.
 _LINE = re.compile(r"\n(?=\S)")
 
 
@@ -32,13 +32,13 @@ exit codes:
   2    usage or bad input
   3    cannot apply: drift, conflict, refused landing, dirty tree
   4    invalid or inconclusive evidence
-  5    environment: tool, network, disk, permission; a defect of ours
+  5    environment: tool, network, disk, permission; a bug in this program
   130  interrupted"""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong: where, what was expected, what was found, what to do."""
+    """One fault: where it is, what was expected, what was found, what to do next."""
 
     what: str
     path: str | None = None
@@ -52,9 +52,8 @@ class Finding:
     next_step: str | None = None
 
     def lines(self) -> list[str]:
-        """The finding as a person reads it, most telling line first."""
-        # What these name is one line whatever it holds: a line of its own would pass
-        # for one of the report's.
+        """The finding as text, most important line first."""
+        # A name is kept in one line: a line end in it could forge a line of the report.
         where = one_line(self.path or "")
         if self.line is not None:
             where += f":{self.line}"
@@ -70,8 +69,8 @@ class Finding:
             ("next", self.next_step),
         ):
             if value is not None:
-                told = _LINE.sub(f"\n{' ' * 12}", value)
-                text.append(f"  {name:<9} {told}")
+                indented = _LINE.sub(f"\n{' ' * 12}", value)
+                text.append(f"  {name:<9} {indented}")
         return text
 
 
@@ -95,13 +94,13 @@ class InputError(OverlayError):
 
 
 class InvalidEvidence(InputError):
-    """A measurement or a result contradicts itself: nothing can be decided by it."""
+    """A measurement or a result contradicts itself and cannot be used."""
 
     exit_code = Exit.INVALID
 
 
 class CannotApply(OverlayError):
-    """The tree is not one that the series may be put on or taken off."""
+    """The series cannot be applied to this tree, or removed from it."""
 
     exit_code = Exit.CANNOT_APPLY
 
@@ -115,10 +114,10 @@ class EnvironmentFailure(OverlayError):
 def not_started(
     program: str, error: OSError, install: str = "install it"
 ) -> EnvironmentFailure:
-    """The error for a program that did not start, by the system's own reason.
+    """The error for a program that did not start, with the system's reason.
 
-    Only a program that is not found is not installed; any other reason has another
-    remedy. ``install`` is the next step where it is not found.
+    ``install`` is the next step if the program was not found; every other reason has
+    its own next step.
     """
     if isinstance(error, FileNotFoundError) and error.filename == program:
         why, step = f"{program} is not installed", install
@@ -128,12 +127,12 @@ def not_started(
             why += f": {error.filename}"
         step = {
             errno.EMFILE: "permit more open files (ulimit -n)",
-            errno.ENFILE: "close files: the system has no more",
+            errno.ENFILE: "close files: the system's limit is reached",
             errno.EACCES: "permit reading and running it",
             errno.EAGAIN: "end other processes, or permit more (ulimit -u)",
             errno.ENOMEM: "free memory",
-            errno.ENOENT: "see that it is there",
-        }.get(error.errno or 0, "see to the reason given")
+            errno.ENOENT: "check that it exists",
+        }.get(error.errno or 0, "fix the cause above")
         step += ", then run it again"
     finding = Finding(f"{program} did not start", found=why, next_step=step)
     return EnvironmentFailure(f"cannot run {program}: {why}", (finding,))

@@ -1,10 +1,9 @@
-"""The one way to write a file that somebody will read: the whole of it, or none.
+"""Writing a file as a whole: readers see the old contents or the new, never a part.
 
-A file that is opened and written in place is empty for a moment and cut short for
-another; a kill, a full disk or a reader just then finds that. So the bytes go into
-another file beside it, which then takes its name. Trees, and files that must change
-together, are :mod:`overlaykit.applying.transaction`'s; logs that only grow repair their
-ends.
+A file that is written in place is empty at first and incomplete for a while; a kill, a
+full disk or a reader at that moment finds it so. So the bytes are written to another
+file beside it, which is then renamed. :mod:`overlaykit.applying.transaction` writes
+trees and files that must change together; append-only logs repair their last line.
 """
 
 from __future__ import annotations
@@ -17,41 +16,48 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from overlaykit.core.access import Access, access_of, access_within, check_given, give
+from overlaykit.core.access import (
+    Access,
+    access_of,
+    access_within,
+    check_readable,
+    set_access,
+)
 from overlaykit.core.errors import EnvironmentFailure, Finding
 
 
 def write_whole(path: Path, data: str | bytes) -> None:
-    """Write a file that was asked for; on disk when this returns.
+    """Write a file that the user asked for; it is on disk when this returns.
 
-    Raises EnvironmentFailure where it cannot be written; what was there is there still.
+    Raises EnvironmentFailure if it cannot be written; the old file then stays.
     """
     try:
-        put(path, data)
+        write_file(path, data)
     except OSError as error:
-        step = "name another file, or permit writing there"
+        step = "choose another file, or permit writing there"
         finding = Finding(str(error), path=str(path), next_step=step)
         raise EnvironmentFailure(f"cannot write {path}", (finding,)) from error
 
 
-def put(
+def write_file(
     path: Path, data: str | bytes, *, new: bool = False, durable: bool = True
 ) -> None:
-    """See :func:`write_whole`. Raises OSError; with ``new`` FileExistsError where there
-    is a file. A link stays, and the file that it leads to is written. ``durable`` False
-    is for what can be made again: a power cut may take it.
+    """Write a file as :func:`write_whole` does. Raises OSError; with ``new``,
+    FileExistsError if the file exists. A symbolic link stays, and its target is
+    written. ``durable=False`` is for files that can be made again: a power failure may
+    lose them.
 
-    A file keeps its mode and owner; a new one is its folder's owner's.
+    A file keeps its mode and owner; a new file gets those of its folder.
     """
     place = path if new else Path(os.path.realpath(path))
     access = replace(access_within(place.parent), mode=0o644)
     if not new and place.exists():
         found = place.stat()
         if not stat.S_ISREG(found.st_mode):
-            # A device or a pipe would be gone, and a file in its place.
+            # The rename would replace a device or a pipe by a file.
             raise OSError(f"{path} is not a regular file")
         access = access_of(found)
-    # Names in a page may be no text; a page is.
+    # Names in a page may hold bytes that are not text.
     content = (
         data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data
     )
@@ -60,7 +66,7 @@ def put(
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
-            give(handle, access)
+            set_access(handle, access)
             if durable:
                 os.fsync(handle)
         if new:
@@ -79,20 +85,20 @@ def put(
 def write_new_durably(
     path: Path, data: bytes, access: Access, place: Path | None = None
 ) -> None:
-    """Write a file that is not there yet. ``place`` is the name that it will take in a
-    tree: raises PermissionError where it could not be read there (:func:`check_given`).
+    """Write a file that does not exist yet. ``place`` is its later name in a tree:
+    raises PermissionError if it could not be read there.
     """
     with _durable(path, data) as handle:
-        give(handle, access)
+        set_access(handle, access)
         if place is not None:
-            check_given(handle, access, place)
+            check_readable(handle, access, place)
 
 
 def write_durably(
     path: Path, data: bytes, like: os.stat_result, times: bool = False
 ) -> None:
-    """Write what takes the place of a file, or keeps its contents: with its owner and
-    mode, and with ``times`` its times. Raises OSError where it cannot have them."""
+    """Write a replacement or a copy of a file, with its owner and mode and, with
+    ``times``, its times. Raises OSError if they cannot be set."""
     with _durable(path, data) as handle:
         now = os.fstat(handle)
         if (now.st_uid, now.st_gid) != (like.st_uid, like.st_gid):
@@ -104,7 +110,7 @@ def write_durably(
 
 @contextmanager
 def _durable(path: Path, data: bytes) -> Iterator[int]:
-    """A new file with its contents; on disk after the block, which sees to the rest."""
+    """Write a new file and sync it after the block, which may set its access."""
     with path.open("xb") as file:
         file.write(data)
         file.flush()

@@ -1,14 +1,14 @@
-"""The one way this project runs git: same input, same bytes, on every machine.
+"""Running git so that the same input gives the same bytes on every machine.
 
 User and system configuration, signing, hooks, localised messages and object
-replacement are shut out; a repository that merely surrounds a directory is never
-taken for its repository (``GIT_CEILING_DIRECTORIES``: a ``git apply`` inside a plain
-directory nested in another repository exits 0 and changes nothing).
+replacement are switched off. A repository around a directory is never used as the
+directory's own (``GIT_CEILING_DIRECTORIES``): ``git apply`` in a plain directory
+inside another repository exits 0 and changes nothing.
 
-:func:`run` and :func:`text` are for repositories that this project has just made
-itself, a scratch store or a release laid out: their configuration is ours, so it is
-trusted. A clone that was there before may name commands in its own; it is for
-:mod:`overlaykit.repository.clones` alone.
+:func:`run` and :func:`text` are for repositories that this project made itself, such as
+a scratch store or a laid-out release, whose configuration can be trusted. The
+configuration of any other clone may name commands, so only
+:mod:`overlaykit.repository.clones` runs git there.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ _CONFIG = {
     "merge.renames": "true",
 }
 
-# For info/attributes: each attribute by which a file could change what git stores,
-# shows or runs, as if nobody had set it; `text` and those that name commands are off.
+# For info/attributes: resets every attribute that changes what git stores, shows or
+# runs; `text` and those that name commands are off.
 NO_ATTRIBUTES = (
     "* -text !eol -crlf -ident -filter !working-tree-encoding !diff !merge !whitespace"
     " !conflict-marker-size !export-ignore !export-subst -delta\n"
@@ -55,8 +55,8 @@ def environment(
     extra: Mapping[str, str] | None = None,
     settings: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
-    """The environment of a git process that works in ``where``; ``settings`` are
-    configuration beside our own."""
+    """The environment of a git process that works in ``where``; ``settings`` are added
+    to our configuration."""
     config = {**_CONFIG, **(settings or {})}
     env = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
     env.update(
@@ -64,7 +64,7 @@ def environment(
         GIT_CONFIG_NOSYSTEM="1",
         GIT_ATTR_NOSYSTEM="1",
         GIT_CEILING_DIRECTORIES=str(where.resolve().parent),
-        # `[128, 128].json` is a file's name, and no pattern.
+        # `[128, 128].json` is a file name, not a pattern.
         GIT_LITERAL_PATHSPECS="1",
         GIT_NO_REPLACE_OBJECTS="1",
         GIT_OPTIONAL_LOCKS="0",
@@ -81,7 +81,7 @@ def environment(
 
 
 def identity(name: str, address: str, date: str) -> dict[str, str]:
-    """Author and committer of what git commits, as environment variables."""
+    """Author and committer of a commit, as environment variables."""
     return {
         f"GIT_{role}_{key}": value
         for role in ("AUTHOR", "COMMITTER")
@@ -98,16 +98,16 @@ def run(
 ) -> subprocess.CompletedProcess[bytes]:
     """Run git in ``where``, a repository that this project made.
 
-    Its place is said outright where there is one, so that git asks for no owner: a
-    file system may show every file as somebody else's. Raises EnvironmentFailure where
-    git is missing or exits with a code not in ``ok``; a caller that expects another
-    code says so, and reads the code, never the message.
+    ``GIT_DIR`` names the repository, so git does not check its owner: a file system may
+    report another owner for every file. Raises EnvironmentFailure if git is missing or
+    exits with a code that is not in ``ok``. Callers read the exit code, never the
+    message.
     """
-    return call(where, args, {**environment(where), **_said(where), **(env or {})},
-                stdin, ok)  # fmt: skip
+    given = {**environment(where), **_location_env(where), **(env or {})}
+    return call(where, args, given, stdin, ok)
 
 
-def _said(where: Path) -> dict[str, str]:
+def _location_env(where: Path) -> dict[str, str]:
     where = where.resolve()
     if (where / ".git").is_dir():
         return {"GIT_DIR": str(where / ".git"), "GIT_WORK_TREE": str(where)}
@@ -124,10 +124,10 @@ def call(
     ok: Sequence[int],
     keep: Sequence[int] = (),
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run git with just this environment. Raises as :func:`run` does.
+    """Run git with exactly this environment. Raises as :func:`run` does.
 
-    ``keep`` are handles that the process inherits: a flock(2) on one of them then lasts
-    until git has ended too, also where this process is killed before.
+    The process inherits the handles in ``keep``: a flock(2) on one of them is held
+    until git has ended, even if this process is killed first.
     """
     gitversion.check()
     try:
@@ -144,9 +144,9 @@ def call(
     except OSError as error:
         raise not_started("git", error) from error
     if done.returncode not in ok:
-        said = done.stderr.decode(errors="replace").strip()
+        message = done.stderr.decode(errors="replace").strip()
         raise EnvironmentFailure(
-            f"git {' '.join(args)} in {where}: exit {done.returncode}: {said}"
+            f"git {' '.join(args)} in {where}: exit {done.returncode}: {message}"
         )
     return done
 
@@ -157,7 +157,7 @@ def start(
     environment: Mapping[str, str],
     errors: IO[bytes],
 ) -> subprocess.Popen[bytes]:
-    """Start git with just this environment, to be talked to over pipes."""
+    """Start git with exactly this environment, connected by pipes."""
     gitversion.check()
     try:
         return subprocess.Popen(
@@ -173,13 +173,13 @@ def start(
 
 
 def text(where: Path, *args: str, env: Mapping[str, str] | None = None) -> str:
-    """What git prints, without the last line end."""
+    """Git's standard output, without the last line end."""
     return run(where, *args, env=env).stdout.decode().rstrip("\n")
 
 
 def top_of_clone(path: Path) -> Path | None:
-    """``path`` itself if it is the top of a git work tree, else None.
+    """``path`` if it is the top of a git work tree, else None.
 
-    A repository further up does not count: it is not the repository of this tree.
+    A repository further up does not count: it is not this tree's repository.
     """
     return path if (path / ".git").exists() else None

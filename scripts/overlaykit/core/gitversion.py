@@ -1,8 +1,9 @@
-"""Which git is installed, and whether it is new enough; git is asked once.
+"""The installed git's version, and whether it is new enough; read once.
 
-An older git would not fail: it would read the user's configuration although it was
-told not to (``GIT_CONFIG_COUNT`` is of git 2.31, ``GIT_CONFIG_GLOBAL`` of 2.32), or
-merge by other rules (the ort strategy is the default as of 2.34).
+An older git would not fail. It would read the user's configuration, because it ignores
+the variables that prevent this (``GIT_CONFIG_COUNT`` needs git 2.31,
+``GIT_CONFIG_GLOBAL`` 2.32), or merge by other rules (the ort strategy is the default
+since 2.34).
 """
 
 from __future__ import annotations
@@ -18,57 +19,57 @@ Version = tuple[int, ...]
 
 OLDEST: Version = (2, 34)
 MERGE_TREE: Version = (2, 38)
-"""Since when ``git merge-tree --write-tree`` merges without a work tree."""
+"""The first version whose ``git merge-tree`` merges without a work tree."""
 
 
 def version() -> Version:
-    """That of the git on PATH. Raises EnvironmentFailure where there is none."""
-    return parsed(_said(os.environ.get("PATH")))
+    """The version of the git on PATH. Raises EnvironmentFailure if there is none."""
+    return parsed(_version_output(os.environ.get("PATH")))
 
 
-def told() -> str:
-    """The version in a few words, and whether it will do."""
+def description() -> str:
+    """The version as text, or the error if git is missing or too old."""
     try:
-        said = _said(os.environ.get("PATH"))
-        require(said)
+        output = _version_output(os.environ.get("PATH"))
+        require(output)
     except EnvironmentFailure as error:
         return error.message
-    return said.removeprefix("git version ")
+    return output.removeprefix("git version ")
 
 
 def check() -> None:
-    """Raise EnvironmentFailure where git is older than what this project is made for.
+    """Raise EnvironmentFailure if git is older than :data:`OLDEST`.
 
-    Called before git is run for anything else, so nothing has been written by then.
+    This is called before git runs anything else, so nothing has been written yet.
     """
-    require(_said(os.environ.get("PATH")))
+    require(_version_output(os.environ.get("PATH")))
 
 
-def require(said: str) -> None:
-    """See :func:`check`; ``said`` is the answer of ``git version``."""
-    if parsed(said) >= OLDEST:
+def require(output: str) -> None:
+    """See :func:`check`; ``output`` is the output of ``git version``."""
+    if parsed(output) >= OLDEST:
         return
     finding = Finding(
         "git is too old",
         expected=f"git {_dotted(OLDEST)} or newer",
-        found=said,
+        found=output,
         next_step=f"install git {_dotted(OLDEST)} or newer, and have it come first "
         "on PATH",
     )
-    message = f"git {_dotted(OLDEST)} or newer is needed, and this is {said}"
+    message = f"git {_dotted(OLDEST)} or newer is needed, and this is {output}"
     raise EnvironmentFailure(message, (finding,))
 
 
-def parsed(said: str) -> Version:
-    """``git version 2.39.5 (Apple Git-154)`` as (2, 39, 5). A vendor's own words have
-    no place in it; where there is no number it is older than all others."""
-    found = re.match(r"git version (\d+(?:\.\d+)*)", said)
+def parsed(output: str) -> Version:
+    """``git version 2.39.5 (Apple Git-154)`` as (2, 39, 5). A vendor's suffix is
+    ignored. Output without a number counts as older than every version."""
+    found = re.match(r"git version (\d+(?:\.\d+)*)", output)
     return tuple(map(int, found[1].split("."))) if found else ()
 
 
 @lru_cache
-def _said(path: str | None) -> str:
-    """``path`` is what the answer depends on."""
+def _version_output(path: str | None) -> str:
+    """The output depends on PATH alone, so ``path`` is the cache key."""
     try:
         done = subprocess.run(
             ["git", "version"], capture_output=True, check=False,
@@ -76,7 +77,7 @@ def _said(path: str | None) -> str:
         )  # fmt: skip
     except OSError as error:
         raise not_started("git", error) from error
-    return done.stdout.decode(errors="replace").strip() or "git that tells no version"
+    return done.stdout.decode(errors="replace").strip() or "git without a version"
 
 
 def _dotted(version: Version) -> str:

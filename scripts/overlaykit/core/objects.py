@@ -1,7 +1,8 @@
-"""Git's names for contents, computed without git.
+"""Git object ids, computed without git.
 
-A blob id says which bytes a file holds; comparing ids is how a tree is recognised,
-so it must cost a hash and no process. Formats: gitformat-index(5), git-hash-object(1).
+A blob id identifies the bytes of a file. Trees are recognised by comparing ids, so
+an id must cost one hash and no process. Formats: gitformat-index(5),
+git-hash-object(1).
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ class Entry:
 def tree_id(
     entries: Mapping[str, Entry], write: Callable[[str, bytes], str] = object_id
 ) -> str:
-    """The id that ``git write-tree`` gives an index of just these files.
+    """The id that ``git write-tree`` gives an index of exactly these files.
 
-    ``write`` is called with every tree object from the leaves up and returns its id.
+    ``write`` is called with every tree object, leaves first, and returns its id.
     """
     folders: dict[str, dict[str, Entry]] = {}
     rows = []

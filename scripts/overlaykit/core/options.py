@@ -1,4 +1,4 @@
-"""Command lines: how every verb's options are laid out, read and refused."""
+"""Command lines: how the options of every verb are described, parsed and rejected."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import NoReturn
 
 from overlaykit.core.errors import EXIT_HELP
 
-_MOST = 1_000_000_000
+_MAX = 1_000_000_000
 _DIGITS = re.compile(r"[0-9]{1,18}")
-_SHOWN = 40
+_MAX_SHOWN = 40
 
 
-class Misused(Exception):
-    """A command line that argparse refuses, with the usage."""
+class UsageError(Exception):
+    """A command line that argparse rejects, with the usage."""
 
 
 class Parser(argparse.ArgumentParser):
-    """Leaves it to the verb's caller to say what is wrong, for programs as well."""
+    """Raises an error instead of printing it, so that it can be reported as JSON."""
 
     def error(self, message: str) -> NoReturn:
-        raise Misused(self.format_usage(), f"{self.prog}: error: {message}")
+        raise UsageError(self.format_usage(), f"{self.prog}: error: {message}")
 
 
 def add_action(
@@ -31,7 +31,7 @@ def add_action(
     summary: str,
     examples: tuple[str, ...],
 ) -> argparse.ArgumentParser:
-    """One of a verb's several actions; its help is laid out as a verb's is."""
+    """Add one of a verb's actions; its help has the format of a verb's help."""
     parser = actions.add_parser(
         name,
         help=summary,
@@ -40,20 +40,20 @@ def add_action(
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    # Also after the action; what was said before it stays.
+    # --json is accepted before the action and after it.
     add_json(parser, default=argparse.SUPPRESS)
     return parser
 
 
-def whole_number(least: int = 1, most: int = _MOST) -> Callable[[str], int]:
-    """What argparse makes of a number: Python's own would take one of any length, and
-    fail, or compute, for as long."""
+def whole_number(least: int = 1, most: int = _MAX) -> Callable[[str], int]:
+    """An argparse type for a whole number. Python's ``int`` accepts any length, and
+    takes long, or fails, on thousands of digits."""
 
     def number(text: str) -> int:
         if not _DIGITS.fullmatch(text) or not least <= int(text) <= most:
-            told = repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")
+            given = repr(text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}...")
             raise argparse.ArgumentTypeError(
-                f"a whole number from {least} to {most}, not {told}"
+                f"a whole number from {least} to {most}, not {given}"
             )
         return int(text)
 

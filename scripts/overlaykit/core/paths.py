@@ -1,11 +1,10 @@
-"""The one check of a path that comes from outside, whatever it is a path of.
+"""The check for every path that comes from outside.
 
-A package, a clone, a patch, a lock, a journal and a manifest all name files, and each
-may have been written by somebody who wishes harm. A name is refused where it could
-leave the folder that it is below, end a line of what git or a person reads, or be a
-part of a repository's own files: git runs commands that ``.git/config`` names. Windows
-and macOS know ``.git`` under further names, which git refuses for the same reason
-(CVE-2014-9390), and which a tree that is copied there would come to have.
+Packages, clones, patches, locks, journals and manifests all name files, and an attacker
+may have written any of them. A path is rejected if it could leave its folder, contain a
+line end in git's input or in a message, or name a file of a git repository: git runs
+commands that ``.git/config`` names. Windows and macOS accept further spellings of
+``.git``, which git rejects too (CVE-2014-9390); a tree may be copied to such a system.
 """
 
 from __future__ import annotations
@@ -16,66 +15,66 @@ import unicodedata
 from overlaykit.core.errors import Finding, InputError
 
 OWN_FOLDER = ".overlay-transaction"
-"""Where a transaction keeps its journal, at the top of the tree that it changes."""
+"""The folder of a transaction's journal, at the top of the tree that it changes."""
 
-# NTFS leaves out dots and spaces at a name's end, takes a colon for the start of a
-# stream, and gives `.git` a short name. HFS+ leaves out some characters that cannot be
-# seen: such are refused in any place, as they also make a name look like another.
+# NTFS ignores dots and spaces at the end of a name, reads a colon as the start of a
+# stream name, and has a short name for `.git`. HFS+ ignores some invisible characters.
+# Those are rejected everywhere, because they also make one name look like another.
 _GIT = re.compile(r"(\.git|git~1)[. ]*(:.*)?", re.IGNORECASE)
-_UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+_INVISIBLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
 def check_inside(path: str) -> None:
-    """Refuse a path that is not one below a folder. Raises InputError."""
+    """Check that a path stays below its folder. Raises InputError."""
     if not path or path.startswith("/"):
-        raise _refused(path, "is not relative to its folder")
-    if "\\" in path or _has_unseen(path):
-        raise _refused(path, "has a backslash or a character that cannot be seen")
+        raise _refused(path, "is not a relative path")
+    if "\\" in path or _has_invisible(path):
+        raise _refused(path, "contains a backslash or an invisible character")
     if any(part in ("", ".", "..") for part in path.split("/")):
-        raise _refused(path, "leaves its folder, or names it in a roundabout way")
+        raise _refused(path, "contains an empty part, `.` or `..`")
 
 
 def check_path(path: str) -> None:
-    """Refuse a path that could leave its tree, or steer git in it. Raises InputError.
+    """Check that a path stays in its tree and names no git file. Raises InputError.
 
-    Every path that is read from outside passes this before anything is done with it.
+    Every path from outside passes this check before it is used.
     """
     check_inside(path)
     for part in path.split("/"):
         if _GIT.fullmatch(part):
             raise _refused(path, "names git's own files")
         if part == OWN_FOLDER:
-            raise _refused(path, "names the journal of a change")
+            raise _refused(path, "names a transaction's journal")
 
 
 def check_name(name: str) -> None:
-    """Refuse what is not the name of one file in a folder. Raises InputError."""
+    """Check that a name is a single path component. Raises InputError."""
     check_path(name)
     if "/" in name:
-        raise _refused(name, "is not the name of a file, but a path")
+        raise _refused(name, "is a path, not a file name")
 
 
-def shown(path: str) -> str:
-    """A path as a message may hold it: what cannot be printed, or encoded, escaped."""
+def printable(path: str) -> str:
+    """A path for a message: characters that cannot be printed are escaped."""
     return path if path.isprintable() else repr(path)[1:-1]
 
 
 def folded(path: str) -> str:
-    """What two paths have in common that are one file where case does not count."""
+    """The key that paths share if they name one file on a system that ignores case."""
     return unicodedata.normalize("NFC", path.casefold())
 
 
-def _has_unseen(path: str) -> bool:
+def _has_invisible(path: str) -> bool:
     if path.isascii():
         return not path.isprintable()
-    return any(unicodedata.category(letter) in _UNSEEN for letter in path)
+    return any(unicodedata.category(letter) in _INVISIBLE for letter in path)
 
 
 def _refused(path: str, what: str) -> InputError:
     finding = Finding(
         what,
-        path=shown(path) or "(empty)",
+        path=printable(path) or "(empty)",
         expected="a path below its folder: no `..`, no backslash, no `.git`",
-        next_step="do not use this until you know who wrote it, and why",
+        next_step="do not use this until you know who wrote it and why",
     )
-    return InputError(f"path {shown(path)!r} {what}", (finding,))
+    return InputError(f"path {printable(path)!r} {what}", (finding,))

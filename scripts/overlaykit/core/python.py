@@ -1,15 +1,15 @@
-"""Programs of ours, or Python's, as processes of their own.
+"""Running Python modules as separate processes.
 
-``python -m`` looks for modules in the working directory before anything else. People
-run these verbs within a clone, and a clone may hold a ``json.py`` of its own: nothing
-of it is to be run merely because of where somebody stands.
+``python -m`` searches the working directory for modules first. Users run these verbs
+inside clones, and a clone may contain a ``json.py``: it must not run because of the
+working directory.
 """
 
 from __future__ import annotations
 
 import sys
 
-# With -c it is the empty name that stands for the working directory.
+# With -c, the empty entry of sys.path is the working directory.
 _START = (
     "import sys; sys.path[:] = [place for place in sys.path if place]; "
     "import runpy; name = sys.argv.pop(1); "
@@ -17,6 +17,7 @@ _START = (
 )
 
 
-def module(name: str, *arguments: str) -> list[str]:
-    """The command that runs a module as ``python -m`` does, but from its real place."""
+def module_command(name: str, *arguments: str) -> list[str]:
+    """The command that runs a module like ``python -m``, but not from the working
+    directory."""
     return [sys.executable, "-c", _START, name, *arguments]

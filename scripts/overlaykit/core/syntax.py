@@ -1,8 +1,8 @@
-"""Python's own parser, for sources that anybody may have written.
+"""Parsing untrusted sources with Python's parser.
 
-What it cannot take is more than a SyntaxError: brackets ten thousand deep end it with a
-RecursionError or a MemoryError, depending on what they hold, and null bytes with a
-ValueError in some versions. Here all of them say that the source does not parse.
+It raises more than SyntaxError: brackets nested ten thousand deep raise RecursionError
+or MemoryError, and null bytes raise ValueError in some versions. Here all of these
+become SyntaxError.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ _TOO_DEEP = "nested too deeply for Python's parser"
 
 
 def parsed(source: bytes | str, path: str = "<unknown>") -> ast.Module:
-    """The syntax tree. Raises SyntaxError for what this Python cannot parse."""
+    """The syntax tree. Raises SyntaxError if this Python cannot parse the source."""
     try:
         with warnings.catch_warnings():
-            # Upstream's escape sequences are upstream's business.
+            # Warnings about upstream's escape sequences are not ours to show.
             warnings.simplefilter("ignore")
             return ast.parse(source, path)
     except ValueError as error:
@@ -28,7 +28,7 @@ def parsed(source: bytes | str, path: str = "<unknown>") -> ast.Module:
 
 
 def compiled(source: bytes, path: str) -> CodeType:
-    """The code. Raises SyntaxError for what this Python cannot compile."""
+    """The code. Raises SyntaxError if this Python cannot compile the source."""
     try:
         code: CodeType = compile(source, path, "exec", dont_inherit=True)
         return code
@@ -38,8 +38,8 @@ def compiled(source: bytes, path: str) -> CodeType:
         raise SyntaxError(_TOO_DEEP) from error
 
 
-def fault(source: bytes) -> SyntaxError | None:
-    """Why it does not compile, and where; None where it does."""
+def syntax_error(source: bytes) -> SyntaxError | None:
+    """The error that the source does not compile with; None if it compiles."""
     try:
         compiled(source, "<unknown>")
     except SyntaxError as error:

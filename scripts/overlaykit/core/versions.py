@@ -1,4 +1,4 @@
-"""Versions of releases, and the order in which they were made."""
+"""Release versions and their order."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from overlaykit.core.errors import InputError
 
-# Numbers have an end: Python refuses to read one of thousands of digits.
+# Python refuses to convert numbers of thousands of digits, so their length is limited.
 _N = "[0-9]{1,9}"
 _VERSION = re.compile(rf"({_N}(?:\.{_N}){{0,9}})(?:\.post({_N}))?(?:\.dev({_N}))?")
 
@@ -18,27 +18,27 @@ Order = tuple[tuple[int, ...], int, float]
 
 
 def order(version: str) -> Order:
-    """What PEP 440 sorts a release by; alphas, betas and candidates are none.
+    """PEP 440's sort key of a release.
 
-    Raises InputError for what is no version, and for such.
+    Raises InputError for anything else, and for alphas, betas and release candidates.
     """
     found = _VERSION.fullmatch(version)
     if found is None:
         raise InputError(f"{version!r} is not the version of a release")
     numbers, post, dev = found.groups()
     release = tuple(map(int, re.sub(r"(\.0+)+$", "", numbers).split(".")))
-    # A development version comes before what it leads to, a post-release after.
+    # A development version sorts before its release, a post-release after it.
     return release, int(post or -1), float(dev or math.inf)
 
 
 def is_final(version: str) -> bool:
-    """Whether it is no development version."""
+    """Whether the version is not a development version."""
     return order(version)[2] == math.inf
 
 
 def same_release(name: str, version: str) -> tuple[str, str | Order]:
-    """What is equal for two spellings of one release of one distribution: an index
-    takes ``SGLang`` for ``sglang``, and ``0.5.0`` for ``0.5``."""
+    """The key that all spellings of one release share: an index treats ``SGLang`` as
+    ``sglang``, and ``0.5.0`` as ``0.5``."""
     normal = re.sub(r"[-_.]+", "-", name).lower()
     try:
         return normal, order(version)
@@ -47,23 +47,24 @@ def same_release(name: str, version: str) -> tuple[str, str | Order]:
 
 
 def release_of(wheel: str) -> tuple[str, str]:
-    """The distribution and version that a wheel's file name begins with."""
+    """The distribution and version in a wheel's file name."""
     name, _, rest = wheel.partition("-")
     return name, rest.partition("-")[0]
 
 
-def said_version(
+def installed_version(
     package: Path, names: Collection[str], besides: Sequence[str] = ()
 ) -> str | None:
-    """Of the distribution around a package, called one of ``names`` in lower case and
-    perhaps found ``besides``, or what the package says of itself."""
+    """The version of an installed package: that of a distribution called one of
+    ``names`` (lower case) beside the package or in ``besides``, else the version in
+    the package's ``_version.py``."""
     places = [str(package.resolve().parent), *besides]
     for one in distributions(path=places):
         if (one.metadata["Name"] or "").lower() in names:
             return one.version
-    said = package / "_version.py"
+    own = package / "_version.py"
     try:
-        text = "" if said.is_symlink() else said.read_text("utf-8", "replace")
+        text = "" if own.is_symlink() else own.read_text("utf-8", "replace")
     except OSError:
         return None
     pattern = r"^(?:__version__|version)\b[^'\"\n]*['\"]([^'\"\n]{1,99})['\"]"

@@ -1,8 +1,8 @@
-"""Text from outside, made fit to be shown on a terminal and pasted into a shell.
+"""Making text from outside safe to show on a terminal and to paste into a shell.
 
-File names are bytes, and git's errors, logs and servers' answers are whatever somebody
-wrote into them: an escape sequence in one must not paint over a verdict, a line end
-must not forge a line of a report, and bytes that are no text must not end the program.
+File names are bytes, and git's errors, logs and server responses may contain anything.
+An escape sequence must not overwrite a verdict on the terminal, a line end must not
+forge a line of a report, and bytes that are not text must not crash the program.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ _LAYOUT = "\n\t"
 
 
 def readable(text: str, keep: str = _LAYOUT) -> str:
-    """The text with all that does not print (control characters, marks that reorder
-    text, bytes that are not UTF-8) as Python's escapes; line ends and tabs stay."""
+    """The text with unprintable characters (control characters, marks that reorder
+    text, bytes that are not UTF-8) as Python escapes; line ends and tabs stay."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in keep else _escaped(c) for c in text)
 
 
 def one_line(text: str) -> str:
-    """As :func:`readable`, line ends escaped too: for names, and cells of tables."""
+    """Like :func:`readable`, with line ends escaped too: for names and table cells."""
     return readable(text, keep="")
 
 
@@ -32,13 +32,13 @@ def _escaped(character: str) -> str:
 
 
 def pasteable(words: Iterable[str]) -> str:
-    """A command line that bash takes back as these words, however it is shown."""
+    """A command line that bash splits into these words again."""
     return " ".join(map(quoted, words))
 
 
 def quoted(word: str) -> str:
-    """One word for bash. ``$'...'`` only where plain quotes would hold characters that
-    do not print: shown, they would be escaped, and pasted no longer be the word."""
+    """One word for bash. ``$'...'`` is used only for unprintable characters: between
+    plain quotes they would be escaped when shown, and pasting would change the word."""
     if readable(word) == word:
         return shlex.quote(word)
     return "$'" + "".join(map(_ansi_c, word)) + "'"
@@ -49,5 +49,5 @@ def _ansi_c(character: str) -> str:
         return f"\\{character}"
     if character.isprintable():
         return character
-    # Octal: always three digits, so that a digit after it stays one of its own.
+    # Three octal digits each, so that a digit after them is not read with them.
     return "".join(f"\\{byte:03o}" for byte in os.fsencode(character))

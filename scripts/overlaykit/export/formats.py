@@ -18,16 +18,16 @@ from overlaykit.applying.commits import (
     new_files_message,
 )
 from overlaykit.core import git
-from overlaykit.core.effects import tell
+from overlaykit.core.effects import record_effect
 from overlaykit.core.errors import CannotApply, EnvironmentFailure, Finding, InputError
-from overlaykit.core.files import put
+from overlaykit.core.files import write_file
 from overlaykit.core.objects import blob_id
 from overlaykit.repository import clones
 from overlaykit.series.carried import Carried
 from overlaykit.series.diffnames import new_file_names
 from overlaykit.series.patches import split_lines
 from overlaykit.series.quilt import SERIES, NewFile, read_header
-from overlaykit.trees.locking import undisturbed
+from overlaykit.trees.locking import signals_blocked
 
 NEW_FILES_PATCH = "0000-new-files.patch"
 _FROM = "From 0000000000000000000000000000000000000000 Mon Sep 17 00:00:00 2001"
@@ -61,9 +61,9 @@ def export_quilt(carried: Carried, folder: Path) -> tuple[str, ...]:
             for name, data in {**patches, SERIES: series}.items():
                 (part / name).write_bytes(data)
             # Takes the place of an empty folder, and of nothing else.
-            with undisturbed():
+            with signals_blocked():
                 part.rename(folder)
-                tell(str(folder), "the patches are written")
+                record_effect(str(folder), "the patches are written")
     except OSError as error:
         raise _unwritten(folder, error) from error
     return (*patches, SERIES)
@@ -73,9 +73,9 @@ def write_new(path: Path, data: bytes) -> None:
     """Write a whole file where there is none. Raises InputError where there is one."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with undisturbed():
-            put(path, data, new=True)
-            tell(str(path), "is written")
+        with signals_blocked():
+            write_file(path, data, new=True)
+            record_effect(str(path), "is written")
     except FileExistsError:
         raise _in_the_way(path, "no such file") from None
     except OSError as error:
@@ -109,9 +109,9 @@ def export_branch(carried: Carried, clone: Path, branch: str) -> str:
         step = f"name another; {branch} is this very series already"
         finding = Finding("exists", path=ref, found=tip, next_step=step)
         raise CannotApply(f"{clone}: branch {branch} exists", (finding,))
-    with undisturbed():
+    with signals_blocked():
         create_branch(clone, branch, tip)
-        tell(str(clone), f"the branch {branch} is made")
+        record_effect(str(clone), f"the branch {branch} is made")
     return tip
 
 

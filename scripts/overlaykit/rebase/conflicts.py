@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from overlaykit.core.errors import CannotApply, Finding
 from overlaykit.core.objects import blob_id
-from overlaykit.core.syntax import fault
+from overlaykit.core.syntax import syntax_error
 from overlaykit.planning.placement import Step, changes_between
 from overlaykit.planning.plan import HunkPlan
 from overlaykit.repository.merge import MergeStore
@@ -188,5 +188,5 @@ def _refusal(
 
 
 def _error_line(data: bytes) -> int | None:
-    error = fault(data)
+    error = syntax_error(data)
     return None if error is None else error.lineno

@@ -20,13 +20,13 @@ import msgspec
 from overlaykit.applying.transaction import hold
 from overlaykit.core.access import make_folders
 from overlaykit.core.documents import from_json, to_json_line
-from overlaykit.core.effects import tell
+from overlaykit.core.effects import record_effect
 from overlaykit.core.errors import Finding, InputError
 from overlaykit.core.versions import order
 from overlaykit.planning.plan import FileChange
 from overlaykit.rebase.conflicts import Conflict
 from overlaykit.series.manifest import check_target_name
-from overlaykit.trees.locking import FOLDER, undisturbed
+from overlaykit.trees.locking import FOLDER, signals_blocked
 from overlaykit.trees.tree import DirectoryTree
 
 _REQUEST = "request.json"
@@ -123,9 +123,9 @@ class Work:
         """Take the folder away, and the one around it if nothing else is in it."""
         gone = self.folder.with_name(f"{_GONE}{self.folder.name}")
         shutil.rmtree(gone, ignore_errors=True)
-        with undisturbed():
+        with signals_blocked():
             os.replace(self.folder, gone)
-            tell(str(self.folder), "the rebase is ended")
+            record_effect(str(self.folder), "the rebase is ended")
         _sweep(self.folder.parent)
 
 

@@ -16,7 +16,7 @@ from enum import Enum
 from overlaykit.core import git
 from overlaykit.core.errors import CannotApply, Finding
 from overlaykit.core.objects import blob_id
-from overlaykit.core.syntax import fault
+from overlaykit.core.syntax import syntax_error
 from overlaykit.planning.plan import Standing, locate
 from overlaykit.refresh.ownership import file_chain
 from overlaykit.repository import clones
@@ -197,7 +197,7 @@ def _unfit(path: str, data: bytes) -> list[Finding]:
 
 
 def _syntax_error(data: bytes) -> tuple[int | None, str]:
-    error = fault(data)
+    error = syntax_error(data)
     if error is None:
         return None, "does not parse"
     return error.lineno, f"does not parse: {error.msg}"

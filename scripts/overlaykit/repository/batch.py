@@ -1,8 +1,8 @@
-"""Objects of a clone, read by one long-lived ``git cat-file --batch``.
+"""Reading a clone's objects with one long-lived ``git cat-file --batch``.
 
-Git is only asked for whole ids: no name can end a request early, and an object that
-the clone lacks is told apart from a name that stands for none. A process that has died
-is an error, and never an object that is not there.
+Requests are full ids only. So no name can end a request early, and a missing object
+is distinct from a name that does not resolve. A process that has died is an error; it
+never counts as a missing object.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ Row = tuple[str, str]
 
 
 class Batch:
-    """The process. Close it."""
+    """The git process. Close it after use."""
 
     def __init__(self, clone: Path) -> None:
         self._clone = clone
-        # What git complains of is told if it dies, and is no output of ours before.
+        # Git's error output is shown only if it dies.
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         try:
             self._git = clones.start(clone, "cat-file", "--batch", errors=self._errors)
@@ -34,27 +34,27 @@ class Batch:
             raise
 
     def read(self, oid: str) -> tuple[str, bytes]:
-        """Kind and bytes of an object; no kind where the clone has none of that id.
+        """Kind and bytes of an object; an empty kind if the clone does not have it.
 
-        Raises EnvironmentFailure where git gives no whole answer.
+        Raises EnvironmentFailure if git's answer is missing or incomplete.
         """
         assert self._git.stdin is not None and self._git.stdout is not None
         try:
             self._git.stdin.write(oid.encode() + b"\n")
             self._git.stdin.flush()
-            said = self._git.stdout.readline().decode().split()
-            if said == [oid, "missing"]:
+            header = self._git.stdout.readline().decode().split()
+            if header == [oid, "missing"]:
                 return "", b""
-            if len(said) == 3 and said[0] == oid and said[2].isdigit():
-                data = self._git.stdout.read(int(said[2]) + 1)
-                if len(data) == int(said[2]) + 1:
-                    return said[1], data[:-1]
+            if len(header) == 3 and header[0] == oid and header[2].isdigit():
+                data = self._git.stdout.read(int(header[2]) + 1)
+                if len(data) == int(header[2]) + 1:
+                    return header[1], data[:-1]
         except (OSError, ValueError) as error:
             raise self._died(oid) from error
         raise self._died(oid)
 
     def rows(self, oid: str) -> dict[str, Row] | None:
-        """A tree's names, with mode and id; None where the clone has no such tree."""
+        """The names in a tree, with mode and id; None if the clone lacks the tree."""
         kind, data = self.read(oid)
         if kind != "tree":
             return None
@@ -70,7 +70,7 @@ class Batch:
 
     def _end(self) -> int:
         for pipe in (self._git.stdin, self._git.stdout):
-            # A process that has died takes no last word.
+            # Flushing to a process that has died fails.
             if pipe is not None:
                 with suppress(OSError):
                     pipe.close()
@@ -79,20 +79,20 @@ class Batch:
     def _died(self, oid: str) -> EnvironmentFailure:
         code = self._end()
         self._errors.seek(0)
-        said = self._errors.read().decode(errors="replace").strip()
+        output = self._errors.read().decode(errors="replace").strip()
         finding = Finding(
-            "git gave no answer",
+            "git cat-file failed",
             path=str(self._clone),
-            expected=f"object {oid}, or that there is none",
-            found=said or f"git cat-file ended with exit code {code}",
+            expected=f"object {oid}, or 'missing'",
+            found=output or f"git cat-file ended with exit code {code}",
             next_step=f"git -C {shlex.quote(str(self._clone))} fsck",
         )
         return EnvironmentFailure(f"git cannot read {self._clone}", (finding,))
 
 
 def _rows(data: bytes, width: int) -> Iterator[tuple[str, Row]]:
-    """The rows of a tree object, whose ids are ``width`` bytes. Raises ValueError where
-    it is none."""
+    """The rows of a tree object whose ids are ``width`` bytes. Raises ValueError if it
+    is not a tree object."""
     at = 0
     while at < len(data):
         space, end = data.index(b" ", at), data.index(b"\0", at)

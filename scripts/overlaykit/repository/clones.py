@@ -1,20 +1,20 @@
-"""Git in a clone of the user's, which somebody else may have configured.
+"""Running git in the user's clone, whose configuration may be hostile.
 
 A clone's own configuration names commands: filters, hooks, diff and merge drivers, a
 file system monitor, ``remote.*.uploadpack``, credential helpers and more with every
-release of git. What is trusted:
+release of git. Three things are trusted:
 
-- the user's git says whether the clone may be used at all. It is asked once, with the
-  user's own environment and configuration (:mod:`overlaykit.repository.places`);
+- the user's git, which decides whether the clone may be used at all. It runs once, with
+  the user's own environment and configuration (:mod:`overlaykit.repository.places`);
 - the clone's objects, references and index, as data;
 - a few of its settings, which name no command.
 
-Nothing else of it is read. Every other git process finds the clone by ``GIT_DIR``, and
-instead of the clone's configuration, ``info/`` and ``hooks/`` an empty folder of this
-project (``GIT_COMMON_DIR``, see ``sealed/``). So no filter, driver, hook or remote
-exists that attributes or a missing object could make git run: git fetches no object on
-its own, whichever version it is. Only the commands in :data:`COMMANDS` are run: others
-would write configuration into that folder, or fetch.
+Nothing else in the clone is read. Every other git process gets the clone as ``GIT_DIR``
+and an empty folder of this project as ``GIT_COMMON_DIR`` (see ``sealed/``) in place of
+the clone's configuration, ``info/`` and ``hooks/``. So there is no filter, driver, hook
+or remote that attributes or a missing object could make git run, and no version of git
+fetches objects on its own. Only the commands in :data:`COMMANDS` are run: others would
+write configuration into that folder, or fetch.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ from typing import IO
 
 from overlaykit.core import git
 from overlaykit.core.errors import EnvironmentFailure, Finding
-from overlaykit.repository.places import environment, place
+from overlaykit.repository.places import clone_location, environment
 
-# What may be run, and what it does. A command that is not here was not thought about.
+# The commands that may run, and what they do. Any other has not been reviewed.
 COMMANDS = {
     "cat-file": "reads objects",
-    "check-ref-format": "looks at a name",
+    "check-ref-format": "checks a name",
     "commit-tree": "writes a commit",
     "diff": "compares trees with each other or with files; drivers are not configured",
     "for-each-ref": "reads references",
     "hash-object": "writes standard input, to which no filter applies",
-    "log": "reads commits; signatures are left alone",
+    "log": "reads commits; signatures are not checked",
     "ls-files": "reads the index and lists files",
     "ls-tree": "reads trees",
     "merge-base": "reads commits",
-    "read-tree": "fills a scratch index, and no work tree",
+    "read-tree": "fills a scratch index, not a work tree",
     "rev-list": "reads commits",
     "rev-parse": "reads references and objects",
     "status": "compares with files; filters and monitor are not configured",
     "symbolic-ref": "reads or moves HEAD",
-    "update-index": "puts ids into an index, and reads no file",
-    "update-ref": "makes a reference; hooks are not found",
+    "update-index": "writes ids to an index; reads no file",
+    "update-ref": "creates a reference; hooks are not found",
     "write-tree": "writes trees from an index",
 }
 
@@ -60,9 +60,9 @@ def run(
     ok: Sequence[int] = (0,),
     keep: Sequence[int] = (),
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run git in the clone, without its configuration; else as :func:`git.run`, and for
-    ``keep`` as :func:`git.call`."""
-    at = place(clone)
+    """Run git in the clone without its configuration, otherwise like :func:`git.run`;
+    ``keep`` is that of :func:`git.call`."""
+    at = clone_location(clone)
     _check(args)
     try:
         return git.call(clone, args, environment(at, env), stdin, ok, keep)
@@ -73,32 +73,32 @@ def run(
 
 
 def text(clone: Path, *args: str, env: Mapping[str, str] | None = None) -> str:
-    """What git prints, without the last line end."""
+    """Git's standard output, without the last line end."""
     return run(clone, *args, env=env).stdout.decode(errors="replace").rstrip("\n")
 
 
 def start(clone: Path, *args: str, errors: IO[bytes]) -> subprocess.Popen[bytes]:
-    """A git process that answers over pipes; what it complains of goes to ``errors``.
+    """Start git connected by pipes; its error output goes to ``errors``.
 
-    Raises what :func:`run` raises where it cannot be started.
+    Raises what :func:`run` raises if it cannot be started.
     """
     _check(args)
-    return git.start(clone, args, environment(place(clone)), errors)
+    return git.start(clone, args, environment(clone_location(clone)), errors)
 
 
-def lacks(clone: Path, what: str, oid: str) -> EnvironmentFailure:
-    """The error for an object that should be there. Not 'no such file': a tree names
-    it, and a partial clone, or a damaged one, does not hold it."""
+def missing_object(clone: Path, what: str, oid: str) -> EnvironmentFailure:
+    """The error for an object that a tree names and the clone does not have: it is a
+    partial clone, or damaged. This is not the same as 'no such file'."""
     where = shlex.quote(str(clone))
-    if place(clone).is_partial:
-        found = "not in this partial clone; no object is fetched from here"
+    if clone_location(clone).is_partial:
+        found = "not in this partial clone; this program fetches no objects"
         step = f"{_partial(clone).next_step}; git -C {where} cat-file -e {oid} "
-        step += "fetches this one alone"
+        step += "fetches this object alone"
     else:
-        found = "no such object; no object is fetched from here"
-        step = f"git -C {where} fsck, then clone anew"
+        found = "no such object; this program fetches no objects"
+        step = f"git -C {where} fsck, then clone again"
     finding = Finding(
-        "git lacks an object", path=what, expected=f"object {oid} in {clone}",
+        "an object is missing", path=what, expected=f"object {oid} in {clone}",
         found=found, next_step=step,
     )  # fmt: skip
     return EnvironmentFailure(f"{clone}: git does not have {what} locally", (finding,))
@@ -107,7 +107,7 @@ def lacks(clone: Path, what: str, oid: str) -> EnvironmentFailure:
 def _partial(clone: Path) -> Finding:
     where = shlex.quote(str(clone))
     return Finding(
-        "is a partial clone, and no object is fetched from here",
+        "is a partial clone, and this program fetches no objects",
         path=str(clone),
         next_step="if you trust its configuration: "
         f"git -C {where} fetch --refetch --no-filter (git 2.36)",
@@ -116,4 +116,4 @@ def _partial(clone: Path) -> Finding:
 
 def _check(args: Sequence[str]) -> None:
     if args[0] not in COMMANDS:
-        raise AssertionError(f"git {args[0]} is not among what is run in a clone")
+        raise AssertionError(f"git {args[0]} must not be run in a clone")

@@ -1,11 +1,11 @@
-"""A clone's index: read, prepared aside, and put in place under git's own lock.
+"""A clone's index: read, prepared in another file, and replaced under git's own lock.
 
-The work tree is never read here, so that no filter of the clone's configuration runs:
-entries are set by blob id. An entry set so has no stat data; the next ``git status``
-compares the file once and fills it in.
+Entries are set by blob id and the work tree is never read, so that no filter from the
+clone's configuration runs. Such an entry has no stat data; the next ``git status``
+compares the file once and adds it.
 
-``index.lock`` is made as a hard link to a file of a fixed name beside it. Whoever comes
-after a crash knows by the inode whether the lock is ours.
+``index.lock`` is created as a hard link to a file with a fixed name beside it. After a
+crash, the inode shows whether the lock is ours.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def read_entries(clone: Path) -> list[IndexEntry]:
 
 
 def tree_entries(clone: Path, treeish: str, paths: Iterable[str]) -> dict[str, str]:
-    """Mode and object id of those of the paths that a commit holds."""
+    """Mode and object id of the paths that exist in a commit."""
     wanted = sorted(paths)
     listed = clones.run(
         clone, "ls-tree", "-r", "-z", "--full-tree", treeish, "--", *wanted
@@ -71,9 +71,9 @@ def set_entries(
     index: Path | None = None,
     keep: Sequence[int] = (),
 ) -> None:
-    """Set entries by mode and object id, None to remove one, in the clone's index or
-    in a file that stands for it."""
-    # For a removal git reads an id and does not look at it; its length must be right.
+    """Set entries by mode and object id (None removes one), in the clone's index or in
+    the file ``index``."""
+    # To remove an entry git needs an id of the right length, and ignores its value.
     some = next((row.split()[1] for row in rows.values() if row), "0" * 40)
     lines = [f"{row or f'0 {some}'}\t{path}\0" for path, row in rows.items()]
     clones.run(
@@ -85,20 +85,20 @@ def set_entries(
 
 
 def index_id(folder: Path) -> str:
-    """What the index of a git directory holds, as one id."""
+    """An id of the contents of a git directory's index."""
     place = folder / "index"
     return blob_id(place.read_bytes() if place.exists() else b"")
 
 
-def prepare(
+def prepare_index(
     clone: Path,
     folder: Path,
     new: Path,
     rows: Mapping[str, str | None],
     keep: Sequence[int],
 ) -> str:
-    """Write the index with ``rows`` set to ``new``; returns the id of the one that it
-    was made from. ``folder`` is the clone's git directory."""
+    """Write a copy of the index, with ``rows`` set, to ``new``; return the id of the
+    current index. ``folder`` is the clone's git directory."""
     was = (folder / "index").read_bytes()
     write_durably(new, was, (folder / "index").stat())
     set_entries(clone, rows, new, keep)
@@ -106,10 +106,10 @@ def prepare(
 
 
 def take_lock(folder: Path, new: Path, was: str) -> None:
-    """Take ``index.lock`` with the prepared index in it.
+    """Create ``index.lock`` with the prepared index as its contents.
 
-    Raises EnvironmentFailure where git holds it, CannotApply where the index is not
-    the one that the new one was made from.
+    Raises EnvironmentFailure if another git process holds the lock, CannotApply if the
+    index has changed since it was copied.
     """
     like = (folder / "index").stat()
     (folder / _OURS).unlink(missing_ok=True)
@@ -117,7 +117,7 @@ def take_lock(folder: Path, new: Path, was: str) -> None:
     try:
         os.link(folder / _OURS, folder / LOCK)
     except FileExistsError:
-        raise held((folder / LOCK,)) from None
+        raise lock_held((folder / LOCK,)) from None
     except OSError as error:
         if error.errno in (errno.EACCES, errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             raise
@@ -127,23 +127,24 @@ def take_lock(folder: Path, new: Path, was: str) -> None:
             f"{folder}: the index was changed while the transaction was under way",
             (
                 Finding(
-                    "was changed by somebody else just now",
+                    "was just changed by another process",
                     path=str(folder / "index"),
-                    next_step="see who runs git in this clone, then run it again",
+                    next_step="find out what runs git in this clone, then run this "
+                    "again",
                 ),
             ),
         )
 
 
-def put_in_place(folder: Path) -> None:
-    """The prepared index becomes the index, and the lock ends, in one step."""
+def replace_index(folder: Path) -> None:
+    """Replace the index by the prepared one and release the lock, in one step."""
     os.replace(folder / LOCK, folder / "index")
     (folder / _OURS).unlink()
     sync_folder(folder)
 
 
-def drop_lock(folder: Path) -> None:
-    """End the lock if it is ours, and clear what was prepared."""
+def release_lock(folder: Path) -> None:
+    """Release the lock if it is ours, and remove the prepared index."""
     ours, lock = folder / _OURS, folder / LOCK
     if not ours.exists():
         return
@@ -157,7 +158,7 @@ def _no_links(folder: Path, error: OSError) -> EnvironmentFailure:
     step = "leave --commit out and commit the files yourself, or use a clone on a file "
     step += "system with hard links"
     finding = Finding(
-        "takes no hard link, by which the index is locked",
+        "does not support hard links, which locking the index needs",
         path=str(folder),
         found=str(error),
         next_step=step,
@@ -166,8 +167,8 @@ def _no_links(folder: Path, error: OSError) -> EnvironmentFailure:
     return EnvironmentFailure(what, (finding,))
 
 
-def held(locks: Iterable[Path]) -> EnvironmentFailure:
-    """The refusal where another git process holds locks."""
+def lock_held(locks: Iterable[Path]) -> EnvironmentFailure:
+    """The error for locks that another git process holds."""
     there = tuple(locks)
     return EnvironmentFailure(
         f"{there[0].parent}: git's lock {there[0].name} is held by another process; "
@@ -177,8 +178,8 @@ def held(locks: Iterable[Path]) -> EnvironmentFailure:
                 "is locked by another git process",
                 path=str(lock),
                 expected="no such file",
-                next_step="wait until that process ends, then run this again; where "
-                f"no git process runs a crash left the lock: rm {lock}",
+                next_step="wait until that process ends, then run this again; if no "
+                f"git process is running, a crash left the lock: rm {lock}",
             )
             for lock in there
         ),

@@ -1,10 +1,10 @@
 """Three-way merges by git itself, in a scratch store.
 
-The merge is ``git merge-tree`` (the ort strategy), or where git has none ``git merge``
-by the same strategy (:mod:`overlaykit.repository.merge_checkout`). The store is a bare
-repository that holds just the files at hand; nothing of the user's repository is
-written. Ort follows renames; of look-alike blocks it knows as little as any textual
-tool, so whoever merges must judge the result (:mod:`overlaykit.planning.placement`).
+The merge is made by ``git merge-tree`` (the ort strategy) or, if git does not have it,
+by ``git merge`` with the same strategy (:mod:`overlaykit.repository.merge_checkout`).
+The store is a bare repository with only the files to merge; the user's repository is
+not written. Ort follows renames, but cannot tell look-alike blocks apart, so callers
+must check the result (:mod:`overlaykit.planning.placement`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _AUTHOR = "overlay <overlay@localhost> 0 +0000"
 
 @dataclass(frozen=True)
 class Merged:
-    """The files of a merge. ``conflicts`` names those with conflict markers in them."""
+    """The merged files. ``conflicts`` names those with conflict markers."""
 
     files: Mapping[str, bytes]
     conflicts: tuple[str, ...]
@@ -36,7 +36,7 @@ class MergeStore:
     """A scratch object store; use it as a context manager."""
 
     def __init__(self) -> None:
-        """Raises EnvironmentFailure where git is missing or too old."""
+        """Raises EnvironmentFailure if git is missing or too old."""
         self._in_work_tree = gitversion.version() < gitversion.MERGE_TREE
         self._root = Path(tempfile.mkdtemp(prefix="overlay-merge-"))
         try:
@@ -57,9 +57,10 @@ class MergeStore:
         ours: Mapping[str, bytes],
         theirs: Mapping[str, bytes],
     ) -> Merged:
-        """Bring what changed from ``base`` to ``theirs`` into ``ours``.
+        """Merge the changes from ``base`` to ``theirs`` into ``ours``.
 
-        The two sides are commits on a common base: git 2.39 has no ``--merge-base``.
+        Both sides are commits with ``base`` as parent: git 2.39 has no
+        ``--merge-base``.
         """
         root = self._commit(base)
         sides = [self._commit(side, root) for side in (ours, theirs)]
@@ -76,7 +77,7 @@ class MergeStore:
     def diff(
         self, path: str, mode: str, before: bytes, after: bytes, context: int
     ) -> bytes:
-        """What git's diff says of one file, as a patch file holds it."""
+        """Git's diff of one file, in the format of a patch file."""
         trees = [
             tree_id({path: Entry(mode, self._write("blob", data))}, self._write)
             for data in (before, after)
@@ -109,7 +110,7 @@ class MergeStore:
         return self._write("commit", "\n".join(lines).encode())
 
     def _write(self, kind: str, data: bytes) -> str:
-        """Write a loose object; a process for each would cost more than the merges."""
+        """Write a loose object; a git process for each would cost more than merging."""
         oid = object_id(kind, data)
         place = self._root / "objects" / oid[:2] / oid[2:]
         if not place.exists():

@@ -1,8 +1,8 @@
-"""A merge for a git that merges in a work tree alone (before 2.38).
+"""Merging with a git that needs a work tree for it (before 2.38).
 
-``git merge`` has the same strategy (ort) as ``git merge-tree``, so the merge is made by
-the same rules; it wants a work tree, and gets one that holds the few files at hand and
-lasts as long as the merge. Tests compare the two, byte for byte.
+``git merge`` uses the same strategy (ort) as ``git merge-tree``, so the result is the
+same; tests compare the two byte for byte. The work tree that it needs is temporary and
+holds only the files to merge.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from overlaykit.core import git
 from overlaykit.core.errors import EnvironmentFailure
 
 _WHO = git.identity("overlay", "overlay@localhost", "@0 +0000")
-# How `git merge` calls what it merges into; `git merge-tree` calls it as it was given.
+# `git merge` labels our side HEAD; `git merge-tree` uses the name that it was given.
 _OURS = re.compile(rb"^<{7} HEAD(?=$|:)", re.M)
 
 
 def merge_checked_out(
     objects: Path, ours: str, theirs: str
 ) -> tuple[dict[str, bytes], tuple[str, ...]]:
-    """Merge two commits of an object store: the files, and which of them conflict."""
+    """Merge two commits of an object store; return the files and conflicted paths."""
     with tempfile.TemporaryDirectory(prefix="overlay-merge-") as scratch:
         top = Path(scratch)
         _make_repository(top / ".git", ours)
@@ -39,8 +39,8 @@ def merge_checked_out(
             rows = filter(None, os.fsdecode(listed).split("\0"))
             conflicts = tuple(dict.fromkeys(row.split("\t", 1)[1] for row in rows))
             if not conflicts:
-                said = done.stderr.decode(errors="replace").strip()
-                raise EnvironmentFailure(f"git merge failed: {said}")
+                message = done.stderr.decode(errors="replace").strip()
+                raise EnvironmentFailure(f"git merge failed: {message}")
         files = _files(top)
         for path in conflicts:
             if path in files:
@@ -49,11 +49,11 @@ def merge_checked_out(
 
 
 def _make_repository(folder: Path, head: str) -> None:
-    """As much of a repository as git needs to take it for one, without a process."""
+    """Make the smallest folder that git accepts as a repository, without a process."""
     for name in ("refs", "info"):
         (folder / name).mkdir(parents=True)
     (folder / "HEAD").write_text(f"{head}\n", encoding="ascii")
-    # Files are data, also one named .gitattributes: `git merge-tree` heeds none here.
+    # A file named .gitattributes is data too: `git merge-tree` ignores it.
     attributes = folder / "info" / "attributes"
     attributes.write_text(git.NO_ATTRIBUTES, encoding="ascii")
 

@@ -1,9 +1,9 @@
-"""Where a clone keeps what, and whether the user's git uses it.
+"""Where a clone's git directories are, and whether the user's git accepts the clone.
 
-Git is asked, once a clone, with the user's own environment and configuration: so its
-check of the owner counts, as does every ``safe.directory`` that the user has set and
-every way in which that release of git reads it. From then on the clone is named
-outright, and read without its configuration; see :mod:`overlaykit.repository.clones`.
+Git runs once for each clone with the user's own environment and configuration. So its
+owner check applies, and every ``safe.directory`` that the user has set, as that release
+of git reads it. After that the clone is named by ``GIT_DIR`` and read without its
+configuration; see :mod:`overlaykit.repository.clones`.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from overlaykit.core.errors import CannotApply, EnvironmentFailure, Finding, Inp
 
 _SEALED = Path(__file__).resolve().parent / "sealed"
 
-# Since when git knows core.fsync.
+# The first version with core.fsync.
 _FSYNC = (2, 36)
 
-# The clone's settings that are kept: how files are compared and what rights new ones
-# get. None of them names anything that runs.
+# The clone's settings that are used: how files are compared and which permissions new
+# files get. None of them names a command.
 _SETTINGS = (
     "core.filemode",
     "core.ignorecase",
@@ -35,23 +35,23 @@ _SETTINGS = (
     "core.symlinks",
     "index.sparse",
 )
-# What a partial clone has; only that it is there is told.
+# The settings of a partial clone; only their presence matters.
 _PARTIAL = r"extensions\.partialclone|remote\..*\.promisor"
 
 
 class RefusedClone(EnvironmentFailure):
-    """The user's git does not use this clone: the owner is another, mostly.
+    """The user's git refuses this clone, usually because another user owns it.
 
-    Exit code 5 and not 3: it says nothing about what the clone holds, and the remedy,
-    as for a missing permission, lies outside of the clone and of the series.
+    The exit code is 5, not 3: the error is unrelated to the clone's contents, and like
+    a missing permission it is fixed outside the clone and the series.
     """
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where git keeps what: ``top`` is the work tree, None for a bare repository.
+class CloneLocation:
+    """A clone's directories: ``top`` is the work tree, None for a bare repository.
 
-    ``is_partial``: it says of itself that it was cloned without some of its objects.
+    ``is_partial``: its configuration says that it was cloned without some objects.
     """
 
     git_dir: Path
@@ -65,40 +65,44 @@ class Place:
 def is_clone(path: Path) -> bool:
     """Whether ``path`` itself looks like a clone or a bare repository.
 
-    A repository further up does not count: it is not the repository of this tree.
+    A repository further up does not count: it is not this tree's repository.
     """
     bare = (path / "HEAD").is_file() and (path / "objects").is_dir()
     return bare or git.top_of_clone(path) is not None
 
 
-def place(clone: Path) -> Place:
-    """Ask the user's git for the clone. Raises InputError where there is no clone,
-    RefusedClone where git does not use it."""
+def clone_location(clone: Path) -> CloneLocation:
+    """Ask the user's git for the clone's directories. Raises InputError if ``clone`` is
+    not a clone, RefusedClone if git refuses it."""
     where = clone.resolve()
     try:
         if not is_clone(where):
-            what = "is no clone" if where.is_dir() else "does not exist"
+            what = "is not a clone" if where.is_dir() else "does not exist"
             step = "name the top of a clone"
             finding = Finding(what, path=str(clone), next_step=step)
             raise InputError(f"{clone} {what}", (finding,))
-        # Of another owner, or another repository of that name, it is asked again.
+        # Git is asked again if the owner changes, or the repository at this path.
         stats = [path.lstat() for path in _own(where)]
     except OSError as error:
         finding = Finding(str(error), path=str(clone), next_step="permit reading it")
         raise EnvironmentFailure(f"cannot read {clone}", (finding,)) from error
-    return _place(where, tuple((os.geteuid(), s.st_uid, s.st_ino) for s in stats))
+    return _clone_location(
+        where, tuple((os.geteuid(), s.st_uid, s.st_ino) for s in stats)
+    )
 
 
-def environment(at: Place, extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """That of a git process in the clone: the clone's configuration is not read."""
+def environment(
+    at: CloneLocation, extra: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """The environment of a git process that does not read the clone's configuration."""
     sealed = "reftable" if (at.common / "reftable").is_dir() else "files"
     sealed += "-sha256" if at.has_sha256 else ""
     exclude = at.common / "info" / "exclude"
-    # What is written here is a part of a transaction: on disk before git ends.
+    # Writes are a part of a transaction, so they must be on disk before git ends.
     settings = {**at.settings, "core.fsync": "all"}
     if gitversion.version() < _FSYNC:
-        # It knows this alone, and it is of objects: references and index may still be
-        # in memory when the power fails.
+        # This older setting covers objects only: a power failure may still lose changes
+        # of references and the index.
         settings["core.fsyncObjectFiles"] = "true"
     if exclude.is_file():
         settings["core.excludesFile"] = str(exclude)
@@ -108,7 +112,7 @@ def environment(at: Place, extra: Mapping[str, str] | None = None) -> dict[str, 
         GIT_COMMON_DIR=str(_SEALED / sealed),
         GIT_OBJECT_DIRECTORY=str(at.common / "objects"),
         GIT_SHALLOW_FILE=str(at.common / "shallow"),
-        # Twice over: there is no remote here that these would keep from being asked.
+        # A second safeguard: no remote is configured that git could fetch from.
         GIT_ALLOW_PROTOCOL="none",
         GIT_NO_LAZY_FETCH="1",
     )
@@ -118,34 +122,37 @@ def environment(at: Place, extra: Mapping[str, str] | None = None) -> dict[str, 
 
 
 def _own(where: Path) -> Iterator[Path]:
-    """What git looks at to tell the owner."""
+    """The paths whose owner git checks."""
     yield where
     if git.top_of_clone(where) is not None:
         yield where / ".git"
 
 
 @lru_cache
-def _place(where: Path, known: object) -> Place:
-    said = _ask(where)
-    if len(said) not in (4, 5):
-        raise RefusedClone(f"git says of {where} what is not understood: {said}")
-    git_dir, common = Path(said[0]), Path(said[1])
-    bare = said[3] == "true" or git_dir == where
-    if not bare and said[4:] != [""]:
+def _clone_location(where: Path, known: object) -> CloneLocation:
+    rows = _ask(where)
+    if len(rows) not in (4, 5):
+        raise RefusedClone(f"unexpected output of git rev-parse in {where}: {rows}")
+    git_dir, common = Path(rows[0]), Path(rows[1])
+    bare = rows[3] == "true" or git_dir == where
+    if not bare and rows[4:] != [""]:
         finding = Finding(
             "has its work tree elsewhere", path=str(where), expected=str(where),
-            found=f"its work tree is {(where / ''.join(said[4:])).resolve()}",
-            next_step="name that one, or unset core.worktree",
+            found=f"its work tree is {(where / ''.join(rows[4:])).resolve()}",
+            next_step="name that work tree, or unset core.worktree",
         )  # fmt: skip
         raise CannotApply(f"{where} is not the work tree of its clone", (finding,))
-    at = Place(git_dir, common, None if bare else where, has_sha256=said[2] == "sha256")
-    said_there = dict(_settings(at))
-    settings = {k: v for k, v in said_there.items() if k in _SETTINGS}
-    return replace(at, settings=settings, is_partial=settings != said_there)
+    at = CloneLocation(
+        git_dir, common, None if bare else where, has_sha256=rows[2] == "sha256"
+    )
+    configured = dict(_settings(at))
+    settings = {k: v for k, v in configured.items() if k in _SETTINGS}
+    return replace(at, settings=settings, is_partial=settings != configured)
 
 
 def _ask(where: Path) -> list[str]:
-    """The user's git, in the user's environment: no object is read and nothing run."""
+    """Run the user's git in the user's environment; it reads no object and runs no
+    command."""
     kept = {
         k: v
         for k, v in os.environ.items()
@@ -166,8 +173,9 @@ def _ask(where: Path) -> list[str]:
     return os.fsdecode(done.stdout).removesuffix("\n").split("\n")
 
 
-def _refused(where: Path, said: str) -> RefusedClone:
-    """Whose it is tells why; git's words may be of any release."""
+def _refused(where: Path, output: str) -> RefusedClone:
+    """The error, with the reason read from the owners: git's message depends on its
+    version."""
     ours = {os.geteuid()}
     if os.geteuid() == 0 and (sudo := os.environ.get("SUDO_UID", "")).isdigit():
         ours.add(int(sudo))
@@ -178,15 +186,16 @@ def _refused(where: Path, said: str) -> RefusedClone:
             finding = Finding(
                 "belongs to another user",
                 path=str(path),
-                expected=f"owner {' or '.join(map(_user, sorted(ours)))}, as this runs",
+                expected=f"owner {' or '.join(map(_user, sorted(ours)))}, "
+                "the user running this",
                 found=f"owner {_user(owner)}",
                 next_step="if you trust it: git config --global --add safe.directory "
                 + shlex.quote(str(where)),
             )
             return RefusedClone(f"git refuses {where}: not its owner", (finding,))
     finding = Finding(
-        "git does not use it", path=str(where), found=said,
-        next_step=f"see that git -C {shlex.quote(str(where))} status works",
+        "git refuses to use it", path=str(where), found=output,
+        next_step=f"make git -C {shlex.quote(str(where))} status work",
     )  # fmt: skip
     return RefusedClone(f"git refuses {where}", (finding,))
 
@@ -194,8 +203,8 @@ def _refused(where: Path, said: str) -> RefusedClone:
 def _named(where: Path) -> Iterator[Path]:
     """The folder that a ``.git`` file names."""
     if (where / ".git").is_file():
-        said = (where / ".git").read_text(errors="replace")
-        folder = where / said.removeprefix("gitdir:").strip()
+        pointer = (where / ".git").read_text(errors="replace")
+        folder = where / pointer.removeprefix("gitdir:").strip()
         if folder.exists():
             yield folder
 
@@ -207,8 +216,8 @@ def _user(uid: int) -> str:
         return f"uid {uid}"
 
 
-def _settings(at: Place) -> Iterator[tuple[str, str]]:
-    """From the clone's files and none that they include."""
+def _settings(at: CloneLocation) -> Iterator[tuple[str, str]]:
+    """Settings from the clone's own configuration files, without included files."""
     wanted = "|".join([*(name.replace(".", r"\.") for name in _SETTINGS), _PARTIAL])
     for file in (at.common / "config", at.git_dir / "config.worktree"):
         if not file.is_file():

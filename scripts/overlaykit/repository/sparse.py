@@ -1,4 +1,5 @@
-"""What git leaves out of a clone's work tree on purpose, and how it comes back."""
+"""Files that git leaves out of a clone's work tree on purpose, and how to restore
+them."""
 
 from __future__ import annotations
 
@@ -7,26 +8,26 @@ from pathlib import Path, PurePosixPath
 
 from overlaykit.core.wording import pasteable
 from overlaykit.repository.index import read_entries
-from overlaykit.repository.places import place
+from overlaykit.repository.places import clone_location
 
-LEFT_OUT = "is marked skip-worktree: git does not look at the file"
+SKIP_WORKTREE = "is marked skip-worktree: git does not look at the file"
 SKIPPED = "S"
 _ON = ("true", "yes", "on", "1")
 
 
-def left_out(clone: Path, paths: Collection[str]) -> dict[str, str]:
-    """Those of the paths that git leaves out, and what to do about each."""
+def skip_worktree_steps(clone: Path, paths: Collection[str]) -> dict[str, str]:
+    """The paths that git leaves out of the work tree, each with its next step."""
     return {
-        entry.path: way_back(clone, entry.path)
+        entry.path: restore_step(clone, entry.path)
         for entry in read_entries(clone)
         if entry.path in paths and entry.tag.upper() == SKIPPED
     }
 
 
-def way_back(clone: Path, path: str) -> str:
-    """The next step where a file is marked skip-worktree."""
+def restore_step(clone: Path, path: str) -> str:
+    """The next step for a file that is marked skip-worktree."""
     git = ("git", "-C", str(clone))
-    if place(clone).settings.get("core.sparsecheckout", "").lower() in _ON:
+    if clone_location(clone).settings.get("core.sparsecheckout", "").lower() in _ON:
         folder = str(PurePosixPath(path).parent)
         return (
             f"the checkout is sparse: {pasteable([*git, 'sparse-checkout', 'disable'])}"

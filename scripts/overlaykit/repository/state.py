@@ -1,8 +1,8 @@
-"""What a clone's repository is in the middle of, as far as a commit must not ignore it.
+"""Unfinished work in a clone that a commit must not overwrite.
 
-Work under way (a rebase, a conflict, a staged edit) has no place but HEAD, the index
-and a few files of the git directory. A commit that moves HEAD past it loses it without
-a word, so all of it is refused by name. Only read here.
+A rebase, a conflict or a staged edit exists only in HEAD, the index and a few files of
+the git directory. A commit that moves HEAD would lose it silently, so each is refused
+by name. This module only reads.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from pathlib import Path, PurePosixPath
 from overlaykit.core.errors import CannotApply, Finding
 from overlaykit.core.wording import quoted
 from overlaykit.repository import clones
-from overlaykit.repository.index import LOCK, held, read_entries
-from overlaykit.repository.places import place
-from overlaykit.repository.sparse import LEFT_OUT, way_back
+from overlaykit.repository.index import LOCK, lock_held, read_entries
+from overlaykit.repository.places import clone_location
+from overlaykit.repository.sparse import SKIP_WORKTREE, restore_step
 
 _OPERATIONS = (
     ("rebase-merge", "a rebase", "git rebase --abort or --continue"),
@@ -48,36 +48,36 @@ class Repository:
     common: Path
 
     def head(self) -> str:
-        """What HEAD is: the name of a ref, or a commit's id where it is detached."""
+        """The ref that HEAD names, or the commit id if HEAD is detached."""
         found = clones.run(self.clone, "symbolic-ref", "-q", "HEAD", ok=(0, 1))
-        return found.stdout.decode().strip() or self.value("HEAD") or ""
+        return found.stdout.decode().strip() or self.commit_of("HEAD") or ""
 
-    def value(self, ref: str) -> str | None:
-        """The commit that a ref names; None where there is none."""
+    def commit_of(self, ref: str) -> str | None:
+        """The commit that a ref names; None if it names no commit."""
         found = clones.run(
             self.clone, "rev-parse", "--verify", "-q", f"{ref}^{{commit}}", ok=(0, 1)
         )
         return found.stdout.decode().strip() or None
 
-    def elsewhere(self, ref: str) -> str | None:
+    def other_worktree_of(self, ref: str) -> str | None:
         """The other worktree that has a branch checked out, or is rebasing it."""
         for name, folder in self._worktrees():
             if folder == self.folder:
                 continue
-            told = clones.run(
+            shown = clones.run(
                 self.clone, "symbolic-ref", "-q", f"{name}/HEAD", ok=(0, 1, 128)
             )
-            heads = [os.fsdecode(told.stdout).strip()]
+            heads = [os.fsdecode(shown.stdout).strip()]
             for left in ("rebase-merge/head-name", "rebase-apply/head-name"):
                 if (folder / left).is_file():
                     heads.append((folder / left).read_text().strip())
             if ref in heads:
-                return _top(folder)
+                return _worktree_path(folder)
         return None
 
     def _worktrees(self) -> Iterator[tuple[str, Path]]:
-        """All, also those that are gone from disk: what git calls their refs by, and
-        their git directories."""
+        """All worktrees, also those that are gone from disk: git's name for their refs,
+        and their git directories."""
         yield "main-worktree", self.common
         for folder in sorted((self.common / "worktrees").glob("*")):
             yield f"worktrees/{folder.name}", folder
@@ -85,7 +85,7 @@ class Repository:
 
 def open_repository(clone: Path) -> Repository:
     """The repository of a work tree. Raises CannotApply for a bare one."""
-    at = place(clone)
+    at = clone_location(clone)
     if at.top is None:
         finding = Finding(
             "is not the work tree of its repository",
@@ -94,12 +94,12 @@ def open_repository(clone: Path) -> Repository:
             found="bare (core.bare)",
             next_step="name a work tree of it, or make one: git worktree add",
         )
-        raise refused(clone, finding)
+        raise cannot_commit(clone, finding)
     return Repository(clone, at.git_dir.resolve(), at.common.resolve())
 
 
 def check_locks(repository: Repository, ref: str) -> None:
-    """Raise EnvironmentFailure where another git process holds a lock in the way."""
+    """Raise EnvironmentFailure if another git process holds a lock that we need."""
     places = (
         repository.folder / LOCK,
         repository.folder / "HEAD.lock",
@@ -108,18 +108,20 @@ def check_locks(repository: Repository, ref: str) -> None:
         repository.common / "reftable" / "tables.list.lock",
     )
     if there := [place for place in places if place.exists()]:
-        raise held(there)
+        raise lock_held(there)
 
 
-def operation(repository: Repository) -> tuple[Finding, ...]:
-    """What git is in the middle of."""
+def unfinished_operation(repository: Repository) -> tuple[Finding, ...]:
+    """A finding for the operation that git has not finished, such as a rebase."""
     for name, what, step in _OPERATIONS:
-        if (place := repository.folder / name).exists() or _pseudo(repository, name):
+        if (place := repository.folder / name).exists() or _pseudo_ref_exists(
+            repository, name
+        ):
             return (
                 Finding(
                     f"{what} is under way",
                     path=str(place),
-                    expected="nothing under way",
+                    expected="no unfinished operation",
                     next_step=f"{step}; then run this again",
                 ),
             )
@@ -127,16 +129,16 @@ def operation(repository: Repository) -> tuple[Finding, ...]:
 
 
 def branch_findings(repository: Repository, ref: str) -> tuple[Finding, ...]:
-    """Why a branch can neither be made nor be checked out here."""
+    """Reasons why a branch cannot be created or checked out here."""
     found = []
-    if place := repository.elsewhere(ref):
+    if place := repository.other_worktree_of(ref):
         found.append(
             Finding(
                 "is checked out in another worktree",
                 path=ref,
-                expected="a branch that no other worktree has",
+                expected="a branch that no other worktree has checked out",
                 found=place,
-                next_step="give it back there (git switch --detach, or end the "
+                next_step="switch away from it there (git switch --detach, or end the "
                 "rebase), or remove that worktree (git worktree remove, git worktree "
                 "prune if it is gone); then run this again",
             )
@@ -145,14 +147,14 @@ def branch_findings(repository: Repository, ref: str) -> tuple[Finding, ...]:
 
 
 def name_findings(clone: Path, ref: str) -> tuple[Finding, ...]:
-    """Why a branch of this name cannot be made."""
+    """Reasons why a branch of this name cannot be created."""
     steps = [str(p) for p in PurePosixPath(ref).parents if len(p.parts) > 2]
     listed = clones.text(clone, "for-each-ref", "--format=%(refname)", ref, *steps)
     for name in listed.splitlines():
         if name in steps or name.startswith(f"{ref}/"):
             return (
                 Finding(
-                    "stands where the branch would be",
+                    "conflicts with the branch's name",
                     path=name,
                     expected=f"{ref}, which git cannot have beside {name}",
                     next_step="rename it: git branch -m "
@@ -178,9 +180,8 @@ def name_findings(clone: Path, ref: str) -> tuple[Finding, ...]:
 def index_findings(
     clone: Path, allowed: Mapping[str, Sequence[str | None]]
 ) -> tuple[Finding, ...]:
-    """What stands in the index and would be lost: unmerged entries wherever they are,
-    and entries at the paths of ``allowed`` that are none of those given there (None:
-    no entry)."""
+    """Index entries that would be lost: all unmerged entries, and at the paths in
+    ``allowed`` every entry that is not in the path's list (None: no entry)."""
     entries = read_entries(clone)
     if unmerged := sorted({entry.path for entry in entries if entry.stage}):
         return tuple(
@@ -197,7 +198,7 @@ def index_findings(
     for path, blobs in allowed.items():
         entry = by_path.get(path)
         if entry is not None and entry.tag.upper() != "H":
-            found.append(_marked(path, LEFT_OUT, way_back(clone, path)))
+            found.append(_marked(path, SKIP_WORKTREE, restore_step(clone, path)))
         elif entry is not None and entry.tag != "H":
             step = f"git update-index --no-assume-unchanged -- {quoted(path)}"
             found.append(_marked(path, _ASSUMED, step))
@@ -209,7 +210,7 @@ def index_findings(
 def _in_the_way(
     entries: Mapping[str, object], paths: Mapping[str, object]
 ) -> Iterator[Finding]:
-    """Entries for a file where a path has a folder, or a folder where it has a file."""
+    """Entries that are a file where a path needs a folder, or the reverse."""
     folders = {
         str(folder) for path in paths for folder in PurePosixPath(path).parents
     } & entries.keys()
@@ -242,14 +243,14 @@ def _staged(path: str, blobs: Sequence[str | None], found: str | None) -> Findin
     )
 
 
-def refuse(clone: Path, findings: Sequence[Finding]) -> None:
+def raise_if_any(clone: Path, findings: Sequence[Finding]) -> None:
     """Raise CannotApply if there are findings."""
     if findings:
-        raise refused(clone, *findings)
+        raise cannot_commit(clone, *findings)
 
 
-def refused(clone: Path, *findings: Finding) -> CannotApply:
-    """The error that says why nothing can be committed here."""
+def cannot_commit(clone: Path, *findings: Finding) -> CannotApply:
+    """The error for a clone that cannot be committed to."""
     first = findings[0]
     where = f"{first.path} " if first.path and "under way" not in first.what else ""
     return CannotApply(
@@ -258,15 +259,15 @@ def refused(clone: Path, *findings: Finding) -> CannotApply:
     )
 
 
-def _pseudo(repository: Repository, name: str) -> bool:
-    """With reftable git keeps such a head as a ref and not as a file."""
+def _pseudo_ref_exists(repository: Repository, name: str) -> bool:
+    """Whether a pseudo-ref exists; with reftable it is a ref, not a file."""
     if not name.endswith("_HEAD") or not (repository.common / "reftable").exists():
         return False
-    return repository.value(name) is not None
+    return repository.commit_of(name) is not None
 
 
-def _top(folder: Path) -> str:
-    """A worktree, by its git directory; that itself where it names none."""
+def _worktree_path(folder: Path) -> str:
+    """The worktree of a git directory; the directory itself if it names none."""
     pointer = folder / "gitdir"
     if pointer.is_file():
         return pointer.read_text(errors="replace").strip().removesuffix("/.git")

@@ -10,7 +10,7 @@ from pathlib import Path
 from overlaykit.repository.places import RefusedClone
 from overlaykit.series.carried import Carried
 from overlaykit.sources.packages import cached
-from overlaykit.trees.tree import Tree, checked_out
+from overlaykit.trees.tree import Tree, head_tree
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def pinned_base(root: Path, carried: Carried, tree: Path) -> Iterator[Tree | Non
     """
     refused = None
     try:
-        head = checked_out(tree)
+        head = head_tree(tree)
     except RefusedClone as error:
         head, refused = None, error
     if head is not None:

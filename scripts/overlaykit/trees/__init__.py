@@ -1,1 +1,1 @@
-"""Read-only trees of upstream files, and the file locks that guard a writable one."""
+"""Read-only trees of upstream files, and the file lock for writing to one."""

@@ -1,9 +1,8 @@
-"""Compiled files that would hide a change from Python.
+"""Compiled files that hide a source change from Python.
 
-Python recompiles a changed source, unless its ``.pyc`` is of the kind that is never
-compared with it (PEP 552, unchecked hash; ``compileall --invalidation-mode
-unchecked-hash`` makes them in some images). A series landed beside such a file is on
-disk and does not run.
+Python recompiles a changed source unless its ``.pyc`` is never checked against it (PEP
+552, unchecked hash; some images are built with ``compileall --invalidation-mode
+unchecked-hash``). A series applied beside such a file is on disk but does not run.
 """
 
 from __future__ import annotations
@@ -33,9 +32,10 @@ def hidden_by_bytecode(
             if flags & _HASH_BASED and not flags & _CHECK_SOURCE:
                 found.append(
                     Finding(
-                        "Python runs its compiled form and never looks at the source",
+                        "Python runs its .pyc file and ignores the source",
                         path=path,
-                        expected="a .pyc that is checked against its source, or none",
+                        expected="no .pyc file, or one that is checked against the "
+                        "source",
                         found=f"{compiled} (PEP 552, unchecked hash)",
                         next_step=f"rm {quoted(str(compiled))}",
                     )

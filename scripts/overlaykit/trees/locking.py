@@ -1,7 +1,7 @@
-"""Who may write to a tree: one process at a time, and nobody after a crash.
+"""The file lock of a tree: one process writes at a time, and a crash leaves no lock.
 
 The lock is a file in the transaction's folder, held by flock(2), which ends with its
-process. Whoever is refused is told who holds it.
+process. The error for a second process names the first.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from overlaykit.core.access import access_of, access_within, give
+from overlaykit.core.access import access_of, access_within, set_access
 from overlaykit.core.errors import CannotApply, Finding
 from overlaykit.core.paths import OWN_FOLDER
 from overlaykit.trees.tree import DirectoryTree
@@ -28,8 +28,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
-def undisturbed() -> Iterator[None]:
-    """Hold Ctrl-C, SIGTERM and SIGHUP back until the end of the block."""
+def signals_blocked() -> Iterator[None]:
+    """Block Ctrl-C, SIGTERM and SIGHUP until the end of the block."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
@@ -39,9 +39,10 @@ def undisturbed() -> Iterator[None]:
 
 
 def acquire(tree: DirectoryTree, folder: Path) -> int:
-    """Lock the tree and return the lock's handle; signals must be held back.
+    """Lock the tree and return the lock's handle; signals must be blocked.
 
-    Raises CannotApply where another process holds it, OSError where it cannot be made.
+    Raises CannotApply if another process holds the lock, OSError if it cannot be
+    created.
     """
     patience = time.monotonic() + 1
     while True:
@@ -58,7 +59,7 @@ def acquire(tree: DirectoryTree, folder: Path) -> int:
                     ),
                 ),
             )
-        # Not exist_ok: that raises for a folder which goes away while it looks.
+        # Not exist_ok: that raises if the folder disappears during the call.
         made = False
         with suppress(FileExistsError):
             folder.mkdir()
@@ -71,25 +72,25 @@ def acquire(tree: DirectoryTree, folder: Path) -> int:
             remove_empty(folder)
             raise
         if made:
-            _hand_over(tree, folder, lock)
+            _give_to_owner(tree, folder, lock)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.pread(lock, 4096, 0).decode(errors="replace").strip()
             os.close(lock)
-            if not _runs(holder) and time.monotonic() < patience:
-                # It has just begun, and not yet said who it is, or just ended.
+            if not _may_be_running(holder) and time.monotonic() < patience:
+                # The holder has just started and not written its name, or just ended.
                 time.sleep(0.005)
                 continue
-            if not _runs(holder):
-                holder = f"{holder or 'unknown'}, or a git process that it left behind"
+            if not _may_be_running(holder):
+                holder = f"{holder or 'unknown'}, or a git process that it started"
             raise CannotApply(
                 f"{tree.name} is held by another process: {holder}",
                 (
                     Finding(
                         "is locked",
                         path=f"{FOLDER}/{LOCK}",
-                        next_step="wait until it ends, then try again",
+                        next_step="wait until it ends, then run this again",
                     ),
                 ),
             ) from None
@@ -99,36 +100,37 @@ def acquire(tree: DirectoryTree, folder: Path) -> int:
             current = -1
         if current == os.fstat(lock).st_ino:
             break
-        # The holder before us removed the file that we opened: open the next one.
+        # The previous holder removed the file that we opened: open the new one.
         os.close(lock)
     started = time.strftime("%Y-%m-%d %H:%M:%S")
     who = f"pid {os.getpid()} on {os.uname().nodename}, since {started}: {sys.argv[0]}"
-    # Only a courtesy, and no reason not to repair a tree on a full disk.
+    # Optional: a full disk must not prevent the repair of a tree.
     with suppress(OSError):
         os.ftruncate(lock, 0)
         os.pwrite(lock, who.encode(errors="replace"), 0)
     return lock
 
 
-def _hand_over(tree: DirectoryTree, folder: Path, lock: int) -> None:
-    """Whoever owns the tree can end what another user leaves behind, root mostly."""
+def _give_to_owner(tree: DirectoryTree, folder: Path, lock: int) -> None:
+    """Give the folder to the tree's owner, who can then finish an interrupted
+    transaction of another user, usually root."""
     around = tree.root.stat()
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         try:
-            give(handle, access_of(around))
+            set_access(handle, access_of(around))
         finally:
             os.close(handle)
-        give(lock, access_within(tree.root))
+        set_access(lock, access_within(tree.root))
 
 
-def _runs(holder: str) -> bool:
+def _may_be_running(holder: str) -> bool:
     """Whether the process that a lock names may be running."""
-    said = re.match(r"pid (\d+) on (\S+),", holder)
-    if said is None or said[2] != os.uname().nodename:
-        return said is not None
+    match = re.match(r"pid (\d+) on (\S+),", holder)
+    if match is None or match[2] != os.uname().nodename:
+        return match is not None
     try:
-        os.kill(int(said[1]), 0)
+        os.kill(int(match[1]), 0)
     except ProcessLookupError:
         return False
     except PermissionError:
@@ -137,7 +139,7 @@ def _runs(holder: str) -> bool:
 
 
 def release(folder: Path, lock: int, keep: bool) -> None:
-    """Unlock, and take the folder away unless it must stay for a later process."""
+    """Unlock, and remove the folder unless a later process needs it."""
     try:
         if not keep:
             for left in folder.iterdir():
@@ -146,14 +148,14 @@ def release(folder: Path, lock: int, keep: bool) -> None:
             (folder / LOCK).unlink()
             folder.rmdir()
     except OSError:
-        # The transaction itself is over; what is left is cleared by the next one.
+        # The transaction itself is complete; the next one removes the rest.
         pass
     finally:
         os.close(lock)
 
 
 def remove_empty(folder: Path) -> bool:
-    """Remove a folder if it is empty; whether it is gone."""
+    """Remove a folder if it is empty; return whether it is gone."""
     try:
         folder.rmdir()
     except FileNotFoundError:

@@ -1,9 +1,9 @@
-"""What a wheel holds, looked through before a byte of it is used.
+"""Checking the members of a wheel before any of them is used.
 
-A wheel is a zip file, and a zip file may hold anything: names that leave the folder
-that it is unpacked in, one name twice (readers differ in which they take), two names
-that are one where case does not count, symbolic links. None has a use in a package, so
-whoever finds one is shown an attack or a defect, and neither is to be worked around.
+A wheel is a zip file, and a zip file may contain names that leave the folder that it is
+unpacked in, one name twice (readers differ in which they take), names that differ in
+case alone, and symbolic links. No package needs these: they mean an attack or a defect,
+so the wheel is rejected.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Callable, Iterable
 
 from overlaykit.core.errors import EnvironmentFailure, Finding, InputError
-from overlaykit.core.paths import check_inside, check_path, folded, shown
+from overlaykit.core.paths import check_inside, check_path, folded, printable
 
 Members = dict[str, zipfile.ZipInfo]
 
@@ -24,14 +24,14 @@ def members(
 ) -> Members:
     """The files of a wheel by name. Raises InputError, which names the member.
 
-    ``place`` says where a member goes in the tree, and gives None for one that has no
-    place there. Of such only the name is looked at: AITER's wheel has a ``.git`` of a
-    library beside the package, which nobody lays out.
+    ``place`` returns a member's path in the tree, or None if the tree leaves it out. Of
+    those only the name is checked: AITER's wheel contains the ``.git`` of a library
+    beside the package, which is never laid out.
     """
     found: Members = {}
     laid: dict[str, str] = {}
     for info in archive.infolist():
-        # As the file has it: `filename` ends at a NUL, if there is one.
+        # The name as stored: `filename` is cut at a NUL.
         member = info.orig_filename
         try:
             check_inside(member.removesuffix("/"))
@@ -43,26 +43,27 @@ def members(
         if info.is_dir():
             continue
         if member in found:
-            raise _refused(name, member, "is there more than once")
+            raise _refused(name, member, "occurs more than once")
         found[member] = info
         if path is not None:
             kind = stat.S_IFMT(info.external_attr >> 16)
             if kind not in (0, stat.S_IFREG):
-                raise _refused(name, member, "is a link, or no file")
+                raise _refused(name, member, "is not a regular file")
             laid[path] = member
     _refuse_collisions(name, laid)
     return found
 
 
 def _refuse_collisions(name: str, laid: dict[str, str]) -> None:
-    """Of files and of the folders that they need: one place, one name, one kind."""
+    """Reject paths, and folders that they need, which differ in case alone or are both
+    a file and a folder."""
     places: dict[str, tuple[str, bool]] = {}
     for path, member in laid.items():
         for place, is_file in _with_folders(path):
             known = places.setdefault(folded(place), (place, is_file))
             if known != (place, is_file):
-                other = shown(known[0])
-                raise _refused(name, member, f"is in the way of {other}, or differs "
+                other = printable(known[0])
+                raise _refused(name, member, f"collides with {other}, or differs "
                                "from it in case alone")  # fmt: skip
 
 
@@ -74,7 +75,7 @@ def _with_folders(path: str) -> Iterable[tuple[str, bool]]:
 
 
 def read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> bytes:
-    """A member's bytes. Raises EnvironmentFailure where it cannot be unpacked."""
+    """A member's bytes. Raises EnvironmentFailure if it cannot be unpacked."""
     try:
         return archive.read(info)
     except (
@@ -87,7 +88,7 @@ def read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> bytes:
     ) as error:
         finding = Finding(
             "cannot be unpacked",
-            path=shown(info.orig_filename),
+            path=printable(info.orig_filename),
             found=str(error),
             next_step=f"remove {name} and fetch it again",
         )
@@ -97,8 +98,8 @@ def read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> bytes:
 def _refused(name: str, member: str, what: str) -> InputError:
     finding = Finding(
         what,
-        path=shown(member),
-        expected="files in the folders of the package, each once",
-        next_step="do not use this package until you know who made it, and why",
+        path=printable(member),
+        expected="regular files in the package's folders, each once",
+        next_step="do not use this package until you know who made it and why",
     )
-    return InputError(f"{name}: member {shown(member)!r} {what}", (finding,))
+    return InputError(f"{name}: member {printable(member)!r} {what}", (finding,))

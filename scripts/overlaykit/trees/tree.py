@@ -1,10 +1,9 @@
 """Read-only trees of files, named by their path in the upstream repository.
 
-A tree is asked for single files and never walked unless somebody walks it, so the
-cost of planning does not grow with upstream. A wheel is read in place. Where a
-distribution lays a package elsewhere than the repository does (SGLang's repository
-holds ``python/sglang``, its wheel ``sglang``), a :class:`Layout` translates, so one
-path serves every tree.
+Trees are read file by file and walked only on request, so the cost of planning does
+not grow with upstream. A wheel is read in place. Where a distribution has a package at
+another path than the repository (``python/sglang`` in SGLang's repository, ``sglang``
+in its wheel), a :class:`Layout` translates, so one path works for every tree.
 """
 
 from __future__ import annotations
@@ -33,33 +32,33 @@ class Tree(Protocol):
 
     @property
     def name(self) -> str:
-        """What a message calls this tree."""
+        """The tree's name in messages."""
 
     def read(self, path: str) -> bytes | None:
-        """The file's bytes; None where the tree has no such file."""
+        """The file's bytes; None if the tree has no such file."""
 
     def holds(self, path: str) -> bool:
-        """Whether this kind of tree has a place for the path, file there or not."""
+        """Whether the path can exist in this kind of tree, even if it does not now."""
 
     def paths(self) -> Iterator[str]:
-        """All paths, in no order. Walks the whole tree."""
+        """All paths, in any order. Walks the whole tree."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Pairs of prefixes, (in the repository, in the tree), the first match counts."""
+    """Pairs of prefixes, (in the repository, in the tree); the first match counts."""
 
     prefixes: tuple[tuple[str, str], ...] = (("", ""),)
 
     def inside(self, path: str) -> str | None:
-        """Where the tree holds the repository's ``path``; None where it does not."""
+        """The tree's path for the repository's ``path``; None if it has none."""
         for repository, tree in self.prefixes:
             if path.startswith(repository):
                 return tree + path[len(repository) :]
         return None
 
     def outside(self, path: str) -> str | None:
-        """The repository's name of the tree's ``path``; None where it has none."""
+        """The repository's path for the tree's ``path``; None if it has none."""
         for repository, tree in self.prefixes:
             if path.startswith(tree):
                 return repository + path[len(tree) :]
@@ -71,7 +70,7 @@ REPOSITORY = Layout()
 
 @dataclass(frozen=True)
 class DirectoryTree:
-    """A directory: a clone's work tree, an unpacked source, an installed package."""
+    """A directory: a clone's work tree, a source tree or an installed package."""
 
     root: Path
     layout: Layout = REPOSITORY
@@ -84,10 +83,10 @@ class DirectoryTree:
         return self.layout.inside(path) is not None
 
     def locate(self, path: str) -> Path:
-        """The file's place on disk.
+        """The file's path on disk.
 
-        Raises CannotApply where a link stands in the way: a write through it would
-        change something outside the tree, or a file that other names share.
+        Raises CannotApply if any part of it is a symbolic link: a write through it
+        would change something outside the tree, or a shared file.
         """
         check_path(path)
         inside = self.layout.inside(path)
@@ -105,7 +104,7 @@ class DirectoryTree:
                             path=path,
                             expected="a regular file inside the tree",
                             found=f"{place} -> {place.readlink()}",
-                            next_step="replace the link by the file it points to",
+                            next_step="replace the link by the file that it points to",
                         ),
                     ),
                 )
@@ -118,7 +117,7 @@ class DirectoryTree:
         try:
             if not stat.S_ISREG(place.lstat().st_mode):
                 raise CannotApply(
-                    f"{self.name}: refusing to touch what is no file",
+                    f"{self.name}: refusing to touch what is not a regular file",
                     (
                         Finding(
                             "is not a regular file",
@@ -149,8 +148,8 @@ class WheelTree:
     """A wheel, read in place."""
 
     def __init__(self, wheel: Path, layout: Layout = REPOSITORY) -> None:
-        """Raises EnvironmentFailure where the file is missing or no zip file, and
-        InputError, by the member's name, where it holds what no package holds."""
+        """Raises EnvironmentFailure if the file is missing or not a zip file, and
+        InputError, which names the member, if it contains a forbidden member."""
         self.layout = layout
         self.name = wheel.name
         try:
@@ -169,7 +168,7 @@ class WheelTree:
         return self.layout.inside(path) is not None
 
     def mode(self, path: str) -> str:
-        """The git mode of a file that the wheel holds."""
+        """The git mode of a file in the wheel."""
         info = self._infos[self.layout.inside(path) or ""]
         return "100755" if (info.external_attr >> 16) & 0o100 else "100644"
 
@@ -181,11 +180,11 @@ class WheelTree:
 
 
 class GitTree:
-    """A commit or tree of a clone, read without git's resolving of names."""
+    """A commit or tree of a clone; paths are resolved here, not by git."""
 
     def __init__(self, clone: Path, treeish: str) -> None:
-        """Raises InputError where the clone has no such tree, EnvironmentFailure where
-        it is a partial one that lacks it."""
+        """Raises InputError if there is no such tree, EnvironmentFailure if it exists
+        but is missing in a partial clone."""
         self.name = f"{clone}@{treeish}"
         self._clone = clone
         self.id = self._resolve(treeish)
@@ -196,7 +195,8 @@ class GitTree:
         return True
 
     def read(self, path: str) -> bytes | None:
-        """Raises EnvironmentFailure where the tree has the file and git does not."""
+        """Raises EnvironmentFailure if the tree names the file but its object is
+        missing."""
         check_path(path)
         *folders, name = path.split("/")
         folder, above = self.id, ""
@@ -209,19 +209,19 @@ class GitTree:
         if mode in ("", _FOLDER, _SUBMODULE):
             return None
         if (data := self.read_object(oid)) is None:
-            raise clones.lacks(self._clone, path, oid)
+            raise clones.missing_object(self._clone, path, oid)
         return data
 
     def read_object(self, oid: str) -> bytes | None:
-        """A blob by its id; None where the clone has none of that id."""
+        """A blob by its id; None if the clone does not have it."""
         kind, data = self._objects.read(oid)
         return data if kind == "blob" else None
 
     def entries(self) -> Iterator[tuple[str, str]]:
         """All files, with their git modes. Walks the whole tree.
 
-        Raises InputError for a path that no honest clone has: git itself checks out
-        none, but a tree object may hold it.
+        Raises InputError for a path that git would refuse to check out: a hostile tree
+        object may contain one.
         """
         folders = [(self.id, "")]
         while folders:
@@ -250,15 +250,15 @@ class GitTree:
             oid = clones.text(
                 self._clone, "log", "-1", "--no-show-signature", "--format=%T", commit
             )
-            raise clones.lacks(self._clone, f"the tree of {treeish}", oid)
+            raise clones.missing_object(self._clone, f"the tree of {treeish}", oid)
         raise InputError(f"{self._clone} has no tree {treeish!r}")
 
     def _folder(self, oid: str, path: str) -> dict[str, Row]:
-        """What a folder holds; asked for once."""
+        """A folder's entries; read once."""
         if oid not in self._folders:
             rows = self._objects.rows(oid)
             if rows is None:
-                raise clones.lacks(self._clone, path or self.name, oid)
+                raise clones.missing_object(self._clone, path or self.name, oid)
             self._folders[oid] = rows
         return self._folders[oid]
 
@@ -273,8 +273,8 @@ class GitTree:
         self.close()
 
 
-def checked_out(clone: Path) -> GitTree | None:
-    """What a clone's HEAD holds; None where there is no clone, or no commit yet."""
+def head_tree(clone: Path) -> GitTree | None:
+    """The tree of a clone's HEAD; None if there is no clone or no commit yet."""
     if git.top_of_clone(clone) is None:
         return None
     head = clones.run(clone, "rev-parse", "--verify", "-q", "HEAD", ok=(0, 1, 128))
@@ -283,7 +283,7 @@ def checked_out(clone: Path) -> GitTree | None:
 
 @dataclass(frozen=True)
 class EditedTree:
-    """A tree with some files changed; None stands for a file taken away."""
+    """A tree with some files changed; None means that the file is removed."""
 
     base: Tree
     changes: Mapping[str, bytes | None]

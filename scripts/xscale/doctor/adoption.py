@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from overlaykit.applying.targets import Found
+from overlaykit.applying.targets import FoundTarget
 from overlaykit.cli import Result
 from overlaykit.planning.plan import Standing, locate
 from xscale.census import Census, check_adopted, take_census
@@ -48,13 +48,15 @@ class Adopted(Result, frozen=True, kw_only=True):
     conditions: tuple[Condition, ...]
 
 
-def census_of(found: Found) -> Census:
+def census_of(found: FoundTarget) -> Census:
     """Of the package alone."""
     # Upstream's own tests and benchmarks may call the kernels as they like.
     return take_census(found.tree, within=f"{found.carried.target.package_root}/")
 
 
-def tree_conditions(found: Found | None, census: Census | None) -> list[Condition]:
+def tree_conditions(
+    found: FoundTarget | None, census: Census | None
+) -> list[Condition]:
     """That the series is there, whole, and on a release whose code is known."""
     what = "the series is in the tree"
     if found is None or census is None:
@@ -120,7 +122,7 @@ def _state(site: str, census: Census | None) -> str:
 
 
 def examined(
-    found: Found | None,
+    found: FoundTarget | None,
     census: Census | None,
     sites: tuple[Liveness, ...],
     conditions: tuple[Condition, ...],

@@ -13,7 +13,7 @@ from typing import Any
 
 from overlaykit.cli import Result
 from overlaykit.core import gitversion
-from overlaykit.core.python import module
+from overlaykit.core.python import module_command
 from xscale.doctor.answers import ABSENT, SITES, Condition, condition, told
 from xscale.numeric.sources import SWITCH
 
@@ -48,7 +48,7 @@ def facts() -> dict[str, str]:
     crash on a broken installation."""
     path = os.pathsep.join(filter(None, (str(_SCRIPTS), os.environ.get("PYTHONPATH"))))
     env = os.environ | {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
-    command = module("xscale.doctor.machine")
+    command = module_command("xscale.doctor.machine")
     try:
         done = subprocess.run(
             command,
@@ -121,7 +121,7 @@ def examined(facts: Mapping[str, str]) -> Machine:
         rocm=rocm,
         gpu=facts.get("gpu", absent),
         arch=facts.get("arch", absent),
-        git=gitversion.told(),
+        git=gitversion.description(),
         not_run=_ONLY_SERVING_TELLS,
         notes=tuple(v for k, v in facts.items() if k == "error" or k[:3] == "no "),
     )

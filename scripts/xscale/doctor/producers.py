@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Mapping
 
 from overlaykit.cli import ROOT, Result
-from overlaykit.core.versions import said_version
+from overlaykit.core.versions import installed_version
 from overlaykit.planning.plan import Standing, locate
 from overlaykit.series.carried import load_overlay
 from overlaykit.trees.tree import DirectoryTree
@@ -102,6 +102,6 @@ def _version(tree: DirectoryTree, imported: bool) -> str:
     """Of the distribution around the package, or what the package says itself."""
     package = tree.root / (tree.layout.inside("aiter/") or "")
     # An editable installation's metadata lies apart from its package.
-    return said_version(package, _AITER_PACKAGES, sys.path if imported else ()) or (
-        ABSENT
-    )
+    return installed_version(
+        package, _AITER_PACKAGES, sys.path if imported else ()
+    ) or (ABSENT)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from overlaykit.core.errors import EnvironmentFailure, Finding, not_started
-from overlaykit.core.python import module
+from overlaykit.core.python import module_command
 from overlaykit.trees.tree import DirectoryTree, Tree
 from xscale.numeric.cases import Case, Switch, Variant
 from xscale.numeric.outcomes import Outcome
@@ -109,7 +109,7 @@ class Worker:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115
         try:
             self._process = subprocess.Popen(
-                module("xscale.numeric.server", device),
+                module_command("xscale.numeric.server", device),
                 env=env,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from overlaykit.core.errors import OverlayError
-from overlaykit.core.python import module
+from overlaykit.core.python import module_command
 from overlaykit.trees.tree import Tree
 from xscale.numeric.cases import GROUP
 from xscale.numeric.sources import Sources, aiter_sources
@@ -77,7 +77,7 @@ def presentations(aiter: Tree, device: str) -> tuple[Presented, ...]:
         env["TRITON_INTERPRET"] = "1"
     try:
         done = subprocess.run(
-            module("xscale.numeric.presentation", device),
+            module_command("xscale.numeric.presentation", device),
             env=env,
             input=pickle.dumps(sources),
             capture_output=True,

@@ -38,7 +38,7 @@ def installed(
     a profile with another server, or other questions, gets a folder of its own."""
     folder = tmp_path_factory.mktemp("installed")
     ended = repository.gate(profile(folder, REBUILD), folder / "run")
-    assert ended.states["rebuild"] == "pass", ended.told
+    assert ended.states["rebuild"] == "pass", ended.all_output
     yield folder / "run"
     shutil.rmtree(folder, ignore_errors=True)
 

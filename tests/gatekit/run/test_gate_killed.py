@@ -114,7 +114,7 @@ def under_way(stage: str, out: Path, process: subprocess.Popen[str]) -> bool:
 
 def as_unbroken(last: Ended, out: Path, installed: Path) -> None:
     """What a run comes to that nobody interrupted."""
-    assert last.code == 4, last.told
+    assert last.code == 4, last.all_output
     states = dict.fromkeys(STAGES[:-1], "pass")
     states |= {"gsm8k": "inconclusive", "traces": "not run", "bench": "not run"}
     assert last.states == states

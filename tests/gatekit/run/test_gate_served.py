@@ -57,7 +57,7 @@ def test_traces_pass_and_go_on_when_killed(
         kill_9(process, out)
     before = results(out)
     ended = repository.gate(path, out, "--resume")
-    assert ended.states["traces"] == "pass", ended.told
+    assert ended.states["traces"] == "pass", ended.all_output
     assert {name: results(out)[name] for name in before} == before
     # A pass on a stand-in, beside stages that did not run.
     assert ended.code == 4 and ended.document["verdict"] == "inconclusive"
@@ -77,7 +77,7 @@ def test_traces_that_do_not_show_it_fail(
     """Copies that are still there; and a baseline without the copies to lose."""
     path = profile(tmp_path, REBUILD, SERVER, traces(baseline, patched))
     ended = repository.gate(path, out)
-    assert ended.code == 1, ended.told
+    assert ended.code == 1, ended.all_output
     assert ended.states["traces"] == "fail"
     assert ended.reason("traces").startswith(f"{step}: ")
 
@@ -100,9 +100,11 @@ def test_a_benchmark_that_is_killed_loses_no_run(
     kept = recorded(out)
     ended = repository.gate(path, out, "--resume")
     states = ended.states
-    assert [states[f"bench:{point}"] for point in POINTS] == ["pass"] * 2, ended.told
+    assert [states[f"bench:{point}"] for point in POINTS] == ["pass"] * 2, (
+        ended.all_output
+    )
     # Too few runs to say anything.
-    assert states["bench"] == "inconclusive", ended.told
+    assert states["bench"] == "inconclusive", ended.all_output
     rows = recorded(out)
     assert {name: lines[: len(kept.get(name, []))] for name, lines in rows.items()} == {
         name: kept.get(name, []) for name in rows

@@ -270,7 +270,7 @@ def test_bad_input_is_told(sglang: Path, tmp_path: Path) -> None:
         ),
         ([*one, "--client-options=--model 'a"], "--client-options is no command line"),
         ([*one, "--baseline-start", "a 'b"], "--baseline-start is no command line"),
-        ([*one, "--baseline-source", ROOT], "holds no target"),
+        ([*one, "--baseline-source", ROOT], "contains no target"),
         (
             [*one, "--baseline-source", ROOT, "--baseline-tree", "x"],
             "leave out --baseline-tree",

@@ -1,4 +1,4 @@
-"""Files are written whole or not at all, and by one helper."""
+"""Files are written as a whole or not at all, and by one helper."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ import pytest
 
 from conftest import ROOT
 from overlaykit.core.errors import EnvironmentFailure
-from overlaykit.core.files import put, write_whole
+from overlaykit.core.files import write_file, write_whole
 
-# Who else opens a file for writing, how often, and why nobody sees it half written.
+# Other modules that open a file for writing, how often, and why no reader sees a part.
 _OTHERS = {
-    # Folders that appear whole, by a rename, or are gone after the block.
+    # Folders that a rename puts in place, or that are removed after the block.
     "scripts/overlaykit/export/formats.py": 1,
     "scripts/overlaykit/repository/merge.py": 1,
     "scripts/overlaykit/repository/merge_checkout.py": 2,
     "scripts/overlaykit/sources/packages.py": 2,
     "scripts/xscale/numeric/producers.py": 1,
-    # The helpers themselves, one for what a transaction renames.
+    # The helpers themselves; one is for files that a transaction renames.
     "scripts/overlaykit/core/files.py": 2,
-    # Standard error, where it was closed.
+    # Standard error, if it was closed.
     "scripts/overlaykit/cli.py": 1,
     # Pipes to another process.
     "scripts/xscale/numeric/presentation.py": 1,
     "scripts/xscale/numeric/server.py": 1,
-    # Logs, which only grow, and whose torn end is known for one.
+    # Append-only logs, whose readers accept an incomplete last line.
     "ci/gatekit/gsm8k/answers.py": 1,
     "ci/gatekit/records/runs.py": 1,
     "ci/gatekit/process/servers.py": 1,
     # A command's output: two logs, and a `.part` that is renamed at its end.
     "ci/gatekit/process/launcher.py": 3,
-    # A lock that nobody reads, and a client's log.
+    # A lock without contents, and a client's log.
     "ci/gatekit/serving/running.py": 2,
 }
 _WRITING = set("wax+")
 
 
 def _writers(tree: ast.AST) -> Iterator[ast.Call]:
-    """Calls that write a file where it stands."""
+    """Calls that write to a file in place."""
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call):
             continue
@@ -60,7 +60,7 @@ def _writers(tree: ast.AST) -> Iterator[ast.Call]:
             yield node
 
 
-def test_nobody_writes_in_place() -> None:
+def test_no_module_writes_in_place() -> None:
     found: Counter[str] = Counter()
     for folder in ("scripts", "ci"):
         for place in sorted((ROOT / folder).rglob("*.py")):
@@ -70,7 +70,7 @@ def test_nobody_writes_in_place() -> None:
     assert {name: count for name, count in found.items() if count} == _OTHERS
 
 
-def test_whole(tmp_path: Path) -> None:
+def test_write_and_replace(tmp_path: Path) -> None:
     place = tmp_path / "page.md"
     write_whole(place, "one\n")
     assert (place.read_text(), place.stat().st_mode & 0o777) == ("one\n", 0o644)
@@ -80,13 +80,13 @@ def test_whole(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["page.md"]
 
 
-def test_a_name_of_the_greatest_length(tmp_path: Path) -> None:
+def test_longest_file_name(tmp_path: Path) -> None:
     place = tmp_path / ("n" * 255)
     write_whole(place, "x")
     assert place.read_text() == "x"
 
 
-def test_a_link_stays_one(tmp_path: Path) -> None:
+def test_symbolic_link_is_kept(tmp_path: Path) -> None:
     (tmp_path / "real").write_text("one\n")
     (tmp_path / "link").symlink_to("real")
     write_whole(tmp_path / "link", "two\n")
@@ -94,8 +94,8 @@ def test_a_link_stays_one(tmp_path: Path) -> None:
     assert (tmp_path / "real").read_text() == "two\n"
 
 
-def test_what_is_no_file_stays(tmp_path: Path) -> None:
-    """/dev/stdout, say: a file in its place would break every other program."""
+def test_only_regular_files_are_replaced(tmp_path: Path) -> None:
+    """A file in place of /dev/stdout, for example, would break other programs."""
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
     for name in ("pipe", "folder"):
@@ -105,15 +105,15 @@ def test_what_is_no_file_stays(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["folder", "pipe"]
 
 
-def test_new_is_never_over_another(tmp_path: Path) -> None:
+def test_new_never_replaces_a_file(tmp_path: Path) -> None:
     place = tmp_path / "x"
-    put(place, "one", new=True)
+    write_file(place, "one", new=True)
     with pytest.raises(FileExistsError):
-        put(place, "two", new=True)
+        write_file(place, "two", new=True)
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("x", "one")]
 
 
-def test_no_place_to_write_to(tmp_path: Path) -> None:
+def test_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(EnvironmentFailure) as failed:
         write_whole(tmp_path / "none" / "x", "x")
     assert failed.value.findings[0].next_step

@@ -1,7 +1,7 @@
-"""What is done with a patch grows with its size, and not with its square.
+"""The work on a patch is linear in its size, not quadratic.
 
-Counted, not timed: the bytecodes that run, and the calls of what searches a list from
-its start. Twice the patch may cost a little more than twice, never four times.
+The tests count instead of timing: bytecodes, and items in list searches. Twice the
+patch may cost a little more than twice the work, but not four times.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _HEADER = (
 
 
 def cost(call: Callable[[], object]) -> int:
-    """Bytecodes, and what was looked at one after the other in searches of lists."""
+    """Bytecodes, plus the lengths of the lists that were searched."""
     ran: Counter[str] = Counter()
 
     def each(frame: FrameType, event: str, _: Any) -> Any:
@@ -103,10 +103,10 @@ def many_hunks(hunks: int) -> bytes:
     return _HEADER + head + names + b"".join(rows)
 
 
-class Held:
-    """A release of those files."""
+class Release:
+    """A release with the given files."""
 
-    name = "held"
+    name = "release"
 
     def __init__(self, files: dict[str, bytes]) -> None:
         self._files = files
@@ -144,7 +144,7 @@ def ask_all(one: Carried) -> None:
         assert len(one.chains[path]) == 2
 
 
-def own_all(one: Carried, release: Held) -> None:
+def own_all(one: Carried, release: Release) -> None:
     for path in one.series.paths:
         file_chain(one, release, path)
 
@@ -156,19 +156,19 @@ def place_all(patch: Patch, before: bytes) -> None:
     assert apply_hunks(before, patch.files[0].hunks) is not None
 
 
-def lock_all(patch: Patch, release: Held) -> None:
+def lock_all(patch: Patch, release: Release) -> None:
     lock_target(TARGET, release, DIST, Series((patch,)), (), None)
 
 
-def of_files(files: int) -> tuple[Patch, Held]:
+def of_files(files: int) -> tuple[Patch, Release]:
     patch = parse_patch("p.patch", many_files(files))
-    held = {f"p/f{number}.py": b"a = %d\n" % number for number in range(files)}
-    return patch, Held(held)
+    contents_of = {f"p/f{number}.py": b"a = %d\n" % number for number in range(files)}
+    return patch, Release(contents_of)
 
 
-def of_hunks(hunks: int) -> tuple[Patch, Held]:
+def of_hunks(hunks: int) -> tuple[Patch, Release]:
     patch = parse_patch("p.patch", many_hunks(hunks))
-    return patch, Held({"p/f0.py": contents(hunks)[0]})
+    return patch, Release({"p/f0.py": contents(hunks)[0]})
 
 
 def parse_files(size: int) -> Callable[[], object]:
@@ -211,19 +211,19 @@ def lock_files(size: int) -> Callable[[], object]:
 @pytest.mark.parametrize(
     "work", [parse_files, parse_hunks, ask, own, place, lock_hunks, lock_files]
 )
-def test_twice_the_patch_is_twice_the_work(work: Callable[[int], Any]) -> None:
-    # Once before: what is imported or remembered at the first call is not counted.
+def test_work_is_linear_in_patch_size(work: Callable[[int], Any]) -> None:
+    # A first call, so that imports and caches are not counted.
     cost(work(3))
     once, twice = (cost(work(size)) for size in (150, 300))
     assert twice < 2.3 * once, (once, twice)
 
 
-def test_a_block_is_found_wherever_it_stands() -> None:
+def test_every_place_of_a_block_is_found() -> None:
     lines = split_lines(b"a\nb\na\nb\nc\n")
     places = Places(lines)
     assert places.of((b"a\n", b"b\n")) == [1, 3]
     assert places.of((b"b\n", b"c\n")) == [4]
     assert places.of((b"c\n", b"a\n")) == places.of((b"d\n",)) == []
     assert places.of((b"b\n", b"c\n", b"d\n")) == []
-    # It says nothing of where it goes.
+    # An empty block fits everywhere.
     assert places.of(()) == [1, 2, 3, 4, 5, 6]

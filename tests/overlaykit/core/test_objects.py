@@ -33,7 +33,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(files=_FILES.filter(_no_file_is_a_folder))
-def test_tree_id_is_gits(store: Path, files: dict[str, bytes]) -> None:
+def test_tree_id_equals_gits(store: Path, files: dict[str, bytes]) -> None:
     entries = {p: Entry("100755" if d[:1] > b"z" else "100644", blob_id(d))
                for p, d in files.items()}  # fmt: skip
     for data in files.values():

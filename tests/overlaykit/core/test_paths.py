@@ -1,4 +1,4 @@
-"""The one check of a path from outside; git's own refusals are the yardstick."""
+"""The check for paths from outside: it rejects at least what git rejects."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from overlaykit.core import git
 from overlaykit.core.errors import InputError
-from overlaykit.core.paths import check_inside, check_name, check_path, shown
+from overlaykit.core.paths import check_inside, check_name, check_path, printable
 
 ASTRAY = ["", "/", "/etc/passwd", "..", "../x", "a/..", "a/../b", "a//b", "a/", "./a",
           "a/.", ".", "a\\b", "..\\x", "a\0b", "a\nb", "a\tb", "a\x7fb", "a\x85b",
@@ -24,37 +24,37 @@ OURS = [".overlay-transaction/journal.json", "a/.overlay-transaction"]
 
 
 @pytest.mark.parametrize("path", [*ASTRAY, *GIT, *OURS])
-def test_refused_by_name(path: str) -> None:
+def test_bad_paths_are_rejected(path: str) -> None:
     with pytest.raises(InputError) as refused:
         check_path(path)
     (finding,) = refused.value.findings
-    # Fit to be printed, and to be encoded, whatever it was.
+    # The message can be encoded, and the path is printable.
     str(refused.value).encode()
-    assert finding.path == (shown(path) or "(empty)")
+    assert finding.path == (printable(path) or "(empty)")
     assert "\n" not in refused.value.message
 
 
 @pytest.mark.parametrize("path", HONEST)
-def test_accepted(path: str) -> None:
+def test_good_paths_are_accepted(path: str) -> None:
     check_path(path)
     check_inside(path)
 
 
 @pytest.mark.parametrize("path", ASTRAY)
-def test_outside_its_folder(path: str) -> None:
+def test_paths_that_leave_the_folder(path: str) -> None:
     with pytest.raises(InputError):
         check_inside(path)
 
 
-def test_a_name_is_one_part() -> None:
+def test_a_name_is_one_component() -> None:
     check_name("0001-x.patch")
     for name in ("a/b", "..", ".git", ""):
         with pytest.raises(InputError):
             check_name(name)
 
 
-def test_whatever_git_refuses_is_refused(tmp_path: Path) -> None:
-    """Git with its protection for all systems on; it knows no journal of ours."""
+def test_rejects_all_that_git_rejects(tmp_path: Path) -> None:
+    """Git with its protection for all systems on."""
     git.run(tmp_path, "init", "-q")
     for system in ("NTFS", "HFS"):
         git.run(tmp_path, "config", f"core.protect{system}", "true")
@@ -73,4 +73,4 @@ def test_whatever_git_refuses_is_refused(tmp_path: Path) -> None:
             refused.append(path)
         git.run(tmp_path, "read-tree", "--empty")
     assert set(refused) >= {".git/config", ".GIT/config", ".g\u200cit/config", "a/../b"}
-    assert not set(refused) & set(HONEST), "the check lets through what git refuses"
+    assert not set(refused) & set(HONEST), "the check accepts a path that git rejects"

@@ -1,4 +1,4 @@
-"""Programs of their own, started where a stranger's modules lie."""
+"""Python modules run as processes in a folder with hostile modules."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from conftest import ROOT
-from overlaykit.core.python import module
+from overlaykit.core.python import module_command
 
 _ASK = """
 import sys
@@ -18,8 +18,8 @@ print(sorted(facts()))
 """
 
 
-def stranger(tmp_path: Path) -> tuple[Path, Path]:
-    """A folder with modules that leave a mark where they are run, and the mark."""
+def hostile_folder(tmp_path: Path) -> tuple[Path, Path]:
+    """A folder with modules that write a file when they run, and that file."""
     folder, mark = tmp_path / "clone", tmp_path / "mark"
     folder.mkdir()
     text = f"open({str(mark)!r}, 'w').close()\n"
@@ -28,26 +28,26 @@ def stranger(tmp_path: Path) -> tuple[Path, Path]:
     return folder, mark
 
 
-def test_no_module_of_the_working_directory(tmp_path: Path) -> None:
-    folder, mark = stranger(tmp_path)
+def test_working_directory_is_not_searched_for_modules(tmp_path: Path) -> None:
+    folder, mark = hostile_folder(tmp_path)
     done = subprocess.run(
-        module("json.tool", "--compact"), cwd=folder, input='{ "a": 1 }',
+        module_command("json.tool", "--compact"), cwd=folder, input='{ "a": 1 }',
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (0, '{"a":1}\n'), done.stderr
     assert not mark.exists()
     done = subprocess.run(
-        module("tool"), cwd=folder, capture_output=True, text=True, check=False
+        module_command("tool"), cwd=folder, capture_output=True, text=True, check=False
     )
     assert done.returncode == 1 and "No module named tool" in done.stderr
-    # PYTHONPATH is the user's own, and is heeded.
+    # PYTHONPATH is the user's own setting, so it is used.
     env = {**os.environ, "PYTHONPATH": str(folder)}
-    subprocess.run(module("tool"), cwd=tmp_path, env=env, check=True)
+    subprocess.run(module_command("tool"), cwd=tmp_path, env=env, check=True)
     assert mark.exists()
 
 
-def test_what_the_doctor_asks_of_the_machine(tmp_path: Path) -> None:
-    folder, mark = stranger(tmp_path)
+def test_doctor_loads_nothing_from_the_working_directory(tmp_path: Path) -> None:
+    folder, mark = hostile_folder(tmp_path)
     (tmp_path / "ask.py").write_text(_ASK, encoding="utf-8")
     command = [sys.executable, str(tmp_path / "ask.py"), str(ROOT / "scripts")]
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Text from outside: shown without what a terminal obeys, pasted as what it was."""
+"""Text from outside: shown without control characters, and pasted unchanged."""
 
 from __future__ import annotations
 
@@ -36,22 +36,22 @@ HOSTILE = [
 ]
 
 
-def test_nothing_that_is_shown_is_obeyed() -> None:
+def test_control_characters_are_escaped() -> None:
     shown = readable("\x1b[31m\x07\x9b\u202e\udcff\rx\n\ty")
     assert shown == "\\x1b[31m\\x07\\x9b\\u202e\\udcff\\rx\n\ty"
     assert one_line("a\nb\tc\u2028d") == "a\\nb\\tc\\u2028d"
     assert readable("é ü 漢: 5 %") == "é ü 漢: 5 %"
 
 
-def test_a_name_is_a_line_of_a_finding() -> None:
+def test_names_stay_in_one_line_of_a_finding() -> None:
     lines = Finding("w", path="p\nPASS", scope="s", found="1\n2\n   3").lines()
     assert lines[0] == "p\\nPASS: w"
     assert lines[-1] == "  found     1\n            2\n   3"
 
 
 @pytest.mark.parametrize("shell", ["bash"])
-def test_what_is_printed_can_be_pasted(shell: str, tmp_path: Any) -> None:
-    """Also as it is shown, without what does not print."""
+def test_printed_commands_can_be_pasted(shell: str, tmp_path: Any) -> None:
+    """The command is pasted as it is shown, with unprintable characters escaped."""
     line = readable(pasteable(["printf", "%s\\0", *HOSTILE]))
     assert all(c.isprintable() or c in "\n\t" for c in line)
     done = subprocess.run([shell, "-c", line], cwd=tmp_path, capture_output=True)
@@ -67,19 +67,21 @@ def test_any_bytes_can_be_pasted(words: list[bytes]) -> None:
     assert done.stdout.split(b"\0")[1:-1] == words
 
 
-class Held(msgspec.Struct, omit_defaults=True):
+class Document(msgspec.Struct, omit_defaults=True):
     name: str
     more: tuple[str, ...] = ()
-    told: dict[str, int] = {}
+    counts: dict[str, int] = {}
 
 
-def test_a_document_is_utf_8_whatever_it_names() -> None:
+def test_json_is_utf_8_for_any_name() -> None:
     for write in (to_json, to_json_line):
-        document = write(Held("a\udcff", told={"\udcfe": 10**30}))
+        document = write(Document("a\udcff", counts={"\udcfe": 10**30}))
         assert b"\\\\udcff" in document
         assert document.decode("utf-8")
-        assert from_json(document, Held) == Held("a\\udcff", told={"\\udcfe": 10**30})
-    assert from_json(to_json(Held("é")), Held) == Held("é")
+        assert from_json(document, Document) == Document(
+            "a\\udcff", counts={"\\udcfe": 10**30}
+        )
+    assert from_json(to_json(Document("é")), Document) == Document("é")
 
 
 @pytest.mark.parametrize(
@@ -97,9 +99,9 @@ def test_a_document_is_utf_8_whatever_it_names() -> None:
     ],
     ids=range(9),
 )
-def test_any_other_document_is_refused(data: bytes) -> None:
+def test_bad_json_is_rejected(data: bytes) -> None:
     with pytest.raises((msgspec.DecodeError, UnicodeDecodeError)):
-        from_json(data, Held)
+        from_json(data, Document)
 
 
 @pytest.mark.parametrize(
@@ -114,6 +116,6 @@ def test_any_other_document_is_refused(data: bytes) -> None:
     ],
     ids=range(6),
 )
-def test_any_other_table_is_refused(data: bytes) -> None:
+def test_bad_toml_is_rejected(data: bytes) -> None:
     with pytest.raises(msgspec.DecodeError):
-        from_toml(data, Held)
+        from_toml(data, Document)

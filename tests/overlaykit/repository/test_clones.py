@@ -1,4 +1,4 @@
-"""Git in a user's clone: what is asked of whom, what is kept and what is not."""
+"""Running git in a user's clone: which settings are used and which are ignored."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def clone(tmp_path: Path) -> Path:
     return root
 
 
-def test_only_what_was_thought_about_is_run(clone: Path) -> None:
+def test_only_reviewed_commands_run(clone: Path) -> None:
     with pytest.raises(AssertionError, match="checkout"):
         clones.run(clone, "checkout", "HEAD")
 
 
-def test_repositories_of_our_own_are_few() -> None:
-    """Whoever else runs git does so in somebody's clone."""
-    # mail.py runs it in no repository at all.
+def test_few_modules_run_git_directly() -> None:
+    """All other modules use :mod:`overlaykit.repository.clones`."""
+    # mail.py runs git outside any repository.
     own = {"git.py", "gitversion.py", "clones.py", "places.py", "mail.py", "merge.py",
            "merge_checkout.py", "packages.py"}  # fmt: skip
     for folder in ("scripts", "ci"):
@@ -52,7 +52,7 @@ def test_repositories_of_our_own_are_few() -> None:
             assert not found or path.name in own, path
 
 
-def test_nothing_was_put_into_the_sealed_folders() -> None:
+def test_sealed_folders_are_unchanged() -> None:
     sealed = ROOT / "scripts" / "overlaykit" / "repository" / "sealed"
     files = {p.relative_to(sealed).as_posix() for p in sealed.rglob("*") if p.is_file()}
     kinds = ("files", "files-sha256", "reftable", "reftable-sha256")
@@ -86,8 +86,8 @@ def test_kinds_of_clones(clone: Path, tmp_path: Path) -> None:
     )
 
 
-def test_what_is_written_is_the_clones_own(clone: Path) -> None:
-    """Its reflog, its index, its rights."""
+def test_writes_use_the_clones_settings(clone: Path) -> None:
+    """The clone's own reflog, index and file permissions are used."""
     git.run(clone, "config", "core.sharedRepository", "0660")
     oid = clones.text(clone, "hash-object", "-w", "--stdin")
     made = clone / ".git" / "objects" / oid[:2] / oid[2:]
@@ -100,7 +100,7 @@ def test_what_is_written_is_the_clones_own(clone: Path) -> None:
     assert git.text(clone, "ls-files", "new") == "new"
 
 
-def test_what_is_not_to_be_listed(clone: Path) -> None:
+def test_excluded_files_are_not_listed(clone: Path) -> None:
     (clone / ".git" / "info" / "exclude").write_text("*.log\n")
     for name in ("x.log", "x.py"):
         (clone / name).touch()
@@ -108,9 +108,9 @@ def test_what_is_not_to_be_listed(clone: Path) -> None:
     assert listed == "x.py"
 
 
-def test_what_is_no_clone(clone: Path, tmp_path: Path) -> None:
-    """A folder in a clone is none: git would take the clone around it."""
-    for where, what in ((clone / "folder", "is no clone"),
+def test_not_a_clone(clone: Path, tmp_path: Path) -> None:
+    """A folder in a clone is not a clone, though git would use the clone around it."""
+    for where, what in ((clone / "folder", "is not a clone"),
                         (tmp_path / "nothing", "does not exist")):  # fmt: skip
         with pytest.raises(InputError, match=what):
             clones.run(where, "rev-parse", "HEAD")
@@ -120,7 +120,7 @@ def test_a_broken_clone_is_refused(clone: Path) -> None:
     (clone / ".git" / "config").write_text("[core\n")
     with pytest.raises(RefusedClone) as refused:
         clones.run(clone, "rev-parse", "HEAD")
-    assert "git does not use it" in str(refused.value)
+    assert "git refuses to use it" in str(refused.value)
 
 
 def test_a_work_tree_elsewhere_is_refused(clone: Path, tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_a_work_tree_elsewhere_is_refused(clone: Path, tmp_path: Path) -> None:
         clones.run(clone, "rev-parse", "HEAD")
 
 
-def test_other_ids_are_read(tmp_path: Path) -> None:
+def test_sha256_ids(tmp_path: Path) -> None:
     git.run(tmp_path, "init", "-q", "--object-format=sha256")
     (tmp_path / "file").write_text("one\n")
     commit(tmp_path, "one")
@@ -138,7 +138,7 @@ def test_other_ids_are_read(tmp_path: Path) -> None:
         assert tree.read("file") == b"one\n"
 
 
-def test_references_kept_as_a_table(tmp_path: Path) -> None:
+def test_reftable(tmp_path: Path) -> None:
     made = subprocess.run(
         ["git", "init", "-q", "--ref-format=reftable"],
         cwd=tmp_path,
@@ -168,11 +168,11 @@ def test_references_kept_as_a_table(tmp_path: Path) -> None:
         ([], False),
     ],
 )
-def test_the_users_git_decides(
+def test_the_users_git_decides_about_owners(
     directories: list[str], accepted: bool, clone: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    """Of another owner: as the user's own configuration has it, and as git reads it."""
+    """For a clone of another owner, the user's own configuration decides."""
     config = tmp_path / "gitconfig"
     lines = (f'\tdirectory = "{d.replace("CLONE", str(clone))}"\n' for d in directories)
     config.write_text("[safe]\n" + "".join(lines))
@@ -192,7 +192,7 @@ def test_the_users_git_decides(
 
 
 @NEEDS_ROOT
-def test_who_called_sudo_is_the_owner(
+def test_sudo_user_counts_as_owner(
     clone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     give_away(clone)
@@ -201,7 +201,7 @@ def test_who_called_sudo_is_the_owner(
 
 
 @NEEDS_ROOT
-def test_a_clone_that_changes_hands_is_asked_for_again(clone: Path) -> None:
+def test_a_change_of_owner_is_noticed(clone: Path) -> None:
     clones.run(clone, "rev-parse", "HEAD")
     give_away(clone)
     with pytest.raises(RefusedClone):
@@ -209,15 +209,15 @@ def test_a_clone_that_changes_hands_is_asked_for_again(clone: Path) -> None:
 
 
 @NEEDS_ROOT
-def test_repositories_of_our_own_need_no_owner(clone: Path, tmp_path: Path) -> None:
-    """Some file systems show every file as somebody else's."""
+def test_own_repositories_skip_the_owner_check(clone: Path, tmp_path: Path) -> None:
+    """Some file systems report another owner for every file."""
     git.run(tmp_path, "clone", "-q", "--bare", str(clone), "bare")
     for where in (clone, tmp_path / "bare"):
         give_away(where)
         assert len(git.text(where, "rev-parse", "HEAD")) == 40
 
 
-def test_an_object_that_is_not_there_is_no_missing_file(clone: Path) -> None:
+def test_a_missing_object_is_not_a_missing_file(clone: Path) -> None:
     oid = lose(clone, "folder/file")
     with GitTree(clone, "HEAD") as tree:
         assert tree.read("folder/none") is None
@@ -232,7 +232,7 @@ def test_an_object_that_is_not_there_is_no_missing_file(clone: Path) -> None:
     assert "git does not have folder/file locally" in str(lacking.value)
 
 
-def test_a_folder_that_is_not_there(clone: Path) -> None:
+def test_a_missing_tree_object(clone: Path) -> None:
     oid = git.text(clone, "rev-parse", "HEAD:folder")
     (clone / ".git" / "objects" / oid[:2] / oid[2:]).unlink()
     with GitTree(clone, "HEAD") as tree:
@@ -246,9 +246,9 @@ def test_a_folder_that_is_not_there(clone: Path) -> None:
         GitTree(clone, "HEAD")
 
 
-def test_names_with_anything_in_them(clone: Path) -> None:
-    """A name with a line end once asked for two objects, and put the answers off by
-    one."""
+def test_names_with_special_characters(clone: Path) -> None:
+    """A name with a line end would be read as two requests, and every later answer
+    would belong to the wrong one."""
     names = [" ", "-x", "q\"'"]
     for name in names:
         (clone / name).write_text(repr(name))
@@ -259,11 +259,11 @@ def test_names_with_anything_in_them(clone: Path) -> None:
             assert tree.read(name) == repr(name).encode()
         assert tree.read("file") == b"one\n"
         for name in ("a\nfile", "\udcff.py"):
-            with pytest.raises(InputError, match="cannot be seen"):
+            with pytest.raises(InputError, match="invisible character"):
                 tree.read(name)
 
 
-def test_a_process_that_died_is_no_missing_file(clone: Path) -> None:
+def test_a_dead_process_is_not_a_missing_file(clone: Path) -> None:
     oid = git.text(clone, "rev-parse", "HEAD:file")
     batch = Batch(clone)
     try:
@@ -276,7 +276,7 @@ def test_a_process_that_died_is_no_missing_file(clone: Path) -> None:
         batch.close()
 
 
-def test_a_damaged_object_is_no_missing_file(clone: Path) -> None:
+def test_a_damaged_object_is_not_a_missing_file(clone: Path) -> None:
     oid = git.text(clone, "rev-parse", "HEAD:file")
     place = clone / ".git" / "objects" / oid[:2] / oid[2:]
     place.chmod(0o644)
@@ -287,7 +287,7 @@ def test_a_damaged_object_is_no_missing_file(clone: Path) -> None:
 
 
 def test_a_git_that_does_not_start(clone: Path) -> None:
-    """Only where it is not found is it not installed."""
+    """'Not installed' is reported only if git was not found."""
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from pathlib import Path\nfrom overlaykit.core import git\n"
@@ -320,7 +320,7 @@ def _who() -> dict[str, str]:
 
 
 def test_a_partial_clone(clone: Path, tmp_path: Path) -> None:
-    """Nothing is asked for, its upstream there or gone; what is lacking is named."""
+    """Nothing is fetched, even if upstream is reachable; missing objects are named."""
     upstream = tmp_path / "upstream"
     git.run(tmp_path, "clone", "-q", "--bare", str(clone), "upstream")
     git.run(upstream, "config", "uploadpack.allowFilter", "true")
@@ -336,7 +336,7 @@ def test_a_partial_clone(clone: Path, tmp_path: Path) -> None:
                 tree.read("file")
         assert "fetch --refetch" in str(lacking.value)
     (tmp_path / "gone").rename(upstream)
-    # What it names as the next step helps.
+    # The next step in the message works.
     oid = git.text(upstream, "rev-parse", "HEAD:file")
     assert f"cat-file -e {oid}" in str(lacking.value)
     subprocess.run(["git", "cat-file", "-e", oid], cwd=partial, check=True)

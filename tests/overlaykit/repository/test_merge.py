@@ -1,4 +1,4 @@
-"""A merge is the same whether git makes it with a work tree or without."""
+"""A merge gives the same result with a work tree and without one."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ CASES: dict[str, tuple[Files, Files, Files]] = {
 
 @dataclass
 class Ways:
-    """The way that is taken from here on, chosen by hand."""
+    """Selects how merges are made from now on."""
 
     patch: pytest.MonkeyPatch
 
@@ -90,7 +90,7 @@ class Ways:
         self.patch.setattr(gitversion, "MERGE_TREE", (999,))
 
     def by(self, program: str) -> None:
-        """With another git, by the way that it has."""
+        """With another git, in the way that it supports."""
         self.patch.setattr(gitversion, "MERGE_TREE", (2, 38))
         self.patch.setenv("PATH", program)
 
@@ -106,7 +106,7 @@ def merged(name: str) -> Merged:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_with_a_work_tree_and_without(name: str, ways: Ways) -> None:
+def test_same_result_with_and_without_a_work_tree(name: str, ways: Ways) -> None:
     ways.without_work_tree()
     expected = merged(name)
     ways.in_work_tree()
@@ -114,15 +114,16 @@ def test_with_a_work_tree_and_without(name: str, ways: Ways) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_an_older_git_merges_the_same(name: str, ways: Ways) -> None:
+def test_same_result_with_an_older_git(name: str, ways: Ways) -> None:
     ways.without_work_tree()
     expected = merged(name)
     ways.by(on_path(older_than((2, 38))))
     assert merged(name) == expected
 
 
-def test_what_the_cases_are(ways: Ways) -> None:
-    """They hold merges, conflicts and renames; a fallback that did nothing would do."""
+def test_the_cases_cover_merges_conflicts_and_renames(ways: Ways) -> None:
+    """The cases contain merges, conflicts and renames; otherwise a fallback that does
+    nothing would pass."""
     ways.in_work_tree()
     both = merged("two places")
     assert (both.conflicts, both.files) == ((), {"a": lines((5, b"x\n"), (40, b"y\n"))})
@@ -136,7 +137,7 @@ def test_what_the_cases_are(ways: Ways) -> None:
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: str(scenario.name))
-def test_every_look_alike(
+def test_look_alike_scenarios(
     scenario: Scenario, ways: Ways, pins: Pins, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("scenario")
@@ -154,12 +155,12 @@ def test_every_look_alike(
 
 @pytest.mark.parametrize("version", ["0.5.12", "0.5.13", "0.5.15", "0.5.18", "0.5.23"])
 def test_releases(version: str, ways: Ways, pins: Pins) -> None:
-    """The recorded matrix: what lands, what conflicts, and the files that it leaves."""
+    """The recorded releases: which hunks apply, which conflict, the resulting files."""
     carried, base = pins.overlay["sglang"], pins.tree("sglang")
     try:
         tree: Tree = release_tree(ROOT, carried.target, version)
     except EnvironmentFailure as error:
-        pytest.skip(f"the release cannot be had: {error}")
+        pytest.skip(f"the release is not available: {error}")
     ways.without_work_tree()
     expected = foresee(carried, tree, base)
     ways.in_work_tree()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT, Pins, run_verb, snapshot
-from overlaykit.applying.targets import Found, find_targets
+from overlaykit.applying.targets import FoundTarget, find_targets
 from overlaykit.core.errors import InputError
 from overlaykit.series.carried import Carried, load_overlay
 from overlaykit.series.manifest import MANIFEST, load_manifest
@@ -22,7 +22,7 @@ FIRST, SECOND = "sglang", "sglang-0.5.12.post1"
 Slim = Callable[..., Path]
 
 
-def found(path: Path, pins: Pins) -> Found:
+def found(path: Path, pins: Pins) -> FoundTarget:
     [one] = find_targets([path], pins.overlay)
     return one
 
@@ -53,7 +53,7 @@ def test_any_prefix_of_a_series_tells_its_base(
             (root / path).write_bytes(data)
         for overlay in (pins.overlay, backwards):
             [one] = find_targets([root], overlay)
-            assert (one.carried.name, one.stranger) == (name, ())
+            assert (one.carried.name, one.mismatch) == (name, ())
 
 
 @pytest.mark.parametrize("name", [FIRST, SECOND])
@@ -86,8 +86,8 @@ def test_one_edit_and_the_base_is_still_known(slim: Slim, pins: Pins) -> None:
     (root / path).write_bytes((root / path).read_bytes() + b"# edited\n")
     one = found(root, pins)
     assert one.carried.name == SECOND
-    [finding] = one.stranger
-    assert finding.found == "of their files are here: sglang 0.5.11 (0 of 4), " + (
+    [finding] = one.mismatch
+    assert finding.found == "files that match: sglang 0.5.11 (0 of 4), " + (
         "sglang 0.5.12.post1 (3 of 4)"
     )
     done = run_verb("apply", str(root))
@@ -105,7 +105,7 @@ def test_files_of_two_bases_are_none(slim: Slim, pins: Pins) -> None:
     done = run_verb("apply", "--json", str(root))
     report = json.loads(done.stdout)
     assert done.returncode == 3
-    [stranger] = [f for f in report["findings"] if "none of the releases" in f["what"]]
+    [stranger] = [f for f in report["findings"] if "matches no release" in f["what"]]
     for known in ("sglang 0.5.11 (2 of 4)", "sglang 0.5.12.post1 (2 of 4)"):
         assert known in stranger["found"]
     assert snapshot(root) == before
@@ -119,7 +119,7 @@ def test_another_release_names_all_that_are_known(slim: Slim, pins: Pins) -> Non
     for verb, code in (("apply", 3), ("verify", 1)):
         done = run_verb(verb, str(root))
         assert done.returncode == code
-        assert "none of the releases that this overlay is made for" in done.stderr
+        assert "matches no release that this overlay is made for" in done.stderr
         assert "sglang 0.5.11 (0 of 4), sglang 0.5.12.post1 (0 of 4)" in done.stderr
         assert "rebase" in done.stderr
 
@@ -130,7 +130,7 @@ def test_of_two_bases_that_fit_the_manifests_first_is_taken(
     """Two releases with the same touched files are the same to a series."""
     twin = replace(pins.overlay[FIRST], name="twin")
     [one] = find_targets([slim()], {"twin": twin, **pins.overlay})
-    assert (one.carried.name, one.stranger) == ("twin", ())
+    assert (one.carried.name, one.mismatch) == ("twin", ())
 
 
 def test_new_files_are_shared(pins: Pins) -> None:
@@ -154,7 +154,7 @@ def test_a_base_that_is_dropped(overlay: Path, slim: Slim, pins: Pins) -> None:
     known = load_overlay(overlay)
     assert set(known) == set(pins.overlay) - {SECOND}
     [one] = find_targets([slim(SECOND)], known)
-    assert (one.carried.name, one.stranger) == (FIRST, ())
+    assert (one.carried.name, one.mismatch) == (FIRST, ())
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The same release through every kind of tree."""
+"""Every kind of tree gives the same files for one release."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_edited_tree(pins: Pins) -> None:
     assert set(tree.paths()) - set(base.paths()) == {"aiter/new.py"}
 
 
-def test_links_are_refused(tmp_path: Path) -> None:
+def test_symbolic_links_are_refused(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "real" / "f").write_text("x")
     (tmp_path / "folder").symlink_to("real")
@@ -65,7 +65,7 @@ def test_paths_that_leave_the_tree(path: str) -> None:
         check_path(path)
 
 
-def test_what_cannot_be_read(tmp_path: Path, slim: Callable[..., Path]) -> None:
+def test_unreadable_wheels_and_trees(tmp_path: Path, slim: Callable[..., Path]) -> None:
     (tmp_path / "x.whl").write_text("no zip")
     for wheel in ("x.whl", "missing.whl"):
         with pytest.raises(EnvironmentFailure):
@@ -75,7 +75,7 @@ def test_what_cannot_be_read(tmp_path: Path, slim: Callable[..., Path]) -> None:
 
 
 def tree_object(clone: Path, rows: bytes) -> str:
-    """A tree as told, whatever it says."""
+    """Write a tree object with these rows, without any check."""
     command = ["hash-object", "-t", "tree", "-w", "--stdin", "--literally"]
     return git.run(clone, *command, stdin=rows).stdout.decode().strip()
 
@@ -83,8 +83,8 @@ def tree_object(clone: Path, rows: bytes) -> str:
 @pytest.mark.parametrize(
     "name", ["..", ".git", ".GIT", "git~1", "a\\b", "a\nb", "a\udcffb"]
 )
-def test_a_tree_object_that_no_honest_clone_has(tmp_path: Path, name: str) -> None:
-    """Git checks none of these out, but stores and lists what it was given."""
+def test_hostile_tree_objects_are_rejected(tmp_path: Path, name: str) -> None:
+    """Git does not check these out, but stores and lists them."""
     git.run(tmp_path, "init", "-q")
     blob = git.run(tmp_path, "hash-object", "-w", "--stdin", stdin=b"x\n").stdout
     row = b"100644 %b\0%b" % (os.fsencode(name), bytes.fromhex(blob.decode().strip()))
