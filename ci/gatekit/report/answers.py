@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gatekit.report.charts import Bar, Bound, Estimate, bars, estimates
 from gatekit.report.documents import Accuracy, Arm, Compared, Run, Score
-from gatekit.report.evidence import Kind, look
+from gatekit.report.evidence import Kind, find_evidence
 from gatekit.report.schema import GateReport
 from gatekit.report.section import (
     Drawing,
@@ -22,7 +22,7 @@ _INVALID, _PATCHED = "invalid", "patched"
 
 def gsm8k(report: GateReport) -> Section:
     """The comparison, question by question."""
-    seen = look(report, "gsm8k", _KIND)
+    seen = find_evidence(report, "gsm8k", _KIND)
     said: list[str] = []
     drawings: list[Drawing] = []
     tables: list[Table] = []

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 from gatekit.report.charts import by_layer
 from gatekit.report.documents import Figures, Side, Traced
-from gatekit.report.evidence import Kind, look
-from gatekit.report.onelayer import one_layer
+from gatekit.report.evidence import Kind, find_evidence
+from gatekit.report.layer_timeline import one_layer
 from gatekit.report.schema import GateReport
 from gatekit.report.section import (
     Drawing,
@@ -17,7 +17,7 @@ from gatekit.report.section import (
     Text,
     claims,
     controls,
-    stretch,
+    value_range,
     verdict_mark,
 )
 
@@ -30,7 +30,7 @@ _DRAWN: tuple[tuple[str, str, Callable[[Figures], float]], ...] = (
 
 def attention(report: GateReport) -> Section:
     """One trace is drawn, the first that is not a pass; all are in the table."""
-    seen = look(report, "traces", _KIND)
+    seen = find_evidence(report, "traces", _KIND)
     compared = [one for one in seen.found if one.before is not None]
     alone = [one for one in seen.found if one.before is None]
     missing = list(seen.missing)
@@ -93,15 +93,15 @@ def _figures(one: Traced) -> tuple[Text, ...]:
     before, after = one.sides
     mean = [side.total_ns / len(side.layers) for side in one.sides]
     return (
-        stretch([len(before.layers), len(after.layers)]),
-        *(stretch([x.per_call.copies for x in side.layers]) for side in one.sides),
+        value_range([len(before.layers), len(after.layers)]),
+        *(value_range([x.per_call.copies for x in side.layers]) for side in one.sides),
         *(_times(side) for side in one.sides),
         f"{mean[1] / mean[0] - 1:+.1%}",
     )
 
 
 def _times(side: Side) -> str:
-    return stretch([layer.per_call.time_ns / 1000 for layer in side.layers], ".1f")
+    return value_range([layer.per_call.time_ns / 1000 for layer in side.layers], ".1f")
 
 
 def _drawings(one: Traced) -> list[Drawing]:

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from gatekit.report.answers import gsm8k
 from gatekit.report.attention import attention
 from gatekit.report.documents import Built
-from gatekit.report.evidence import Kind, look, stands_in
+from gatekit.report.evidence import Kind, find_evidence, stands_in
 from gatekit.report.points import serving
 from gatekit.report.projection import chain
-from gatekit.report.schema import GateReport, StageReport, State
-from gatekit.report.section import Section, duration, moment
+from gatekit.report.schema import GateReport, StageReport, StageState
+from gatekit.report.section import Section, duration, utc_time
 from gatekit.report.trees import census, landing, numeric
 
 _BUILT = Kind("rebuild", "base", Built, "image of an arm")
@@ -38,7 +38,7 @@ def reasons(report: GateReport) -> tuple[str, ...]:
     apart = {
         f"{stage.name}: {stage.state.value}: {stage.reason}"
         for stage in report.stages
-        if stage.state is State.NOT_RUN
+        if stage.state is StageState.NOT_RUN
     }
     return tuple(reason for reason in report.reasons if reason not in apart)
 
@@ -48,11 +48,11 @@ def left_out(report: GateReport) -> dict[str, str]:
     return _together(
         (stage.name, stage.reason or "no reason was given")
         for stage in report.stages
-        if stage.state is State.NOT_RUN
+        if stage.state is StageState.NOT_RUN
     )
 
 
-def stood_in(report: GateReport) -> dict[str, str]:
+def ran_on_stand_in(report: GateReport) -> dict[str, str]:
     """What ran on something else than it is about, and on what."""
     told = ((stage.name, stands_in(stage)) for stage in report.stages)
     return _together((name, what) for name, what in told if what)
@@ -66,8 +66,8 @@ def _together(told: Iterable[tuple[str, str]]) -> dict[str, str]:
     return {", ".join(same): what for what, same in names.items()}
 
 
-def took(stage: StageReport) -> str:
-    return "-" if stage.state is State.NOT_RUN else duration(stage.seconds)
+def time_taken(stage: StageReport) -> str:
+    return "-" if stage.state is StageState.NOT_RUN else duration(stage.seconds)
 
 
 def about_the_run(report: GateReport) -> dict[str, str]:
@@ -85,14 +85,14 @@ def about_the_run(report: GateReport) -> dict[str, str]:
         **_images(report),
         "model": ", ".join(dict.fromkeys(s.model for s in report.stages if s.model))
         or "none was served",
-        "started": moment(report.started),
+        "started": utc_time(report.started),
         "took": duration(report.seconds),
     }
 
 
 def _images(report: GateReport) -> dict[str, str]:
     """A tag may move: what each arm was really built from, and came to."""
-    found = look(report, "rebuild", _BUILT).found
+    found = find_evidence(report, "rebuild", _BUILT).found
     return {
         name: what or "not told"
         for one in found
@@ -109,7 +109,7 @@ def ran_on(report: GateReport) -> dict[str, dict[str, str]]:
     another's."""
     found: list[tuple[dict[str, str], list[str]]] = []
     for stage in report.stages:
-        if stage.state is State.NOT_RUN:
+        if stage.state is StageState.NOT_RUN:
             continue
         told = {**stage.machine, **stage.versions}
         place = next((names for one, names in found if one == told), None)

@@ -188,7 +188,7 @@ class Side(msgspec.Struct, frozen=True):
         return sum(layer.per_call.time_ns for layer in self.layers)
 
 
-class Change(msgspec.Struct, frozen=True):
+class KernelDelta(msgspec.Struct, frozen=True):
     """One kernel per call of the module."""
 
     short: str
@@ -210,7 +210,7 @@ class Traced(msgspec.Struct, frozen=True):
     claims: tuple[Check, ...]
     after: Side
     before: Side | None = None
-    changes: tuple[Change, ...] = ()
+    changes: tuple[KernelDelta, ...] = ()
 
     @property
     def sides(self) -> tuple[Side, Side] | None:

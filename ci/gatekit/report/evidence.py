@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from gatekit.report.schema import GateReport, StageReport, State
+from gatekit.report.schema import GateReport, StageReport, StageState
 
 T = TypeVar("T")
 
@@ -24,7 +24,7 @@ class Kind(Generic[T]):
 
 
 @dataclass(frozen=True)
-class Seen(Generic[T]):
+class Evidence(Generic[T]):
     """What a stage has to show. ``missing`` says, in a reader's words, what it has
     not, and why; where it is empty, all of it was read."""
 
@@ -38,12 +38,12 @@ class Seen(Generic[T]):
         return stands_in(self.stage) if self.stage else ""
 
 
-def look(report: GateReport, name: str, kind: Kind[T]) -> Seen[T]:
+def find_evidence(report: GateReport, name: str, kind: Kind[T]) -> Evidence[T]:
     """All results of that kind in the stage. A stage that did not run has none, even
     where something of the sort lies about."""
     stage = report.stage(name)
-    if stage is None or stage.state is State.NOT_RUN:
-        return Seen(stage, (), (not_run(name, stage),))
+    if stage is None or stage.state is StageState.NOT_RUN:
+        return Evidence(stage, (), (not_run(name, stage),))
     found: list[T] = []
     missing: list[str] = []
     for step, document in stage.evidence.items():
@@ -53,11 +53,11 @@ def look(report: GateReport, name: str, kind: Kind[T]) -> Seen[T]:
             missing.append(f"The evidence of step {step} cannot be read: {error}.")
     if not found and not missing:
         missing.append(f"No {kind.what}: the stage left none.")
-    return Seen(stage, tuple(found), tuple(missing))
+    return Evidence(stage, tuple(found), tuple(missing))
 
 
 def stands_in(stage: StageReport) -> str:
-    return "" if stage.state is State.NOT_RUN else stage.stands_in
+    return "" if stage.state is StageState.NOT_RUN else stage.stands_in
 
 
 def not_run(name: str, stage: StageReport | None) -> str:

@@ -10,10 +10,10 @@ from gatekit.report.contents import (
     about_the_run,
     left_out,
     ran_on,
+    ran_on_stand_in,
     reasons,
     sections,
-    stood_in,
-    took,
+    time_taken,
 )
 from gatekit.report.evidence import stands_in
 from gatekit.report.schema import GateReport, StageReport
@@ -55,7 +55,7 @@ def _stage(stage: StageReport) -> tuple[str, ...]:
         _mark(mark(stage.state)),
         _text(stage.reason) or "-",
         _text(stands_in(stage)) or "-",
-        took(stage),
+        time_taken(stage),
     )
 
 
@@ -64,7 +64,7 @@ def _not_run(report: GateReport) -> str:
     parts = []
     for head, told in (
         ("Not run", left_out(report)),
-        ("Run on a stand-in", stood_in(report)),
+        ("Run on a stand-in", ran_on_stand_in(report)),
     ):
         if told:
             lines = (f"{_text(names)}: {_text(what)}" for names, what in told.items())

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from gatekit.report.charts import Bound, Estimate, estimates
 from gatekit.report.documents import PointRatios, Ratio, Serving
-from gatekit.report.evidence import Kind, look, not_run, stands_in
-from gatekit.report.schema import GateReport, StageReport, State
+from gatekit.report.evidence import Kind, find_evidence, not_run, stands_in
+from gatekit.report.schema import GateReport, StageReport, StageState
 from gatekit.report.section import (
     Drawing,
     Mark,
@@ -24,7 +24,7 @@ _COMPARED = "compared"
 
 def serving(report: GateReport) -> Section:
     """Every point that there is a stage for, or a row in the comparison."""
-    seen = look(report, _STAGE, _KIND)
+    seen = find_evidence(report, _STAGE, _KIND)
     stages = {
         stage.name.removeprefix(_PREFIX): stage
         for stage in report.stages
@@ -64,19 +64,19 @@ def serving(report: GateReport) -> Section:
 
 def _ran(stage: StageReport | None) -> bool:
     """A point may have been run elsewhere, and have no stage here."""
-    return stage is None or stage.state is not State.NOT_RUN
+    return stage is None or stage.state is not StageState.NOT_RUN
 
 
 def _states(report: GateReport, points: tuple[str, ...]) -> Table:
     rows: list[tuple[Text, ...]] = []
     for point in points:
         stage = report.stage(_PREFIX + point)
-        state = mark(stage.state if stage else State.NOT_RUN)
-        run = stage is not None and stage.state is not State.NOT_RUN
+        state = mark(stage.state if stage else StageState.NOT_RUN)
+        run = stage is not None and stage.state is not StageState.NOT_RUN
         why = stage.reason or "-" if stage and run else not_run(point, stage)
         rows.append((point, state, why))
     header = ("point", "state", "why")
-    passed = {state for _, state, _ in rows} == {mark(State.PASS)}
+    passed = {state for _, state, _ in rows} == {mark(StageState.PASS)}
     return Table("Runs of the points", header, tuple(rows), folded=passed)
 
 

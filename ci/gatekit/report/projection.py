@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gatekit.report.charts import Bound, Estimate, estimates
 from gatekit.report.documents import Cell, Chain, Check, Row
-from gatekit.report.evidence import Kind, look
+from gatekit.report.evidence import Kind, find_evidence
 from gatekit.report.schema import GateReport
 from gatekit.report.section import Drawing, Section, Table, Text, claims, controls
 
@@ -15,7 +15,7 @@ _NONE = "not timed"
 
 def chain(report: GateReport) -> Section:
     """Of replays, which is how a decode step runs."""
-    seen = look(report, "chain", _KIND)
+    seen = find_evidence(report, "chain", _KIND)
     said, drawings, tables = [], [], []
     stand_ins = [seen.stands_in] if seen.stands_in else []
     for one in seen.found:

@@ -14,7 +14,7 @@ import msgspec
 from overlaykit.core.errors import Finding
 
 
-class State(Enum):
+class StageState(Enum):
     """What became of a stage. Only PASS counts for a pass of the whole."""
 
     PASS = "pass"
@@ -32,7 +32,7 @@ class StageReport(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     title: str
-    state: State
+    state: StageState
     reason: str = ""
     stands_in: str = ""
     model: str = ""
@@ -69,7 +69,7 @@ class GateReport(msgspec.Struct, frozen=True, kw_only=True):
     schema: Literal[1] = 1
     profile: str
     about: str
-    verdict: State
+    verdict: StageState
     reasons: tuple[str, ...]
     started: float
     seconds: float
@@ -81,8 +81,8 @@ class GateReport(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Raises ValueError for a pass that is none, whoever wrote it."""
-        real = {(s.state, s.stands_in) for s in self.stages} == {(State.PASS, "")}
-        if self.verdict is State.PASS and not real:
+        real = {(s.state, s.stands_in) for s in self.stages} == {(StageState.PASS, "")}
+        if self.verdict is StageState.PASS and not real:
             raise ValueError(
                 "a pass needs stages, and every one of them passed, on the real thing"
             )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
 from gatekit.report.documents import Arm, Check
-from gatekit.report.schema import StageReport, State
+from gatekit.report.schema import StageReport, StageState
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,11 @@ Text = str | Mark
 HOLDS, FAILS = Mark("holds", "good"), Mark("does not hold", "bad")
 _ORIGIN = ("series", "tree", "image", "command")
 _KINDS = {
-    State.PASS: "good",
-    State.FAIL: "bad",
-    State.INCONCLUSIVE: "unsure",
-    State.ERROR: "bad",
-    State.NOT_RUN: "absent",
+    StageState.PASS: "good",
+    StageState.FAIL: "bad",
+    StageState.INCONCLUSIVE: "unsure",
+    StageState.ERROR: "bad",
+    StageState.NOT_RUN: "absent",
 }
 
 
@@ -69,16 +69,18 @@ class Section:
 
     @property
     def state(self) -> Mark:
-        return mark(self.stage.state if self.stage else State.NOT_RUN)
+        return mark(self.stage.state if self.stage else StageState.NOT_RUN)
 
     @property
     def why(self) -> str:
         """Why it is not a pass; of what did not run, ``missing`` says it."""
         stage = self.stage
-        return "" if stage is None or stage.state is State.NOT_RUN else stage.reason
+        return (
+            "" if stage is None or stage.state is StageState.NOT_RUN else stage.reason
+        )
 
 
-def mark(state: State) -> Mark:
+def mark(state: StageState) -> Mark:
     return Mark(state.value, _KINDS[state])
 
 
@@ -127,7 +129,7 @@ def origins(arms: Iterable[Arm]) -> Table:
     return Table("What the arms say that they were", header, tuple(rows))
 
 
-def stretch(values: Iterable[float], form: str = "g") -> str:
+def value_range(values: Iterable[float], form: str = "g") -> str:
     """One value where all are the same, else the least and the greatest."""
     told = list(dict.fromkeys(format(v, form) for v in sorted(values)))
     if not told:
@@ -144,7 +146,7 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02} min"
 
 
-def moment(epoch: float) -> str:
+def utc_time(epoch: float) -> str:
     """Of no time zone but UTC: readers and machines are in several."""
     if not epoch:
         return "not recorded"

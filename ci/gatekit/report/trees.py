@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gatekit.report.documents import Census, Landing, Proof
-from gatekit.report.evidence import Kind, look
+from gatekit.report.evidence import Kind, find_evidence
 from gatekit.report.schema import GateReport
 from gatekit.report.section import Mark, Section, Table, Text
 
@@ -19,7 +19,7 @@ _LIVE: dict[bool | None, Text] = {
 
 def landing(report: GateReport) -> Section:
     """Apply's hunks."""
-    seen = look(report, "apply", _LANDING)
+    seen = find_evidence(report, "apply", _LANDING)
     tables = []
     for tree in seen.found:
         rows = [
@@ -51,7 +51,7 @@ def landing(report: GateReport) -> Section:
 
 def census(report: GateReport) -> Section:
     """Verify's sites."""
-    seen = look(report, "verify", _CENSUS)
+    seen = find_evidence(report, "verify", _CENSUS)
     tables = []
     for tree in seen.found:
         rows = [
@@ -90,7 +90,7 @@ def census(report: GateReport) -> Section:
 
 def numeric(report: GateReport) -> Section:
     """The proof by bytes, site by site."""
-    seen = look(report, "numeric", _PROOF)
+    seen = find_evidence(report, "numeric", _PROOF)
     tables = []
     for proof in seen.found:
         rows: list[tuple[Text, ...]] = []

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from conftest import ROOT, Checkouts
-from gatekit.report.schema import GateReport, StageReport, State, Subject
+from gatekit.report.schema import GateReport, StageReport, StageState, Subject
 from overlaykit.core.errors import Finding
 from support.patience import PATIENCE_S
 
@@ -182,13 +182,15 @@ def evidence(
 def gate(evidence: dict[str, Document]) -> Gate:
     """A run in which everything passed, but for the stages given otherwise."""
 
-    def make(verdict: State = State.PASS, **others: dict[str, Any]) -> GateReport:
+    def make(
+        verdict: StageState = StageState.PASS, **others: dict[str, Any]
+    ) -> GateReport:
         stages = []
         for number, name in enumerate(STAGES):
             members: dict[str, Any] = {
                 "name": name,
                 "title": f"what {name} is about",
-                "state": State.PASS,
+                "state": StageState.PASS,
                 "key": f"{number:016x}",
                 "folder": f"{name.replace('/', '-').replace(':', '-')}/{number:016x}",
                 "started": 1790000000.0 + number,
@@ -207,7 +209,7 @@ def gate(evidence: dict[str, Document]) -> Gate:
             reasons=tuple(
                 f"{s.name}: {s.state.value}: {s.reason}"
                 for s in stages
-                if s.state is not State.PASS
+                if s.state is not StageState.PASS
             ),
             started=1790000000.0,
             seconds=4321.0,

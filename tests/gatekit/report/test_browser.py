@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("jinja2", reason="pip install --group gate")
 
 from gatekit.report.reports import write_reports
-from gatekit.report.schema import State
+from gatekit.report.schema import StageState
 
 from .conftest import POINTS, STAGES, Gate
 from .pages import seen
@@ -19,10 +19,10 @@ pytestmark = pytest.mark.slow("a real browser lays the page out")
 
 @pytest.mark.parametrize("width", [1280, 400])
 def test_what_a_reader_sees(gate: Gate, tmp_path: Path, width: int) -> None:
-    away = {"state": State.NOT_RUN, "reason": "needs an AMD GPU", "evidence": {}}
+    away = {"state": StageState.NOT_RUN, "reason": "needs an AMD GPU", "evidence": {}}
     lost = dict.fromkeys(("traces", "bench", *(f"bench:{p}" for p in POINTS)), away)
-    worse = {"gsm8k": {"state": State.FAIL, "reason": "it answers worse"}}
-    _, _, path = write_reports(gate(State.FAIL, **lost, **worse), tmp_path)
+    worse = {"gsm8k": {"state": StageState.FAIL, "reason": "it answers worse"}}
+    _, _, path = write_reports(gate(StageState.FAIL, **lost, **worse), tmp_path)
     view = seen(path, width, tmp_path)
     assert view["text"].startswith("Gate: fail")
     assert view["first"] < 150, "the verdict is not the first thing to see"

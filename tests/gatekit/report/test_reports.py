@@ -17,7 +17,7 @@ from gatekit.report.contents import SHOWN_IN
 from gatekit.report.markdown import markdown
 from gatekit.report.page import page
 from gatekit.report.reports import write_reports
-from gatekit.report.schema import GateReport, State
+from gatekit.report.schema import GateReport, StageState
 
 from .conftest import (
     NAMES,
@@ -76,8 +76,8 @@ def test_a_pass_shows_every_figure(gate: Gate) -> None:
 @pytest.mark.parametrize("name", STAGES)
 def test_what_did_not_run_is_nowhere_a_pass(gate: Gate, name: str) -> None:
     """Though its evidence lies about, as that of a run before may."""
-    out = {name: {"state": State.NOT_RUN, "reason": "the node burned down"}}
-    report = again(gate(State.INCONCLUSIVE, **out))
+    out = {name: {"state": StageState.NOT_RUN, "reason": "the node burned down"}}
+    report = again(gate(StageState.INCONCLUSIVE, **out))
     tree = parsed(page(report))
     rows = [e for e in within(tree, "stages").iter("tr") if e.get("class") == "stage"]
     (row,) = (r for r in rows if text(r).startswith(f"{name} :"))
@@ -108,10 +108,10 @@ def test_what_did_not_run_is_nowhere_a_pass(gate: Gate, name: str) -> None:
 
 def test_no_pass_without_every_stage(gate: Gate) -> None:
     """Whoever says so: the gate, or a file that was edited."""
-    one = {"gsm8k": {"state": State.NOT_RUN}}
+    one = {"gsm8k": {"state": StageState.NOT_RUN}}
     with pytest.raises(ValueError, match="every one of them passed"):
-        gate(State.PASS, **one)
-    edited = msgspec.json.encode(gate(State.INCONCLUSIVE, **one)).replace(
+        gate(StageState.PASS, **one)
+    edited = msgspec.json.encode(gate(StageState.INCONCLUSIVE, **one)).replace(
         b'"verdict":"inconclusive"', b'"verdict":"pass"'
     )
     with pytest.raises(msgspec.ValidationError, match="every one of them passed"):
@@ -128,7 +128,7 @@ def interval(report: GateReport) -> tuple[float, float, float]:
 
 
 def test_a_stage_that_the_run_does_not_know(gate: Gate) -> None:
-    report = gate(State.INCONCLUSIVE)
+    report = gate(StageState.INCONCLUSIVE)
     left = tuple(s for s in report.stages if not s.name.startswith(("bench", "gsm8k")))
     report = msgspec.structs.replace(report, stages=left)
     tree = parsed(page(report))
@@ -137,14 +137,20 @@ def test_a_stage_that_the_run_does_not_know(gate: Gate) -> None:
         assert not marks(within(tree, name))
 
 
-@pytest.mark.parametrize("state", [State.FAIL, State.INCONCLUSIVE, State.ERROR])
+@pytest.mark.parametrize(
+    "state", [StageState.FAIL, StageState.INCONCLUSIVE, StageState.ERROR]
+)
 @pytest.mark.parametrize("name", NAMES)
-def test_other_states_by_word_and_reason(gate: Gate, name: str, state: State) -> None:
+def test_other_states_by_word_and_reason(
+    gate: Gate, name: str, state: StageState
+) -> None:
     """An error left no evidence."""
     how: dict[str, Any] = {"state": state, "reason": "it <b>broke</b>"}
-    if state is State.ERROR:
+    if state is StageState.ERROR:
         how["evidence"] = {}
-    report = gate(State.FAIL, **{name: {**how, "findings": (failed("this & that"),)}})
+    report = gate(
+        StageState.FAIL, **{name: {**how, "findings": (failed("this & that"),)}}
+    )
     tree = parsed(page(report))
     details = text(within(tree, "details"))
     assert f"{name} {state.value} it <b>broke</b>" in details
@@ -154,14 +160,14 @@ def test_other_states_by_word_and_reason(gate: Gate, name: str, state: State) ->
     if name in SHOWN_IN:
         section = within(tree, SHOWN_IN[name])
         assert text(section).count(state.value)
-        if state is State.ERROR:
+        if state is StageState.ERROR:
             assert "the stage left none" in text(section)
             assert not list(section.iter("svg")) and not marks(section)
 
 
 def test_answers_that_are_worse(gate: Gate, tmp_path: Path) -> None:
     document = answers(tmp_path, lost=40, gained=8, code=1)
-    report = gate(State.FAIL, gsm8k=_as(State.FAIL, document))
+    report = gate(StageState.FAIL, gsm8k=_as(StageState.FAIL, document))
     section = text(within(parsed(page(report)), "gsm8k"))
     assert "does not hold the patch does no harm" in section
     margin, lower, upper = interval(report)
@@ -172,7 +178,7 @@ def test_answers_that_are_worse(gate: Gate, tmp_path: Path) -> None:
 
 def test_answers_that_decide_nothing(gate: Gate, tmp_path: Path) -> None:
     document = answers(tmp_path, lost=50, gained=40, code=4)
-    report = gate(State.INCONCLUSIVE, gsm8k=_as(State.INCONCLUSIVE, document))
+    report = gate(StageState.INCONCLUSIVE, gsm8k=_as(StageState.INCONCLUSIVE, document))
     margin, lower, upper = interval(report)
     assert lower < margin < upper
     assert re.search(r"about [\d,]+ further questions would decide", markdown(report))
@@ -182,7 +188,9 @@ def test_traces_that_are_no_evidence_have_no_figures(gate: Gate) -> None:
     """A replayed graph alone belongs to no layer."""
     pair = (trace("series", "replay"), trace("pristine", "replay"))
     document = compared(*pair, code=4)
-    report = gate(State.INCONCLUSIVE, traces=_as(State.INCONCLUSIVE, document))
+    report = gate(
+        StageState.INCONCLUSIVE, traces=_as(StageState.INCONCLUSIVE, document)
+    )
     section = within(parsed(page(report)), "attention")
     assert not list(section.iter("svg"))
     assert "invalid no evidence" in text(section)
@@ -193,7 +201,7 @@ def test_traces_that_are_no_evidence_have_no_figures(gate: Gate) -> None:
 def test_traces_that_refute(gate: Gate) -> None:
     """The arms the wrong way round: copies appear."""
     document = compared(trace("pristine"), trace("series"), code=1)
-    report = gate(State.FAIL, traces=_as(State.FAIL, document))
+    report = gate(StageState.FAIL, traces=_as(StageState.FAIL, document))
     section = text(within(parsed(page(report)), "attention"))
     assert "fail 3 0 4" in section
     assert "does not hold copies vanish from every layer" in section
@@ -201,7 +209,7 @@ def test_traces_that_refute(gate: Gate) -> None:
 
 def test_traces_of_one_arm_alone(gate: Gate, evidence: dict[str, Document]) -> None:
     alone = {"baseline": evidence["traces"]["baseline"]}
-    report = gate(State.INCONCLUSIVE, traces={"evidence": alone})
+    report = gate(StageState.INCONCLUSIVE, traces={"evidence": alone})
     section = within(parsed(page(report)), "attention")
     assert "no trace was compared with a baseline" in text(section)
     assert not list(section.iter("svg"))
@@ -209,9 +217,11 @@ def test_traces_of_one_arm_alone(gate: Gate, evidence: dict[str, Document]) -> N
 
 def test_a_point_that_was_not_run(gate: Gate, tmp_path: Path) -> None:
     lacking, rest = POINTS[3], POINTS[:3] + POINTS[4:]
-    lost = {"state": State.NOT_RUN, "reason": "no time", "evidence": {}}
-    rest_of_it = _as(State.INCONCLUSIVE, served(tmp_path, 0.03, rest, 4))
-    report = gate(State.INCONCLUSIVE, **{f"bench:{lacking}": lost, "bench": rest_of_it})
+    lost = {"state": StageState.NOT_RUN, "reason": "no time", "evidence": {}}
+    rest_of_it = _as(StageState.INCONCLUSIVE, served(tmp_path, 0.03, rest, 4))
+    report = gate(
+        StageState.INCONCLUSIVE, **{f"bench:{lacking}": lost, "bench": rest_of_it}
+    )
     section = within(parsed(page(report)), "bench")
     drawn = [text(svg) for svg in section.iter("svg")]
     assert len(drawn) == 2
@@ -220,7 +230,9 @@ def test_a_point_that_was_not_run(gate: Gate, tmp_path: Path) -> None:
 
 
 def test_slower_serving(gate: Gate, tmp_path: Path) -> None:
-    report = gate(State.FAIL, bench=_as(State.FAIL, served(tmp_path, -0.05, POINTS, 1)))
+    report = gate(
+        StageState.FAIL, bench=_as(StageState.FAIL, served(tmp_path, -0.05, POINTS, 1))
+    )
     assert markdown(report).count("**worse**") >= 20
     assert "throughput is worse" in text(within(parsed(page(report)), "bench"))
 
@@ -228,7 +240,7 @@ def test_slower_serving(gate: Gate, tmp_path: Path) -> None:
 def test_what_stands_in_is_said_at_every_figure(gate: Gate) -> None:
     small = {"stands_in": "SmolLM2 behind llama.cpp"}
     named = {f"bench:{point}": small for point in POINTS}
-    report = gate(State.INCONCLUSIVE, gsm8k=small, traces=small, **named)
+    report = gate(StageState.INCONCLUSIVE, gsm8k=small, traces=small, **named)
     tree = parsed(page(report))
     assert "SmolLM2 behind llama.cpp" in text(within(tree, "stood-in"))
     for name in ("gsm8k", "attention", "bench"):
@@ -321,9 +333,9 @@ _HOSTILE = (
 
 def test_what_a_run_says_is_text(gate: Gate) -> None:
     report = gate(
-        State.FAIL,
+        StageState.FAIL,
         gsm8k={
-            "state": State.FAIL,
+            "state": StageState.FAIL,
             "reason": _HOSTILE,
             "findings": (failed(_HOSTILE),),
             "stands_in": _HOSTILE,
@@ -346,7 +358,7 @@ def test_what_a_run_says_is_text(gate: Gate) -> None:
     assert fence and code.rstrip().endswith("````")
     assert "<script" not in prose and "<img" not in prose
     assert not re.search(r"@everyone|http:/|(?<!\\)`|(?<!\\)\]\(", prose)
-    plain = markdown(gate(State.FAIL, gsm8k={"state": State.FAIL}))
+    plain = markdown(gate(StageState.FAIL, gsm8k={"state": StageState.FAIL}))
     assert _headings(prose) == _headings(plain)
     cells = {len(re.findall(r"(?<!\\)\|", line)) for line in _rows(prose)}
     assert cells == {len(re.findall(r"(?<!\\)\|", line)) for line in _rows(plain)}
@@ -394,7 +406,9 @@ def test_the_page_needs_nothing_else(gate: Gate) -> None:
 
 def test_all_three_follow_from_the_first(gate: Gate, tmp_path: Path) -> None:
     """What was read from report.json makes the same pages, again and again."""
-    paths = write_reports(gate(State.INCONCLUSIVE, gsm8k={"stands_in": "x"}), tmp_path)
+    paths = write_reports(
+        gate(StageState.INCONCLUSIVE, gsm8k={"stands_in": "x"}), tmp_path
+    )
     assert [path.name for path in paths] == ["report.json", "report.md", "report.html"]
     first = [path.read_bytes() for path in paths]
     write_reports(msgspec.json.decode(first[0], type=GateReport), tmp_path)
@@ -402,7 +416,7 @@ def test_all_three_follow_from_the_first(gate: Gate, tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 3
 
 
-def _as(state: State, document: Document) -> dict[str, Any]:
+def _as(state: StageState, document: Document) -> dict[str, Any]:
     """The comparison, and no other step's evidence."""
     return {
         "state": state,

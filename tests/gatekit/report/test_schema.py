@@ -18,7 +18,7 @@ if __name__ == "__main__":
 
 import msgspec  # noqa: E402
 
-from gatekit.report.schema import GateReport, State  # noqa: E402
+from gatekit.report.schema import GateReport, StageState  # noqa: E402
 
 if TYPE_CHECKING:
     from .conftest import Gate
@@ -52,8 +52,8 @@ def test_the_committed_schema_is_current() -> None:
 def test_reports_keep_to_it(gate: Gate) -> None:
     import jsonschema
 
-    lost = {"traces": {"state": State.NOT_RUN, "reason": "why", "evidence": {}}}
-    for report in (gate(), gate(State.INCONCLUSIVE, **lost)):
+    lost = {"traces": {"state": StageState.NOT_RUN, "reason": "why", "evidence": {}}}
+    for report in (gate(), gate(StageState.INCONCLUSIVE, **lost)):
         written = json.loads(msgspec.json.encode(report))
         jsonschema.validate(written, json.loads(schema()))
 

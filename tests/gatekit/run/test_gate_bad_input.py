@@ -147,7 +147,7 @@ def test_the_port_is_taken(trial: Trial, repository: Copy, out: Path) -> None:
         somebody.listen()
         port = somebody.getsockname()[1]
         ended = repository.gate(trial(more=f"port = {port}"), out)
-        failed(ended, f"port {port} is taken", "set server.port to 0")
+        failed(ended, f"port {port} is in use", "set server.port to 0")
         with socket.create_connection(("127.0.0.1", port)):
             pass
 
@@ -159,7 +159,8 @@ def test_a_server_that_never_gets_healthy(
     mute = served("-c", sleeps, "{folder}", deadline_s=15)
     ended = repository.gate(profile(tmp_path, REBUILD, mute, gsm8k(questions, 4)), out)
     failed(ended, "the server of gsm8k, run-1-baseline did not start",
-           "does not answer after 15 s", "loading", "server.deadline_s")  # fmt: skip
+           "no answer after 15 s; the server still runs", "loading",
+           "server.deadline_s")  # fmt: skip
 
 
 def test_a_server_that_ends_at_once(
@@ -167,7 +168,7 @@ def test_a_server_that_ends_at_once(
 ) -> None:
     gone = served("-c", "import sys; print('no weights here'); sys.exit(3)")
     ended = repository.gate(profile(tmp_path, REBUILD, gone, gsm8k(questions, 4)), out)
-    failed(ended, "it ended with exit code 3", "no weights here", ".server.log")
+    failed(ended, "the server ended with exit code 3", "no weights here", ".server.log")
 
 
 def test_a_program_that_is_not_there(
@@ -249,7 +250,7 @@ def test_two_at_once(
     before = answers(out), running(out)
     ended = repository.gate(path, out)
     assert ended.code == 5
-    assert "another gate is at this stage" in ended.told
+    assert "another gate is running this stage" in ended.told
     assert (answers(out), running(out)) == before
     assert process.poll() is None
 
@@ -319,9 +320,13 @@ def test_a_run_directory_that_cannot_be_written(
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["--only", "gsm8"], 2, "no stage gsm8; this profile's are apply, verify"),
-        (["--from", "benchmark"], 2, "no stage benchmark"),
-        (["--only", "gsm8k", "--from", "apply"], 2, "either --only or --from"),
+        (["--only", "gsm8"], 2, "there is no stage gsm8; the stages are apply, verify"),
+        (["--from", "benchmark"], 2, "there is no stage benchmark"),
+        (
+            ["--only", "gsm8k", "--from", "apply"],
+            2,
+            "--only and --from cannot be used together",
+        ),
         (["--questions", "no-such.jsonl"], 2, "no-such.jsonl"),
         (["--resume"], 2, "there is no run to resume"),
     ],
@@ -398,11 +403,11 @@ def test_another_series_is_no_run_to_resume(
     assert ended.code == 2
     (finding,) = ended.report["findings"]
     assert finding["path"] == str(out)
-    assert finding["found"] == "results of another series, code or profile"
+    assert finding["found"] == "results for another series, code or profile"
     ended = changed.gate(path, out, "--only", "report")
     assert ended.code == 4
     assert set(ended.states.values()) == {"not run"}
-    assert "results of others are there" in ended.reason("gsm8k")
+    assert "results for another series, code or profile" in ended.reason("gsm8k")
     assert (results(out), answers(out)) == before
 
 
@@ -446,8 +451,8 @@ def test_a_pass_written_by_hand(
         assert {finding["path"] for finding in findings} == {str(place)}
         said = [f"{finding['what']}: {finding['expected']}" for finding in findings]
         expected = {
-            "the state": 'its evidence does not: "state" inconclusive, as step compare',
-            "the evidence": 'its evidence does not: "evidence" of step run-1-baseline',
+            "the state": 'its evidence is not: "state" inconclusive, the state of step compare',
+            "the evidence": 'its evidence is not: "evidence" of step run-1-baseline',
         }
         assert any(expected[what] in one for one in said), said
         assert str(place) in ended.report["message"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gatekit.report.schema import StageReport, State
+from gatekit.report.schema import StageReport, StageState
 from gatekit.run.store import Store
 from overlaykit.core.errors import EnvironmentFailure, InputError
 
@@ -20,7 +20,7 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "run")
 
 
-def result(state: State = State.PASS, key: str = KEY) -> StageReport:
+def result(state: StageState = StageState.PASS, key: str = KEY) -> StageReport:
     return StageReport(name="gsm8k", title="a stage", state=state, key=key)
 
 
@@ -30,11 +30,11 @@ def keep(store: Store, report: StageReport) -> Path:
     return folder / "result.json"
 
 
-@pytest.mark.parametrize("state", State)
-def test_only_what_was_decided_counts(store: Store, state: State) -> None:
+@pytest.mark.parametrize("state", StageState)
+def test_only_what_was_decided_counts(store: Store, state: StageState) -> None:
     report = result(state)
     keep(store, report)
-    decided = state in (State.PASS, State.FAIL, State.INCONCLUSIVE)
+    decided = state in (StageState.PASS, StageState.FAIL, StageState.INCONCLUSIVE)
     assert store.known("gsm8k", KEY) == (report if decided else None)
     assert store.known("gsm8k", OTHER) is None
     assert store.others("gsm8k", OTHER) == 1
@@ -110,13 +110,13 @@ def test_of_many_at_once_one_has_it(store: Store) -> None:
     assert (len(inside), len(refused)) == (1, 7)
 
 
-def test_anew_sets_aside_what_was_there(store: Store) -> None:
+def test_fresh_sets_earlier_files_aside(store: Store) -> None:
     """Hours of a GPU may be in it."""
     for number in (1, 2):
-        path = keep(store, result(State.FAIL))
+        path = keep(store, result(StageState.FAIL))
         (path.parent / "answers").mkdir()
         (path.parent / "answers" / "one").write_text(str(number))
-        with store.working("gsm8k", KEY, anew=True) as folder:
+        with store.working("gsm8k", KEY, fresh=True) as folder:
             assert [p.name for p in folder.iterdir()] == [".lock"]
         aside = folder.with_name(f"{KEY}.{number}")
         assert (aside / "answers" / "one").read_text() == str(number)
