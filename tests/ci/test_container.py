@@ -26,7 +26,7 @@ from support.patience import PATIENCE_S
 pytestmark = pytest.mark.slow("packages are installed into both arms")
 
 _CONTAINER = ROOT / "ci" / "container"
-_ENGINE = ROOT / "tests" / "container_engine.py"
+_ENGINE = ROOT / "tests" / "support" / "container_engine.py"
 _DIGEST = "base@sha256:" + "5" * 64
 
 

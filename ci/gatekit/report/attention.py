@@ -1,4 +1,4 @@
-"""Copies and time in each layer's attention, before and after, by the traces."""
+"""The traces section: copies and time in each layer's attention, before and after."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ _DRAWN: tuple[tuple[str, str, Callable[[Figures], float]], ...] = (
 
 
 def attention(report: GateReport) -> Section:
-    """One trace is drawn, the first that is not a pass; all are in the table."""
+    """The section. All traces are in the table; one is drawn, the first that does not
+    pass."""
     seen = find_evidence(report, "traces", _KIND)
     compared = [one for one in seen.found if one.before is not None]
     alone = [one for one in seen.found if one.before is None]
@@ -38,12 +39,12 @@ def attention(report: GateReport) -> Section:
     drawings: list[Drawing] = []
     tables: list[Table] = []
     if seen.found and not compared:
-        missing.append("No before and after: no trace was compared with a baseline.")
+        missing.append("No comparison: no trace was compared with a baseline.")
     if compared:
         shown = next((one for one in compared if one.verdict != "pass"), compared[0])
         tables.append(_traces(compared))
         if shown.sides is None:
-            missing.append("No figures: these traces are no evidence of any.")
+            missing.append("No figures: these traces are not valid evidence.")
         else:
             said.append(_what(shown))
             drawings += _drawings(shown)
@@ -70,8 +71,8 @@ def attention(report: GateReport) -> Section:
 def _what(one: Traced) -> str:
     gpu = one.after.gpu or "a GPU that the trace does not name"
     return (
-        f"{one.target} on {gpu}, {len(one.after.layers)} layers; kernels given to "
-        f"layers by {one.after.method}. Drawn: {one.tree}."
+        f"{one.target} on {gpu}, {len(one.after.layers)} layers; kernels attributed to "
+        f"layers by {one.after.method}. The drawings show {one.tree}."
     )
 
 

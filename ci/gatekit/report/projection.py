@@ -1,4 +1,5 @@
-"""The attention chain, run design by design: copies, and time where it was taken."""
+"""The chain section: copies in each design of the attention chain, and measured
+times."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ _NONE = "not timed"
 
 
 def chain(report: GateReport) -> Section:
-    """Of replays, which is how a decode step runs."""
+    """The section. It shows graph replays, which is how a decode step runs."""
     seen = find_evidence(report, "chain", _KIND)
     said, drawings, tables = [], [], []
     stand_ins = [seen.stands_in] if seen.stands_in else []
@@ -26,11 +27,11 @@ def chain(report: GateReport) -> Section:
         tables.append(claims("Claims", _checks(one, control=False)))
         tables += controls(_checks(one, control=True))
         if timed := [_estimate(cell) for cell in one.cells if _time(cell) is not None]:
-            what = "Time of a layer's chain, the series to the pin"
+            what = "Time of a layer's chain, the series relative to the pin"
             drawing = estimates(timed, [Bound(0.0, "the pin")], "%", what)
             drawings.append(Drawing(what, drawing))
         else:
-            said.append("Copies were counted and bits compared; nothing was timed.")
+            said.append("Copies were counted and bits compared; no times were taken.")
     return Section(
         "chain",
         "The attention chain alone",
@@ -59,9 +60,9 @@ def _time(cell: Cell) -> float | None:
 def _estimate(cell: Cell) -> Estimate:
     ratio = _time(cell)
     percent = None if ratio is None else 100 * (ratio - 1)
-    told = _NONE if percent is None else f"{percent:+.1f} %"
+    label = _NONE if percent is None else f"{percent:+.1f} %"
     name = f"{cell.shape.partition(' ')[0]} M={cell.m}"
-    return Estimate(name, percent, told=told)
+    return Estimate(name, percent, label=label)
 
 
 def _cells(cells: tuple[Cell, ...]) -> Table:

@@ -451,7 +451,8 @@ def test_a_pass_written_by_hand(
         assert {finding["path"] for finding in findings} == {str(place)}
         said = [f"{finding['what']}: {finding['expected']}" for finding in findings]
         expected = {
-            "the state": 'its evidence is not: "state" inconclusive, the state of step compare',
+            "the state": 'its evidence is not: "state" inconclusive, the state of step '
+            "compare",
             "the evidence": 'its evidence is not: "evidence" of step run-1-baseline',
         }
         assert any(expected[what] in one for one in said), said

@@ -22,7 +22,7 @@ from support.serving_client import lay_out
 pytestmark = pytest.mark.slow("the gate runs whole, on a real model")
 
 TRACES = ROOT / "tests" / "data" / "traces" / "h200-m64"
-STAND_IN = ROOT / "tests" / "serving_stand_in.py"
+STAND_IN = ROOT / "tests" / "support" / "serving_stand_in.py"
 SERVER = served(STAND_IN, "{port}", 0.002, more='health = "/v1/models"')
 POINTS = ("24/8/1", "16/8/2")
 ROUNDS = 2

@@ -16,7 +16,7 @@ from gatekit.process.launcher import free_port, serving
 from gatekit.records.stage import Serve
 from support.patience import PATIENCE_S, wait_until
 
-KEEPER = ROOT / "ci" / "stages" / "keeper.py"
+KEEPER = ROOT / "ci" / "gatekit" / "process" / "keeper.py"
 # A server that starts a worker in a session of its own, orphans it, and ignores SIGTERM
 # where it is told to.
 TREE = """

@@ -133,7 +133,7 @@ def test_how_results_are_shown_changes_none(
 ) -> None:
     copy = another(repository, tmp_path / "copy")
     before = subject(copy.root, full)
-    (copy.root / "ci" / "reporting" / "page.py").write_text("")
+    (copy.root / "ci" / "gatekit" / "report" / "page.py").write_text("")
     assert subject(copy.root, full) == before
 
 

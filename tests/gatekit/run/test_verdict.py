@@ -1,4 +1,4 @@
-"""The verdict over any stages: what did not run, or stood in, never makes a pass."""
+"""The verdict over any stages: PASS requires every stage to have run and passed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PASSED = StageReport(name="apply", title="a stage", state=StageState.PASS)
 @given(STAGES)
 @example([])
 @example([PASSED])
-def test_a_pass_is_stages_that_all_passed_as_the_real_thing(
+def test_pass_requires_every_stage_to_pass_on_the_real_thing(
     stages: list[StageReport],
 ) -> None:
     state, reasons = verdict(stages)
@@ -42,8 +42,8 @@ def test_a_pass_is_stages_that_all_passed_as_the_real_thing(
     assert (EXITS[state] is Exit.DONE) == good
 
 
-def test_of_two_models_there_is_no_one_verdict() -> None:
-    """As where several nodes shared the stages, each with a model of its own."""
+def test_two_models_are_inconclusive() -> None:
+    """Several nodes may share the stages, each with its own model."""
     state, (reason,) = verdict(SERVED)
     assert state is StageState.INCONCLUSIVE
     assert "gsm8k 1" in reason and "bench:8/8/4 2" in reason
@@ -70,17 +70,19 @@ def test_order_does_not_matter(stages: list[StageReport], random: object) -> Non
 
 
 @given(STAGES)
-def test_nobody_can_write_a_pass_that_is_none(stages: list[StageReport]) -> None:
-    """The report's own type refuses it, also where it is read from a file."""
+def test_false_pass_cannot_be_written(stages: list[StageReport]) -> None:
+    """The report's type refuses it, also when it is read from a file."""
     state, reasons = verdict(stages)
     report = GateReport(
         profile="", about="", verdict=state, reasons=reasons, started=0, seconds=0,
         command="", subject=SUBJECT, machine={}, versions={}, stages=tuple(stages),
     )  # fmt: skip
-    told = msgspec.json.encode(report)
-    assert msgspec.json.decode(told, type=GateReport) == report
+    data = msgspec.json.encode(report)
+    assert msgspec.json.decode(data, type=GateReport) == report
     forged = msgspec.to_builtins(report) | {"verdict": "pass"}
     if {(stage.state, stage.stands_in) for stage in stages} == {(StageState.PASS, "")}:
         return
-    with pytest.raises(msgspec.ValidationError, match="every one of them passed"):
+    with pytest.raises(
+        msgspec.ValidationError, match="every stage to have run and passed"
+    ):
         msgspec.convert(forged, GateReport)
