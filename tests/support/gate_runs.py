@@ -48,7 +48,7 @@ class Ended:
         return str(next(found).get("reason", ""))
 
     @property
-    def told(self) -> str:
+    def all_output(self) -> str:
         """All that a person would read of it."""
         return self.stderr + json.dumps(self.report, ensure_ascii=False)
 

@@ -1,22 +1,16 @@
 """The fields of the verbs' ``--json`` documents that the reports read.
 
-The verbs' own result types are not used: a report may be read where they cannot be
-imported, or come from a run whose verbs wrote other fields. A field that is missing
-here is missing in the report; nothing is made up for it.
+Most of the verbs' own result types are not used: they have more fields, and a report
+may come from a run whose verbs wrote other ones. A field that is missing here is
+missing in the report; nothing is made up for it.
 """
 
 from __future__ import annotations
 
 import msgspec
 
-
-class Check(msgspec.Struct, frozen=True):
-    """A control or a claim."""
-
-    name: str
-    expected: str
-    found: str
-    holds: bool
+from gatekit.microbench.results import Claim
+from gatekit.records.checks import Check
 
 
 class Hunk(msgspec.Struct, frozen=True):
@@ -246,13 +240,6 @@ class Cell(msgspec.Struct, frozen=True):
         """The arm's row for graph replay, which is how a decode step runs."""
         found = (row for row in self.rows if (row.arm, row.mode) == (arm, "replay"))
         return next(found, None)
-
-
-class Claim(msgspec.Struct, frozen=True):
-    what: str
-    holds: bool
-    found: str
-    control: bool = False
 
 
 class Chain(msgspec.Struct, frozen=True):

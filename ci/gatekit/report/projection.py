@@ -3,8 +3,9 @@ times."""
 
 from __future__ import annotations
 
+from gatekit.records.checks import Check
 from gatekit.report.charts import Bound, Estimate, estimates
-from gatekit.report.documents import Cell, Chain, Check, Row
+from gatekit.report.documents import Cell, Chain, Row
 from gatekit.report.evidence import Kind, find_evidence
 from gatekit.report.schema import GateReport
 from gatekit.report.section import Drawing, Section, Table, Text, claims, controls

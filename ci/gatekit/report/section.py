@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
-from gatekit.report.documents import Arm, Check
+from gatekit.records.checks import Check
+from gatekit.report.documents import Arm
 from gatekit.report.schema import StageReport, StageState
 
 

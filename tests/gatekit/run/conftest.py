@@ -38,7 +38,7 @@ def installed(
     profile with another server or other questions gets its own folder."""
     folder = tmp_path_factory.mktemp("installed")
     ended = repository.gate(profile(folder, REBUILD), folder / "run")
-    assert ended.states["rebuild"] == "pass", ended.told
+    assert ended.states["rebuild"] == "pass", ended.all_output
     yield folder / "run"
     shutil.rmtree(folder, ignore_errors=True)
 

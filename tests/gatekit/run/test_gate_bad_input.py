@@ -63,18 +63,18 @@ def trial(questions: Path, tmp_path: Path) -> Trial:
 
 def failed(ended: Ended, *said: str) -> None:
     """An error in GSM8K's stage, also in the reports; earlier results stay."""
-    assert ended.code == 5, ended.told
+    assert ended.code == 5, ended.all_output
     assert ended.states["gsm8k"] == "error"
     assert {ended.states[name] for name in ("apply", "verify", "rebuild")} == {"pass"}
     assert ended.document["verdict"] == "error"
     for part in said:
-        assert part in ended.told, ended.told
+        assert part in ended.all_output, ended.all_output
     assert not running(ended.out)
 
 
 def whole(ended: Ended, count: int = COUNT) -> None:
     """Every question was answered once in each arm; so few questions decide nothing."""
-    assert ended.states["gsm8k"] in ("pass", "inconclusive"), ended.told
+    assert ended.states["gsm8k"] in ("pass", "inconclusive"), ended.all_output
     assert ended.code == 4
     kept = answers(ended.out)
     assert {run: len(rows) for run, rows in kept.items()} == {
@@ -105,7 +105,7 @@ def test_missing_or_wrong_model(
     path = trial()
     path.write_text(f"{path.read_text()}\n[model]\n{model}\n")
     ended = repository.gate(path, tmp_path / "new")
-    assert ended.code == code, ended.told
+    assert ended.code == code, ended.all_output
     assert said in json.dumps(ended.report)
     assert not (tmp_path / "new").exists()
 
@@ -126,7 +126,7 @@ def test_changed_model_is_refused(
     (weights / "config.json").write_text('{"layers": 78}')
     for words in ((), ("--resume",), ("--only", "report"), ("--dry-run",)):
         ended = repository.gate(path, out, *words)
-        assert ended.code == 2, ended.told
+        assert ended.code == 2, ended.all_output
         (finding,) = ended.report["findings"]
         assert stage["model"] in finding["found"] and "gsm8k" in finding["next_step"]
     assert (results(out), answers(out)) == before
@@ -251,7 +251,7 @@ def test_second_gate_in_the_same_directory(
     before = answers(out), running(out)
     ended = repository.gate(path, out)
     assert ended.code == 5
-    assert "another gate is running this stage" in ended.told
+    assert "another gate is running this stage" in ended.all_output
     assert (answers(out), running(out)) == before
     assert process.poll() is None
 
@@ -308,7 +308,7 @@ def test_unwritable_run_directory(
     file = occupied(tmp_path / "file")
     place = {"a file": file, "below a file": file / "run"}.get(where, Path(where))
     ended = repository.gate(trial(), place)
-    assert ended.code == 5, ended.told
+    assert ended.code == 5, ended.all_output
     assert str(place) in json.dumps(ended.report)
     assert file.read_text() == "not ours"
 
@@ -365,7 +365,7 @@ def test_only_the_reports(trial: Trial, repository: Copy, out: Path) -> None:
     machine, and the report has its profile."""
     path = trial()
     ended = repository.gate(path, out, "--only", "report")
-    assert ended.code == 4, ended.told
+    assert ended.code == 4, ended.all_output
     assert ended.states["rebuild"] == "pass"
     assert ended.states["gsm8k"] == "not run"
     assert ended.reason("gsm8k") == "not run yet"

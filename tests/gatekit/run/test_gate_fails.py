@@ -30,7 +30,7 @@ STAGES = ("apply", "verify", "numeric", "rebuild", "chain", "gsm8k", "traces", "
 
 def check(ended: Ended, stage: str, *said: str) -> None:
     """The stage failed for this reason, no later stage ran, and all is reported."""
-    assert ended.code == 1, ended.told
+    assert ended.code == 1, ended.all_output
     states = ended.states
     assert tuple(states) == STAGES
     assert states[stage] == "fail"

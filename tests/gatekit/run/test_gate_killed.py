@@ -114,7 +114,7 @@ def is_running(stage: str, out: Path, process: subprocess.Popen[str]) -> bool:
 
 def check_like_uninterrupted(last: Ended, out: Path, installed: Path) -> None:
     """The result is the same as that of an uninterrupted run."""
-    assert last.code == 4, last.told
+    assert last.code == 4, last.all_output
     states = dict.fromkeys(STAGES[:-1], "pass")
     states |= {"gsm8k": "inconclusive", "traces": "not run", "bench": "not run"}
     assert last.states == states

@@ -56,7 +56,7 @@ def test_traces_pass_and_resume_when_killed(
         kill_9(process, out)
     before = results(out)
     ended = repository.gate(path, out, "--resume")
-    assert ended.states["traces"] == "pass", ended.told
+    assert ended.states["traces"] == "pass", ended.all_output
     assert {name: results(out)[name] for name in before} == before
     # This stage passed on a stand-in, and other stages did not run.
     assert ended.code == 4 and ended.document["verdict"] == "inconclusive"
@@ -76,7 +76,7 @@ def test_traces_with_wrong_copies_fail(
     """Copies that remain, and a baseline without copies."""
     path = profile(tmp_path, REBUILD, SERVER, traces(baseline, patched))
     ended = repository.gate(path, out)
-    assert ended.code == 1, ended.told
+    assert ended.code == 1, ended.all_output
     assert ended.states["traces"] == "fail"
     assert ended.reason("traces").startswith(f"{step}: ")
 
@@ -99,9 +99,11 @@ def test_killed_benchmark_loses_no_run(
     kept = recorded(out)
     ended = repository.gate(path, out, "--resume")
     states = ended.states
-    assert [states[f"bench:{point}"] for point in POINTS] == ["pass"] * 2, ended.told
+    assert [states[f"bench:{point}"] for point in POINTS] == ["pass"] * 2, (
+        ended.all_output
+    )
     # Too few runs to decide.
-    assert states["bench"] == "inconclusive", ended.told
+    assert states["bench"] == "inconclusive", ended.all_output
     rows = recorded(out)
     assert {name: lines[: len(kept.get(name, []))] for name, lines in rows.items()} == {
         name: kept.get(name, []) for name in rows

@@ -91,7 +91,7 @@ def test_keys_ignore_the_place_of_the_repository(
 def dry(copy: Copy, name: str, out: Path) -> dict[str, str]:
     """Every stage's key, from a dry run of the whole program."""
     ended = copy.gate(name, out, "--dry-run")
-    assert ended.code == 0, ended.told
+    assert ended.code == 0, ended.all_output
     return {r["target"]: Path(r["tree"]).name for r in ended.report["results"]}
 
 
@@ -248,7 +248,7 @@ def results(name: str) -> list[dict[str, Any]]:
     """The results of a dry run of the whole program."""
     out = Path("/no such folder/with spaces")
     ended = Copy(ROOT).gate(name, out, "--dry-run")
-    assert ended.code == 0 and ended.report["dry_run"], ended.told
+    assert ended.code == 0 and ended.report["dry_run"], ended.all_output
     assert not out.parent.exists()
     found: list[dict[str, Any]] = ended.report["results"]
     return found
@@ -391,7 +391,7 @@ def test_printed_plan_runs(repository: Copy, questions: Path, tmp_path: Path) ->
     assert len(asked.read_text().splitlines()) == 8
     kept = answers(out)
     ended = repository.gate(mine, out)
-    assert ended.states["gsm8k"] == "inconclusive", ended.told
+    assert ended.states["gsm8k"] == "inconclusive", ended.all_output
     assert answers(out) == kept
     assert len(asked.read_text().splitlines()) == 8
     plans = [one for one in ended.document["stages"] if one["commands"]]
