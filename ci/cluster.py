@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""The gate's stages as jobs of a cluster, one each, as soon as what they need is done.
+"""Run each stage of the gate as a cluster job, once the stages it needs are done.
 
-Every job is ``ci/gate.py --only STAGE`` on the one run directory, which all nodes must
-see; so what is done is not done again, here either, and a later gate goes on from it.
+Every job runs ``ci/gate.py --only STAGE`` in one run directory, which all nodes must
+see. Finished stages are not run again, here or by a later ``ci/gate.py``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import overlaykit  # noqa: F401  (first: it sees to what cannot be imported)
 
 # isort: split
 from gatekit.run import job
-from gatekit.run.scheduling import LOST, Cluster, StageJob, Submits
+from gatekit.run.scheduling import LOST, Cluster, Executor, StageJob
 from gatekit.run.submission import WOULD_RUN, Gate, Planned
 from overlaykit.cli import Report, Verb, run, table
 from overlaykit.core.errors import EnvironmentFailure, Exit, Finding, InputError
@@ -27,14 +27,14 @@ from overlaykit.core.options import whole_number
 
 def options(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "--profile", required=True, help="a file of ci/profiles, or the path of one"
+        "--profile", required=True, help="a profile in ci/profiles, or a path to one"
     )
     parser.add_argument(
         "--out",
         metavar="DIR",
         type=Path,
         required=True,
-        help="the run directory, on a file system that every node sees",
+        help="the run directory, on a file system that every node can see",
     )
     parser.add_argument(
         "--questions",
@@ -42,18 +42,18 @@ def options(parser: ArgumentParser) -> None:
         nargs="+",
         type=Path,
         default=[],
-        help="GSM8K's files, in place of the profile's",
+        help="GSM8K's files, instead of the profile's",
     )
     parser.add_argument(
         "--executor",
         choices=("slurm", "local"),
         default="slurm",
-        help="local: as processes of this machine (default: %(default)s)",
+        help="local: run jobs as processes on this machine (default: %(default)s)",
     )
-    parser.add_argument("--partition", help="Slurm's, for every job")
+    parser.add_argument("--partition", help="the Slurm partition for every job")
     for name, default, least, what in (
-        ("gpus", 8, 0, "GPUs of a job's node"),
-        ("minutes", 1440, 1, "a job's limit"),
+        ("gpus", 8, 0, "GPUs for each job"),
+        ("minutes", 1440, 1, "time limit of each job"),
     ):
         parser.add_argument(
             f"--{name}",
@@ -67,36 +67,36 @@ def options(parser: ArgumentParser) -> None:
         metavar="KEY=VALUE",
         action="append",
         default=[],
-        help="one more of sbatch's options, as account=mine; may be given again",
+        help="another option for sbatch, such as account=mine; may be repeated",
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="show the jobs, submit none"
+        "--dry-run", action="store_true", help="show the jobs without submitting them"
     )
 
 
 def cluster(arguments: Namespace) -> Report:
-    """Run the stages as jobs, then write the reports of all there is."""
+    """Run the stages as jobs, then write the reports of all results."""
     profile = arguments.profile
     if profile.endswith(".toml"):
         profile = str(Path(profile).resolve())
     questions = tuple(str(path.resolve()) for path in arguments.questions)
     gate = Gate(profile, arguments.out.resolve(), questions)
     if arguments.executor == "slurm":
-        _refuse_lines(arguments, gate.out)
-    stages = {one.target: one for one in gate.ask("--dry-run").results}
+        _refuse_unsafe_options(arguments, gate.out)
+    stages = {one.target: one for one in gate.call("--dry-run").results}
     if arguments.dry_run:
-        return Report(verb="cluster", dry_run=True, results=_foretold(gate, stages))
-    made = Cluster(
+        return Report(verb="cluster", dry_run=True, results=_planned_jobs(gate, stages))
+    jobs = Cluster(
         gate,
         _executor(arguments, gate.out / "jobs"),
         stages,
         gate.images(),
         poll_s=0.2 if arguments.executor == "local" else 15,
     )
-    made.run()
-    final = gate.ask("--only", "report")
-    results = tuple(made.outcomes[name] for name in stages)
-    # The gate forgets what could not be run, to run it the next time.
+    jobs.run()
+    final = gate.call("--only", "report")
+    results = tuple(jobs.outcomes[name] for name in stages)
+    # The gate keeps no result of a lost job, so that the next run repeats it.
     lost = [one for one in results if one.outcome == LOST]
     code = final.exit_code
     if lost and code is not Exit.FAILS:
@@ -113,7 +113,7 @@ def cluster(arguments: Namespace) -> Report:
     )
 
 
-def _foretold(gate: Gate, stages: Mapping[str, Planned]) -> tuple[StageJob, ...]:
+def _planned_jobs(gate: Gate, stages: Mapping[str, Planned]) -> tuple[StageJob, ...]:
     waves: dict[str, int] = {}
     for name, stage in stages.items():
         waves[name] = 1 + max((waves[need] for need in stage.needs), default=0)
@@ -133,7 +133,7 @@ def _foretold(gate: Gate, stages: Mapping[str, Planned]) -> tuple[StageJob, ...]
     )
 
 
-def _executor(arguments: Namespace, folder: Path) -> Submits:
+def _executor(arguments: Namespace, folder: Path) -> Executor:
     try:
         import cloudpickle
         import submitit
@@ -161,21 +161,22 @@ def _executor(arguments: Namespace, folder: Path) -> Submits:
                 slurm_additional_parameters=more,
             )
     except (OSError, RuntimeError) as error:
-        step = "run this where sbatch is, or with --executor local"
+        step = "run this on a machine with sbatch, or use --executor local"
         if isinstance(error, OSError):
-            step = "permit writing there, or name another folder with --out"
+            step = "make the folder writable, or choose another with --out"
         finding = Finding(str(error), path=str(folder), next_step=step)
-        raise EnvironmentFailure("no jobs can be submitted", (finding,)) from error
-    made: Submits = executor
-    return made
+        raise EnvironmentFailure("cannot submit jobs", (finding,)) from error
+    typed: Executor = executor
+    return typed
 
 
-def _refuse_lines(arguments: Namespace, out: Path) -> None:
-    """What submitit writes into the script of a job: a line end would begin a command,
-    and Slurm replaces a per cent sign in the name of a log. Raises InputError."""
+def _refuse_unsafe_options(arguments: Namespace, out: Path) -> None:
+    """Refuse text that would change the job script that submitit writes: a line end
+    would start a command, and Slurm expands a percent sign in a log's name. Raises
+    InputError."""
     for word in (arguments.partition or "", *arguments.slurm):
         if not word.isprintable():
-            raise InputError(f"no option of sbatch's is {word!r}")
+            raise InputError(f"{word!r} is not an option for sbatch")
     if "%" in str(out) or not str(out).isprintable():
         raise InputError(f"--out: Slurm cannot write logs below {out}")
 
@@ -184,7 +185,7 @@ def _pairs(words: Iterable[str]) -> Iterable[tuple[str, str]]:
     for word in words:
         key, equals, value = word.partition("=")
         if not key or not equals:
-            raise InputError(f"--slurm is KEY=VALUE, not {word}")
+            raise InputError(f"--slurm must be KEY=VALUE, not {word}")
         yield key, value
 
 
@@ -215,8 +216,8 @@ def show(report: Report) -> str:
 if __name__ == "__main__":
     run(
         Verb(
-            "Run the gate's stages as jobs of a Slurm cluster, one each, as soon as "
-            "what they need is done, then its reports. The exit code is the gate's.",
+            "Run each stage of the gate as a Slurm job, once the stages it needs are "
+            "done, then write the reports. The exit code is the gate's.",
             (
                 "ci/cluster.py --profile mi355x-glm51 --out /shared/run --dry-run",
                 "ci/cluster.py --profile mi355x-glm51 --out /shared/run \\",

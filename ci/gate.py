@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""From a checkout to a verdict: every stage of the gate, on this machine.
+"""Run every stage of the gate on this machine, from a checkout to a verdict.
 
-What was done is not done again: a stage whose commands, inputs and series are the same
-as in an earlier run in the same directory is taken from there.
+Finished stages are not run again: if the commands, inputs and series of a stage are the
+same as in an earlier run in the same directory, its earlier result is used.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _ANY_PORT = 30000
 
 
 class StageResult(Result, frozen=True, kw_only=True, omit_defaults=True):
-    """What became of a stage, or what would be run. ``tree`` is its folder."""
+    """The result of a stage, or the commands it would run. ``tree`` is its folder."""
 
     reason: str = ""
     needs: tuple[str, ...] = ()
@@ -52,49 +52,49 @@ def options(parser: ArgumentParser) -> None:
         "--profile",
         metavar="NAME",
         required=True,
-        help="a file of ci/profiles, or the path of one",
+        help="a profile in ci/profiles, or a path to one",
     )
     parser.add_argument(
         "--out",
         metavar="DIR",
         type=Path,
-        help="the run directory (default build/gate/PROFILE)",
+        help="the run directory (default: build/gate/PROFILE)",
     )
     parser.add_argument(
         "--only",
         metavar="STAGE",
         action="append",
         default=[],
-        help="run this stage, and what it needs that is not done; may be given again; "
-        f"`{_REPORT}` writes the reports of what is there",
+        help="run this stage and the unfinished stages it needs; may be repeated; "
+        f"`{_REPORT}` only writes the reports of existing results",
     )
     parser.add_argument(
         "--from",
         dest="first",
         metavar="STAGE",
-        help="run this stage and all after it anew, whatever was done before",
+        help="run this stage and all later stages again, even if they are done",
     )
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="go on with the run that is in the run directory; refused where there is "
-        "none, or the series or the code changed since",
+        help="continue the run in the run directory; an error if there is none, or if "
+        "the series or the code has changed since",
     )
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="print every command that would run, as a script, and run none",
+        help="print every command that would run, as a script, without running it",
     )
     parser.add_argument(
         "--questions",
         metavar="FILE",
         nargs="+",
-        help="GSM8K's files, in place of the profile's",
+        help="GSM8K's files, instead of the profile's",
     )
 
 
 def gate(arguments: Namespace) -> Report:
-    """Run what is asked for; then write the reports of all there is."""
+    """Run the chosen stages, then write the reports of all results."""
     profile = load(arguments.profile)
     if arguments.questions and profile.gsm8k:
         gsm8k = msgspec.structs.replace(
@@ -105,14 +105,14 @@ def gate(arguments: Namespace) -> Report:
     about = subject(ROOT, profile)
     started, clock = time.time(), time.monotonic()
     pipeline = Pipeline(profile, about, store)
-    wanted, anew = _chosen(arguments, [*pipeline.stages])
-    runner = Runner(pipeline, wanted, anew)
+    wanted, rerun = _chosen(arguments, [*pipeline.stages])
+    runner = Runner(pipeline, wanted, rerun)
     if arguments.resume:
-        _refuse_no_run(pipeline, store)
-    runner.refuse_another_model()
+        _require_run(pipeline, store)
+    runner.refuse_changed_model()
     if arguments.dry_run:
-        return _planned(pipeline, runner)
-    if any("model" in pipeline.stages[name].inputs for name in runner.ahead):
+        return _plan(pipeline, runner)
+    if any("model" in pipeline.stages[name].inputs for name in runner.pending):
         model_path(profile.model, must_exist=True)
     stages = tuple(runner.run().values())
     state, reasons = verdict(stages)
@@ -141,31 +141,31 @@ def gate(arguments: Namespace) -> Report:
 
 
 def _chosen(arguments: Namespace, names: list[str]) -> tuple[list[str], list[str]]:
-    """The stages to run, and those of them to run anew."""
+    """The stages to run, and those among them to run even if they are done."""
     first = arguments.first
     for name in [*arguments.only, *([first] if first else [])]:
         if name not in (*names, _REPORT):
             listed = ", ".join([*names, _REPORT])
-            raise InputError(f"no stage {name}; this profile's are {listed}")
+            raise InputError(f"there is no stage {name}; the stages are {listed}")
     if arguments.only and first:
-        raise InputError("either --only or --from")
+        raise InputError("--only and --from cannot be used together")
     if first:
-        anew = names[names.index(first) :] if first in names else []
-        return names, anew
+        rerun = names[names.index(first) :] if first in names else []
+        return names, rerun
     if arguments.only:
         return [name for name in arguments.only if name != _REPORT], []
     return names, []
 
 
 def _question_file(name: str) -> str:
-    """Here and not an hour later. Raises InputError."""
+    """The file's path, checked before any stage runs. Raises InputError."""
     path = Path(name).resolve()
     if not path.is_file():
-        raise InputError(f"--questions: there is no file {path}")
+        raise InputError(f"--questions: file not found: {path}")
     return str(path)
 
 
-def _planned(pipeline: Pipeline, runner: Runner) -> Report:
+def _plan(pipeline: Pipeline, runner: Runner) -> Report:
     results = []
     for name in filter(runner.wanted.__contains__, pipeline.stages):
         stage, done = pipeline.stages[name], runner.known(name)
@@ -177,31 +177,32 @@ def _planned(pipeline: Pipeline, runner: Runner) -> Report:
                 outcome=f"done: {done.state.value}" if done else outcome,
                 reason=stage.why_not,
                 needs=stage.needs,
-                commands=() if done else _typed(stage, pipeline.folder(name)),
+                commands=() if done else _commands(stage, pipeline.folder(name)),
                 stands_in=stage.stands_in,
             )
         )
     return Report(verb="gate", dry_run=True, results=tuple(results))
 
 
-def _typed(stage: Stage, folder: Path) -> tuple[str, ...]:
-    """As a person would run it, with a port where a run takes any free one."""
+def _commands(stage: Stage, folder: Path) -> tuple[str, ...]:
+    """Shell commands that run the stage by hand; the port is fixed, where a run would
+    take any free one."""
     known = placeholders(folder, stage.port or _ANY_PORT)
     return (pasteable(["mkdir", "-p", str(folder)]), *stage.lines(known))
 
 
-def _refuse_no_run(pipeline: Pipeline, store: Store) -> None:
+def _require_run(pipeline: Pipeline, store: Store) -> None:
     keys = pipeline.keys.items()
     if any(store.folder(name, key).exists() for name, key in keys):
         return
     others = sum(store.others(name, key) for name, key in keys)
-    found = "results of another series, code or profile" if others else "nothing"
+    found = "results for another series, code or profile" if others else "nothing"
     finding = Finding(
         "there is no run to resume",
         path=str(store.root),
-        expected="a run of this series, code and profile",
+        expected="a run with this series, code and profile",
         found=found,
-        next_step="leave --resume out: a run begins, and nothing there is lost",
+        next_step="omit --resume: a new run starts, and existing results are kept",
     )
     raise InputError("cannot resume", (finding,))
 
@@ -227,7 +228,7 @@ def show(report: Report) -> str:
             head = f"# {one.target}: {one.outcome}"
             if one.reason:
                 head += f": {one.reason}"
-            # A second line of a reason would be a command.
+            # A second line of the reason would run as a command.
             blocks.append("\n".join([one_line(head), *one.commands]))
         return "\n\n".join(blocks)
     rows = (
@@ -240,10 +241,11 @@ def show(report: Report) -> str:
 if __name__ == "__main__":
     run(
         Verb(
-            "From a checkout to a verdict: apply, verify, rebuild, serve both arms, "
-            "judge answers, traces and speed, and write report.json, report.md and "
-            "report.html. Prints pass (exit code 0), fail (1), inconclusive (4) or "
-            "error (5); a stage that did not run never makes a pass.",
+            "Run the gate from a checkout to a verdict: apply, verify, rebuild, serve "
+            "both arms, compare answers, traces and speed, and write report.json, "
+            "report.md and report.html. Prints pass (exit code 0), fail (1), "
+            "inconclusive (4) or error (5). PASS requires every stage to have run and "
+            "passed.",
             (
                 "ci/gate.py --profile cpu",
                 "ci/gate.py --profile mi355x-glm51 --dry-run",

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Install one arm of the gate: the pinned release, without the series or with it.
+"""Install one arm of the gate: the pinned release without or with the series.
 
-``venv`` makes a virtual environment of the pinned packages, ``container`` an image from
-upstream's own. Either way both arms come from the same source and differ in the series
-alone, which is checked; an arm that does not verify is no arm.
+``venv`` makes a virtual environment from the pinned packages; ``container`` makes an
+image from upstream's image. Both arms come from the same source, and the verb checks
+that they differ in the series alone. An arm that fails the check must not be used.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def options(parser: ArgumentParser) -> None:
 
 
 def _venv_options(actions: _SubParsersAction[ArgumentParser]) -> None:
-    what = "a virtual environment of the pinned packages; no PyTorch"
+    what = "make a virtual environment from the pinned packages, without PyTorch"
     parser = add_action(actions, "venv", what, _VENV_EXAMPLES)
     _arm_option(parser)
     parser.add_argument(
@@ -51,60 +51,61 @@ def _venv_options(actions: _SubParsersAction[ArgumentParser]) -> None:
         metavar="DIR",
         type=Path,
         required=True,
-        help="where; an environment that is whole is kept, another is made anew",
+        help="where to make it; a complete environment is kept, an incomplete one is "
+        "made again",
     )
     parser.add_argument(
         "--python",
         metavar="PYTHON",
         default=sys.executable,
-        help="the one to make it with (default: this one)",
+        help="the interpreter to make it with (default: this one)",
     )
 
 
 def _container_options(actions: _SubParsersAction[ArgumentParser]) -> None:
-    what = "an image from upstream's, by ci/container/Dockerfile"
+    what = "build an image from upstream's image with ci/container/Dockerfile"
     parser = add_action(actions, "container", what, _CONTAINER_EXAMPLES)
     _arm_option(parser)
     parser.add_argument(
         "--image",
         required=True,
-        help="upstream's, by tag or digest; the SGLang in it is of the pinned release",
+        help="upstream's image, by tag or digest; it must have the pinned SGLang",
     )
-    parser.add_argument("--tag", required=True, help="the arm's name")
+    parser.add_argument("--tag", required=True, help="the name of the new image")
     parser.add_argument(
         "--engine",
         choices=container.ENGINES,
         default=container.ENGINES[0],
-        help="default: %(default)s",
+        help="the container engine (default: %(default)s)",
     )
     parser.add_argument(
         "--aiter",
         choices=container.AITER,
         default=container.AITER[0],
-        help="carried (default): the series goes on the image's AITER as well, and an "
-        "AITER of another release is refused; image: it stays as it is, and where its "
-        "flatten kernel's wrapper has no transpose_scale, site S8 keeps its copy",
+        help="carried (default): apply the series to the image's AITER too, and refuse "
+        "another release of AITER; image: leave the image's AITER as it is, so that "
+        "site S8 keeps its copy if the flatten kernel's wrapper has no transpose_scale",
     )
 
 
 def _arm_option(parser: ArgumentParser) -> None:
     parser.add_argument("--arm", choices=ARMS, required=True)
     parser.add_argument(
-        "--dry-run", action="store_true", help="say what would be done, do nothing"
+        "--dry-run", action="store_true", help="show what would be done; change nothing"
     )
 
 
 def rebuild(arguments: Namespace) -> Report:
-    """Make the arm, or say how."""
+    """Make the arm, or show how."""
     if arguments.action == "venv":
         wanted = environment.Wanted(
             ROOT, arguments.arm, arguments.out.absolute(), arguments.python
         )
-        how = environment.foretell if arguments.dry_run else environment.rebuild
+        how = environment.dry_run if arguments.dry_run else environment.rebuild
         return how(wanted, say)
     for name, given in (("image", arguments.image), ("tag", arguments.tag)):
         if not re.fullmatch(container.NAME, given):
-            raise InputError(f"--{name} is the name of an image, not {given!r}")
+            raise InputError(f"--{name} must be the name of an image, not {given!r}")
     build = container.Build(
         ROOT,
         arguments.arm,
@@ -113,7 +114,7 @@ def rebuild(arguments: Namespace) -> Report:
         arguments.engine,
         arguments.aiter,
     )
-    return container.foretell(build) if arguments.dry_run else container.rebuild(build)
+    return container.dry_run(build) if arguments.dry_run else container.rebuild(build)
 
 
 def show(report: Report) -> str:
@@ -136,7 +137,7 @@ def _show_environment(one: Environment) -> str:
         *(f"  {note}" for note in one.notes),
     ]
     if one.digests and not one.differs:
-        lines.append("  differs   in nothing from the packages")
+        lines.append("  differs   no file differs from the packages")
     return "\n".join(lines)
 
 
@@ -154,7 +155,7 @@ def _show_image(one: Image) -> str:
 if __name__ == "__main__":
     run(
         Verb(
-            "Install one arm of the gate, in a virtual environment or as an image: the "
+            "Install one arm of the gate, as a virtual environment or as an image: the "
             "pinned release without the series (baseline) or with it (patched).",
             (_VENV_EXAMPLES[0], *_CONTAINER_EXAMPLES[:2]),
             options,

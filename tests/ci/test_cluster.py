@@ -26,7 +26,7 @@ _LEFT_OUT = ("numeric", "chain", "gsm8k", "traces", "bench")
 
 
 def _profile(folder: Path, *without: str, more: str = "") -> Path:
-    """The stages that need no kernel and no server, on this machine's Python."""
+    """A profile with the stages that need no kernel and no server."""
     text = 'about = "a few stages"\n' + more
     if "rebuild" not in without:
         text += '[rebuild]\nmode = "venv"\n'
@@ -58,7 +58,7 @@ def _by_name(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {result["target"]: result for result in report["results"]}
 
 
-def test_jobs_run_in_order_and_make_one_run(tmp_path: Path) -> None:
+def test_jobs_run_in_order_in_one_run_directory(tmp_path: Path) -> None:
     profile, out = _profile(tmp_path), tmp_path / "run"
     code, report, said = cluster(profile, out)
     assert code == 4, said  # five stages were left out
@@ -68,7 +68,7 @@ def test_jobs_run_in_order_and_make_one_run(tmp_path: Path) -> None:
     assert all(stages[name]["outcome"] == "not run" for name in _LEFT_OUT)
     order = re.findall(r"(?m)^(\w+): (?:submitted|pass$)", said)
     assert order[:6] == ["apply", "apply", "verify", "verify", "rebuild", "rebuild"]
-    # The gate's own reports, of all of it.
+    # The gate's own reports, with all stages.
     whole = json.loads((out / "report.json").read_bytes())
     states = {stage["name"]: stage["state"] for stage in whole["stages"]}
     assert states == {name: one["outcome"] for name, one in stages.items()}
@@ -76,13 +76,13 @@ def test_jobs_run_in_order_and_make_one_run(tmp_path: Path) -> None:
 
     before = (out / "rebuild").stat().st_mtime_ns
     code, again, said = cluster(profile, out)
-    assert code == 4 and "pass, as it was run before" in said
+    assert code == 4 and "pass (earlier result)" in said
     assert {n: s["outcome"] for n, s in _by_name(again).items()} == states
     assert (out / "rebuild").stat().st_mtime_ns == before
 
 
-def test_what_needs_a_failed_stage_is_not_submitted(tmp_path: Path) -> None:
-    """A server that cannot start: the stage errs, and the reason is told."""
+def test_stage_after_a_failed_stage_is_not_submitted(tmp_path: Path) -> None:
+    """The server cannot start: the stage has an error, with the reason."""
     more = (
         '[server]\ncommand = ["{python}", "-c", "raise SystemExit(7)"]\n'
         "[bench]\npoints = [[8, 8, 1], [16, 8, 1]]\nrounds = 1\n"
@@ -95,12 +95,12 @@ def test_what_needs_a_failed_stage_is_not_submitted(tmp_path: Path) -> None:
         assert stages[point]["outcome"] == "error" and stages[point]["job"]
         assert Path(stages[point]["tree"]).is_file()
     assert stages["bench"]["outcome"] == "not run"
-    # Both points fail, at the same time; the first of them is named.
-    assert "it needs bench:" in stages["bench"]["reason"]
+    # Both points fail at the same time; the reason names one.
+    assert "needs bench:" in stages["bench"]["reason"]
     assert "bench: submitted" not in said
 
 
-def test_a_job_that_is_killed_is_an_error(tmp_path: Path) -> None:
+def test_killed_job_is_an_error(tmp_path: Path) -> None:
     profile, out = _profile(tmp_path), tmp_path / "run"
     with subprocess.Popen(
         command(profile, out, "--executor", "local", "--gpus", "0"),
@@ -121,7 +121,7 @@ def test_a_job_that_is_killed_is_an_error(tmp_path: Path) -> None:
     assert report["exit_code"] != 0
 
 
-def test_interrupted_it_ends_its_jobs(tmp_path: Path) -> None:
+def test_interrupt_ends_the_jobs(tmp_path: Path) -> None:
     profile, out = _profile(tmp_path), tmp_path / "run"
     with subprocess.Popen(
         command(profile, out, "--executor", "local", "--gpus", "0"),
@@ -139,7 +139,7 @@ def test_interrupted_it_ends_its_jobs(tmp_path: Path) -> None:
     wait_until(lambda: not _processes_with(str(out)))
 
 
-def test_a_dry_run_shows_waves_and_submits_none(tmp_path: Path) -> None:
+def test_dry_run_shows_waves_and_submits_nothing(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, str(_VERB), "--profile", "mi355x-glm51", "--out",
          str(tmp_path / "run"), "--dry-run", "--json"],
@@ -151,7 +151,7 @@ def test_a_dry_run_shows_waves_and_submits_none(tmp_path: Path) -> None:
         waves.setdefault(result["wave"], []).append(result["target"])
         assert result["command"][-3:] == ["--only", result["target"], "--json"]
     assert waves[1] == ["apply"] and waves[2] == ["verify"]
-    # In containers kernels run in the image.
+    # With containers, kernels run in the image.
     assert waves[3] == ["rebuild"] and waves[4] == ["numeric", "chain"]
     assert sum(name.startswith("bench:") for name in waves[5]) == 10
     assert waves[6] == ["bench"]
@@ -178,7 +178,7 @@ def test_bad_options(tmp_path: Path, more: tuple[str, str]) -> None:
 
 
 def _kill_tree(pid: int) -> None:
-    """The job's controller and all below it, as a node that goes away."""
+    """Kill the job's controller and its children, as if the node failed."""
     for child in _children(pid):
         _kill_tree(child)
     os.kill(pid, signal.SIGKILL)
@@ -197,7 +197,7 @@ def _children(pid: int) -> list[int]:
 
 
 def _processes_with(text: str) -> list[str]:
-    """Command lines of living processes that name it."""
+    """Command lines of running processes that contain this text."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:

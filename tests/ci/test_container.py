@@ -1,7 +1,7 @@
-"""``ci/rebuild.py container``: its recipe, carried out on real trees without an engine.
+"""``ci/rebuild.py container``: its recipe, run on real trees without an engine.
 
-No image is built here. The recipe's own instructions and scripts run in a folder laid
-out as the image is; what docker itself does with them is not tested.
+No image is built. The recipe's instructions and scripts run in a folder with the layout
+of the image; docker itself is not tested.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from support.patience import PATIENCE_S
 pytestmark = pytest.mark.slow("packages are installed into both arms")
 
 _CONTAINER = ROOT / "ci" / "container"
-_ENGINE = ROOT / "tests" / "container_engine.py"
+_ENGINE = ROOT / "tests" / "support" / "container_engine.py"
 _DIGEST = "base@sha256:" + "5" * 64
 
 
 @dataclass
 class Engine:
-    """A folder with the base image's trees, and the verb that builds from it."""
+    """A folder with the base image's trees, and the verb that builds from them."""
 
     root: Path
 
@@ -66,12 +66,12 @@ class Engine:
 
 @pytest.fixture
 def engine(slim: Callable[..., Path], tmp_path: Path) -> Engine:
-    """Upstream's trees as released, where its images have them."""
+    """Upstream's released trees, at the paths in its images."""
     root = tmp_path / "engine"
     for name in ("sglang", "aiter"):
         place = root / "base" / "sgl-workspace" / name
         shutil.copytree(slim(name, name), place)
-    # Upstream's recipe swaps files in its clone that the series has no part in.
+    # Upstream's recipe replaces files in its clone that are not in the series.
     (root / "base" / "sgl-workspace" / "sglang" / "python" / "pyproject.toml").touch()
     (root / "bin").mkdir()
     for name, words in (("python3", ""), ("docker", f'"{_ENGINE}"')):
@@ -87,7 +87,7 @@ def _status(tree: Path) -> str:
 
 
 def test_both_arms(engine: Engine) -> None:
-    """And that what a dry run prints is what is run."""
+    """Builds both arms, and checks that a dry run prints the commands that ran."""
     results = {}
     for arm in ("baseline", "patched"):
         code, report = engine.rebuild(arm)
@@ -105,9 +105,9 @@ def test_both_arms(engine: Engine) -> None:
     assert labels["series"] == results["patched"]["series"]
     assert (labels["arm"], labels["aiter"]) == ("patched", "carried")
     assert engine.labels("baseline")["series"] == "none"
-    # What the doctor said of it is kept in the image.
-    told = (engine.root / "patched/opt/pretransposed-x-scale/doctor.txt").read_text()
-    assert "transposed and marked" in told
+    # The image keeps the doctor's report.
+    doctor = (engine.root / "patched/opt/pretransposed-x-scale/doctor.txt").read_text()
+    assert "transposed and marked" in doctor
 
     code, report = engine.rebuild("patched", "--dry-run")
     assert code == 0 and report["results"][0]["outcome"] == "would be built"
@@ -120,7 +120,7 @@ def test_both_arms(engine: Engine) -> None:
     assert called[:3] == [lines[0].split(" || ")[n] for n in (0, 1, 0)]
 
 
-def test_an_aiter_of_another_release_is_refused(engine: Engine) -> None:
+def test_another_release_of_aiter_is_refused(engine: Engine) -> None:
     module = "aiter/ops/triton/fused_fp8_quant.py"
     place = engine.tree("base", "aiter") / module
     place.write_bytes(place.read_bytes() + b"\n# another release\n")
@@ -137,8 +137,8 @@ def test_an_aiter_of_another_release_is_refused(engine: Engine) -> None:
     assert (engine.tree("patched", "aiter") / module).read_bytes() == place.read_bytes()
 
 
-def test_what_python_imports_is_what_is_changed(engine: Engine, tmp_path: Path) -> None:
-    """Else the image would serve without the series, and nothing would say so."""
+def test_python_imports_the_changed_trees(engine: Engine, tmp_path: Path) -> None:
+    """Otherwise the image would silently serve without the series."""
     other = tmp_path / "site" / "sglang"
     other.mkdir(parents=True)
     (other / "__init__.py").touch()
@@ -146,15 +146,15 @@ def test_what_python_imports_is_what_is_changed(engine: Engine, tmp_path: Path) 
     assert code == 1 and f"Python imports sglang from {other}" in report["said"]
 
 
-def test_a_patched_image_is_no_baseline(engine: Engine) -> None:
+def test_patched_image_is_refused_as_baseline(engine: Engine) -> None:
     done = run_verb("apply", str(engine.tree("base", "sglang")))
     assert done.returncode == 0, done.stderr
     code, report = engine.rebuild("baseline")
     assert code == 1 and "is not a baseline" in report["said"]
 
 
-def test_what_apply_leaves_alone_fails_at_verify(engine: Engine) -> None:
-    """A producer's call that nobody foresaw, in a file that the series leaves alone."""
+def test_unknown_producer_fails_at_verify(engine: Engine) -> None:
+    """A new producer's call, in a file that the series does not change."""
     module = "python/sglang/srt/layers/quantization/more.py"
     (engine.tree("base", "sglang") / module).write_text(
         "from aiter.x import fused_rms_fp8_group_quant as rms\n"
@@ -166,7 +166,7 @@ def test_what_apply_leaves_alone_fails_at_verify(engine: Engine) -> None:
     assert module in report["said"] and not (engine.root / "patched").exists()
 
 
-def test_no_engine(tmp_path: Path) -> None:
+def test_missing_engine(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, str(ROOT / "ci" / "rebuild.py"), "container", "--arm",
          "baseline", "--image", "a", "--tag", "b", "--engine", "podman", "--json"],
@@ -197,7 +197,7 @@ def test_linted(tool: str, file: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_all_that_is_copied_is_let_through() -> None:
+def test_dockerignore_allows_everything_that_is_copied() -> None:
     recipe = (_CONTAINER / "Dockerfile").read_text(encoding="utf-8")
     ignored = (_CONTAINER / "Dockerfile.dockerignore").read_text(encoding="utf-8")
     copied = [
@@ -209,5 +209,5 @@ def test_all_that_is_copied_is_let_through() -> None:
     for source in copied:
         assert f"\n!{source}\n" in ignored
         assert (ROOT / source).exists()
-    # Whatever the image needs to run is executable there as it is here.
+    # The script keeps its executable bit in the image.
     assert os.access(_CONTAINER / "arm.sh", os.X_OK)

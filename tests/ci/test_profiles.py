@@ -1,4 +1,4 @@
-"""The profiles: whole, and for the MI355X right by the pinned release's own source."""
+"""The profiles are complete; the MI355X profile is checked against SGLang's source."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from support.serving_client import lay_out
 from support.sglang_options import Unknown, server_parser
 
 _SECTIONS = ("numeric", "rebuild", "chain", "gsm8k", "traces", "bench")
-# Read by packages that SGLang uses, which its wheel does not hold.
+# Read by packages that SGLang uses; they are not in its wheel.
 _OTHERS = {"SAFETENSORS_FAST_GPU", "HF_HUB_OFFLINE"}
 
 
@@ -40,7 +40,7 @@ def parser(pins: Pins) -> argparse.ArgumentParser:
     return server_parser(pins.wheels["sglang"])
 
 
-def test_there_are_three() -> None:
+def test_names_of_the_profiles() -> None:
     assert {path.stem for path in FOLDER.glob("*.toml")} == {
         "cpu",
         "cuda",
@@ -49,7 +49,7 @@ def test_there_are_three() -> None:
 
 
 @pytest.mark.parametrize("name", ["cpu", "cuda", "mi355x-glm51"])
-def test_what_has_no_section_has_a_reason(name: str) -> None:
+def test_stage_without_a_section_has_a_reason(name: str) -> None:
     profile = load(name)
     missing = {s for s in _SECTIONS if getattr(profile, s) is None}
     assert set(profile.not_run) == missing
@@ -64,15 +64,15 @@ def test_an_unknown_key_is_an_error(tmp_path: Path) -> None:
         load(str(path))
 
 
-def test_nothing_of_the_mi355x_is_left_out(mi355x: Profile) -> None:
-    """A stage that did not run, or ran on a stand-in, can never make a pass."""
+def test_mi355x_profile_has_every_stage(mi355x: Profile) -> None:
+    """PASS requires every stage to run and pass on the real thing."""
     assert mi355x.not_run == {}
     assert mi355x.numeric and mi355x.numeric.device == "cuda" and mi355x.numeric.full
     assert mi355x.chain and not mi355x.chain.interpreted
     assert mi355x.server and not mi355x.server.stands_in
 
 
-def test_the_facts_of_the_pull_request(mi355x: Profile) -> None:
+def test_facts_of_the_pull_request(mi355x: Profile) -> None:
     assert mi355x.gsm8k and mi355x.bench and mi355x.traces and mi355x.container
     assert (mi355x.gsm8k.questions, mi355x.gsm8k.parallelism) == (1200, 1200)
     points = mi355x.bench.points
@@ -94,20 +94,20 @@ def _options(command: tuple[str, ...]) -> list[str]:
 
 
 def _parsed(parser: argparse.ArgumentParser, options: list[str]) -> dict[str, Any]:
-    """By whole names; a value out of an option's choices, or unknown, raises."""
+    """Parse without abbreviations; an unknown option or value raises."""
     found, left = parser.parse_known_args(options)
     if left:
         raise ValueError(f"unknown: {left}")
     return vars(found)
 
 
-def test_the_parser_is_the_releases(parser: argparse.ArgumentParser) -> None:
+def test_parser_is_that_of_the_release(parser: argparse.ArgumentParser) -> None:
     actions = parser._option_string_actions
     assert len(actions) > 300
-    assert "--dsa-prefill-backend" not in actions, "it is of later releases"
+    assert "--dsa-prefill-backend" not in actions, "later releases have it"
 
 
-def test_every_option_of_the_server_is_one(
+def test_server_options_are_valid(
     mi355x: Profile, parser: argparse.ArgumentParser
 ) -> None:
     assert mi355x.server and mi355x.traces
@@ -135,7 +135,7 @@ def test_every_option_of_the_server_is_one(
         ("8", "eight"),
     ],
 )
-def test_a_wrong_one_would_be_found(
+def test_wrong_options_are_found(
     mi355x: Profile, parser: argparse.ArgumentParser, old: str, new: str
 ) -> None:
     assert mi355x.server
@@ -144,7 +144,7 @@ def test_a_wrong_one_would_be_found(
         _parsed(parser, options)
 
 
-def test_every_variable_is_read(mi355x: Profile, pins: Pins) -> None:
+def test_sglang_reads_every_variable(mi355x: Profile, pins: Pins) -> None:
     assert mi355x.server and mi355x.traces
     names = {*mi355x.server.environment, *mi355x.traces.environment} - _OTHERS
     with zipfile.ZipFile(pins.wheels["sglang"]) as archive:
@@ -155,8 +155,8 @@ def test_every_variable_is_read(mi355x: Profile, pins: Pins) -> None:
     assert names == set()
 
 
-def test_the_release_writes_no_trace_of_a_capture(pins: Pins) -> None:
-    """The reason for eager traces; a release that writes one deserves another look."""
+def test_release_writes_no_trace_of_a_capture(pins: Pins) -> None:
+    """The reason for eager traces; check again with a release that writes one."""
     runner = "sglang/srt/model_executor/cuda_graph_runner.py"
     with zipfile.ZipFile(pins.wheels["sglang"]) as archive:
         source = archive.read(runner).decode()
@@ -169,11 +169,11 @@ def test_the_release_writes_no_trace_of_a_capture(pins: Pins) -> None:
 
 @contextmanager
 def _server(asked: list[dict[str, Any]]) -> Iterator[int]:
-    """Answers in two pieces, and leaves files where and as SGLang does."""
+    """A server that answers in two pieces and writes trace files like SGLang."""
 
     class Handler(BaseHTTPRequestHandler):
         def log_message(self, *_: object) -> None:
-            """Quiet."""
+            """Do not log."""
 
         def do_GET(self) -> None:
             self._send(json.dumps({"data": [{"id": "a-model"}]}).encode())
@@ -217,21 +217,21 @@ def _server(asked: list[dict[str, Any]]) -> Iterator[int]:
         thread.join()
 
 
-def test_the_profiled_load_is_what_the_client_sends(
+def test_client_sends_the_profiled_load(
     mi355x: Profile, pins: Pins, tmp_path: Path
 ) -> None:
     assert mi355x.traces
     for package in ("aiohttp", "numpy", "requests", "tqdm"):
         pytest.importorskip(package, reason="pip install --group test")
     sglang = lay_out(pins.wheels["sglang"], tmp_path / "sglang")
-    # A name that a shell would make commands of, were it anywhere within its script.
+    # A shell would run commands from this name if it were inside a script.
     traces = tmp_path / 'it\'s a "$(touch made)"; touch made\n`touch made` *'
     bin_ = tmp_path / "bin"
     bin_.mkdir()
     python = bin_ / "python3"
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n', encoding="utf-8")
     python.chmod(0o755)
-    # An earlier try's, which would be judged as well.
+    # Traces of an earlier attempt, which would be checked as well.
     (traces / "1700000000.1").mkdir(parents=True)
     (traces / "1700000000.1" / "1-TP-0-DECODE.trace.json.gz").touch()
     (traces / "1-TP-0-DECODE.trace.json.gz").touch()

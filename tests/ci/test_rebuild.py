@@ -1,4 +1,4 @@
-"""``ci/rebuild.py venv``: both arms from the real packages, checked file by file."""
+"""``ci/rebuild.py venv``: both arms built from real packages, compared by file."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def site_of(out: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def folder(pins: Pins, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where both arms are. Shared: whoever changes one puts it back."""
+    """The folder of both arms. Shared: a test that changes an arm restores it."""
     return tmp_path_factory.mktemp("arms")
 
 
@@ -71,9 +71,7 @@ def _contents(site: Path) -> dict[str, bytes]:
     }
 
 
-def test_the_arms_differ_in_the_series_alone(
-    arms: Arms, folder: Path, pins: Pins
-) -> None:
+def test_arms_differ_in_the_series_alone(arms: Arms, folder: Path, pins: Pins) -> None:
     before, after = (_contents(site_of(folder / arm)) for arm in arms)
     differ = {
         path
@@ -84,12 +82,12 @@ def test_the_arms_differ_in_the_series_alone(
         pins.overlay[name].target.site_layout().inside(path)
         for name in ("sglang", "aiter")
         for path in pins.overlay[name].paths
-    } - {None}  # what a package has no place for
+    } - {None}  # paths outside the package
     assert differ == series == set(arms["patched"]["differs"])
     assert "differs" not in arms["baseline"]
 
 
-def test_the_result_says_what_it_is_of(arms: Arms, folder: Path, pins: Pins) -> None:
+def test_result_describes_the_arm(arms: Arms, folder: Path, pins: Pins) -> None:
     for arm, result in arms.items():
         assert result["outcome"] == "made" and result["arm"] == arm
         assert sorted(result["packages"].values()) == sorted(
@@ -104,7 +102,7 @@ def test_the_result_says_what_it_is_of(arms: Arms, folder: Path, pins: Pins) -> 
     assert len(arms["patched"]["series"]) == 64
 
 
-def test_python_imports_them_and_no_pytorch(arms: Arms, folder: Path) -> None:
+def test_arms_are_importable_without_pytorch(arms: Arms, folder: Path) -> None:
     ask = (
         "from importlib.util import find_spec as f; import json; print(json.dumps("
         "[s and s.origin for s in map(f, ('sglang', 'aiter', 'torch', 'pip'))]))"
@@ -118,7 +116,7 @@ def test_python_imports_them_and_no_pytorch(arms: Arms, folder: Path) -> None:
         assert torch is None and pip is None
 
 
-def test_what_is_whole_is_kept(arms: Arms, folder: Path) -> None:
+def test_complete_arm_is_kept(arms: Arms, folder: Path) -> None:
     out = folder / "patched"
     before = (out / "pyvenv.cfg").stat().st_mtime_ns
     code, report = rebuild("patched", out)
@@ -130,7 +128,7 @@ def test_what_is_whole_is_kept(arms: Arms, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arm", "path", "what"),
     [
-        ("patched", "sglang/srt/server_args.py", "is not as the release has it"),
+        ("patched", "sglang/srt/server_args.py", "the file differs from the release"),
         (
             "patched",
             "sglang/srt/layers/quantization/fp8_utils.py",
@@ -139,12 +137,12 @@ def test_what_is_whole_is_kept(arms: Arms, folder: Path) -> None:
         (
             "baseline",
             "sglang/srt/layers/quantization/fp8_utils.py",
-            "is not as the release has it",
+            "the file differs from the release",
         ),
-        ("baseline", "aiter/more.py", "is not as the release has it"),
+        ("baseline", "aiter/more.py", "the file differs from the release"),
     ],
 )
-def test_one_that_was_changed_since_is_no_arm(
+def test_changed_arm_is_refused(
     arms: Arms, folder: Path, arm: str, path: str, what: str
 ) -> None:
     place = site_of(folder / arm) / path
@@ -163,7 +161,7 @@ def test_one_that_was_changed_since_is_no_arm(
     assert any(path in (f["path"] or "") for f in report["findings"])
 
 
-def test_a_folder_of_somebody_elses_stays(tmp_path: Path) -> None:
+def test_foreign_folder_is_left_alone(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     (out / "work.txt").write_text("mine", encoding="utf-8")
@@ -172,14 +170,14 @@ def test_a_folder_of_somebody_elses_stays(tmp_path: Path) -> None:
     assert (out / "work.txt").read_text(encoding="utf-8") == "mine"
 
 
-def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
+def test_dry_run_writes_nothing(tmp_path: Path) -> None:
     code, report = rebuild("patched", tmp_path / "out", "--dry-run")
     assert code == 0 and report["results"][0]["outcome"] == "would be made"
     assert list(tmp_path.iterdir()) == []
 
 
 def _interrupted(out: Path, number: signal.Signals) -> int:
-    """The verb, ended while AITER is being installed."""
+    """Interrupt the verb while it installs AITER; returns its exit code."""
     with subprocess.Popen(
         command("patched", out),
         stdout=subprocess.DEVNULL,
@@ -197,7 +195,7 @@ def _interrupted(out: Path, number: signal.Signals) -> int:
         return verb.wait(PATIENCE_S)
 
 
-def test_half_made_is_made_anew(tmp_path: Path) -> None:
+def test_incomplete_arm_is_made_again(tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert _interrupted(out, signal.SIGKILL) == -signal.SIGKILL
     assert json.loads((out / "rebuild.json").read_text())["whole"] is False
@@ -205,7 +203,7 @@ def test_half_made_is_made_anew(tmp_path: Path) -> None:
     assert code == 0 and report["results"][0]["outcome"] == "made"
 
 
-def test_interrupted_it_leaves_nothing(tmp_path: Path) -> None:
+def test_interrupt_leaves_nothing(tmp_path: Path) -> None:
     assert _interrupted(tmp_path / "out", signal.SIGINT) == 130
     assert list(tmp_path.iterdir()) == []
 
@@ -218,19 +216,19 @@ def _another_python() -> str | None:
         found = [shutil.which(f"python3.{minor}")]
         found += map(str, root.glob(f"versions/3.{minor}.*/bin/python"))
         for python in filter(None, found):
-            # A shim is there for versions that are not, too.
+            # pyenv has shims even for missing versions.
             if not subprocess.run([python, "-c", ""], capture_output=True).returncode:
                 return python
     return None
 
 
-# Before the fixture that seals HOME.
+# Found at import, before a fixture changes HOME.
 _OTHER = _another_python()
 
 
 @pytest.mark.skipif(_OTHER is None, reason="no other Python from 3.10 on is found")
 def test_with_another_python(tmp_path: Path, arms: Arms) -> None:
-    """SGLang's package is built for 3.11; its sources serve any."""
+    """SGLang's package is built for 3.11; its sources work with any version."""
     assert _OTHER
     code, report = rebuild("patched", tmp_path / "out", "--python", _OTHER)
     assert code == 0, report
@@ -240,13 +238,13 @@ def test_with_another_python(tmp_path: Path, arms: Arms) -> None:
     assert result["python"] != arms["patched"]["python"]
 
 
-def test_no_python(tmp_path: Path) -> None:
+def test_missing_python(tmp_path: Path) -> None:
     code, report = rebuild("baseline", tmp_path / "out", "--python", "no-such-python")
     assert code == 5 and "no-such-python" in report["message"]
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_stale_lock_makes_no_arm(overlay: Path, tmp_path: Path) -> None:
+def test_stale_lock_is_refused(overlay: Path, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "ci", overlay / "ci")
     [patch] = (overlay / "patches" / "aiter").glob("*.patch")
     patch.write_bytes(patch.read_bytes().replace(b"Store ", b"Keep "))

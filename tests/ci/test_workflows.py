@@ -1,7 +1,7 @@
-"""The workflows of the tests and of the gate: what they may do, and their scripts run.
+"""The workflows of the tests and the gate: their permissions, and their scripts, run.
 
-GitHub itself is not here. What a script calls is the real gate; ``pip`` and ``gh``,
-which would reach the network, write down what they were called with.
+GitHub itself is not tested. The scripts call the real gate; ``pip`` and ``gh``, which
+need the network, are replaced by scripts that record their arguments.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def script(name: str, job: str, step: str) -> str:
 
 
 def actionlint(*files: Path) -> subprocess.CompletedProcess[str]:
-    """With shellcheck, which it looks for in the path; both are this environment's."""
+    """Run actionlint; it finds shellcheck in the PATH. Both are in this environment."""
     tools = Path(sys.executable).parent
     path = f"{tools}:{os.environ['PATH']}"
     program = shutil.which("actionlint", path=path)
@@ -59,7 +59,7 @@ def actionlint(*files: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_actionlint() -> None:
-    """All workflows; that of the drift too."""
+    """All workflows, including the one for drift."""
     found = sorted(_FOLDER.glob("*.yml"))
     assert len(found) == 3
     done = actionlint(*found)
@@ -75,10 +75,10 @@ def test_actionlint() -> None:
         ("${{ github.token }}", "${{ github.tokens }}", "tokens"),
     ],
 )
-def test_actionlint_would_find(tmp_path: Path, old: str, new: str, said: str) -> None:
+def test_actionlint_finds_errors(tmp_path: Path, old: str, new: str, said: str) -> None:
     text = (_FOLDER / "gate.yml").read_text(encoding="utf-8")
     assert old in text
-    # Where it looks for its own settings, which name the runner.
+    # actionlint reads its settings, which name the runner, from here.
     shutil.copytree(ROOT / ".github", tmp_path / ".github")
     (tmp_path / ".git").mkdir()
     broken = tmp_path / ".github" / "workflows" / "gate.yml"
@@ -88,7 +88,7 @@ def test_actionlint_would_find(tmp_path: Path, old: str, new: str, said: str) ->
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_they_may_do_no_more_than_they_need(name: str) -> None:
+def test_permissions_are_minimal(name: str) -> None:
     workflow = load(name)
     assert workflow["permissions"] == {}
     allowed = {"contents": "read"}
@@ -105,7 +105,7 @@ def test_actions_are_pinned(name: str) -> None:
     for action in used:
         assert re.fullmatch(r"actions/[a-z-]+@[0-9a-f]{40}", action), action
     text = (_FOLDER / f"{name}.yml").read_text(encoding="utf-8")
-    # The version beside the commit, and one commit for each action.
+    # Each commit has its version in a comment, and each action one commit.
     assert len(re.findall(r"uses: \S+@[0-9a-f]{40} # v\d+\.\d+\.\d+", text)) == len(
         used
     )
@@ -113,11 +113,11 @@ def test_actions_are_pinned(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_their_shell_parses(name: str) -> None:
+def test_shell_scripts_parse(name: str) -> None:
     scripts = [step["run"] for step in steps(name) if "run" in step]
     assert scripts
     for text in scripts:
-        # Nothing that GitHub fills in: a title or a label must not become a command.
+        # No GitHub expressions: a title or a label must not become a command.
         assert "${{" not in text
         done = subprocess.run(
             ["bash", "-n"], input=text, capture_output=True, text=True, check=False
@@ -134,7 +134,7 @@ def test_their_shell_parses(name: str) -> None:
             assert (ROOT / named).is_file()
 
 
-def test_the_tests_run_on_every_python_that_is_promised() -> None:
+def test_suite_runs_on_every_supported_python() -> None:
     jobs = load("tests")["jobs"]
     assert jobs["python"]["strategy"]["matrix"]["python"] == [
         "3.10", "3.11", "3.12", "3.13",
@@ -143,14 +143,14 @@ def test_the_tests_run_on_every_python_that_is_promised() -> None:
     assert (ROOT / script("tests", "suite", "Test").strip()).is_file()
 
 
-def test_the_gate_runs_where_it_can_and_when_it_is_asked() -> None:
+def test_gate_triggers_and_runners() -> None:
     workflow = load("gate")
     on = workflow[True]  # YAML 1.1 reads `on` as a truth value.
     assert on["pull_request"] == {"types": ["labeled"]} and "workflow_dispatch" in on
     jobs = workflow["jobs"]
     gpu = {name for name, job in jobs.items() if job["runs-on"] == _RUNNER}
     assert gpu == {"stages", "bench"}
-    # All of them wait for the one job that asks who labelled what.
+    # All jobs wait for the plan job, which checks the label.
     assert "github.event.label.name == 'gate'" in jobs["plan"]["if"]
     assert all("plan" in job.get("needs", "") for n, job in jobs.items() if n != "plan")
     assert jobs["bench"]["strategy"]["fail-fast"] is False
@@ -161,7 +161,7 @@ def test_the_gate_runs_where_it_can_and_when_it_is_asked() -> None:
 
 @pytest.fixture
 def bin_(tmp_path: Path) -> Path:
-    """This Python, by the names that the scripts use; others only note their calls."""
+    """A PATH folder: python is this Python; pip and gh only record their arguments."""
     folder = tmp_path / "bin"
     folder.mkdir()
     for name in ("python", "python3"):
@@ -176,7 +176,7 @@ def bin_(tmp_path: Path) -> Path:
 
 
 def run(text: str, bin_: Path, **env: str) -> subprocess.CompletedProcess[str]:
-    """As GitHub runs a script: bash, ending at the first failure."""
+    """Run a script as GitHub does: in bash, stopping at the first failure."""
     return subprocess.run(
         ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", text],
         env={**os.environ, "PATH": f"{bin_}:{os.environ['PATH']}", **env},
@@ -184,7 +184,7 @@ def run(text: str, bin_: Path, **env: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def test_the_plan_is_the_profiles(bin_: Path, tmp_path: Path) -> None:
+def test_plan_matches_the_profile(bin_: Path, tmp_path: Path) -> None:
     output, summary = tmp_path / "output", tmp_path / "summary"
     text = script("gate", "plan", "Plan").replace(
         "plan.json", str(tmp_path / "plan.json")
@@ -199,11 +199,11 @@ def test_the_plan_is_the_profiles(bin_: Path, tmp_path: Path) -> None:
         "apply", "verify", "rebuild", "numeric", "chain", "gsm8k", "traces",
     ]  # fmt: skip
     assert "docker run" in summary.read_text()
-    # What the plan needs is the core alone; the node has no more either.
+    # The plan needs only the core's requirements.
     assert "requirements.txt" in (bin_ / "pip.called").read_text()
 
 
-def test_the_stages_are_those_of_the_plan(bin_: Path, tmp_path: Path) -> None:
+def test_stages_are_those_of_the_plan(bin_: Path, tmp_path: Path) -> None:
     called = tmp_path / "venv" / "bin" / "python"
     called.parent.mkdir(parents=True)
     for code, outcome in ((0, 0), (1, 0), (4, 0), (5, 0), (2, 2), (130, 130)):
@@ -230,7 +230,7 @@ def _packed(path: Path, files: dict[str, bytes]) -> None:
 
 
 def _gather(bin_: Path, folder: Path, profile: str, points: str) -> tuple[int, str]:
-    """In a folder of its own, as a node's checkout is."""
+    """Run the verdict job's script in this folder, like a node's checkout."""
     env = {"PROFILE": profile, "RUN": "run", "POINTS": points}
     files = {name: str(folder / name) for name in ("env", "summary")}
     done = subprocess.run(
@@ -245,7 +245,7 @@ def _gather(bin_: Path, folder: Path, profile: str, points: str) -> tuple[int, s
     return int(code), Path(files["summary"]).read_text()
 
 
-def test_what_the_nodes_did_is_one_run(bin_: Path, tmp_path: Path) -> None:
+def test_results_of_all_nodes_become_one_run(bin_: Path, tmp_path: Path) -> None:
     here = tmp_path / "checkout"
     here.mkdir()
     (here / "ci").symlink_to(ROOT / "ci")
@@ -263,10 +263,10 @@ def test_what_the_nodes_did_is_one_run(bin_: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("state", ["error", "pass"])
-def test_points_are_compared_once_all_are_decided(
+def test_points_are_compared_when_all_are_decided(
     bin_: Path, tmp_path: Path, state: str
 ) -> None:
-    """And none is measured on the node that gathers, which has no GPU."""
+    """No point runs on the node that collects results, which has no GPU."""
     here = tmp_path / "checkout"
     here.mkdir()
     points = ["bench:8/8/1", "bench:16/8/2"]
@@ -292,7 +292,7 @@ def test_points_are_compared_once_all_are_decided(
     ("code", "conclusion", "exits"),
     [(0, "success", 0), (1, "failure", 1), (4, "neutral", 0), (5, "failure", 5)],
 )
-def test_inconclusive_is_no_crash_and_no_pass(
+def test_inconclusive_is_neutral(
     bin_: Path, tmp_path: Path, code: int, conclusion: str, exits: int
 ) -> None:
     (tmp_path / "report.md").write_text("# the report\n", encoding="utf-8")

@@ -1,1 +1,1 @@
-"""Both arms of the gate, installed: the same packages, without and with the series."""
+"""Installs the two arms: the same packages, without and with the series."""

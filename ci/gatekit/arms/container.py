@@ -1,8 +1,8 @@
-"""An arm as an image: upstream's own, with this repository's tools, and the series.
+"""Builds an arm as an image: upstream's image, this repository's tools, the series.
 
-Both arms are built by one recipe, ``ci/container/Dockerfile``, from one image; a tag is
-turned into a digest first, so that it cannot move between the two. Nothing is compiled
-or installed anew, and the recipe says why.
+One recipe, ``ci/container/Dockerfile``, builds both arms from one image. The tag is
+resolved to a digest first, so that it cannot move between the two builds. The build
+compiles and reinstalls nothing; the recipe explains why.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from overlaykit.core.documents import from_json
 from overlaykit.core.errors import EnvironmentFailure, Exit, Finding, not_started
 from overlaykit.core.wording import pasteable
 
-# No option of an engine's.
+# Does not match an option of the engine.
 NAME = "[A-Za-z0-9][A-Za-z0-9._/:@-]*"
 ENGINES = ("docker", "podman")
 AITER = ("carried", "image")
 _DOCKERFILE = "ci/container/Dockerfile"
-_NOTHING = (
-    "nothing is reinstalled: the image's SGLang and AITER are editable installs of the "
-    "trees that are changed, new modules included; no compiled file comes from a file "
-    "that the series touches, and Triton compiles at first use"
+_NOT_REINSTALLED = (
+    "nothing is reinstalled: the image's SGLang and AITER are editable installs, so "
+    "Python imports the changed trees, new modules included; no compiled file is built "
+    "from a file that the series changes, and Triton compiles kernels at first use"
 )
 
 
 @dataclass(frozen=True)
 class Build:
-    """An arm to be built; ``aiter`` says whether the series goes on AITER as well."""
+    """An arm to build; ``aiter`` says whether the series is applied to AITER too."""
 
     root: Path
     arm: str
@@ -51,7 +51,7 @@ class Build:
         return [self.engine, "pull", self.image]
 
     def build(self, base: str) -> list[str]:
-        """``base`` is the image by digest, where that is known."""
+        """The build command. ``base`` is the image, by digest if it is known."""
         given = {
             "IMAGE": base,
             "SERIES": series_of(self.arm, self.root),
@@ -66,17 +66,17 @@ class Build:
 
 
 class _Inspected(msgspec.Struct, rename={"id": "Id", "digests": "RepoDigests"}):
-    """What ``image inspect`` says, of either engine."""
+    """The output of ``image inspect``, the same for both engines."""
 
     id: str
     digests: list[str] | None = None
 
 
-def foretell(build: Build) -> Report:
-    """The engine's commands, none of them run."""
+def dry_run(build: Build) -> Report:
+    """Report the engine's commands without running them."""
     commands = (
         f"{pasteable(build.inspection(build.image))} || {pasteable(build.pull())}",
-        "# with the digest that the inspection shows in place of the tag:",
+        "# with the digest from the inspection instead of the tag:",
         pasteable(build.build(build.image)),
         pasteable(build.inspection(build.tag)),
     )
@@ -88,16 +88,16 @@ def foretell(build: Build) -> Report:
         series=series_of(build.arm, build.root),
         image=build.image,
         commands=commands,
-        notes=(_NOTHING,),
+        notes=(_NOT_REINSTALLED,),
     )
     return Report(verb="rebuild", dry_run=True, results=(result,))
 
 
 def rebuild(build: Build) -> Report:
-    """Build it; the recipe ends with the checks, and so does the build."""
+    """Build the arm's image. The recipe ends with the checks of the arm."""
     base = _inspect(build, build.image)
     if base is None:
-        _run(build.pull(), "the image cannot be had")
+        _run(build.pull(), "the image cannot be pulled")
         base = _inspect(build, build.image)
     digests = (base.digests or []) if base is not None else []
     pinned = digests[0] if digests else build.image
@@ -106,14 +106,15 @@ def rebuild(build: Build) -> Report:
             "the build failed",
             path=_DOCKERFILE,
             expected="the series applied and verified on the image's own trees",
-            found="what the engine said is above, the verbs' findings with it",
-            next_step="an AITER of another release: scripts/rebase.py --target aiter "
-            "--clone, or --aiter image; an SGLang of another release: another --image",
+            found="the engine's output above, with the findings of the verbs",
+            next_step="if the image has another release of AITER: scripts/rebase.py "
+            "--target aiter --clone, or --aiter image; if it has another release of "
+            "SGLang: choose another --image",
         )
         return Report(
             verb="rebuild",
             exit_code=Exit.FAILS,
-            message="no arm was made",
+            message="the arm was not built",
             findings=(finding,),
         )
     made = _inspect(build, build.tag)
@@ -127,13 +128,13 @@ def rebuild(build: Build) -> Report:
         base=pinned,
         id=made.id if made else "",
         commands=(pasteable(build.build(pinned)),),
-        notes=(_NOTHING,),
+        notes=(_NOT_REINSTALLED,),
     )
     return Report(verb="rebuild", results=(result,))
 
 
 def _inspect(build: Build, image: str) -> _Inspected | None:
-    """None where the engine has no such image."""
+    """The image's ids, or None if the engine does not have the image."""
     done = _call(
         build.inspection(image), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
@@ -142,7 +143,7 @@ def _inspect(build: Build, image: str) -> _Inspected | None:
     try:
         return from_json(done.stdout, list[_Inspected])[0]
     except (msgspec.DecodeError, IndexError) as error:
-        what = f"{build.engine} image inspect says what is not understood: {error}"
+        what = f"cannot parse the output of {build.engine} image inspect: {error}"
         raise EnvironmentFailure(what) from error
 
 
@@ -152,13 +153,13 @@ def _call(
     try:
         return subprocess.run(command, stdout=stdout, stderr=stderr, check=False)
     except OSError as error:
-        step = "run this where the engine is, or name another with --engine"
+        step = "run this on a machine with the engine, or choose another with --engine"
         raise not_started(command[0], error, step) from error
 
 
 def _run(command: list[str], what: str) -> None:
     done = _call(command, stdout=sys.stderr)
     if done.returncode:
-        step = "log in to the registry, or name an image that is here"
+        step = "log in to the registry, or name a local image"
         finding = Finding(f"exit code {done.returncode}", next_step=step)
         raise EnvironmentFailure(f"{what}: {pasteable(command)}", (finding,))

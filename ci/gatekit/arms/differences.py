@@ -1,8 +1,8 @@
-"""How an installed package differs from its release, file by file.
+"""Compares an installed package with its release, file by file.
 
-Two arms made from the same packages differ in the series alone if the one differs from
-the packages in nothing, and the other in the series' files: a check that needs no
-second arm, and holds for any pair.
+The two arms differ in the series alone if the baseline arm equals the packages and the
+patched arm differs from them in the files of the series only. Each arm can therefore be
+checked without the other.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class Installed:
-    """A target in site-packages, and the wheel that it was installed from."""
+class InstalledTarget:
+    """A target in site-packages, and the wheel it was installed from."""
 
     carried: Carried
     site: Path
     wheel: Path
 
     def expected(self) -> tuple[str, ...]:
-        """What the series changes of it, as site-packages names it."""
+        """The files that the series changes, as paths in site-packages."""
         inside = map(self.carried.target.site_layout().inside, self.carried.paths)
         return tuple(sorted(path for path in inside if path is not None))
 
 
-def differing(one: Installed, progress: Progress) -> tuple[str, ...]:
-    """Files that are not as the release has them: changed, gone, or more.
+def changed_files(one: InstalledTarget, progress: Progress) -> tuple[str, ...]:
+    """Files that were changed, deleted or added since the release.
 
-    Metadata is left out: who installed a package, and how, is no part of it.
+    Ignores metadata, which records who installed the package and how.
     """
     found: set[str] = set()
     try:
@@ -65,7 +65,7 @@ def _read(path: Path) -> bytes | None:
 
 
 def _files(site: Path, package: str) -> Iterator[str]:
-    """Compiled files are left out: Python makes them of what is compared."""
+    """The package's files without bytecode, which Python makes from the sources."""
     for path in (site / package).rglob("*"):
         if path.is_file() and "__pycache__" not in path.parts:
             yield path.relative_to(site).as_posix()

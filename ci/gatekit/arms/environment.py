@@ -1,7 +1,8 @@
-"""An arm as a virtual environment: pinned packages, nothing that an index decides.
+"""Builds an arm as a virtual environment from the pinned packages.
 
-Whether it is whole, a file in it says that is written last. One that was left half
-made, or made of anything else, is made anew; a folder without it is somebody else's.
+A file in the environment, written last, says that the environment is complete. An
+incomplete environment, or one with another recipe, is built again. A non-empty folder
+without that file is not ours and is left alone.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from gatekit.arms.differences import Installed, differing
+from gatekit.arms.differences import InstalledTarget, changed_files
 from gatekit.arms.results import PATCHED, Environment, series_of
 from overlaykit.applying.inspection import inspect
 from overlaykit.applying.targets import find_targets
@@ -41,7 +42,7 @@ Say = Callable[[str], None]
 
 
 class Recipe(msgspec.Struct, frozen=True):
-    """All that an environment is made of; the same recipe, the same environment."""
+    """Everything that goes into an environment: equal recipes, equal environments."""
 
     arm: str
     python: str
@@ -50,8 +51,8 @@ class Recipe(msgspec.Struct, frozen=True):
     format: int = _FORMAT
 
 
-class State(msgspec.Struct, frozen=True):
-    """``whole`` is false from the first file on until the last."""
+class Installed(msgspec.Struct, frozen=True):
+    """The file in an environment. ``whole`` is false while it is being built."""
 
     recipe: Recipe
     whole: bool
@@ -59,7 +60,7 @@ class State(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Wanted:
-    """An arm to be made at ``out`` with the interpreter ``python``."""
+    """An arm to build at ``out`` with the interpreter ``python``."""
 
     root: Path
     arm: str
@@ -72,24 +73,26 @@ class Wanted:
 
 
 def rebuild(wanted: Wanted, say: Say) -> Report:
-    """Make the environment, or find that it is there; in both cases check it."""
+    """Build the environment unless it is complete; check it in both cases."""
     bases = _bases(wanted.root)
     wheels = {
         name: fetch(wanted.root, one.target, one.lock.dist)
         for name, one in bases.items()
     }
     for name, one in bases.items():
-        # Looked through before pip, or anything else, unpacks it.
+        # Checks the wheel's member names before pip unpacks it.
         WheelTree(wheels[name], one.target.site_layout())
     recipe = _recipe(wanted, bases)
-    new = _state(wanted.out) != State(recipe, True)
+    new = _state(wanted.out) != Installed(recipe, True)
     if new:
         refused = _make(wanted, recipe, wheels, bases, say)
         if refused is not None:
             return refused
     site = _site(wanted.interpreter)
-    installed = [Installed(one, site, wheels[name]) for name, one in bases.items()]
-    differs = {one: differing(one, progress) for one in installed}
+    installed = [
+        InstalledTarget(one, site, wheels[name]) for name, one in bases.items()
+    ]
+    differs = {one: changed_files(one, progress) for one in installed}
     say("checking what was installed")
     findings = [f for one in installed for f in _unexpected(wanted, one, differs[one])]
     findings += _verified(wanted, site)
@@ -117,11 +120,11 @@ def rebuild(wanted: Wanted, say: Say) -> Report:
     )
 
 
-def foretell(wanted: Wanted, _: Say) -> Report:
-    """What :func:`rebuild` would do, from the lock alone."""
+def dry_run(wanted: Wanted, _: Say) -> Report:
+    """Report what :func:`rebuild` would do, from the lock alone."""
     bases = _bases(wanted.root)
     recipe = _recipe(wanted, bases)
-    whole = _state(wanted.out) == State(recipe, True)
+    whole = _state(wanted.out) == Installed(recipe, True)
     result = Environment(
         target="venv",
         tree=str(wanted.out),
@@ -135,7 +138,7 @@ def foretell(wanted: Wanted, _: Say) -> Report:
 
 
 def _bases(root: Path) -> dict[str, Carried]:
-    """Of a package that is carried on several releases, the first in the manifest."""
+    """The targets to install: for a package with several bases, the first one."""
     overlay = load_overlay(root)
     first: dict[str, str] = {}
     for name, one in overlay.items():
@@ -154,21 +157,21 @@ def _recipe(wanted: Wanted, bases: Mapping[str, Carried]) -> Recipe:
     )
 
 
-def _state(out: Path) -> State | None:
-    """Of the folder there; None where nothing was begun. Raises InputError for a folder
-    that is not this program's: it may hold somebody's work."""
+def _state(out: Path) -> Installed | None:
+    """The environment's state, or None if the folder is empty or missing. Raises
+    InputError for any other folder: it may hold somebody's work."""
     try:
-        return from_json((out / _STATE).read_bytes(), State)
+        return from_json((out / _STATE).read_bytes(), Installed)
     except (FileNotFoundError, NotADirectoryError):
         if not out.exists() or (out.is_dir() and not any(out.iterdir())):
             return None
     except (OSError, msgspec.DecodeError):
         pass
     finding = Finding(
-        "was not made by this program",
+        "this program did not make this folder",
         path=str(out),
-        expected=f"an environment with its {_STATE}, an empty folder, or none",
-        next_step="move it away, or name another --out",
+        expected=f"an environment with its {_STATE}, an empty folder, or no folder",
+        next_step="move it away, or choose another --out",
     )
     raise InputError(f"{out} is in the way", (finding,))
 
@@ -180,33 +183,34 @@ def _make(
     bases: Mapping[str, Carried],
     say: Say,
 ) -> Report | None:
-    """All of it, or nothing is left. Returns the verb's report where it refused."""
+    """Build the environment, or leave nothing. Returns the verb's report if ``apply``
+    refused."""
     try:
         if wanted.out.exists():
-            say(f"{wanted.out} is half made, or of something else: it is made anew")
+            say(f"{wanted.out} is incomplete or has another recipe: building it again")
             shutil.rmtree(wanted.out)
         wanted.out.mkdir(parents=True)
-        _write_state(wanted.out, State(recipe, False))
+        _write_state(wanted.out, Installed(recipe, False))
         say(f"making {wanted.out} with Python {recipe.python}")
-        # Without pip, as nothing is to be added to it: the arms would differ.
+        # Without pip: anything added later would make the arms differ.
         _run([wanted.python, "-I", "-m", "venv", "--without-pip", str(wanted.out)])
         site = _site(wanted.interpreter)
         for name, wheel in wheels.items():
             say(f"installing {wheel.name}")
-            # `python -m` looks for pip in the working directory first: one of ours.
+            # `python -m` looks for pip in the working directory first, so use our own.
             _run(_install(bases[name], wheel, site), loud=True, cwd=wanted.out)
-        # They would start the Python that ran pip; `python -m` starts this one.
+        # Its scripts start the Python that ran pip, not this environment's.
         shutil.rmtree(site / "bin", ignore_errors=True)
         if wanted.arm == PATCHED:
-            say("putting the series on it")
+            say("applying the series")
             done = _verb(wanted.root, "apply", str(site))
             if done.exit_code is not Exit.DONE:
                 shutil.rmtree(wanted.out, ignore_errors=True)
                 return msgspec.structs.replace(done, verb="rebuild")
-        _write_state(wanted.out, State(recipe, True))
+        _write_state(wanted.out, Installed(recipe, True))
     except OSError as error:
         shutil.rmtree(wanted.out, ignore_errors=True)
-        step = "make room, or permit writing there"
+        step = "free disk space, or make the folder writable"
         finding = Finding(str(error), path=str(wanted.out), next_step=step)
         raise EnvironmentFailure("cannot make the environment", (finding,)) from error
     except BaseException:
@@ -216,8 +220,8 @@ def _make(
 
 
 def _install(carried: Carried, wheel: Path, site: Path) -> list[str]:
-    """The same files on every Python: a wheel that was built for another holds the same
-    sources, and what it holds compiled, the series does not touch."""
+    """Pip's command to unpack a wheel. It ignores the wheel's Python version: the
+    sources are the same, and the series changes no compiled file."""
     return [
         *pip_command(carried.target.dist, "install"),
         *("--isolated", "--no-deps", "--no-index", "--no-compile", "--quiet"),
@@ -225,7 +229,7 @@ def _install(carried: Carried, wheel: Path, site: Path) -> list[str]:
     ]
 
 
-def _write_state(out: Path, state: State) -> None:
+def _write_state(out: Path, state: Installed) -> None:
     write_whole(out / _STATE, to_json_line(state).decode() + "\n")
 
 
@@ -235,18 +239,19 @@ def _site(interpreter: Path) -> Path:
 
 
 def _unexpected(
-    wanted: Wanted, one: Installed, differs: Sequence[str]
+    wanted: Wanted, one: InstalledTarget, differs: Sequence[str]
 ) -> list[Finding]:
-    """Every file in which the arm differs from the packages and must not, or must."""
+    """Files that differ from the release but must not, and those that must but do
+    not."""
     expected = set(one.expected()) if wanted.arm == PATCHED else set()
     release = one.carried.target.release
     again = f"rm -r {quoted(str(wanted.out))}, then run this again"
     return [
         *(
             Finding(
-                "is not as the release has it",
+                "the file differs from the release",
                 path=path,
-                expected=f"the file of {release}, which the series does not touch"
+                expected=f"the file of {release}, which the series does not change"
                 if wanted.arm == PATCHED
                 else f"the file of {release}",
                 next_step=again,
@@ -255,7 +260,7 @@ def _unexpected(
         ),
         *(
             Finding(
-                "is as released",
+                "the file is the same as in the release",
                 path=path,
                 expected="the file as the series leaves it",
                 next_step=again,
@@ -271,7 +276,7 @@ def _verified(wanted: Wanted, site: Path) -> list[Finding]:
     status = _verb(wanted.root, "apply", "--status", str(site))
     return [
         Finding(
-            "is no baseline",
+            "the tree is not pristine",
             path=one.tree,
             expected="pristine",
             found=one.outcome,
@@ -283,13 +288,14 @@ def _verified(wanted: Wanted, site: Path) -> list[Finding]:
 
 
 def _verb(root: Path, name: str, *arguments: str) -> Report:
-    """A verb as its users run it. Its own error ends this program as well."""
+    """Run a verb as users do. A usage or environment error of the verb is raised
+    here."""
     script = str(root / "scripts" / f"{name}.py")
     said = _run([sys.executable, script, "--json", *arguments], any_code=True)
     try:
         report = from_json(said, Report)
     except msgspec.DecodeError as error:
-        what = f"scripts/{name}.py gave no report: {error}"
+        what = f"scripts/{name}.py printed no report: {error}"
         raise EnvironmentFailure(what) from error
     if report.exit_code in (Exit.USAGE, Exit.ENVIRONMENT):
         raise EnvironmentFailure(report.message, report.findings)
@@ -302,7 +308,8 @@ def _run(
     any_code: bool = False,
     cwd: Path | None = None,
 ) -> str:
-    """Standard output, or with ``loud`` on standard error as it comes."""
+    """Run a command and return its standard output; with ``loud`` the output goes to
+    standard error as it appears."""
     try:
         done = subprocess.run(
             command,
@@ -315,7 +322,7 @@ def _run(
     except OSError as error:
         raise not_started(command[0], error) from error
     if done.returncode and not any_code:
-        step = "what it said is above; `venv` needs python3-venv on Debian"
+        step = "read its output above; on Debian, `venv` needs python3-venv"
         finding = Finding(f"exit code {done.returncode}", next_step=step)
-        raise EnvironmentFailure(f"failed: {' '.join(command)}", (finding,))
+        raise EnvironmentFailure(f"command failed: {' '.join(command)}", (finding,))
     return done.stdout or ""

@@ -1,4 +1,4 @@
-"""What a rebuild says of the arm that it made."""
+"""The names of the two arms, and what a rebuild reports about the arm it made."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ ARMS = (BASELINE, PATCHED)
 class Environment(Result, frozen=True, kw_only=True):
     """An arm as a virtual environment.
 
-    ``digests``: per target the git tree id of the files that the series answers for.
-    ``differs``: every file that is not as the packages have it; on the baseline none,
-    on the patched arm those of the series. ``series`` is the sha256 of the lock, which
-    names every patch and new file by its own.
+    ``digests``: for each target, the git tree id of the files that the series covers.
+    ``differs``: every file that differs from the packages: none in the baseline arm,
+    the files of the series in the patched arm. ``series`` is the sha256 of the lock,
+    which in turn has the sha256 of every patch and new file.
     """
 
     arm: str
@@ -33,7 +33,8 @@ class Environment(Result, frozen=True, kw_only=True):
 
 
 class Image(Result, frozen=True, kw_only=True):
-    """An arm as a container image. ``base`` is what it was really built from."""
+    """An arm as a container image. ``base`` is the image it was built from, by
+    digest."""
 
     arm: str
     series: str
@@ -44,7 +45,7 @@ class Image(Result, frozen=True, kw_only=True):
 
 
 def series_of(arm: str, root: Path) -> str:
-    """The digest of everything that the series is, or that an arm has none of it."""
+    """The digest of the series in this arm, or "none" for the baseline arm."""
     if arm == BASELINE:
         return "none"
     return hashlib.sha256((root / LOCK).read_bytes()).hexdigest()

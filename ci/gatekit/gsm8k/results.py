@@ -26,7 +26,7 @@ from gatekit.gsm8k.consistency import (
 )
 from gatekit.gsm8k.questions import QuestionFile
 from gatekit.records import runs as records
-from gatekit.records.fields import Misfit, decoded, misfit, with_words
+from gatekit.records.fields import Misfit, decoded, decoded_with_nan, misfit
 from overlaykit.core.documents import to_json
 from overlaykit.core.errors import EnvironmentFailure, Finding, InputError
 from overlaykit.core.files import write_whole
@@ -213,7 +213,7 @@ def _plain(path: Path) -> list[ResultSet]:
 def _metrics(data: bytes) -> Metrics:
     """Python writes what is no number as a word."""
     try:
-        return with_words(data.decode(), Metrics, NEEDED)
+        return decoded_with_nan(data.decode(), Metrics, NEEDED)
     except UnicodeDecodeError as error:
         raise misfit(error) from error
 

@@ -1,1 +1,1 @@
-"""Commands and servers that end with the gate, and with all that they started."""
+"""Runs commands and servers; both end, with all their children, when the gate ends."""

@@ -1,11 +1,11 @@
-"""Ends a command, and all it started, with whoever started it.
+"""Runs a command and ends it, with all its children, when the gate ends.
 
-``keeper.py [--after COMMAND]... COMMAND...`` runs the command until it ends, or until
-its own standard input does: the gate holds the other end of that pipe, and loses it
-however it dies, by ``kill -9`` as well. Processes that have left the command's session
-or lost their parent are found too: they become this process's children. A container is
-none of them, and outlives an engine's client that had to be killed: what takes it away
-is given as ``--after``, in one word, and run in any case.
+``keeper.py [--after COMMAND]... COMMAND...`` runs the command until the command ends or
+the keeper's own standard input closes. The gate holds the other end of that pipe, so
+the pipe closes however the gate dies, even by ``kill -9``. Processes that left the
+command's session or lost their parent become children of the keeper, so it ends them
+too. A container is not a child: it survives when the engine's client is killed.
+``--after`` takes the command that removes it, as one word; the keeper always runs it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ _SET_PDEATHSIG, _SET_CHILD_SUBREAPER = 1, 36
 
 
 def main(words: list[str]) -> int:
-    """The command's exit code; 128 and the signal's number, if one ended it."""
+    """Returns the command's exit code, or 128 plus the number of the signal that
+    ended it."""
     after: list[list[str]] = []
     while words[:1] == ["--after"]:
         after.append(shlex.split(words[1]))
@@ -43,17 +44,17 @@ def main(words: list[str]) -> int:
 
 
 def _keep(command: list[str]) -> int:
-    """Until nothing that it started is left."""
+    """Run the command until it and all its children have ended."""
     _prctl(_SET_CHILD_SUBREAPER, 1)
     woken, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.set_wakeup_fd(wake)
 
     def note(number: int, frame: FrameType | None) -> None:
-        """Signals only wake; what to do is decided below."""
-        asked.append(number)
+        """A signal only wakes the loop below, which then ends the command."""
+        received.append(number)
 
-    asked: list[int] = []
+    received: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, note)
     signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -67,7 +68,7 @@ def _keep(command: list[str]) -> int:
     except OSError as error:
         print(f"cannot run {command[0]}: {error}", file=sys.stderr)
         return 127
-    while process.poll() is None and not asked:
+    while process.poll() is None and not received:
         ready, _, _ = select.select([sys.stdin.fileno(), woken], [], [])
         if woken in ready:
             os.read(woken, 4096)
@@ -79,7 +80,7 @@ def _keep(command: list[str]) -> int:
 
 
 def _dying_with_its_parent() -> Callable[[], None]:
-    """So that this process, killed itself, does not leave the command behind."""
+    """The kernel ends the command if the keeper itself is killed."""
     libc = ctypes.CDLL(None, use_errno=True)
     return lambda: libc.prctl(_SET_PDEATHSIG, signal.SIGTERM)
 
@@ -89,25 +90,25 @@ def _prctl(option: int, value: int) -> None:
 
 
 def _end_all(process: subprocess.Popen[bytes]) -> None:
-    """First asked, then made to; until nothing is left."""
+    """Send SIGTERM, and SIGKILL after the grace period, until no process is left."""
     deadline, number = time.monotonic() + _GRACE_S, signal.SIGTERM
-    told: set[int] = set()
+    signalled: set[int] = set()
     while left := set(_descendants()):
         if time.monotonic() > deadline:
-            number, told = signal.SIGKILL, set()
-        for pid in left - told:
+            number, signalled = signal.SIGKILL, set()
+        for pid in left - signalled:
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
-        told |= left
+        signalled |= left
         process.poll()
         _reap(process.pid)
         time.sleep(0.02)
 
 
-def _reap(but: int) -> None:
-    """Children that were taken over; the command itself is its own object's."""
+def _reap(command: int) -> None:
+    """Reap adopted children; the Popen object reaps the command itself."""
     for pid in _children().get(os.getpid(), []):
-        if pid != but:
+        if pid != command:
             with suppress(ChildProcessError):
                 os.waitpid(pid, os.WNOHANG)
 
@@ -122,7 +123,7 @@ def _descendants() -> Iterator[int]:
 
 
 def _children() -> dict[int, list[int]]:
-    """By parent; zombies are no processes any more."""
+    """Process ids by parent. Zombies count only if they are the keeper's own."""
     found: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):

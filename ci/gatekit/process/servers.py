@@ -1,11 +1,10 @@
-"""Processes that are ended with all they started, and servers that answer."""
+"""Servers and processes in sessions of their own, ended with all their children."""
 
 from __future__ import annotations
 
 import os
 import signal
 import subprocess
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import IO
 
+from gatekit.process.probe import responds, starts
 from overlaykit.core.errors import EnvironmentFailure, Finding, not_started
 
 _FLUSH_S = 60
@@ -21,8 +21,8 @@ _STOP_S = 60
 
 
 def flush(url: str) -> None:
-    """Flush here too, and see that it was done: the client asks for it before it
-    measures, and before 0.5.17 does not look at the answer."""
+    """Flush the server's cache and check that it did. The client also requests a flush
+    before it measures, but before 0.5.17 it ignores the answer."""
     request = urllib.request.Request(f"{url}/flush_cache", method="POST")
     try:
         with urllib.request.urlopen(request, timeout=_FLUSH_S):
@@ -33,7 +33,7 @@ def flush(url: str) -> None:
             "the server did not flush its cache",
             path=url,
             found=str(reason),
-            next_step="is it an SGLang server, up, and without other requests?",
+            next_step="check that it is an SGLang server, up, with no other requests",
         )
         raise EnvironmentFailure("cannot flush the cache", (finding,)) from error
 
@@ -41,25 +41,20 @@ def flush(url: str) -> None:
 def start(
     argv: Sequence[str], url: str, log: Path, timeout_s: float
 ) -> subprocess.Popen[bytes]:
-    """A server that answers. Raises EnvironmentFailure, also where another server
-    answers already: it would be measured in place of this one."""
+    """Start a server and wait until it answers. Raises EnvironmentFailure, also if
+    another server already answers there: it would be measured instead."""
     if answers(url):
         finding = Finding(
-            "a server answers already where one was to be started",
+            "another server already answers at this address",
             path=url,
-            next_step="end it, or leave out the command that starts one",
+            next_step="stop it, or leave out the option that starts a server",
         )
-        raise EnvironmentFailure("the address is taken", (finding,))
+        raise EnvironmentFailure("the address is in use", (finding,))
     with log.open("ab") as file:
         process = spawn(argv, file, "the server")
-    deadline = time.monotonic() + timeout_s
     try:
-        while time.monotonic() < deadline:
-            if process.poll() is not None:
-                break
-            if answers(url):
-                return process
-            time.sleep(0.2)
+        if starts(process, _models(url), timeout_s):
+            return process
     except BaseException:
         stop(process)
         raise
@@ -68,23 +63,25 @@ def start(
     finding = Finding(
         "the server does not answer",
         path=str(log),
-        expected=f"an answer from {url}/v1/models",
-        found="it runs" if code is None else f"it ended with exit code {code}",
+        expected=f"an answer from {_models(url)}",
+        found="the server runs, without an answer"
+        if code is None
+        else f"the server ended with exit code {code}",
     )
     raise EnvironmentFailure("a server did not start", (finding,))
 
 
+def _models(url: str) -> str:
+    return f"{url}/v1/models"
+
+
 def answers(url: str, timeout_s: float = 5) -> bool:
-    """Whether a server is there, and not too busy to say so in that time."""
-    try:
-        with urllib.request.urlopen(f"{url}/v1/models", timeout=timeout_s):
-            return True
-    except (HTTPException, OSError, ValueError):
-        return False
+    """Whether a server answers within the timeout; a busy one may not."""
+    return responds(_models(url), timeout_s)
 
 
 def spawn(argv: Sequence[str], log: IO[bytes], what: str) -> subprocess.Popen[bytes]:
-    """In a session of its own, so that all its processes can be ended."""
+    """Start a process in its own session, so that :func:`stop` reaches its children."""
     try:
         return subprocess.Popen(
             argv,
@@ -98,8 +95,8 @@ def spawn(argv: Sequence[str], log: IO[bytes], what: str) -> subprocess.Popen[by
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """End a process and those it started, by force after a while, or at once where
-    this is interrupted. It may have ended by itself."""
+    """End a process and its children: SIGTERM, then SIGKILL after a wait, or at once if
+    the wait is interrupted. The process may already have ended."""
     try:
         _signal(process, signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):

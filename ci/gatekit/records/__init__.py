@@ -1,1 +1,1 @@
-"""What judges record: checks, runs, what was served, and what a stage is."""
+"""Shared records: checks, runs, what a run was made from, and stages as data."""

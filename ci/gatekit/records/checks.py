@@ -1,4 +1,4 @@
-"""What a check came to: expected, found, and whether it holds."""
+"""A check: what was expected, what was found, and whether it holds."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Check:
-    """A positive control, which must hold for a measurement to be evidence at all, or a
-    claim, which the measurement then bears out or not."""
+    """A control or a claim. Controls must hold for a measurement to be evidence at all;
+    claims are what the measurement then supports or refutes."""
 
     name: str
     expected: str
@@ -22,7 +22,7 @@ def equal(name: str, expected: object, found: object) -> Check:
 
 
 def none_of(name: str, what: str, found: Iterable[str]) -> Check:
-    """Holds if there is nothing to list; names the first three otherwise."""
+    """Holds if ``found`` is empty; names the first three entries otherwise."""
     listed = list(found)
     text = f"{len(listed)}: " + "; ".join(listed[:3]) if listed else "none"
     return Check(name, f"no {what}", text, not listed)

@@ -1,9 +1,8 @@
-"""Reading a record of JSON: what it lacks is said by its field; nothing is supplied.
+"""Reads JSON records strictly: no field may be missing, duplicated or of another type.
 
-Readers of JSON differ in what they let pass. A key that is there twice has the first
-value for one reader and the last for another, and a default for a member that is not
-there is a reading of its own. Such a record is refused; the refusal names the field,
-what is expected there and what was found.
+JSON readers differ in what they accept. For a duplicate key, one reader takes the first
+value and another the last; for a missing field, one fills in a default. Such a record
+is refused, and the error names the field, what is expected there and what was found.
 """
 
 from __future__ import annotations
@@ -30,8 +29,8 @@ _LONGEST = 400
 
 @dataclass(eq=False)
 class Misfit(Exception):
-    """Why a text is not the record that it should be. ``name`` is the field's, empty
-    where the text is no record at all."""
+    """Why a text does not fit its record type. ``name`` is the field, or empty if the
+    text is not a record at all."""
 
     what: str
     name: str = ""
@@ -39,7 +38,7 @@ class Misfit(Exception):
     found: str = ""
 
     def __str__(self) -> str:
-        """In a line, which says all."""
+        """The whole error in one line."""
         if not self.name:
             return self.what
         return f'"{self.name}": expected {self.expected}, found {self.found}'
@@ -57,39 +56,41 @@ class Misfit(Exception):
     def refusal(
         self, head: str, path: Path, step: str, line: int | None = None
     ) -> InputError:
-        """``head`` says which file is not what; the field and its fault follow."""
+        """An InputError: ``head`` names the file, then the field and its fault."""
         return InputError(f"{head}: {self}", (self.finding(path, line, step),))
 
 
 def decoded(data: bytes, kind: type[T], needs: Mapping[str, str] | None = None) -> T:
-    """A JSON document of this type. ``needs`` says of a field what is expected there,
-    with its unit. Raises Misfit."""
+    """Decode a JSON document as this type. ``needs`` describes, by field, the expected
+    value and its unit. Raises Misfit."""
     try:
         record = from_json(data, kind)
-        json.loads(data, object_pairs_hook=once)
+        json.loads(data, object_pairs_hook=unique_keys)
     # Numbers too long for Python are ValueErrors of their own.
     except (ValueError, RecursionError) as error:
         raise misfit(error, needs) from error
     return record
 
 
-def with_words(text: str, kind: type[T], needs: Mapping[str, str] | None = None) -> T:
-    """The same of a text with Infinity and NaN, which Python writes and which are not
-    JSON. Raises Misfit."""
+def decoded_with_nan(
+    text: str, kind: type[T], needs: Mapping[str, str] | None = None
+) -> T:
+    """As :func:`decoded`, but also accepts Infinity and NaN, which Python writes
+    although they are not JSON. Raises Misfit."""
     try:
-        return msgspec.convert(json.loads(text, object_pairs_hook=once), kind)
+        return msgspec.convert(json.loads(text, object_pairs_hook=unique_keys), kind)
     except (ValueError, OverflowError, RecursionError) as error:
         raise misfit(error, needs) from error
 
 
 def misfit(error: Exception, needs: Mapping[str, str] | None = None) -> Misfit:
-    """The decoder's words, the field first."""
+    """The decoder's error as a Misfit, which names the field first."""
     if isinstance(error, Misfit):
         return error
     said = str(error)[:_LONGEST]
     if found := _MISSING.fullmatch(said):
         name = f"{found[2]}.{found[1]}" if found[2] else found[1]
-        what = f'has no "{found[1]}"' + (f' in its "{found[2]}"' if found[2] else "")
+        what = f'has no "{found[1]}"' + (f' in "{found[2]}"' if found[2] else "")
         return Misfit(what, name, (needs or {}).get(name, "a value"), "no such field")
     if found := _WRONG.fullmatch(said):
         what = f'"{found[3]}" is {found[2]}, not {found[1]}'
@@ -104,13 +105,14 @@ def misfit(error: Exception, needs: Mapping[str, str] | None = None) -> Misfit:
     return Misfit(said)
 
 
-def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """For ``json.loads``. Raises Misfit for a key that is there twice."""
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An ``object_pairs_hook`` for ``json.loads``. Raises Misfit for a duplicate
+    key."""
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
             shown = key if len(key) <= _LONGEST else f"{key[:_LONGEST]}..."
-            what = f'the key "{shown}" is there twice'
+            what = f'the key "{shown}" appears twice'
             raise Misfit(what, shown, "one value", "two")
         found[key] = value
     return found

@@ -1,5 +1,4 @@
-"""What a served tree is, read off the tree itself: digests that nobody has to copy,
-and that are of what is there and not of what should be."""
+"""Reads from a served tree what it is: digests of the files that are really there."""
 
 from __future__ import annotations
 
@@ -19,18 +18,19 @@ NO_SERIES = "none"
 
 
 def of_trees(paths: Iterable[Path], root: Path) -> records.Origin:
-    """Of the trees that one arm serves. ``tree`` is, per target, the git tree id of the
-    files that the overlay answers for; ``series`` the digest of the overlay's lock
-    where the whole series is on every tree, and ``none`` where nothing of it is.
+    """The origin of an arm that serves these trees.
 
-    Raises InputError where they are neither, or not ones that the overlay is made for.
+    ``tree`` is, for each target, the git tree id of the files in the overlay.
+    ``series`` is the digest of the overlay's lock if every tree has the whole series,
+    and ``none`` if no tree has any of it. Raises InputError for any other state, and
+    for a tree that the overlay was not made for.
     """
     found = find_targets(paths, load_overlay(root))
     standings: dict[str, Standing] = {}
     digests = []
     for one in found:
         if one.mismatch:
-            raise InputError(f"{one.tree.name} is no known tree", one.mismatch)
+            raise InputError(f"{one.tree.name} is not a known tree", one.mismatch)
         name = one.carried.name
         standings[name] = locate(one.carried, one.tree).standing(one.carried)
         digests.append(f"{name} {inspect(one.carried, one.tree).digest}")
@@ -41,10 +41,10 @@ def of_trees(paths: Iterable[Path], root: Path) -> records.Origin:
         series = f"sha256:{hashlib.sha256(lock).hexdigest()}"
     else:
         finding = Finding(
-            "an arm is served from trees with the whole series, or from ones without",
+            "every tree of an arm must have the whole series, or none of it",
             path=" ".join(one.tree.name for one in found),
             found=", ".join(f"{name}: {s.value}" for name, s in standings.items()),
             next_step="see scripts/apply.py --status, and scripts/verify.py",
         )
-        raise InputError("no whole series, and no release", (finding,))
+        raise InputError("the trees have part of the series", (finding,))
     return records.Origin(tree="; ".join(sorted(digests)), series=series)

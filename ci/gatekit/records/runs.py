@@ -1,7 +1,7 @@
-"""The record of one run, as every gate writes it and the report reads it.
+"""The record of one run: one JSON document per line, appended when the run ends.
 
-One JSON document a line, appended as a run ends, so that nothing measured is lost with
-the runs after it. ``kind`` says which gate's record it is.
+A crash in a later run therefore loses no measurement. ``kind`` names the type of
+record.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from overlaykit.core.errors import (
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
-    """What was run: digests, or names that pin as much. Empty: not told. Of a command
-    it is a digest: what it says of a machine, or a key, is nobody else's."""
+    """What a run was made from: digests, or names that pin as much. Empty means not
+    recorded. ``command`` is a digest, because a command line may hold a host or a
+    key."""
 
     tree: str = ""
     series: str = ""
@@ -33,24 +34,24 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     command: str = ""
 
     def __str__(self) -> str:
-        told = msgspec.structs.asdict(self).items()
-        return ", ".join(f"{name} {what or 'not told'}" for name, what in told)
+        fields = msgspec.structs.asdict(self).items()
+        return ", ".join(f"{name} {value or 'not recorded'}" for name, value in fields)
 
 
 def command_digest(command: str) -> str:
-    """Of the command line that serves an arm; of none, nothing."""
+    """The digest of the command line that serves an arm; empty if there is none."""
     if not command:
         return ""
     return f"sha256:{hashlib.sha256(os.fsencode(command)).hexdigest()}"
 
 
 SCHEMA = 1
-_STEP = "measure anew, in another folder: a record is never edited"
+_STEP = "measure again in another folder: records must not be edited"
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
-    """One run of one arm. Every field is needed, those of each kind as well.
-    ``started`` is in seconds since the epoch; ``seconds`` from then to its end."""
+    """One run of one arm. All fields are required, also those that a kind adds.
+    ``started`` is in seconds since the epoch; ``seconds`` is how long the run took."""
 
     schema: int = SCHEMA
     arm: str
@@ -63,9 +64,9 @@ R = TypeVar("R", bound=Record)
 
 
 def append(path: Path, record: Record) -> None:
-    """On disk when this returns. Raises EnvironmentFailure."""
+    """Append a record; it is on disk on return. Raises EnvironmentFailure."""
     try:
-        _drop_torn_line(path)
+        _drop_partial_line(path)
         with path.open("ab") as file:
             file.write(to_json_line(record) + b"\n")
             file.flush()
@@ -75,8 +76,8 @@ def append(path: Path, record: Record) -> None:
 
 
 def read(path: Path, kind: type[R]) -> list[R]:
-    """Every whole record; a last line without its end was being written when its
-    writer was killed, and is none. Raises InputError, EnvironmentFailure."""
+    """Every complete record. A last line without a line end is ignored: its writer was
+    killed. Raises InputError, InvalidEvidence and EnvironmentFailure."""
     try:
         whole = path.read_bytes().rpartition(b"\n")[0]
     except FileNotFoundError:
@@ -94,13 +95,15 @@ def read(path: Path, kind: type[R]) -> list[R]:
             raise error.refusal(head, path, _STEP, number) from error
         if record.schema != SCHEMA:
             raise InputError(
-                f"{path}:{number}: a record of schema {record.schema}, not {SCHEMA}"
+                f"{path}:{number}: the record has schema {record.schema}, not {SCHEMA}"
             )
         for name in ("started", "seconds"):
             if (value := getattr(record, name)) < 0:
                 what = f'"{name}": expected 0 seconds or more, found {value:g}'
                 finding = Finding(
-                    "ends before it starts" if name == "seconds" else "has no start",
+                    "the run ends before it starts"
+                    if name == "seconds"
+                    else "the run has no start",
                     path=str(path),
                     line=number,
                     expected=f'"{name}" of 0 seconds or more',
@@ -112,7 +115,7 @@ def read(path: Path, kind: type[R]) -> list[R]:
     return found
 
 
-def _drop_torn_line(path: Path) -> None:
+def _drop_partial_line(path: Path) -> None:
     data = path.read_bytes() if path.exists() else b""
     if data and not data.endswith(b"\n"):
         os.truncate(path, data.rfind(b"\n") + 1)

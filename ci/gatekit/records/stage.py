@@ -1,4 +1,4 @@
-"""A stage as data: what it needs, what it runs, and what that depends on."""
+"""A stage as data: its needs, its steps, and the inputs that its result depends on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from overlaykit.core.wording import pasteable, quoted
 
 @dataclass(frozen=True)
 class Serve:
-    """A server for the time of one step."""
+    """A server that runs for the duration of one step."""
 
     command: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -25,19 +25,21 @@ class Serve:
 
     @property
     def line(self) -> str:
-        """As one command, its environment within it."""
+        """The command line, with its environment set by ``env``."""
         given = [f"{name}={value}" for name, value in self.environment.items()]
-        return joined([*(["env", *given] if given else []), *self.command])
+        return command_line([*(["env", *given] if given else []), *self.command])
 
 
 @dataclass(frozen=True)
 class Step:
-    """One command line. ``reports``: it prints a verb's report, kept as evidence.
-    ``judges``: its exit code is a judgement; else whatever is not 0 is an error, and
-    the stage is run again, where a judgement would stand.
-    ``remove`` are containers that a server which was not ended in order may leave.
+    """One command line.
 
-    Placeholders are filled in when it runs, see :func:`placeholders`.
+    ``reports``: the command prints a verb's report, which is kept as evidence.
+    ``decides``: its exit code is a verdict, which is kept. Otherwise any exit code but
+    0 is an error, and the next run repeats the stage. ``remove`` are commands that
+    remove containers which a killed server may leave behind.
+
+    Placeholders are filled in when the step runs, see :func:`placeholders`.
     """
 
     name: str
@@ -45,23 +47,23 @@ class Step:
     environment: Mapping[str, str] = field(default_factory=dict)
     serve: Serve | None = None
     reports: bool = True
-    judges: bool = True
+    decides: bool = True
     remove: tuple[tuple[str, ...], ...] = ()
 
     @property
     def words(self) -> tuple[str, ...]:
-        """All that decides what it does."""
+        """Everything that decides what the step does."""
         served = (self.serve.line, self.serve.health) if self.serve else ()
         given = (f"{name}={value}" for name, value in self.environment.items())
         return (self.name, *given, *self.command, *served)
 
     def server_log(self, folder: Path) -> Path:
-        """Where the server's own words go."""
+        """The log of the step's server."""
         return folder / f"{self.name}.server.log"
 
     def lines(self, known: Mapping[str, str]) -> tuple[str, ...]:
-        """As a shell would take them, with the server's start and end. A server that
-        ends, or is not healthy in time, is asked nothing."""
+        """The step as shell commands, including the server's start and end. If the
+        server ends or is not healthy in time, the step's own command does not run."""
         own = _line(self.command, self.environment, known)
         after = (f"{_line(words, {}, known)} >/dev/null 2>&1" for words in self.remove)
         if self.serve is None:
@@ -82,8 +84,9 @@ class Step:
 
 @dataclass(frozen=True)
 class Stage:
-    """``why_not``: the reason for which it is not run at all. ``inputs`` are digests
-    of what its commands do not name. ``port`` is its servers', 0 any."""
+    """``why_not`` is the reason if the stage does not run at all. ``inputs`` are
+    digests of what the commands do not name. ``port`` is the servers' port; 0 means
+    any."""
 
     name: str
     title: str
@@ -96,11 +99,11 @@ class Stage:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """All that is run, as it stands before it is filled in."""
+        """The words of all steps, with their placeholders."""
         return tuple(word for step in self.steps for word in step.words)
 
     def lines(self, known: Mapping[str, str]) -> tuple[str, ...]:
-        """Of all steps."""
+        """The shell commands of all steps."""
         return tuple(line for step in self.steps for line in step.lines(known))
 
 
@@ -108,41 +111,41 @@ PLACEHOLDERS = ("folder", "port", "run", "out")
 
 
 def placeholders(folder: Path, port: object) -> dict[str, str]:
-    """What is not known before a stage runs. {run} names what is this run's alone and
-    cannot lie in its folder: nobody but who holds that takes it away."""
+    """The values that are known only when a stage runs. {run} is a name unique to this
+    run, for things outside its folder such as containers."""
     run = hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]
-    # Two up from a stage's folder: the run directory.
+    # The run directory is two levels above a stage's folder.
     values = (str(folder), str(port), run, str(folder.parents[1]))
     return dict(zip(PLACEHOLDERS, values, strict=True))
 
 
-# None of it is JSON's, nor a shell's ${...}. With :q it stands between the single
-# quotes of a word that is quoted already.
+# Does not match JSON or a shell's ${...}. The suffix :q marks a placeholder inside
+# single quotes.
 PLACEHOLDER = re.compile(r"(?<!\$)\{([a-z_]+)(:q)?\}")
 _WHEN_IT_RUNS = re.compile(r"(?<!\$)\{(" + "|".join(PLACEHOLDERS) + r")\}")
 
 
 def filled(text: str, known: Mapping[str, str]) -> str:
-    """Known placeholders replaced, all at once: what a path holds is none. Braces of
-    anything else (JSON) stay."""
+    """The text with known placeholders replaced in one pass, so that braces in a value
+    are not replaced again. Other braces, as in JSON, stay."""
 
-    def told(found: re.Match[str]) -> str:
+    def replacement(found: re.Match[str]) -> str:
         value = known.get(found[1])
         if value is None:
             return found[0]
         return value.replace("'", "'\"'\"'") if found[2] else value
 
-    return PLACEHOLDER.sub(told, text)
+    return PLACEHOLDER.sub(replacement, text)
 
 
-def joined(words: Iterable[str]) -> str:
-    """Words as one command line, of which some are filled in later: whatever they are
-    then, they stay the words that they are. A word with a brace is in single quotes."""
+def command_line(words: Iterable[str]) -> str:
+    """Words as one command line whose placeholders are filled in later. Each word stays
+    one word, because a placeholder inside quotes is marked for quoting."""
     return _WHEN_IT_RUNS.sub(r"{\1:q}", shlex.join(words))
 
 
 def holds_placeholder(place: str) -> bool:
-    """Whether a path would be taken for one that is still to be filled in."""
+    """Whether a path contains text that looks like a placeholder."""
     return PLACEHOLDER.search(place) is not None
 
 

@@ -1,1 +1,1 @@
-"""What a run of the gate came to, for programs, pull requests and people."""
+"""Reports of a run of the gate: for programs, for pull requests and for people."""

@@ -1,10 +1,10 @@
-"""GSM8K: each arm's answers, and their difference against the margin."""
+"""The GSM8K section: each arm's answers, and their difference against the margin."""
 
 from __future__ import annotations
 
 from gatekit.report.charts import Bar, Bound, Estimate, bars, estimates
 from gatekit.report.documents import Accuracy, Arm, Compared, Run, Score
-from gatekit.report.evidence import Kind, look
+from gatekit.report.evidence import Kind, find_evidence
 from gatekit.report.schema import GateReport
 from gatekit.report.section import (
     Drawing,
@@ -21,8 +21,8 @@ _INVALID, _PATCHED = "invalid", "patched"
 
 
 def gsm8k(report: GateReport) -> Section:
-    """The comparison, question by question."""
-    seen = look(report, "gsm8k", _KIND)
+    """The section of the comparison, question by question."""
+    seen = find_evidence(report, "gsm8k", _KIND)
     said: list[str] = []
     drawings: list[Drawing] = []
     tables: list[Table] = []
@@ -34,7 +34,7 @@ def gsm8k(report: GateReport) -> Section:
         of = origins(Arm(name, arm.origin) for name, arm in arms)
         tables += [_arms(one), *controls(one.controls), of]
         if one.verdict == _INVALID or one.score is None:
-            missing.append("No interval: these answers may not be compared.")
+            missing.append("No interval: these answers cannot be compared.")
             continue
         said += _said(one.score)
         drawings += _drawings(one, one.score)
@@ -53,7 +53,7 @@ def gsm8k(report: GateReport) -> Section:
 
 
 def _named(one: Accuracy) -> list[tuple[str, str, Run]]:
-    """Arm, name and run."""
+    """Every run, with its arm and its name."""
     arms = (("baseline", one.baseline), (_PATCHED, one.patched))
     return [
         (arm, f"{arm} {number}" if len(answers.runs) > 1 else arm, run)
@@ -80,7 +80,7 @@ def _arms(one: Accuracy) -> Table:
         "run", "questions", "answered", "right", "share", "truncated", "no number",
         "failed",
     )  # fmt: skip
-    caption = f"Answers; the comparison says {verdict_mark(one.verdict).text}"
+    caption = f"Answers; verdict of the comparison: {verdict_mark(one.verdict).text}"
     return Table(caption, header, tuple(rows), tuple(range(1, 8)), brief=True)
 
 
@@ -109,8 +109,8 @@ def _capital(sentence: str) -> str:
 
 
 def _within(arm: str, discordance: float | None) -> str:
-    told = "not measured" if discordance is None else f"{100 * discordance:.2f} %"
-    return f"; the {arm} against itself: {told}"
+    value = "not measured" if discordance is None else f"{100 * discordance:.2f} %"
+    return f"; {arm} arm against itself: {value}"
 
 
 def _drawings(one: Accuracy, score: Score) -> list[Drawing]:
@@ -130,7 +130,7 @@ def _drawings(one: Accuracy, score: Score) -> list[Drawing]:
     return [
         Drawing("Right answers", bars(rates, 1, "Right answers of each run")),
         Drawing(
-            f"{what}: a pass needs all of it to the right of the margin",
+            f"{what}: to pass, all of it must be right of the margin",
             estimates([difference], bounds, "points", what),
         ),
     ]

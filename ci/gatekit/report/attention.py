@@ -1,4 +1,4 @@
-"""Copies and time in each layer's attention, before and after, by the traces."""
+"""The traces section: copies and time in each layer's attention, before and after."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 from gatekit.report.charts import by_layer
 from gatekit.report.documents import Figures, Side, Traced
-from gatekit.report.evidence import Kind, look
-from gatekit.report.onelayer import one_layer
+from gatekit.report.evidence import Kind, find_evidence
+from gatekit.report.layer_timeline import one_layer
 from gatekit.report.schema import GateReport
 from gatekit.report.section import (
     Drawing,
@@ -17,7 +17,7 @@ from gatekit.report.section import (
     Text,
     claims,
     controls,
-    stretch,
+    value_range,
     verdict_mark,
 )
 
@@ -29,8 +29,9 @@ _DRAWN: tuple[tuple[str, str, Callable[[Figures], float]], ...] = (
 
 
 def attention(report: GateReport) -> Section:
-    """One trace is drawn, the first that is not a pass; all are in the table."""
-    seen = look(report, "traces", _KIND)
+    """The section. All traces are in the table; one is drawn, the first that does not
+    pass."""
+    seen = find_evidence(report, "traces", _KIND)
     compared = [one for one in seen.found if one.before is not None]
     alone = [one for one in seen.found if one.before is None]
     missing = list(seen.missing)
@@ -38,12 +39,12 @@ def attention(report: GateReport) -> Section:
     drawings: list[Drawing] = []
     tables: list[Table] = []
     if seen.found and not compared:
-        missing.append("No before and after: no trace was compared with a baseline.")
+        missing.append("No comparison: no trace was compared with a baseline.")
     if compared:
         shown = next((one for one in compared if one.verdict != "pass"), compared[0])
         tables.append(_traces(compared))
         if shown.sides is None:
-            missing.append("No figures: these traces are no evidence of any.")
+            missing.append("No figures: these traces are not valid evidence.")
         else:
             said.append(_what(shown))
             drawings += _drawings(shown)
@@ -70,8 +71,8 @@ def attention(report: GateReport) -> Section:
 def _what(one: Traced) -> str:
     gpu = one.after.gpu or "a GPU that the trace does not name"
     return (
-        f"{one.target} on {gpu}, {len(one.after.layers)} layers; kernels given to "
-        f"layers by {one.after.method}. Drawn: {one.tree}."
+        f"{one.target} on {gpu}, {len(one.after.layers)} layers; kernels attributed to "
+        f"layers by {one.after.method}. The drawings show {one.tree}."
     )
 
 
@@ -93,15 +94,15 @@ def _figures(one: Traced) -> tuple[Text, ...]:
     before, after = one.sides
     mean = [side.total_ns / len(side.layers) for side in one.sides]
     return (
-        stretch([len(before.layers), len(after.layers)]),
-        *(stretch([x.per_call.copies for x in side.layers]) for side in one.sides),
+        value_range([len(before.layers), len(after.layers)]),
+        *(value_range([x.per_call.copies for x in side.layers]) for side in one.sides),
         *(_times(side) for side in one.sides),
         f"{mean[1] / mean[0] - 1:+.1%}",
     )
 
 
 def _times(side: Side) -> str:
-    return stretch([layer.per_call.time_ns / 1000 for layer in side.layers], ".1f")
+    return value_range([layer.per_call.time_ns / 1000 for layer in side.layers], ".1f")
 
 
 def _drawings(one: Traced) -> list[Drawing]:

@@ -1,5 +1,5 @@
-"""Drawings that a page carries within itself: as wide as a telephone, and sharp on
-anything wider. What is what is said by shape and by word, and by colour besides."""
+"""Charts as inline SVG, as wide as a phone and sharp on wider screens. Shapes and words
+carry the meaning; colours only repeat it."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ from overlaykit.core.wording import one_line
 
 _WIDTH = 400
 _STEPS = [n * 10.0**power for power in range(-4, 7) for n in (1, 2, 5)]
-# Rooms for words beside and around the plots, and the height of a row.
+# Space for text beside and around the plots, and the height of a row.
 _NAME, _VALUE, _HEAD, _FOOT, _ROW = 128, 62, 26, 24, 26
 _LEFT, _TALL = 44, 150
-# Between the middles of two words that are not to run into one another.
+# Smallest distance between the centres of two labels.
 _APART = 44
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A row of :func:`estimates`. Without a value, ``told`` stands in its place."""
+    """A row of :func:`estimates`. ``label`` shows the value, or why there is none."""
 
     name: str
     value: float | None
     low: float | None = None
     high: float | None = None
-    told: str = ""
+    label: str = ""
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A row of :func:`bars`, of the patched arm (``after``) or the baseline's."""
+    """A row of :func:`bars`, of the patched arm (``after``) or the baseline arm."""
 
     name: str
     value: float
-    told: str
+    label: str
     after: bool
 
 
 @dataclass(frozen=True)
 class Bound:
-    """A value that estimates are held against; ``limit``: may not be crossed."""
+    """A value to compare estimates with. They must not cross a ``limit``."""
 
     at: float
     name: str
@@ -51,7 +51,7 @@ class Bound:
 def estimates(
     rows: Sequence[Estimate], bounds: Sequence[Bound], unit: str, label: str
 ) -> str:
-    """Values with their intervals on one scale, against bounds."""
+    """A chart of values with their intervals, and of the bounds, on one scale."""
     known = [b.at for b in bounds]
     for row in rows:
         known += [v for v in (row.value, row.low, row.high) if v is not None]
@@ -72,7 +72,7 @@ def estimates(
         parts.append(
             _line(x, _HEAD - 6, x, bottom, "limit" if bound.limit else "level")
         )
-        # Names of bounds that are close to one another go to either side.
+        # The names of bounds that are close together go to opposite sides.
         near = [x_of(b.at) - x for b in bounds if b is not bound]
         aside = next((gap for gap in near if abs(gap) < _APART), 0.0)
         anchor = "end" if aside > 0 else "start" if aside < 0 else "middle"
@@ -81,7 +81,7 @@ def estimates(
         y = _HEAD + _ROW * (number + 0.5)
         parts.append(_text(0, y + 4, row.name, kind="strong"))
         if row.value is None:
-            parts.append(_text(_WIDTH - 4, y + 4, row.told, "end", "absent"))
+            parts.append(_text(_WIDTH - 4, y + 4, row.label, "end", "absent"))
             continue
         if row.low is not None and row.high is not None:
             parts.append(_line(x_of(row.low), y, x_of(row.high), y, "span"))
@@ -89,12 +89,12 @@ def estimates(
                 parts.append(_line(x_of(end), y - 5, x_of(end), y + 5, "span"))
         x = x_of(row.value)
         parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" class="after"/>')
-        parts.append(_text(_WIDTH - 4, y + 4, row.told, "end"))
+        parts.append(_text(_WIDTH - 4, y + 4, row.label, "end"))
     return _svg(parts, bottom + _FOOT, label)
 
 
 def bars(rows: Sequence[Bar], whole: float, label: str) -> str:
-    """Parts of a whole."""
+    """A bar chart of parts of a whole."""
     right = _WIDTH - _VALUE - 40
     parts = []
     for number, row in enumerate(rows):
@@ -103,14 +103,15 @@ def bars(rows: Sequence[Bar], whole: float, label: str) -> str:
         parts.append(_text(0, y + 13, row.name, kind="strong"))
         parts.append(_box(_NAME, y, right - _NAME, "track"))
         parts.append(_box(_NAME, y, wide, "after" if row.after else "before"))
-        parts.append(_text(right + 8, y + 13, row.told))
+        parts.append(_text(right + 8, y + 13, row.label))
     return _svg(parts, 8 + _ROW * len(rows), label)
 
 
 def by_layer(
     before: Mapping[int, float], after: Mapping[int, float], unit: str, label: str
 ) -> str:
-    """A value of every layer, before (rings) and after (dots), from nil upwards."""
+    """A chart of one value for each layer, before (rings) and after (dots), from
+    zero."""
     layers = sorted(before.keys() | after.keys())
     top = max([*before.values(), *after.values(), 0.0]) * 1.08 or 1.0
     right, bottom = _WIDTH - 8, _HEAD + _TALL
@@ -169,7 +170,7 @@ def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
 
 
 def _text(
-    x: float, y: float, text: str, anchor: str = "start", kind: str = "told"
+    x: float, y: float, text: str, anchor: str = "start", kind: str = "label"
 ) -> str:
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{kind}">'

@@ -1,4 +1,4 @@
-"""All that the reports show, in order; and what they say of the run as a whole."""
+"""The contents of the reports, in order, and the facts about the whole run."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Iterable
 from gatekit.report.answers import gsm8k
 from gatekit.report.attention import attention
 from gatekit.report.documents import Built
-from gatekit.report.evidence import Kind, look, stands_in
+from gatekit.report.evidence import Kind, find_evidence, stands_in
 from gatekit.report.points import serving
 from gatekit.report.projection import chain
-from gatekit.report.schema import GateReport, StageReport, State
-from gatekit.report.section import Section, duration, moment
+from gatekit.report.schema import GateReport, StageReport, StageState
+from gatekit.report.section import Section, duration, utc_time
 from gatekit.report.trees import census, landing, numeric
 
 _BUILT = Kind("rebuild", "base", Built, "image of an arm")
-# Which section shows a stage's figures; others have no figures.
+# The section with a stage's figures; other stages have no figures.
 SHOWN_IN = {
     "apply": "landing",
     "verify": "census",
@@ -28,54 +28,54 @@ SHOWN_IN = {
 
 
 def sections(report: GateReport) -> tuple[Section, ...]:
-    """What a reader of a pull request asks for first comes first."""
+    """All sections, the most important for a pull request first."""
     makers = (gsm8k, attention, serving, chain, numeric, landing, census)
     return tuple(make(report) for make in makers)
 
 
 def reasons(report: GateReport) -> tuple[str, ...]:
-    """Of the verdict; what was not run is told apart from them."""
+    """The reasons for the verdict, without the stages that did not run."""
     apart = {
         f"{stage.name}: {stage.state.value}: {stage.reason}"
         for stage in report.stages
-        if stage.state is State.NOT_RUN
+        if stage.state is StageState.NOT_RUN
     }
     return tuple(reason for reason in report.reasons if reason not in apart)
 
 
 def left_out(report: GateReport) -> dict[str, str]:
-    """What was not run, and why. Nothing of it is known."""
-    return _together(
+    """Stages that did not run, with the reason."""
+    return _grouped(
         (stage.name, stage.reason or "no reason was given")
         for stage in report.stages
-        if stage.state is State.NOT_RUN
+        if stage.state is StageState.NOT_RUN
     )
 
 
-def stood_in(report: GateReport) -> dict[str, str]:
-    """What ran on something else than it is about, and on what."""
-    told = ((stage.name, stands_in(stage)) for stage in report.stages)
-    return _together((name, what) for name, what in told if what)
+def ran_on_stand_in(report: GateReport) -> dict[str, str]:
+    """Stages that ran on a stand-in, with the stand-in."""
+    named = ((stage.name, stands_in(stage)) for stage in report.stages)
+    return _grouped((name, what) for name, what in named if what)
 
 
-def _together(told: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Stages of which the same is to be said are named in one line."""
+def _grouped(texts: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Texts by the names of all stages that share them."""
     names: dict[str, list[str]] = {}
-    for name, what in told:
+    for name, what in texts:
         names.setdefault(what, []).append(name)
     return {", ".join(same): what for what, same in names.items()}
 
 
-def took(stage: StageReport) -> str:
-    return "-" if stage.state is State.NOT_RUN else duration(stage.seconds)
+def time_taken(stage: StageReport) -> str:
+    return "-" if stage.state is StageState.NOT_RUN else duration(stage.seconds)
 
 
 def about_the_run(report: GateReport) -> dict[str, str]:
-    """Digests and names of everything that was judged."""
+    """Digests and names of everything that was tested."""
     subject = report.subject
     return {
         "profile": subject.profile,
-        "profile's file": subject.profile_sha256 or "not told",
+        "profile's file": subject.profile_sha256 or "not recorded",
         "overlay": subject.overlay,
         "series": subject.series,
         "code": subject.code,
@@ -84,17 +84,17 @@ def about_the_run(report: GateReport) -> dict[str, str]:
         "image": subject.image or "none",
         **_images(report),
         "model": ", ".join(dict.fromkeys(s.model for s in report.stages if s.model))
-        or "none was served",
-        "started": moment(report.started),
+        or "no model was served",
+        "started": utc_time(report.started),
         "took": duration(report.seconds),
     }
 
 
 def _images(report: GateReport) -> dict[str, str]:
-    """A tag may move: what each arm was really built from, and came to."""
-    found = look(report, "rebuild", _BUILT).found
+    """The digests of each arm's image and of its base, because tags may move."""
+    found = find_evidence(report, "rebuild", _BUILT).found
     return {
-        name: what or "not told"
+        name: what or "not recorded"
         for one in found
         for name, what in (
             (f"{one.arm} built from", one.base),
@@ -104,20 +104,21 @@ def _images(report: GateReport) -> dict[str, str]:
 
 
 def ran_on(report: GateReport) -> dict[str, dict[str, str]]:
-    """Machine and versions, by the stages that ran there; by no name where it is one
-    machine for all. Stages of one run may have been several nodes', and the report
-    another's."""
+    """Machine and versions, by the stages that ran there; under "" if all ran on the
+    machine of the report. Stages and report may come from different nodes."""
     found: list[tuple[dict[str, str], list[str]]] = []
     for stage in report.stages:
-        if stage.state is State.NOT_RUN:
+        if stage.state is StageState.NOT_RUN:
             continue
-        told = {**stage.machine, **stage.versions}
-        place = next((names for one, names in found if one == told), None)
-        if place is None:
-            found.append((told, place := []))
-        place.append(stage.name)
+        facts = {**stage.machine, **stage.versions}
+        stages = next((names for one, names in found if one == facts), None)
+        if stages is None:
+            found.append((facts, stages := []))
+        stages.append(stage.name)
     own = {**report.machine, **report.versions}
-    if all(told == own for told, _ in found):
+    if all(facts == own for facts, _ in found):
         return {"": own}
-    by_stage = {", ".join(names): told or {"": "not told"} for told, names in found}
+    by_stage = {
+        ", ".join(names): facts or {"": "not recorded"} for facts, names in found
+    }
     return {**by_stage, "this report": own}

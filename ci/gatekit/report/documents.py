@@ -1,22 +1,16 @@
-"""What is read of the verbs' ``--json`` documents, and nothing more.
+"""The fields of the verbs' ``--json`` documents that the reports read.
 
-Not the verbs' own types: a report is read where they cannot be imported, and of a run
-whose verbs may have said more, or less, than today's. What is missing here is missing
-in the report; nothing is made up for it.
+Most of the verbs' own result types are not used: they have more fields, and a report
+may come from a run whose verbs wrote other ones. A field that is missing here is
+missing in the report; nothing is made up for it.
 """
 
 from __future__ import annotations
 
 import msgspec
 
-
-class Check(msgspec.Struct, frozen=True):
-    """A control or a claim."""
-
-    name: str
-    expected: str
-    found: str
-    holds: bool
+from gatekit.microbench.results import Claim
+from gatekit.records.checks import Check
 
 
 class Hunk(msgspec.Struct, frozen=True):
@@ -31,7 +25,7 @@ class Hunk(msgspec.Struct, frozen=True):
 
 
 class Landing(msgspec.Struct, frozen=True):
-    """One tree of ``apply``."""
+    """One tree in the results of ``apply``."""
 
     target: str
     outcome: str
@@ -40,7 +34,7 @@ class Landing(msgspec.Struct, frozen=True):
 
 
 class Built(msgspec.Struct, frozen=True):
-    """One image of ``rebuild``, and the one that it was built from, by digest."""
+    """One image from ``rebuild``, and the digest of its base image."""
 
     arm: str
     id: str
@@ -60,7 +54,7 @@ class Site(msgspec.Struct, frozen=True):
 
 
 class Census(msgspec.Struct, frozen=True):
-    """One tree of ``verify``; AITER's has no sites."""
+    """One tree in the results of ``verify``; AITER's tree has no sites."""
 
     target: str
     outcome: str
@@ -69,7 +63,7 @@ class Census(msgspec.Struct, frozen=True):
 
 
 class Readings(msgspec.Struct, frozen=True):
-    """One site on one route: how many readings there were, and were right."""
+    """One site on one route: the number of readings, and how many were right."""
 
     site: str
     route: str
@@ -84,7 +78,7 @@ class Readings(msgspec.Struct, frozen=True):
 
 
 class Proof(msgspec.Struct, frozen=True):
-    """One tree of ``verify --numeric``."""
+    """One tree in the results of ``verify --numeric``."""
 
     target: str
     outcome: str
@@ -96,14 +90,14 @@ class Proof(msgspec.Struct, frozen=True):
 
 
 class Arm(msgspec.Struct, frozen=True):
-    """What an arm's runs were of: digests by name. None: they do not agree."""
+    """The origin of an arm's runs: digests by name, or None if the runs differ."""
 
     arm: str
     origin: dict[str, str] | None = None
 
 
 class Run(msgspec.Struct, frozen=True):
-    """One arm's answers to GSM8K, once."""
+    """One run of GSM8K on one arm."""
 
     questions: int
     answered: int
@@ -114,14 +108,14 @@ class Run(msgspec.Struct, frozen=True):
 
 
 class Answers(msgspec.Struct, frozen=True):
-    """An arm's runs, and what they were of."""
+    """An arm's runs and their origin."""
 
     runs: tuple[Run, ...]
     origin: dict[str, str] | None = None
 
 
 class Score(msgspec.Struct, frozen=True):
-    """Parts of one; differences are patched minus baseline."""
+    """Fractions between 0 and 1. Differences are patched minus baseline."""
 
     margin: float
     gained: float
@@ -138,7 +132,7 @@ class Score(msgspec.Struct, frozen=True):
 
 
 class Accuracy(msgspec.Struct, frozen=True):
-    """``gsm8k compare``."""
+    """The comparison of ``gsm8k compare``."""
 
     verdict: str
     baseline: Answers
@@ -150,7 +144,7 @@ class Accuracy(msgspec.Struct, frozen=True):
 
 
 class Compared(msgspec.Struct, frozen=True):
-    """The result that holds it."""
+    """The result of ``gsm8k compare`` that holds the comparison."""
 
     compared: Accuracy
     sentence: str = ""
@@ -168,14 +162,14 @@ class Layer(msgspec.Struct, frozen=True):
 
 
 class Kernel(msgspec.Struct, frozen=True):
-    """One kernel of a call, in the order in which they ran."""
+    """One kernel of a call; kernels are in the order in which they ran."""
 
     name: str
     time_ns: int
 
 
 class Side(msgspec.Struct, frozen=True):
-    """One trace. ``typical``: the kernels of the middle layer's call of median time."""
+    """One trace. ``typical`` has the kernels of the middle layer's median call."""
 
     method: str
     gpu: str
@@ -188,8 +182,8 @@ class Side(msgspec.Struct, frozen=True):
         return sum(layer.per_call.time_ns for layer in self.layers)
 
 
-class Change(msgspec.Struct, frozen=True):
-    """One kernel per call of the module."""
+class KernelDelta(msgspec.Struct, frozen=True):
+    """The change in one kernel, per call of the module."""
 
     short: str
     kind: str
@@ -201,7 +195,7 @@ class Change(msgspec.Struct, frozen=True):
 
 
 class Traced(msgspec.Struct, frozen=True):
-    """One trace of ``trace_check``, with the baseline's where it was compared."""
+    """One trace from ``trace_check``, with the baseline's trace if it was compared."""
 
     target: str
     tree: str
@@ -210,12 +204,12 @@ class Traced(msgspec.Struct, frozen=True):
     claims: tuple[Check, ...]
     after: Side
     before: Side | None = None
-    changes: tuple[Change, ...] = ()
+    changes: tuple[KernelDelta, ...] = ()
 
     @property
     def sides(self) -> tuple[Side, Side] | None:
-        """Before and after, if there are both and they show anything: what an invalid
-        trace shows may be true by accident."""
+        """Before and after, if both exist and the traces are valid: figures of an
+        invalid trace could be right by accident."""
         if self.verdict == "invalid" or self.before is None:
             return None
         both = (self.before, self.after)
@@ -223,7 +217,7 @@ class Traced(msgspec.Struct, frozen=True):
 
 
 class Time(msgspec.Struct, frozen=True):
-    """Microseconds per layer, and parts of another arm's."""
+    """Microseconds per layer, and ratios to the time of other designs."""
 
     median_us: float
     to_pristine: float
@@ -243,20 +237,13 @@ class Cell(msgspec.Struct, frozen=True):
     rows: tuple[Row, ...]
 
     def row(self, arm: str) -> Row | None:
-        """Of a replay, which is how a decode step runs."""
+        """The arm's row for graph replay, which is how a decode step runs."""
         found = (row for row in self.rows if (row.arm, row.mode) == (arm, "replay"))
         return next(found, None)
 
 
-class Claim(msgspec.Struct, frozen=True):
-    what: str
-    holds: bool
-    found: str
-    control: bool = False
-
-
 class Chain(msgspec.Struct, frozen=True):
-    """``microbench``."""
+    """The result of ``microbench``."""
 
     tree: str
     aiter: str
@@ -267,8 +254,8 @@ class Chain(msgspec.Struct, frozen=True):
 
 
 class Ratio(msgspec.Struct, frozen=True):
-    """Patched to baseline, in percent; a single round has no interval. ``decision`` is
-    of what decides: TTFT is advisory."""
+    """Patched relative to baseline, in percent. A single round has no interval. TTFT is
+    advisory, so it has no ``decision``."""
 
     metric: str
     percent: float
@@ -278,7 +265,7 @@ class Ratio(msgspec.Struct, frozen=True):
 
 
 class PointRatios(msgspec.Struct, frozen=True):
-    """``outcome`` is "compared", or why there are no ratios."""
+    """The ratios at one point. ``outcome`` is "compared", or why there are none."""
 
     point: str
     outcome: str
@@ -289,7 +276,7 @@ class PointRatios(msgspec.Struct, frozen=True):
 
 
 class Serving(msgspec.Struct, frozen=True):
-    """``bench compare``."""
+    """The result of ``bench compare``."""
 
     verdict: str
     rounds: int

@@ -1,4 +1,4 @@
-"""A stage's evidence, found by what it is, or the words that say why there is none."""
+"""Finds a stage's evidence by its kind, or says why there is none."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from gatekit.report.schema import GateReport, StageReport, State
+from gatekit.report.schema import GateReport, StageReport, StageState
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Kind(Generic[T]):
-    """One kind of result: which verb prints it, by which member it is told from the
-    verb's others, and what a reader calls it."""
+    """One kind of result: the verb that prints it, the member that only this kind has,
+    its type, and its name in messages."""
 
     verb: str
     member: str
@@ -24,9 +24,9 @@ class Kind(Generic[T]):
 
 
 @dataclass(frozen=True)
-class Seen(Generic[T]):
-    """What a stage has to show. ``missing`` says, in a reader's words, what it has
-    not, and why; where it is empty, all of it was read."""
+class Evidence(Generic[T]):
+    """A stage's results. ``missing`` has sentences for the reader about what is missing
+    and why; it is empty if everything was read."""
 
     stage: StageReport | None
     found: tuple[T, ...]
@@ -34,16 +34,16 @@ class Seen(Generic[T]):
 
     @property
     def stands_in(self) -> str:
-        """Nothing stands in for what did not run."""
+        """The stage's stand-in; none if the stage did not run."""
         return stands_in(self.stage) if self.stage else ""
 
 
-def look(report: GateReport, name: str, kind: Kind[T]) -> Seen[T]:
-    """All results of that kind in the stage. A stage that did not run has none, even
-    where something of the sort lies about."""
+def find_evidence(report: GateReport, name: str, kind: Kind[T]) -> Evidence[T]:
+    """All results of this kind in the stage. A stage that did not run has none, even if
+    its report holds old evidence."""
     stage = report.stage(name)
-    if stage is None or stage.state is State.NOT_RUN:
-        return Seen(stage, (), (not_run(name, stage),))
+    if stage is None or stage.state is StageState.NOT_RUN:
+        return Evidence(stage, (), (not_run(name, stage),))
     found: list[T] = []
     missing: list[str] = []
     for step, document in stage.evidence.items():
@@ -52,12 +52,12 @@ def look(report: GateReport, name: str, kind: Kind[T]) -> Seen[T]:
         except (TypeError, msgspec.ValidationError) as error:
             missing.append(f"The evidence of step {step} cannot be read: {error}.")
     if not found and not missing:
-        missing.append(f"No {kind.what}: the stage left none.")
-    return Seen(stage, tuple(found), tuple(missing))
+        missing.append(f"No {kind.what}: the stage did not leave one.")
+    return Evidence(stage, tuple(found), tuple(missing))
 
 
 def stands_in(stage: StageReport) -> str:
-    return "" if stage.state is State.NOT_RUN else stage.stands_in
+    return "" if stage.state is StageState.NOT_RUN else stage.stands_in
 
 
 def not_run(name: str, stage: StageReport | None) -> str:
@@ -67,9 +67,9 @@ def not_run(name: str, stage: StageReport | None) -> str:
 
 
 def _of(document: Any, kind: Kind[T]) -> list[T]:
-    """Raises TypeError or ValidationError for what no verb prints."""
+    """Raises TypeError or ValidationError for a document that no verb prints."""
     if not isinstance(document, dict) or not isinstance(document.get("verb"), str):
-        raise TypeError("it is no report of a verb")
+        raise TypeError("it is not a verb's report")
     results = document.get("results")
     if document["verb"] != kind.verb:
         return []

@@ -1,5 +1,5 @@
-"""The report for a pull request. What a run said is text here: it makes no link,
-heading or mention of its own."""
+"""The report as Markdown, for a pull request. Text from the run is escaped, so that it
+cannot make a link, a heading or a mention."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from gatekit.report.contents import (
     about_the_run,
     left_out,
     ran_on,
+    ran_on_stand_in,
     reasons,
     sections,
-    stood_in,
-    took,
+    time_taken,
 )
 from gatekit.report.evidence import stands_in
 from gatekit.report.schema import GateReport, StageReport
@@ -24,7 +24,7 @@ _LINKS = re.compile(r"(@|https?(?=:)|www(?=\.))", re.IGNORECASE)
 
 
 def markdown(report: GateReport) -> str:
-    """The verdict first."""
+    """The whole report; the verdict comes first."""
     parts = [
         f"# Gate: {_mark(mark(report.verdict))}",
         f"Profile {_text(report.profile)}. {_text(report.about)}",
@@ -32,18 +32,18 @@ def markdown(report: GateReport) -> str:
         _not_run(report),
         "## Stages",
         _table(
-            ("stage", "state", "why", "stands in", "time"),
+            ("stage", "state", "why", "stand-in", "time"),
             (_stage(stage) for stage in report.stages),
         ),
         *(part for section in sections(report) for part in _section(section)),
-        "## What was judged, and on what",
+        "## What was tested, and where",
         _named(about_the_run(report)),
         *(
             part
-            for stages, told in ran_on(report).items()
-            for part in (_text(stages and f"{stages}:"), _named(told))
+            for stages, facts in ran_on(report).items()
+            for part in (_text(stages and f"{stages}:"), _named(facts))
         ),
-        "## Again",
+        "## How to run it again",
         _again(report),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -55,19 +55,19 @@ def _stage(stage: StageReport) -> tuple[str, ...]:
         _mark(mark(stage.state)),
         _text(stage.reason) or "-",
         _text(stands_in(stage)) or "-",
-        took(stage),
+        time_taken(stage),
     )
 
 
 def _not_run(report: GateReport) -> str:
-    """Also what stood in for something else: neither is known of the real thing."""
+    """Stages that did not run, and stages that ran on a stand-in."""
     parts = []
-    for head, told in (
+    for head, stages in (
         ("Not run", left_out(report)),
-        ("Run on a stand-in", stood_in(report)),
+        ("Run on a stand-in", ran_on_stand_in(report)),
     ):
-        if told:
-            lines = (f"{_text(names)}: {_text(what)}" for names, what in told.items())
+        if stages:
+            lines = (f"{_text(names)}: {_text(what)}" for names, what in stages.items())
             parts.append(f"{head}:\n\n{_list(lines)}")
     return "\n\n".join(parts)
 
@@ -77,7 +77,7 @@ def _section(section: Section) -> Iterable[str]:
     if section.why:
         yield _text(section.why)
     if section.stands_in:
-        yield f"Stands in: {_text(section.stands_in)}."
+        yield f"Stand-in: {_text(section.stands_in)}."
     yield from map(_text, section.missing)
     if section.said:
         yield _list(map(_text, section.said))
@@ -96,7 +96,7 @@ def _cell(value: Text) -> str:
 
 
 def _mark(value: Mark) -> str:
-    """Bold is what was found; what is not known is not."""
+    """Bold for a result, italics for a missing one."""
     return f"_{value.text}_" if value.kind == "absent" else f"**{_text(value.text)}**"
 
 
@@ -125,8 +125,8 @@ def _list(lines: Iterable[str]) -> str:
 
 
 def _text(value: str) -> str:
-    """As it stands, in one line. A comment keeps a mention, or a link, from being
-    made of it."""
+    """The text in one line, escaped. An empty comment keeps GitHub from making a
+    mention or a link of it."""
     flat = " ".join(value.split())
     flat = flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     flat = _SPECIAL.sub(r"\\\1", flat)

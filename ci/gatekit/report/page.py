@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs nothing else, no network and no script."""
+"""The report as one self-contained HTML page, without scripts or network requests."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ _TEMPLATE = "page.html.j2"
 
 
 def page(report: GateReport) -> str:
-    """The page. Raises EnvironmentFailure where jinja2 is not installed."""
+    """The page. Raises EnvironmentFailure if jinja2 is not installed."""
     try:
         from jinja2 import Environment, FileSystemLoader, StrictUndefined
         from markupsafe import Markup
     except ImportError as error:
-        finding = Finding("jinja2 is missing", next_step="pip install --group gate")
+        finding = Finding(
+            "jinja2 is not installed", next_step="pip install --group gate"
+        )
         raise EnvironmentFailure("the page needs jinja2", (finding,)) from error
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -33,16 +35,16 @@ def page(report: GateReport) -> str:
         report=report,
         verdict=mark(report.verdict),
         mark=mark,
-        took=contents.took,
+        time_taken=contents.time_taken,
         duration=duration,
         sections=contents.sections(report),
         shown_in=contents.SHOWN_IN,
         reasons=contents.reasons(report),
         left_out=contents.left_out(report),
-        stood_in=contents.stood_in(report),
+        ran_on_stand_in=contents.ran_on_stand_in(report),
         about=contents.about_the_run(report),
         ran_on=contents.ran_on(report),
-        # Drawings escape what they hold themselves.
+        # Drawings already escape their text.
         drawn=Markup,
         colours=Markup(STYLE),
     )

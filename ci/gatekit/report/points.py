@@ -1,11 +1,11 @@
-"""The serving benchmark: throughput and times to tokens, point by point."""
+"""The benchmark section: throughput and token times, point by point."""
 
 from __future__ import annotations
 
 from gatekit.report.charts import Bound, Estimate, estimates
 from gatekit.report.documents import PointRatios, Ratio, Serving
-from gatekit.report.evidence import Kind, look, not_run, stands_in
-from gatekit.report.schema import GateReport, StageReport, State
+from gatekit.report.evidence import Kind, find_evidence, not_run, stands_in
+from gatekit.report.schema import GateReport, StageReport, StageState
 from gatekit.report.section import (
     Drawing,
     Mark,
@@ -23,14 +23,14 @@ _COMPARED = "compared"
 
 
 def serving(report: GateReport) -> Section:
-    """Every point that there is a stage for, or a row in the comparison."""
-    seen = look(report, _STAGE, _KIND)
+    """The section, with every point that has a stage or a row in the comparison."""
+    seen = find_evidence(report, _STAGE, _KIND)
     stages = {
         stage.name.removeprefix(_PREFIX): stage
         for stage in report.stages
         if stage.name.startswith(_PREFIX)
     }
-    # The comparison runs nothing: what stood in did so where the points were run.
+    # The comparison itself runs no server; the stages of the points did.
     all_of_them = [*([seen.stage] if seen.stage else []), *stages.values()]
     stand_ins = dict.fromkeys(filter(None, map(stands_in, all_of_them)))
     said: list[str] = []
@@ -45,11 +45,11 @@ def serving(report: GateReport) -> Section:
         if one.arms:
             tables.append(origins(one.arms))
         if one.rounds_to_decide:
-            said.append(f"{one.rounds_to_decide} rounds in all would decide.")
+            said.append(f"A decision would need {one.rounds_to_decide} rounds in all.")
         if any(row.outcome == _COMPARED for row in rows.values()):
             drawings += _drawings(one, [(name, rows.get(name)) for name in points])
         else:
-            missing.append("No ratios: not one of the points could be compared.")
+            missing.append("No ratios: none of the points can be compared.")
     return Section(
         "bench",
         "Serving benchmark",
@@ -63,28 +63,28 @@ def serving(report: GateReport) -> Section:
 
 
 def _ran(stage: StageReport | None) -> bool:
-    """A point may have been run elsewhere, and have no stage here."""
-    return stage is None or stage.state is not State.NOT_RUN
+    """Whether the point ran; it may have run elsewhere, without a stage here."""
+    return stage is None or stage.state is not StageState.NOT_RUN
 
 
 def _states(report: GateReport, points: tuple[str, ...]) -> Table:
     rows: list[tuple[Text, ...]] = []
     for point in points:
         stage = report.stage(_PREFIX + point)
-        state = mark(stage.state if stage else State.NOT_RUN)
-        run = stage is not None and stage.state is not State.NOT_RUN
+        state = mark(stage.state if stage else StageState.NOT_RUN)
+        run = stage is not None and stage.state is not StageState.NOT_RUN
         why = stage.reason or "-" if stage and run else not_run(point, stage)
         rows.append((point, state, why))
     header = ("point", "state", "why")
-    passed = {state for _, state, _ in rows} == {mark(State.PASS)}
+    passed = {state for _, state, _ in rows} == {mark(StageState.PASS)}
     return Table("Runs of the points", header, tuple(rows), folded=passed)
 
 
 def _said(one: Serving) -> str:
     return (
-        f"Patched to baseline, geometric means of {one.rounds} rounds, 95 % intervals; "
-        f"the margin is {one.margin_percent:g} %. The comparison says "
-        f"{verdict_mark(one.verdict).text}."
+        f"Patched relative to baseline: geometric means of {one.rounds} rounds, 95 % "
+        f"intervals; the margin is {one.margin_percent:g} %. Verdict of the "
+        f"comparison: {verdict_mark(one.verdict).text}."
     )
 
 
@@ -93,12 +93,13 @@ def _ratios(one: Serving, rows: list[PointRatios | None], points: list[str]) -> 
         "point", "throughput", "decided", "median TPOT", "decided",
         "median TTFT (advisory)",
     )  # fmt: skip
-    told = [(point, *_cells(row)) for point, row in zip(points, rows, strict=True)]
+    lines = [(point, *_cells(row)) for point, row in zip(points, rows, strict=True)]
     if one.headline:
         by_name = {ratio.metric.rpartition(" ")[2]: ratio for ratio in one.headline}
         picked = [by_name.get(name) for name in ("throughput", "TPOT", "TTFT")]
-        told.append(("all", *_figures(*picked)))
-    return Table("Patched to baseline", header, tuple(told), (1, 3, 5), brief=True)
+        lines.append(("all", *_figures(*picked)))
+    caption = "Patched relative to baseline"
+    return Table(caption, header, tuple(lines), (1, 3, 5), brief=True)
 
 
 def _cells(row: PointRatios | None) -> tuple[Text, ...]:
@@ -134,8 +135,8 @@ def _decision(one: Ratio | None) -> Text:
 def _drawings(
     one: Serving, rows: list[tuple[str, PointRatios | None]]
 ) -> list[Drawing]:
-    """Throughput may fall by no more than the margin; a time may rise to what the
-    same loss of speed makes of it."""
+    """One chart for throughput and one for time per token. Throughput may fall by the
+    margin at most; a time may rise by what the same loss of speed causes."""
     loss = one.margin_percent
     rise = 100 * (1 / (1 - loss / 100) - 1)
     found = []
@@ -144,7 +145,7 @@ def _drawings(
         bounds = [Bound(at, "margin", limit=True), Bound(0.0, "equal")]
         names = {"throughput": "Throughput", "tpot": "Median time per output token"}
         better = "more is better" if what == "throughput" else "less is better"
-        caption = f"{names[what]}, patched to baseline; {better}"
+        caption = f"{names[what]}, patched relative to baseline; {better}"
         found.append(Drawing(caption, estimates(estimated, bounds, "%", caption)))
     return found
 
@@ -152,6 +153,6 @@ def _drawings(
 def _estimate(name: str, row: PointRatios | None, what: str) -> Estimate:
     ratio: Ratio | None = getattr(row, what) if row else None
     if ratio is None:
-        return Estimate(name, None, told=row.outcome if row else "not run")
-    told = f"{ratio.percent:+.2f} %"
-    return Estimate(name, ratio.percent, ratio.low, ratio.high, told)
+        return Estimate(name, None, label=row.outcome if row else "not run")
+    label = f"{ratio.percent:+.2f} %"
+    return Estimate(name, ratio.percent, ratio.low, ratio.high, label)

@@ -1,10 +1,12 @@
-"""The attention chain, run design by design: copies, and time where it was taken."""
+"""The chain section: copies in each design of the attention chain, and measured
+times."""
 
 from __future__ import annotations
 
+from gatekit.records.checks import Check
 from gatekit.report.charts import Bound, Estimate, estimates
-from gatekit.report.documents import Cell, Chain, Check, Row
-from gatekit.report.evidence import Kind, look
+from gatekit.report.documents import Cell, Chain, Row
+from gatekit.report.evidence import Kind, find_evidence
 from gatekit.report.schema import GateReport
 from gatekit.report.section import Drawing, Section, Table, Text, claims, controls
 
@@ -14,8 +16,8 @@ _NONE = "not timed"
 
 
 def chain(report: GateReport) -> Section:
-    """Of replays, which is how a decode step runs."""
-    seen = look(report, "chain", _KIND)
+    """The section. It shows graph replays, which is how a decode step runs."""
+    seen = find_evidence(report, "chain", _KIND)
     said, drawings, tables = [], [], []
     stand_ins = [seen.stands_in] if seen.stands_in else []
     for one in seen.found:
@@ -26,11 +28,11 @@ def chain(report: GateReport) -> Section:
         tables.append(claims("Claims", _checks(one, control=False)))
         tables += controls(_checks(one, control=True))
         if timed := [_estimate(cell) for cell in one.cells if _time(cell) is not None]:
-            what = "Time of a layer's chain, the series to the pin"
+            what = "Time of a layer's chain, the series relative to the pin"
             drawing = estimates(timed, [Bound(0.0, "the pin")], "%", what)
             drawings.append(Drawing(what, drawing))
         else:
-            said.append("Copies were counted and bits compared; nothing was timed.")
+            said.append("Copies were counted and bits compared; no times were taken.")
     return Section(
         "chain",
         "The attention chain alone",
@@ -59,9 +61,9 @@ def _time(cell: Cell) -> float | None:
 def _estimate(cell: Cell) -> Estimate:
     ratio = _time(cell)
     percent = None if ratio is None else 100 * (ratio - 1)
-    told = _NONE if percent is None else f"{percent:+.1f} %"
+    label = _NONE if percent is None else f"{percent:+.1f} %"
     name = f"{cell.shape.partition(' ')[0]} M={cell.m}"
-    return Estimate(name, percent, told=told)
+    return Estimate(name, percent, label=label)
 
 
 def _cells(cells: tuple[Cell, ...]) -> Table:

@@ -1,4 +1,4 @@
-"""The three reports of a run, written whole, all from one document."""
+"""Writes the three reports of a run, all from the same data."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from overlaykit.core.files import write_whole
 
 
 def write_reports(report: GateReport, folder: Path) -> tuple[Path, ...]:
-    """``report.json``, ``report.md`` and ``report.html``. Raises EnvironmentFailure."""
+    """Write ``report.json``, ``report.md`` and ``report.html``. Raises
+    EnvironmentFailure."""
     paths = []
-    # The figures first: the others can be made of them again.
+    # JSON first: the other two can be regenerated from it.
     for kind, make in (("json", _json), ("md", markdown), ("html", page)):
         paths.append(folder / f"report.{kind}")
         write_whole(paths[-1], make(report))

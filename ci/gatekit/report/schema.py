@@ -1,7 +1,7 @@
-"""``report.json``: everything that the other two reports show, and nothing they add.
+"""The schema of ``report.json``, which has everything that the other two reports show.
 
-A stage's own evidence stays as its verb wrote it (``evidence``: the verb's ``--json``
-document by the step's name), so that a figure has one home and one format.
+``evidence`` holds each verb's ``--json`` document unchanged, by the step's name, so
+that every figure has one place and one format.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import msgspec
 from overlaykit.core.errors import Finding
 
 
-class State(Enum):
-    """What became of a stage. Only PASS counts for a pass of the whole."""
+class StageState(Enum):
+    """The state of a stage. The whole run passes only if every stage is PASS."""
 
     PASS = "pass"
     FAIL = "fail"
@@ -25,14 +25,14 @@ class State(Enum):
 
 
 class StageReport(msgspec.Struct, frozen=True, kw_only=True):
-    """One stage. ``reason`` says why it is not a pass; ``stands_in`` names what ran in
-    place of the real thing, and is shown wherever the stage is. ``model`` is the digest
-    of the model that was served; ``machine`` and ``versions`` are those that it ran
-    with, which need not be the report's."""
+    """One stage. ``reason`` says why it did not pass. ``stands_in`` names the stand-in
+    that ran instead of the real thing; reports show it next to the stage. ``model`` is
+    the digest of the served model. ``machine`` and ``versions`` are those of the
+    stage's run, which may differ from the report's."""
 
     name: str
     title: str
-    state: State
+    state: StageState
     reason: str = ""
     stands_in: str = ""
     model: str = ""
@@ -49,8 +49,8 @@ class StageReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Subject(msgspec.Struct, frozen=True, kw_only=True):
-    """What was judged, by digests: the overlay's lock, this repository's code, the
-    profile, and the packages or the image that the series was put on."""
+    """What was tested, by digests: the overlay's lock, this repository's code, the
+    profile, and the packages or the image that the series was applied to."""
 
     overlay: str
     series: str
@@ -63,13 +63,13 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GateReport(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole run. ``machine`` and ``versions`` are those that the report was written
-    with, and are shown as they are."""
+    """The whole run. ``machine`` and ``versions`` are those of the program that wrote
+    the report."""
 
     schema: Literal[1] = 1
     profile: str
     about: str
-    verdict: State
+    verdict: StageState
     reasons: tuple[str, ...]
     started: float
     seconds: float
@@ -80,13 +80,13 @@ class GateReport(msgspec.Struct, frozen=True, kw_only=True):
     stages: tuple[StageReport, ...]
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a pass that is none, whoever wrote it."""
-        real = {(s.state, s.stands_in) for s in self.stages} == {(State.PASS, "")}
-        if self.verdict is State.PASS and not real:
+        """PASS requires every stage to have run and passed. Raises ValueError."""
+        real = {(s.state, s.stands_in) for s in self.stages} == {(StageState.PASS, "")}
+        if self.verdict is StageState.PASS and not real:
             raise ValueError(
-                "a pass needs stages, and every one of them passed, on the real thing"
+                "PASS requires every stage to have run and passed, on the real thing"
             )
 
     def stage(self, name: str) -> StageReport | None:
-        """The stage of that name, if the run knows of it."""
+        """The stage with that name, or None if the run has no such stage."""
         return next((stage for stage in self.stages if stage.name == name), None)

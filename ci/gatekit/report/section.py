@@ -1,4 +1,4 @@
-"""What both reports are made of: sections of words, tables and drawings."""
+"""The parts of a report: sections with sentences, tables and drawings."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
-from gatekit.report.documents import Arm, Check
-from gatekit.report.schema import StageReport, State
+from gatekit.records.checks import Check
+from gatekit.report.documents import Arm
+from gatekit.report.schema import StageReport, StageState
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A word with a meaning. ``kind`` colours it where there is colour."""
+    """A word with a meaning. ``kind`` sets its colour on the page."""
 
     text: str
     kind: str
@@ -23,18 +24,18 @@ Text = str | Mark
 HOLDS, FAILS = Mark("holds", "good"), Mark("does not hold", "bad")
 _ORIGIN = ("series", "tree", "image", "command")
 _KINDS = {
-    State.PASS: "good",
-    State.FAIL: "bad",
-    State.INCONCLUSIVE: "unsure",
-    State.ERROR: "bad",
-    State.NOT_RUN: "absent",
+    StageState.PASS: "good",
+    StageState.FAIL: "bad",
+    StageState.INCONCLUSIVE: "unsure",
+    StageState.ERROR: "bad",
+    StageState.NOT_RUN: "absent",
 }
 
 
 @dataclass(frozen=True)
 class Table:
-    """``numbers`` are the columns set to the right; ``brief``: in the Markdown, too;
-    ``folded``: of interest only to who asks."""
+    """A table. ``numbers`` are the right-aligned columns; a ``brief`` table is also in
+    the Markdown; a ``folded`` table is collapsed on the page."""
 
     caption: str
     header: tuple[str, ...]
@@ -46,7 +47,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Drawing:
-    """An SVG. A wide one scrolls where there is no room for it."""
+    """An SVG. A ``wide`` one scrolls on a narrow screen."""
 
     caption: str
     svg: str
@@ -55,8 +56,8 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Section:
-    """``stands_in`` is what ran in place of the real thing: shown with each figure.
-    ``missing`` says what is not here, where it would be."""
+    """A section. ``stands_in`` names the stand-in that ran and is shown with each
+    figure. ``missing`` has sentences about missing parts, shown in their place."""
 
     name: str
     title: str
@@ -69,27 +70,30 @@ class Section:
 
     @property
     def state(self) -> Mark:
-        return mark(self.stage.state if self.stage else State.NOT_RUN)
+        return mark(self.stage.state if self.stage else StageState.NOT_RUN)
 
     @property
     def why(self) -> str:
-        """Why it is not a pass; of what did not run, ``missing`` says it."""
+        """Why the stage did not pass. For a stage that did not run, see ``missing``."""
         stage = self.stage
-        return "" if stage is None or stage.state is State.NOT_RUN else stage.reason
+        return (
+            "" if stage is None or stage.state is StageState.NOT_RUN else stage.reason
+        )
 
 
-def mark(state: State) -> Mark:
+def mark(state: StageState) -> Mark:
     return Mark(state.value, _KINDS[state])
 
 
 def verdict_mark(verdict: str) -> Mark:
-    """Of an engine's own verdict; "invalid" is one that a stage has not."""
+    """The mark of a comparison's verdict, which may also be "invalid"."""
     kinds = {state.value: kind for state, kind in _KINDS.items()}
     return Mark(verdict, kinds.get(verdict, "unsure"))
 
 
 def claims(caption: str, found: Iterable[Check]) -> Table:
-    """Those that do not hold first. Some say in their name alone what is expected."""
+    """A table of checks, those that do not hold first. Leaves the column of expected
+    values out if no check has one."""
     ordered = sorted(found, key=lambda check: check.holds)
     whole = any(check.expected for check in ordered)
     return Table(
@@ -108,31 +112,31 @@ def claims(caption: str, found: Iterable[Check]) -> Table:
 
 
 def controls(found: Sequence[Check], of: str = "") -> tuple[Table, ...]:
-    """Those that do not hold, if any; all of them for who asks."""
+    """A table of the controls that do not hold, if any, and a folded table of all."""
     broken = [check for check in found if not check.holds]
     held = f"{len(found) - len(broken)} of {len(found)} hold"
     every = replace(claims(f"Controls{of}: {held}", found), folded=True)
-    why = claims(f"Why this is no evidence{of}", broken)
+    why = claims(f"Why this is not evidence{of}", broken)
     return (why, every) if broken else (every,)
 
 
 def origins(arms: Iterable[Arm]) -> Table:
-    """What each arm's runs were of, as they say themselves."""
+    """A table of what each arm's runs recorded about their origin."""
     rows = []
     for arm in arms:
-        told = arm.origin or {}
-        words = [told.get(name) or "not told" for name in _ORIGIN]
+        origin = arm.origin or {}
+        words = [origin.get(name) or "not recorded" for name in _ORIGIN]
         rows.append((arm.arm, *words))
     header = ("arm", *_ORIGIN)
-    return Table("What the arms say that they were", header, tuple(rows))
+    return Table("Origins recorded by the runs", header, tuple(rows))
 
 
-def stretch(values: Iterable[float], form: str = "g") -> str:
-    """One value where all are the same, else the least and the greatest."""
-    told = list(dict.fromkeys(format(v, form) for v in sorted(values)))
-    if not told:
+def value_range(values: Iterable[float], form: str = "g") -> str:
+    """One value if all are equal, else the smallest and the largest."""
+    texts = list(dict.fromkeys(format(v, form) for v in sorted(values)))
+    if not texts:
         return "none"
-    return told[0] if len(told) == 1 else f"{told[0]} to {told[-1]}"
+    return texts[0] if len(texts) == 1 else f"{texts[0]} to {texts[-1]}"
 
 
 def duration(seconds: float) -> str:
@@ -144,8 +148,8 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02} min"
 
 
-def moment(epoch: float) -> str:
-    """Of no time zone but UTC: readers and machines are in several."""
+def utc_time(epoch: float) -> str:
+    """Date and time in UTC, because readers and machines are in several time zones."""
     if not epoch:
         return "not recorded"
     at = datetime.fromtimestamp(epoch, tz=timezone.utc)

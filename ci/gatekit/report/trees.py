@@ -1,9 +1,9 @@
-"""Where the series landed, what the census says of it, and the numeric proof."""
+"""The sections on where the series landed, the census, and the numeric proof."""
 
 from __future__ import annotations
 
 from gatekit.report.documents import Census, Landing, Proof
-from gatekit.report.evidence import Kind, look
+from gatekit.report.evidence import Kind, find_evidence
 from gatekit.report.schema import GateReport
 from gatekit.report.section import Mark, Section, Table, Text
 
@@ -13,13 +13,13 @@ _PROOF = Kind("verify", "numeric", Proof, "numeric table")
 _LIVE: dict[bool | None, Text] = {
     True: "yes",
     False: Mark("no", "bad"),
-    None: "not told by the source",
+    None: "not known from the source",
 }
 
 
 def landing(report: GateReport) -> Section:
-    """Apply's hunks."""
-    seen = look(report, "apply", _LANDING)
+    """The section with the hunks from ``apply``."""
+    seen = find_evidence(report, "apply", _LANDING)
     tables = []
     for tree in seen.found:
         rows = [
@@ -41,7 +41,7 @@ def landing(report: GateReport) -> Section:
         stands_in=seen.stands_in,
         said=tuple(
             f"{tree.target}: {tree.outcome}; {len(tree.hunks)} hunks"
-            + "".join(f"; not laid into this kind of tree: {p}" for p in tree.skipped)
+            + "".join(f"; not part of this kind of tree: {p}" for p in tree.skipped)
             for tree in seen.found
         ),
         tables=tuple(tables),
@@ -50,8 +50,8 @@ def landing(report: GateReport) -> Section:
 
 
 def census(report: GateReport) -> Section:
-    """Verify's sites."""
-    seen = look(report, "verify", _CENSUS)
+    """The section with the sites from ``verify``."""
+    seen = find_evidence(report, "verify", _CENSUS)
     tables = []
     for tree in seen.found:
         rows = [
@@ -67,15 +67,15 @@ def census(report: GateReport) -> Section:
             for site in tree.sites
         ]
         header = ("site", "role", "kernel", "file", "scope", "state", "live")
-        # Sentences, which beside all that would have a few letters' room.
+        # These are sentences, too long for a column of the table above.
         how = tuple((site.site, site.detail) for site in tree.sites)
         if rows:
             tables.append(Table(f"{tree.target}: sites", header, tuple(rows)))
-            told = f"{tree.target}: how each is told"
-            tables.append(Table(told, ("site", "told"), how, folded=True))
+            caption = f"{tree.target}: how the state of each site is known"
+            tables.append(Table(caption, ("site", "how"), how, folded=True))
     return Section(
         "census",
-        "Who makes and reads the scales",
+        "Producers and consumers of the scales",
         seen.stage,
         stands_in=seen.stands_in,
         said=tuple(
@@ -89,8 +89,8 @@ def census(report: GateReport) -> Section:
 
 
 def numeric(report: GateReport) -> Section:
-    """The proof by bytes, site by site."""
-    seen = look(report, "numeric", _PROOF)
+    """The section with the numeric proof, site by site."""
+    seen = find_evidence(report, "numeric", _PROOF)
     tables = []
     for proof in seen.found:
         rows: list[tuple[Text, ...]] = []
@@ -125,8 +125,8 @@ def numeric(report: GateReport) -> Section:
         stands_in=seen.stands_in,
         said=tuple(
             f"{proof.target}: {proof.right} of {proof.cases} cases right, on "
-            f"{proof.ran_with.get('device', 'a device that is not told')}"
-            + ("" if proof.base else "; no base to compare values with")
+            f"{proof.ran_with.get('device', 'an unknown device')}"
+            + ("" if proof.base else "; there is no base to compare values with")
             for proof in seen.found
         ),
         tables=tuple(tables),

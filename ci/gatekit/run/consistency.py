@@ -1,13 +1,13 @@
-"""Whether a kept result is borne out by what it holds.
+"""Checks that a kept result agrees with its own evidence.
 
-A result that was decided is taken again without a run, so whoever can write the file
-can write a verdict. Nothing that ran writes one that its own parts contradict: a pass
-beside a failing part, a judgement that is not that of the step that made it, an end
-before its start, counts that do not add up. Such a result is invalid evidence.
+The gate uses a kept result without running the stage again, so anyone who can write the
+file can write a verdict. A stage that really ran never writes a result that contradicts
+itself: a pass with a failing part, a verdict that differs from the step's exit code, a
+negative duration, counts that do not add up. Such a result is invalid evidence.
 
-A result has every field of ``StageReport``. Of its ``evidence``, one document for each
-step that reports, ``verb``, ``exit_code`` and ``results`` are needed; the rest is read
-where it is there.
+A result has every field of ``StageReport``. Its ``evidence`` has one document for each
+step that reports. Each document needs ``verb``, ``exit_code`` and ``results``; other
+fields are checked if present.
 """
 
 from __future__ import annotations
@@ -16,53 +16,55 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from gatekit.report.schema import StageReport, State
+from gatekit.report.schema import StageReport, StageState
 from overlaykit.core.errors import Exit, Finding
 
 STATES = {
-    Exit.DONE: State.PASS,
-    Exit.FAILS: State.FAIL,
-    Exit.INVALID: State.INCONCLUSIVE,
-    # The series cannot be put on: that is what the first stage is to find out.
-    Exit.CANNOT_APPLY: State.FAIL,
+    Exit.DONE: StageState.PASS,
+    Exit.FAILS: StageState.FAIL,
+    Exit.INVALID: StageState.INCONCLUSIVE,
+    # The first stage checks whether the series applies.
+    Exit.CANNOT_APPLY: StageState.FAIL,
 }
-# Shown beside a verdict, which does not rest on it.
-_BESIDE = ("threshold",)
+# Reported next to a verdict without deciding it.
+_NOT_DECISIVE = ("threshold",)
 _ROUNDING = 1e-9
 
 
-def state_of(code: int, judges: bool) -> State:
-    """What a step that ended so came to."""
-    if not judges:
-        return State.PASS if code == Exit.DONE else State.ERROR
+def state_of(code: int, decides: bool) -> StageState:
+    """The state of a step with this exit code."""
+    if not decides:
+        return StageState.PASS if code == Exit.DONE else StageState.ERROR
     known = code in {one.value for one in Exit}
-    return STATES.get(Exit(code), State.ERROR) if known else State.ERROR
+    return STATES.get(Exit(code), StageState.ERROR) if known else StageState.ERROR
 
 
-def against(
+def contradictions(
     report: StageReport, steps: Sequence[tuple[str, bool]]
 ) -> Iterator[Finding]:
-    """Why a decided result cannot be believed. ``steps`` are those of the stage that
-    report, by name, and whether each judges."""
+    """Contradictions in a kept result. ``steps`` are the stage's steps that report: the
+    name of each, and whether its exit code is a verdict."""
     for name in ("started", "seconds"):
         if (value := getattr(report, name)) < 0:
             what = (
-                "it ends before it starts" if name == "seconds" else "it has no start"
+                "the stage ends before it starts"
+                if name == "seconds"
+                else "the stage has no start"
             )
             yield Finding(what, expected=f'"{name}" 0 or more', found=f"{value:g}")
-    passed = report.state is State.PASS
+    passed = report.state is StageState.PASS
     if passed and (report.reason or report.findings):
         yield Finding(
-            "it says pass, and why it is none",
-            expected='no "reason" and no "findings" of a pass',
+            "the result is a pass but gives a reason against it",
+            expected='a pass without "reason" and "findings"',
             found=f"{report.reason or report.findings[0].what}",
         )
-    codes: list[tuple[str, State]] = []
-    for name, judges in steps:
+    codes: list[tuple[str, StageState]] = []
+    for name, decides in steps:
         if name not in report.evidence:
             if passed:
                 yield Finding(
-                    "it says pass, and its evidence does not",
+                    "the result is a pass but its evidence is not",
                     expected=f'"evidence" of step {name}',
                     found=", ".join(report.evidence) or "none",
                 )
@@ -71,24 +73,26 @@ def against(
         code = _exit_code(document)
         if code is None:
             yield Finding(
-                f"the evidence of step {name} is no report of a verb",
+                f"the evidence of step {name} is not a verb's report",
                 expected='"verb", "exit_code" and "results"',
-                found=", ".join(document) if isinstance(document, dict) else "no table",
+                found=", ".join(document)
+                if isinstance(document, dict)
+                else "not a table",
             )
             continue
-        codes.append((name, state_of(code, judges)))
+        codes.append((name, state_of(code, decides)))
         yield from _document(name, code, document)
-    worse = [(name, state) for name, state in codes if state is not State.PASS]
+    worse = [(name, state) for name, state in codes if state is not StageState.PASS]
     if worse and worse[0][1] is not report.state:
         yield Finding(
-            f"it says {report.state.value}, and its evidence does not",
-            expected=f'"state" {worse[0][1].value}, as step {worse[0][0]} came to',
+            f"the result is {report.state.value} but its evidence is not",
+            expected=f'"state" {worse[0][1].value}, the state of step {worse[0][0]}',
             found=report.state.value,
         )
 
 
 def _exit_code(document: Any) -> int | None:
-    """As a verb's report has it; None of anything else."""
+    """The exit code in a verb's report, or None if this is not one."""
     if not isinstance(document, dict) or not isinstance(document.get("verb"), str):
         return None
     code = document.get("exit_code")
@@ -100,7 +104,7 @@ def _document(step: str, code: int, document: Mapping[str, Any]) -> Iterator[Fin
         if code == Exit.DONE:
             for wrong in _failing(value, place):
                 yield Finding(
-                    f"step {step} says exit code 0 beside a part that fails",
+                    f"step {step} has exit code 0 but a part that fails",
                     expected=f"{place or 'the report'} without {wrong[0]} {wrong[1]}",
                     found=f'"{wrong[0]}" {wrong[1]}',
                 )
@@ -113,11 +117,11 @@ def _document(step: str, code: int, document: Mapping[str, Any]) -> Iterator[Fin
 
 
 def _tables(value: Any, place: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Every table below, with its place."""
+    """This table and every table in it, with its path."""
     if isinstance(value, dict):
         yield place, value
         for name, one in value.items():
-            if name not in _BESIDE:
+            if name not in _NOT_DECISIVE:
                 yield from _tables(one, f"{place}.{name}" if place else name)
     elif isinstance(value, list):
         for number, one in enumerate(value):
@@ -126,37 +130,37 @@ def _tables(value: Any, place: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 def _failing(table: Mapping[str, Any], place: str) -> Iterator[tuple[str, str]]:
     verdict = table.get("verdict")
-    if isinstance(verdict, str) and verdict != State.PASS.value:
+    if isinstance(verdict, str) and verdict != StageState.PASS.value:
         yield "verdict", verdict
     if table.get("holds") is False:
         yield "holds", "false"
     if not place and table.get("findings"):
-        yield "findings", "that are wrong"
+        yield "findings", "present"
     cases, right = table.get("cases"), table.get("right")
     if type(cases) is int and type(right) is int and right != cases:
         yield "right", f"{right} of {cases} cases"
 
 
 def _sums(table: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
-    """Counts and figures that are each other's: a field, what it must be, and is."""
+    """Counts that do not add up: the field, the expected value and the found value."""
     count = {k: v for k, v in table.items() if type(v) is int}
     asked, answered = count.get("questions"), count.get("answered")
     if asked is not None and answered is not None:
         if not 0 <= answered <= asked:
             yield "answered", f"0 to {asked}", answered
-        # A run's own report counts requests that failed, and so are no answers.
+        # Failed requests have no answer, so only the number asked limits them.
         most = dict.fromkeys(("correct", "truncated", "silent"), answered)
         for name, limit in (*most.items(), ("failed", asked)):
             if name in count and not 0 <= count[name] <= limit:
                 yield name, f"0 to {limit}", count[name]
     if {"cases", "right"} <= set(count) and not 0 <= count["right"] <= count["cases"]:
         yield "right", f"0 to {count['cases']}", count["right"]
-    yield from _of_runs(table)
-    yield from _of_score(table)
+    yield from _rates(table)
+    yield from _score(table)
 
 
-def _of_runs(table: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
-    """An arm's rates are those of its runs."""
+def _rates(table: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
+    """Rates of an arm that do not match the counts of its runs."""
     runs = table.get("runs")
     if not isinstance(runs, list) or not all(isinstance(one, dict) for one in runs):
         return
@@ -175,12 +179,13 @@ def _of_runs(table: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
                 yield rate, f"{part:.9g} ({sum(counts)} of {sum(asked)})", found
 
 
-def _of_score(table: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
+def _score(table: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
     names = ("questions", "gained", "lost", "difference", "lower", "upper")
-    told: list[Any] = [table.get(name) for name in names]
-    if not all(type(value) in (int, float) for value in told):
+    """Figures of a score that do not match its counts, or lie outside its interval."""
+    values: list[Any] = [table.get(name) for name in names]
+    if not all(type(value) in (int, float) for value in values):
         return
-    questions, gained, lost, difference, lower, upper = told
+    questions, gained, lost, difference, lower, upper = values
     if questions < 1:
         yield "questions", "1 or more", questions
         return

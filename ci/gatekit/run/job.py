@@ -1,17 +1,17 @@
-"""What a job runs. Pickled by value, so it stands alone: a node need not be able to
-import it."""
+"""The function that a cluster job runs. It is pickled by value, because the node may
+not be able to import this module."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 
-def in_a_job(
+def run_in_job(
     setup: Sequence[Sequence[str]], keeper: str, command: Sequence[str], folder: str
 ) -> bytes:
-    """The gate's report. It ends when the job does, however that ends.
+    """Run the gate under a keeper, so that it ends with the job, and return its report.
 
-    ``setup`` comes first: what has to be on the node itself.
+    The commands in ``setup`` run first; they prepare the node.
     """
     import subprocess
     import sys
@@ -24,7 +24,7 @@ def in_a_job(
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
-    # Not communicate(): that closes standard input, by which the keeper would end.
+    # Not communicate(), which closes standard input: the keeper would end.
     said = process.stdout.read() if process.stdout else b""
     process.wait()
     return said

@@ -1,4 +1,4 @@
-"""The model that both arms serve: where its files are, and what they are."""
+"""The model that both arms serve: the place and the digest of its files."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from pathlib import Path
 from gatekit.run.profile import Model
 from overlaykit.core.errors import EnvironmentFailure, Finding, InputError
 
-# Configuration, tokenizer and the weights' index are smaller; a file of weights is not.
+# Configuration, tokenizer and the index of the weights are smaller; weights are larger.
 _READ_WHOLE = 64 << 20
 
 
 def model_path(model: Model | None, must_exist: bool) -> str:
-    """The model's folder or file. Raises EnvironmentFailure where it is not there and
-    has to be, InputError where a package's file is another than was named."""
+    """The model's folder or file. Raises EnvironmentFailure if it must exist but does
+    not, and InputError if a package's file has another digest than the profile says."""
     if model is None:
         return ""
     if model.path:
         if must_exist and not Path(model.path).exists():
             raise _missing(
-                model.path, "copy it there, or name its place in the profile"
+                model.path, "copy the model there, or change model.path in the profile"
             )
         return model.path
     try:
@@ -39,21 +39,22 @@ def model_path(model: Model | None, must_exist: bool) -> str:
     sha256 = _sha256(path)
     if sha256 != model.sha256:
         finding = Finding(
-            "is not the model that the profile names",
+            "the file is not the model in the profile",
             path=str(path),
             expected=f"sha256 {model.sha256}",
             found=sha256,
         )
-        raise InputError("the model is another", (finding,))
+        raise InputError("the model is not the profile's", (finding,))
     return str(path)
 
 
 def model_digest(model: Model | None) -> str:
-    """What is there now; of none, or of one that is not on this machine, nothing.
+    """The digest of the model; empty if there is none on this machine.
 
-    A package's file is read whole. Of a folder, hundreds of gigabytes, it is the names
-    and sizes of all files and what the small ones hold: weights of the same sizes by
-    the same index are taken for the same. Raises EnvironmentFailure.
+    For a package's file it is the sha256. For a folder, which may hold hundreds of
+    gigabytes, it covers the names and sizes of all files and the contents of the small
+    ones: weights with the same sizes and index count as the same. Raises
+    EnvironmentFailure.
     """
     if model is None or not model.path:
         return model.sha256 if model else ""
@@ -67,16 +68,17 @@ def _listing(path: Path) -> str:
     try:
         for file in _files(path):
             size = file.stat().st_size
-            told = _sha256(file) if size <= _READ_WHOLE else ""
+            sha256 = _sha256(file) if size <= _READ_WHOLE else ""
             name = file.relative_to(path).as_posix()
-            total.update(os.fsencode(f"{name}\0{size}\0{told}\0"))
+            total.update(os.fsencode(f"{name}\0{size}\0{sha256}\0"))
     except OSError as error:
         raise EnvironmentFailure(f"cannot read the model: {error}") from error
     return total.hexdigest()
 
 
 def _files(path: Path) -> Iterator[Path]:
-    """Downloaders keep notes of their own in hidden folders."""
+    """The model's files, without hidden ones: downloaders keep their own files
+    there."""
     if path.is_file():
         yield path
         return
@@ -88,10 +90,10 @@ def _files(path: Path) -> Iterator[Path]:
 
 @cache
 def _sha256(path: Path) -> str:
-    """Once a program: the plan and the run both ask, and a model is large."""
+    """Cached: the plan and the run both need it, and a model is large."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _missing(what: str, step: str) -> EnvironmentFailure:
-    finding = Finding("the model is not there", path=what, next_step=step)
-    return EnvironmentFailure("no model to serve", (finding,))
+    finding = Finding("the model was not found", path=what, next_step=step)
+    return EnvironmentFailure("the model to serve is missing", (finding,))

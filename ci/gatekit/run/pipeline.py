@@ -1,7 +1,6 @@
-"""The gate's stages, in order, from a profile: one place says what runs and on what.
+"""Builds the gate's stages from a profile, in order.
 
-Commands are those that a person would type; paths between stages are where the store
-keeps them.
+Commands are the ones a person would type; paths between stages are the store's folders.
 """
 
 from __future__ import annotations
@@ -14,16 +13,17 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from gatekit.arms.results import ARMS
 from gatekit.records.stage import (
     PLACEHOLDERS,
     Stage,
     Step,
+    command_line,
     filled,
     holds_placeholder,
-    joined,
 )
 from gatekit.report.schema import Subject
-from gatekit.run.arms import ARMS, GATE_PYTHON, Arms
+from gatekit.run.arm_commands import GATE_PYTHON, Arms
 from gatekit.run.model import model_path
 from gatekit.run.profile import Profile
 from gatekit.run.store import Store
@@ -33,12 +33,13 @@ from overlaykit.series.manifest import load_manifest
 
 BENCH = "bench"
 _KEY = 16
-_NO_SECTION = "the profile has no section for it"
+_NO_SECTION = "the profile has no section for this stage"
 
 
 @dataclass
 class Pipeline:
-    """Builds every stage with its key, which names its folder, in order of need."""
+    """All stages, each after the stages it needs, with the key that names its
+    folder."""
 
     profile: Profile
     subject: Subject
@@ -47,10 +48,10 @@ class Pipeline:
     keys: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._refuse_places()
+        self._refuse_ambiguous_paths()
         self._add(self._apply())
         self._add(self._verify())
-        # In containers kernels run in the image, which is therefore made first.
+        # With containers, kernels run in the image, so the image is built first.
         if self.profile.container:
             self._add(self._rebuild())
             self._add(self._numeric())
@@ -64,21 +65,22 @@ class Pipeline:
             self._add(stage)
         self._add(self._bench())
 
-    def _refuse_places(self) -> None:
-        """Names that would be read as something else. Raises InputError."""
-        places = (str(self.store.root), str(ROOT), self._model_path)
-        for place in (*places, *self._asked_files):
-            what, step = "", "give it another name"
-            if holds_placeholder(place):
-                what = "its name holds what stands for something else in a profile"
-            elif self.profile.container and ":" in place:
-                what = "an engine's --volume ends a path at a colon"
+    def _refuse_ambiguous_paths(self) -> None:
+        """Refuse paths that a command would read as something else. Raises
+        InputError."""
+        paths = (str(self.store.root), str(ROOT), self._model_path)
+        for path in (*paths, *self._question_files):
+            what = ""
+            if holds_placeholder(path):
+                what = "the path contains a profile's placeholder"
+            elif self.profile.container and ":" in path:
+                what = "the path contains a colon, which ends a path in --volume"
             if what:
-                finding = Finding(what, path=place, next_step=step)
-                raise InputError(f"cannot work with {place}", (finding,))
+                finding = Finding(what, path=path, next_step="rename it")
+                raise InputError(f"cannot use the path {path}", (finding,))
 
     def folder(self, name: str) -> Path:
-        """Where a stage keeps what it makes."""
+        """The stage's folder in the run directory."""
         return self.store.folder(name, self.keys[name])
 
     def _add(self, stage: Stage) -> None:
@@ -86,18 +88,18 @@ class Pipeline:
             stage.name,
             self.subject.series,
             self.subject.code,
-            # What it ran on may be named otherwise; whether it was the real thing, not.
+            # The stand-in's name may change; whether there is one decides the result.
             f"stands in={bool(stage.stands_in)}",
             *(self.keys[need] for need in stage.needs),
             *(f"{name}={value}" for name, value in sorted(stage.inputs.items())),
-            *map(self._anywhere, stage.words),
+            *map(self._without_paths, stage.words),
         ]
         key = hashlib.sha256(os.fsencode("\0".join(parts))).hexdigest()[:_KEY]
         self.stages[stage.name], self.keys[stage.name] = stage, key
 
-    def _anywhere(self, word: str) -> str:
-        """Where things lie on this machine is no part of what is run."""
-        places = [name for name in self._asked_files if Path(name).is_file()]
+    def _without_paths(self, word: str) -> str:
+        """The word without this machine's paths, which do not change the result."""
+        places = [name for name in self._question_files if Path(name).is_file()]
         if self._model["model"]:
             places.append(self._model_path)
         for here in (*places, str(self.store.root), str(ROOT), GATE_PYTHON):
@@ -113,7 +115,7 @@ class Pipeline:
 
     @cached_property
     def _trees(self) -> dict[str, Path]:
-        """Every base's tree with the series, by the base's name."""
+        """The patched tree of every base, by the base's name."""
         folder = self.folder("apply")
         return {name: folder / name for name in load_manifest(ROOT).targets}
 
@@ -138,7 +140,7 @@ class Pipeline:
             "lock, scopes and census",
             ("apply",),
             (
-                # verify.py trusts the lock: first, that it is what the series makes.
+                # verify.py trusts the lock, so check first that the lock is current.
                 Step("lock", _verb("scripts/lock.py", "--check")),
                 Step("verify", _verb("scripts/verify.py", *trees)),
             ),
@@ -176,7 +178,8 @@ class Pipeline:
 
     @property
     def _kernels_need(self) -> tuple[str, ...]:
-        """What stages that run kernels need: an image's PyTorch is the GPU's."""
+        """The needs of stages that run kernels. With containers they need the image,
+        which has the GPU's PyTorch."""
         return ("verify", "rebuild") if self.profile.container else ("verify",)
 
     def _with_kernels(self, command: tuple[str, ...]) -> tuple[str, ...]:
@@ -197,7 +200,7 @@ class Pipeline:
         title, needs = "both arms, installed", ("verify",)
         if self.profile.rebuild is None:
             return self._left_out("rebuild", title, needs)
-        # Its own folder's name is not known before its key, which is of its commands.
+        # The key depends on the commands and names the folder, so use a placeholder.
         here = Arms(self.profile, self.subject, Path("{folder}"), "")
         inputs = {**self.subject.packages, "image": self.subject.image}
         return Stage("rebuild", title, needs, here.rebuilds(), inputs)
@@ -238,15 +241,15 @@ class Pipeline:
         )
 
     def _origin(self, arm: str, prefix: str = "--") -> tuple[str, ...]:
-        """What an arm's records say that they are of."""
+        """The options that record what an arm was made from."""
         series = self.subject.series if arm == "patched" else "none"
         image = self.subject.image
         given = (f"{prefix}series", series)
         return (*given, f"{prefix}image", image) if image else given
 
     def _recorded(self, arm: str) -> str:
-        """What serves it, for the record: the same in every run, whatever port was
-        free and whichever stage's it is."""
+        """The server's command line for the record, the same in every run and stage:
+        ports and folders stay placeholders."""
         known = {name: name.upper() for name in PLACEHOLDERS}
         return filled(self._arms.serve(arm).line, known)
 
@@ -261,12 +264,12 @@ class Pipeline:
         return filled(how.prompt, {"root": str(ROOT)}) if how else ""
 
     @property
-    def _asked_files(self) -> tuple[str, ...]:
+    def _question_files(self) -> tuple[str, ...]:
         return (*self._questions, *filter(None, [self._prompt]))
 
     def _contents(self) -> dict[str, str]:
-        """Files of one's own by their contents; named sets are pinned by the runner."""
-        own = [Path(name) for name in self._asked_files if Path(name).is_file()]
+        """Digests of the user's own question files; named sets are pinned elsewhere."""
+        own = [Path(name) for name in self._question_files if Path(name).is_file()]
         return {
             f"questions {number}": hashlib.sha256(path.read_bytes()).hexdigest()
             for number, path in enumerate(own)
@@ -274,7 +277,7 @@ class Pipeline:
 
     @property
     def _model(self) -> dict[str, str]:
-        """A model's path may stay where what it holds does not."""
+        """The model's digest: the path alone does not say what is there."""
         model = self.profile.model
         return {"model": model.sha256 if model else ""}
 
@@ -286,7 +289,7 @@ class Pipeline:
         for arm in ARMS:
             known = {"traces": f"{{folder}}/{arm}"}
             client = tuple(
-                self._arms.told(filled(word, known), arm) for word in how.client
+                self._arms.fill(filled(word, known), arm) for word in how.client
             )
             command = self._arms.within(arm, client, {})
             steps.append(self._arms.step(f"profile-{arm}", command, arm, how))
@@ -319,10 +322,10 @@ class Pipeline:
                 arms += [f"--{arm}", url, f"--{arm}-start", start]
                 arms += [f"--{arm}-command", self._recorded(arm)]
                 arms += self._origin(arm, f"--{arm}-")
-            client = tuple(self._arms.told(word, "baseline") for word in how.python)
-            python = joined(self._arms.within("baseline", client, {}))
+            client = tuple(self._arms.fill(word, "baseline") for word in how.python)
+            python = command_line(self._arms.within("baseline", client, {}))
             words = shlex.split(how.options)
-            options = joined(self._arms.told(word, "baseline") for word in words)
+            options = command_line(self._arms.fill(word, "baseline") for word in words)
             command = _verb(
                 "ci/bench.py", "run", *arms, "--points", str(point),
                 "--rounds", str(how.rounds), "--python", python,

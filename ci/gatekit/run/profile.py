@@ -1,8 +1,8 @@
-"""A profile: what the gate runs on one kind of machine. Checked before anything starts.
+"""A profile says what the gate runs on one kind of machine. It is checked before any
+stage starts.
 
-Each section is a stage's; a stage without its section is not run, for the reason that
-``[not_run]`` gives. An unknown key is an error: a misspelt one would change nothing and
-look as if it did.
+Each section configures a stage. A stage without a section does not run; ``[not_run]``
+gives the reason. An unknown key is an error, because a misspelt key has no effect.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from gatekit.serving.points import Point
 from overlaykit.core.documents import from_toml
 from overlaykit.core.errors import Finding, InputError
 
-# Of an image: no option of an engine's.
+# An image's name. Does not match an option of the engine.
 IMAGE = "^[A-Za-z0-9][A-Za-z0-9._/:@-]*$"
 FOLDER = Path(__file__).parents[2] / "profiles"
 
 _SERVED = ("gsm8k", "traces", "bench")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-# What runs a word of its command line as a program.
+# Programs that run a word of their command line as a script.
 _INTERPRETER = re.compile(
     r"(.*/)?((ba|da|k|z)?sh|python[0-9.]*|perl)|\{(gate_)?python\}"
 )
@@ -48,7 +48,8 @@ class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Numeric(_Section, frozen=True, kw_only=True):
-    """``verify.py --numeric``. ``device`` cuda means compiled, on ROCm as well."""
+    """``verify.py --numeric``. ``device`` "cuda" means compiled kernels, also on
+    ROCm."""
 
     device: Literal["cpu", "cuda"] = "cpu"
     full: bool = False
@@ -56,16 +57,16 @@ class Numeric(_Section, frozen=True, kw_only=True):
 
 
 class Rebuild(_Section, frozen=True, kw_only=True):
-    """How both arms are installed."""
+    """How to install both arms."""
 
     mode: Literal["venv", "container"]
 
 
 class Container(_Section, frozen=True, kw_only=True):
-    """The image that both arms are built from; ``options`` are for running it.
+    """The image that both arms are built from; ``options`` are options for running it.
 
-    ``aiter`` carried puts AITER's series on the image's AITER, image leaves that as it
-    is: S8 then keeps its copy, unless that AITER has 3041 already.
+    ``aiter`` "carried" applies AITER's series to the image's AITER; "image" leaves that
+    AITER as it is, so that S8 keeps its copy unless that AITER already has 3041.
     """
 
     image: Annotated[str, Meta(pattern=IMAGE)]
@@ -75,7 +76,8 @@ class Container(_Section, frozen=True, kw_only=True):
 
 
 class Chain(_Section, frozen=True, kw_only=True):
-    """``microbench.py``; interpreted, it has values and copies, and no times."""
+    """``microbench.py``. With ``interpreted``, it checks values and copies but has no
+    times."""
 
     interpreted: bool = False
     rounds: _Count = 200
@@ -83,8 +85,7 @@ class Chain(_Section, frozen=True, kw_only=True):
 
 
 class Model(_Section, frozen=True, kw_only=True):
-    """Where the model's files are: a path, or a Python package that carries one file
-    of that suffix."""
+    """The model's files: a path, or a Python package with one file of that suffix."""
 
     path: str = ""
     package: str = ""
@@ -93,12 +94,13 @@ class Model(_Section, frozen=True, kw_only=True):
 
 
 class Server(_Section, frozen=True, kw_only=True):
-    """What serves an arm. In ``command`` and ``environment`` {python} is the arm's
-    own, {gate_python} this program's; {root} (this repository), {out} (the run
-    directory), {folder} (the stage's), {model}, {port} and {arm} are known too.
+    """The server of an arm.
 
-    {folder} is the stage's own. ``port`` 0 is any free one. ``stands_in`` says what it
-    is not, where it is not the real thing.
+    Placeholders in ``command`` and ``environment``: {python} (the arm's interpreter),
+    {gate_python} (this program's), {root} (this repository), {out} (the run directory),
+    {folder} (the stage's folder), {model}, {port} and {arm}. ``port`` 0 is any free
+    port. If the server is a stand-in, ``stands_in`` says what it is and what it
+    replaces.
     """
 
     command: _Command
@@ -110,8 +112,8 @@ class Server(_Section, frozen=True, kw_only=True):
 
 
 class Gsm8k(_Section, frozen=True, kw_only=True):
-    """Questions asked of each arm; ``order`` is the runs', A the baseline. ``files``
-    and ``prompt``, a prompt of one's own, may begin with {root}."""
+    """The questions for each arm. ``order`` is the order of the runs; A is the baseline
+    arm. ``files`` and ``prompt`` (a file with another prompt) may begin with {root}."""
 
     questions: _Count
     parallelism: _Count
@@ -123,9 +125,9 @@ class Gsm8k(_Section, frozen=True, kw_only=True):
 
 
 class Traces(_Section, frozen=True, kw_only=True):
-    """A profiled load, and what its traces have to show.
+    """A profiled load, and what its traces must show.
 
-    ``client`` writes them to {traces}; it knows the server's placeholders.
+    ``client`` writes the traces to {traces}; the server's placeholders work there too.
     """
 
     client: _Command
@@ -137,9 +139,9 @@ class Traces(_Section, frozen=True, kw_only=True):
 
 
 class Bench(_Section, frozen=True, kw_only=True):
-    """``bench.py`` over (ISL, OSL, concurrency) points, one stage each.
+    """``bench.py`` at (ISL, OSL, concurrency) points, one stage for each.
 
-    ``python`` is the one that has ``sglang.bench_serving``: the baseline's own.
+    ``python`` must have ``sglang.bench_serving``; the default is the baseline arm's.
     """
 
     points: Annotated[tuple[tuple[_Count, _Count, _Count], ...], Meta(min_length=1)]
@@ -154,8 +156,8 @@ class Bench(_Section, frozen=True, kw_only=True):
 
 
 class Profile(_Section, frozen=True, kw_only=True):
-    """``name`` is the file's, ``sha256`` of its contents: any file may have the name of
-    one of ours."""
+    """``name`` is the file's name. ``sha256`` is the digest of its contents, because
+    another file may have the same name."""
 
     about: str
     name: str = ""
@@ -173,11 +175,12 @@ class Profile(_Section, frozen=True, kw_only=True):
 
 
 def load(name: str) -> Profile:
-    """By name from ``ci/profiles``, or a path to a file. Raises InputError."""
+    """Load a profile by its name in ``ci/profiles``, or from a path. Raises
+    InputError."""
     path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in FOLDER.glob("*.toml")))
-        raise InputError(f"no profile {name}; ci/profiles has {known}")
+        raise InputError(f"there is no profile {name}; ci/profiles has {known}")
     try:
         contents = path.read_bytes()
         profile = from_toml(contents, Profile)
@@ -189,38 +192,38 @@ def load(name: str) -> Profile:
             f"{path.name} is not a profile: {error}", (finding,)
         ) from error
     if wrong := tuple(Finding(what, path=str(path)) for what in _missing(profile)):
-        what = f"{path.name} is not a whole profile: {wrong[0].what}"
+        what = f"{path.name} is not a valid profile: {wrong[0].what}"
         raise InputError(what, wrong)
     sha256 = hashlib.sha256(contents).hexdigest()
     return msgspec.structs.replace(profile, name=path.stem, sha256=sha256)
 
 
 def _missing(profile: Profile) -> Iterator[str]:
-    """What the schema cannot say: sections that need or exclude one another."""
+    """Errors beyond the schema: sections that need or exclude each other."""
     for name in _SERVED:
         if getattr(profile, name) and not (profile.server and profile.rebuild):
             yield f"[{name}] needs [server] and [rebuild]"
     if rebuild := profile.rebuild:
         inside = rebuild.mode == "container"
         if inside != (profile.container is not None):
-            verb = "needs" if inside else "takes no"
+            verb = "needs" if inside else "does not use"
             yield f"rebuild.mode {rebuild.mode} {verb} [container]"
     order = profile.gsm8k.order if profile.gsm8k else ""
     if order.count("A") != order.count("B"):
-        yield f"gsm8k.order {order}: as many runs of A as of B"
+        yield f"gsm8k.order {order} must have as many runs of A as of B"
     yield from _missing_of_model(profile)
     for where, text in _texts(profile):
         for name in _placeholders(text):
             if name not in _KNOWN and not (name == "traces" and where == "traces"):
-                yield f"{where}: nothing is known as {{{name}}}"
+                yield f"{where}: unknown placeholder {{{name}}}"
     yield from _unsafe(profile)
     if (bench := profile.bench) and len(set(bench.points)) < len(bench.points):
-        yield "bench.points names a point twice"
+        yield "bench.points has a point twice"
     for name in profile.not_run:
         if name not in _STAGES:
-            yield f"[not_run]: no stage {name}; there are {', '.join(_STAGES)}"
+            yield f"[not_run]: no stage {name}; the stages are {', '.join(_STAGES)}"
         elif getattr(profile, name) is not None:
-            yield f"[not_run] names {name}, which has its section"
+            yield f"[not_run] names {name}, which has a section"
 
 
 def _placeholders(text: str) -> list[str]:
@@ -228,7 +231,7 @@ def _placeholders(text: str) -> list[str]:
 
 
 def _unsafe(profile: Profile) -> Iterator[str]:
-    """What a path with a quote or a `$` in its name would turn into other commands."""
+    """Places where a path with a quote or a `$` in its name would become a command."""
     server, traces, bench = profile.server, profile.traces, profile.bench
     for where, words in (
         ("server", (*server.command,) if server else ()),
@@ -238,8 +241,8 @@ def _unsafe(profile: Profile) -> Iterator[str]:
         for script in _scripts(words):
             for name in dict.fromkeys(_placeholders(script)):
                 yield (
-                    f"{where}: {{{name}}} stands within a script: give it as a word "
-                    'after the script, which has it as "$1" (a shell) or sys.argv[1]'
+                    f"{where}: {{{name}}} is inside a script: pass it as a word after "
+                    'the script, which reads it as "$1" (a shell) or sys.argv[1]'
                 )
     for where, given in (
         ("server", server.environment if server else {}),
@@ -247,16 +250,16 @@ def _unsafe(profile: Profile) -> Iterator[str]:
     ):
         for name in given:
             if not _VARIABLE.fullmatch(name):
-                yield f"{where}.environment: {name!r} is not the name of a variable"
+                yield f"{where}.environment: {name!r} is not a variable name"
     if bench:
         try:
             shlex.split(bench.options)
         except ValueError as error:
-            yield f"bench.options is no command line: {error}"
+            yield f"bench.options is not a command line: {error}"
 
 
 def _scripts(words: tuple[str, ...]) -> Iterator[str]:
-    """The words that an interpreter takes for a program: those after its -c."""
+    """The words that an interpreter runs as a script: those after its -c."""
     runs = False
     for word, following in pairwise(words):
         runs = runs or _INTERPRETER.fullmatch(word) is not None
@@ -266,7 +269,7 @@ def _scripts(words: tuple[str, ...]) -> Iterator[str]:
 
 
 def _texts(profile: Profile) -> Iterator[tuple[str, str]]:
-    """Whatever placeholders are filled in, by section."""
+    """Every text with placeholders, with the name of its section."""
     if server := profile.server:
         yield from (
             ("server", x) for x in (*server.command, *server.environment.values())
@@ -287,6 +290,6 @@ def _missing_of_model(profile: Profile) -> Iterator[str]:
     if model and bool(model.path) == bool(model.package):
         yield "[model] needs either path or package"
     elif model and bool(model.package) != bool(model.suffix and model.sha256):
-        yield "[model] package needs suffix and sha256; path takes neither"
+        yield "[model] package needs suffix and sha256; path uses neither"
     if server and not model and any("{model}" in word for word in server.command):
-        yield "server.command names {model}, and there is no [model]"
+        yield "server.command uses {model}, but there is no [model]"

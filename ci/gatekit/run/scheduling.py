@@ -1,4 +1,4 @@
-"""Which stage is submitted when: as soon as all that it needs is over, and well."""
+"""Submits each stage as a job as soon as the stages it needs have finished."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from gatekit.run.job import in_a_job
+from gatekit.run.job import run_in_job
 from gatekit.run.submission import NOT_RUN, Gate, Planned, read_report
 from overlaykit.cli import ROOT, Result, say
 
@@ -20,7 +20,7 @@ _STOP_S = 60
 
 
 class Job(Protocol):
-    """What is used of a submitit job."""
+    """The part of a submitit job that is used here."""
 
     job_id: str
     paths: Any
@@ -30,15 +30,15 @@ class Job(Protocol):
     def cancel(self) -> None: ...
 
 
-class Submits(Protocol):
-    """What is used of a submitit executor."""
+class Executor(Protocol):
+    """The part of a submitit executor that is used here."""
 
     def submit(self, call: Any, *arguments: Any) -> Job: ...
 
 
 class StageJob(Result, frozen=True, kw_only=True, omit_defaults=True):
-    """One stage. ``tree`` is the job's log; ``wave`` when it could begin at the
-    earliest."""
+    """The job of one stage. ``tree`` is the job's log; ``wave`` is the earliest round
+    in which the stage can start."""
 
     needs: tuple[str, ...] = ()
     reason: str = ""
@@ -49,10 +49,11 @@ class StageJob(Result, frozen=True, kw_only=True, omit_defaults=True):
 
 @dataclass
 class Cluster:
-    """Submits what is ready, and waits. ``outcomes`` has what is over."""
+    """Submits jobs that are ready and waits for them. ``outcomes`` has finished
+    ones."""
 
     gate: Gate
-    executor: Submits
+    executor: Executor
     stages: Mapping[str, Planned]
     images: Sequence[Sequence[str]]
     poll_s: float
@@ -60,11 +61,12 @@ class Cluster:
     jobs: dict[str, Job] = field(default_factory=dict)
 
     def run(self) -> None:
-        """All stages; whatever ends this ends the jobs that were submitted."""
+        """Run all stages. If this is interrupted or fails, submitted jobs are
+        cancelled."""
         said = time.monotonic()
         try:
             while len(self.outcomes) < len(self.stages):
-                changed = self._settle() or self._submit() or self._collect()
+                changed = self._skip() or self._submit() or self._collect()
                 if changed:
                     continue
                 if time.monotonic() - said > _SAY_EVERY_S:
@@ -75,8 +77,8 @@ class Cluster:
             self._cancel()
             raise
 
-    def _settle(self) -> bool:
-        """Stages that are never submitted, as far as that is known by now."""
+    def _skip(self) -> bool:
+        """Record stages that need no job: already done, left out or blocked."""
         before = len(self.outcomes)
         for name, stage in self.stages.items():
             if name in self.outcomes or name in self.jobs:
@@ -86,16 +88,17 @@ class Cluster:
                 failed = [need for need in stage.needs if self._blocks(need)]
                 if not failed:
                     continue
-                outcome, why = NOT_RUN, f"it needs {', '.join(failed)}"
-            self._over(StageJob(target=name, tree="", outcome=outcome, reason=why))
+                outcome, why = NOT_RUN, f"needs {', '.join(failed)}"
+            self._finish(StageJob(target=name, tree="", outcome=outcome, reason=why))
         return len(self.outcomes) > before
 
     def _blocks(self, need: str) -> bool:
-        """What the profile leaves out blocks nothing; the gate holds it so too."""
-        over = self.outcomes.get(need)
-        if over is None or self.stages[need].before == NOT_RUN:
+        """Whether a needed stage blocks others. As in the gate, a stage that the
+        profile leaves out does not."""
+        finished = self.outcomes.get(need)
+        if finished is None or self.stages[need].before == NOT_RUN:
             return False
-        return over.outcome in _BLOCKS
+        return finished.outcome in _BLOCKS
 
     def _submit(self) -> bool:
         ready = [
@@ -109,20 +112,20 @@ class Cluster:
         for name in ready:
             setup = self._setup(name)
             command = self.gate.command("--only", name)
-            job = self.executor.submit(in_a_job, setup, keeper, command, str(ROOT))
+            job = self.executor.submit(run_in_job, setup, keeper, command, str(ROOT))
             self.jobs[name] = job
             say(f"{name}: submitted as job {job.job_id}")
         return bool(ready)
 
     def _setup(self, name: str) -> Sequence[Sequence[str]]:
-        """Images are a node's own: a job that serves makes them where it is, which
-        takes a moment where they are."""
+        """Each node has its own images, so a job that serves builds them first; this is
+        quick if the node has them already."""
         return self.images if "rebuild" in self.stages[name].needs else ()
 
     def _collect(self) -> bool:
         done = [name for name, job in self.jobs.items() if job.done()]
         for name in done:
-            self._over(self._outcome(name, self.jobs.pop(name)))
+            self._finish(self._outcome(name, self.jobs.pop(name)))
         return bool(done)
 
     def _outcome(self, name: str, job: Job) -> StageJob:
@@ -130,11 +133,11 @@ class Cluster:
         lost = StageJob(target=name, tree=log, outcome=LOST, job=job.job_id)
         try:
             report = read_report(job.result())
-        except Exception as error:  # whatever befell the job, submitit raises its own
+        except Exception as error:  # submitit raises many types of error
             reason = str(error).strip().splitlines() or [type(error).__name__]
             return msgspec.structs.replace(lost, reason=f"no result: {reason[0]}")
         if report is None:
-            return msgspec.structs.replace(lost, reason="the gate gave no report")
+            return msgspec.structs.replace(lost, reason="the gate printed no report")
         for one in report.results:
             if one.target == name:
                 return msgspec.structs.replace(
@@ -142,7 +145,7 @@ class Cluster:
                 )
         return msgspec.structs.replace(lost, reason=report.message)
 
-    def _over(self, one: StageJob) -> None:
+    def _finish(self, one: StageJob) -> None:
         self.outcomes[one.target] = msgspec.structs.replace(
             one, needs=self.stages[one.target].needs
         )

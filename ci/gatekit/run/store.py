@@ -1,8 +1,8 @@
-"""The run directory: ``STAGE/KEY/`` holds what a stage with that key came to.
+"""The run directory: ``STAGE/KEY/`` holds the result of a stage with that key.
 
-The key is of everything that the result depends on, so that a result is taken again
-only where nothing changed, and what changed gets a folder of its own: nothing is
-mixed, nothing is lost.
+The key is a digest of everything that the result depends on. A result is used again
+only if nothing has changed; a changed stage gets its own folder, so results are never
+mixed or lost.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from gatekit.records.fields import Misfit, decoded
-from gatekit.report.schema import StageReport, State
+from gatekit.report.schema import StageReport, StageState
 from overlaykit.core.documents import to_json
 from overlaykit.core.errors import EnvironmentFailure, Finding, InputError
 from overlaykit.core.files import write_whole
 
 _RESULT, _LOCK = "result.json", ".lock"
-_STEP = "take it away: the stage runs again where it has no result"
-_DECIDED = (State.PASS, State.FAIL, State.INCONCLUSIVE)
+_STEP = "delete this file: the stage then runs again"
+_DECIDED = (StageState.PASS, StageState.FAIL, StageState.INCONCLUSIVE)
 
 
 class Store:
@@ -32,21 +32,22 @@ class Store:
         self.root = root.resolve()
 
     def folder(self, stage: str, key: str) -> Path:
-        """Where a stage with this key keeps what it makes; not made yet."""
-        # A point's slashes are no folders.
+        """The folder of a stage with this key; it may not exist yet."""
+        # The slashes in a point's name must not make folders.
         return self.root / stage.replace("/", "-").replace(":", "-") / key
 
-    def place(self, stage: str, key: str) -> Path:
-        """The file that its result is in."""
+    def result_file(self, stage: str, key: str) -> Path:
+        """The file with the stage's result."""
         return self.folder(stage, key) / _RESULT
 
     def known(self, stage: str, key: str) -> StageReport | None:
-        """What was decided before. Raises InputError where the file is another's."""
-        path = self.place(stage, key)
+        """The stage's earlier result if it was decided. Raises InputError if the file
+        holds another stage's result."""
+        path = self.result_file(stage, key)
         try:
             data = path.read_bytes()
             report = decoded(data, StageReport)
-            _whole(decoded(data, dict[str, Any]))
+            _require_every_field(decoded(data, dict[str, Any]))
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -56,27 +57,28 @@ class Store:
             raise error.refusal(head, path, _STEP) from error
         if (report.name, report.key) != (stage, key):
             found = f"that of {report.name}, {report.key}"
-            raise _foreign(path, f"the result of {stage} with key {key}", found)
+            raise _misplaced(path, f"the result of {stage} with key {key}", found)
         return report if report.state in _DECIDED else None
 
     def others(self, stage: str, key: str) -> int:
-        """How many results of this stage are of another series, profile or code."""
+        """The number of this stage's results for another series, profile or code."""
         folder = self.folder(stage, key).parent
         names = [path.parent.name for path in folder.glob(f"*/{_RESULT}")]
         return sum(name.partition(".")[0] != key for name in names)
 
     def keep(self, report: StageReport) -> None:
-        """On disk, whole, when this returns."""
+        """Write the result; it is complete on disk on return."""
         folder = self.folder(report.name, report.key)
         text = to_json(report).decode()
         write_whole(folder / _RESULT, text)
 
     @contextmanager
-    def working(self, stage: str, key: str, anew: bool = False) -> Iterator[Path]:
-        """The folder, made, and nobody else's for the time of the block; ``anew``
-        empty, with what was in it set aside.
+    def working(self, stage: str, key: str, fresh: bool = False) -> Iterator[Path]:
+        """Create and lock the stage's folder for the duration of the block. With
+        ``fresh``, earlier files are moved aside first.
 
-        Raises EnvironmentFailure where another gate has it, or it cannot be made.
+        Raises EnvironmentFailure if another gate holds the lock or the folder cannot be
+        created.
         """
         folder = self.folder(stage, key)
         try:
@@ -91,12 +93,12 @@ class Store:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 finding = Finding(
-                    "another gate is at this stage",
+                    "another gate is running this stage",
                     path=str(folder),
-                    next_step="wait for it, or give another --out",
+                    next_step="wait until it ends, or choose another --out",
                 )
-                raise EnvironmentFailure(f"{stage} is taken", (finding,)) from error
-            if anew:
+                raise EnvironmentFailure(f"{stage} is in use", (finding,)) from error
+            if fresh:
                 _set_aside(folder)
             yield folder
         finally:
@@ -104,7 +106,8 @@ class Store:
 
 
 def _set_aside(folder: Path) -> None:
-    """Not taken away: hours of a GPU may be in it. Raises EnvironmentFailure."""
+    """Move earlier files to another folder; they are kept, because they may have taken
+    hours of GPU time. Raises EnvironmentFailure."""
     there = [path for path in folder.iterdir() if path.name != _LOCK]
     if not there:
         return
@@ -116,13 +119,13 @@ def _set_aside(folder: Path) -> None:
             path.rename(aside / path.name)
     except OSError as error:
         finding = Finding(str(error), path=str(aside))
-        message = "cannot set aside what was run before"
+        message = "cannot move the earlier results aside"
         raise EnvironmentFailure(message, (finding,)) from error
 
 
-def _foreign(path: Path, expected: str, found: str) -> InputError:
+def _misplaced(path: Path, expected: str, found: str) -> InputError:
     finding = Finding(
-        "a result from another run was put here",
+        "this is a result from another run",
         path=str(path),
         expected=expected,
         found=found,
@@ -135,9 +138,8 @@ def _foreign(path: Path, expected: str, found: str) -> InputError:
     )
 
 
-def _whole(told: dict[str, Any]) -> None:
-    """The gate writes every field; a default in place of one would be made up. Raises
-    Misfit."""
+def _require_every_field(document: dict[str, Any]) -> None:
+    """The gate writes every field, so a default would be invented. Raises Misfit."""
     for name in StageReport.__struct_fields__:
-        if name not in told:
+        if name not in document:
             raise Misfit(f'has no "{name}"', name, "a value", "no such field")

@@ -1,4 +1,4 @@
-"""What is judged, by digests, and on what machine."""
+"""Describes what the gate tests, by digests, and the machine it runs on."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _SHOWN = ("msgspec", "torch", "triton", "numpy", "scipy", "sgl-eval", "xllamacpp
 
 
 def subject(root: Path, profile: Profile) -> Subject:
-    """Whether the lock is that of the series is the first stage's to find out; only
-    where it cannot be read at all InputError is raised."""
+    """The digests of everything under test. Raises InputError if the lock cannot be
+    read; a later stage checks whether the lock is current."""
     lock = load_lock(root)
     series = [root / MANIFEST, root / LOCK]
     for folder in ("patches", "overlay"):
@@ -33,7 +33,7 @@ def subject(root: Path, profile: Profile) -> Subject:
         path
         for folder in ("scripts", "ci")
         for path in sorted((root / folder).rglob("*.py"))
-        # How results are shown changes none of them.
+        # The code of the reports does not change any result.
         if "report" not in path.parts
     ]
     code += sorted(p for p in (root / "ci" / "container").iterdir() if p.is_file())
@@ -50,7 +50,8 @@ def subject(root: Path, profile: Profile) -> Subject:
 
 
 def _commit(root: Path) -> str:
-    """Of this repository, if it is a clone; told apart where files were changed."""
+    """The commit of this repository, or "" if it is not a clone; says if files have
+    uncommitted changes."""
     try:
         commit = clones.text(root, "rev-parse", "HEAD").strip()
         changed = clones.text(root, "status", "--porcelain").strip()
@@ -60,7 +61,7 @@ def _commit(root: Path) -> str:
 
 
 def digest(root: Path, paths: Iterable[Path]) -> str:
-    """sha256 over the files' names below ``root`` and contents, in the order given."""
+    """The sha256 of the files' paths below ``root`` and their contents, in order."""
     total = hashlib.sha256()
     for path in paths:
         total.update(f"{path.relative_to(root)}\0".encode())
@@ -70,7 +71,7 @@ def digest(root: Path, paths: Iterable[Path]) -> str:
 
 @cache
 def machine() -> dict[str, str]:
-    """Of this machine, what a reader wants to know of a measurement's."""
+    """What a reader needs to know about the machine of a measurement."""
     found = {
         "host": platform.node(),
         "system": f"{platform.system()} {platform.release()}, {platform.machine()}",
@@ -85,7 +86,7 @@ def _memory() -> int:
 
 
 def versions() -> dict[str, str]:
-    """Python and the packages that decide results, where they are installed."""
+    """The versions of Python and of the installed packages that affect results."""
     found = {"python": sys.version.split()[0]}
     for name in _SHOWN:
         try:
@@ -97,7 +98,7 @@ def versions() -> dict[str, str]:
 
 @cache
 def _gpus() -> str:
-    """As the vendor's own tool names them; asked once, not for every stage."""
+    """The GPUs' names from the vendor's tool. Cached: every stage needs them."""
     unknown = ""
     for command in (
         ("nvidia-smi", "--query-gpu=name", "--format=csv,noheader"),
@@ -115,7 +116,7 @@ def _gpus() -> str:
         except FileNotFoundError:
             continue
         except (OSError, subprocess.SubprocessError) as error:
-            # It is there and does not answer: that says nothing about GPUs.
+            # The tool exists but fails, so the GPUs are unknown rather than absent.
             unknown = f"not known: {error}"
             continue
         lines = [line.strip() for line in done.stdout.splitlines() if line.strip()]

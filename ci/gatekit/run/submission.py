@@ -1,4 +1,4 @@
-"""How the gate is called from here, and what is read of its reports."""
+"""Calls the gate as a program and reads its reports."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _NO_PASS = ("fail", "error", "inconclusive")
 
 
 class Planned(msgspec.Struct, frozen=True):
-    """Of a result of the gate, what is needed here."""
+    """The fields of a gate's result that are used here."""
 
     target: str
     outcome: str
@@ -37,14 +37,15 @@ class Planned(msgspec.Struct, frozen=True):
 
     @property
     def before(self) -> str | None:
-        """What it came to in an earlier run, or that the profile leaves it out."""
+        """The outcome of an earlier run, or NOT_RUN if the profile leaves the stage
+        out; None if the stage must run."""
         if self.outcome == NOT_RUN:
             return NOT_RUN
         return self.outcome[len(_DONE) :] if self.outcome.startswith(_DONE) else None
 
 
 class GateReport(msgspec.Struct, frozen=True):
-    """Of a report of the gate."""
+    """The fields of a gate's report that are used here."""
 
     exit_code: Exit
     message: str = ""
@@ -54,7 +55,7 @@ class GateReport(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Gate:
-    """How a job calls the gate."""
+    """The gate with one profile and run directory."""
 
     profile: str
     out: Path
@@ -66,19 +67,19 @@ class Gate:
         return [*words, "--questions", *self.questions] if self.questions else words
 
     def images(self) -> list[list[str]]:
-        """What makes the arms' images; nothing where they are no images. Asked of a run
-        of its own: of one in which they were made the gate does not say it."""
+        """The commands that build the arms' images, if the arms are images. Uses an
+        empty run directory, because the gate omits the commands of finished stages."""
         elsewhere = replace(self, out=self.out / "no such run")
         return [
             shlex.split(line)
-            for stage in elsewhere.ask("--dry-run").results
+            for stage in elsewhere.call("--dry-run").results
             for line in stage.commands
             if "ci/rebuild.py container" in line
         ]
 
-    def ask(self, *more: str) -> GateReport:
-        """Its report, here and now. Raises InputError, also for results
-        that contradict themselves, and EnvironmentFailure."""
+    def call(self, *more: str) -> GateReport:
+        """Run the gate and return its report. Raises InputError, InvalidEvidence (also
+        for a report that contradicts itself) and EnvironmentFailure."""
         command = self.command(*more)
         try:
             done = subprocess.run(
@@ -88,7 +89,9 @@ class Gate:
             raise not_started(command[0], error) from error
         report = read_report(done.stdout)
         if report is None:
-            raise EnvironmentFailure("ci/gate.py gave no report; what it said is above")
+            raise EnvironmentFailure(
+                "ci/gate.py printed no report; see its output above"
+            )
         if report.exit_code is Exit.USAGE:
             raise InputError(report.message, report.findings)
         if report.exit_code is Exit.INVALID and not report.results:
@@ -98,26 +101,26 @@ class Gate:
 
 
 def _refuse_contradiction(report: GateReport) -> None:
-    """Raises InvalidEvidence for a pass beside a stage that is none."""
+    """Raises InvalidEvidence if the gate passes although a stage did not."""
     for one in report.results:
         if report.exit_code is Exit.DONE and one.outcome in _NO_PASS:
             finding = Finding(
-                "a pass beside a stage that is none",
+                "the gate passes although a stage did not",
                 path=one.target,
                 expected='"outcome" pass, or another "exit_code" than 0',
                 found=one.outcome,
                 next_step="run ci/gate.py by hand, with --only report",
             )
             raise InvalidEvidence(
-                f"ci/gate.py contradicts itself: {one.target}: expected pass beside "
-                f"exit code 0, found {one.outcome}",
+                f"ci/gate.py contradicts itself: {one.target}: expected pass with exit "
+                f"code 0, found {one.outcome}",
                 (finding,),
             )
 
 
-def read_report(said: bytes) -> GateReport | None:
-    """None where it is no report."""
+def read_report(output: bytes) -> GateReport | None:
+    """The report in the gate's output, or None if there is none."""
     try:
-        return from_json(said, GateReport)
+        return from_json(output, GateReport)
     except msgspec.DecodeError:
         return None

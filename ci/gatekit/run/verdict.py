@@ -1,42 +1,44 @@
-"""From the stages to one verdict: a stage that did not run never makes a pass."""
+"""Computes the verdict: PASS requires every stage to have run and passed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from gatekit.report.schema import StageReport, State
+from gatekit.report.schema import StageReport, StageState
 from overlaykit.core.errors import Exit
 
 EXITS = {
-    State.PASS: Exit.DONE,
-    State.FAIL: Exit.FAILS,
-    State.INCONCLUSIVE: Exit.INVALID,
-    State.ERROR: Exit.ENVIRONMENT,
+    StageState.PASS: Exit.DONE,
+    StageState.FAIL: Exit.FAILS,
+    StageState.INCONCLUSIVE: Exit.INVALID,
+    StageState.ERROR: Exit.ENVIRONMENT,
 }
-# The worst that was met decides; what merely did not run leaves the question open.
-_WORST_FIRST = (State.FAIL, State.ERROR, State.INCONCLUSIVE)
+# The worst state decides. A stage that did not run makes the verdict inconclusive.
+_WORST_FIRST = (StageState.FAIL, StageState.ERROR, StageState.INCONCLUSIVE)
 
 
-def verdict(stages: Iterable[StageReport]) -> tuple[State, tuple[str, ...]]:
-    """The whole's state, and why it is not a pass; no reasons where it is."""
+def verdict(stages: Iterable[StageReport]) -> tuple[StageState, tuple[str, ...]]:
+    """The verdict, with the reasons why it is not a pass; a pass has none."""
     stages = tuple(stages)
-    open_ones = [stage for stage in stages if stage.state is not State.PASS]
+    open_ones = [stage for stage in stages if stage.state is not StageState.PASS]
     reasons = tuple(f"{s.name}: {s.state.value}: {s.reason}" for s in open_ones)
     if not stages:
-        return State.INCONCLUSIVE, ("there are no stages",)
+        return StageState.INCONCLUSIVE, ("there are no stages",)
     if not open_ones:
         models = {s.model: s.name for s in stages if s.model}
         if len(models) > 1:
-            told = ", ".join(f"{name} {model}" for model, name in models.items())
-            return State.INCONCLUSIVE, (f"stages served different models: {told}",)
+            names = ", ".join(f"{name} {model}" for model, name in models.items())
+            return StageState.INCONCLUSIVE, (
+                f"stages served different models: {names}",
+            )
         stand_ins = [s for s in stages if s.stands_in]
         if not stand_ins:
-            return State.PASS, ()
+            return StageState.PASS, ()
         reasons = tuple(
             f"{s.name}: ran on a stand-in: {s.stands_in}" for s in stand_ins
         )
-        return State.INCONCLUSIVE, reasons
+        return StageState.INCONCLUSIVE, reasons
     for state in _WORST_FIRST:
         if any(stage.state is state for stage in open_ones):
             return state, reasons
-    return State.INCONCLUSIVE, reasons
+    return StageState.INCONCLUSIVE, reasons

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from gatekit.records.fields import Misfit, with_words
+from gatekit.records.fields import Misfit, decoded_with_nan
 from gatekit.serving.command import Tag
 from gatekit.serving.consistency import faults
 from gatekit.serving.line import FIELDS, Line
@@ -83,7 +83,7 @@ def _measurement(path: Path, number: int, text: str) -> Measurement:
     try:
         # Not JSON's own decoder: a request rate of infinity and means of nothing are
         # written as Infinity and NaN, which are not JSON.
-        line = with_words(text, Line, FIELDS)
+        line = decoded_with_nan(text, Line, FIELDS)
         return _read(line, str(path), number)
     except Misfit as error:
         head = f"{path}:{number}: not a line of sglang.bench_serving"

@@ -11,7 +11,7 @@ import json
 import re
 from typing import Any, NoReturn
 
-from gatekit.records.fields import Misfit, once
+from gatekit.records.fields import Misfit, unique_keys
 from overlaykit.core.errors import Finding, InputError
 
 _BYTE = re.compile(r"\(byte (\d+)\)")
@@ -21,7 +21,7 @@ _SHOWN, _CONTROL = 12, 0x20
 def loads(text: bytes) -> Any:
     """Raises InputError for a key that is there twice, or what is no JSON."""
     try:
-        return json.loads(text, object_pairs_hook=once, parse_constant=_constant)
+        return json.loads(text, object_pairs_hook=unique_keys, parse_constant=_constant)
     except Misfit as error:
         raise InputError(error.what) from error
     except ValueError as error:

@@ -1,5 +1,5 @@
-"""The last line that a person reads of a refused document names the file, the field,
-and what was expected and found there; above it stand lines that scroll away."""
+"""The last line of an error about a document names the file, the field, what was
+expected and what was found: earlier lines scroll away."""
 
 from __future__ import annotations
 
@@ -62,7 +62,9 @@ CASES: dict[str, Case] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_last_line_says_where_and_what(name: str, tmp_path: Path) -> None:
+def test_last_line_names_file_field_expected_and_found(
+    name: str, tmp_path: Path
+) -> None:
     file, text, read, words = CASES[name]
     assert rebases_folder(tmp_path) == tmp_path / "build" / "rebase"
     (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What is served, read off real trees: the pinned releases, with the series or not."""
+"""Origins of real trees: the pinned releases, with and without the series."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from overlaykit.core.errors import InputError
 LOCK = f"sha256:{hashlib.sha256((ROOT / 'overlay.lock').read_bytes()).hexdigest()}"
 
 
-def test_trees_tell_what_is_on_them(slim: Callable[..., Path]) -> None:
+def test_origin_of_pristine_and_patched_trees(slim: Callable[..., Path]) -> None:
     trees = [slim(), slim("aiter", "aiter")]
     released = origins.of_trees(trees, ROOT)
     assert released.series == "none"
@@ -23,7 +23,7 @@ def test_trees_tell_what_is_on_them(slim: Callable[..., Path]) -> None:
     patched = origins.of_trees(trees, ROOT)
     assert patched.series == LOCK
     assert origins.of_trees(trees[::-1], ROOT) == patched
-    # Per target its name and a tree id, none as it was.
+    # One name and tree id for each target; every id has changed.
     before, after = (
         dict(map(str.split, o.tree.split("; "))) for o in (released, patched)
     )
@@ -31,7 +31,7 @@ def test_trees_tell_what_is_on_them(slim: Callable[..., Path]) -> None:
     assert not set(before.values()) & set(after.values())
 
 
-def test_neither_released_nor_patched_is_neither(slim: Callable[..., Path]) -> None:
+def test_partly_patched_or_edited_trees_are_refused(slim: Callable[..., Path]) -> None:
     one, other = slim(), slim("aiter", "aiter")
     assert run_verb("apply", str(one)).returncode == 0
     with pytest.raises(InputError) as caught:
@@ -39,5 +39,7 @@ def test_neither_released_nor_patched_is_neither(slim: Callable[..., Path]) -> N
     assert "aiter: pristine" in str(caught.value)
     edited = one / "python/sglang/srt/layers/communicator.py"
     edited.write_bytes(edited.read_bytes() + b"# mine\n")
-    with pytest.raises(InputError, match=r"is no known tree|no whole series"):
+    with pytest.raises(
+        InputError, match=r"is not a known tree|the trees have part of the series"
+    ):
         origins.of_trees([one], ROOT)

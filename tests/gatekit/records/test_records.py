@@ -1,4 +1,4 @@
-"""A record without a field, or that ends before it starts, is refused by its line."""
+"""Records with a missing field or a negative duration are refused by line number."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from overlaykit.core.errors import Exit, InputError, InvalidEvidence
 
 
 class Counted(records.Record, frozen=True, kw_only=True, tag="counted"):
-    """A gate's own."""
+    """A record type of this test."""
 
     count: int
 
@@ -35,7 +35,7 @@ def refusal(path: Path, text: str) -> InputError:
     return caught.value
 
 
-def test_whole_records_are_read(tmp_path: Path) -> None:
+def test_complete_records_are_read(tmp_path: Path) -> None:
     path = tmp_path / "records.jsonl"
     path.write_text(json.dumps(WHOLE) + "\n", encoding="utf-8")
     (one,) = records.read(path, Counted)
@@ -44,7 +44,7 @@ def test_whole_records_are_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("field", NEEDED)
 @pytest.mark.parametrize("value", ["gone", None, True, [], "NaN"], ids=repr)
-def test_a_record_without_a_field(field: str, value: Any, tmp_path: Path) -> None:
+def test_missing_or_wrong_field(field: str, value: Any, tmp_path: Path) -> None:
     if field == "arm" and isinstance(value, str) and value != "gone":
         return
     document = WHOLE | {field: value}
@@ -56,19 +56,19 @@ def test_a_record_without_a_field(field: str, value: Any, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("field", ["started", "seconds"])
-def test_an_end_before_its_start(field: str, tmp_path: Path) -> None:
+def test_negative_start_or_duration(field: str, tmp_path: Path) -> None:
     said = refusal(tmp_path / "records.jsonl", json.dumps(WHOLE | {field: -0.5}))
     assert isinstance(said, InvalidEvidence) and said.exit_code is Exit.INVALID
     assert f'"{field}": expected 0 seconds or more, found -0.5' in said.message
 
 
 @pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity"])
-def test_words_for_numbers(word: str, tmp_path: Path) -> None:
+def test_nan_and_infinity_are_refused(word: str, tmp_path: Path) -> None:
     text = json.dumps(WHOLE).replace("2.0", word)
     assert "not a record" in refusal(tmp_path / "records.jsonl", text).message
 
 
-def test_a_field_that_is_there_twice(tmp_path: Path) -> None:
+def test_duplicate_field(tmp_path: Path) -> None:
     text = json.dumps(WHOLE).replace('"count": 3', '"count": 3, "count": 4')
     said = refusal(tmp_path / "records.jsonl", text)
     assert '"count": expected one value, found two' in said.message

@@ -1,5 +1,5 @@
-"""Runs of the gate, made of what its verbs really print: run here where a CPU is
-enough for it, and as recorded on an H200 where it is not."""
+"""Runs of the gate, built from real output of its verbs: run here if a CPU is enough,
+and recorded on an H200 otherwise."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from conftest import ROOT, Checkouts
-from gatekit.report.schema import GateReport, StageReport, State, Subject
+from gatekit.report.schema import GateReport, StageReport, StageState, Subject
 from overlaykit.core.errors import Finding
 from support.patience import PATIENCE_S
 
@@ -31,7 +31,7 @@ STAGES = (*NAMES, *(f"bench:{point}" for point in POINTS), "bench")
 
 
 def verb(*words: object, codes: tuple[int, ...] = (0,)) -> Document:
-    """A verb's own report."""
+    """A verb's report."""
     done = subprocess.run(
         [sys.executable, *map(str, words), "--json"],
         cwd=ROOT,
@@ -55,7 +55,7 @@ def compared(after: Path, before: Path, *more: object, code: int = 0) -> Documen
 
 
 def answered(folder: Path, arm: str, wrong: range, questions: int = 1319) -> Path:
-    """A run of GSM8K as it lies on disk, with chosen questions wrong."""
+    """A run of GSM8K on disk, with chosen questions answered wrong."""
     pytest.importorskip("scipy", reason="pip install --group gate")
     from gatekit.gsm8k.questions import QuestionFile
     from gatekit.gsm8k.results import OWN_PROMPT, RunFile, Settings, write_run
@@ -98,7 +98,7 @@ def answered(folder: Path, arm: str, wrong: range, questions: int = 1319) -> Pat
 
 
 def answers(folder: Path, lost: int, gained: int, code: int) -> Document:
-    """The comparison of two runs that differ in so many answers."""
+    """The comparison of two runs that differ in this many answers."""
     before = answered(folder, "baseline", range(gained))
     after = answered(folder, "patched", range(100, 100 + lost))
     return verb("ci/gsm8k.py", "compare", "--baseline", before, "--patched", after,
@@ -106,7 +106,7 @@ def answers(folder: Path, lost: int, gained: int, code: int) -> Document:
 
 
 def served(folder: Path, gain: float, points: tuple[str, ...], code: int) -> Document:
-    """The comparison of the real client's output, but for points and speeds."""
+    """The comparison of real client output with other points and speeds."""
     pytest.importorskip("scipy", reason="pip install --group gate")
     rng = random.Random(7)
     real = json.loads(CLIENT_LINE.read_text(encoding="utf-8"))
@@ -118,16 +118,16 @@ def served(folder: Path, gain: float, points: tuple[str, ...], code: int) -> Doc
             for number in range(1, 7):
                 speed = (1 + gain * (arm == "patched")) * rng.gauss(1, 0.004)
                 prompts = 10 * concurrency
-                told = {**json.loads(real["tag"]), "arm": arm, "round": number}
-                told["num_prompts"] = prompts
-                told |= {"seed": number, "warmup_requests": concurrency}
+                tag = {**json.loads(real["tag"]), "arm": arm, "round": number}
+                tag["num_prompts"] = prompts
+                tag |= {"seed": number, "warmup_requests": concurrency}
                 asked = round(0.9 * isl) * prompts
                 said = round(0.9 * osl) * prompts
                 duration = real["duration"] / speed
                 slower = rng.gauss(1, 0.01)
                 line = {
                     **real,
-                    "tag": json.dumps(told),
+                    "tag": json.dumps(tag),
                     "random_input_len": isl,
                     "random_output_len": osl,
                     "max_concurrency": concurrency,
@@ -156,7 +156,7 @@ def served(folder: Path, gain: float, points: tuple[str, ...], code: int) -> Doc
 def evidence(
     checkouts: Checkouts, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Document]:
-    """By stage; of a run in which everything passed."""
+    """Evidence by stage, from a run in which everything passed."""
     folder = tmp_path_factory.mktemp("evidence")
     recorded = ROOT / "docs" / "evidence"
     numeric = json.loads((recorded / "numeric-h200.json").read_text(encoding="utf-8"))
@@ -166,7 +166,7 @@ def evidence(
         "apply": {"apply": verb("scripts/apply.py", *trees)},
         "verify": {"verify": verb("scripts/verify.py", *trees)},
         "numeric": {"numeric": numeric["gpu, full"]["report"]},
-        # As the verb prints it; the file is its one result.
+        # The recorded file is the only result in the verb's report.
         "chain": {"chain": {"verb": "microbench", "exit_code": 0, "results": [bench]}},
         "gsm8k": {"compare": answers(folder, 20, 24, 0)},
         "traces": {
@@ -180,15 +180,17 @@ def evidence(
 
 @pytest.fixture
 def gate(evidence: dict[str, Document]) -> Gate:
-    """A run in which everything passed, but for the stages given otherwise."""
+    """A run in which every stage passed, except those given."""
 
-    def make(verdict: State = State.PASS, **others: dict[str, Any]) -> GateReport:
+    def make(
+        verdict: StageState = StageState.PASS, **others: dict[str, Any]
+    ) -> GateReport:
         stages = []
         for number, name in enumerate(STAGES):
             members: dict[str, Any] = {
                 "name": name,
                 "title": f"what {name} is about",
-                "state": State.PASS,
+                "state": StageState.PASS,
                 "key": f"{number:016x}",
                 "folder": f"{name.replace('/', '-').replace(':', '-')}/{number:016x}",
                 "started": 1790000000.0 + number,
@@ -207,7 +209,7 @@ def gate(evidence: dict[str, Document]) -> Gate:
             reasons=tuple(
                 f"{s.name}: {s.state.value}: {s.reason}"
                 for s in stages
-                if s.state is not State.PASS
+                if s.state is not StageState.PASS
             ),
             started=1790000000.0,
             seconds=4321.0,
@@ -233,5 +235,5 @@ def failed(what: str) -> Finding:
 
 
 def again(report: GateReport) -> GateReport:
-    """As another program reads it."""
+    """The report after writing and reading it as JSON."""
     return msgspec.json.decode(msgspec.json.encode(report), type=GateReport)

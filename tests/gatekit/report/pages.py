@@ -1,4 +1,4 @@
-"""A page as a tree, and as a browser shows it."""
+"""Reads a page as a tree, and as a browser shows it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class _Reader(HTMLParser):
 
 
 def parsed(page: str) -> Element:
-    """Every element is closed, by its own name and in order."""
+    """The page as a tree; every element must be closed in order."""
     reader = _Reader()
     reader.feed(page)
     reader.close()
@@ -58,18 +58,18 @@ def parsed(page: str) -> Element:
 
 
 def text(element: Element) -> str:
-    """Words; a cell of a table ends one, whatever it ends with."""
+    """The text of an element; table cells are separated by spaces."""
     return " ".join(" ".join(element.itertext()).split())
 
 
 def within(page: Element, name: str) -> Element:
-    """The element of that id."""
+    """The element with this id."""
     (found,) = (e for e in page.iter() if e.get("id") == name)
     return found
 
 
 def marks(element: Element) -> list[str]:
-    """What is shown as good."""
+    """The texts of marks shown as good."""
     return [
         text(e)
         for e in element.iter("span")
@@ -101,11 +101,11 @@ onload = () => {
 
 
 def seen(page: Path, width: int, folder: Path) -> dict[str, Any]:
-    """What a reader sees of it in a window so wide. The page itself is as it was
-    written; another page around it looks."""
+    """What a reader sees in a window of this width. A second page loads the unchanged
+    page in a frame and inspects it."""
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
-        pytest.skip(f"no browser to look with ({', '.join(BROWSERS)})")
+        pytest.skip(f"no browser is installed ({', '.join(BROWSERS)})")
     around = folder / "around.html"
     source = html.escape(page.read_text(encoding="utf-8"), quote=True)
     around.write_text(
@@ -125,6 +125,6 @@ def seen(page: Path, width: int, folder: Path) -> dict[str, Any]:
         timeout=PATIENCE_S,
     )  # fmt: skip
     assert "<body>{" in done.stdout, done.stderr
-    told = done.stdout.partition("<body>")[2].partition("</body>")[0]
-    found: dict[str, Any] = json.loads(html.unescape(told))
+    output = done.stdout.partition("<body>")[2].partition("</body>")[0]
+    found: dict[str, Any] = json.loads(html.unescape(output))
     return found

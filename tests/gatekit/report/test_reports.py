@@ -1,5 +1,5 @@
-"""What the three reports say of a run: of what passed, failed, proved nothing, broke,
-and above all of what was not run."""
+"""The three reports of a run, for stages that passed, failed, were inconclusive, broke
+or did not run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gatekit.report.contents import SHOWN_IN
 from gatekit.report.markdown import markdown
 from gatekit.report.page import page
 from gatekit.report.reports import write_reports
-from gatekit.report.schema import GateReport, State
+from gatekit.report.schema import GateReport, StageState
 
 from .conftest import (
     NAMES,
@@ -36,7 +36,7 @@ from .pages import marks, parsed, text, within
 
 
 def row_of(report: GateReport, name: str) -> str:
-    """A stage's line in the Markdown."""
+    """The stage's row in the Markdown."""
     lines = markdown(report).splitlines()
     (found,) = (line for line in lines if line.startswith(f"| {name}: "))
     return found
@@ -74,10 +74,10 @@ def test_a_pass_shows_every_figure(gate: Gate) -> None:
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_what_did_not_run_is_nowhere_a_pass(gate: Gate, name: str) -> None:
-    """Though its evidence lies about, as that of a run before may."""
-    out = {name: {"state": State.NOT_RUN, "reason": "the node burned down"}}
-    report = again(gate(State.INCONCLUSIVE, **out))
+def test_stage_that_did_not_run_is_never_shown_as_pass(gate: Gate, name: str) -> None:
+    """Even if the report holds evidence of an earlier run."""
+    out = {name: {"state": StageState.NOT_RUN, "reason": "the node burned down"}}
+    report = again(gate(StageState.INCONCLUSIVE, **out))
     tree = parsed(page(report))
     rows = [e for e in within(tree, "stages").iter("tr") if e.get("class") == "stage"]
     (row,) = (r for r in rows if text(r).startswith(f"{name} :"))
@@ -94,7 +94,7 @@ def test_what_did_not_run_is_nowhere_a_pass(gate: Gate, name: str) -> None:
         assert heading is not None and text(heading).endswith("not run")
         assert "Not run: the node burned down." in text(shown)
         assert not list(shown.iter("svg"))
-        # The points, which did run, are the only ones with a state there.
+        # Only the points, which did run, have a state there.
         assert set(marks(shown)) <= ({"pass"} if name == "bench" else set())
     elif name.startswith("bench:"):
         point = name.partition(":")[2]
@@ -106,20 +106,22 @@ def test_what_did_not_run_is_nowhere_a_pass(gate: Gate, name: str) -> None:
         )
 
 
-def test_no_pass_without_every_stage(gate: Gate) -> None:
-    """Whoever says so: the gate, or a file that was edited."""
-    one = {"gsm8k": {"state": State.NOT_RUN}}
-    with pytest.raises(ValueError, match="every one of them passed"):
-        gate(State.PASS, **one)
-    edited = msgspec.json.encode(gate(State.INCONCLUSIVE, **one)).replace(
+def test_pass_requires_every_stage(gate: Gate) -> None:
+    """Neither the gate nor an edited file can claim such a pass."""
+    one = {"gsm8k": {"state": StageState.NOT_RUN}}
+    with pytest.raises(ValueError, match="every stage to have run and passed"):
+        gate(StageState.PASS, **one)
+    edited = msgspec.json.encode(gate(StageState.INCONCLUSIVE, **one)).replace(
         b'"verdict":"inconclusive"', b'"verdict":"pass"'
     )
-    with pytest.raises(msgspec.ValidationError, match="every one of them passed"):
+    with pytest.raises(
+        msgspec.ValidationError, match="every stage to have run and passed"
+    ):
         msgspec.json.decode(edited, type=GateReport)
 
 
 def interval(report: GateReport) -> tuple[float, float, float]:
-    """Of the difference as it is drawn: margin, lower and upper end."""
+    """The drawn difference: margin, lower end and upper end."""
     drawing = list(within(parsed(page(report)), "gsm8k").iter("svg"))[1]
     lines = [(e.get("class"), float(e.get("x1", ""))) for e in drawing.iter("line")]
     (margin,) = (x for kind, x in lines if kind == "limit")
@@ -127,8 +129,8 @@ def interval(report: GateReport) -> tuple[float, float, float]:
     return margin, min(ends), max(ends)
 
 
-def test_a_stage_that_the_run_does_not_know(gate: Gate) -> None:
-    report = gate(State.INCONCLUSIVE)
+def test_run_without_a_stage(gate: Gate) -> None:
+    report = gate(StageState.INCONCLUSIVE)
     left = tuple(s for s in report.stages if not s.name.startswith(("bench", "gsm8k")))
     report = msgspec.structs.replace(report, stages=left)
     tree = parsed(page(report))
@@ -137,14 +139,20 @@ def test_a_stage_that_the_run_does_not_know(gate: Gate) -> None:
         assert not marks(within(tree, name))
 
 
-@pytest.mark.parametrize("state", [State.FAIL, State.INCONCLUSIVE, State.ERROR])
+@pytest.mark.parametrize(
+    "state", [StageState.FAIL, StageState.INCONCLUSIVE, StageState.ERROR]
+)
 @pytest.mark.parametrize("name", NAMES)
-def test_other_states_by_word_and_reason(gate: Gate, name: str, state: State) -> None:
-    """An error left no evidence."""
+def test_other_states_show_word_and_reason(
+    gate: Gate, name: str, state: StageState
+) -> None:
+    """A stage with an error leaves no evidence."""
     how: dict[str, Any] = {"state": state, "reason": "it <b>broke</b>"}
-    if state is State.ERROR:
+    if state is StageState.ERROR:
         how["evidence"] = {}
-    report = gate(State.FAIL, **{name: {**how, "findings": (failed("this & that"),)}})
+    report = gate(
+        StageState.FAIL, **{name: {**how, "findings": (failed("this & that"),)}}
+    )
     tree = parsed(page(report))
     details = text(within(tree, "details"))
     assert f"{name} {state.value} it <b>broke</b>" in details
@@ -154,35 +162,37 @@ def test_other_states_by_word_and_reason(gate: Gate, name: str, state: State) ->
     if name in SHOWN_IN:
         section = within(tree, SHOWN_IN[name])
         assert text(section).count(state.value)
-        if state is State.ERROR:
-            assert "the stage left none" in text(section)
+        if state is StageState.ERROR:
+            assert "the stage did not leave one" in text(section)
             assert not list(section.iter("svg")) and not marks(section)
 
 
-def test_answers_that_are_worse(gate: Gate, tmp_path: Path) -> None:
+def test_worse_answers(gate: Gate, tmp_path: Path) -> None:
     document = answers(tmp_path, lost=40, gained=8, code=1)
-    report = gate(State.FAIL, gsm8k=_as(State.FAIL, document))
+    report = gate(StageState.FAIL, gsm8k=_as(StageState.FAIL, document))
     section = text(within(parsed(page(report)), "gsm8k"))
     assert "does not hold the patch does no harm" in section
     margin, lower, upper = interval(report)
     assert lower < upper < margin
-    assert "the comparison says fail" in section
+    assert "verdict of the comparison: fail" in section
     assert "-2.43 points" in section and "-2.43" in markdown(report)
 
 
-def test_answers_that_decide_nothing(gate: Gate, tmp_path: Path) -> None:
+def test_inconclusive_answers(gate: Gate, tmp_path: Path) -> None:
     document = answers(tmp_path, lost=50, gained=40, code=4)
-    report = gate(State.INCONCLUSIVE, gsm8k=_as(State.INCONCLUSIVE, document))
+    report = gate(StageState.INCONCLUSIVE, gsm8k=_as(StageState.INCONCLUSIVE, document))
     margin, lower, upper = interval(report)
     assert lower < margin < upper
     assert re.search(r"about [\d,]+ further questions would decide", markdown(report))
 
 
-def test_traces_that_are_no_evidence_have_no_figures(gate: Gate) -> None:
-    """A replayed graph alone belongs to no layer."""
+def test_invalid_traces_have_no_figures(gate: Gate) -> None:
+    """Kernels of a replayed graph alone cannot be attributed to layers."""
     pair = (trace("series", "replay"), trace("pristine", "replay"))
     document = compared(*pair, code=4)
-    report = gate(State.INCONCLUSIVE, traces=_as(State.INCONCLUSIVE, document))
+    report = gate(
+        StageState.INCONCLUSIVE, traces=_as(StageState.INCONCLUSIVE, document)
+    )
     section = within(parsed(page(report)), "attention")
     assert not list(section.iter("svg"))
     assert "invalid no evidence" in text(section)
@@ -190,28 +200,30 @@ def test_traces_that_are_no_evidence_have_no_figures(gate: Gate) -> None:
     assert "_no evidence_" in markdown(report)
 
 
-def test_traces_that_refute(gate: Gate) -> None:
-    """The arms the wrong way round: copies appear."""
+def test_traces_that_fail(gate: Gate) -> None:
+    """With the arms swapped, copies appear."""
     document = compared(trace("pristine"), trace("series"), code=1)
-    report = gate(State.FAIL, traces=_as(State.FAIL, document))
+    report = gate(StageState.FAIL, traces=_as(StageState.FAIL, document))
     section = text(within(parsed(page(report)), "attention"))
     assert "fail 3 0 4" in section
     assert "does not hold copies vanish from every layer" in section
 
 
-def test_traces_of_one_arm_alone(gate: Gate, evidence: dict[str, Document]) -> None:
+def test_traces_of_one_arm(gate: Gate, evidence: dict[str, Document]) -> None:
     alone = {"baseline": evidence["traces"]["baseline"]}
-    report = gate(State.INCONCLUSIVE, traces={"evidence": alone})
+    report = gate(StageState.INCONCLUSIVE, traces={"evidence": alone})
     section = within(parsed(page(report)), "attention")
     assert "no trace was compared with a baseline" in text(section)
     assert not list(section.iter("svg"))
 
 
-def test_a_point_that_was_not_run(gate: Gate, tmp_path: Path) -> None:
+def test_point_that_did_not_run(gate: Gate, tmp_path: Path) -> None:
     lacking, rest = POINTS[3], POINTS[:3] + POINTS[4:]
-    lost = {"state": State.NOT_RUN, "reason": "no time", "evidence": {}}
-    rest_of_it = _as(State.INCONCLUSIVE, served(tmp_path, 0.03, rest, 4))
-    report = gate(State.INCONCLUSIVE, **{f"bench:{lacking}": lost, "bench": rest_of_it})
+    lost = {"state": StageState.NOT_RUN, "reason": "no time", "evidence": {}}
+    rest_of_it = _as(StageState.INCONCLUSIVE, served(tmp_path, 0.03, rest, 4))
+    report = gate(
+        StageState.INCONCLUSIVE, **{f"bench:{lacking}": lost, "bench": rest_of_it}
+    )
     section = within(parsed(page(report)), "bench")
     drawn = [text(svg) for svg in section.iter("svg")]
     assert len(drawn) == 2
@@ -220,15 +232,17 @@ def test_a_point_that_was_not_run(gate: Gate, tmp_path: Path) -> None:
 
 
 def test_slower_serving(gate: Gate, tmp_path: Path) -> None:
-    report = gate(State.FAIL, bench=_as(State.FAIL, served(tmp_path, -0.05, POINTS, 1)))
+    report = gate(
+        StageState.FAIL, bench=_as(StageState.FAIL, served(tmp_path, -0.05, POINTS, 1))
+    )
     assert markdown(report).count("**worse**") >= 20
     assert "throughput is worse" in text(within(parsed(page(report)), "bench"))
 
 
-def test_what_stands_in_is_said_at_every_figure(gate: Gate) -> None:
+def test_stand_in_is_named_at_every_figure(gate: Gate) -> None:
     small = {"stands_in": "SmolLM2 behind llama.cpp"}
     named = {f"bench:{point}": small for point in POINTS}
-    report = gate(State.INCONCLUSIVE, gsm8k=small, traces=small, **named)
+    report = gate(StageState.INCONCLUSIVE, gsm8k=small, traces=small, **named)
     tree = parsed(page(report))
     assert "SmolLM2 behind llama.cpp" in text(within(tree, "stood-in"))
     for name in ("gsm8k", "attention", "bench"):
@@ -236,8 +250,8 @@ def test_what_stands_in_is_said_at_every_figure(gate: Gate) -> None:
         captions = [*section.iter("figcaption"), *section.iter("summary")]
         captions += [p for p in section.iter("p") if p.get("class") == "caption"]
         assert len(captions) > 4
-        assert all("Stands in: SmolLM2" in text(one) for one in captions)
-    assert markdown(report).count("Stands in: SmolLM2") == 3
+        assert all("Stand-in: SmolLM2" in text(one) for one in captions)
+    assert markdown(report).count("Stand-in: SmolLM2") == 3
     bench = text(within(tree, "chain"))
     assert "for CK's GEMM: AITER's Triton gemm_a8w8_blockscale" in bench
 
@@ -266,7 +280,7 @@ _MEMBERS = {
 
 @pytest.mark.parametrize("name", _MEMBERS)
 @pytest.mark.parametrize("damage", _DAMAGE, ids=json.dumps)
-def test_evidence_that_cannot_be_read(gate: Gate, name: str, damage: Any) -> None:
+def test_unreadable_evidence(gate: Gate, name: str, damage: Any) -> None:
     verb, member = _MEMBERS[name]
     written = json.dumps(damage).replace("VERB", verb).replace("MEMBER", member)
     report = gate(**{name: {"evidence": {"a step": json.loads(written)}}})
@@ -276,19 +290,19 @@ def test_evidence_that_cannot_be_read(gate: Gate, name: str, damage: Any) -> Non
     assert "The evidence of step a step cannot be read: " in markdown(report)
 
 
-def test_a_missing_member_is_missed(gate: Gate, evidence: dict[str, Document]) -> None:
+def test_missing_member_is_reported(gate: Gate, evidence: dict[str, Document]) -> None:
     document = json.loads(json.dumps(evidence["gsm8k"]["compare"]))
     del document["results"][0]["compared"]["score"]["upper"]
     report = gate(gsm8k={"evidence": {"compare": document}})
     assert "`$.compared.score`" in text(within(parsed(page(report)), "gsm8k"))
 
 
-def test_several_nodes_are_told_apart(gate: Gate) -> None:
-    """A node that only gathers what others ran is not what it ran on."""
+def test_several_nodes_are_listed(gate: Gate) -> None:
+    """The node that collects the results is listed apart from the nodes that ran."""
     node = {"host": "node-2", "GPUs": "8 MI355X"}
     there = {name: {"machine": node} for name in ("gsm8k", "traces")}
     for written in (markdown(gate(**there)), text(parsed(page(gate(**there))))):
-        judged = written.rpartition("What was judged")[2]
+        judged = written.rpartition("What was tested")[2]
         order = ("apply, verify", "node-1", "gsm8k, traces", "node-2", "8 MI355X",
                  "this report", "node-1")  # fmt: skip
         at = 0
@@ -298,7 +312,7 @@ def test_several_nodes_are_told_apart(gate: Gate) -> None:
     assert "Machine and versions host node-1" in one and "this report" not in one
 
 
-def test_images_are_told_by_digest(gate: Gate) -> None:
+def test_images_are_named_by_digest(gate: Gate) -> None:
     built = {
         arm: {"verb": "rebuild", "results": [
             {"arm": arm, "image": "up:1", "id": f"sha256:{arm}", "base": f"up@{arm}"}
@@ -319,11 +333,11 @@ _HOSTILE = (
 )
 
 
-def test_what_a_run_says_is_text(gate: Gate) -> None:
+def test_text_from_a_run_is_escaped(gate: Gate) -> None:
     report = gate(
-        State.FAIL,
+        StageState.FAIL,
         gsm8k={
-            "state": State.FAIL,
+            "state": StageState.FAIL,
             "reason": _HOSTILE,
             "findings": (failed(_HOSTILE),),
             "stands_in": _HOSTILE,
@@ -346,7 +360,7 @@ def test_what_a_run_says_is_text(gate: Gate) -> None:
     assert fence and code.rstrip().endswith("````")
     assert "<script" not in prose and "<img" not in prose
     assert not re.search(r"@everyone|http:/|(?<!\\)`|(?<!\\)\]\(", prose)
-    plain = markdown(gate(State.FAIL, gsm8k={"state": State.FAIL}))
+    plain = markdown(gate(StageState.FAIL, gsm8k={"state": StageState.FAIL}))
     assert _headings(prose) == _headings(plain)
     cells = {len(re.findall(r"(?<!\\)\|", line)) for line in _rows(prose)}
     assert cells == {len(re.findall(r"(?<!\\)\|", line)) for line in _rows(plain)}
@@ -360,14 +374,14 @@ def _rows(markdown: str) -> list[str]:
     return [line for line in markdown.splitlines() if line.startswith("|")]
 
 
-def test_hostile_evidence_is_text(gate: Gate, evidence: dict[str, Document]) -> None:
-    """In tables and in drawings as well."""
-    told = json.dumps(evidence)
+def test_hostile_evidence_is_escaped(gate: Gate, evidence: dict[str, Document]) -> None:
+    """Also in tables and drawings."""
+    document = json.dumps(evidence)
     point = f"8192/1024/4{_HOSTILE}"
     for old in ("prepare_attn", "in place", "direct_copy_kernel", "GLM-5.1", "S1"):
-        told = told.replace(old, f"{old}{json.dumps(_HOSTILE)[1:-1]}")
-    told = told.replace('"8192/1024/4"', json.dumps(point))
-    documents = json.loads(told)
+        document = document.replace(old, f"{old}{json.dumps(_HOSTILE)[1:-1]}")
+    document = document.replace('"8192/1024/4"', json.dumps(point))
+    documents = json.loads(document)
     report = gate(**{name: {"evidence": each} for name, each in documents.items()})
     tree = parsed(page(report))
     assert not [e for e in tree.iter() if e.tag in ("script", "img")]
@@ -375,7 +389,7 @@ def test_hostile_evidence_is_text(gate: Gate, evidence: dict[str, Document]) -> 
         assert "<script>alert(1)</script>" in text(within(tree, name)), name
 
 
-def test_the_page_needs_nothing_else(gate: Gate) -> None:
+def test_page_is_self_contained(gate: Gate) -> None:
     written = page(gate())
     tree = parsed(written)
     for element in tree.iter():
@@ -392,9 +406,11 @@ def test_the_page_needs_nothing_else(gate: Gate) -> None:
     assert links and links <= set(ids)
 
 
-def test_all_three_follow_from_the_first(gate: Gate, tmp_path: Path) -> None:
-    """What was read from report.json makes the same pages, again and again."""
-    paths = write_reports(gate(State.INCONCLUSIVE, gsm8k={"stands_in": "x"}), tmp_path)
+def test_all_reports_follow_from_the_json(gate: Gate, tmp_path: Path) -> None:
+    """Reports made from report.json are the same bytes every time."""
+    paths = write_reports(
+        gate(StageState.INCONCLUSIVE, gsm8k={"stands_in": "x"}), tmp_path
+    )
     assert [path.name for path in paths] == ["report.json", "report.md", "report.html"]
     first = [path.read_bytes() for path in paths]
     write_reports(msgspec.json.decode(first[0], type=GateReport), tmp_path)
@@ -402,8 +418,8 @@ def test_all_three_follow_from_the_first(gate: Gate, tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 3
 
 
-def _as(state: State, document: Document) -> dict[str, Any]:
-    """The comparison, and no other step's evidence."""
+def _as(state: StageState, document: Document) -> dict[str, Any]:
+    """A stage with the comparison as its only evidence."""
     return {
         "state": state,
         "reason": document["message"],

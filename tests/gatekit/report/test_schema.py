@@ -1,6 +1,6 @@
 """``report.json`` against its committed schema.
 
-Run as a program it prints the schema as the code has it now:
+Run as a program, it prints the current schema:
 ``.venv/bin/python tests/gatekit/report/test_schema.py > docs/gate-report.schema.json``.
 """
 
@@ -18,20 +18,20 @@ if __name__ == "__main__":
 
 import msgspec  # noqa: E402
 
-from gatekit.report.schema import GateReport, State  # noqa: E402
+from gatekit.report.schema import GateReport, StageState  # noqa: E402
 
 if TYPE_CHECKING:
     from .conftest import Gate
 
 
 def schema() -> str:
-    """Evidence is the verbs' own: docs/report.schema.json, and what they add."""
+    """The schema. The evidence is described by docs/report.schema.json instead."""
     found = _flush(msgspec.json.schema(GateReport))
     return json.dumps(found, indent=2, sort_keys=True) + "\n"
 
 
 def _flush(value: Any) -> Any:
-    """Docstrings without their indentation, which Python drops from 3.13 on."""
+    """Docstrings without indentation, as Python 3.13 and later have them."""
     if isinstance(value, list):
         return [_flush(one) for one in value]
     if not isinstance(value, dict):
@@ -49,11 +49,11 @@ def test_the_committed_schema_is_current() -> None:
     assert committed == schema()
 
 
-def test_reports_keep_to_it(gate: Gate) -> None:
+def test_reports_match_the_schema(gate: Gate) -> None:
     import jsonschema
 
-    lost = {"traces": {"state": State.NOT_RUN, "reason": "why", "evidence": {}}}
-    for report in (gate(), gate(State.INCONCLUSIVE, **lost)):
+    lost = {"traces": {"state": StageState.NOT_RUN, "reason": "why", "evidence": {}}}
+    for report in (gate(), gate(StageState.INCONCLUSIVE, **lost)):
         written = json.loads(msgspec.json.encode(report))
         jsonschema.validate(written, json.loads(schema()))
 

@@ -1,4 +1,4 @@
-"""The timeline in the report is the trace check's own, of the same kernels."""
+"""The report has the same timeline as the trace check."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytest.importorskip("jinja2", reason="pip install --group gate")
 def test_the_report_draws_what_the_trace_check_draws(
     gate: Gate, tmp_path: Path
 ) -> None:
-    """Before and after, of a call that has copies, from the evidence alone."""
+    """Drawn from the evidence alone, before and after, for a call with copies."""
     drawn = tmp_path / "timeline.svg"
     document = compared(trace("series"), trace("pristine"), "--svg", drawn)
     before, after = (document["results"][0][side] for side in ("before", "after"))

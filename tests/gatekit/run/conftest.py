@@ -1,4 +1,4 @@
-"""A copy of the repository for the gate to be run in, and GSM8K's questions."""
+"""A copy of the repository for running the gate, and GSM8K's questions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def questions() -> Path:
 
 @pytest.fixture(scope="session")
 def repository(pins: Pins, tmp_path_factory: pytest.TempPathFactory) -> Copy:
-    """Shared: copy before changing. ``pins`` has fetched the packages."""
+    """Shared: copy it before a change. ``pins`` has fetched the packages."""
     assert pins.wheels
     return copy_repository(tmp_path_factory.mktemp("gate") / "repository")
 
@@ -34,8 +34,8 @@ def repository(pins: Pins, tmp_path_factory: pytest.TempPathFactory) -> Copy:
 def installed(
     repository: Copy, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Path]:
-    """A run directory in which both arms are installed, and nothing was asked. Shared:
-    a profile with another server, or other questions, gets a folder of its own."""
+    """A run directory with both arms installed and no questions answered. Shared: a
+    profile with another server or other questions gets its own folder."""
     folder = tmp_path_factory.mktemp("installed")
     ended = repository.gate(profile(folder, REBUILD), folder / "run")
     assert ended.states["rebuild"] == "pass", ended.all_output
@@ -45,7 +45,7 @@ def installed(
 
 @pytest.fixture
 def out(installed: Path, tmp_path: Path) -> Iterator[Path]:
-    """A run directory with both arms, and room for what is asked of them."""
+    """A run directory of this test, with both arms installed."""
     place = tmp_path / "run"
     place.mkdir()
     for name in ("apply", "verify", "rebuild"):
@@ -56,7 +56,7 @@ def out(installed: Path, tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def broken(repository: Copy, tmp_path: Path) -> Iterator[Copy]:
-    """A copy of one's own, to be broken; trees are large, so none is kept."""
+    """A copy to break; it is deleted after the test, because trees are large."""
     copy = another(repository, tmp_path / "broken")
     yield copy
     shutil.rmtree(tmp_path, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""A server that answers by a script: GSM8K's own gold answers, and what it is told.
+"""A server that answers by a script: GSM8K's own gold answers, and what it is options.
 
 Started by the gate from a profile of the tests, as a real one would be, with an
 OpenAI-compatible endpoint on loopback. ``--asked`` is a file that gets a line for every
@@ -25,38 +25,46 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--arm", required=True)
     parser.add_argument("--questions", type=Path, required=True)
-    parser.add_argument("--folder", help="whose it is: a test finds it by that")
+    parser.add_argument("--folder", help="lets a test find the process")
     parser.add_argument("--asked", type=Path)
-    parser.add_argument("--wrong", type=int, default=0, help="when patched")
-    parser.add_argument("--die-after", type=int, default=0, help="once, by --died")
+    parser.add_argument(
+        "--wrong", type=int, default=0, help="wrong answers in the patched arm"
+    )
+    parser.add_argument(
+        "--die-after", type=int, default=0, help="die once; --died marks it"
+    )
     parser.add_argument("--died", type=Path)
     parser.add_argument("--status", type=int, default=FORWARD)
     parser.add_argument("--stall-after", type=int, default=0, help="while --stalling")
     parser.add_argument("--stalling", type=Path)
-    told = parser.parse_args()
-    gold = expected(told.questions)
-    wrong = frozenset(list(gold)[: told.wrong if told.arm == "patched" else 0])
-    mortal = told.die_after and not told.died.exists()
+    options = parser.parse_args()
+    gold = expected(options.questions)
+    wrong = frozenset(list(gold)[: options.wrong if options.arm == "patched" else 0])
+    mortal = options.die_after and not options.died.exists()
     lock = threading.Lock()
     right = knowing(gold, wrong)
 
     def reply(body: dict[str, Any], question: str) -> dict[str, Any] | None:
-        if told.asked:
-            with lock, told.asked.open("a") as file:
-                file.write(f"{told.arm} {question[:60]!r}\n")
+        if options.asked:
+            with lock, options.asked.open("a") as file:
+                file.write(f"{options.arm} {question[:60]!r}\n")
         return right(body, question)
 
-    def fate(number: int, _: str) -> int:
-        if mortal and number > told.die_after:
-            told.died.touch()
-            print("dying as told", file=sys.stderr, flush=True)
+    def status(number: int, _: str) -> int:
+        if mortal and number > options.die_after:
+            options.died.touch()
+            print("dying as scripted", file=sys.stderr, flush=True)
             os._exit(9)
-        if told.stalling and told.stalling.exists() and number > told.stall_after:
+        if (
+            options.stalling
+            and options.stalling.exists()
+            and number > options.stall_after
+        ):
             return STALL
-        return int(told.status)
+        return int(options.status)
 
-    with serving(reply, fate, told.port) as (url, _):
-        print(f"{told.arm} at {url}", flush=True)
+    with serving(reply, status, options.port) as (url, _):
+        print(f"{options.arm} at {url}", flush=True)
         threading.Event().wait()
 
 

@@ -1,4 +1,4 @@
-"""A kept result that its own parts contradict is invalid evidence, by name."""
+"""A kept result that contradicts its own evidence is refused as invalid evidence."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import msgspec
 import pytest
 
 from conftest import ROOT
-from gatekit.report.schema import StageReport, State
-from gatekit.run.consistency import against
+from gatekit.report.schema import StageReport, StageState
+from gatekit.run.consistency import contradictions
 from gatekit.run.pipeline import Pipeline
 from gatekit.run.profile import load
 from gatekit.run.runner import Runner
@@ -39,13 +39,13 @@ def whole() -> StageReport:
         "patched": copy.deepcopy(ARM),
         "controls": [dict(CHECK)],
         "score": dict(SCORE),
-        # It decides nothing.
+        # The threshold decides nothing.
         "threshold": {"name": "upstream's", "holds": False},
     }
     return StageReport(
         name="gsm8k",
         title="a stage",
-        state=State.PASS,
+        state=StageState.PASS,
         key="0123456789abcdef",
         started=1790000000.0,
         seconds=12.5,
@@ -66,103 +66,107 @@ def compared(document: Document) -> Document:
     return found
 
 
-# What is changed; what is said of it, the field and what it must be, and what it is.
+# Per case: the edit, and what the finding says, expects and found.
 CASES: dict[str, tuple[Callable[[Document], object], str, str, str]] = {
     "a part that fails": (
-        lambda told: compared(told).update(verdict="fail"),
-        "step compare says exit code 0 beside a part that fails",
+        lambda result: compared(result).update(verdict="fail"),
+        "step compare has exit code 0 but a part that fails",
         "results[0].compared without verdict fail", '"verdict" fail',
     ),
     "a control that does not hold": (
-        lambda told: compared(told)["controls"][0].update(holds=False),
-        "step compare says exit code 0 beside a part that fails",
+        lambda result: compared(result)["controls"][0].update(holds=False),
+        "step compare has exit code 0 but a part that fails",
         "results[0].compared.controls[0] without holds false", '"holds" false',
     ),
     "a finding": (
-        lambda told: told["evidence"]["run"].update(findings=[{"what": "wrong"}]),
-        "step run says exit code 0 beside a part that fails",
+        lambda result: result["evidence"]["run"].update(findings=[{"what": "wrong"}]),
+        "step run has exit code 0 but a part that fails",
         "the report without findings", '"findings"',
     ),
     "cases that are not right": (
-        lambda told: compared(told).update(cases=7, right=6),
-        "beside a part that fails", "without right 6 of 7 cases", '"right" 6 of 7',
+        lambda result: compared(result).update(cases=7, right=6),
+        "but a part that fails", "without right 6 of 7 cases", '"right" 6 of 7',
     ),
     "a step that failed": (
-        lambda told: told["evidence"]["compare"].update(exit_code=1),
-        "it says pass, and its evidence does not",
-        '"state" fail, as step compare came to', "pass",
+        lambda result: result["evidence"]["compare"].update(exit_code=1),
+        "the result is pass but its evidence is not",
+        '"state" fail, the state of step compare', "pass",
     ),
     "a step that was not run": (
-        lambda told: told["evidence"].pop("run"),
-        "it says pass, and its evidence does not", '"evidence" of step run', "compare",
+        lambda result: result["evidence"].pop("run"),
+        "the result is a pass but its evidence is not", '"evidence" of step run',
+        "compare",
     ),
     "a step without an exit code": (
-        lambda told: told["evidence"]["compare"].pop("exit_code"),
-        "the evidence of step compare is no report of a verb", '"exit_code"',
+        lambda result: result["evidence"]["compare"].pop("exit_code"),
+        "the evidence of step compare is not a verb's report", '"exit_code"',
         "verb, findings, results",
     ),
-    "an exit code that is false": (
-        lambda told: told["evidence"]["compare"].update(exit_code=False),
-        "the evidence of step compare is no report of a verb", '"exit_code"', "verb",
+    "an exit code that is a boolean": (
+        lambda result: result["evidence"]["compare"].update(exit_code=False),
+        "the evidence of step compare is not a verb's report", '"exit_code"', "verb",
     ),
-    "evidence that is none": (
-        lambda told: told["evidence"].update(compare=[]),
-        "the evidence of step compare is no report of a verb", '"verb"', "no table",
+    "evidence that is not a table": (
+        lambda result: result["evidence"].update(compare=[]),
+        "the evidence of step compare is not a verb's report", '"verb"', "not a table",
     ),
     "a reason": (
-        lambda told: told.update(reason="compare: 3 findings"),
-        "it says pass, and why it is none", 'no "reason"', "compare: 3 findings",
+        lambda result: result.update(reason="compare: 3 findings"),
+        "the result is a pass but gives a reason against it",
+        'a pass without "reason"', "compare: 3 findings",
     ),
     "findings beside a pass": (
-        lambda told: told.update(findings=[{"what": "the patch does harm"}]),
-        "it says pass, and why it is none", 'no "findings"', "the patch does harm",
+        lambda result: result.update(findings=[{"what": "the patch does harm"}]),
+        "the result is a pass but gives a reason against it",
+        'and "findings"', "the patch does harm",
     ),
     "another state than its step's": (
-        lambda told: (
-            told["evidence"]["compare"].update(exit_code=1),
-            told.update(state="inconclusive", reason="compare: why"),
+        lambda result: (
+            result["evidence"]["compare"].update(exit_code=1),
+            result.update(state="inconclusive", reason="compare: why"),
         ),
-        "it says inconclusive, and its evidence does not",
-        '"state" fail, as step compare came to', "inconclusive",
+        "the result is inconclusive but its evidence is not",
+        '"state" fail, the state of step compare', "inconclusive",
     ),
     "an end before its start": (
-        lambda told: told.update(seconds=-3.0),
-        "it ends before it starts", '"seconds" 0 or more', "-3",
+        lambda result: result.update(seconds=-3.0),
+        "the stage ends before it starts", '"seconds" 0 or more', "-3",
     ),
     "no start": (
-        lambda told: told.update(started=-1), "it has no start", '"started"', "-1"
+        lambda result: result.update(started=-1),
+        "the stage has no start", '"started"', "-1",
     ),
     "more answers than questions": (
-        lambda told: compared(told)["patched"]["runs"][0].update(answered=101),
+        lambda result: compared(result)["patched"]["runs"][0].update(answered=101),
         "step compare: counts do not add up",
         'compared.patched.runs[0].answered" 0 to 100', "101",
     ),
     "more right than answered": (
-        lambda told: compared(told)["patched"]["runs"][1].update(correct=101),
+        lambda result: compared(result)["patched"]["runs"][1].update(correct=101),
         "step compare: counts do not add up", 'runs[1].correct" 0 to 100', "101",
     ),
     "another accuracy": (
-        lambda told: compared(told)["patched"].update(accuracy=0.95),
+        lambda result: compared(result)["patched"].update(accuracy=0.95),
         "step compare: counts do not add up",
         'compared.patched.accuracy" 0.91 (182 of 200)', "0.95",
     ),
     "another difference": (
-        lambda told: compared(told)["score"].update(difference=0.0),
+        lambda result: compared(result)["score"].update(difference=0.0),
         "step compare: counts do not add up",
         'score.difference" -0.02 (3 gained, 5 lost)', "0.0",
     ),
     "a difference out of its interval": (
-        lambda told: compared(told)["score"].update(upper=-0.03),
+        lambda result: compared(result)["score"].update(upper=-0.03),
         "step compare: counts do not add up", 'difference" -0.05 to -0.03', "-0.02",
     ),
 }  # fmt: skip
 
 
 def said(document: Document) -> list[Finding]:
-    return list(against(msgspec.convert(document, StageReport), STEPS))
+    return list(contradictions(msgspec.convert(document, StageReport), STEPS))
 
 
-def test_what_ran_is_believed() -> None:
+def test_real_results_are_accepted() -> None:
     document = msgspec.to_builtins(whole())
     assert said(document) == []
     for code, state in ((1, "fail"), (4, "inconclusive"), (3, "fail")):
@@ -170,18 +174,18 @@ def test_what_ran_is_believed() -> None:
         other["evidence"]["compare"]["exit_code"] = code
         compared(other)["verdict"] = "fail"
         assert said(other) == []
-    # A run's own report: of three requests that failed none is an answer.
+    # A run's own report: failed requests have no answer.
     run = {"questions": 4, "answered": 0, "correct": 0, "resumed": 0, "failed": 3}
     document["evidence"]["run"]["results"] = [run]
     assert said(document) == []
-    # A step that ends early leaves no evidence of those after it.
+    # A stage that stops early has no evidence of its later steps.
     early = copy.deepcopy(document) | {"state": "inconclusive", "reason": "run: why"}
     del early["evidence"]["compare"]
     assert said(early) == []
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_result_that_its_parts_contradict(name: str) -> None:
+def test_contradictory_result(name: str) -> None:
     change, what, expected, found = CASES[name]
     document = msgspec.to_builtins(whole())
     change(document)
@@ -193,17 +197,17 @@ def test_a_result_that_its_parts_contradict(name: str) -> None:
 
 
 @pytest.mark.parametrize("field", StageReport.__struct_fields__)
-def test_a_result_without_a_field(field: str, tmp_path: Path) -> None:
-    """The gate writes them all: a default in its place would be made up."""
+def test_result_with_a_missing_field(field: str, tmp_path: Path) -> None:
+    """The gate writes every field, so a default would be invented."""
     store = Store(tmp_path)
     report = whole()
     with store.working(report.name, report.key):
         store.keep(report)
-    path = store.place(report.name, report.key)
-    told = json.loads(path.read_text("utf-8"))
+    path = store.result_file(report.name, report.key)
+    document = json.loads(path.read_text("utf-8"))
     assert store.known(report.name, report.key) == report
-    del told[field]
-    path.write_text(json.dumps(told), encoding="utf-8")
+    del document[field]
+    path.write_text(json.dumps(document), encoding="utf-8")
     with pytest.raises(InputError) as caught:
         store.known(report.name, report.key)
     last = caught.value.message.splitlines()[-1]
@@ -211,18 +215,19 @@ def test_a_result_without_a_field(field: str, tmp_path: Path) -> None:
     assert last.endswith("found no such field")
 
 
-def test_the_gate_takes_no_such_result(tmp_path: Path) -> None:
-    """By the runner, which asks for what a stage came to before."""
+def test_runner_refuses_contradictory_result(tmp_path: Path) -> None:
+    """The runner reads the stage's earlier result."""
     profile = load("cpu")
     pipeline = Pipeline(profile, subject(ROOT, profile), Store(tmp_path))
     report = msgspec.structs.replace(
         whole(), name="verify", key=pipeline.keys["verify"], evidence={}
     )
     steps = [step for step in pipeline.stages["verify"].steps if step.reports]
-    told = {"verb": "verify", "exit_code": 0, "findings": [], "results": []}
+    report_of_verb = {"verb": "verify", "exit_code": 0, "findings": [], "results": []}
     for wrong in (False, True):
         evidence = {
-            step.name: told | {"cases": 7, "right": 7 - wrong} for step in steps
+            step.name: report_of_verb | {"cases": 7, "right": 7 - wrong}
+            for step in steps
         }
         with pipeline.store.working("verify", report.key):
             pipeline.store.keep(msgspec.structs.replace(report, evidence=evidence))
@@ -233,7 +238,7 @@ def test_the_gate_takes_no_such_result(tmp_path: Path) -> None:
         with pytest.raises(InvalidEvidence) as caught:
             runner.known("verify")
         assert caught.value.exit_code is Exit.INVALID
-        path = str(pipeline.store.place("verify", report.key))
+        path = str(pipeline.store.result_file("verify", report.key))
         assert path in caught.value.message
         assert "expected" in caught.value.message and "found" in caught.value.message
         for finding in caught.value.findings:

@@ -1,7 +1,7 @@
-"""What is wrong is said, by name, with the right code; and nothing is lost by it.
+"""Errors name the cause and have the right exit code, and no result is lost.
 
-Real servers on loopback, real answers kept on disk. All of it in run directories in
-which both arms are installed already, as that is what takes the time.
+Servers on loopback and answers on disk are real. The run directories have both arms
+installed already, because installing takes the most time.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from support.gate_runs import (
 )
 from support.patience import PATIENCE_S, wait_until
 
-# Enough to be in the midst of.
+# Enough questions to interrupt a run.
 COUNT = 24
 Trial = Callable[..., Path]
 
@@ -53,16 +53,16 @@ def trial(questions: Path, tmp_path: Path) -> Trial:
     ) -> Path:
         words = ("--port", "{port}", "--arm", "{arm}", "--questions", questions,
                  "--folder", "{folder}")  # fmt: skip
-        # One at a time: what was answered when it broke off is then known.
-        asking = gsm8k(questions, count, threads=threads)
+        # One question at a time, so that the number of answers at a crash is known.
+        section = gsm8k(questions, count, threads=threads)
         server = served(SCRIPTED, *words, *options, more=more)
-        return profile(tmp_path, REBUILD, server, asking)
+        return profile(tmp_path, REBUILD, server, section)
 
     return write
 
 
 def failed(ended: Ended, *said: str) -> None:
-    """An error in GSM8K's stage, told in the reports too; what was before it stands."""
+    """An error in GSM8K's stage, also in the reports; earlier results stay."""
     assert ended.code == 5, ended.all_output
     assert ended.states["gsm8k"] == "error"
     assert {ended.states[name] for name in ("apply", "verify", "rebuild")} == {"pass"}
@@ -73,7 +73,7 @@ def failed(ended: Ended, *said: str) -> None:
 
 
 def whole(ended: Ended, count: int = COUNT) -> None:
-    """Every question answered once in each arm; nobody can say more of so few."""
+    """Every question was answered once in each arm; so few questions decide nothing."""
     assert ended.states["gsm8k"] in ("pass", "inconclusive"), ended.all_output
     assert ended.code == 4
     kept = answers(ended.out)
@@ -98,10 +98,10 @@ def whole(ended: Ended, count: int = COUNT) -> None:
         ('package = "msgspec"\nsuffix = "METADATA"\nsha256 = "00"', 2, "sha256 00"),
     ],
 )  # fmt: skip
-def test_no_model(
+def test_missing_or_wrong_model(
     model: str, code: int, said: str, trial: Trial, repository: Copy, tmp_path: Path
 ) -> None:
-    """Found out before anything starts."""
+    """Reported before any stage starts."""
     path = trial()
     path.write_text(f"{path.read_text()}\n[model]\n{model}\n")
     ended = repository.gate(path, tmp_path / "new")
@@ -110,10 +110,10 @@ def test_no_model(
     assert not (tmp_path / "new").exists()
 
 
-def test_another_model_in_the_same_place(
+def test_changed_model_is_refused(
     trial: Trial, repository: Copy, out: Path, tmp_path: Path
 ) -> None:
-    """Neither gone on with nor judged; what there is stays, until it is run anew."""
+    """The run neither continues nor is compared; results stay until a rerun."""
     weights = tmp_path / "model"
     weights.mkdir()
     (weights / "config.json").write_text("{}")
@@ -134,43 +134,44 @@ def test_another_model_in_the_same_place(
     assert stage["model"] not in json.dumps(last.document)
     assert repository.gate(path, out, "--resume").states == last.states
     shutil.rmtree(weights)
-    # As on a node that only gathers what others ran.
+    # As on a node that only collects results.
     assert repository.gate(path, out, "--only", "report").states == last.states
 
 
 # --- the server -------------------------------------------------------------------
 
 
-def test_the_port_is_taken(trial: Trial, repository: Copy, out: Path) -> None:
-    with socket.socket() as somebody:
-        somebody.bind(("127.0.0.1", 0))
-        somebody.listen()
-        port = somebody.getsockname()[1]
+def test_port_in_use(trial: Trial, repository: Copy, out: Path) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
         ended = repository.gate(trial(more=f"port = {port}"), out)
-        failed(ended, f"port {port} is taken", "set server.port to 0")
+        failed(ended, f"port {port} is in use", "set server.port to 0")
         with socket.create_connection(("127.0.0.1", port)):
             pass
 
 
-def test_a_server_that_never_gets_healthy(
+def test_server_that_fails_its_health_check(
     questions: Path, repository: Copy, out: Path, tmp_path: Path
 ) -> None:
     sleeps = "import time; print('loading', flush=True); time.sleep(600)"
     mute = served("-c", sleeps, "{folder}", deadline_s=15)
     ended = repository.gate(profile(tmp_path, REBUILD, mute, gsm8k(questions, 4)), out)
     failed(ended, "the server of gsm8k, run-1-baseline did not start",
-           "does not answer after 15 s", "loading", "server.deadline_s")  # fmt: skip
+           "no answer after 15 s; the server still runs", "loading",
+           "server.deadline_s")  # fmt: skip
 
 
-def test_a_server_that_ends_at_once(
+def test_server_that_ends_at_once(
     questions: Path, repository: Copy, out: Path, tmp_path: Path
 ) -> None:
     gone = served("-c", "import sys; print('no weights here'); sys.exit(3)")
     ended = repository.gate(profile(tmp_path, REBUILD, gone, gsm8k(questions, 4)), out)
-    failed(ended, "it ended with exit code 3", "no weights here", ".server.log")
+    failed(ended, "the server ended with exit code 3", "no weights here", ".server.log")
 
 
-def test_a_program_that_is_not_there(
+def test_missing_server_program(
     questions: Path, repository: Copy, out: Path, tmp_path: Path
 ) -> None:
     gone = '[server]\ncommand = ["/no/such/server"]'
@@ -178,8 +179,9 @@ def test_a_program_that_is_not_there(
     failed(ended, "cannot run /no/such/server")
 
 
-def test_a_server_that_answers_500(trial: Trial, repository: Copy, out: Path) -> None:
-    """No answer is no judgement: it is an error, and asked again by the next run."""
+def test_server_that_answers_500(trial: Trial, repository: Copy, out: Path) -> None:
+    """A missing answer is an error, not a verdict; the next run repeats the
+    question."""
     path = trial("--status", 500, count=3, threads=3)
     failed(repository.gate(path, out), "3 of 3 are unanswered", "500")
     assert not any(answers(out).values())
@@ -187,13 +189,13 @@ def test_a_server_that_answers_500(trial: Trial, repository: Copy, out: Path) ->
     assert plan.states["gsm8k"] == "would run"
 
 
-def test_a_server_that_dies_half_way(
+def test_server_that_dies_during_a_run(
     trial: Trial, repository: Copy, out: Path, tmp_path: Path
 ) -> None:
     asked = tmp_path / "asked"
     mortal = trial("--die-after", 9, "--died", tmp_path / "died", "--asked", asked)
     failed(repository.gate(mortal, out), "the server died", "exit code 9",
-           "dying as told")  # fmt: skip
+           "dying as scripted")  # fmt: skip
     kept = answers(out)["run-1-baseline"]
     assert len(kept) == 9 == len(lines(asked))
     whole(repository.gate(mortal, out, "--resume"))
@@ -241,15 +243,15 @@ def test_interrupted(
     assert unique(lines(tmp_path / "asked"))
 
 
-def test_two_at_once(
+def test_second_gate_in_the_same_directory(
     stalled: tuple[Path, subprocess.Popen[str]], repository: Copy, out: Path
 ) -> None:
-    """The second refuses, and leaves the first one's server and answers alone."""
+    """The second gate refuses, and leaves the server and answers of the first alone."""
     path, process = stalled
     before = answers(out), running(out)
     ended = repository.gate(path, out)
     assert ended.code == 5
-    assert "another gate is at this stage" in ended.all_output
+    assert "another gate is running this stage" in ended.all_output
     assert (answers(out), running(out)) == before
     assert process.poll() is None
 
@@ -257,10 +259,8 @@ def test_two_at_once(
 # --- the disk ---------------------------------------------------------------------
 
 
-def test_the_disk_is_full(
-    trial: Trial, repository: Copy, out: Path, tmp_path: Path
-) -> None:
-    """GSM8K's folder on a disk with room for some answers; then with room for all."""
+def test_full_disk(trial: Trial, repository: Copy, out: Path, tmp_path: Path) -> None:
+    """GSM8K's folder is on a disk with space for some answers, then for all."""
     unshare = ["unshare", "--user", "--map-root-user", "--mount"]
     disk, full = out / "gsm8k", tmp_path / "full"
     disk.mkdir()
@@ -284,9 +284,9 @@ def test_the_disk_is_full(
     cp -r {disk} {full}/disk
     """
     subprocess.run([*unshare, "bash", "-c", script, "-", *command], check=True)
-    told = (full / "first").read_text() + (full / "first.json").read_text()
-    assert (full / "first.code").read_text() == "5\n", told
-    assert "No space left on device" in told
+    output = (full / "first").read_text() + (full / "first.json").read_text()
+    assert (full / "first.code").read_text() == "5\n", output
+    assert "No space left on device" in output
     kept = lines(full / "kept")
     assert 2 <= len(kept) < 2 * COUNT
     again = (full / "second.json").read_text()
@@ -296,21 +296,21 @@ def test_the_disk_is_full(
     assert len(rows) == COUNT and rows[: len(kept) - 1] == kept[: len(kept) - 1]
 
 
-def somebodys(place: Path) -> Path:
-    place.write_text("somebody's")
+def occupied(place: Path) -> Path:
+    place.write_text("not ours")
     return place
 
 
 @pytest.mark.parametrize("where", ["a file", "below a file", "/proc/no-such"])
-def test_a_run_directory_that_cannot_be_written(
+def test_unwritable_run_directory(
     where: str, trial: Trial, repository: Copy, tmp_path: Path
 ) -> None:
-    file = somebodys(tmp_path / "file")
+    file = occupied(tmp_path / "file")
     place = {"a file": file, "below a file": file / "run"}.get(where, Path(where))
     ended = repository.gate(trial(), place)
     assert ended.code == 5, ended.all_output
     assert str(place) in json.dumps(ended.report)
-    assert file.read_text() == "somebody's"
+    assert file.read_text() == "not ours"
 
 
 # --- what is asked for ------------------------------------------------------------
@@ -319,14 +319,18 @@ def test_a_run_directory_that_cannot_be_written(
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["--only", "gsm8"], 2, "no stage gsm8; this profile's are apply, verify"),
-        (["--from", "benchmark"], 2, "no stage benchmark"),
-        (["--only", "gsm8k", "--from", "apply"], 2, "either --only or --from"),
+        (["--only", "gsm8"], 2, "there is no stage gsm8; the stages are apply, verify"),
+        (["--from", "benchmark"], 2, "there is no stage benchmark"),
+        (
+            ["--only", "gsm8k", "--from", "apply"],
+            2,
+            "--only and --from cannot be used together",
+        ),
         (["--questions", "no-such.jsonl"], 2, "no-such.jsonl"),
         (["--resume"], 2, "there is no run to resume"),
     ],
 )
-def test_asked_for_what_is_not_there(
+def test_unknown_stage_file_or_run(
     words: list[str],
     code: int,
     said: str,
@@ -341,7 +345,7 @@ def test_asked_for_what_is_not_there(
         assert not (tmp_path / "new").exists()
 
 
-def test_from_a_stage_on_everything_is_done_anew(
+def test_from_reruns_the_stage(
     trial: Trial, repository: Copy, out: Path, tmp_path: Path
 ) -> None:
     asked = tmp_path / "asked"
@@ -357,8 +361,8 @@ def test_from_a_stage_on_everything_is_done_anew(
 
 
 def test_only_the_reports(trial: Trial, repository: Copy, out: Path) -> None:
-    """Of what is there; nothing is run for it. What ran says where, and of which
-    profile the report is."""
+    """The reports of existing results; no stage runs. Each stage that ran has its
+    machine, and the report has its profile."""
     path = trial()
     ended = repository.gate(path, out, "--only", "report")
     assert ended.code == 4, ended.all_output
@@ -371,8 +375,8 @@ def test_only_the_reports(trial: Trial, repository: Copy, out: Path) -> None:
         ran = one["state"] == "pass"
         assert one["machine"] == (document["machine"] if ran else {})
         assert one["versions"] == (document["versions"] if ran else {})
-    told = document["subject"]["profile_sha256"]
-    assert told == hashlib.sha256(path.read_bytes()).hexdigest()
+    sha256 = document["subject"]["profile_sha256"]
+    assert sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 # --- another series ---------------------------------------------------------------
@@ -380,7 +384,7 @@ def test_only_the_reports(trial: Trial, repository: Copy, out: Path) -> None:
 
 @pytest.fixture
 def changed(repository: Copy, tmp_path: Path) -> Copy:
-    """The same repository with another series: a word in a patch's header."""
+    """The same repository with another series: one word in a patch's header differs."""
     copy = another(repository, tmp_path / "changed")
     name = "patches/sglang/0005-o-proj-flatten.patch"
     copy.edit(name, "for o_proj. Ask", "for o_proj; ask")
@@ -388,7 +392,7 @@ def changed(repository: Copy, tmp_path: Path) -> Copy:
     return copy
 
 
-def test_another_series_is_no_run_to_resume(
+def test_resume_with_another_series(
     changed: Copy, trial: Trial, repository: Copy, out: Path, installed: Path
 ) -> None:
     path = trial(count=4)
@@ -398,18 +402,18 @@ def test_another_series_is_no_run_to_resume(
     assert ended.code == 2
     (finding,) = ended.report["findings"]
     assert finding["path"] == str(out)
-    assert finding["found"] == "results of another series, code or profile"
+    assert finding["found"] == "results for another series, code or profile"
     ended = changed.gate(path, out, "--only", "report")
     assert ended.code == 4
     assert set(ended.states.values()) == {"not run"}
-    assert "results of others are there" in ended.reason("gsm8k")
+    assert "results for another series, code or profile" in ended.reason("gsm8k")
     assert (results(out), answers(out)) == before
 
 
-def test_a_result_of_another_series(
+def test_result_of_another_series(
     changed: Copy, trial: Trial, repository: Copy, out: Path
 ) -> None:
-    """Put where this series' would be: refused by name, left where it is."""
+    """Copied into this series' folder, it is refused by name and left there."""
     path = trial(count=4)
     whole(repository.gate(path, out), 4)
     (theirs,) = out.glob("gsm8k/*/result.json")
@@ -428,17 +432,19 @@ def test_a_result_of_another_series(
 
 
 @pytest.mark.parametrize("what", ["the state", "the evidence"])
-def test_a_pass_written_by_hand(
+def test_pass_written_by_hand(
     what: str, trial: Trial, repository: Copy, out: Path
 ) -> None:
     path = trial(count=4)
     whole(repository.gate(path, out), 4)
     (place,) = out.glob("gsm8k/*/result.json")
-    told = json.loads(place.read_text())
-    told["state"] = "pass"
+    result = json.loads(place.read_text())
+    result["state"] = "pass"
     if what == "the evidence":
-        told["evidence"] = {"compare": told["evidence"]["compare"] | {"exit_code": 0}}
-    place.write_text(json.dumps(told))
+        result["evidence"] = {
+            "compare": result["evidence"]["compare"] | {"exit_code": 0}
+        }
+    place.write_text(json.dumps(result))
     for words in ((), ("--only", "report"), ("--dry-run",)):
         ended = repository.gate(path, out, *words)
         assert ended.code == 4
@@ -446,8 +452,9 @@ def test_a_pass_written_by_hand(
         assert {finding["path"] for finding in findings} == {str(place)}
         said = [f"{finding['what']}: {finding['expected']}" for finding in findings]
         expected = {
-            "the state": 'its evidence does not: "state" inconclusive, as step compare',
-            "the evidence": 'its evidence does not: "evidence" of step run-1-baseline',
+            "the state": 'its evidence is not: "state" inconclusive, the state of step '
+            "compare",
+            "the evidence": 'its evidence is not: "evidence" of step run-1-baseline',
         }
         assert any(expected[what] in one for one in said), said
         assert str(place) in ended.report["message"]
@@ -457,15 +464,14 @@ def test_a_pass_written_by_hand(
 def test_answers_of_another_series(
     trial: Trial, repository: Copy, out: Path, tmp_path: Path
 ) -> None:
-    """The answers alone, put into this run's folder: the patched arm's say of which
-    series they are."""
+    """Answers copied into this run's folder: the patched arm's record its series."""
     path = trial(count=4)
     whole(repository.gate(path, out), 4)
     (run,) = out.glob("gsm8k/*/run-2-patched/run.json")
     (run.parent.parent / "result.json").unlink()
-    told = json.loads(run.read_text())
-    told["origin"]["series"] = "0" * 64
-    run.write_text(json.dumps(told))
+    record = json.loads(run.read_text())
+    record["origin"]["series"] = "0" * 64
+    run.write_text(json.dumps(record))
     before = answers(out)
     failed(repository.gate(path, out, "--resume"), "another origin", str(run), "0" * 64)
     assert answers(out) == before

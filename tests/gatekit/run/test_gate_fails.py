@@ -1,7 +1,7 @@
-"""The gate can fail: five broken series, each in the right stage for the right reason.
+"""The gate fails on broken series, in the right stage and for the right reason.
 
-Each is a copy of this repository with one edit that a maintainer could make, and a lock
-made anew, as one would: nothing but the gate's own stages can tell.
+Each series is a copy of this repository with one edit that a maintainer could make, and
+a regenerated lock, so that only the gate's stages can find the fault.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ STAGES = ("apply", "verify", "numeric", "rebuild", "chain", "gsm8k", "traces", "
 
 
 def check(ended: Ended, stage: str, *said: str) -> None:
-    """It failed there, for that, with nothing run after it and everything reported."""
+    """The stage failed for this reason, no later stage ran, and all is reported."""
     assert ended.code == 1, ended.all_output
     states = ended.states
     assert tuple(states) == STAGES
@@ -49,7 +49,7 @@ def check(ended: Ended, stage: str, *said: str) -> None:
 
 
 def test_wrong_bytes_at_one_site(broken: Copy, tmp_path: Path) -> None:
-    """o_proj's scale is marked, its strides are right, and its bytes are row-major."""
+    """o_proj's scale has the mark and the right strides, but row-major bytes."""
     broken.edit(
         OVERLAY,
         "outputs = quant(*args, transpose_scale=True, **kwargs)",
@@ -63,8 +63,8 @@ def test_wrong_bytes_at_one_site(broken: Copy, tmp_path: Path) -> None:
     assert sites == {"S8"}
 
 
-def test_a_slow_copy(broken: Copy, tmp_path: Path) -> None:
-    """Every value is right; each scale is copied once more."""
+def test_extra_copy(broken: Copy, tmp_path: Path) -> None:
+    """Every value is right, but each scale is copied once more."""
     broken.edit(
         OVERLAY,
         "    setattr(scale, _MARKER, True)",
@@ -75,7 +75,7 @@ def test_a_slow_copy(broken: Copy, tmp_path: Path) -> None:
     check(ended, "numeric", "S1", "cop")
 
 
-def test_a_site_forgotten(broken: Copy, tmp_path: Path) -> None:
+def test_missing_site(broken: Copy, tmp_path: Path) -> None:
     """The series without its last patch, as a rebase might lose it."""
     series = broken.root / PATCHES / "series"
     *kept, lost = series.read_text().splitlines()
@@ -87,9 +87,9 @@ def test_a_site_forgotten(broken: Copy, tmp_path: Path) -> None:
     check(ended, "verify", "S8", "forward_mla.py:")
 
 
-def test_a_hunk_in_the_wrong_function(broken: Copy, pins: Pins, tmp_path: Path) -> None:
-    """The consumer's edit, made in a function that has the very same line; its header
-    says so too, or the lock would not even be made."""
+def test_hunk_in_the_wrong_function(broken: Copy, pins: Pins, tmp_path: Path) -> None:
+    """The consumer's edit, made in another function with the same line. The patch
+    header names that function too, or ``lock.py`` would refuse."""
     patch = broken.root / PATCHES / "0001-fp8-consumer.patch"
     header = patch.read_text().partition("diff --git")[0]
     was = (pins.tree("sglang").read(FP8_UTILS) or b"").decode()
@@ -111,7 +111,7 @@ def test_a_hunk_in_the_wrong_function(broken: Copy, pins: Pins, tmp_path: Path) 
 
 
 def diff(was: str, now: str) -> str:
-    """As git writes it, with full ids."""
+    """A diff in git's format, with full ids."""
     ids = "..".join(blob_id(text.encode()) for text in (was, now))
     head = f"diff --git a/{FP8_UTILS} b/{FP8_UTILS}\nindex {ids} 100755\n"
     names = (f"a/{FP8_UTILS}", f"b/{FP8_UTILS}")
@@ -119,18 +119,18 @@ def diff(was: str, now: str) -> str:
     return head + "".join(difflib.unified_diff(*texts, *names))
 
 
-def test_a_lock_edited_by_hand(broken: Copy, tmp_path: Path) -> None:
-    """It would let a hunk land in another function."""
+def test_lock_edited_by_hand(broken: Copy, tmp_path: Path) -> None:
+    """The edit would let a hunk land in another function."""
     broken.edit("overlay.lock", '"aiter_w8a8_block_fp8_linear"', f'"{ELSEWHERE}"')
     ended = broken.gate(profile(tmp_path, NUMERIC), tmp_path / "run")
     check(ended, "verify", "overlay.lock is stale")
 
 
-def test_a_server_that_answers_worse(
+def test_server_with_worse_answers(
     repository: Copy, out: Path, questions: Path, tmp_path: Path
 ) -> None:
-    """Same model, same prompts; the patched arm gets twenty of forty wrong. The series
-    is sound: only what is served is not."""
+    """Same model, same prompts; the patched arm answers twenty of forty wrong. The
+    series is correct; only the served answers are not."""
     pytest.importorskip("sgl_eval", reason="pip install --group gate")
     words = ("--port", "{port}", "--arm", "{arm}", "--questions", questions)
     server = served(SCRIPTED, *words, "--folder", "{folder}", "--wrong", 20)

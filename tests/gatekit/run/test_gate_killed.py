@@ -1,7 +1,7 @@
-"""``kill -9`` in every stage of the CPU profile, and the run goes on from there.
+"""The gate is killed with ``kill -9`` in every stage of the CPU profile and resumes.
 
-The profile is the shipped one, with fewer and shorter answers: real trees, real
-kernels, real installations, a real model behind a real server.
+The profile is the shipped one with fewer and shorter answers. Trees, kernels,
+installations, model and server are real.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def test_killed_in_every_stage(
         resumed = ("--resume",) if done else ()
         process = repository.start(profile, out, *words, *resumed)
         try:
-            wait_until(partial(under_way, stage, out, process))
+            wait_until(partial(is_running, stage, out, process))
         finally:
             kill_9(process, out)
         now = results(out)
@@ -80,40 +80,40 @@ def test_killed_in_every_stage(
     last = repository.gate(profile, out, *words, "--resume")
     now = results(out)
     assert {name: now[name] for name in done} == done
-    as_unbroken(last, out, installed)
-    goes_on_from(kept, out)
+    check_like_uninterrupted(last, out, installed)
+    check_nothing_lost(kept, out)
     again = repository.gate(profile, out, *words, "--resume")
     assert results(out) == now
     assert again.states == last.states
     assert not running(out)
 
 
-def under_way(stage: str, out: Path, process: subprocess.Popen[str]) -> bool:
-    """Whether the gate is in the midst of a stage. It stands still then, and so cannot
-    get further before it is killed."""
+def is_running(stage: str, out: Path, process: subprocess.Popen[str]) -> bool:
+    """Whether the gate is running this stage. If so the gate is stopped, so that it
+    cannot continue before it is killed."""
     assert process.poll() is None
     if stage == "gsm8k":
-        # The server is up, and answers; the other questions are open.
+        # The server answers; other questions are still open.
         begun = bool(answers(out).get("run-1-baseline"))
     elif stage == "rebuild":
-        # An environment is begun, and takes seconds to be whole.
+        # An environment takes seconds to complete.
         begun = any(out.glob("rebuild/*/baseline/rebuild.json"))
     else:
         logs = out.glob(f"{stage}/*/{FIRST_STEP[stage]}.log")
-        # The long ones say how far they are.
+        # The long stages print their progress.
         begun = any(log.stat().st_size or stage in ("apply", "verify") for log in logs)
     if not begun:
         return False
     process.send_signal(signal.SIGSTOP)
-    # A keeper and its command, at the least.
+    # At least a keeper and its command are running.
     if len(family(process.pid)) >= 2:
         return True
     process.send_signal(signal.SIGCONT)
     return False
 
 
-def as_unbroken(last: Ended, out: Path, installed: Path) -> None:
-    """What a run comes to that nobody interrupted."""
+def check_like_uninterrupted(last: Ended, out: Path, installed: Path) -> None:
+    """The result is the same as that of an uninterrupted run."""
     assert last.code == 4, last.all_output
     states = dict.fromkeys(STAGES[:-1], "pass")
     states |= {"gsm8k": "inconclusive", "traces": "not run", "bench": "not run"}
@@ -145,15 +145,15 @@ def as_unbroken(last: Ended, out: Path, installed: Path) -> None:
 
 
 def comparable(evidence: Any, out: Path) -> Any:
-    """Without places and times, and without whether an arm that a killed run had
-    begun was whole by then: either way it is whole now, and was checked."""
+    """Without paths and times, and without whether a killed run had completed the arm:
+    it is complete now in both cases, and was checked."""
     text = json.dumps(evidence).replace(str(out), "")
     text = text.replace('"as it was made"', '"made"')
     return json.loads(re.sub(r'"seconds": [0-9.e-]+', '"seconds": 0', text))
 
 
-def goes_on_from(kept: dict[str, list[str]], out: Path) -> None:
-    """Nothing that was answered is lost, or asked again."""
+def check_nothing_lost(kept: dict[str, list[str]], out: Path) -> None:
+    """No answer is lost, and no question is repeated."""
     final = answers(out)
     assert len(final) == 4
     for run, rows in final.items():

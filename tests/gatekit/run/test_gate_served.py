@@ -1,9 +1,8 @@
-"""The stages that need SGLang's server, as far as it can be stood in for.
+"""The stages that need SGLang's server, with a stand-in for it.
 
-The benchmark's client and its server's endpoint are those of the benchmark's own tests:
-the real ``sglang.bench_serving`` of the pinned wheel, and a stand-in that answers it.
-The traces are real ones of an H200, which a client of the test's hands over in place of
-a profiler.
+As in the benchmark's own tests, the client is the real ``sglang.bench_serving`` of the
+pinned wheel and the server is a stand-in. The traces are real ones from an H200; the
+test's client copies them in place of a profiler.
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ from support.serving_client import lay_out
 pytestmark = pytest.mark.slow("the gate runs whole, on a real model")
 
 TRACES = ROOT / "tests" / "data" / "traces" / "h200-m64"
-STAND_IN = ROOT / "tests" / "serving_stand_in.py"
+STAND_IN = ROOT / "tests" / "support" / "serving_stand_in.py"
 SERVER = served(STAND_IN, "{port}", 0.002, more='health = "/v1/models"')
 POINTS = ("24/8/1", "16/8/2")
 ROUNDS = 2
 
-HAND_OVER = """
+COPY_TRACES = """
 import json, pathlib, shutil, sys, time
 designs, source, arm, to, seconds = sys.argv[1:]
 time.sleep(float(seconds))
@@ -38,14 +37,14 @@ shutil.copy(source + "/" + json.loads(designs)[arm] + "-" + name, to + "/" + nam
 
 
 def traces(baseline: str, patched: str, seconds: float = 0) -> str:
-    """A [traces] section whose client hands over a design's traces as each arm's."""
+    """A [traces] section whose client copies one design's traces for each arm."""
     designs = json.dumps({"baseline": baseline, "patched": patched})
-    told = (designs, str(TRACES), "{arm}", "{traces}", str(seconds))
-    words = ("{gate_python}", "-c", HAND_OVER, *told)
+    arguments = (designs, str(TRACES), "{arm}", "{traces}", str(seconds))
+    words = ("{gate_python}", "-c", COPY_TRACES, *arguments)
     return f"[traces]\nlayers = 3\nclient = {json.dumps(words)}"
 
 
-def test_traces_pass_and_go_on_when_killed(
+def test_traces_pass_and_resume_when_killed(
     repository: Copy, out: Path, tmp_path: Path
 ) -> None:
     path = profile(tmp_path, REBUILD, SERVER, traces("pristine", "series", 6))
@@ -59,7 +58,7 @@ def test_traces_pass_and_go_on_when_killed(
     ended = repository.gate(path, out, "--resume")
     assert ended.states["traces"] == "pass", ended.all_output
     assert {name: results(out)[name] for name in before} == before
-    # A pass on a stand-in, beside stages that did not run.
+    # This stage passed on a stand-in, and other stages did not run.
     assert ended.code == 4 and ended.document["verdict"] == "inconclusive"
     [stage] = [s for s in ended.document["stages"] if s["name"] == "traces"]
     assert {"baseline", "compare"} == {*stage["evidence"]}
@@ -71,10 +70,10 @@ def test_traces_pass_and_go_on_when_killed(
     ("baseline", "patched", "step"),
     [("pristine", "pristine", "compare"), ("series", "series", "baseline")],
 )
-def test_traces_that_do_not_show_it_fail(
+def test_traces_with_wrong_copies_fail(
     baseline: str, patched: str, step: str, repository: Copy, out: Path, tmp_path: Path
 ) -> None:
-    """Copies that are still there; and a baseline without the copies to lose."""
+    """Copies that remain, and a baseline without copies."""
     path = profile(tmp_path, REBUILD, SERVER, traces(baseline, patched))
     ended = repository.gate(path, out)
     assert ended.code == 1, ended.all_output
@@ -82,7 +81,7 @@ def test_traces_that_do_not_show_it_fail(
     assert ended.reason("traces").startswith(f"{step}: ")
 
 
-def test_a_benchmark_that_is_killed_loses_no_run(
+def test_killed_benchmark_loses_no_run(
     repository: Copy, out: Path, tmp_path: Path, pins: Pins
 ) -> None:
     client = lay_out(pins.wheels["sglang"], tmp_path / "client")
@@ -103,7 +102,7 @@ def test_a_benchmark_that_is_killed_loses_no_run(
     assert [states[f"bench:{point}"] for point in POINTS] == ["pass"] * 2, (
         ended.all_output
     )
-    # Too few runs to say anything.
+    # Too few runs to decide.
     assert states["bench"] == "inconclusive", ended.all_output
     rows = recorded(out)
     assert {name: lines[: len(kept.get(name, []))] for name, lines in rows.items()} == {
@@ -113,7 +112,7 @@ def test_a_benchmark_that_is_killed_loses_no_run(
 
 
 def recorded(out: Path) -> dict[str, list[str]]:
-    """Every run that was recorded, by the point's folder."""
+    """Every recorded run, by the point's folder."""
     return {
         path.parts[-3]: path.read_text().splitlines()
         for path in out.glob("bench-*/*/records.jsonl")

@@ -1,4 +1,4 @@
-"""Nothing outlives the gate: real processes, ended in every way there is."""
+"""No process outlives the gate: real processes, ended in every way."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from gatekit.records.stage import Serve
 from support.patience import PATIENCE_S, wait_until
 
 KEEPER = ROOT / "ci" / "gatekit" / "process" / "keeper.py"
-# A server that starts a worker in a session of its own, orphans it, and ignores SIGTERM
-# where it is told to.
+# A server that starts a worker in its own session, orphans it, and ignores SIGTERM if
+# its argument says so.
 TREE = """
 import os, signal, subprocess, sys, time
 notes, stubborn = sys.argv[1], sys.argv[2] == "stubborn"
@@ -40,7 +40,7 @@ print("up", flush=True)
 time.sleep(600)
 """
 
-# Whoever started the keeper, and is to be killed.
+# Starts the keeper and is then killed.
 HOLDER = """
 import subprocess, sys, time
 p = subprocess.Popen(sys.argv[1:], stdin=subprocess.PIPE)
@@ -75,7 +75,7 @@ def gone(notes: Path) -> bool:
     return not any(map(alive, pids(notes)))
 
 
-def test_the_command_and_its_orphans_end_with_the_pipe(tmp_path: Path) -> None:
+def test_closing_the_pipe_ends_command_and_orphans(tmp_path: Path) -> None:
     process, notes = tree(tmp_path)
     assert process.stdin
     process.stdin.close()
@@ -84,25 +84,27 @@ def test_the_command_and_its_orphans_end_with_the_pipe(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_they_end_with_a_signal(tmp_path: Path, number: signal.Signals) -> None:
+def test_signal_ends_command_and_orphans(
+    tmp_path: Path, number: signal.Signals
+) -> None:
     process, notes = tree(tmp_path)
     process.send_signal(number)
     process.wait(PATIENCE_S)
     assert gone(notes)
 
 
-def test_the_command_does_not_outlive_a_killed_keeper(tmp_path: Path) -> None:
+def test_command_does_not_outlive_a_killed_keeper(tmp_path: Path) -> None:
     process, notes = tree(tmp_path)
     server, orphan = pids(notes)
     process.kill()
     process.wait(PATIENCE_S)
     wait_until(lambda: not alive(server))
-    # What had left its session and parent is nobody's then: this is the one way.
+    # Only the keeper knew of the orphan, so the test kills it.
     os.kill(orphan, signal.SIGKILL)
 
 
-def test_who_holds_the_pipe_may_be_killed(tmp_path: Path) -> None:
-    """As the gate is by ``kill -9``."""
+def test_killing_the_holder_of_the_pipe_ends_all(tmp_path: Path) -> None:
+    """Like the gate that is killed by ``kill -9``."""
     notes = tmp_path / "pids"
     command = [sys.executable, str(KEEPER), sys.executable, "-c", TREE]
     process = subprocess.Popen(
@@ -116,8 +118,8 @@ def test_who_holds_the_pipe_may_be_killed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["it ends", "the pipe ends", "a signal", "killed"])
-def test_what_is_to_be_done_after_is_done(how: str, tmp_path: Path) -> None:
-    """A container's end, however the command's came: of the gate's being killed too."""
+def test_after_commands_always_run(how: str, tmp_path: Path) -> None:
+    """They remove a container however the command ends, even if the gate is killed."""
     place, second = tmp_path / "with space", tmp_path / "second"
     after = (f"touch '{place}'", "no-such-command", f"touch '{second}'")
     words = [sys.executable, str(KEEPER)]
@@ -143,7 +145,7 @@ def test_what_is_to_be_done_after_is_done(how: str, tmp_path: Path) -> None:
         process.wait(PATIENCE_S)
 
 
-def test_a_server_s_container_is_taken_away_in_the_end(tmp_path: Path) -> None:
+def test_server_container_is_removed(tmp_path: Path) -> None:
     port, place = free_port(), tmp_path / "taken away"
     words = (sys.executable, "-m", "http.server", "--bind", "127.0.0.1", str(port))
     serve = Serve(words, health="/", deadline_s=PATIENCE_S, port=port)
@@ -153,7 +155,7 @@ def test_a_server_s_container_is_taken_away_in_the_end(tmp_path: Path) -> None:
     assert place.exists()
 
 
-def test_who_does_not_listen_is_killed(
+def test_process_that_ignores_sigterm_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = KEEPER.read_text().replace("_GRACE_S = 20", "_GRACE_S = 1")
@@ -177,7 +179,7 @@ def test_who_does_not_listen_is_killed(
         (["no-such-command"], 127),
     ],
 )
-def test_the_exit_code_is_the_command_s(command: list[str], code: int) -> None:
+def test_exit_code_is_that_of_the_command(command: list[str], code: int) -> None:
     with subprocess.Popen(
         [sys.executable, str(KEEPER), *command],
         stdin=subprocess.PIPE,

@@ -1,6 +1,6 @@
-"""The plan: keys by what matters, order by need, every command one that its verb takes.
+"""The plan: keys depend on what matters, needs come first, verbs accept every command.
 
-No stage is run here, but by the one test that runs what a dry run prints.
+No stage runs here, except in the one test that runs the output of a dry run.
 """
 
 from __future__ import annotations
@@ -71,17 +71,17 @@ def benches(plan: Pipeline) -> set[str]:
 # --- keys -------------------------------------------------------------------------
 
 
-def test_where_the_run_directory_lies_changes_nothing(
+def test_keys_ignore_the_place_of_the_run_directory(
     full: Profile, tmp_path: Path
 ) -> None:
     here, there = (planned(full, tmp_path / name) for name in ("a", "b c"))
     assert changed(here, there) == set()
 
 
-def test_where_the_repository_lies_changes_nothing(
+def test_keys_ignore_the_place_of_the_repository(
     repository: Copy, tmp_path: Path
 ) -> None:
-    """By whole programs: the root is the program's own."""
+    """Runs whole programs, because each program knows only its own root."""
     moved = another(repository, tmp_path / "moved")
     keys = [dry(copy, FULL, tmp_path / "run") for copy in (repository, moved)]
     assert {**keys[0]} == {**keys[1]}
@@ -89,14 +89,14 @@ def test_where_the_repository_lies_changes_nothing(
 
 
 def dry(copy: Copy, name: str, out: Path) -> dict[str, str]:
-    """Every stage's key, as a dry run of the whole program has it."""
+    """Every stage's key, from a dry run of the whole program."""
     ended = copy.gate(name, out, "--dry-run")
     assert ended.code == 0, ended.all_output
     return {r["target"]: Path(r["tree"]).name for r in ended.report["results"]}
 
 
 @pytest.mark.parametrize("what", ["series", "code"])
-def test_the_series_and_the_code_change_all(
+def test_series_and_code_change_every_key(
     what: str, full: Profile, tmp_path: Path
 ) -> None:
     before = planned(full, tmp_path)
@@ -115,7 +115,7 @@ def test_the_series_and_the_code_change_all(
         "ci/container/Dockerfile",
     ],
 )
-def test_one_byte_of_the_series_or_the_code(
+def test_one_byte_changes_the_subject(
     path: str, repository: Copy, tmp_path: Path, full: Profile
 ) -> None:
     copy = another(repository, tmp_path / "copy")
@@ -128,7 +128,7 @@ def test_one_byte_of_the_series_or_the_code(
     assert (before.series, before.code) != (after.series, after.code)
 
 
-def test_how_results_are_shown_changes_none(
+def test_report_code_changes_no_key(
     repository: Copy, tmp_path: Path, full: Profile
 ) -> None:
     copy = another(repository, tmp_path / "copy")
@@ -142,7 +142,7 @@ def replaced(what: Profile, section: str, **change: Any) -> Profile:
     return msgspec.structs.replace(what, **{section: part})
 
 
-def test_a_section_changes_its_stage_and_what_needs_it(
+def test_section_changes_its_stage_and_the_stages_after_it(
     full: Profile, tmp_path: Path
 ) -> None:
     before = planned(full, tmp_path)
@@ -159,20 +159,20 @@ def test_a_section_changes_its_stage_and_what_needs_it(
     assert effect("bench", margin=1.0) == {"bench"}
     assert effect("bench", rounds=9) == every
     assert effect("server", environment={"A": "1"}) == {*SERVED, *every}
-    # Answers of what stands in are no answers of the real thing, whatever it is called.
+    # Results of a stand-in do not count for the real thing; its name does not matter.
     assert effect("server", stands_in="another") == {*SERVED, *every, "bench"}
     named, other = (
         planned(replaced(full, "server", stands_in=name), tmp_path) for name in "ab"
     )
     assert changed(named, other) == set()
     assert effect("model", path="/another") == {*SERVED, *every}
-    # Kernels run in the image as well.
+    # Kernels also run in the image.
     inside = {"rebuild", "numeric", "chain", *SERVED, *every}
     assert effect("container", image="another:1") == inside
 
 
-def test_an_image_s_name_is_of_all_that_is_in_it(full: Profile, tmp_path: Path) -> None:
-    """Else a run would serve what another profile's had built under the same name."""
+def test_image_name_depends_on_all_its_contents(full: Profile, tmp_path: Path) -> None:
+    """Otherwise a run could serve an image that another profile built."""
 
     def tags(what: Profile, **change: str) -> set[str]:
         steps = planned(what, tmp_path, **change).stages["rebuild"].steps
@@ -190,7 +190,7 @@ def test_an_image_s_name_is_of_all_that_is_in_it(full: Profile, tmp_path: Path) 
     assert tags(full) == tags(replaced(full, "gsm8k", questions=9))
 
 
-def test_a_point_more_leaves_the_others(full: Profile, tmp_path: Path) -> None:
+def test_another_point_keeps_the_other_keys(full: Profile, tmp_path: Path) -> None:
     assert full.bench
     before = planned(full, tmp_path)
     more = (*full.bench.points, (8, 8, 1))
@@ -199,30 +199,30 @@ def test_a_point_more_leaves_the_others(full: Profile, tmp_path: Path) -> None:
     assert same == {*before.keys} - {"bench"}
 
 
-def test_another_model_in_the_same_place(full: Profile, tmp_path: Path) -> None:
+def test_another_model_with_the_same_path(full: Profile, tmp_path: Path) -> None:
     before = planned(full, tmp_path)
     other = planned(replaced(full, "model", sha256="0" * 64), tmp_path)
     assert changed(before, other) == {*SERVED, *benches(before)}
 
 
-def test_questions_count_by_what_they_ask(tmp_path: Path) -> None:
+def test_questions_are_keyed_by_content(tmp_path: Path) -> None:
     cpu = load("cpu")
 
-    def asking(name: str, text: str) -> Pipeline:
+    def with_questions(name: str, text: str) -> Pipeline:
         path = tmp_path / name / "questions.jsonl"
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
         return planned(replaced(cpu, "gsm8k", files=(str(path),)), tmp_path)
 
-    assert changed(asking("a", "1"), asking("b", "1")) == set()
-    assert changed(asking("a", "1"), asking("a", "2")) == {"gsm8k"}
+    assert changed(with_questions("a", "1"), with_questions("b", "1")) == set()
+    assert changed(with_questions("a", "1"), with_questions("a", "2")) == {"gsm8k"}
 
 
 # --- order and needs --------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_every_need_comes_before(name: str, tmp_path: Path) -> None:
+def test_needs_come_first(name: str, tmp_path: Path) -> None:
     plan = planned(load(name), tmp_path)
     seen: list[str] = []
     for stage in plan.stages.values():
@@ -231,7 +231,7 @@ def test_every_need_comes_before(name: str, tmp_path: Path) -> None:
     assert {*seen} >= {*ALL, "bench"}
 
 
-def test_one_stage_brings_what_it_needs(full: Profile, tmp_path: Path) -> None:
+def test_stage_includes_its_needs(full: Profile, tmp_path: Path) -> None:
     plan = planned(full, tmp_path)
     first = next(iter(plan.stages))
     assert Runner(plan, [first]).wanted == {"apply"}
@@ -245,7 +245,7 @@ def test_one_stage_brings_what_it_needs(full: Profile, tmp_path: Path) -> None:
 
 @cache
 def results(name: str) -> list[dict[str, Any]]:
-    """A dry run's, of the whole program."""
+    """The results of a dry run of the whole program."""
     out = Path("/no such folder/with spaces")
     ended = Copy(ROOT).gate(name, out, "--dry-run")
     assert ended.code == 0 and ended.report["dry_run"], ended.all_output
@@ -260,7 +260,7 @@ def commands(name: str) -> list[list[str]]:
     for one in results(name):
         for line in one.get("commands", ()):
             words = shlex.split(line, comments=True)
-            # In a container too, where it is named in full.
+            # In a container the verb has its full path.
             names = [word.removeprefix(f"{ROOT}/") for word in words]
             verbs = [n for n, name in enumerate(names) if VERB.fullmatch(name)]
             if verbs:
@@ -269,27 +269,27 @@ def commands(name: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_every_verb_takes_its_command(name: str) -> None:
+def test_verbs_accept_their_commands(name: str) -> None:
     seen = set()
     for verb, *words in commands(name):
         parser = ArgumentParser(verb, allow_abbrev=False)
         runpy.run_path(str(ROOT / verb))["options"](parser)
         parser.add_argument("--json", action="store_true")
-        # Exits with what is wrong, where the verb would not take it.
-        told = parser.parse_args(words)
-        assert told.json
+        # Exits with the error if the verb would not accept the command.
+        parsed = parser.parse_args(words)
+        assert parsed.json
         seen.add(verb)
     assert {"scripts/fetch.py", "scripts/apply.py", "scripts/verify.py"} <= seen
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_nothing_is_left_to_be_filled_in(name: str) -> None:
+def test_no_placeholder_is_left(name: str) -> None:
     for one in results(name):
         for line in one.get("commands", ()):
             assert not re.search(r"(?<!\$)\{[a-z_ ]+\}", line), line
 
 
-def test_the_full_plan_is_whole() -> None:
+def test_full_plan_is_complete() -> None:
     found = {one["target"]: one for one in results(FULL)}
     assert {one["outcome"] for one in found.values()} == {"would run"}
     points = [name.partition(":")[2] for name in found if name.startswith("bench:")]
@@ -325,24 +325,26 @@ def test_the_full_plan_is_whole() -> None:
     assert copies == ["4", "1"]
 
 
-def test_an_arm_says_the_same_of_itself_in_every_run() -> None:
-    """What is recorded may not change with the port, the stage or the folder; two runs
-    of one arm would be of two origins, and compare for nothing."""
-    told: dict[str, set[str]] = {}
+def test_arm_records_the_same_origin_in_every_run() -> None:
+    """The record must not depend on the port, the stage or the folder: otherwise two
+    runs of one arm would have two origins and could not be compared."""
+    recorded: dict[str, set[str]] = {}
     for verb, *words in commands(FULL):
         if verb == "ci/gsm8k.py" and words[0] == "run":
             arm = words[words.index("--arm") + 1]
-            told.setdefault(arm, set()).add(words[words.index("--server-command") + 1])
+            recorded.setdefault(arm, set()).add(
+                words[words.index("--server-command") + 1]
+            )
         if verb == "ci/bench.py" and words[0] == "run":
             for arm in ("baseline", "patched"):
-                told[arm].add(words[words.index(f"--{arm}-command") + 1])
-    assert {arm: len(lines) for arm, lines in told.items()} == {
+                recorded[arm].add(words[words.index(f"--{arm}-command") + 1])
+    assert {arm: len(lines) for arm, lines in recorded.items()} == {
         "baseline": 1,
         "patched": 1,
     }
 
 
-def test_servers_of_both_arms_differ_in_the_arm_alone() -> None:
+def test_servers_differ_in_the_arm_alone() -> None:
     lines = [
         shlex.split(line.partition(" >>")[0])
         for line in next(r for r in results(FULL) if r["target"] == "gsm8k")["commands"]
@@ -357,10 +359,8 @@ def test_servers_of_both_arms_differ_in_the_arm_alone() -> None:
 
 
 @pytest.mark.slow("the gate's own plan is run")
-def test_the_plan_runs_as_it_stands(
-    repository: Copy, questions: Path, tmp_path: Path
-) -> None:
-    """A dry run's output is a script; what it leaves, a run with the gate takes up."""
+def test_printed_plan_runs(repository: Copy, questions: Path, tmp_path: Path) -> None:
+    """The output of a dry run is a script; a later gate run uses its results."""
     pytest.importorskip("sgl_eval", reason="pip install --group gate")
     for program in ("bash", "curl"):
         if not shutil.which(program):
@@ -386,7 +386,7 @@ def test_the_plan_runs_as_it_stands(
     verbs = [report["verb"] for report in reports]
     assert verbs == ["fetch", "apply", "lock", "verify", "rebuild", "rebuild",
                      "gsm8k", "gsm8k", "gsm8k"], done.stderr  # fmt: skip
-    # Four questions decide nothing.
+    # Four questions are too few to decide.
     assert codes == [0] * 8 + [4]
     assert len(asked.read_text().splitlines()) == 8
     kept = answers(out)
@@ -409,11 +409,11 @@ def test_the_plan_runs_as_it_stands(
         ("exec python3 -m http.server --bind 127.0.0.1 $1", PATIENCE_S, 0),
     ],
 )
-def test_a_printed_server_is_asked_once_it_is_healthy(
+def test_printed_plan_waits_for_a_healthy_server(
     server: str, deadline_s: int, code: int, tmp_path: Path
 ) -> None:
-    """One that ended, or does not answer in time, is not: a plan that waited for ever
-    would hold its GPUs, and one that went on would ask whoever has the port."""
+    """If the server ends or does not answer in time, the step does not run: waiting for
+    ever would hold the GPUs, and another program may have the port."""
     for program in ("bash", "curl", "timeout", "python3"):
         if not shutil.which(program):
             pytest.skip(f"no {program}")
@@ -432,8 +432,8 @@ def test_a_printed_server_is_asked_once_it_is_healthy(
     assert not running(tmp_path)
 
 
-def test_the_full_plan_takes_every_container_away() -> None:
-    """A server that was not ended in order would keep its GPUs from the next."""
+def test_full_plan_removes_every_container() -> None:
+    """A leftover server would keep its GPUs from the next one."""
     for one in results(FULL):
         started = re.findall(
             r"--name\W+(gate-\w+-[0-9a-f]{12})\b", " ".join(one["commands"])
@@ -447,7 +447,7 @@ def test_the_full_plan_takes_every_container_away() -> None:
         assert bool(gone) == (one["target"].startswith(("gsm8k", "traces", "bench:")))
 
 
-def test_a_stage_without_a_section_says_why(tmp_path: Path) -> None:
+def test_stage_without_a_section_has_a_reason(tmp_path: Path) -> None:
     plan = planned(load("cpu"), tmp_path)
     why = {s.name: s.why_not for s in plan.stages.values() if s.why_not}
     assert set(why) == {"traces", "bench"} and all(why.values())

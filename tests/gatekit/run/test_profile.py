@@ -1,4 +1,4 @@
-"""A profile is right in every word, or nothing starts: said by file and key."""
+"""An error in a profile names the file and the key, and nothing starts."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ points = [[8, 8, 1]]
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_every_shipped_one_loads(name: str) -> None:
+def test_shipped_profile_loads(name: str) -> None:
     profile = load(name)
     assert profile.name == name and profile.about
 
 
-def test_a_whole_one_loads(tmp_path: Path) -> None:
+def test_valid_profile_loads(tmp_path: Path) -> None:
     assert load(str(written(tmp_path, WHOLE))).name == "mine"
 
 
@@ -69,7 +69,7 @@ SECTIONS = re.findall(r"^\[(\w+)\]$", WHOLE, re.MULTILINE)
 
 
 @pytest.mark.parametrize("section", ["", *SECTIONS])
-def test_an_unknown_key_anywhere(section: str, tmp_path: Path) -> None:
+def test_unknown_key_in_every_section(section: str, tmp_path: Path) -> None:
     head = f"[{section}]\n" if section else 'about = "whole"\n'
     text = WHOLE.replace(head, f"{head}wrnog = 1\n", 1)
     assert text != WHOLE
@@ -97,65 +97,67 @@ def test_an_unknown_key_anywhere(section: str, tmp_path: Path) -> None:
         ("layers = 2", "layers = -1", "$.traces.layers"),
         ('about = "whole"', "", "`about`"),
         ("[numeric]", "[numeric", "line"),
-        # Sections that need or exclude one another.
+        # Sections that need or exclude each other.
         ('[container]\nimage = "upstream/image:1"\n', "", "needs [container]"),
         ('path = "/a/model"', "", "either path or package"),
         ('path = "/a/model"', 'path = "/a/model"\npackage = "b"', "either path or"),
         ('path = "/a/model"', 'package = "b"', "[model] package needs"),
         ('[rebuild]\nmode = "container"\n', "", "[gsm8k] needs [server] and [rebuild]"),
-        ('mode = "container"', 'mode = "venv"', "venv takes no [container]"),
-        ('[model]\npath = "/a/model"\n', "", "no [model]"),
-        ('"{model}"]', '"{modle}"]', "server: nothing is known as {modle}"),
-        ('"{traces}"]', '"{url}"]', "traces: nothing is known as {url}"),
-        ('A = "1"', 'A = "{traces}"', "server: nothing is known as {traces}"),
-        # A path there would be a part of a program.
+        ('mode = "container"', 'mode = "venv"', "venv does not use [container]"),
+        ('[model]\npath = "/a/model"\n', "", "but there is no [model]"),
+        ('"{model}"]', '"{modle}"]', "server: unknown placeholder {modle}"),
+        ('"{traces}"]', '"{url}"]', "traces: unknown placeholder {url}"),
+        ('A = "1"', 'A = "{traces}"', "server: unknown placeholder {traces}"),
+        # A path there would become part of a script.
         (
             'client = ["profile", ',
             'client = ["bash", "-euc", "rm {traces}", ',
-            "traces: {traces} stands within a script",
+            "traces: {traces} is inside a script",
         ),
         (
             'command = ["serve", ',
             'command = ["env", "/bin/sh", "-x", "-c", "cat {model}", ',
-            "server: {model} stands within a script",
+            "server: {model} is inside a script",
         ),
         (
             'command = ["serve", ',
             'command = ["{python}", "-c", "print({port})", ',
-            "server: {port} stands within a script",
+            "server: {port} is inside a script",
         ),
-        ('A = "1"', '"A=1;x" = "1"', "'A=1;x' is not the name of a variable"),
-        ("points =", 'options = "it\'s"\npoints =', "bench.options is no command"),
+        ('A = "1"', '"A=1;x" = "1"', "'A=1;x' is not a variable name"),
+        ("points =", 'options = "it\'s"\npoints =', "bench.options is not a command"),
         ("upstream/image:1", "--privileged", "$.container.image"),
         ("deadline_s = 5", 'health = "@elsewhere/"', "$.server.health"),
         ("questions = 8", f"questions = {10**12}", "$.gsm8k.questions"),
         ("questions = 8", f"questions = {'1' * 5000}", "not a profile"),
         ("questions = 8", f"questions = {'[' * 9999}", "nested too deeply"),
         ("[[8, 8, 1]]", "[[8, 8, 1], [8, 8, 1]]", "bench.points"),
-        ("layers = 2", 'layers = 2\n[not_run]\ntraces = "?"', "which has its section"),
+        ("layers = 2", 'layers = 2\n[not_run]\ntraces = "?"', "which has a section"),
         ("layers = 2", 'layers = 2\n[not_run]\ntarces = "?"', "no stage tarces"),
     ],
 )
-def test_what_is_wrong_is_named(was: str, now: str, said: str, tmp_path: Path) -> None:
+def test_error_names_file_and_key(
+    was: str, now: str, said: str, tmp_path: Path
+) -> None:
     assert WHOLE.count(was) == 1
-    told = refused(written(tmp_path, WHOLE.replace(was, now)))
-    assert "mine.toml" in told and said in told
+    message = refused(written(tmp_path, WHOLE.replace(was, now)))
+    assert "mine.toml" in message and said in message
 
 
-def test_no_such_profile(tmp_path: Path) -> None:
-    told = refused("no-such")
-    assert all(name in told for name in SHIPPED)
+def test_unknown_profile(tmp_path: Path) -> None:
+    message = refused("no-such")
+    assert all(name in message for name in SHIPPED)
     assert "mine.toml" in refused(tmp_path / "mine.toml")
 
 
-def test_bytes_that_are_no_text(tmp_path: Path) -> None:
+def test_profile_that_is_not_utf8(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_bytes(b'about = "\xff"\n')
     assert "mine.toml" in refused(path)
 
 
 @pytest.mark.parametrize("more", [[], ["--dry-run"], ["--json"]])
-def test_nothing_starts(more: list[str], tmp_path: Path) -> None:
+def test_invalid_profile_starts_nothing(more: list[str], tmp_path: Path) -> None:
     path, out = written(tmp_path, WHOLE.replace("questions", "qestions")), "run"
     gate = [sys.executable, str(ROOT / "ci" / "gate.py"), *more]
     done = subprocess.run(
@@ -165,6 +167,6 @@ def test_nothing_starts(more: list[str], tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 2
-    told = done.stdout + done.stderr
-    assert "mine.toml" in told and "qestions" in told
+    output = done.stdout + done.stderr
+    assert "mine.toml" in output and "qestions" in output
     assert not (tmp_path / out).exists()

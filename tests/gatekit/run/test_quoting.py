@@ -1,5 +1,5 @@
-"""Whatever a run directory, a model or an image is called, it stays one word of every
-command that the gate runs, prints or hands on."""
+"""Names with spaces, quotes or shell syntax stay one word in every command that the
+gate runs, prints or passes on."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import msgspec
 import pytest
 
 from conftest import ROOT
-from gatekit.records.stage import Serve, Step, filled, joined, placeholders
+from gatekit.records.stage import Serve, Step, command_line, filled, placeholders
 from gatekit.run.pipeline import Pipeline
 from gatekit.run.profile import Profile, load
 from gatekit.run.store import Store
 from gatekit.run.subject import subject
 from overlaykit.core.errors import InputError
 
-# One folder's name each.
+# Names of folders.
 NAMES = [
     "a b",
     "it's",
@@ -38,8 +38,8 @@ _SAY = "import json, sys; json.dump(sys.argv[1:], open(sys.argv[1] + '/said', 'w
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_command_within_a_command_keeps_its_words(name: str, tmp_path: Path) -> None:
-    """A benchmark is told how to start its servers in one word."""
+def test_nested_command_keeps_its_words(name: str, tmp_path: Path) -> None:
+    """A benchmark receives the command that starts its server as one word."""
     known = placeholders(tmp_path / name / "stage" / "key", 5000)
     words = ("serve", "--out={out}", "{folder}/it's", "{port}", '{"a": {"b": 1}}', "")
     line = Serve(words, {"WHERE": "{folder}"}).line
@@ -48,13 +48,13 @@ def test_a_command_within_a_command_keeps_its_words(name: str, tmp_path: Path) -
         *given,
         *(filled(word, known) for word in words),
     ]
-    # A shell's own variables, and what nobody knows, stay.
+    # Shell variables and unknown placeholders stay.
     assert filled("${folder} {nobody} {0}", known) == "${folder} {nobody} {0}"
-    assert filled(joined(["{nobody}"]), known) == "'{nobody}'"
+    assert filled(command_line(["{nobody}"]), known) == "'{nobody}'"
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_a_dry_run_prints_can_be_pasted(name: str, tmp_path: Path) -> None:
+def test_printed_commands_can_be_pasted(name: str, tmp_path: Path) -> None:
     folder = tmp_path / name / "stage" / "key"
     folder.mkdir(parents=True)
     step = Step(
@@ -89,7 +89,7 @@ def planned(profile: Profile, out: Path) -> Pipeline:
 def test_every_command_of_the_full_plan_keeps_its_words(
     name: str, full: Profile, tmp_path: Path
 ) -> None:
-    """Not one path of it within a script: only as words, and whole."""
+    """No path is inside a script; each path is a whole word."""
     assert full.model is not None
     model = msgspec.structs.replace(full.model, path=str(tmp_path / f"model {name}"))
     profile = msgspec.structs.replace(full, model=model)
@@ -101,25 +101,25 @@ def test_every_command_of_the_full_plan_keeps_its_words(
             for number, word in enumerate(step.command):
                 value = filled(word, known)
                 if step.command[number - 1].endswith("c") and "\n" in word:
-                    assert out not in value, "within a script"
+                    assert out not in value, "inside a script"
                 if step.command[number - 1] in ("--baseline-start", "--patched-start"):
                     assert f"--volume={out}:{out}" in shlex.split(value)
                     assert str(model.path) in shlex.split(value)
     [bench] = [s for n, s in plan.stages.items() if n == "bench:8192/1024/4"]
     [run] = bench.steps
     [options] = [w for w in run.command if w.startswith("--client-options=")]
-    told = shlex.split(filled(options.partition("=")[2], {}))
-    assert all("model " not in word or word == model.path for word in told)
+    words = shlex.split(filled(options.partition("=")[2], {}))
+    assert all("model " not in word or word == model.path for word in words)
 
 
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("run {port}", "stands for something else"),
-        ("a:b", "ends a path at a colon"),
+        ("run {port}", "contains a profile's placeholder"),
+        ("a:b", "contains a colon"),
     ],
 )
-def test_a_place_that_would_be_another_is_refused(
+def test_ambiguous_path_is_refused(
     name: str, said: str, full: Profile, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError) as caught:

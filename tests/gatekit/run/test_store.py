@@ -1,4 +1,4 @@
-"""A result is taken again only where it is this stage's, with this key, and decided."""
+"""A result is used again only if it has this stage and key and was decided."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gatekit.report.schema import StageReport, State
+from gatekit.report.schema import StageReport, StageState
 from gatekit.run.store import Store
 from overlaykit.core.errors import EnvironmentFailure, InputError
 
@@ -20,7 +20,7 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "run")
 
 
-def result(state: State = State.PASS, key: str = KEY) -> StageReport:
+def result(state: StageState = StageState.PASS, key: str = KEY) -> StageReport:
     return StageReport(name="gsm8k", title="a stage", state=state, key=key)
 
 
@@ -30,18 +30,18 @@ def keep(store: Store, report: StageReport) -> Path:
     return folder / "result.json"
 
 
-@pytest.mark.parametrize("state", State)
-def test_only_what_was_decided_counts(store: Store, state: State) -> None:
+@pytest.mark.parametrize("state", StageState)
+def test_only_decided_results_are_used(store: Store, state: StageState) -> None:
     report = result(state)
     keep(store, report)
-    decided = state in (State.PASS, State.FAIL, State.INCONCLUSIVE)
+    decided = state in (StageState.PASS, StageState.FAIL, StageState.INCONCLUSIVE)
     assert store.known("gsm8k", KEY) == (report if decided else None)
     assert store.known("gsm8k", OTHER) is None
     assert store.others("gsm8k", OTHER) == 1
     assert store.others("gsm8k", KEY) == 0
 
 
-def test_one_of_another_series_is_refused_by_name(store: Store) -> None:
+def test_result_of_another_series_is_refused_by_name(store: Store) -> None:
     theirs = keep(store, result(key=OTHER))
     ours = store.folder("gsm8k", KEY) / "result.json"
     ours.parent.mkdir()
@@ -54,7 +54,7 @@ def test_one_of_another_series_is_refused_by_name(store: Store) -> None:
     assert ours.read_bytes() == theirs.read_bytes()
 
 
-def test_one_of_another_stage_is_refused(store: Store) -> None:
+def test_result_of_another_stage_is_refused(store: Store) -> None:
     theirs = keep(store, result())
     folder = store.folder("traces", KEY)
     folder.mkdir(parents=True)
@@ -64,8 +64,8 @@ def test_one_of_another_stage_is_refused(store: Store) -> None:
 
 
 @pytest.mark.parametrize("kept", [0, 1, 60, -1])
-def test_a_torn_one_is_refused(store: Store, kept: int) -> None:
-    """It is written whole: a half of one was not left by a crash."""
+def test_partial_result_is_refused(store: Store, kept: int) -> None:
+    """Results are written atomically, so a crash does not leave a partial one."""
     path = keep(store, result())
     torn = path.read_bytes()[:kept]
     path.write_bytes(torn)
@@ -74,10 +74,10 @@ def test_a_torn_one_is_refused(store: Store, kept: int) -> None:
     assert path.read_bytes() == torn
 
 
-def test_two_at_one_stage(store: Store) -> None:
+def test_second_lock_is_refused(store: Store) -> None:
     with store.working("gsm8k", KEY) as folder:
         with pytest.raises(EnvironmentFailure) as caught, store.working("gsm8k", KEY):
-            pytest.fail("both have it")
+            pytest.fail("both have the lock")
         assert caught.value.findings[0].path == str(folder)
         with store.working("gsm8k", OTHER), store.working("traces", KEY):
             pass
@@ -85,7 +85,7 @@ def test_two_at_one_stage(store: Store) -> None:
         pass
 
 
-def test_of_many_at_once_one_has_it(store: Store) -> None:
+def test_one_of_many_gets_the_lock(store: Store) -> None:
     inside: list[int] = []
     refused: list[int] = []
     together = threading.Barrier(8)
@@ -110,13 +110,13 @@ def test_of_many_at_once_one_has_it(store: Store) -> None:
     assert (len(inside), len(refused)) == (1, 7)
 
 
-def test_anew_sets_aside_what_was_there(store: Store) -> None:
-    """Hours of a GPU may be in it."""
+def test_fresh_sets_earlier_files_aside(store: Store) -> None:
+    """Earlier files may have taken hours of GPU time."""
     for number in (1, 2):
-        path = keep(store, result(State.FAIL))
+        path = keep(store, result(StageState.FAIL))
         (path.parent / "answers").mkdir()
         (path.parent / "answers" / "one").write_text(str(number))
-        with store.working("gsm8k", KEY, anew=True) as folder:
+        with store.working("gsm8k", KEY, fresh=True) as folder:
             assert [p.name for p in folder.iterdir()] == [".lock"]
         aside = folder.with_name(f"{KEY}.{number}")
         assert (aside / "answers" / "one").read_text() == str(number)
@@ -125,7 +125,7 @@ def test_anew_sets_aside_what_was_there(store: Store) -> None:
         assert store.others("gsm8k", KEY) == 0
 
 
-def test_a_run_directory_that_is_a_file(store: Store) -> None:
+def test_run_directory_that_is_a_file(store: Store) -> None:
     store.root.write_text("somebody's")
     with pytest.raises(EnvironmentFailure, match="Not a directory"):
         store.known("gsm8k", KEY)
@@ -137,6 +137,6 @@ def test_a_run_directory_that_is_a_file(store: Store) -> None:
     assert store.root.read_text() == "somebody's"
 
 
-def test_a_point_s_folder_is_one(store: Store) -> None:
+def test_point_has_one_folder(store: Store) -> None:
     folder = store.folder("bench:8192/1024/4", KEY)
     assert folder.relative_to(store.root).parts == ("bench-8192-1024-4", KEY)

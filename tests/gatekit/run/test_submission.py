@@ -1,4 +1,4 @@
-"""What a report of the gate must not say, of whoever asks it."""
+"""A report of the gate that contradicts itself is refused."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ STAGES = [
 
 
 @dataclass(frozen=True)
-class Said(Gate):
-    """A gate that says this."""
+class Printing(Gate):
+    """A gate that prints this document."""
 
     document: str = ""
 
@@ -29,27 +29,27 @@ class Said(Gate):
         return [sys.executable, "-c", "import sys; print(sys.argv[1])", self.document]
 
 
-def said(**members: Any) -> Said:
+def printing(**members: Any) -> Printing:
     document = {"exit_code": 0, "message": "pass", "results": STAGES, **members}
-    return Said("cpu", Path("out"), (), json.dumps(document))
+    return Printing("cpu", Path("out"), (), json.dumps(document))
 
 
-def test_a_pass_of_passes_is_read() -> None:
-    assert len(said().ask().results) == 2
+def test_consistent_pass_is_read() -> None:
+    assert len(printing().call().results) == 2
 
 
 @pytest.mark.parametrize("outcome", ["fail", "error", "inconclusive"])
-def test_a_pass_beside_a_stage_that_is_none(outcome: str) -> None:
-    gate = said(results=[STAGES[0], STAGES[1] | {"outcome": outcome}])
+def test_pass_with_a_stage_that_did_not_pass(outcome: str) -> None:
+    gate = printing(results=[STAGES[0], STAGES[1] | {"outcome": outcome}])
     with pytest.raises(InvalidEvidence) as caught:
-        gate.ask()
+        gate.call()
     assert caught.value.exit_code is Exit.INVALID
     (finding,) = caught.value.findings
     assert (finding.path, finding.found) == ("gsm8k", outcome)
     assert "expected pass" in caught.value.message and outcome in caught.value.message
 
 
-def test_results_that_contradict_themselves_end_it() -> None:
-    """As the gate says of one that it kept: there is nothing to submit."""
+def test_invalid_evidence_stops_submission() -> None:
+    """The gate found a kept result that was changed; there is nothing to submit."""
     with pytest.raises(InvalidEvidence, match="changed by hand"):
-        said(exit_code=4, message="it was changed by hand", results=[]).ask()
+        printing(exit_code=4, message="it was changed by hand", results=[]).call()

@@ -190,7 +190,7 @@ def test_servers_are_started_in_turn_on_one_port(sglang: Path, tmp_path: Path) -
     # One that is up already would be measured in place of the one started.
     with serving(StandIn("a-model"), port):
         code, report, _ = bench(sglang, *run, "--rounds", "3")
-    assert code == 5 and report["message"] == "the address is taken"
+    assert code == 5 and report["message"] == "the address is in use"
     # One that ends at once.
     code, report, _ = bench(
         sglang, *run, "--out", tmp_path, "--patched-start", f"{sys.executable} -c 1"

@@ -129,7 +129,7 @@ def test_a_key_that_is_there_twice(field: str, form: str, tmp_path: Path) -> Non
     text = text.replace(b'"HERE"', twice.encode())
     assert json.loads(text)["traceEvents"][2]["cat"] == "kernel"
     said = refusal(tmp_path / "t", gzip.compress(text) if form == "lines" else text)
-    assert f'the key "{field}" is there twice' in said
+    assert f'the key "{field}" appears twice' in said
 
 
 def test_a_key_twice_in_other_letters(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_names_with_colons_are_names(name: str, tmp_path: Path) -> None:
         ('"rank": 0', '"rank": true', "rank"),
         ('"rank": 0', '"rank": "0"', "rank"),
         ('"rank": 0', '"rank": -1', "rank"),
-        ('"rank": 0', '"rank": 0, "rank": 0', '"rank" is there twice'),
+        ('"rank": 0', '"rank": 0, "rank": 0', '"rank" appears twice'),
         ('"world_size": 1', '"world_size": 1.5', "world_size"),
         ('"traceEvents"', '"traceEvents": [], "traceEvents"', "there twice"),
     ],

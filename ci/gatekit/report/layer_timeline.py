@@ -1,5 +1,5 @@
-"""The timeline of one layer before and after: the trace check's own drawing, of the
-kernels that its report names."""
+"""The timeline of one layer before and after, drawn by the trace check's own code from
+the kernels in its report."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gatekit.traces.verdicts import Examined, Judged
 def one_layer(one: Traced) -> tuple[tuple[Drawing, ...], tuple[str, ...]]:
     """The drawing, or why there is none."""
     if one.sides is None or not all(side.typical for side in one.sides):
-        return (), ("No timeline: the traces' report does not name a layer's kernels.",)
+        return (), ("No timeline: the traces' report lists no layer's kernels.",)
     try:
         before, after = (_examined(one.tree, side) for side in one.sides)
     except ValueError as error:
@@ -28,7 +28,7 @@ def one_layer(one: Traced) -> tuple[tuple[Drawing, ...], tuple[str, ...]]:
 
 
 def _examined(path: str, side: Side) -> Examined:
-    """As far as it is drawn. Raises ValueError for a method that is not known."""
+    """The parts of a trace that are drawn. Raises ValueError for an unknown method."""
     nothing = Figures(0, 0, 0, 0, 0, 0, 0)
     layers = tuple(Layer(layer.layer, 1, nothing) for layer in side.layers)
     work = tuple(

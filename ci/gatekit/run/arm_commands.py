@@ -1,5 +1,5 @@
-"""The two arms: the same installation without the series and with it, and how each is
-served. They differ in nothing else."""
+"""The commands that install and serve the two arms, which differ in the series
+alone."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from gatekit.arms.results import ARMS
 from gatekit.records.stage import Serve, Step, filled
 from gatekit.report.schema import Subject
 from gatekit.run.profile import Container, Profile, Server, Traces
 from overlaykit.cli import ROOT
 
-ARMS = ("baseline", "patched")
 GATE_PYTHON = sys.executable
-# Where ci/container/Dockerfile puts the packages that the verbs need.
+# ci/container/Dockerfile installs the packages that the verbs need here.
 _VENDOR = "/opt/pretransposed-x-scale/vendor"
 
 
 @dataclass(frozen=True)
 class Arms:
-    """``installed`` is the rebuild stage's folder."""
+    """Builds the commands. ``installed`` is the rebuild stage's folder."""
 
     profile: Profile
     subject: Subject
@@ -29,13 +29,13 @@ class Arms:
     model: str
 
     def rebuilds(self) -> tuple[Step, ...]:
-        """Install both."""
+        """The steps that install both arms."""
         return tuple(
-            Step(arm, (GATE_PYTHON, "ci/rebuild.py", *self._how(arm), "--json"))
+            Step(arm, (GATE_PYTHON, "ci/rebuild.py", *self._options(arm), "--json"))
             for arm in ARMS
         )
 
-    def _how(self, arm: str) -> tuple[str, ...]:
+    def _options(self, arm: str) -> tuple[str, ...]:
         if self.container is None:
             return ("venv", "--arm", arm, "--out", str(self.installed / arm))
         c = self.container
@@ -50,24 +50,24 @@ class Arms:
 
     @property
     def server(self) -> Server:
-        assert self.profile.server is not None, "the profile was checked"
+        assert self.profile.server is not None, "load() checks this"
         return self.profile.server
 
     def tag(self, arm: str) -> str:
-        """The image's name, by all that is in it: a node keeps images of many runs, and
-        one that was built of another base is not to be served in this one's place."""
-        c, of = self.container, self.subject
-        told = (of.series, of.code, *((c.image, c.aiter) if c else ()))
-        digest = hashlib.sha256("\0".join(told).encode()).hexdigest()[:12]
+        """The image's name, with a digest of everything in it. A node keeps the images
+        of many runs; the digest keeps one run from serving another run's image."""
+        c, subject = self.container, self.subject
+        parts = (subject.series, subject.code, *((c.image, c.aiter) if c else ()))
+        digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
         return f"pretransposed-x-scale-{arm}:{digest}"
 
     def serve(self, arm: str, traces: Traces | None = None) -> Serve:
-        """A server of this arm; for traces with what profiling needs."""
+        """A server of this arm; with ``traces``, also the options for profiling."""
         extra = traces.server_options if traces else ()
         environment = {**self.server.environment}
         environment |= traces.environment if traces else {}
-        environment = {k: self.told(v, arm) for k, v in environment.items()}
-        command = tuple(self.told(w, arm) for w in (*self.server.command, *extra))
+        environment = {k: self.fill(v, arm) for k, v in environment.items()}
+        command = tuple(self.fill(w, arm) for w in (*self.server.command, *extra))
         return Serve(
             self.within(arm, command, environment, self._container_name(arm)),
             {} if self.container else environment,
@@ -82,14 +82,15 @@ class Arms:
         arm: str,
         traces: Traces | None = None,
     ) -> Step:
-        """A command for which this arm is served. It gathers what a later step is to
-        judge; the one for traces is no verb of ours."""
+        """A step that runs a command against a server of this arm. It collects results
+        for a later step to decide on. The command for traces is not one of our verbs,
+        so it prints no report."""
         return Step(
             name,
             command,
             serve=self.serve(arm, traces),
             reports=traces is None,
-            judges=False,
+            decides=False,
             remove=self.remove(arm),
         )
 
@@ -97,7 +98,8 @@ class Arms:
         return f"gate-{arm}-{{run}}"
 
     def remove(self, *arms: str) -> tuple[tuple[str, ...], ...]:
-        """What takes these arms' servers away where they are containers."""
+        """Commands that remove the servers' containers, if servers run in
+        containers."""
         if (c := self.container) is None:
             return ()
         return tuple(
@@ -111,14 +113,15 @@ class Arms:
         environment: dict[str, str],
         name: str = "",
     ) -> tuple[str, ...]:
-        """The command as it is run: in the arm's image, or as it stands."""
+        """The command wrapped to run in the arm's image, or unchanged without
+        images."""
         c = self.container
         if c is None:
             return command
         named = ("--name", name) if name else ()
         given = [w for k, v in environment.items() for w in ("--env", f"{k}={v}")]
         options = tuple(
-            self.told(word, arm)
+            self.fill(word, arm)
             for word in c.options
             if self.model or "{model}" not in word
         )
@@ -126,15 +129,15 @@ class Arms:
         return (*run, self.tag(arm), *command)
 
     def verb(self, command: tuple[str, ...]) -> tuple[str, ...]:
-        """A verb of ours with the patched image's Python, and what ours needs."""
+        """One of our verbs, run in the patched image with the packages it needs."""
         environment = {"PYTHONPATH": _VENDOR}
         file = str(ROOT / command[1])
         without_model = replace(self, model="")
         words = ("python3", file, *command[2:])
         return without_model.within("patched", words, environment)
 
-    def told(self, text: str, arm: str) -> str:
-        """What is known only when the step runs stays."""
+    def fill(self, text: str, arm: str) -> str:
+        """Fill in the placeholders known now; those known only at run time stay."""
         python = str(self.installed / arm / "bin" / "python")
         return filled(
             text,
