@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
-import overlaykit  # noqa: F401  (first: it sees to what cannot be imported)
+import overlaykit  # noqa: F401  (first: it handles failed imports)
 
 # isort: split
 from gatekit.serving import run_action

@@ -1,7 +1,7 @@
 """Answers as they are kept: a line each, in sgl-eval's own format.
 
 A line must have the fields of :class:`Answer` that have no default; counts are of
-tokens, a grade is true or false. A server may leave the others untold.
+tokens, a grade is true or false. A server may leave the others unlabelled.
 Ours adds the length of the prompt in tokens and the model that says to have answered;
 plain sgl-eval's files are read by the same code. A file is in the order in which
 answers came, which is no run's twice.

@@ -133,14 +133,16 @@ def of_metrics(metrics: Metrics, repeats: Sequence[Sequence[Answer]]) -> Iterato
     yield from unequal(
         "total_completion_tokens", tokens, metrics.total_completion_tokens
     )
-    told = metrics.aggregate
+    aggregate = metrics.aggregate
     if planned is None:
-        yield from _rate("score", told.score, every, lambda one: one.symbolic_correct)
+        yield from _rate(
+            "score", aggregate.score, every, lambda one: one.symbolic_correct
+        )
     ended = [answer for answer in every if answer.finish_reason]
     for name, found, good in (
-        ("stop_rate", told.stop_rate, lambda one: one.finish_reason == STOP),
-        ("truncated_rate", told.truncated_rate, lambda one: one.truncated),
-        ("error_rate", told.error_rate, lambda one: not one.answered),
+        ("stop_rate", aggregate.stop_rate, lambda one: one.finish_reason == STOP),
+        ("truncated_rate", aggregate.truncated_rate, lambda one: one.truncated),
+        ("error_rate", aggregate.error_rate, lambda one: not one.answered),
     ):
         if found is not None:
             yield from _rate(name, found, ended, good)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from gatekit.gsm8k.cases import Case
-from gatekit.gsm8k.predictions import Calibrated, Foretold
+from gatekit.gsm8k.predictions import CalibrationRow, Predictions
 from gatekit.stats.power import Detectable
 
 _INTRO = """\
@@ -49,12 +49,12 @@ the discordance is supposed.
 """
 
 
-def page(foretold: Foretold, command: str) -> str:
-    parts = [_INTRO.format(command=command), _POWER, "\n", _power(foretold.rows)]
-    if foretold.calibration:
-        parts += [_CALIBRATION, "\n", _calibration(foretold.calibration)]
-    if foretold.cases:
-        parts += [_CASES, "\n", _cases(foretold.cases)]
+def page(predictions: Predictions, command: str) -> str:
+    parts = [_INTRO.format(command=command), _POWER, "\n", _power(predictions.rows)]
+    if predictions.calibration:
+        parts += [_CALIBRATION, "\n", _calibration(predictions.calibration)]
+    if predictions.cases:
+        parts += [_CASES, "\n", _cases(predictions.cases)]
     return "".join(parts)
 
 
@@ -81,7 +81,7 @@ def _power(rows: Sequence[Detectable]) -> str:
     )
 
 
-def _calibration(rows: Sequence[Calibrated]) -> str:
+def _calibration(rows: Sequence[CalibrationRow]) -> str:
     head = (
         "questions", "runs an arm", "discordance", "margin", "draws",
         "type I, drawn", "type I, summed", "false FAIL",

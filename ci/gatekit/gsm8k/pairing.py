@@ -21,7 +21,7 @@ from gatekit.stats.pairs import Pairs, pair
 
 
 @dataclass(frozen=True)
-class Joined:
+class Pairing:
     """Both arms' runs, with the questions that all of them answered, in one order."""
 
     baseline: tuple[ResultSet, ...]
@@ -65,45 +65,45 @@ class Joined:
         return [[good(run.answers[name]) for name in self.ids] for run in arm]
 
 
-def _open(joined: Joined) -> Iterator[str]:
-    for run in joined.runs:
+def _open(pairing: Pairing) -> Iterator[str]:
+    for run in pairing.runs:
         if run.answered != run.asked or not run.asked:
             yield f"{run.answered} of {run.asked} answered in {run.path}"
 
 
-def _failed(joined: Joined) -> Iterator[str]:
-    for run in joined.runs:
+def _failed(pairing: Pairing) -> Iterator[str]:
+    for run in pairing.runs:
         for answer in run.answers.values():
             if not answer.answered:
                 yield f"{answer.id} ended by {answer.finish_reason!r} in {run.path}"
 
 
-def _unshared(joined: Joined) -> Iterator[str]:
-    first, *others = joined.runs
+def _unshared(pairing: Pairing) -> Iterator[str]:
+    first, *others = pairing.runs
     for run in others:
         for name in sorted(run.answers.keys() ^ first.answers.keys()):
             where = run if name in run.answers else first
             yield f"{name} only in {where.path}"
 
 
-def _others(joined: Joined) -> Iterator[str]:
-    for name in joined.ids:
-        answers = [run.answers[name] for run in joined.runs]
+def _others(pairing: Pairing) -> Iterator[str]:
+    for name in pairing.ids:
+        answers = [run.answers[name] for run in pairing.runs]
         if len({(one.problem, one.expected_answer) for one in answers}) > 1:
             yield name
 
 
-def _settings(joined: Joined) -> Iterator[str]:
-    first, *others = joined.runs
+def _settings(pairing: Pairing) -> Iterator[str]:
+    first, *others = pairing.runs
     for run in others:
         yield from _unlike(_flat(first.settings), _flat(run.settings), first, run)
 
 
-def _models(joined: Joined) -> Iterator[str]:
+def _models(pairing: Pairing) -> Iterator[str]:
     """As the replies say it; the settings have who was asked."""
     named = {
         answer.model: run.path
-        for run in joined.runs
+        for run in pairing.runs
         for answer in run.answers.values()
         if answer.model is not None
     }
@@ -111,63 +111,63 @@ def _models(joined: Joined) -> Iterator[str]:
         yield from (f"{model!r} in {path}" for model, path in sorted(named.items()))
 
 
-def _prompts(joined: Joined) -> Iterator[str]:
+def _prompts(pairing: Pairing) -> Iterator[str]:
     """The prompt as the server counts it: its chat template is not in our hands."""
-    for name in joined.ids:
-        lengths = {run.answers[name].prompt_tokens for run in joined.runs} - {None}
+    for name in pairing.ids:
+        lengths = {run.answers[name].prompt_tokens for run in pairing.runs} - {None}
         if len(lengths) > 1:
             yield f"{name}: {sorted(filter(None, lengths))}"
 
 
-def _grades(joined: Joined) -> Iterator[str]:
+def _grades(pairing: Pairing) -> Iterator[str]:
     """The grader gives up after a time: on a busy machine, a right answer is wrong."""
-    for name in joined.ids:
+    for name in pairing.ids:
         grades: dict[str, set[bool]] = {}
-        for run in joined.runs:
+        for run in pairing.runs:
             answer = run.answers[name]
             grades.setdefault(answer.generation, set()).add(answer.symbolic_correct)
         if any(len(found) > 1 for found in grades.values()):
             yield name
 
 
-def _misplaced(joined: Joined) -> Iterator[str]:
+def _misplaced(pairing: Pairing) -> Iterator[str]:
     """A baseline may stand in the other place, to be compared with itself."""
-    for run in joined.baseline:
+    for run in pairing.baseline:
         if run.arm == PATCHED:
             yield f"{run.path} says that it is of the patched arm"
 
 
-def _altered(joined: Joined) -> Iterator[str]:
-    for run in joined.runs:
+def _altered(pairing: Pairing) -> Iterator[str]:
+    for run in pairing.runs:
         if run.altered:
             yield f"{run.altered} in {run.path}"
 
 
-def _contradictions(joined: Joined) -> Iterator[str]:
-    for run in joined.runs:
+def _contradictions(pairing: Pairing) -> Iterator[str]:
+    for run in pairing.runs:
         yield from (f"{what} in {run.path}" for what in run.contradictions)
 
 
-def _twice(joined: Joined) -> Iterator[str]:
+def _twice(pairing: Pairing) -> Iterator[str]:
     """A copy is no second run. No two are begun at once, to the last bit of a clock."""
     seen: dict[str, str] = {}
-    for run in joined.runs:
+    for run in pairing.runs:
         if run.mark:
             first = seen.setdefault(run.mark, run.path)
             if first != run.path:
                 yield f"{first} and {run.path}"
 
 
-def _origins(joined: Joined) -> Iterator[str]:
-    for first, *others in (joined.baseline, joined.patched):
+def _origins(pairing: Pairing) -> Iterator[str]:
+    for first, *others in (pairing.baseline, pairing.patched):
         for run in others:
             yield from _unlike(_source(first), _source(run), first, run)
 
 
-def _series(joined: Joined) -> Iterator[str]:
+def _series(pairing: Pairing) -> Iterator[str]:
     """Those who say baseline and patched say that the series is what differs."""
-    there = {run.origin.series for run in joined.baseline} - {""}
-    for run in joined.patched:
+    there = {run.origin.series for run in pairing.baseline} - {""}
+    for run in pairing.patched:
         if run.arm == PATCHED and run.origin.series in there:
             yield f"{run.origin.series} in both arms, as {run.path} has it"
 
@@ -177,17 +177,17 @@ def _source(run: ResultSet) -> dict[str, object]:
 
 
 def _flat(settings: Settings) -> dict[str, object]:
-    told = msgspec.structs.asdict(settings)
-    return {**told.pop("gen"), **told}
+    fields = msgspec.structs.asdict(settings)
+    return {**fields.pop("gen"), **fields}
 
 
 def _unlike(
     here: dict[str, object], there: dict[str, object], one: ResultSet, other: ResultSet
 ) -> Iterator[str]:
     for name in sorted(here.keys() | there.keys()):
-        values = [told.get(name, "") for told in (here, there)]
+        values = [side.get(name, "") for side in (here, there)]
         if values[0] != values[1]:
-            first, second = (repr(v) if v != "" else "not told" for v in values)
+            first, second = (repr(v) if v != "" else "not recorded" for v in values)
             yield f"{name} {first} in {one.path}, {second} in {other.path}"
 
 
@@ -197,7 +197,7 @@ class Control(NamedTuple):
     name: str
     what: str
     step: str
-    find: Callable[[Joined], Iterator[str]]
+    find: Callable[[Pairing], Iterator[str]]
 
 
 _BUILDS = "compare runs of one build an arm, and tell --series as the server ran it"

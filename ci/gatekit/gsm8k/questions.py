@@ -86,8 +86,8 @@ def _question(
 ) -> Question:
     try:
         row = decoded(line, _Row)
-        told = row.answer.rpartition("####")[2]
-        expected = fixes.get(row.question, _number(told))
+        text = row.answer.rpartition("####")[2]
+        expected = fixes.get(row.question, _number(text))
     except Misfit as error:
         head = f"{path}:{number}: not a question of GSM8K"
         raise error.refusal(head, path, _STEP, number) from error

@@ -6,7 +6,7 @@ from argparse import Namespace
 
 from sgl_eval.types import GenConfig
 
-from gatekit.gsm8k.running import Wanted, run
+from gatekit.gsm8k.running import RunRequest, run
 from gatekit.gsm8k.sampling import Endpoint
 from gatekit.records import origins, urls
 from gatekit.records import runs as records
@@ -28,7 +28,7 @@ class RunResult(Result, frozen=True, kw_only=True):
 
 def call(arguments: Namespace) -> Report:
     """Ask, or go on asking; invalid while a question is unanswered."""
-    wanted = Wanted(
+    wanted = RunRequest(
         arm=arguments.arm,
         sources=arguments.questions,
         first=arguments.first,

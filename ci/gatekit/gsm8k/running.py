@@ -29,7 +29,7 @@ from gatekit.gsm8k.results import (
     read_run,
     write_run,
 )
-from gatekit.gsm8k.sampling import FIXES, Asker, Endpoint, Session
+from gatekit.gsm8k.sampling import FIXES, Endpoint, EndpointSampler, Session
 from gatekit.records import runs as records
 from overlaykit.core.errors import EnvironmentFailure, Finding, InputError
 
@@ -37,7 +37,7 @@ _MORE = "ask fewer, or name more files: `--questions test train` has 8,792"
 
 
 @dataclass(frozen=True)
-class Wanted:
+class RunRequest:
     """What is to be run, as asked for."""
 
     arm: str
@@ -50,7 +50,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Ran:
+class RunStatus:
     """Where the run stands. ``session`` is None where nothing was left to ask."""
 
     run: RunFile
@@ -63,7 +63,7 @@ class Ran:
         return len(self.run.asked) - len(self.answers)
 
 
-def run(wanted: Wanted, out: Path) -> Ran:
+def run(wanted: RunRequest, out: Path) -> RunStatus:
     """Begin the run in this folder, or go on with it.
 
     Raises InputError where the folder holds another run, EnvironmentFailure where the
@@ -76,9 +76,9 @@ def run(wanted: Wanted, out: Path) -> Ran:
             (Finding("too few", ", ".join(wanted.sources), next_step=_MORE),),
         )
     questions = questions[: wanted.first]
-    asker = Asker(wanted.endpoint)
+    sampler = EndpointSampler(wanted.endpoint)
     settings = Settings(
-        model=asker.model,
+        model=sampler.model,
         sgl_eval=sgl_eval.__version__,
         prompt=prompt_digest(wanted.endpoint.prompt),
         gen=asdict(wanted.gen),
@@ -105,15 +105,15 @@ def run(wanted: Wanted, out: Path) -> Ran:
         session = None
         if left:
             with AnswerLog(out / ANSWERS) as log:
-                session = asker.ask(left, wanted.gen, log)
+                session = sampler.ask(left, wanted.gen, log)
         answers = list(_answered(out / ANSWERS, questions).values())
-        ran = Ran(this, answers, len(before), session)
+        ran = RunStatus(this, answers, len(before), session)
         if not ran.open and not record:
             _record(out, ran, started)
     return ran
 
 
-def _record(out: Path, ran: Ran, started: float) -> None:
+def _record(out: Path, ran: RunStatus, started: float) -> None:
     records.append(
         out / RECORDS,
         AccuracyRun(

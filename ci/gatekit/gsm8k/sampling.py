@@ -99,7 +99,7 @@ class _Connections:
                     one.shutdown(socket.SHUT_RDWR)
 
 
-class Asker:
+class EndpointSampler:
     """One endpoint. Raises EnvironmentFailure if it names no model and is to."""
 
     def __init__(self, endpoint: Endpoint) -> None:
@@ -136,12 +136,12 @@ class Asker:
         """Ask them all, each once; what fails stays unanswered."""
         session = Session()
         in_a_row = 0
-        started = said = time.monotonic()
+        started = reported = time.monotonic()
 
         def scored(
             example: Example, _: int, sample: Sample, score: float, found: str | None
         ) -> None:
-            nonlocal in_a_row, said
+            nonlocal in_a_row, reported
             answer = _answer(example, sample, score, found)
             if answer.answered:
                 self._keep(answer, log)
@@ -157,8 +157,8 @@ class Asker:
                     self._abort()
             now = time.monotonic()
             done = session.answered + session.failed
-            if now - said >= _SAY_EVERY_S or done == len(questions):
-                said = now
+            if now - reported >= _SAY_EVERY_S or done == len(questions):
+                reported = now
                 _say(session, done, len(questions))
 
         _say(session, 0, len(questions))
@@ -231,10 +231,10 @@ def _model(sample: Sample) -> Any:
 
 def _fault(sample: Sample) -> str:
     """Why this is no reply; nothing of one that is."""
-    told = {name: getattr(sample, name, None) for name in _Reply.__struct_fields__}
-    told["model"] = _model(sample)
+    fields = {name: getattr(sample, name, None) for name in _Reply.__struct_fields__}
+    fields["model"] = _model(sample)
     try:
-        msgspec.json.decode(msgspec.json.encode(told), type=_Reply)
+        msgspec.json.decode(msgspec.json.encode(fields), type=_Reply)
     except (TypeError, ValueError, RecursionError) as error:
         return f"no reply: {error}"[:200]
     return ""

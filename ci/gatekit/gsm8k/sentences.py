@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from gatekit.gsm8k.comparison import ABLE, ArmFigures, Compared, Score, Verdict
+from gatekit.gsm8k.comparison import ABLE, ArmComparison, ArmFigures, Score
+from gatekit.records.checks import Verdict
 
 
-def sentence(compared: Compared) -> str:
+def sentence(compared: ArmComparison) -> str:
     """What was found, and what that means. It begins with the verdict."""
     return f"{compared.verdict.value}: {_said(compared)}."
 
 
-def _said(compared: Compared) -> str:
+def _said(compared: ArmComparison) -> str:
     score = compared.score
     if score is None:
         broken = next(one for one in compared.controls if not one.holds)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from gatekit.gsm8k.comparison import Compared, RunFigures, Score
+from gatekit.gsm8k.comparison import ArmComparison, RunFigures, Score
 from gatekit.gsm8k.page import percent, points
-from gatekit.gsm8k.predictions import Foretold
+from gatekit.gsm8k.predictions import Predictions
 from gatekit.gsm8k.results import ARMS
 from gatekit.records import runs as records
 from overlaykit.cli import table
 
 
-def show_compared(compared: Compared) -> str:
+def comparison_text(compared: ArmComparison) -> str:
     arms = dict(zip(ARMS, (compared.baseline, compared.patched), strict=True))
     runs = [(name, *_run(run)) for name, arm in arms.items() for run in arm.runs]
     head = (
@@ -82,7 +82,7 @@ def _measured(value: float | None) -> str:
     return percent(value, 2) if value is not None else "not measured (one run)"
 
 
-def show_power(foretold: Foretold) -> str:
+def power_text(predictions: Predictions) -> str:
     head = (
         "QUESTIONS", "DISCORDANCE", "MARGIN", "PASS IF EQUAL", "FALSE FAIL",
         "FAIL AT 1 POINT", "FAIL AT MARGIN", "TYPE I", "DROP FOUND",
@@ -101,6 +101,6 @@ def show_power(foretold: Foretold) -> str:
                 percent(row.type_1),
                 points(row.drop_found, 2),
             )
-            for row in foretold.rows
+            for row in predictions.rows
         ),
     )

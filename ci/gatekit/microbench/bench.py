@@ -16,7 +16,7 @@ from gatekit.microbench.arms import Arm, Trees
 from gatekit.microbench.model import Weights
 from gatekit.microbench.profiling import kernels, modules, profiled, warm
 from gatekit.microbench.results import Cell, Row, Time
-from gatekit.microbench.runner import Runner, Seen, Site, sites
+from gatekit.microbench.runner import ArmIsland, ForwardPass, Runner, arm_islands
 from gatekit.microbench.timing import interleaved, ratio
 from overlaykit.core.errors import EnvironmentFailure, Finding
 from xscale.numeric.cases import DEEPSEEK_V3, GLM51, SMALL, TUNED_OUTPUT, Shape
@@ -61,8 +61,8 @@ class Workload:
         """Raises EnvironmentFailure where a GEMM of the chain is missing or wrong."""
         self.plan = plan
         loaded = Kernels(trees.kernels, compiled=plan.device != "cpu")
-        self._sites = sites(trees.arms, loaded, plan.device)
-        gemms = self._sites[Arm.PRISTINE].gemms
+        self._arm_islands = arm_islands(trees.arms, loaded, plan.device)
+        gemms = self._arm_islands[Arm.PRISTINE].gemms
         gemms.check(plan.device)
         self.stand_in = gemms.stand_in
         if plan.rounds:
@@ -71,7 +71,7 @@ class Workload:
     def cells(self, out: Path, say: Say) -> Iterator[Cell]:
         """Run all of the plan; traces go below ``out``."""
         for shape in self.plan.shapes:
-            weights = Weights(self._sites[Arm.PRISTINE].world)
+            weights = Weights(self._arm_islands[Arm.PRISTINE].world)
             for m in self.plan.rows:
                 try:
                     yield self._cell(shape, m, weights, out, say)
@@ -90,12 +90,12 @@ class Workload:
         plan = self.plan
         say(f"{shape.name}, M={m}: kernels and values")
         runners = {
-            arm: Runner(site, weights, shape, m, plan.layers)
-            for arm, site in self._sites.items()
+            arm: Runner(arm_island, weights, shape, m, plan.layers)
+            for arm, arm_island in self._arm_islands.items()
         }
         depth = min(_TRACED, plan.layers)
         seen = {arm: runner.seen(depth) for arm, runner in runners.items()}
-        examined = Examined(seen[Arm.PRISTINE], depth)
+        examined = CellChecks(seen[Arm.PRISTINE], depth)
         slug = f"{shape.name.lower().replace(' ', '-').replace('=', '')}-m{m}"
         for arm, runner in runners.items():
             say(f"{shape.name}, M={m}: traces of {arm.value}")
@@ -122,10 +122,10 @@ class Workload:
         )
 
 
-class Examined:
+class CellChecks:
     """Values and counts of a cell's arms, as they come."""
 
-    def __init__(self, pristine: Seen, depth: int) -> None:
+    def __init__(self, pristine: ForwardPass, depth: int) -> None:
         self._pristine, self._depth = pristine, depth
         self.differing: list[str] = []
         self._rows: list[tuple[str, str, dict[str, float], int, str]] = []
@@ -138,9 +138,9 @@ class Examined:
 
     def eager(self, runner: Runner, out: Path, folder: str) -> None:
         place = f"{folder}/chain-TP-0-DECODE.trace.json.gz"
-        with runner.site.entered():
+        with runner.arm_island.entered():
             trace = profiled(partial(runner.forward, self._depth), _STEPS, out / place)
-        self._row(runner.site, "eager", trace, place)
+        self._row(runner.arm_island, "eager", trace, place)
 
     def replayed(self, runner: Runner, m: int, out: Path, folder: str) -> None:
         """Capture under the profiler, compare what a replay writes, and profile it."""
@@ -151,14 +151,18 @@ class Examined:
         for output in outputs:
             output.zero_()
         replay()
-        self.compare(f"{runner.site.arm.value}, replay", outputs)
+        self.compare(f"{runner.arm_island.arm.value}, replay", outputs)
         place = f"{folder}/chain-TP-0-DECODE.trace.json.gz"
-        self._row(runner.site, "replay", profiled(replay, _STEPS, out / place), place)
+        self._row(
+            runner.arm_island, "replay", profiled(replay, _STEPS, out / place), place
+        )
 
-    def _row(self, site: Site, mode: str, trace: dict[str, Any], place: str) -> None:
+    def _row(
+        self, arm_island: ArmIsland, mode: str, trace: dict[str, Any], place: str
+    ) -> None:
         counts = kernels(trace, _STEPS)
         called = modules(trace, _ATTENTION)
-        self._rows.append((site.arm.value, mode, counts, called, place))
+        self._rows.append((arm_island.arm.value, mode, counts, called, place))
 
     def rows(self, times: Mapping[tuple[str, str], Time]) -> Iterable[Row]:
         for arm, mode, counts, called, place in self._rows:
@@ -207,6 +211,6 @@ def _between(
 
 def _eager(runner: Runner, start: Callable[[], None], stop: Callable[[], None]) -> None:
     # Entering the island takes longer than the run, and is no part of it.
-    with runner.site.entered():
+    with runner.arm_island.entered():
         torch.cuda.synchronize()
         _between(start, stop, partial(runner.forward, runner.depth))

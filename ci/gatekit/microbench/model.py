@@ -151,7 +151,7 @@ class Weights:
         return self._known[key]
 
 
-class LaidOut:
+class PreparedScaleConsumer:
     """A consumer that hangs the scale as CK reads it, made at the first call, on the
     one that it is given."""
 
@@ -224,7 +224,8 @@ def _linear(
     laid_out: bool,
 ) -> BlockFp8Linear:
     return kind(
-        LaidOut(consumer) if laid_out else consumer, *weights.of(layer, name, n, k)
+        PreparedScaleConsumer(consumer) if laid_out else consumer,
+        *weights.of(layer, name, n, k),
     )
 
 

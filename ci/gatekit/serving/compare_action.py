@@ -7,11 +7,17 @@ from dataclasses import replace
 
 import msgspec
 
+from gatekit.records.checks import Verdict
 from gatekit.serving.command import ARMS
 from gatekit.serving.comparison import compare
-from gatekit.serving.evidence import Observed, of_outputs, of_records, reasons_against
+from gatekit.serving.evidence import (
+    ObservedRun,
+    of_outputs,
+    of_records,
+    reasons_against,
+)
 from gatekit.serving.points import Point
-from gatekit.serving.results import ArmRuns, Comparison, PointChange, Verdict, said
+from gatekit.serving.results import ArmRuns, Comparison, PointDelta, percent_text
 from overlaykit.cli import Report, table
 from overlaykit.core.errors import Exit, Finding, InputError
 
@@ -46,7 +52,7 @@ def call(arguments: Namespace, points: tuple[Point, ...]) -> Report:
     )
 
 
-def _runs(arguments: Namespace) -> tuple[list[Observed], list[str]]:
+def _runs(arguments: Namespace) -> tuple[list[ObservedRun], list[str]]:
     """Also which directories hold none: a node that never began leaves its points not
     run, and the others to be compared."""
     outputs = [(arm, vars(arguments)[arm]) for arm in ARMS]
@@ -75,16 +81,16 @@ def show(report: Report) -> str:
 
 
 def _arm(arm: ArmRuns) -> str:
-    hosts = ", ".join(arm.hosts) or "a node that is not told"
-    told = str(arm.origin) if arm.origin else "not of one origin"
-    return f"{arm.arm}: {arm.runs} runs on {hosts}\n  " + told.replace(", ", "\n  ")
+    hosts = ", ".join(arm.hosts) or "a node that is not recorded"
+    origin = str(arm.origin) if arm.origin else "not of one origin"
+    return f"{arm.arm}: {arm.runs} runs on {hosts}\n  " + origin.replace(", ", "\n  ")
 
 
 def _points(result: Comparison) -> str:
     header = ("POINT", "THROUGHPUT", "MEDIAN TPOT", "WITHIN", "MEDIAN TTFT (advisory)")
     rows = [_row(row) for row in result.points]
     if result.headline:
-        throughput, tpot, ttft = map(said, result.headline)
+        throughput, tpot, ttft = map(percent_text, result.headline)
         rows.append(("all compared", throughput, tpot, "", ttft))
     return (
         f"patched to baseline, geometric means of {result.rounds} rounds, 95 % "
@@ -92,13 +98,18 @@ def _points(result: Comparison) -> str:
     )
 
 
-def _row(row: PointChange) -> tuple[str, ...]:
+def _row(row: PointDelta) -> tuple[str, ...]:
     if row.ttft is None:
         return (row.point, row.outcome, "", "", "")
-    return (row.point, *map(said, row.judged), _within(row), said(row.ttft))
+    return (
+        row.point,
+        *map(percent_text, row.judged),
+        _within(row),
+        percent_text(row.ttft),
+    )
 
 
-def _within(row: PointChange) -> str:
+def _within(row: PointDelta) -> str:
     """Of both metrics, the one that decides."""
     decisions = {one.decision for one in row.judged}
     if "worse" in decisions:

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 import msgspec
 import numpy as np
 
+from gatekit.records.checks import Verdict
 from gatekit.serving.command import ARMS, BASELINE, PATCHED
-from gatekit.serving.evidence import Observed, reasons_against
+from gatekit.serving.evidence import ObservedRun, reasons_against
 from gatekit.serving.points import Point
 from gatekit.serving.ratios import (
     CODES,
     Array,
-    Judgement,
+    SampleVerdicts,
     interval,
     judge,
     rounds_to_decide,
@@ -22,18 +23,17 @@ from gatekit.serving.ratios import (
 from gatekit.serving.reading import Measurement
 from gatekit.serving.results import (
     ArmRuns,
-    Change,
     Comparison,
-    PointChange,
-    Verdict,
-    said,
+    MetricDelta,
+    PointDelta,
+    percent_text,
 )
 
 Metric = Callable[[Measurement], float]
 
 
 def compare(
-    runs: Sequence[Observed], points: Sequence[Point], margin: float, alpha: float
+    runs: Sequence[ObservedRun], points: Sequence[Point], margin: float, alpha: float
 ) -> Comparison:
     """``margin`` is the loss that is put up with, as a part of one. Points that were
     not run at all leave the others their figures, and a loss among those a FAIL; a
@@ -59,7 +59,7 @@ def compare(
 
 
 def _decided(
-    nothing: Comparison, runs: Sequence[Observed], points: Sequence[Point]
+    nothing: Comparison, runs: Sequence[ObservedRun], points: Sequence[Point]
 ) -> Comparison:
     margin, alpha = nothing.margin_percent / 100, nothing.alpha
     there = {run.point for run in runs}
@@ -68,7 +68,7 @@ def _decided(
     ttft = _log_ratios(runs, compared, _ttft)[0]
     judged = judge(sample, margin, alpha)
     found = {
-        str(point): PointChange(
+        str(point): PointDelta(
             point=str(point),
             outcome="compared",
             rounds=nothing.rounds,
@@ -110,21 +110,25 @@ def _decided(
     )
 
 
-def _losses(rows: Sequence[PointChange], headline: Sequence[Change]) -> Iterator[str]:
+def _losses(
+    rows: Sequence[PointDelta], headline: Sequence[MetricDelta]
+) -> Iterator[str]:
     """Why it fails."""
     for row in rows:
         for one in row.judged:
             if one.decision == "worse":
                 yield (
                     f"{row.point}: {one.metric} is worse by more than the margin "
-                    f"({said(one)})"
+                    f"({percent_text(one)})"
                 )
     for one in headline:
         if one.decision == "worse":
-            yield f"over all points compared, {one.metric} is worse ({said(one)})"
+            yield (
+                f"over all points compared, {one.metric} is worse ({percent_text(one)})"
+            )
 
 
-def _undecided(rows: Sequence[PointChange], rounds: int) -> str:
+def _undecided(rows: Sequence[PointDelta], rounds: int) -> str:
     if rounds == 1:
         return "a single round has no spread to judge by"
     undecided = [
@@ -135,10 +139,10 @@ def _undecided(rows: Sequence[PointChange], rounds: int) -> str:
     return f"not shown to be within the margin: {', '.join(undecided)}"
 
 
-def _uncompared(runs: Sequence[Observed], point: Point) -> PointChange:
+def _uncompared(runs: Sequence[ObservedRun], point: Point) -> PointDelta:
     here = [run for run in runs if run.point == point]
     rounds = [{run.round for run in here if run.arm == arm} for arm in ARMS]
-    return PointChange(
+    return PointDelta(
         point=str(point),
         outcome="not compared" if here else "not run",
         rounds=len(set.intersection(*rounds)),
@@ -146,8 +150,8 @@ def _uncompared(runs: Sequence[Observed], point: Point) -> PointChange:
 
 
 def _judged(
-    one: Change, judged: Judgement, place: tuple[int, int], alpha: float
-) -> Change:
+    one: MetricDelta, judged: SampleVerdicts, place: tuple[int, int], alpha: float
+) -> MetricDelta:
     noninferior = float(judged.noninferior[place])
     harm = float(judged.harm[place])
     shown = "non-inferior" if noninferior <= alpha else "not shown"
@@ -159,11 +163,11 @@ def _judged(
     )
 
 
-def _overall(one: Change, slower: bool) -> Change:
+def _overall(one: MetricDelta, slower: bool) -> MetricDelta:
     return msgspec.structs.replace(one, decision="worse" if slower else None)
 
 
-def _arm(runs: Sequence[Observed], arm: str) -> ArmRuns:
+def _arm(runs: Sequence[ObservedRun], arm: str) -> ArmRuns:
     mine = [run for run in runs if run.arm == arm]
     of = {run.origin for run in mine}
     return ArmRuns(
@@ -178,7 +182,7 @@ def _arm(runs: Sequence[Observed], arm: str) -> ArmRuns:
 def _notes(arms: Sequence[ArmRuns]) -> Iterator[str]:
     for arm in arms:
         if arm.origin and not arm.origin.series:
-            yield f"{arm.arm}: which series it was run with is not told"
+            yield f"{arm.arm}: which series it was run with is not recorded"
         if arm.failed_attempts:
             yield (
                 f"{arm.arm}: {arm.failed_attempts} attempts at a run measured nothing "
@@ -186,7 +190,7 @@ def _notes(arms: Sequence[ArmRuns]) -> Iterator[str]:
             )
 
 
-def _untagged(runs: Sequence[Observed]) -> Iterator[str]:
+def _untagged(runs: Sequence[ObservedRun]) -> Iterator[str]:
     for arm in ARMS:
         count = sum(run.arm == arm and run.measurement.tag is None for run in runs)
         if count:
@@ -210,7 +214,7 @@ def _ttft(one: Measurement) -> float:
 
 
 def _log_ratios(
-    runs: Sequence[Observed], points: Sequence[Point], *metrics: Metric
+    runs: Sequence[ObservedRun], points: Sequence[Point], *metrics: Metric
 ) -> Array:
     """Of patched to baseline, (metric, point, round)."""
     by_name = {(run.point, run.arm, run.round): run.measurement for run in runs}
@@ -232,9 +236,9 @@ def _log_ratios(
     )
 
 
-def _change(metric: str, log_ratios: Array) -> Change:
+def _change(metric: str, log_ratios: Array) -> MetricDelta:
     low, high = interval(log_ratios, 0.95)
-    return Change(
+    return MetricDelta(
         metric=metric,
         percent=_percent(log_ratios.mean()),
         low=None if math.isnan(low) else _percent(low),

@@ -24,7 +24,7 @@ _ROUNDING = 1e-6
 _LATENCY, _LESS_S, _MORE_S = 0.02, 0.005, 0.05
 
 # The figures that are compared, or shown.
-_TOLD = {
+_LABELS = {
     "total_throughput": "throughput",
     "output_throughput": "output throughput",
     "median_tpot_ms": "median TPOT",
@@ -83,11 +83,11 @@ def faults(line: Line, tag: Tag | None) -> Iterator[Finding]:
 
 def _details(line: Line) -> Iterator[Finding]:
     """All of every request, or none; each a number of a clock or a tokenizer."""
-    told = line.details
-    if not told:
+    details = line.details
+    if not details:
         return
-    counts = {name: len(one) for name, one in told.items()}
-    if set(DETAILS) - set(told) or len(set(counts.values())) > 1:
+    counts = {name: len(one) for name, one in details.items()}
+    if set(DETAILS) - set(details) or len(set(counts.values())) > 1:
         has = [f"{name} {counts.get(name, 'not there')}" for name in DETAILS]
         has += [f"itls {counts['itls']}"] if "itls" in counts else []
         yield Finding(
@@ -98,7 +98,7 @@ def _details(line: Line) -> Iterator[Finding]:
     numbers = {
         f"{name}[{n}]": value
         for name in ("input_lens", "output_lens", "ttfts")
-        for n, value in enumerate(told.get(name, ()))
+        for n, value in enumerate(details.get(name, ()))
     }
     numbers |= {
         f"itls[{n}][{place}]": value
@@ -166,7 +166,7 @@ def _asked_otherwise(line: Line, tag: Tag | None) -> Iterator[Finding]:
 
 
 def _no_numbers(line: Line) -> Iterator[Finding]:
-    for field, name in _TOLD.items():
+    for field, name in _LABELS.items():
         value = getattr(line, field)
         if not (math.isfinite(value) and value > 0):
             yield Finding(
@@ -193,7 +193,7 @@ def _rates(line: Line) -> Iterator[Finding]:
         ("request_throughput", line.completed),
     ):
         found = getattr(line, field)
-        if found is not None and (field not in _TOLD or _is_number(found)):
+        if found is not None and (field not in _LABELS or _is_number(found)):
             yield from _differs(field, count / line.duration, found)
     if _is_number(line.median_ttft_ms) and line.p99_ttft_ms < line.median_ttft_ms:
         yield Finding(
@@ -221,15 +221,15 @@ def _totals(line: Line) -> Iterator[Finding]:
         ("mean_ttft_ms", fmean(ttfts)),
     ):
         found = getattr(line, field)
-        if found is not None and (field not in _TOLD or _is_number(found)):
+        if found is not None and (field not in _LABELS or _is_number(found)):
             yield from _differs(field, seconds * 1000, found)
 
 
 def _times(line: Line) -> Iterator[Finding]:
     """No request takes longer than the run, nor all of them than its slots have."""
-    told = list(zip(line.ttfts or (), line.output_lens or (), strict=True))
-    gaps = [sum(row) for row in line.itls] if line.itls else [0.0] * len(told)
-    took = [ttft + gap for (ttft, _), gap in zip(told, gaps, strict=True)]
+    requests = list(zip(line.ttfts or (), line.output_lens or (), strict=True))
+    gaps = [sum(row) for row in line.itls] if line.itls else [0.0] * len(requests)
+    took = [ttft + gap for (ttft, _), gap in zip(requests, gaps, strict=True)]
     room = line.duration * (1 + _ROUNDING)
     if took and max(took) > room:
         place = took.index(max(took))

@@ -23,7 +23,7 @@ from overlaykit.core.errors import Finding
 _STEP = "find out why, and measure anew with another --out"
 
 
-class Observed(NamedTuple):
+class ObservedRun(NamedTuple):
     """A run to compare, from our record of it or from the client's own output."""
 
     arm: ArmName
@@ -36,7 +36,7 @@ class Observed(NamedTuple):
     host: str | None = None
     failed_attempts: int = 0
     seconds: float | None = None  # that the client ran, with its start
-    said: Measurement | None = None  # by the client's own output, where it is kept
+    client_output: Measurement | None = None  # what the client's own file says
 
     @property
     def point(self) -> Point:
@@ -46,11 +46,11 @@ class Observed(NamedTuple):
         return f"{self.point} {self.arm} round {self.round}"
 
 
-def of_records(out: Path) -> list[Observed]:
+def of_records(out: Path) -> list[ObservedRun]:
     """What is recorded in a directory of ``bench.py run``; it may be nothing."""
     path = out / "records.jsonl"
     return [
-        Observed(
+        ObservedRun(
             one.arm,
             one.round,
             one.measurement,
@@ -61,29 +61,31 @@ def of_records(out: Path) -> list[Observed]:
             one.host,
             one.failed_attempts,
             one.seconds,
-            _said(out, one.argv),
+            _client_output(out, one.argv),
         )
         for one in records.read(path, ServingRun)
     ]
 
 
-def _said(out: Path, argv: Sequence[str]) -> Measurement | None:
+def _client_output(out: Path, argv: Sequence[str]) -> Measurement | None:
     kept = out / "raw" / Path(argv[argv.index("--output-file") + 1]).name
     return read(kept)[0] if kept.is_file() else None
 
 
-def of_outputs(arm: ArmName, paths: Iterable[Path]) -> list[Observed]:
+def of_outputs(arm: ArmName, paths: Iterable[Path]) -> list[ObservedRun]:
     """One arm, from the client's output files: a point's runs in order are rounds."""
     seen: Counter[Point] = Counter()
     found = []
     for path in paths:
         for one in read(path):
             seen[one.point] += 1
-            found.append(Observed(arm, seen[one.point], one, str(path)))
+            found.append(ObservedRun(arm, seen[one.point], one, str(path)))
     return found
 
 
-def reasons_against(runs: Sequence[Observed], points: Sequence[Point]) -> list[Finding]:
+def reasons_against(
+    runs: Sequence[ObservedRun], points: Sequence[Point]
+) -> list[Finding]:
     """Why these runs cannot be compared; none, and they can."""
     found = [
         _of(run, fault)
@@ -91,7 +93,7 @@ def reasons_against(runs: Sequence[Observed], points: Sequence[Point]) -> list[F
         for fault in (*run.measurement.faults, *_kept(run))
     ]
     found += [_of(run, fault) for run in runs for fault in _impossible(run)]
-    told = (
+    reasons = (
         *_misplaced(runs),
         *_incomplete(runs, points),
         *_repeated(runs),
@@ -102,11 +104,11 @@ def reasons_against(runs: Sequence[Observed], points: Sequence[Point]) -> list[F
         *_apart_in_time(runs),
     )
     where = ", ".join(sorted({run.where for run in runs}))
-    found += [Finding(what, path=where or None, next_step=_STEP) for what in told]
+    found += [Finding(what, path=where or None, next_step=_STEP) for what in reasons]
     return found
 
 
-def _of(run: Observed, fault: Finding) -> Finding:
+def _of(run: ObservedRun, fault: Finding) -> Finding:
     return replace(
         fault,
         what=f"{run}: {fault.what}",
@@ -115,14 +117,16 @@ def _of(run: Observed, fault: Finding) -> Finding:
     )
 
 
-def _kept(run: Observed) -> Iterator[Finding]:
+def _kept(run: ObservedRun) -> Iterator[Finding]:
     """Faults of the client's own output that our record of it does not have."""
-    if run.said:
+    if run.client_output:
         known = {fault.what for fault in run.measurement.faults}
-        yield from (fault for fault in run.said.faults if fault.what not in known)
+        yield from (
+            fault for fault in run.client_output.faults if fault.what not in known
+        )
 
 
-def _impossible(run: Observed) -> Iterator[Finding]:
+def _impossible(run: ObservedRun) -> Iterator[Finding]:
     """Figures that no client wrote. Those that one wrote, and that are none, are the
     run's faults already."""
     one = run.measurement
@@ -163,7 +167,7 @@ def _impossible(run: Observed) -> Iterator[Finding]:
             expected=f"seconds of {one.duration_s:.6g} (its duration) or more",
             found=f"{run.seconds:.6g}",
         )
-    if run.said and (unlike := _unlike(one, run.said)):
+    if run.client_output and (unlike := _unlike(one, run.client_output)):
         yield Finding(
             "its record is not what the client's own output says",
             expected=", ".join(f"{name} {theirs}" for name, (_, theirs) in unlike),
@@ -171,17 +175,17 @@ def _impossible(run: Observed) -> Iterator[Finding]:
         )
 
 
-def _unlike(one: Measurement, said: Measurement) -> list[tuple[str, tuple[Any, Any]]]:
+def _unlike(one: Measurement, other: Measurement) -> list[tuple[str, tuple[Any, Any]]]:
     """The fields in which they differ; faults are compared elsewhere."""
     both = {
-        name: (getattr(one, name), getattr(said, name))
+        name: (getattr(one, name), getattr(other, name))
         for name in Measurement.__struct_fields__
         if name != "faults"
     }
     return [(name, two) for name, two in both.items() if two[0] != two[1]]
 
 
-def _misplaced(runs: Sequence[Observed]) -> Iterator[str]:
+def _misplaced(runs: Sequence[ObservedRun]) -> Iterator[str]:
     for run in runs:
         what = run.measurement.tag
         expected = tag(run.point, run.arm, run.round)
@@ -193,7 +197,7 @@ def _misplaced(runs: Sequence[Observed]) -> Iterator[str]:
             yield f"{run}: its tag says that it was not run as `bench.py run` does"
 
 
-def _incomplete(runs: Sequence[Observed], points: Sequence[Point]) -> Iterator[str]:
+def _incomplete(runs: Sequence[ObservedRun], points: Sequence[Point]) -> Iterator[str]:
     """A point that was run at all has the same rounds as all, once on each arm."""
     if not runs:
         yield "nothing was run"
@@ -213,10 +217,10 @@ def _incomplete(runs: Sequence[Observed], points: Sequence[Point]) -> Iterator[s
             yield f"{point} {arm} round {number}: {times} runs of one name"
 
 
-def _repeated(runs: Sequence[Observed]) -> Iterator[str]:
+def _repeated(runs: Sequence[ObservedRun]) -> Iterator[str]:
     """Clocks never agree to the last bit: where they do, it is one run, twice."""
 
-    def clock(run: Observed) -> Hashable:
+    def clock(run: ObservedRun) -> Hashable:
         return run.measurement.duration_s, run.measurement.median_tpot_ms
 
     for same in _groups(runs, clock).values():
@@ -225,13 +229,13 @@ def _repeated(runs: Sequence[Observed]) -> Iterator[str]:
             yield f"one measurement under several names: {names}"
 
 
-def _different_work(runs: Sequence[Observed]) -> Iterator[str]:
+def _different_work(runs: Sequence[ObservedRun]) -> Iterator[str]:
     """A pair's requests have the same lengths, one by one."""
 
-    def key(run: Observed) -> tuple[Point, int]:
+    def key(run: ObservedRun) -> tuple[Point, int]:
         return run.point, run.round
 
-    def work(run: Observed) -> Hashable:
+    def work(run: ObservedRun) -> Hashable:
         what = run.measurement
         tagged = what.tag or Tag("", 0, 0, 0, 0)
         return (
@@ -250,35 +254,35 @@ def _different_work(runs: Sequence[Observed]) -> Iterator[str]:
             yield f"{point} round {number}: the arms' clients had other options"
 
 
-def _different_settings(runs: Sequence[Observed]) -> Iterator[str]:
-    for what, told in (
+def _different_settings(runs: Sequence[ObservedRun]) -> Iterator[str]:
+    for what, settings_of_runs in (
         ("the client's", [run.measurement.client for run in runs]),
         ("the server's", [run.measurement.server for run in runs]),
     ):
-        for name in sorted({name for one in told for name in one}):
-            found = {one.get(name, "not told") for one in told}
+        for name in sorted({name for one in settings_of_runs for name in one}):
+            found = {one.get(name, "not recorded") for one in settings_of_runs}
             if len(found) > 1:
-                said = ", ".join(sorted(value[:60] for value in found))
-                yield f"{what} {name} differs between runs: {said}"
+                values = ", ".join(sorted(value[:60] for value in found))
+                yield f"{what} {name} differs between runs: {values}"
     for run in runs:
         if not run.measurement.server:
             yield f"{run}: the server did not tell its settings"
 
 
-def _of_other_origin(runs: Sequence[Observed]) -> Iterator[str]:
+def _of_other_origin(runs: Sequence[ObservedRun]) -> Iterator[str]:
     """An arm is one tree, series, image and command, and the arms differ in series."""
     for arm in ARMS:
         for what in records.Origin.__struct_fields__:
-            first: dict[str, Observed] = {}
+            first: dict[str, ObservedRun] = {}
             for run in runs:
                 if run.arm == arm:
                     first.setdefault(getattr(run.origin, what), run)
             if len(first) > 1:
-                said = ", ".join(
-                    f"{value or 'not told'} ({run} in {run.where})"
+                values = ", ".join(
+                    f"{value or 'not recorded'} ({run} in {run.where})"
                     for value, run in first.items()
                 )
-                yield f"the {arm} arm's runs differ in {what}: {said}"
+                yield f"the {arm} arm's runs differ in {what}: {values}"
     of_arm = {a: {run.origin.series for run in runs if run.arm == a} for a in ARMS}
     for series in sorted(of_arm[BASELINE] & of_arm[PATCHED] - {""}):
         yield (
@@ -287,7 +291,7 @@ def _of_other_origin(runs: Sequence[Observed]) -> Iterator[str]:
         )
 
 
-def _on_other_hosts(runs: Sequence[Observed]) -> Iterator[str]:
+def _on_other_hosts(runs: Sequence[ObservedRun]) -> Iterator[str]:
     """Two nodes of one kind differ by more than what is looked for."""
     for point, here in sorted(_groups(runs, lambda run: run.point).items()):
         hosts = sorted({run.host for run in here if run.host is not None})
@@ -298,7 +302,7 @@ def _on_other_hosts(runs: Sequence[Observed]) -> Iterator[str]:
             )
 
 
-def _apart_in_time(runs: Sequence[Observed]) -> Iterator[str]:
+def _apart_in_time(runs: Sequence[ObservedRun]) -> Iterator[str]:
     """All of one arm, then all of the other, measures the hours between as well."""
     for point, here in sorted(_groups(runs, lambda run: run.point).items()):
         if len({run.round for run in here}) < 2:
@@ -311,8 +315,10 @@ def _apart_in_time(runs: Sequence[Observed]) -> Iterator[str]:
             yield f"{point}: the arms were not interleaved"
 
 
-def _groups(runs: Sequence[Observed], key: Callable[[Observed], Any]) -> dict[Any, Any]:
-    found: dict[Any, list[Observed]] = defaultdict(list)
+def _groups(
+    runs: Sequence[ObservedRun], key: Callable[[ObservedRun], Any]
+) -> dict[Any, Any]:
+    found: dict[Any, list[ObservedRun]] = defaultdict(list)
     for run in runs:
         found[key(run)].append(run)
     return found

@@ -77,5 +77,5 @@ class Line(msgspec.Struct):
     @property
     def details(self) -> dict[str, list[Any]]:
         """Those that are there, by name."""
-        told = {name: getattr(self, name) for name in (*DETAILS, "itls")}
-        return {name: one for name, one in told.items() if one is not None}
+        details = {name: getattr(self, name) for name in (*DETAILS, "itls")}
+        return {name: one for name, one in details.items() if one is not None}

@@ -27,7 +27,7 @@ class ServingRun(records.Record, frozen=True, kw_only=True, tag="serving"):
     argv: tuple[str, ...]
 
 
-class Planned(NamedTuple):
+class PlannedRun(NamedTuple):
     """A run to be made."""
 
     point: Point
@@ -76,7 +76,7 @@ class Bench:
     def records(self) -> Path:
         return self.out / "records.jsonl"
 
-    def argv(self, run: Planned) -> list[str]:
+    def argv(self, run: PlannedRun) -> list[str]:
         """The command of a run."""
         what = tag(run.point, run.arm, run.round)
         name = f"{str(run.point).replace('/', '-')}-{run.arm}-{run.round}.jsonl"
@@ -88,7 +88,7 @@ class Bench:
     def arm(self, name: str) -> Arm:
         return next(arm for arm in self.arms if arm.name == name)
 
-    def schedule(self) -> list[Planned]:
+    def schedule(self) -> list[PlannedRun]:
         """Arms alternate, and so does which is first: A B, B A. What drifts with time
         then falls on both. Where an arm must be started, it serves all points in turn;
         else arms alternate point by point."""
@@ -98,25 +98,25 @@ class Bench:
             arms = self.arms if number % 2 else self.arms[::-1]
             if by_block:
                 plan += [
-                    Planned(point, arm.name, number)
+                    PlannedRun(point, arm.name, number)
                     for arm in arms
                     for point in self.points
                 ]
                 continue
             for index, point in enumerate(self.points):
                 order = arms if index % 2 == 0 else arms[::-1]
-                plan += [Planned(point, arm.name, number) for arm in order]
+                plan += [PlannedRun(point, arm.name, number) for arm in order]
         return plan
 
 
-def remaining(bench: Bench) -> tuple[list[Planned], list[ServingRun]]:
+def remaining(bench: Bench) -> tuple[list[PlannedRun], list[ServingRun]]:
     """What is left to run, and what is recorded. Raises InputError where what is
     recorded is of something else than would be run now."""
     done = records.read(bench.records, ServingRun)
     plan = bench.schedule()
-    known = {Planned(one.measurement.point, one.arm, one.round): one for one in done}
+    known = {PlannedRun(one.measurement.point, one.arm, one.round): one for one in done}
     arms = {arm.name: arm for arm in bench.arms}
-    differ: dict[tuple[str, str], Planned] = {}
+    differ: dict[tuple[str, str], PlannedRun] = {}
     for run, one in known.items():
         sides = []
         if run in plan:
@@ -176,6 +176,6 @@ def settings(argv: Sequence[str]) -> tuple[str, ...]:
             place = words.index(name)
             del words[place : place + 2]
     except ValueError as error:
-        said = " ".join(argv)
-        raise InputError(f"not a run of sglang.bench_serving: {said}") from error
+        command = " ".join(argv)
+        raise InputError(f"not a run of sglang.bench_serving: {command}") from error
     return tuple(words)

@@ -26,7 +26,7 @@ Array = Any
 CODES = tuple(Decision)
 
 
-class Judgement(NamedTuple):
+class SampleVerdicts(NamedTuple):
     """P values are adjusted by Holm's method: those of non-inferiority over the points
     of a metric, those of harm over all points and metrics."""
 
@@ -74,7 +74,7 @@ def interval(sample: Array, level: float) -> tuple[Array, Array]:
     return mean - half, mean + half
 
 
-def judge(sample: Array, margin: float, alpha: float) -> Judgement:
+def judge(sample: Array, margin: float, alpha: float) -> SampleVerdicts:
     """FAIL where any point is shown to be worse by more than the margin, or the mean
     over all points to be worse at all; PASS where every point is shown not to be worse
     by more than the margin, in every metric; else INCONCLUSIVE. FAIL wins."""
@@ -96,7 +96,7 @@ def judge(sample: Array, margin: float, alpha: float) -> Judgement:
             passes, CODES.index(Decision.PASS), CODES.index(Decision.INCONCLUSIVE)
         ),
     )
-    return Judgement(noninferior, harm, slower, codes)
+    return SampleVerdicts(noninferior, harm, slower, codes)
 
 
 def rounds_to_decide(sample: Array, margin: float, alpha: float) -> int | None:

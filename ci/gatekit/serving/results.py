@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from typing import Literal
 
 import msgspec
 
 from gatekit.records import runs as records
+from gatekit.records.checks import Verdict
 from overlaykit.cli import Result
 
 
-class Verdict(Enum):
-    """INVALID: the runs prove nothing, whatever their figures."""
-
-    PASS = "pass"
-    FAIL = "fail"
-    INCONCLUSIVE = "inconclusive"
-    INVALID = "invalid"
-
-
-class Change(msgspec.Struct, frozen=True, kw_only=True):
+class MetricDelta(msgspec.Struct, frozen=True, kw_only=True):
     """Patched to baseline, in percent, geometric mean; more is better for throughput,
     less for times. The interval is 95 %; it is null with a single round.
 
@@ -39,19 +30,19 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     decision: Literal["non-inferior", "worse", "not shown"] | None = None
 
 
-class PointChange(msgspec.Struct, frozen=True, kw_only=True):
+class PointDelta(msgspec.Struct, frozen=True, kw_only=True):
     """A point that was asked for. Its changes are null unless it was compared;
     ``rounds`` counts the pairs of runs that there are."""
 
     point: str
     outcome: Literal["compared", "not compared", "not run"]
     rounds: int
-    throughput: Change | None = None
-    tpot: Change | None = None
-    ttft: Change | None = None
+    throughput: MetricDelta | None = None
+    tpot: MetricDelta | None = None
+    ttft: MetricDelta | None = None
 
     @property
-    def judged(self) -> tuple[Change, ...]:
+    def judged(self) -> tuple[MetricDelta, ...]:
         """The changes that decide; none where it was not compared."""
         return tuple(one for one in (self.throughput, self.tpot) if one)
 
@@ -77,12 +68,12 @@ class Comparison(Result, frozen=True, kw_only=True):
     alpha: float
     reasons: tuple[str, ...]
     arms: tuple[ArmRuns, ...]
-    headline: tuple[Change, ...]
-    points: tuple[PointChange, ...]
+    headline: tuple[MetricDelta, ...]
+    points: tuple[PointDelta, ...]
     rounds_to_decide: int | None
 
 
-def said(one: Change) -> str:
+def percent_text(one: MetricDelta) -> str:
     """As a person reads it."""
     if one.low is None or one.high is None:
         return f"{one.percent:+.2f} %"

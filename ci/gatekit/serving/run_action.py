@@ -131,19 +131,19 @@ def _arms(arguments: Namespace) -> tuple[Arm, ...]:
 
 
 def _origin(name: str, given: dict[str, Any]) -> records.Origin:
-    told = {what: given[f"{name}_{what}"] for what in ("tree", "series", "image")}
-    told["command"] = records.command_digest(
+    origin = {what: given[f"{name}_{what}"] for what in ("tree", "series", "image")}
+    origin["command"] = records.command_digest(
         given[f"{name}_command"] or given[f"{name}_start"]
     )
     if source := given[f"{name}_source"]:
-        if told["tree"] or told["series"]:
+        if origin["tree"] or origin["series"]:
             raise InputError(
                 f"--{name}-source reads tree and series: leave out --{name}-tree and "
                 f"--{name}-series"
             )
         read = origins.of_trees(source, ROOT)
-        told |= {"tree": read.tree, "series": read.series}
-    return records.Origin(**told)
+        origin |= {"tree": read.tree, "series": read.series}
+    return records.Origin(**origin)
 
 
 def _words(option: str, text: str) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from gatekit.process.servers import answers, flush, spawn, start, stop
 from gatekit.records import runs as records
-from gatekit.serving.plan import Arm, Bench, Planned, ServingRun, remaining
+from gatekit.serving.plan import Arm, Bench, PlannedRun, ServingRun, remaining
 from gatekit.serving.reading import Measurement, read
 from overlaykit.core.errors import EnvironmentFailure, Finding, InputError
 from overlaykit.core.files import write_whole
@@ -80,7 +80,7 @@ def _execute(bench: Bench, say: Callable[[str], None]) -> Iterator[ServingRun]:
 
 
 def _run(
-    bench: Bench, run: Planned, arm: Arm, server: subprocess.Popen[bytes] | None
+    bench: Bench, run: PlannedRun, arm: Arm, server: subprocess.Popen[bytes] | None
 ) -> ServingRun:
     argv = bench.argv(run)
     output = Path(argv[argv.index("--output-file") + 1])
@@ -92,7 +92,7 @@ def _run(
         _client(argv, log, bench.run_timeout_s)
         seconds = time.monotonic() - clock
         measurement = _measured(output)
-    except _Nothing as nothing:
+    except _NoMeasurement as nothing:
         gone = _gone(arm, server)
         raise _unable(run, log, f"{nothing}, {gone}" if gone else str(nothing)) from (
             nothing.__cause__
@@ -116,7 +116,7 @@ def _run(
     return record
 
 
-class _Nothing(Exception):
+class _NoMeasurement(Exception):
     """The client measured nothing."""
 
 
@@ -126,22 +126,22 @@ def _client(argv: list[str], log: Path, timeout_s: float) -> None:
         try:
             code = process.wait(timeout=timeout_s)
         except subprocess.TimeoutExpired as error:
-            raise _Nothing(f"no end after {timeout_s:g} s") from error
+            raise _NoMeasurement(f"no end after {timeout_s:g} s") from error
         finally:
             stop(process)
     if code:
-        raise _Nothing(f"signal {-code}" if code < 0 else f"exit code {code}")
+        raise _NoMeasurement(f"signal {-code}" if code < 0 else f"exit code {code}")
 
 
 def _measured(output: Path) -> Measurement:
     if not output.exists():
-        raise _Nothing("exit code 0 and no result")
+        raise _NoMeasurement("exit code 0 and no result")
     try:
         measurements = read(output)
     except InputError as error:
-        raise _Nothing(f"a result that is none ({error.message})") from error
+        raise _NoMeasurement(f"a result that is none ({error.message})") from error
     if len(measurements) != 1:
-        raise _Nothing(f"{len(measurements)} results")
+        raise _NoMeasurement(f"{len(measurements)} results")
     return measurements[0]
 
 
@@ -165,16 +165,16 @@ def _failed(log: Path) -> list[Path]:
     return list(log.parent.glob(f"{log.stem}.failed-*.log"))
 
 
-def _unable(run: Planned, log: Path, found: str) -> EnvironmentFailure:
+def _unable(run: PlannedRun, log: Path, found: str) -> EnvironmentFailure:
     """Keeps the log: the next attempt writes one of its own."""
     kept = log.with_suffix(f".failed-{len(_failed(log)) + 1}.log")
     os.replace(log, kept)
-    said = kept.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    lines = kept.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     finding = Finding(
         f"{run} measured nothing, and is not recorded",
         path=str(kept),
         expected="exit code 0, one result, and a server that is still there",
-        found=f"{found}; the client said last: {said[-1] if said else 'nothing'}",
+        found=f"{found}; the client said last: {lines[-1] if lines else 'nothing'}",
         next_step="the same command goes on with this run",
     )
     return EnvironmentFailure("a run could not be made", (finding,))

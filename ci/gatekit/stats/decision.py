@@ -45,14 +45,14 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Decided:
+class PairedDecision:
     decision: Decision
     interval: Interval
     harm_p: float
     further: int | None  # questions; None where decided, or beyond MOST_FURTHER
 
 
-def decide(pairs: Pairs, rule: Rule) -> Decided:
+def decide(pairs: Pairs, rule: Rule) -> PairedDecision:
     interval = tango(pairs.gained, pairs.lost, pairs.questions, rule.two_sided)
     p = harm_p(pairs)
     decision = Decision.INCONCLUSIVE
@@ -61,7 +61,9 @@ def decide(pairs: Pairs, rule: Rule) -> Decided:
     elif interval.lower > -rule.margin:
         decision = Decision.PASS
     undecided = decision is Decision.INCONCLUSIVE
-    return Decided(decision, interval, p, further(pairs, rule) if undecided else None)
+    return PairedDecision(
+        decision, interval, p, further(pairs, rule) if undecided else None
+    )
 
 
 def outcomes(gained: Any, lost: Any, n: int, rule: Rule) -> tuple[Any, Any]:

@@ -55,7 +55,7 @@ class Attribution:
 
 
 @dataclass(frozen=True)
-class Joined:
+class LaunchMap:
     """A trace's work by the launch that made it."""
 
     launches: dict[int, Launch]
@@ -77,7 +77,7 @@ def _order(work: Work) -> tuple[int, str]:
     return work.start, str(work.stream)
 
 
-def join(trace: Trace) -> Joined:
+def map_launches(trace: Trace) -> LaunchMap:
     """Kernels to launches, with the controls that nothing is missing or twofold."""
     launches: dict[int, Launch] = {}
     doubled: list[str] = []
@@ -122,7 +122,7 @@ def join(trace: Trace) -> Joined:
         ),
         none_of("no call ends before it starts", "negative time", _backwards(trace)),
     )
-    return Joined(launches, dict(work), controls)
+    return LaunchMap(launches, dict(work), controls)
 
 
 def _nested(one: Launch, other: Launch) -> bool:
@@ -143,12 +143,12 @@ def _backwards(trace: Trace) -> Iterable[str]:
             yield f"{span.module}_{span.instance} ({span.end - span.start} ns)"
 
 
-def balanced(joined: Joined) -> Check:
+def balanced(launch_map: LaunchMap) -> Check:
     """No launch whose kernel the profiler lost; a replay without kernels is one."""
     lost = (
         f"{launch.call} ({key})"
-        for key, launch in joined.launches.items()
-        if (launch.is_kernel or launch.is_graph) and key not in joined.work
+        for key, launch in launch_map.launches.items()
+        if (launch.is_kernel or launch.is_graph) and key not in launch_map.work
     )
     return none_of("launches and kernels balance", "launch without a kernel", lost)
 
@@ -165,10 +165,10 @@ def undisturbed(trace: Trace, calls: Sequence[Call]) -> Check:
         streams[work.stream].append(work)
     strange: list[str] = []
     for line in streams.values():
-        told = [owners.get(id(work)) for work in line]
-        last = {owner: at for at, owner in enumerate(told)}
+        line_owners = [owners.get(id(work)) for work in line]
+        last = {owner: at for at, owner in enumerate(line_owners)}
         current = None
-        for at, owner in enumerate(told):
+        for at, owner in enumerate(line_owners):
             if current is None or at > last[current]:
                 current = owner
             elif owner != current:
@@ -199,13 +199,13 @@ def calls_of(placed: Iterable[tuple[tuple[int, int], Work]]) -> tuple[Call, ...]
     )
 
 
-def _recorded(joined: Joined, modules: Modules) -> Check:
+def _recorded(launch_map: LaunchMap, modules: Modules) -> Check:
     """Elsewhere a copy's record may be missing; of a module's copies, each has its own,
     unless it says that it moves nothing."""
     lost = (
         f"{launch.call} ({key})"
-        for key, launch in joined.launches.items()
-        if key not in joined.work
+        for key, launch in launch_map.launches.items()
+        if key not in launch_map.work
         and not (launch.is_kernel or launch.is_graph)
         and not (launch.is_fill or launch.empty)
         and modules.around(launch)
@@ -214,13 +214,13 @@ def _recorded(joined: Joined, modules: Modules) -> Check:
 
 
 def attribute_eager(
-    trace: Trace, joined: Joined, module: str, layers: int
+    trace: Trace, launch_map: LaunchMap, module: str, layers: int
 ) -> Attribution:
     """Method A."""
     modules = Modules(trace, module)
     placed = []
-    for key, made in joined.work.items():
-        launch = joined.launches.get(key)
+    for key, made in launch_map.work.items():
+        launch = launch_map.launches.get(key)
         span = modules.around(launch) if launch else None
         if span is not None:
             place = (span.instance, modules.step(span))
@@ -233,6 +233,6 @@ def attribute_eager(
         name = f"calls of {module} in {steps} steps"
         controls += (equal(name, expected, len(modules.spans)),)
     controls += (equal("calls that ran kernels", len(modules.spans), len(calls)),)
-    controls += (modules.nested(joined.launches.values()),)
-    controls += (balanced(joined), _recorded(joined, modules))
+    controls += (modules.nested(launch_map.launches.values()),)
+    controls += (balanced(launch_map), _recorded(launch_map, modules))
     return Attribution(Method.EAGER, calls, controls)

@@ -22,7 +22,7 @@ _MOVED = 0.25
 
 
 @dataclass(frozen=True)
-class Change:
+class KernelDelta:
     """One kernel before and after, per call of the module."""
 
     short: str
@@ -39,7 +39,7 @@ def changes(
     before: Sequence[KernelFigures],
     after: Sequence[KernelFigures],
     calls: tuple[int, int],
-) -> tuple[Change, ...]:
+) -> tuple[KernelDelta, ...]:
     """Every kernel of either, what appeared or vanished first."""
     then = {one.name: one for one in before}
     now = {one.name: one for one in after}
@@ -56,7 +56,7 @@ def changes(
             (new.time_ns if new else 0) / max(calls[1], 1),
         )
         found.append(
-            Change(one.short, name, one.kind, _change(*counts), *counts, *times)
+            KernelDelta(one.short, name, one.kind, _change(*counts), *counts, *times)
         )
     order = ("vanished", "appeared", "changed", "same")
     return tuple(sorted(found, key=lambda c: (order.index(c.change), -c.before_ns)))
@@ -151,9 +151,9 @@ def _changed(
         if rest in known[call.layer]:
             continue
         usual = known[call.layer][0] if known[call.layer] else Counter[str]()
-        told = [f"+{short(name)}" for name in rest - usual]
-        told += [f"-{short(name)}" for name in usual - rest]
-        yield f"layer {call.layer}, step {call.step}: {' '.join(told)}"
+        kernels = [f"+{short(name)}" for name in rest - usual]
+        kernels += [f"-{short(name)}" for name in usual - rest]
+        yield f"layer {call.layer}, step {call.step}: {' '.join(kernels)}"
 
 
 def none_moved(before: float, after: float) -> Check:

@@ -103,15 +103,15 @@ def complaint(text: bytes) -> str:
     """
     event = loads(text)
     assert isinstance(event, dict)
-    told = f"{event.get('cat') or 'event'} {_short(event.get('name'))}"
+    subject = f"{event.get('cat') or 'event'} {_short(event.get('name'))}"
     kind = KINDS.get(str(event.get("cat")), _Any)
     try:
         msgspec.json.decode(text, type=kind)
     except msgspec.ValidationError as error:
-        return f"{told}: {misfit(error).what}"
+        return f"{subject}: {misfit(error).what}"
     if event["ph"] != "X":
-        return f'{told}: "ph" is {json.dumps(event["ph"])}, not "X"'
-    return f"{told}: a time is beyond any clock"
+        return f'{subject}: "ph" is {json.dumps(event["ph"])}, not "X"'
+    return f"{subject}: a time is beyond any clock"
 
 
 def _short(value: Any) -> str:

@@ -24,14 +24,14 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Found:
+class TraceFiles:
     """The traces that paths name, and what lay beside them and is none."""
 
     traces: tuple[Path, ...]
     others: tuple[Path, ...] = ()
 
 
-def find(paths: Sequence[Path]) -> Found:
+def find(paths: Sequence[Path]) -> TraceFiles:
     """A file that is named is taken for a trace, whatever it is; of a directory, those
     that are: profilers' callers write lists of the traces beside them."""
     traces: list[Path] = []
@@ -50,10 +50,10 @@ def find(paths: Sequence[Path]) -> Found:
             raise InputError(f"{path} does not exist", (finding,)) from error
         except OSError as error:
             raise EnvironmentFailure(f"cannot read {path}: {error.strerror}") from error
-    return Found(tuple(dict.fromkeys(traces)), tuple(dict.fromkeys(others)))
+    return TraceFiles(tuple(dict.fromkeys(traces)), tuple(dict.fromkeys(others)))
 
 
-def _inside(folder: Path) -> Found:
+def _inside(folder: Path) -> TraceFiles:
     named = sorted(p for p in folder.iterdir() if p.name.endswith(_ENDINGS))
     traces = tuple(path for path in named if may_be_trace(path))
     others = tuple(path for path in named if path not in traces)
@@ -66,10 +66,10 @@ def _inside(folder: Path) -> Found:
             found=", ".join(f"{path.name}, which is none" for path in others) or None,
         )
         raise InputError("a directory without traces", (finding,))
-    return Found(traces, others)
+    return TraceFiles(traces, others)
 
 
-def jobs(traces: Found, baselines: Found, captures: Found) -> list[Job]:
+def jobs(traces: TraceFiles, baselines: TraceFiles, captures: TraceFiles) -> list[Job]:
     """Pair every trace with the baseline and captures of its rank."""
     found, before, recorded = traces.traces, baselines.traces, captures.traces
     return [

@@ -146,7 +146,7 @@ def _refusal(path: Path, error: InputError) -> InputError:
         expected="one whole profiler trace",
         next_step=finding.next_step or _WRITING,
     )
-    return InputError(f"not a trace that can be judged: {path.name}", (finding,))
+    return InputError(f"not a trace that can be assessment: {path.name}", (finding,))
 
 
 def _refused(what: str, step: str, line: int | None = None) -> InputError:
@@ -251,11 +251,11 @@ def _parsed(text: bytes, start: bytes, collector: Collector) -> _Document:
         try:
             collector.take(event)
         except (msgspec.DecodeError, UnicodeDecodeError, InputError) as error:
-            said = error.message if isinstance(error, InputError) else str(error)
+            reason = error.message if isinstance(error, InputError) else str(error)
             if not isinstance(error, msgspec.ValidationError | InputError):
-                said = fault(bytes(event), error).what
+                reason = fault(bytes(event), error).what
             line = text.count(b"\n", 0, text.find(bytes(event))) + 1
-            what = f"event {number} is not as the profiler writes it: {said}"
+            what = f"event {number} is not as the profiler writes it: {reason}"
             raise _refused(what, _PROFILER, line) from error
     if document.traceEvents and start == b"{":
         _once(text, document.traceEvents)

@@ -17,11 +17,11 @@ from gatekit.records.checks import Check, equal, none_of
 from gatekit.traces.attribution import (
     Attribution,
     Call,
-    Joined,
+    LaunchMap,
     Method,
     balanced,
     calls_of,
-    join,
+    map_launches,
 )
 from gatekit.traces.events import Launch, Span, Trace, Work
 from gatekit.traces.kernels import (
@@ -64,24 +64,26 @@ def read_capture(capture: Trace, module: str, layers: int) -> Captured:
 
     Of several eager steps all must have launched the same; the first stands for them.
     """
-    joined = join(capture)
+    launch_map = map_launches(capture)
     modules = Modules(capture, module)
-    launches = sorted(joined.launches.values(), key=lambda launch: launch.start)
+    launches = sorted(launch_map.launches.values(), key=lambda launch: launch.start)
     recorded = [
-        one for one in launches if one.correlation not in joined.work and not one.empty
+        one
+        for one in launches
+        if one.correlation not in launch_map.work and not one.empty
     ]
     steps = 1
     if all(one.is_fill for one in recorded):
         # All else ran, so eagerly; and these, of 0 bytes, make no record.
-        ran = [one for one in launches if one.correlation in joined.work]
+        ran = [one for one in launches if one.correlation in launch_map.work]
         recorded = _within_modules(ran, capture)
         steps = max(modules.counts.values(), default=1)
-    tokens = tuple(_recorded_token(one, joined) for one in recorded)
+    tokens = tuple(_recorded_token(one, launch_map) for one in recorded)
     size = -(-len(tokens) // steps)
     each = {tokens[at : at + size] for at in range(0, len(tokens), size or 1)}
     recorded, tokens = recorded[:size], tokens[:size]
     controls = (
-        *joined.controls,
+        *launch_map.controls,
         *modules.controls(module, layers, capture),
         modules.nested(recorded),
         equal("calls of each layer", str(steps), _listed(modules.counts.values())),
@@ -129,8 +131,8 @@ def _meets(launch: Launch, start: int, end: int) -> bool:
     return launch.start < end and start < launch.end
 
 
-def _recorded_token(launch: Launch, joined: Joined) -> str:
-    ran = joined.work.get(launch.correlation)
+def _recorded_token(launch: Launch, launch_map: LaunchMap) -> str:
+    ran = launch_map.work.get(launch.correlation)
     if ran:
         return token(ran[0])
     if not launch.is_kernel:
@@ -140,7 +142,7 @@ def _recorded_token(launch: Launch, joined: Joined) -> str:
 
 def attribute_replays(
     trace: Trace,
-    joined: Joined,
+    launch_map: LaunchMap,
     captures: Sequence[tuple[Trace, Captured]],
     module: str,
 ) -> Attribution:
@@ -148,7 +150,7 @@ def attribute_replays(
     placed: list[tuple[tuple[int, int], Work]] = []
     misaligned: list[str] = []
     used: dict[str, Captured] = {}
-    replays = [joined.replay(graph) for graph in joined.graphs]
+    replays = [launch_map.replay(graph) for graph in launch_map.graphs]
     for step, replay in enumerate(replays):
         tokens = tuple(token(work) for work in replay)
         for source, captured in captures:
@@ -166,7 +168,7 @@ def attribute_replays(
     consulted = used or {source.path: captured for source, captured in captures}
     controls = (
         none_of("replays aligned with the capture", "misaligned replay", misaligned),
-        balanced(joined),
+        balanced(launch_map),
         equal(f"calls of {module} outside of graphs", 0, len(outside.spans)),
         *(check for captured in consulted.values() for check in captured.controls),
     )
@@ -182,10 +184,10 @@ def _difference(expected: Sequence[str], found: Sequence[str]) -> str:
     return f"{len(found)} kernels, captured {len(expected)}"
 
 
-def segment_replays(trace: Trace, joined: Joined, layers: int) -> Attribution:
+def segment_replays(trace: Trace, launch_map: LaunchMap, layers: int) -> Attribution:
     """Method C. The calls are stretches from one anchor kernel to the next: as many as
     there are layers, but whose they are is not known."""
-    replays = [joined.replay(graph) for graph in joined.graphs]
+    replays = [launch_map.replay(graph) for graph in launch_map.graphs]
     calls: list[Call] = []
     anchors: list[str] = []
     irregular: list[str] = []
@@ -208,7 +210,7 @@ def segment_replays(trace: Trace, joined: Joined, layers: int) -> Attribution:
             False,
         ),
         none_of("replays are regular", "irregular replay", irregular),
-        balanced(joined),
+        balanced(launch_map),
     )
     replayed = sum(map(len, replays))
     return Attribution(

@@ -1,4 +1,4 @@
-"""One trace, judged: read, attributed, controlled, and its claim decided."""
+"""One trace, assessment: read, attributed, controlled, and its claim decided."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gatekit.records.checks import Check, equal, none_of
+from gatekit.records.checks import Check, Verdict, equal, none_of
 from gatekit.traces import comparison
 from gatekit.traces.attribution import (
     Attribution,
     Call,
     attribute_eager,
-    join,
+    map_launches,
     steps_named,
     undisturbed,
 )
-from gatekit.traces.checks import Verdict, judge
 from gatekit.traces.events import Trace
 from gatekit.traces.figures import (
     Figures,
@@ -40,7 +39,7 @@ _OTHER_RANKS = re.compile(r"(?<![A-Z])(?:DP|PP)-?\d", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Asked:
+class Requirement:
     """What a trace must show. ``copies`` and ``layers`` are per step and module."""
 
     module: str
@@ -50,7 +49,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Examined:
+class AnalysedTrace:
     """A trace with its kernels given to modules."""
 
     trace: Trace
@@ -74,15 +73,15 @@ class Examined:
 
 
 @dataclass(frozen=True)
-class Judged:
+class Assessment:
     """The verdict and all that it rests on."""
 
     verdict: Verdict
-    examined: Examined
-    baseline: Examined | None
+    analysed: AnalysedTrace
+    baseline: AnalysedTrace | None
     controls: tuple[Check, ...]
     claims: tuple[Check, ...]
-    changes: tuple[comparison.Change, ...]
+    changes: tuple[comparison.KernelDelta, ...]
 
 
 def rank_named(path: str) -> int | None:
@@ -92,34 +91,38 @@ def rank_named(path: str) -> int | None:
     return int(match[1]) if match and not _OTHER_RANKS.search(name) else None
 
 
-def examine(path: Path, asked: Asked, captures: Sequence[Path]) -> Examined:
+def analyse(
+    path: Path, required: Requirement, captures: Sequence[Path]
+) -> AnalysedTrace:
     """Read and attribute one file by the method that it allows."""
     trace = read_trace(path)
-    joined = join(trace)
-    controls = [*_one_rank(trace), *joined.controls]
-    if not joined.graphs:
-        attribution = attribute_eager(trace, joined, asked.module, asked.layers)
+    launch_map = map_launches(trace)
+    controls = [*_one_rank(trace), *launch_map.controls]
+    if not launch_map.graphs:
+        attribution = attribute_eager(
+            trace, launch_map, required.module, required.layers
+        )
     elif captures:
         sources = [read_trace(capture) for capture in captures]
-        read = [(s, read_capture(s, asked.module, asked.layers)) for s in sources]
+        read = [(s, read_capture(s, required.module, required.layers)) for s in sources]
         controls += [
             check
             for source in sources
             for check in _same_origin(trace, source, "capture")
         ]
-        attribution = attribute_replays(trace, joined, read, asked.module)
+        attribution = attribute_replays(trace, launch_map, read, required.module)
     else:
-        attribution = segment_replays(trace, joined, asked.layers)
+        attribution = segment_replays(trace, launch_map, required.layers)
     calls = attribution.calls
     figured = [(call, figures(call)) for call in calls]
     controls += [*attribution.controls, *call_controls(figured)]
     controls.append(undisturbed(trace, calls))
-    if asked.gemms is not None:
+    if required.gemms is not None:
         found = {one.gemms for _, one in figured}
         listed = ", ".join(map(str, sorted(found)))
-        controls.append(equal("GEMMs per layer", str(asked.gemms), listed))
+        controls.append(equal("GEMMs per layer", str(required.gemms), listed))
     sums = total([one for _, one in figured])
-    return Examined(
+    return AnalysedTrace(
         trace, attribution, by_layer(figured), kernel_figures(calls), sums,
         tuple(controls),
     )  # fmt: skip
@@ -159,19 +162,21 @@ def _rank(trace: Trace) -> int | None:
     return trace.rank if trace.rank is not None else rank_named(trace.path)
 
 
-def decide(one: Examined, baseline: Examined | None, asked: Asked) -> Judged:
+def decide(
+    one: AnalysedTrace, baseline: AnalysedTrace | None, required: Requirement
+) -> Assessment:
     """Controls first: a claim on a trace that fails one is not looked at."""
     wrong = (
         f"layer {call.layer}, step {call.step}: {found}"
         for call in one.calls
-        if (found := figures(call).copies) != asked.copies
+        if (found := figures(call).copies) != required.copies
     )
     claims = [none_of(
-        f"{asked.copies} copies in every {asked.module}",
+        f"{required.copies} copies in every {required.module}",
         "layer with another number", wrong,
     )]  # fmt: skip
     controls = list(one.controls)
-    changes: tuple[comparison.Change, ...] = ()
+    changes: tuple[comparison.KernelDelta, ...] = ()
     if baseline is None:
         controls.append(unknown_before_gemm(one.calls))
     else:
@@ -189,8 +194,15 @@ def decide(one: Examined, baseline: Examined | None, asked: Asked) -> Judged:
         claims.append(comparison.none_moved(*elsewhere))
         counts = (len(baseline.calls), len(one.calls))
         changes = comparison.changes(baseline.kernels, one.kernels, counts)
-    verdict = judge(controls, claims)
-    return Judged(verdict, one, baseline, tuple(controls), tuple(claims), changes)
+    verdict = _verdict(controls, claims)
+    return Assessment(verdict, one, baseline, tuple(controls), tuple(claims), changes)
+
+
+def _verdict(controls: Sequence[Check], claims: Sequence[Check]) -> Verdict:
+    """A trace without claims cannot pass."""
+    if not claims or not all(control.holds for control in controls):
+        return Verdict.INVALID
+    return Verdict.PASS if all(claim.holds for claim in claims) else Verdict.FAIL
 
 
 def _listed(names: set[str]) -> str:

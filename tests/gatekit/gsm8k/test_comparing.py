@@ -16,7 +16,7 @@ pytest.importorskip("scipy", reason="pip install --group gate-test")
 import msgspec
 
 from gatekit.gsm8k.answers import Answer
-from gatekit.gsm8k.comparison import Compared, Verdict, compare
+from gatekit.gsm8k.comparison import ArmComparison, compare
 from gatekit.gsm8k.consistency import NEEDED
 from gatekit.gsm8k.questions import QuestionFile
 from gatekit.gsm8k.results import (
@@ -31,6 +31,7 @@ from gatekit.gsm8k.results import (
 )
 from gatekit.gsm8k.sentences import sentence
 from gatekit.records import runs as records
+from gatekit.records.checks import Verdict
 from overlaykit.core.errors import InputError
 
 _GEN: dict[str, object] = {"temperature": 0.0, "max_tokens": 64}
@@ -88,7 +89,7 @@ def make(tmp_path: Path) -> Make:
 
 def _compare(
     baseline: list[Path], patched: list[Path], margin: float | None = None
-) -> Compared:
+) -> ArmComparison:
     before, after = (
         [one for path in arm for one in load_results(path)]
         for arm in (baseline, patched)
@@ -257,7 +258,7 @@ def test_truncation_and_silence_must_not_rise(make: Make) -> None:
         assert back.verdict is Verdict.PASS
 
 
-def _broken(compared: Compared) -> list[str]:
+def _broken(compared: ArmComparison) -> list[str]:
     assert compared.verdict is Verdict.INVALID and compared.score is None
     return [one.name for one in compared.broken]
 
@@ -267,7 +268,7 @@ def test_an_arms_runs_have_one_origin_and_carry_it(make: Make) -> None:
     before = make("a", series="none", **told)
     after = make("b", arm="patched", series="9f2c1ab", **told)
     compared = _compare([before], [after])
-    assert compared.verdict is Verdict.PASS and not compared.of_itself
+    assert compared.verdict is Verdict.PASS and not compared.self_comparison
     assert compared.baseline.origin == records.Origin(series="none", **told)
     assert compared.patched.origin == records.Origin(series="9f2c1ab", **told)
     again = make("a2", series="none", **told)
@@ -297,9 +298,9 @@ def test_arms_that_claim_the_same_series(make: Make) -> None:
         assert _broken(compared) == ["the arms differ in the series"]
         # The baseline against itself claims no difference, and says so.
         compared = _compare([before], [make(f"a2-{name}", series=series)])
-        assert compared.verdict is Verdict.PASS and compared.of_itself
-    untold = _compare([make("a")], [make("b", arm="patched", series="9f2c1ab")])
-    assert untold.verdict is Verdict.PASS
+        assert compared.verdict is Verdict.PASS and compared.self_comparison
+    unnamed_arms = _compare([make("a")], [make("b", arm="patched", series="9f2c1ab")])
+    assert unnamed_arms.verdict is Verdict.PASS
 
 
 def test_arms_given_the_wrong_way_round(make: Make) -> None:

@@ -14,12 +14,13 @@ import pytest
 pytest.importorskip("scipy", reason="pip install --group gate")
 
 from gatekit.records import runs as records
+from gatekit.records.checks import Verdict
 from gatekit.serving.command import ARMS, BASELINE, PATCHED, tag
 from gatekit.serving.comparison import compare
-from gatekit.serving.evidence import Observed, of_outputs
+from gatekit.serving.evidence import ObservedRun, of_outputs
 from gatekit.serving.points import Point
 from gatekit.serving.reading import Measurement, read
-from gatekit.serving.results import Comparison, Verdict
+from gatekit.serving.results import Comparison
 from overlaykit.core.errors import Finding
 
 OUTPUTS = Path(__file__).with_name("outputs")
@@ -38,7 +39,7 @@ def measured(point: Point, arm: str, number: int, **members: Any) -> Measurement
     )
 
 
-def arms(gain: float, noise: float = 0.005, rounds: int = 6) -> list[Observed]:
+def arms(gain: float, noise: float = 0.005, rounds: int = 6) -> list[ObservedRun]:
     """Both arms; the patched's speed is ``gain`` more."""
     rng = random.Random(7)
     clock = 0.0
@@ -58,14 +59,14 @@ def arms(gain: float, noise: float = 0.005, rounds: int = 6) -> list[Observed]:
                     duration_s=REAL.duration_s / speed,
                 )
                 found.append(
-                    Observed(
+                    ObservedRun(
                         arm, number, one, "here", clock, ORIGINS[arm], host="node-a"
                     )
                 )
     return found
 
 
-def judged(runs: list[Observed]) -> Comparison:
+def judged(runs: list[ObservedRun]) -> Comparison:
     return compare(runs, POINTS, 0.02, 0.05)
 
 
@@ -133,11 +134,11 @@ def test_a_single_round_decides_nothing() -> None:
     assert found.reasons == ("a single round has no spread to judge by",)
 
 
-Breaking = Callable[[list[Observed]], list[Observed]]
+Breaking = Callable[[list[ObservedRun]], list[ObservedRun]]
 
 
 def edited(place: int, **members: Any) -> Breaking:
-    def change(runs: list[Observed]) -> list[Observed]:
+    def change(runs: list[ObservedRun]) -> list[ObservedRun]:
         one = msgspec.structs.replace(runs[place].measurement, **members)
         return [
             *runs[:place],
@@ -148,14 +149,14 @@ def edited(place: int, **members: Any) -> Breaking:
     return change
 
 
-def apart(runs: list[Observed]) -> list[Observed]:
+def apart(runs: list[ObservedRun]) -> list[ObservedRun]:
     return [
         run._replace(started=(run.started or 0) + 1000 * (run.arm == PATCHED))
         for run in runs
     ]
 
 
-def with_origin(runs: list[Observed], place: int, **told: str) -> list[Observed]:
+def with_origin(runs: list[ObservedRun], place: int, **told: str) -> list[ObservedRun]:
     one = runs[place]
     origin = msgspec.structs.replace(one.origin, **told)
     return [*runs[:place], one._replace(origin=origin), *runs[place + 1 :]]
@@ -182,7 +183,7 @@ INVALID: dict[str, tuple[Breaking, str]] = {
     "another than was said": (
         lambda runs: [
             runs[0]._replace(
-                said=msgspec.structs.replace(
+                client_output=msgspec.structs.replace(
                     runs[0].measurement, median_tpot_ms=REAL.median_tpot_ms * 1.2
                 )
             ),
@@ -193,7 +194,7 @@ INVALID: dict[str, tuple[Breaking, str]] = {
     "another rate than was said": (
         lambda runs: [
             runs[0]._replace(
-                said=msgspec.structs.replace(
+                client_output=msgspec.structs.replace(
                     runs[0].measurement, output_throughput=1.0, output_tokens=1
                 )
             ),
@@ -204,7 +205,7 @@ INVALID: dict[str, tuple[Breaking, str]] = {
     "a fault that its record leaves out": (
         lambda runs: [
             runs[0]._replace(
-                said=msgspec.structs.replace(
+                client_output=msgspec.structs.replace(
                     runs[0].measurement, faults=(Finding("9 of 10 completed"),)
                 )
             ),
@@ -275,7 +276,7 @@ INVALID: dict[str, tuple[Breaking, str]] = {
     "two images in an arm": (
         lambda runs: with_origin(runs, 1, image="sha256:2"),
         "the patched arm's runs differ in image: sha256:2 (8192/1024/4 patched round "
-        "1 in here), not told (",
+        "1 in here), not recorded (",
     ),
     "the other arm's series": (
         lambda runs: with_origin(runs, 1, series="none"),
@@ -340,7 +341,9 @@ def test_the_report_holds_what_was_compared_and_how_it_was_decided() -> None:
         assert row.ttft and row.ttft.decision is None and row.ttft.low is not None
     two = judged([run._replace(origin=records.Origin()) for run in runs])
     assert two.verdict is Verdict.PASS
-    assert sum("series it was run with is not told" in note for note in two.notes) == 2
+    assert (
+        sum("series it was run with is not recorded" in note for note in two.notes) == 2
+    )
 
 
 def test_outputs_that_are_not_the_benchmarks_own(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT
-from gatekit.traces.checks import Verdict
-from gatekit.traces.verdicts import Asked, Judged, decide, examine
+from gatekit.records.checks import Verdict
+from gatekit.traces.verdicts import Assessment, Requirement, analyse, decide
 from support.profiler_traces import (
     CAPTURE,
     COPY,
@@ -37,7 +37,7 @@ from support.profiler_traces import (
 pytestmark = needs_traces
 
 MODULE = "Qwen3Attention"
-ASKED = Asked(MODULE, 36, 0)
+ASKED = Requirement(MODULE, 36, 0)
 GEMM = "Cijk"
 OTHER_NAMES = {
     "CatArrayBatchedCopy": "void at::native::(anonymous namespace)::"
@@ -54,18 +54,18 @@ def judge(
     after: Document,
     before: Document | None = None,
     name: str = "after-TP-0-EXTEND.trace.json",
-    asked: Asked = ASKED,
-) -> Judged:
-    one = examine(write(tmp_path / name, after), asked, [])
+    asked: Requirement = ASKED,
+) -> Assessment:
+    one = analyse(write(tmp_path / name, after), asked, [])
     if before is None:
         return decide(one, None, asked)
     place = write(tmp_path / "before-TP-0-EXTEND.trace.json", before)
-    return decide(one, examine(place, asked, []), asked)
+    return decide(one, analyse(place, asked, []), asked)
 
 
-def broken(judged: Judged) -> set[str]:
+def broken(assessment: Assessment) -> set[str]:
     """The names of what does not hold."""
-    checks = (*judged.controls, *judged.claims)
+    checks = (*assessment.controls, *assessment.claims)
     return {check.name for check in checks if not check.holds}
 
 
@@ -111,10 +111,10 @@ def renamed(document: Document, name: str) -> Document:
 
 
 def test_the_pair_passes(tmp_path: Path) -> None:
-    judged = judge(tmp_path, without_copies(load(EAGER)), load(EAGER))
-    assert judged.verdict is Verdict.PASS, broken(judged)
+    assessment = judge(tmp_path, without_copies(load(EAGER)), load(EAGER))
+    assert assessment.verdict is Verdict.PASS, broken(assessment)
     assert judge(tmp_path, without_copies(load(EAGER))).verdict is Verdict.PASS
-    (gone,) = [change for change in judged.changes if change.change != "same"]
+    (gone,) = [change for change in assessment.changes if change.change != "same"]
     assert (gone.change, gone.before, gone.after) == ("vanished", 2, 0)
 
 
@@ -280,10 +280,10 @@ def test_copies_that_no_module_seems_to_have(
 ) -> None:
     """They ran all the same: every layer has both."""
     damage, control = _HIDDEN[what]
-    judged = judge(tmp_path, damage(load(EAGER)), load(EAGER) if compared else None)
-    assert judged.verdict is Verdict.INVALID
-    assert judged.examined.totals.copies == 0
-    assert control in broken(judged)
+    assessment = judge(tmp_path, damage(load(EAGER)), load(EAGER) if compared else None)
+    assert assessment.verdict is Verdict.INVALID
+    assert assessment.analysed.totals.copies == 0
+    assert control in broken(assessment)
 
 
 def backwards(document: Document) -> Document:
@@ -324,42 +324,42 @@ _BREAKS: dict[str, tuple[Callable[[Document], Document], str]] = {
 def test_invalid_and_says_why(what: str, compared: bool, tmp_path: Path) -> None:
     damage, control = _BREAKS[what]
     after = damage(without_copies(load(EAGER)))
-    judged = judge(tmp_path, after, load(EAGER) if compared else None)
-    assert judged.verdict is Verdict.INVALID
-    assert control in broken(judged)
+    assessment = judge(tmp_path, after, load(EAGER) if compared else None)
+    assert assessment.verdict is Verdict.INVALID
+    assert control in broken(assessment)
 
 
 @pytest.mark.parametrize("what", _BREAKS)
 def test_a_broken_baseline_is_no_evidence_either(what: str, tmp_path: Path) -> None:
     damage, control = _BREAKS[what]
-    judged = judge(tmp_path, without_copies(load(EAGER)), damage(load(EAGER)))
-    assert judged.verdict is Verdict.INVALID
-    assert f"baseline: {control}" in broken(judged)
+    assessment = judge(tmp_path, without_copies(load(EAGER)), damage(load(EAGER)))
+    assert assessment.verdict is Verdict.INVALID
+    assert f"baseline: {control}" in broken(assessment)
 
 
 def test_a_module_missing_shows_without_knowing_the_layers(tmp_path: Path) -> None:
     """Expecting what is there: the decoder layer without attention still tells."""
     after = lost_one_module(without_copies(load(EAGER)))
-    judged = judge(tmp_path, after, asked=Asked(MODULE, 35, 0))
-    assert judged.verdict is Verdict.INVALID
-    assert "every parent module has one" in broken(judged)
+    assessment = judge(tmp_path, after, asked=Requirement(MODULE, 35, 0))
+    assert assessment.verdict is Verdict.INVALID
+    assert "every parent module has one" in broken(assessment)
 
 
 def test_a_gemm_dropped_from_all_layers(tmp_path: Path) -> None:
     after = lost_every_o_proj(without_copies(load(EAGER)))
-    judged = judge(tmp_path, after, load(EAGER))
-    assert judged.verdict is Verdict.INVALID
-    assert "GEMMs per layer, as in the baseline" in broken(judged)
-    alone = judge(tmp_path, after, asked=Asked(MODULE, 36, 0, gemms=2))
+    assessment = judge(tmp_path, after, load(EAGER))
+    assert assessment.verdict is Verdict.INVALID
+    assert "GEMMs per layer, as in the baseline" in broken(assessment)
+    alone = judge(tmp_path, after, asked=Requirement(MODULE, 36, 0, gemms=2))
     assert alone.verdict is Verdict.INVALID
     assert "GEMMs per layer" in broken(alone)
 
 
 @pytest.mark.parametrize("name", OTHER_NAMES)
 def test_copies_under_another_name(name: str, tmp_path: Path) -> None:
-    judged = judge(tmp_path, renamed(load(EAGER), OTHER_NAMES[name]), load(EAGER))
-    assert judged.verdict is Verdict.FAIL
-    assert "as many kernels fewer as copies" in broken(judged)
+    assessment = judge(tmp_path, renamed(load(EAGER), OTHER_NAMES[name]), load(EAGER))
+    assert assessment.verdict is Verdict.FAIL
+    assert "as many kernels fewer as copies" in broken(assessment)
 
 
 def test_copies_moved_out_of_the_module(tmp_path: Path) -> None:
@@ -375,9 +375,9 @@ def test_copies_moved_out_of_the_module(tmp_path: Path) -> None:
         event["ts"] = before.get(id(event), event["ts"])
         return id(event) in before
 
-    judged = judge(tmp_path, change(document, earlier), load(EAGER))
-    assert judged.verdict is Verdict.FAIL
-    assert broken(judged) == {"no copies outside of the module instead"}
+    assessment = judge(tmp_path, change(document, earlier), load(EAGER))
+    assert assessment.verdict is Verdict.FAIL
+    assert broken(assessment) == {"no copies outside of the module instead"}
 
 
 def test_another_gemm_that_needs_no_copies(tmp_path: Path) -> None:
@@ -391,9 +391,9 @@ def test_another_gemm_that_needs_no_copies(tmp_path: Path) -> None:
             event["args"]["kernel"] = "_gemm_a8w8_blockscale_kernel"
         return known
 
-    judged = judge(tmp_path, change(without_copies(load(EAGER)), edit), load(EAGER))
-    assert judged.verdict is Verdict.FAIL
-    assert broken(judged) == {"the other kernels are the baseline's, in every call"}
+    assessment = judge(tmp_path, change(without_copies(load(EAGER)), edit), load(EAGER))
+    assert assessment.verdict is Verdict.FAIL
+    assert broken(assessment) == {"the other kernels are the baseline's, in every call"}
 
 
 def test_copies_under_another_name_in_one_of_two_steps(tmp_path: Path) -> None:
@@ -414,10 +414,10 @@ def test_copies_under_another_name_in_one_of_two_steps(tmp_path: Path) -> None:
         event["name"] = "main_kernel" if known else event["name"]
         return known
 
-    asked = Asked("DeepseekV2AttentionMLA", 3, 0)
-    judged = judge(tmp_path, change(after, edit), load(path), asked=asked)
-    assert judged.verdict is Verdict.FAIL
-    assert broken(judged) == {"the other kernels are the baseline's, in every call"}
+    asked = Requirement("DeepseekV2AttentionMLA", 3, 0)
+    assessment = judge(tmp_path, change(after, edit), load(path), asked=asked)
+    assert assessment.verdict is Verdict.FAIL
+    assert broken(assessment) == {"the other kernels are the baseline's, in every call"}
 
 
 def scaled(document: Document) -> Document:
@@ -435,17 +435,17 @@ def scaled(document: Document) -> Document:
 
 @pytest.mark.parametrize("name", ["CatArrayBatchedCopy", "rocclr", "triton"])
 def test_a_known_copy_before_a_scaled_gemm_is_one(name: str, tmp_path: Path) -> None:
-    judged = judge(tmp_path, renamed(scaled(load(EAGER)), OTHER_NAMES[name]))
-    assert judged.verdict is not Verdict.PASS
-    assert f"0 copies in every {MODULE}" in broken(judged)
+    assessment = judge(tmp_path, renamed(scaled(load(EAGER)), OTHER_NAMES[name]))
+    assert assessment.verdict is not Verdict.PASS
+    assert f"0 copies in every {MODULE}" in broken(assessment)
 
 
 def test_an_unknown_kernel_before_a_scaled_gemm(tmp_path: Path) -> None:
     """Nobody can say without a baseline that it is no copy."""
-    judged = judge(tmp_path, renamed(scaled(load(EAGER)), "main_kernel"))
-    assert judged.verdict is Verdict.INVALID
+    assessment = judge(tmp_path, renamed(scaled(load(EAGER)), "main_kernel"))
+    assert assessment.verdict is Verdict.INVALID
     assert "kernels right before a block-scale GEMM are of a known kind" in broken(
-        judged
+        assessment
     )
 
 
@@ -457,12 +457,12 @@ def test_copies_in_one_layer_only(tmp_path: Path) -> None:
 
 
 def test_swapped(tmp_path: Path) -> None:
-    judged = judge(tmp_path, load(EAGER), without_copies(load(EAGER)))
-    assert judged.verdict is Verdict.FAIL
-    twice = Asked(MODULE, 36, 2)
-    judged = judge(tmp_path, load(EAGER), without_copies(load(EAGER)), asked=twice)
-    assert judged.verdict is Verdict.FAIL
-    assert "copies vanish from every layer" in broken(judged)
+    assessment = judge(tmp_path, load(EAGER), without_copies(load(EAGER)))
+    assert assessment.verdict is Verdict.FAIL
+    twice = Requirement(MODULE, 36, 2)
+    assessment = judge(tmp_path, load(EAGER), without_copies(load(EAGER)), asked=twice)
+    assert assessment.verdict is Verdict.FAIL
+    assert "copies vanish from every layer" in broken(assessment)
 
 
 def test_compared_with_itself(tmp_path: Path) -> None:
@@ -479,9 +479,9 @@ def test_time_that_does_not_fall(tmp_path: Path) -> None:
             event["dur"] *= 1.05
         return id(event) in slower
 
-    judged = judge(tmp_path, change(after, edit), load(EAGER))
-    assert judged.verdict is Verdict.FAIL
-    assert "time per layer falls by about the copies' own" in broken(judged)
+    assessment = judge(tmp_path, change(after, edit), load(EAGER))
+    assert assessment.verdict is Verdict.FAIL
+    assert "time per layer falls by about the copies' own" in broken(assessment)
 
 
 def test_another_load_than_the_baseline(tmp_path: Path) -> None:
@@ -492,9 +492,9 @@ def test_another_load_than_the_baseline(tmp_path: Path) -> None:
             event["dur"] *= 0.5
         return bool(event.get("cat") in GPU)
 
-    judged = judge(tmp_path, change(after, faster), load(EAGER))
-    assert judged.verdict is Verdict.INVALID
-    assert "the rest of a layer takes as long as in the baseline" in broken(judged)
+    assessment = judge(tmp_path, change(after, faster), load(EAGER))
+    assert assessment.verdict is Verdict.INVALID
+    assert "the rest of a layer takes as long as in the baseline" in broken(assessment)
 
 
 def test_another_step_than_the_baseline(tmp_path: Path) -> None:
@@ -504,29 +504,29 @@ def test_another_step_than_the_baseline(tmp_path: Path) -> None:
         return known
 
     after = change(without_copies(load(EAGER)), edit)
-    judged = judge(tmp_path, after, load(EAGER))
-    assert judged.verdict is Verdict.INVALID
-    assert "steps, as in the baseline" in broken(judged)
+    assessment = judge(tmp_path, after, load(EAGER))
+    assert assessment.verdict is Verdict.INVALID
+    assert "steps, as in the baseline" in broken(assessment)
 
 
 def test_the_wrong_rank(tmp_path: Path) -> None:
     """Of the file's name against its content, and of one file against the other."""
     after = without_copies(load(EAGER))
-    judged = judge(tmp_path, after, name="x-TP-3-EXTEND.trace.json")
-    assert judged.verdict is Verdict.INVALID
-    assert "the rank in the file's name" in broken(judged)
+    assessment = judge(tmp_path, after, name="x-TP-3-EXTEND.trace.json")
+    assert assessment.verdict is Verdict.INVALID
+    assert "the rank in the file's name" in broken(assessment)
     after["distributedInfo"] |= {"rank": 3, "world_size": 8}
-    judged = judge(tmp_path, after, load(EAGER), name="x-TP-3-EXTEND.trace.json")
-    assert judged.verdict is Verdict.INVALID
-    assert "rank, as in the baseline" in broken(judged)
+    assessment = judge(tmp_path, after, load(EAGER), name="x-TP-3-EXTEND.trace.json")
+    assert assessment.verdict is Verdict.INVALID
+    assert "rank, as in the baseline" in broken(assessment)
 
 
 def test_another_gpu(tmp_path: Path) -> None:
     after = without_copies(load(EAGER))
     after["deviceProperties"][0]["name"] = "AMD Instinct MI355X"
-    judged = judge(tmp_path, after, load(EAGER))
-    assert judged.verdict is Verdict.INVALID
-    assert "GPU, as in the baseline" in broken(judged)
+    assessment = judge(tmp_path, after, load(EAGER))
+    assert assessment.verdict is Verdict.INVALID
+    assert "GPU, as in the baseline" in broken(assessment)
 
 
 # --- replays ------------------------------------------------------------------------
@@ -534,11 +534,11 @@ def test_another_gpu(tmp_path: Path) -> None:
 
 def replay(
     tmp_path: Path, document: Document, capture: Document, copies: int = 2
-) -> Judged:
-    asked = Asked(MODULE, 36, copies)
+) -> Assessment:
+    asked = Requirement(MODULE, 36, copies)
     path = write(tmp_path / "replay.json", document)
     recorded = write(tmp_path / "capture.json", capture)
-    return decide(examine(path, asked, [recorded]), None, asked)
+    return decide(analyse(path, asked, [recorded]), None, asked)
 
 
 def captured_copies(document: Document) -> list[Event]:
@@ -569,9 +569,9 @@ def test_kernels_of_a_replay_dropped(keep: int, tmp_path: Path) -> None:
     lost = {id(event) for event in replayed[keep:]}
     after = drop(document, lambda event: id(event) in lost)
     for copies in (0, 2):
-        judged = replay(tmp_path, after, load(CAPTURE), copies)
-        assert judged.verdict is Verdict.INVALID
-        assert "replays aligned with the capture" in broken(judged)
+        assessment = replay(tmp_path, after, load(CAPTURE), copies)
+        assert assessment.verdict is Verdict.INVALID
+        assert "replays aligned with the capture" in broken(assessment)
 
 
 def test_a_replay_of_another_graph(tmp_path: Path) -> None:
@@ -581,9 +581,9 @@ def test_a_replay_of_another_graph(tmp_path: Path) -> None:
     assert len(gone) == 72
     capture = drop(capture, lambda event: id(event) in gone)
     for copies in (0, 2):
-        judged = replay(tmp_path, load(REPLAY), capture, copies)
-        assert judged.verdict is Verdict.INVALID
-        assert "replays aligned with the capture" in broken(judged)
+        assessment = replay(tmp_path, load(REPLAY), capture, copies)
+        assert assessment.verdict is Verdict.INVALID
+        assert "replays aligned with the capture" in broken(assessment)
 
 
 def test_two_captured_launches_swapped(tmp_path: Path) -> None:
@@ -598,9 +598,9 @@ def test_two_captured_launches_swapped(tmp_path: Path) -> None:
     )
     names = copy["args"]["kernel"], later["args"]["kernel"]
     later["args"]["kernel"], copy["args"]["kernel"] = names
-    judged = replay(tmp_path, load(REPLAY), capture)
-    assert judged.verdict is Verdict.INVALID
-    assert "replays aligned with the capture" in broken(judged)
+    assessment = replay(tmp_path, load(REPLAY), capture)
+    assert assessment.verdict is Verdict.INVALID
+    assert "replays aligned with the capture" in broken(assessment)
 
 
 def test_a_capture_without_names(tmp_path: Path) -> None:
@@ -609,15 +609,15 @@ def test_a_capture_without_names(tmp_path: Path) -> None:
     def edit(event: Event) -> bool:
         return event.get("args", {}).pop("kernel", None) is not None
 
-    judged = replay(tmp_path, load(REPLAY), change(load(CAPTURE), edit))
-    assert judged.verdict is Verdict.INVALID
-    assert "capture: captured launches are named" in broken(judged)
+    assessment = replay(tmp_path, load(REPLAY), change(load(CAPTURE), edit))
+    assert assessment.verdict is Verdict.INVALID
+    assert "capture: captured launches are named" in broken(assessment)
 
 
 def test_a_capture_without_modules(tmp_path: Path) -> None:
-    judged = replay(tmp_path, load(REPLAY), lost_all_modules(load(CAPTURE)), 0)
-    assert judged.verdict is Verdict.INVALID
-    assert f"capture: layers with a {MODULE}" in broken(judged)
+    assessment = replay(tmp_path, load(REPLAY), lost_all_modules(load(CAPTURE)), 0)
+    assert assessment.verdict is Verdict.INVALID
+    assert f"capture: layers with a {MODULE}" in broken(assessment)
 
 
 def run_eagerly(capture: Document, replayed: Document) -> Document:
@@ -648,8 +648,8 @@ def run_eagerly(capture: Document, replayed: Document) -> Document:
 def test_an_eager_step_serves_as_capture(tmp_path: Path) -> None:
     """What there is on CUDA: its captures do not name what they would run."""
     eager = run_eagerly(load(CAPTURE), load(REPLAY))
-    judged = replay(tmp_path, load(REPLAY), eager)
-    assert judged.verdict is Verdict.PASS, broken(judged)
+    assessment = replay(tmp_path, load(REPLAY), eager)
+    assert assessment.verdict is Verdict.PASS, broken(assessment)
     gone = kernels(eager, COPY)[0]
     other = drop(eager, lambda event: correlation(event) == correlation(gone))
     assert replay(tmp_path, load(REPLAY), other).verdict is Verdict.INVALID

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from gatekit.traces.checks import Verdict
-from gatekit.traces.verdicts import Asked, Judged, decide, examine
+from gatekit.records.checks import Verdict
+from gatekit.traces.verdicts import Assessment, Requirement, analyse, decide
 from support.profiler_traces import Document, as_profiler
 from support.small_traces import (
     LAYERS,
@@ -28,18 +28,20 @@ from support.small_traces import (
 _LOST = "memory calls of modules have their copies"
 
 
-def judge(tmp_path: Path, trace: Document, captured: Document | None = None) -> Judged:
+def judge(
+    tmp_path: Path, trace: Document, captured: Document | None = None
+) -> Assessment:
     def write(name: str, document: Document) -> Path:
         (tmp_path / name).write_bytes(as_profiler(document))
         return tmp_path / name
 
     captures = [write("capture", captured)] if captured else []
-    asked = Asked(MODULE, LAYERS, 0)
-    return decide(examine(write("trace", trace), asked, captures), None, asked)
+    asked = Requirement(MODULE, LAYERS, 0)
+    return decide(analyse(write("trace", trace), asked, captures), None, asked)
 
 
-def broken(judged: Judged) -> set[str]:
-    return {control.name for control in judged.controls if not control.holds}
+def broken(assessment: Assessment) -> set[str]:
+    return {control.name for control in assessment.controls if not control.holds}
 
 
 def calling(name: str, **args: Any) -> Document:
@@ -56,14 +58,14 @@ def calling(name: str, **args: Any) -> Document:
      "cudaMemset2DAsync"],
 )  # fmt: skip
 def test_a_fill_without_a_record_is_no_loss(name: str, tmp_path: Path) -> None:
-    judged = judge(tmp_path, calling(name))
-    assert judged.verdict is Verdict.PASS, broken(judged)
+    assessment = judge(tmp_path, calling(name))
+    assert assessment.verdict is Verdict.PASS, broken(assessment)
 
 
 @pytest.mark.parametrize("args", [{"bytes": "0"}, {"size": "0"}, {"bytes": 0}])
 def test_a_copy_of_nothing_is_no_loss(args: dict[str, Any], tmp_path: Path) -> None:
-    judged = judge(tmp_path, calling("hipMemcpyAsync", **args))
-    assert judged.verdict is Verdict.PASS, broken(judged)
+    assessment = judge(tmp_path, calling("hipMemcpyAsync", **args))
+    assert assessment.verdict is Verdict.PASS, broken(assessment)
 
 
 @pytest.mark.parametrize(
@@ -82,9 +84,9 @@ def test_a_copy_without_a_record_is_lost(
     name: str, args: dict[str, Any], tmp_path: Path
 ) -> None:
     """It may have been of 0 bytes; the trace does not say so."""
-    judged = judge(tmp_path, calling(name, **args))
-    assert judged.verdict is Verdict.INVALID
-    assert broken(judged) == {_LOST}
+    assessment = judge(tmp_path, calling(name, **args))
+    assert assessment.verdict is Verdict.INVALID
+    assert broken(assessment) == {_LOST}
 
 
 def test_a_lost_copy_whose_call_leaves_after_its_module(tmp_path: Path) -> None:
@@ -93,23 +95,25 @@ def test_a_lost_copy_whose_call_leaves_after_its_module(tmp_path: Path) -> None:
         if event["name"] == "hipMemcpyAsync":
             event["ts"] += 56
             event["dur"] = 2.001
-    judged = judge(tmp_path, trace)
-    assert judged.verdict is Verdict.INVALID
-    assert broken(judged) == {_LOST}
+    assessment = judge(tmp_path, trace)
+    assert assessment.verdict is Verdict.INVALID
+    assert broken(assessment) == {_LOST}
 
 
 @pytest.mark.parametrize("name", ["cudaMemsetAsync", "hipMemcpyAsync"])
 def test_an_eager_step_with_them_serves_as_capture(name: str, tmp_path: Path) -> None:
     """Calls without a record are else what tells that a graph was recorded."""
     step = calling(name, bytes="0")
-    judged = judge(tmp_path, replay_of(eager()), step)
-    assert judged.verdict is Verdict.PASS, broken(judged)
+    assessment = judge(tmp_path, replay_of(eager()), step)
+    assert assessment.verdict is Verdict.PASS, broken(assessment)
 
 
 @pytest.mark.parametrize("name", ["hipMemsetAsync", "hipMemcpyAsync"])
 def test_a_capture_with_them(name: str, tmp_path: Path) -> None:
-    judged = judge(tmp_path, replay_of(eager()), capture_of(calling(name, bytes="0")))
-    assert judged.verdict is Verdict.PASS, broken(judged)
+    assessment = judge(
+        tmp_path, replay_of(eager()), capture_of(calling(name, bytes="0"))
+    )
+    assert assessment.verdict is Verdict.PASS, broken(assessment)
 
 
 def test_fills_that_a_replay_ran(tmp_path: Path) -> None:
@@ -120,10 +124,10 @@ def test_fills_that_a_replay_ran(tmp_path: Path) -> None:
         event["cat"] = "gpu_memset"
     replay = replay_of(eager())
     replay["traceEvents"] += fills
-    judged = judge(tmp_path, replay, capture_of(trace))
-    assert judged.verdict is Verdict.PASS, broken(judged)
-    assert judged.examined.totals.kernels == 3 * LAYERS
+    assessment = judge(tmp_path, replay, capture_of(trace))
+    assert assessment.verdict is Verdict.PASS, broken(assessment)
+    assert assessment.analysed.totals.kernels == 3 * LAYERS
     replay["traceEvents"].pop()
-    judged = judge(tmp_path, replay, capture_of(trace))
-    assert judged.verdict is Verdict.INVALID
-    assert "replays aligned with the capture" in broken(judged)
+    assessment = judge(tmp_path, replay, capture_of(trace))
+    assert assessment.verdict is Verdict.INVALID
+    assert "replays aligned with the capture" in broken(assessment)

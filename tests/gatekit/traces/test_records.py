@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from gatekit.traces.reading import read_trace
-from gatekit.traces.verdicts import Asked, examine
+from gatekit.traces.verdicts import Requirement, analyse
 from overlaykit.core.errors import InputError
 from support.profiler_traces import Document, Event, as_profiler
 from support.small_traces import COPY, MODULE, eager
@@ -103,7 +103,7 @@ def test_what_is_below_nothing(kind: str, field: str, tmp_path: Path) -> None:
     if field != "dur":
         assert field in refusal(tmp_path / "t", as_profiler(document))
         return
-    controls = examine(tmp_path / "t", Asked(MODULE, 3, 0), []).controls
+    controls = analyse(tmp_path / "t", Requirement(MODULE, 3, 0), []).controls
     broken = [control.name for control in controls if not control.holds]
     assert any("ends before it starts" in name for name in broken)
 
@@ -173,7 +173,7 @@ def test_a_rank_beyond_its_world(tmp_path: Path) -> None:
     document = eager()
     document["distributedInfo"]["rank"] = 3
     (tmp_path / "t").write_bytes(as_profiler(document))
-    controls = examine(tmp_path / "t", Asked(MODULE, 3, 0), []).controls
+    controls = analyse(tmp_path / "t", Requirement(MODULE, 3, 0), []).controls
     broken = [control.name for control in controls if not control.holds]
     assert broken == ["a rank of its world"]
 
