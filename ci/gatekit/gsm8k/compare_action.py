@@ -28,18 +28,20 @@ class ComparisonResult(Result, frozen=True, kw_only=True):
 
 
 def call(arguments: Namespace) -> Report:
-    """Decide between two arms."""
+    """Compare two arms."""
     arms = {
         arm: [one for path in getattr(arguments, arm) for one in load_results(path)]
         for arm in ARMS
     }
     places = [Path(one.path).resolve() for runs in arms.values() for one in runs]
     if len(set(places)) < len(places):
-        raise InputError("a run is named more than once: it cannot be its own control")
+        raise InputError(
+            "each run can be named only once: a run cannot be its own control"
+        )
     if len(arms["baseline"]) != len(arms["patched"]):
         raise InputError(
-            f"{len(arms['baseline'])} runs of the baseline and {len(arms['patched'])} "
-            "of the patched: as many are needed"
+            f"found {len(arms['baseline'])} baseline runs and {len(arms['patched'])} "
+            "patched runs; expected as many patched runs as baseline runs"
         )
     compared = compare(arms["baseline"], arms["patched"], arguments.margin)
     result = ComparisonResult(
@@ -70,10 +72,12 @@ def call(arguments: Namespace) -> Report:
 def _message(compared: ArmComparison) -> str:
     sentences = [sentence(compared)]
     if compared.self_comparison:
-        sentences.append("The baseline against itself says nothing of a patch.")
+        sentences.append(
+            "Both arms are the baseline, so this says nothing about the patch."
+        )
     if compared.unlabelled:
         sentences.append(
-            "Which arm each of sgl-eval's own runs is of is taken on trust."
+            "Plain sgl-eval runs do not record their arm; it is taken on trust."
         )
     return " ".join(sentences)
 

@@ -1,4 +1,4 @@
-"""From two arms' answers to a verdict, with everything that it rests on."""
+"""The verdict on two arms' answers, and the checks and figures behind it."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from gatekit.stats.harm import harm_p
 from gatekit.stats.intervals import newcombe
 from gatekit.stats.pairs import Pairs
 
-# Upstream's nightly for this model, which looks at one arm alone.
+# Upstream's nightly test of this model, which checks one arm alone.
 UPSTREAM_THRESHOLD = 0.93
-# Margins that a run of so many questions can hold, as measured (`power`).
+# Margins that a run of this size can show, from `power`.
 _WIDE, _NARROW, _NARROW_FROM = 0.015, 0.010, 3_900
-# A baseline that answers nothing has nothing to lose: any patch would pass.
+# If the baseline answers nothing correctly, every patch would pass.
 _LEAST_BASELINE = 0.10
 ABLE = "the baseline has something to lose"
-# Two rates are watched beside the score; each at half of the level.
+# Two more rates are tested, each at half the level.
 _GUARD_LEVEL = 0.025
 _Good = Callable[[Answer], bool]
 
 
 class RunFigures(msgspec.Struct, frozen=True, kw_only=True):
-    """One run; ``arm`` is the one that it says it is of."""
+    """The figures of one run. ``arm`` is the arm that the run records."""
 
     path: str
     arm: str
@@ -44,8 +44,8 @@ class RunFigures(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ArmFigures(msgspec.Struct, frozen=True, kw_only=True):
-    """An arm's runs. ``origin`` is None where they have several. Rates are of complete
-    runs only: a question left open is no wrong answer."""
+    """The runs of an arm. ``origin`` is None if the runs differ in it. Rates are None
+    unless all runs are complete: an unanswered question is not a wrong answer."""
 
     runs: tuple[RunFigures, ...]
     origin: records.Origin | None
@@ -55,8 +55,8 @@ class ArmFigures(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Score(msgspec.Struct, frozen=True, kw_only=True):
-    """The paired comparison. Proportions of the questions; differences are patched
-    minus baseline. ``newcombe`` needs whole counts, so a single run an arm."""
+    """The paired comparison, in proportions of the questions. Differences are patched
+    minus baseline. ``newcombe`` needs whole counts, so one run per arm."""
 
     questions: int
     margin: float
@@ -75,8 +75,9 @@ class Score(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ArmComparison(msgspec.Struct, frozen=True, kw_only=True):
-    """``score`` and ``claims`` are of comparable runs only. ``reasons`` are what does
-    not hold; of a pass, what does. ``settings`` and ``files`` are those of all runs."""
+    """``score`` and ``claims`` exist only if the runs are comparable. ``reasons`` lists
+    the checks that do not hold; for a pass, the claims. ``settings`` and ``files`` are
+    those that all runs share."""
 
     verdict: Verdict
     reasons: tuple[str, ...]
@@ -91,13 +92,13 @@ class ArmComparison(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def self_comparison(self) -> bool:
-        """The baseline in both places: a measurement, which says nothing of a patch."""
+        """Whether both arms are the baseline, which says nothing about the patch."""
         runs = (*self.baseline.runs, *self.patched.runs)
         return all(run.arm == BASELINE for run in runs)
 
     @property
     def unlabelled(self) -> bool:
-        """Runs that do not say which arm they are of, as plain sgl-eval's."""
+        """Whether some run does not record its arm, as with plain sgl-eval."""
         runs = (*self.baseline.runs, *self.patched.runs)
         return not all(run.arm for run in runs)
 
@@ -109,7 +110,7 @@ class ArmComparison(msgspec.Struct, frozen=True, kw_only=True):
 def compare(
     baseline: Sequence[ResultSet], patched: Sequence[ResultSet], margin: float | None
 ) -> ArmComparison:
-    """As many runs in one arm as in the other."""
+    """Compare the arms, which must have the same number of runs."""
     pairing = Pairing(tuple(baseline), tuple(patched))
     if not pairing.valid:
         return _compared(pairing, Verdict.INVALID, pairing.controls)
@@ -168,7 +169,7 @@ def _compared(
 
 
 def default_margin(questions: int) -> float:
-    """What a comparison of so many questions can show."""
+    """The margin that a comparison of this size can show."""
     return _NARROW if questions >= _NARROW_FROM else _WIDE
 
 
@@ -231,7 +232,7 @@ def _guard(pairing: Pairing, what: str, good: _Good) -> Check:
 
 
 def _close(decided: PairedDecision, rule: Rule) -> Check:
-    """What makes a pass. Not shown is not refuted: more questions may show it."""
+    """A pass needs this. If it is not shown, more questions may still show it."""
     lower = 100 * decided.interval.lower
     return Check(
         "any harm is below the margin",

@@ -1,8 +1,8 @@
-"""Two arms' runs, joined by question: are they answers to the same thing?
+"""Pair two arms' runs by question, and check that they are comparable.
 
-What does not hold here makes the comparison invalid, whatever the scores: a missing
-answer, a failed request counted as a wrong one, another question under the same id,
-another prompt. None of it is a reason to score what is left.
+A control that does not hold makes the comparison invalid, whatever the scores: a
+missing answer, a failed request counted as a wrong answer, different questions under
+one id, different prompts. The rest of the answers is not scored either.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from gatekit.stats.pairs import Pairs, pair
 
 @dataclass(frozen=True)
 class Pairing:
-    """Both arms' runs, with the questions that all of them answered, in one order."""
+    """Both arms' runs, and the sorted ids of the questions that all of them
+    answered."""
 
     baseline: tuple[ResultSet, ...]
     patched: tuple[ResultSet, ...]
@@ -45,12 +46,12 @@ class Pairing:
         return all(control.holds for control in self.controls)
 
     def pairs(self, good: Callable[[Answer], bool]) -> Pairs:
-        """Of any yes or no about an answer, yes being the better."""
+        """Pairs of a yes/no property of answers, where yes is the better outcome."""
         return pair(self._flags(self.baseline, good), self._flags(self.patched, good))
 
     def within(self, arm: Sequence[ResultSet]) -> float | None:
-        """The share of questions on which two runs of the same arm differ, over all
-        pairs of its runs; None for a single run."""
+        """The share of questions on which two runs of one arm differ, averaged over all
+        pairs of runs; None for a single run."""
         flags = self._flags(arm, lambda answer: answer.symbolic_correct)
         found = [
             pair([one], [other]).discordance
@@ -75,7 +76,7 @@ def _failed(pairing: Pairing) -> Iterator[str]:
     for run in pairing.runs:
         for answer in run.answers.values():
             if not answer.answered:
-                yield f"{answer.id} ended by {answer.finish_reason!r} in {run.path}"
+                yield f"{answer.id} ended with {answer.finish_reason!r} in {run.path}"
 
 
 def _unshared(pairing: Pairing) -> Iterator[str]:
@@ -100,7 +101,7 @@ def _settings(pairing: Pairing) -> Iterator[str]:
 
 
 def _models(pairing: Pairing) -> Iterator[str]:
-    """As the replies say it; the settings have who was asked."""
+    """The model that the replies name; the settings name the model requested."""
     named = {
         answer.model: run.path
         for run in pairing.runs
@@ -112,7 +113,7 @@ def _models(pairing: Pairing) -> Iterator[str]:
 
 
 def _prompts(pairing: Pairing) -> Iterator[str]:
-    """The prompt as the server counts it: its chat template is not in our hands."""
+    """The server's token counts: its chat template is outside our control."""
     for name in pairing.ids:
         lengths = {run.answers[name].prompt_tokens for run in pairing.runs} - {None}
         if len(lengths) > 1:
@@ -120,7 +121,7 @@ def _prompts(pairing: Pairing) -> Iterator[str]:
 
 
 def _grades(pairing: Pairing) -> Iterator[str]:
-    """The grader gives up after a time: on a busy machine, a right answer is wrong."""
+    """The grader times out: on a busy machine it can grade a right answer as wrong."""
     for name in pairing.ids:
         grades: dict[str, set[bool]] = {}
         for run in pairing.runs:
@@ -131,10 +132,10 @@ def _grades(pairing: Pairing) -> Iterator[str]:
 
 
 def _misplaced(pairing: Pairing) -> Iterator[str]:
-    """A baseline may stand in the other place, to be compared with itself."""
+    """A baseline may be given as the patched arm, for a self-comparison."""
     for run in pairing.baseline:
         if run.arm == PATCHED:
-            yield f"{run.path} says that it is of the patched arm"
+            yield f"{run.path} is recorded as the patched arm"
 
 
 def _altered(pairing: Pairing) -> Iterator[str]:
@@ -149,7 +150,7 @@ def _contradictions(pairing: Pairing) -> Iterator[str]:
 
 
 def _twice(pairing: Pairing) -> Iterator[str]:
-    """A copy is no second run. No two are begun at once, to the last bit of a clock."""
+    """A copy is not a second run. Two runs never start at exactly the same time."""
     seen: dict[str, str] = {}
     for run in pairing.runs:
         if run.mark:
@@ -165,11 +166,11 @@ def _origins(pairing: Pairing) -> Iterator[str]:
 
 
 def _series(pairing: Pairing) -> Iterator[str]:
-    """Those who say baseline and patched say that the series is what differs."""
+    """The arms must differ in the series, if they record it."""
     there = {run.origin.series for run in pairing.baseline} - {""}
     for run in pairing.patched:
         if run.arm == PATCHED and run.origin.series in there:
-            yield f"{run.origin.series} in both arms, as {run.path} has it"
+            yield f"{run.origin.series} in both arms, also in {run.path}"
 
 
 def _source(run: ResultSet) -> dict[str, object]:
@@ -192,7 +193,8 @@ def _unlike(
 
 
 class Control(NamedTuple):
-    """There must be none of ``what``; ``step`` is what to do where there is."""
+    """Holds if ``find`` yields nothing. ``what`` names one fault; ``step`` is the next
+    step if there is one."""
 
     name: str
     what: str
@@ -200,46 +202,46 @@ class Control(NamedTuple):
     find: Callable[[Pairing], Iterator[str]]
 
 
-_BUILDS = "compare runs of one build an arm, and tell --series as the server ran it"
+_BUILDS = "compare runs of one build per arm, and give --series as the server ran it"
 CONTROLS = (
     Control(
         "every question is answered",
-        "open question",
-        "give the run's command once more: it asks what is open",
+        "unanswered question",
+        "run the same command again to ask the unanswered questions",
         _open,
     ),
     Control(
         "no request failed",
         "failed request",
-        "make the run with ci/gsm8k.py run, which counts none as an answer",
+        "use ci/gsm8k.py run, which does not count failed requests as answers",
         _failed,
     ),
     Control(
-        "all runs ask the same",
-        "question of some runs only",
-        "make both arms' runs with the same --questions and --first",
+        "all runs ask the same questions",
+        "question that some runs lack",
+        "run both arms with the same --questions and --first",
         _unshared,
     ),
     Control(
         "the same id is the same question",
-        "other question",
-        "make both arms' runs with the same --questions",
+        "different question",
+        "run both arms with the same --questions",
         _others,
     ),
     Control(
         "the settings are the same",
         "setting that differs",
-        "make both arms' runs with the same options",
+        "run both arms with the same options",
         _settings,
     ),
     Control(
-        "one model says to have answered",
-        "other model",
-        "make both arms' runs with a server that serves one model",
+        "all answers name one model",
+        "different model",
+        "run both arms on a server that serves one model",
         _models,
     ),
     Control(
-        "prompts are equally long in tokens",
+        "prompts have equal lengths in tokens",
         "question whose prompt differs",
         "serve both arms with the same chat template and tokenizer",
         _prompts,
@@ -247,33 +249,38 @@ CONTROLS = (
     Control(
         "equal answers are graded alike",
         "question graded both ways",
-        "make the run anew, with less running beside it: the grader ran out of time",
+        "repeat the run with less load on the machine: the grader ran out of time",
         _grades,
     ),
     Control(
-        "a run's totals are those of its answers",
+        "a run's totals match its answers",
         "contradiction",
-        "make the run anew, in another folder: one of the two was changed",
+        "repeat the run in another folder: the totals or the answers were edited",
         _contradictions,
     ),
     Control(
-        "a run is as it was when it was finished",
+        "a finished run is unchanged",
         "file that differs from its run's record",
-        "make the run anew, in another folder",
+        "repeat the run in another folder",
         _altered,
     ),
     Control(
-        "no run is there twice",
+        "no run is listed twice",
         "copy of a run",
-        "name each run once: a copy of it measures nothing",
+        "name each run once: a copy measures nothing new",
         _twice,
     ),
     Control(
-        "runs are of the arm that they are given as",
+        "runs belong to the arm they are given as",
         "run of the other arm",
-        "name the runs of each arm behind its own option",
+        "give the runs of each arm after its own option",
         _misplaced,
     ),
-    Control("the runs of an arm have one origin", "run of another", _BUILDS, _origins),
-    Control("the arms differ in the series", "series of both", _BUILDS, _series),
+    Control(
+        "the runs of an arm have one origin",
+        "run with a different origin",
+        _BUILDS,
+        _origins,
+    ),
+    Control("the arms differ in the series", "series of both arms", _BUILDS, _series),
 )

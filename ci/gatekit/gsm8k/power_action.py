@@ -14,7 +14,7 @@ from overlaykit.core.wording import pasteable
 
 
 def call(arguments: Namespace) -> Report:
-    """Say what a number of questions can tell."""
+    """Compute what runs of the given sizes can show."""
     predictions = predict(
         arguments.questions,
         arguments.discordance,

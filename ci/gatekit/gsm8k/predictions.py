@@ -1,4 +1,4 @@
-"""What the comparison can tell and how often it errs: the evidence page's figures."""
+"""The figures of the evidence page: what a comparison can show, and error rates."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _SEED = 6
 
 
 class CalibrationRow(msgspec.Struct, frozen=True, kw_only=True):
-    """How often the interval clears the margin at a true drop of the margin: drawn, and
-    summed where there is a sum; and how often equal arms FAIL."""
+    """How often the interval clears the margin although the true drop equals it,
+    simulated, and summed if possible; and how often equal arms FAIL."""
 
     questions: int
     runs: int
@@ -94,7 +94,7 @@ def _one_run(n: int, discordance: float, margin: float) -> CalibrationRow:
 
 
 def _several(n: int, runs: int, margin: float) -> CalibrationRow:
-    """Drawn question by question: a share is unsteady, a share of the rest broken."""
+    """Simulate each question: a share is unsteady, a share of the rest is broken."""
     rule = Rule(margin)
     broken = margin / (1 - _UNSTEADY)
     _, clears = several_runs(n, runs, _UNSTEADY, broken, rule, _DRAWS_RUNS, _SEED)
@@ -102,7 +102,7 @@ def _several(n: int, runs: int, margin: float) -> CalibrationRow:
     return CalibrationRow(
         questions=n,
         runs=runs,
-        # Two coins differ half of the time.
+        # Two random answers differ half of the time.
         discordance=_UNSTEADY / 2 + margin,
         margin=margin,
         draws=_DRAWS_RUNS,

@@ -1,4 +1,4 @@
-"""What ``ci/gsm8k.py`` prints for a person."""
+"""The reports of ``ci/gsm8k.py`` as text."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def comparison_text(compared: ArmComparison) -> str:
 
 
 def _run(run: RunFigures) -> tuple[str, ...]:
-    # What is open or failed is not wrong: no score is better than one of the rest.
+    # Unanswered and failed questions are not wrong answers, so there is no score.
     whole = run.questions == run.answered > 0 and not run.failed
     score = f"{run.correct / run.questions:.4f}" if whole else "-"
     *asked, correct = map(str, (run.questions, run.answered, run.correct))
@@ -67,9 +67,7 @@ def _score(score: Score) -> list[str]:
     ]
     if score.newcombe:
         lower, upper = score.newcombe
-        lines.append(
-            f"beside it    {100 * lower:+.2f} to {100 * upper:+.2f} (Newcombe)"
-        )
+        lines.append(f"Newcombe     {100 * lower:+.2f} to {100 * upper:+.2f} points")
     lines.append(
         f"discordance  {percent(score.discordance, 2)}; baseline against itself "
         f"{_measured(score.baseline_discordance)}, patched "

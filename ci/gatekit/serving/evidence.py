@@ -205,7 +205,7 @@ def _incomplete(runs: Sequence[ObservedRun], points: Sequence[Point]) -> Iterato
     rounds = sorted({run.round for run in runs})
     for point in sorted({run.point for run in runs}):
         if point not in points:
-            yield f"{point}: it was run, but is not among those asked for (--points)"
+            yield f"{point}: it was run, but --points does not name it (--points)"
         for arm in ARMS:
             lacking = [n for n in rounds if not count[point, arm, n]]
             if len(lacking) == len(rounds):
@@ -266,7 +266,7 @@ def _different_settings(runs: Sequence[ObservedRun]) -> Iterator[str]:
                 yield f"{what} {name} differs between runs: {values}"
     for run in runs:
         if not run.measurement.server:
-            yield f"{run}: the server did not tell its settings"
+            yield f"{run}: the server did not report its settings"
 
 
 def _of_other_origin(runs: Sequence[ObservedRun]) -> Iterator[str]:

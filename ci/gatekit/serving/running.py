@@ -177,4 +177,4 @@ def _unable(run: PlannedRun, log: Path, found: str) -> EnvironmentFailure:
         found=f"{found}; the client said last: {lines[-1] if lines else 'nothing'}",
         next_step="the same command goes on with this run",
     )
-    return EnvironmentFailure("a run could not be made", (finding,))
+    return EnvironmentFailure("cannot complete a run", (finding,))

@@ -110,7 +110,7 @@ def map_launches(trace: Trace) -> LaunchMap:
             "kernel without",
             (f"{short(one.name)} ({one.correlation})" for one in orphans),
         ),
-        none_of("kernels are those that were launched", "other kernel", others),
+        none_of("kernels match their launches", "other kernel", others),
         none_of(
             "no kernel ends before it starts",
             "negative time",
@@ -175,7 +175,7 @@ def undisturbed(trace: Trace, calls: Sequence[Call]) -> Check:
                 layer, step = current
                 strange.append(f"layer {layer}, step {step}: {short(line[at].name)}")
     return none_of(
-        "nothing else runs among a call's kernels", "kernel from elsewhere", strange
+        "no other kernel runs within a call", "kernel from elsewhere", strange
     )
 
 
@@ -210,7 +210,7 @@ def _recorded(launch_map: LaunchMap, modules: Modules) -> Check:
         and not (launch.is_fill or launch.empty)
         and modules.around(launch)
     )
-    return none_of("memory calls of modules have their copies", "call without", lost)
+    return none_of("memory calls in modules have records", "call without", lost)
 
 
 def attribute_eager(

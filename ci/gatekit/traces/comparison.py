@@ -109,19 +109,19 @@ def claims(before: Sequence[Layer], after: Sequence[Layer]) -> tuple[Check, ...]
             bool(copies) and min(copies) > 0,
         ),
         Check(
-            "as many kernels fewer as copies",
+            "the kernel count falls by the copies removed",
             _range(copies),
             _range(kernels),
             copies == kernels,
         ),
         Check(
-            "no copies under other names instead",
+            "no copies appear under other names",
             "0 more per layer",
             _range(others),
             bool(others) and max(others) <= 0,
         ),
         Check(
-            "time per layer falls by about the copies' own",
+            "time per layer falls by about the copies' time",
             f"{gone / 1000:.2f} us, at least {_SAVED:.0%} of it",
             f"{saved / 1000:.2f} us",
             gone > 0 and saved >= _SAVED * gone,
@@ -137,7 +137,7 @@ def rest_is_the_same(before: Sequence[Call], after: Sequence[Call]) -> Check:
         if (rest := rest_of(call)) not in known[call.layer]:
             known[call.layer].append(rest)
     return none_of(
-        "the other kernels are the baseline's, in every call",
+        "all other kernels match the baseline, in every call",
         "call with others",
         _changed(known, after),
     )
@@ -159,7 +159,7 @@ def _changed(
 def none_moved(before: float, after: float) -> Check:
     """Copies elsewhere in the trace, per call of the module."""
     return Check(
-        "no copies outside of the module instead",
+        "no copies move out of the module",
         f"{before:.2f} per call of it, at most {_MOVED} more",
         f"{after:.2f}",
         after - before <= _MOVED,

@@ -143,7 +143,7 @@ def _one_rank(trace: Trace) -> tuple[Check, ...]:
     if trace.rank is not None and trace.world is not None:
         below, found = f"below {trace.world}", str(trace.rank)
         holds = trace.rank < trace.world
-        checks.append(Check("a rank of its world", below, found, holds))
+        checks.append(Check("the rank is below the world size", below, found, holds))
     if named is not None and trace.rank is not None:
         checks.append(equal("the rank in the file's name", named, trace.rank))
     return tuple(checks)

@@ -126,30 +126,31 @@ def test_verdicts(make: Make, lost: int, gained: int, verdict: Verdict) -> None:
     [
         (
             1319, 100, 0,
-            "pass: the baseline answers 1219 of 1319 rightly, and the patched arm 1219 "
-            "of 1319 rightly; a drop of 1.5 points or more is ruled out.",
+            "pass: the baseline answers 1219 of 1319 correctly, and the patched arm "
+            "1219 of 1319 correctly; a drop of 1.5 points or more is ruled out.",
         ),
         (
             1319, 100, 30,
-            "fail: the patched arm answers worse: the baseline answers 1219 of 1319 "
-            "rightly, and the patched arm 1189 of 1319 rightly; this does not hold: "
+            "fail: the patched arm is worse: the baseline answers 1219 of 1319 "
+            "correctly, and the patched arm 1189 of 1319 correctly; this claim does "
+            "not hold: "
             "the patch does no harm (p = 0.0000).",
         ),
         (
             8, 1, 0,
-            "inconclusive: the baseline answers 7 of 8 rightly, and the patched arm 7 "
-            "of 8 rightly; a drop of 1.5 points is neither shown nor ruled out, which "
-            "about 170 further questions would decide.",
+            "inconclusive: the baseline answers 7 of 8 correctly, and the patched arm "
+            "7 of 8 correctly; a drop of 1.5 points is neither shown nor ruled out, "
+            "which about 170 more questions would decide.",
         ),
         (
             8, 8, 0,
-            "inconclusive: the baseline answers 0 of 8 rightly, so it has nothing to "
-            "lose, and the comparison says nothing of the patched arm.",
+            "inconclusive: the baseline answers 0 of 8 correctly, so it has nothing to "
+            "lose, and the comparison says nothing about the patched arm.",
         ),
         (
             1319, 1319, 0,
-            "invalid: the baseline answers 0 of 1319 rightly, so it has nothing to "
-            "lose, and the comparison says nothing of the patched arm.",
+            "invalid: the baseline answers 0 of 1319 correctly, so it has nothing to "
+            "lose, and the comparison says nothing about the patched arm.",
         ),
     ],
     ids=["pass", "fail", "inconclusive", "nothing to lose", "and many questions"],
@@ -167,12 +168,12 @@ def test_no_number_of_questions_would_decide(make: Make) -> None:
     assert compared.score
     score = msgspec.structs.replace(compared.score, further=None)
     said = sentence(msgspec.structs.replace(compared, score=score))
-    assert said.endswith(", and no number of questions within reach would decide it.")
+    assert said.endswith(", and no feasible number of questions would decide it.")
 
 
 def test_an_invalid_comparison_says_why(make: Make) -> None:
     said = sentence(_compare([make("a", 40)], [make("b", 40, missing=1)]))
-    assert said.startswith("invalid: the answers of the two arms cannot be compared, ")
+    assert said.startswith("invalid: the answers of the two arms cannot be compared: ")
     assert "every question is answered (1: 39 of 40 answered in " in said
 
 
@@ -196,8 +197,8 @@ def _set(name: str, value: object, id_: str = "gsm8k-7") -> Callable[[Any], None
         ("no request failed", _set("finish_reason", None)),
         ("the same id is the same question", _set("problem", "Another?")),
         ("the same id is the same question", _set("expected_answer", "8")),
-        ("one model says to have answered", _set("model", "another")),
-        ("prompts are equally long in tokens", _set("prompt_tokens", 10)),
+        ("all answers name one model", _set("model", "another")),
+        ("prompts have equal lengths in tokens", _set("prompt_tokens", 10)),
         ("equal answers are graded alike", _set("symbolic_correct", False)),
     ],
 )
@@ -307,7 +308,7 @@ def test_arms_given_the_wrong_way_round(make: Make) -> None:
     worse = make("b", wrong=range(40), arm="patched")
     better = make("a")
     compared = _compare([worse], [better])
-    assert _broken(compared) == ["runs are of the arm that they are given as"]
+    assert _broken(compared) == ["runs belong to the arm they are given as"]
     assert _compare([better], [worse]).verdict is Verdict.FAIL
 
 
@@ -366,7 +367,7 @@ def test_a_finished_run_that_was_altered(
     assert _compare([before], [after]).verdict is Verdict.FAIL
     change(after)
     compared = _compare([before], [after])
-    assert "a run is as it was when it was finished" in _broken(compared)
+    assert "a finished run is unchanged" in _broken(compared)
     assert f"{name} in {after}" in compared.reasons[-1]
 
 
@@ -375,7 +376,7 @@ def test_a_copy_of_a_run_is_no_run(make: Make, tmp_path: Path) -> None:
     copy, again = tmp_path / "copy", _record(make("b2", arm="patched"), 3.0)
     shutil.copytree(before, copy)
     for arms in (([before], [copy]), ([before, copy], [after, again])):
-        assert _broken(_compare(*arms)) == ["no run is there twice"]
+        assert _broken(_compare(*arms)) == ["no run is listed twice"]
     other = _record(make("a2"), 4.0)
     assert _compare([before, other], [after, again]).verdict is Verdict.PASS
 
@@ -451,7 +452,7 @@ def test_upstreams_threshold_stands_beside_and_decides_nothing(make: Make) -> No
 
 
 def test_result_sets_that_are_none(tmp_path: Path, make: Make) -> None:
-    with pytest.raises(InputError, match="no run of GSM8K"):
+    with pytest.raises(InputError, match="is not a GSM8K run"):
         load_results(tmp_path)
     folder = make("a", n=3)
     path = folder / "answers.jsonl"
@@ -459,22 +460,22 @@ def test_result_sets_that_are_none(tmp_path: Path, make: Make) -> None:
     with pytest.raises(InputError, match="two answers"):
         load_results(folder)
     path.write_bytes(b'{"id": 3}\n')
-    with pytest.raises(InputError, match="holds no answers"):
+    with pytest.raises(InputError, match="is not an answer"):
         load_results(folder)
     _record(_record(make("b", n=3), 1.0), 2.0)
-    with pytest.raises(InputError, match="holds 2 runs"):
+    with pytest.raises(InputError, match="contains 2 runs, expected one"):
         load_results(tmp_path / "b")
     (folder / "run.json").write_bytes(b"[]")
-    with pytest.raises(InputError, match="not what it should be"):
+    with pytest.raises(InputError, match=r"is not a valid run\.json"):
         load_results(folder)
 
 
 @pytest.mark.parametrize(
     "told, match",
     [
-        ({"n_repeats": 0}, "no repeat"),
+        ({"n_repeats": 0}, "contains no repeats"),
         ({"prompt": {"spec": "own"}}, "yaml"),
-        ({"name": "mmlu"}, "not of gsm8k"),
+        ({"name": "mmlu"}, "expected gsm8k"),
     ],
 )
 def test_plain_result_sets_that_are_none(
@@ -565,7 +566,7 @@ def test_answers_that_do_not_bear_out_a_run(make: Make, name: str) -> None:
     before, after = make("a"), make("b")
     change(after)
     compared = _compare([before], [after])
-    assert "a run's totals are those of its answers" in _broken(compared)
+    assert "a run's totals match its answers" in _broken(compared)
     (reason,) = [one for one in compared.reasons if "totals" in one]
     assert said in reason.replace(f" in {after};", ";") and str(after) in reason
 
@@ -587,7 +588,7 @@ def test_a_record_whose_counts_are_not_those_of_its_answers(
     assert _compare([before], [after]).verdict is Verdict.FAIL
     _edit("records.jsonl", lambda record: record.update({field: value}))(after)
     compared = _compare([before], [after])
-    assert _broken(compared) == ["a run is as it was when it was finished"]
+    assert _broken(compared) == ["a finished run is unchanged"]
     assert f"records.jsonl ({said}) in {after}" in compared.reasons[0]
 
 
@@ -686,7 +687,7 @@ def test_answers_that_do_not_bear_out_a_summary(tmp_path: Path, name: str) -> No
     assert _compare([before], [after]).verdict is Verdict.PASS
     change(after)
     compared = _compare([before], [after])
-    assert "a run's totals are those of its answers" in _broken(compared)
+    assert "a run's totals match its answers" in _broken(compared)
     (reason,) = [one for one in compared.reasons if "totals" in one]
     assert said in reason and str(after) in reason
 

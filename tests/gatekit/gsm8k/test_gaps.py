@@ -171,7 +171,7 @@ def test_records_are_joined_by_id_whatever_their_order(
     assert "is taken on trust" in json.loads(done.stdout)["message"]
     shutil.copytree(plain, tmp_path / "copy")
     done = gsm8k("compare", "--baseline", plain, "--patched", tmp_path / "copy")
-    assert done.returncode == 4 and "no run is there twice" in done.stderr
+    assert done.returncode == 4 and "no run is listed twice" in done.stderr
 
 
 def test_an_interrupt_ends_a_run_that_waits(few: Path, tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_an_interrupt_ends_a_run_that_waits(few: Path, tmp_path: Path) -> None:
         wait_until(lambda: len(traffic.bodies) >= 14 and len(lines(kept)) == 10)
         other = subprocess.run(arguments, capture_output=True, text=True, check=False)
         assert other.returncode == 5
-        assert f"another run is under way in {out}" in other.stderr
+        assert f"another run is using {out}" in other.stderr
         os.kill(verb.pid, signal.SIGINT)
         _, said = verb.communicate(timeout=PATIENCE_S)
         # The server still stalls: it was not for an answer that the verb ended.
@@ -234,7 +234,7 @@ def test_a_server_that_stalls_or_hangs_up_is_given_up(
         report = _ours(gsm8k, url, few, tmp_path / "ours", "--timeout", 10)
         assert sum(traffic.asked.values()) < 40
     assert report["exit_code"] == 4
-    assert "the server was given up" in str(report["findings"])
+    assert "too many requests in a row failed" in str(report["findings"])
     assert len((tmp_path / "ours" / "answers.jsonl").read_bytes().splitlines()) == 5
 
 
@@ -306,7 +306,7 @@ def test_a_reply_of_another_model_is_told_as_its(
                  "--patched", tmp_path / "patched")  # fmt: skip
     (finding,) = json.loads(done.stdout)["findings"]
     assert done.returncode == 4
-    assert finding["what"] == "does not hold: one model says to have answered"
+    assert finding["what"] == "does not hold: all answers name one model"
     assert "'a-smaller-model' in" in finding["found"] and finding["next_step"]
 
 
@@ -345,7 +345,7 @@ def test_what_answers_is_another_server(
         server.shutdown()
     assert report["exit_code"] == 5, report
     (finding,) = report["findings"]
-    assert "names no model" in finding["what"] and "/v1" in finding["next_step"]
+    assert "lists no model" in finding["what"] and "/v1" in finding["next_step"]
     assert not (tmp_path / "ours").exists()
 
 
@@ -417,7 +417,7 @@ def test_a_finished_run_is_not_gone_on_with(
         answers.write_bytes(answers.read_bytes()[:-9])
         report = _ours(gsm8k, url, few, out)
         assert report["exit_code"] == 2
-        assert "is not as the run left it" in report["message"]
+        assert "was changed after the run finished" in report["message"]
         assert len(traffic.bodies) == 40
 
 

@@ -69,10 +69,10 @@ def test_downloaded_once_and_by_its_checksum(questions: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     "what, found",
     [
-        ("altered", "not the file that is pinned"),
-        ("shorter", "not the file that is pinned"),
+        ("altered", "not the pinned file"),
+        ("shorter", "not the pinned file"),
         ("cut off", "IncompleteRead"),
-        ("another", "not the file that is pinned"),
+        ("another", "not the pinned file"),
         ("missing", "404"),
         ("failing", "500"),
     ],
@@ -127,11 +127,11 @@ def test_the_pinned_place_serves_the_pinned_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "damage, match",
     [
-        (lambda data: data[:1000], r"few.jsonl:\d+: not a question"),
-        (lambda data: b"\x00\xff" * 40, r"few.jsonl:1: not a question"),
-        (lambda data: data.replace(b"#### ", b"#### about "), "not a question"),
-        (lambda data: b"", "holds no question"),
-        (lambda data: data + data.splitlines(True)[0], "must be different ones"),
+        (lambda data: data[:1000], r"few.jsonl:\d+: not a GSM8K question"),
+        (lambda data: b"\x00\xff" * 40, r"few.jsonl:1: not a GSM8K question"),
+        (lambda data: data.replace(b"#### ", b"#### about "), "not a GSM8K question"),
+        (lambda data: b"", "contains no questions"),
+        (lambda data: data + data.splitlines(True)[0], "needs distinct questions"),
     ],
 )
 def test_a_damaged_file_is_refused(

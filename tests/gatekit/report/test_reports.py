@@ -175,7 +175,7 @@ def test_answers_that_decide_nothing(gate: Gate, tmp_path: Path) -> None:
     report = gate(State.INCONCLUSIVE, gsm8k=_as(State.INCONCLUSIVE, document))
     margin, lower, upper = interval(report)
     assert lower < margin < upper
-    assert re.search(r"about [\d,]+ further questions would decide", markdown(report))
+    assert re.search(r"about [\d,]+ more questions would decide", markdown(report))
 
 
 def test_traces_that_are_no_evidence_have_no_figures(gate: Gate) -> None:

@@ -233,7 +233,7 @@ INVALID: dict[str, tuple[Breaking, str]] = {
     "nothing": (lambda _: [], "nothing was run"),
     "a point too many": (
         edited(0, point=ANOTHER, tag=tag(ANOTHER, BASELINE, 1)),
-        "1024/1024/64: it was run, but is not among those asked for",
+        "1024/1024/64: it was run, but --points does not name it",
     ),
     "a name twice": (lambda runs: [*runs, runs[0]], "2 runs of one name"),
     "a run under two names": (
@@ -259,7 +259,7 @@ INVALID: dict[str, tuple[Breaking, str]] = {
         edited(0, server={"tp_size": "8", "version": '"0.0.0"'}),
         "the server's model_path differs between runs",
     ),
-    "a silent server": (edited(0, server={}), "the server did not tell its settings"),
+    "a silent server": (edited(0, server={}), "the server did not report its settings"),
     "another client": (
         edited(0, client={**REAL.client, "backend": "vllm"}),
         "the client's backend differs between runs: sglang, vllm",

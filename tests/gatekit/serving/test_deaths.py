@@ -77,7 +77,7 @@ def test_a_server_that_is_killed_within_a_run(sglang: Path, tmp_path: Path) -> N
     wait_until(lambda: sum("/generate" in line for line in requests(log)) >= asked)
     os.kill(int(requests(log)[0].split()[0]), signal.SIGKILL)
     code, report = end(process)
-    assert code == 5 and report["message"] == "a run could not be made"
+    assert code == 5 and report["message"] == "cannot complete a run"
     (finding,) = report["findings"]
     assert "16/8/2 patched round 1 measured nothing" in finding["what"]
     assert "exit code 1, the server ended with exit code -9" in finding["found"]
@@ -169,7 +169,7 @@ def test_a_client_that(name: str, sglang: Path, tmp_path: Path) -> None:
             run += ["--run-deadline", "5"]
         for attempt in range(1, attempts + 1):
             code, report, _ = bench(sglang, *run)
-            assert code == 5 and report["message"] == "a run could not be made"
+            assert code == 5 and report["message"] == "cannot complete a run"
             (finding,) = report["findings"]
             assert expected in finding["found"]
             assert Path(finding["path"]).name == (

@@ -150,7 +150,7 @@ def test_a_server_that_answers_nothing_is_no_measurement(
     with serving(StandIn("a-model", faults=Faults(refuse_every=1))) as one:
         run: Words = ["run", "--baseline", one.url, "--out", out, *SMALL]
         code, report, _ = bench(sglang, *run)
-        assert code == 5 and report["message"] == "a run could not be made"
+        assert code == 5 and report["message"] == "cannot complete a run"
         assert "Warmup failed" in report["findings"][0]["found"]
         assert records.read(out / "records.jsonl", ServingRun) == []
         one.faults.refuse_every = 0

@@ -25,7 +25,7 @@ from support.small_traces import (
     start,
 )
 
-_LOST = "memory calls of modules have their copies"
+_LOST = "memory calls in modules have records"
 
 
 def judge(

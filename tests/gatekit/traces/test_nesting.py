@@ -291,4 +291,4 @@ def test_a_kernel_that_was_not_launched_under_its_name(tmp_path: Path) -> None:
             event["name"] = "some_other_kernel"
     assessment = judge(tmp_path, trace)
     assert assessment.verdict is Verdict.INVALID
-    assert "kernels are those that were launched" in broken(assessment)
+    assert "kernels match their launches" in broken(assessment)

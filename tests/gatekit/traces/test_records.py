@@ -175,7 +175,7 @@ def test_a_rank_beyond_its_world(tmp_path: Path) -> None:
     (tmp_path / "t").write_bytes(as_profiler(document))
     controls = analyse(tmp_path / "t", Requirement(MODULE, 3, 0), []).controls
     broken = [control.name for control in controls if not control.holds]
-    assert broken == ["a rank of its world"]
+    assert broken == ["the rank is below the world size"]
 
 
 def test_events_that_name_no_category(tmp_path: Path) -> None:
