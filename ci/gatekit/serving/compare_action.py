@@ -25,11 +25,11 @@ _EXITS = {Verdict.PASS: Exit.DONE, Verdict.FAIL: Exit.FAILS}
 
 
 def call(arguments: Namespace, points: tuple[Point, ...]) -> Report:
-    """Decide."""
+    """Compare the arms."""
     if not 0 < arguments.margin < 100:
-        raise InputError("--margin is between 0 and 100 percent")
+        raise InputError("--margin must be between 0 and 100 percent")
     if not 0 < arguments.alpha < 0.5:
-        raise InputError("--alpha is between 0 and 0.5")
+        raise InputError("--alpha must be between 0 and 0.5")
     runs, notes = _runs(arguments)
     result = compare(runs, points, arguments.margin / 100, arguments.alpha)
     result = msgspec.structs.replace(result, notes=(*result.notes, *notes))
@@ -40,7 +40,7 @@ def call(arguments: Namespace, points: tuple[Point, ...]) -> Report:
         f"{result.rounds} rounds"
     )
     if result.rounds_to_decide:
-        message += f"; {result.rounds_to_decide} rounds in all would decide"
+        message += f"; {result.rounds_to_decide} rounds in total would decide"
     return Report(
         verb="bench",
         exit_code=_EXITS.get(result.verdict, Exit.INVALID),
@@ -53,13 +53,13 @@ def call(arguments: Namespace, points: tuple[Point, ...]) -> Report:
 
 
 def _runs(arguments: Namespace) -> tuple[list[ObservedRun], list[str]]:
-    """Also which directories hold none: a node that never began leaves its points not
-    run, and the others to be compared."""
+    """The runs, and a note for each directory without runs: if a node never started,
+    its points are not run, and the others are compared."""
     outputs = [(arm, vars(arguments)[arm]) for arm in ARMS]
     if arguments.records and not any(paths for _, paths in outputs):
         outs = {path.resolve(): of_records(path) for path in arguments.records}
         if len(outs) < len(arguments.records):
-            raise InputError("a directory is named twice")
+            raise InputError("each directory can be named only once")
         empty = [
             f"no run is recorded in {out}" for out, runs in outs.items() if not runs
         ]
@@ -68,7 +68,7 @@ def _runs(arguments: Namespace) -> tuple[list[ObservedRun], list[str]]:
         return [run for runs in outs.values() for run in runs], empty
     if not arguments.records and all(paths for _, paths in outputs):
         return [one for arm, paths in outputs for one in of_outputs(arm, paths)], []
-    raise InputError("name directories of run, or the output files of both arms")
+    raise InputError("expected either directories of run, or output files of both arms")
 
 
 def show(report: Report) -> str:
@@ -81,8 +81,8 @@ def show(report: Report) -> str:
 
 
 def _arm(arm: ArmRuns) -> str:
-    hosts = ", ".join(arm.hosts) or "a node that is not recorded"
-    origin = str(arm.origin) if arm.origin else "not of one origin"
+    hosts = ", ".join(arm.hosts) or "an unrecorded node"
+    origin = str(arm.origin) if arm.origin else "several origins"
     return f"{arm.arm}: {arm.runs} runs on {hosts}\n  " + origin.replace(", ", "\n  ")
 
 
@@ -110,7 +110,7 @@ def _row(row: PointDelta) -> tuple[str, ...]:
 
 
 def _within(row: PointDelta) -> str:
-    """Of both metrics, the one that decides."""
+    """The result of the deciding metric."""
     decisions = {one.decision for one in row.judged}
     if "worse" in decisions:
         return f"NO (p {min(one.harm_p or 0 for one in row.judged):.4f})"

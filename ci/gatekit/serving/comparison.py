@@ -1,4 +1,4 @@
-"""A verdict on two arms' runs, and the figures it rests on."""
+"""The verdict on two arms' runs, and the figures behind it."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ Metric = Callable[[Measurement], float]
 def compare(
     runs: Sequence[ObservedRun], points: Sequence[Point], margin: float, alpha: float
 ) -> Comparison:
-    """``margin`` is the loss that is put up with, as a part of one. Points that were
-    not run at all leave the others their figures, and a loss among those a FAIL; a
-    PASS needs every point."""
+    """``margin`` is the tolerated loss, as a fraction. If a point was not run, the
+    others are still compared, and a loss at one of them is a FAIL; PASS requires every
+    point."""
     against = reasons_against(runs, points)
     arms = tuple(_arm(runs, arm) for arm in ARMS)
     nothing = Comparison(
@@ -113,7 +113,7 @@ def _decided(
 def _losses(
     rows: Sequence[PointDelta], headline: Sequence[MetricDelta]
 ) -> Iterator[str]:
-    """Why it fails."""
+    """The reasons for a FAIL."""
     for row in rows:
         for one in row.judged:
             if one.decision == "worse":
@@ -130,7 +130,7 @@ def _losses(
 
 def _undecided(rows: Sequence[PointDelta], rounds: int) -> str:
     if rounds == 1:
-        return "a single round has no spread to judge by"
+        return "one round alone has no spread, so nothing can be decided"
     undecided = [
         row.point
         for row in rows
@@ -182,11 +182,11 @@ def _arm(runs: Sequence[ObservedRun], arm: str) -> ArmRuns:
 def _notes(arms: Sequence[ArmRuns]) -> Iterator[str]:
     for arm in arms:
         if arm.origin and not arm.origin.series:
-            yield f"{arm.arm}: which series it was run with is not recorded"
+            yield f"{arm.arm}: the series is not recorded"
         if arm.failed_attempts:
             yield (
                 f"{arm.arm}: {arm.failed_attempts} attempts at a run measured nothing "
-                "(a server or a client died) and were made anew; see raw/*.failed-*.log"
+                "(a server or a client died) and were repeated; see raw/*.failed-*.log"
             )
 
 
@@ -195,8 +195,8 @@ def _untagged(runs: Sequence[ObservedRun]) -> Iterator[str]:
         count = sum(run.arm == arm and run.measurement.tag is None for run in runs)
         if count:
             yield (
-                f"{arm}: {count} outputs are not of `bench.py run`: seed, warm-up and "
-                "that the cache was flushed are taken on trust"
+                f"{arm}: {count} outputs are not from `bench.py run`: seed, warm-up "
+                "and cache flush are taken on trust"
             )
 
 
@@ -205,7 +205,7 @@ def _throughput(one: Measurement) -> float:
 
 
 def _speed(one: Measurement) -> float:
-    """So that more is better, as for throughput."""
+    """Inverted, so that larger is better, as for throughput."""
     return 1 / one.median_tpot_ms
 
 
@@ -216,7 +216,7 @@ def _ttft(one: Measurement) -> float:
 def _log_ratios(
     runs: Sequence[ObservedRun], points: Sequence[Point], *metrics: Metric
 ) -> Array:
-    """Of patched to baseline, (metric, point, round)."""
+    """Log-ratios of patched to baseline, with axes (metric, point, round)."""
     by_name = {(run.point, run.arm, run.round): run.measurement for run in runs}
     rounds = sorted({run.round for run in runs})
     return np.array(

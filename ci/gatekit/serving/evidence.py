@@ -1,7 +1,7 @@
-"""Which runs may be compared: all of them, or none.
+"""Whether the runs are comparable: all of them, or none.
 
-A run that is left out because it went wrong is a choice that the statistics know
-nothing of. So whatever does not fit is a reason against the whole comparison.
+Leaving out a run because it went wrong is a selection that the statistics do not
+account for. So every fault invalidates the whole comparison.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from gatekit.serving.points import Point
 from gatekit.serving.reading import Measurement, read
 from overlaykit.core.errors import Finding
 
-_STEP = "find out why, and measure anew with another --out"
+_STEP = "find the cause, then measure again with another --out"
 
 
 class ObservedRun(NamedTuple):
-    """A run to compare, from our record of it or from the client's own output."""
+    """A run to compare, from our record or from the client's own output."""
 
     arm: ArmName
     round: int
@@ -35,7 +35,7 @@ class ObservedRun(NamedTuple):
     settings: tuple[str, ...] = ()
     host: str | None = None
     failed_attempts: int = 0
-    seconds: float | None = None  # that the client ran, with its start
+    seconds: float | None = None  # the client's run time, including its start
     client_output: Measurement | None = None  # what the client's own file says
 
     @property
@@ -47,7 +47,7 @@ class ObservedRun(NamedTuple):
 
 
 def of_records(out: Path) -> list[ObservedRun]:
-    """What is recorded in a directory of ``bench.py run``; it may be nothing."""
+    """The runs recorded in a directory of ``bench.py run``; possibly none."""
     path = out / "records.jsonl"
     return [
         ObservedRun(
@@ -73,7 +73,8 @@ def _client_output(out: Path, argv: Sequence[str]) -> Measurement | None:
 
 
 def of_outputs(arm: ArmName, paths: Iterable[Path]) -> list[ObservedRun]:
-    """One arm, from the client's output files: a point's runs in order are rounds."""
+    """One arm's runs from the client's output files; a point's runs are its rounds, in
+    order."""
     seen: Counter[Point] = Counter()
     found = []
     for path in paths:
@@ -86,7 +87,7 @@ def of_outputs(arm: ArmName, paths: Iterable[Path]) -> list[ObservedRun]:
 def reasons_against(
     runs: Sequence[ObservedRun], points: Sequence[Point]
 ) -> list[Finding]:
-    """Why these runs cannot be compared; none, and they can."""
+    """The reasons why these runs cannot be compared. Without any, they can."""
     found = [
         _of(run, fault)
         for run in runs
@@ -118,7 +119,7 @@ def _of(run: ObservedRun, fault: Finding) -> Finding:
 
 
 def _kept(run: ObservedRun) -> Iterator[Finding]:
-    """Faults of the client's own output that our record of it does not have."""
+    """Faults in the client's own output that our record lacks."""
     if run.client_output:
         known = {fault.what for fault in run.measurement.faults}
         yield from (
@@ -127,8 +128,7 @@ def _kept(run: ObservedRun) -> Iterator[Finding]:
 
 
 def _impossible(run: ObservedRun) -> Iterator[Finding]:
-    """Figures that no client wrote. Those that one wrote, and that are none, are the
-    run's faults already."""
+    """Figures that no client writes. Runs with faults are already reported."""
     one = run.measurement
     if one.faults:
         return
@@ -147,7 +147,7 @@ def _impossible(run: ObservedRun) -> Iterator[Finding]:
         one.throughput * one.duration_s, tokens, rel_tol=1e-3
     ):
         yield Finding(
-            "its throughput is not that of its tokens and its duration",
+            "its throughput does not match its tokens and its duration",
             expected=f"throughput {tokens / one.duration_s:.6g}",
             found=f"{one.throughput:.6g}",
         )
@@ -169,14 +169,14 @@ def _impossible(run: ObservedRun) -> Iterator[Finding]:
         )
     if run.client_output and (unlike := _unlike(one, run.client_output)):
         yield Finding(
-            "its record is not what the client's own output says",
+            "its record differs from the client's own output",
             expected=", ".join(f"{name} {theirs}" for name, (_, theirs) in unlike),
             found=", ".join(f"{name} {ours}" for name, (ours, _) in unlike),
         )
 
 
 def _unlike(one: Measurement, other: Measurement) -> list[tuple[str, tuple[Any, Any]]]:
-    """The fields in which they differ; faults are compared elsewhere."""
+    """The fields that differ, except ``faults``, which are compared elsewhere."""
     both = {
         name: (getattr(one, name), getattr(other, name))
         for name in Measurement.__struct_fields__
@@ -190,15 +190,15 @@ def _misplaced(runs: Sequence[ObservedRun]) -> Iterator[str]:
         what = run.measurement.tag
         expected = tag(run.point, run.arm, run.round)
         if run.started is not None and what != expected:
-            yield f"{run}: its output is tagged as another run"
+            yield f"{run}: its output has the tag of another run"
         elif what and what.arm != run.arm:
-            yield f"{run}: it is tagged as the {what.arm}'s"
+            yield f"{run}: its tag names the {what.arm} arm"
         elif what and what != tag(run.point, run.arm, what.round):
-            yield f"{run}: its tag says that it was not run as `bench.py run` does"
+            yield f"{run}: its tag differs from what `bench.py run` writes"
 
 
 def _incomplete(runs: Sequence[ObservedRun], points: Sequence[Point]) -> Iterator[str]:
-    """A point that was run at all has the same rounds as all, once on each arm."""
+    """Each point that was run must have all rounds, once on each arm."""
     if not runs:
         yield "nothing was run"
     count = Counter((run.point, run.arm, run.round) for run in runs)
@@ -214,11 +214,11 @@ def _incomplete(runs: Sequence[ObservedRun], points: Sequence[Point]) -> Iterato
                 yield f"{point} {arm}: no round {', '.join(map(str, lacking))}"
     for (point, arm, number), times in count.items():
         if times > 1:
-            yield f"{point} {arm} round {number}: {times} runs of one name"
+            yield f"{point} {arm} round {number}: {times} runs with one name"
 
 
 def _repeated(runs: Sequence[ObservedRun]) -> Iterator[str]:
-    """Clocks never agree to the last bit: where they do, it is one run, twice."""
+    """Two runs never have exactly equal times: equal times mean a copied run."""
 
     def clock(run: ObservedRun) -> Hashable:
         return run.measurement.duration_s, run.measurement.median_tpot_ms
@@ -230,7 +230,7 @@ def _repeated(runs: Sequence[ObservedRun]) -> Iterator[str]:
 
 
 def _different_work(runs: Sequence[ObservedRun]) -> Iterator[str]:
-    """A pair's requests have the same lengths, one by one."""
+    """Both runs of a pair must have requests of equal lengths, one by one."""
 
     def key(run: ObservedRun) -> tuple[Point, int]:
         return run.point, run.round
@@ -251,7 +251,7 @@ def _different_work(runs: Sequence[ObservedRun]) -> Iterator[str]:
         if len({work(run) for run in pair}) > 1:
             yield f"{point} round {number}: the arms did not do the same work"
         if len({run.settings for run in pair}) > 1:
-            yield f"{point} round {number}: the arms' clients had other options"
+            yield f"{point} round {number}: the arms' clients had different options"
 
 
 def _different_settings(runs: Sequence[ObservedRun]) -> Iterator[str]:
@@ -270,7 +270,8 @@ def _different_settings(runs: Sequence[ObservedRun]) -> Iterator[str]:
 
 
 def _of_other_origin(runs: Sequence[ObservedRun]) -> Iterator[str]:
-    """An arm is one tree, series, image and command, and the arms differ in series."""
+    """All runs of an arm must share tree, series, image and command; the arms must
+    differ in the series."""
     for arm in ARMS:
         for what in records.Origin.__struct_fields__:
             first: dict[str, ObservedRun] = {}
@@ -286,24 +287,24 @@ def _of_other_origin(runs: Sequence[ObservedRun]) -> Iterator[str]:
     of_arm = {a: {run.origin.series for run in runs if run.arm == a} for a in ARMS}
     for series in sorted(of_arm[BASELINE] & of_arm[PATCHED] - {""}):
         yield (
-            f"both arms have runs of the series {series}; where a switch turns it off "
-            "in one of them, tell that one's as off"
+            f"both arms have runs of the series {series}; if a switch turns it off in "
+            "one arm, give that arm's series as off"
         )
 
 
 def _on_other_hosts(runs: Sequence[ObservedRun]) -> Iterator[str]:
-    """Two nodes of one kind differ by more than what is looked for."""
+    """Two nodes of one kind differ by more than the effect to be measured."""
     for point, here in sorted(_groups(runs, lambda run: run.point).items()):
         hosts = sorted({run.host for run in here if run.host is not None})
         if len(hosts) > 1:
             yield (
-                f"{point}: its runs are of several nodes ({', '.join(hosts)}); both "
-                "arms of a point must be run on one"
+                f"{point}: its runs are from several nodes ({', '.join(hosts)}); both "
+                "arms of a point must run on one node"
             )
 
 
 def _apart_in_time(runs: Sequence[ObservedRun]) -> Iterator[str]:
-    """All of one arm, then all of the other, measures the hours between as well."""
+    """If one arm runs after the other, the time between them affects the result."""
     for point, here in sorted(_groups(runs, lambda run: run.point).items()):
         if len({run.round for run in here}) < 2:
             continue

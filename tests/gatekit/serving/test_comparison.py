@@ -131,7 +131,9 @@ def test_ttft_is_advisory() -> None:
 def test_a_single_round_decides_nothing() -> None:
     found = judged(arms(-0.3, rounds=1))
     assert found.verdict is Verdict.INCONCLUSIVE
-    assert found.reasons == ("a single round has no spread to judge by",)
+    assert found.reasons == (
+        "one round alone has no spread, so nothing can be decided",
+    )
 
 
 Breaking = Callable[[list[ObservedRun]], list[ObservedRun]]
@@ -178,7 +180,7 @@ INVALID: dict[str, tuple[Breaking, str]] = {
     ),
     "another throughput": (
         edited(0, throughput=2 * REAL.throughput),
-        "its throughput is not that of its tokens and its duration",
+        "its throughput does not match its tokens and its duration",
     ),
     "another than was said": (
         lambda runs: [
@@ -189,7 +191,7 @@ INVALID: dict[str, tuple[Breaking, str]] = {
             ),
             *runs[1:],
         ],
-        "its record is not what the client's own output says",
+        "its record differs from the client's own output",
     ),
     "another rate than was said": (
         lambda runs: [
@@ -200,7 +202,7 @@ INVALID: dict[str, tuple[Breaking, str]] = {
             ),
             *runs[1:],
         ],
-        "its record is not what the client's own output says",
+        "its record differs from the client's own output",
     ),
     "a fault that its record leaves out": (
         lambda runs: [
@@ -235,7 +237,7 @@ INVALID: dict[str, tuple[Breaking, str]] = {
         edited(0, point=ANOTHER, tag=tag(ANOTHER, BASELINE, 1)),
         "1024/1024/64: it was run, but --points does not name it",
     ),
-    "a name twice": (lambda runs: [*runs, runs[0]], "2 runs of one name"),
+    "a name twice": (lambda runs: [*runs, runs[0]], "2 runs with one name"),
     "a run under two names": (
         lambda runs: edited(
             1,
@@ -246,9 +248,9 @@ INVALID: dict[str, tuple[Breaking, str]] = {
     ),
     "another run's output": (
         edited(0, tag=tag(POINTS[0], PATCHED, 1)),
-        "its output is tagged as another run",
+        "its output has the tag of another run",
     ),
-    "no tag": (edited(0, tag=None), "its output is tagged as another run"),
+    "no tag": (edited(0, tag=None), "its output has the tag of another run"),
     "other lengths": (edited(0, lengths="sha256:0"), "did not do the same work"),
     "fewer tokens": (edited(0, output_tokens=1), "did not do the same work"),
     "another server": (
@@ -266,7 +268,7 @@ INVALID: dict[str, tuple[Breaking, str]] = {
     ),
     "other options": (
         lambda runs: [runs[0]._replace(settings=("--top-p", "0.5")), *runs[1:]],
-        "the arms' clients had other options",
+        "the arms' clients had different options",
     ),
     "two trees in an arm": (
         lambda runs: with_origin(runs, 4, tree="another"),
@@ -288,7 +290,7 @@ INVALID: dict[str, tuple[Breaking, str]] = {
     ),
     "two nodes for a point": (
         lambda runs: [runs[0]._replace(host="node-b"), *runs[1:]],
-        "8192/1024/4: its runs are of several nodes (node-a, node-b)",
+        "8192/1024/4: its runs are from several nodes (node-a, node-b)",
     ),
     "one arm after the other": (apart, "the arms were not interleaved"),
 }
@@ -341,9 +343,7 @@ def test_the_report_holds_what_was_compared_and_how_it_was_decided() -> None:
         assert row.ttft and row.ttft.decision is None and row.ttft.low is not None
     two = judged([run._replace(origin=records.Origin()) for run in runs])
     assert two.verdict is Verdict.PASS
-    assert (
-        sum("series it was run with is not recorded" in note for note in two.notes) == 2
-    )
+    assert sum("the series is not recorded" in note for note in two.notes) == 2
 
 
 def test_outputs_that_are_not_the_benchmarks_own(tmp_path: Path) -> None:
@@ -358,12 +358,15 @@ def test_outputs_that_are_not_the_benchmarks_own(tmp_path: Path) -> None:
         path = tmp_path / f"{name}.jsonl"
         path.write_text(json.dumps({**line, "tag": what}), encoding="utf-8")
         found = compare(of_outputs(BASELINE, [path]), [point], 0.02, 0.05)
-        said = any("not run as `bench.py run` does" in one for one in found.reasons)
+        said = any(
+            "its tag differs from what `bench.py run` writes" in one
+            for one in found.reasons
+        )
         assert said == (name != "none")
         noted = [one for one in found.notes if "taken on trust" in one]
         assert noted == (
-            ["baseline: 1 outputs are not of `bench.py run`: seed, warm-up and that "
-             "the cache was flushed are taken on trust"] if name == "none" else []
+            ["baseline: 1 outputs are not from `bench.py run`: seed, warm-up and "
+             "cache flush are taken on trust"] if name == "none" else []
         )  # fmt: skip
 
 
@@ -375,4 +378,4 @@ def test_the_clients_own_outputs_are_rounds_in_order() -> None:
     # They say themselves whose they are.
     found = compare([*runs, *of_outputs(PATCHED, paths)], [Point(24, 8, 1)], 0.02, 0.05)
     assert found.verdict is Verdict.INVALID
-    assert any("tagged as the baseline's" in one for one in found.reasons)
+    assert any("its tag names the baseline arm" in one for one in found.reasons)

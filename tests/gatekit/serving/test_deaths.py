@@ -79,7 +79,7 @@ def test_a_server_that_is_killed_within_a_run(sglang: Path, tmp_path: Path) -> N
     code, report = end(process)
     assert code == 5 and report["message"] == "cannot complete a run"
     (finding,) = report["findings"]
-    assert "16/8/2 patched round 1 measured nothing" in finding["what"]
+    assert "16/8/2 patched round 1 produced no measurement" in finding["what"]
     assert "exit code 1, the server ended with exit code -9" in finding["found"]
     assert Path(finding["path"]).name == "16-8-2-patched-1.failed-1.log"
     kept = (out / "records.jsonl").read_bytes()
@@ -97,7 +97,7 @@ def test_a_server_that_is_killed_within_a_run(sglang: Path, tmp_path: Path) -> N
     _, report, _ = bench(sglang, "compare", out, *SMALL)
     (result,) = report["results"]
     assert result["arms"][1]["failed_attempts"] == 1
-    assert any("were made anew" in note for note in result["notes"])
+    assert any("were repeated" in note for note in result["notes"])
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port), timeout=5)
 
@@ -136,13 +136,16 @@ def wrapper(path: Path, then: str) -> Path:
 
 
 CLIENTS = {
-    "hangs": ("exec sleep 600", "no end after 5 s"),
+    "hangs": ("exec sleep 600", "still running after 5 s"),
     "fails": ('"$python" "$@"; exit 3', "exit code 3"),
-    "writes nothing": ("echo as if; exit 0", "exit code 0 and no result; the client"),
+    "writes nothing": (
+        "echo as if; exit 0",
+        "exit code 0 but no result; last line of the client",
+    ),
     "writes a torn line": (
         '"$python" "$@" && head -c 500 "$output" >"$output.t" '
         '&& mv "$output.t" "$output"',
-        "a result that is none",
+        "an invalid result",
     ),
     "writes two lines": (
         '"$python" "$@" && cat "$output" "$output" >"$output.t" '

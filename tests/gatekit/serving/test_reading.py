@@ -110,31 +110,31 @@ FAULTS: dict[str, tuple[Callable[[Line], object], str]] = {
     ),
     "details of fewer": (
         lambda line: line["ttfts"].pop(),
-        "its details are not of every request",
+        "its details do not cover every request",
     ),
     "details without lengths": (
         lambda line: line.update(output_lens=None),
-        "its details are not of every request",
+        "its details do not cover every request",
     ),
     "stopped early": (
         put("output_lens", 3, 2),
-        "1 output lengths are not in 6-8 tokens",
+        "1 output lengths are outside 6-8 tokens",
     ),
     "tokenized otherwise": (
         put("input_lens", 3, 25),
-        "1 input lengths are not in 19-24 tokens",
+        "1 input lengths are outside 19-24 tokens",
     ),
     "fewer prompts than asked": (
         lambda line: retag(line, num_prompts=20),
-        "its tag says 20 prompts, it sent 10",
+        "its tag says 20 prompts, but it sent 10",
     ),
     "no details, no tag": (
         lambda line: (without_details(line), line.update(tag=None)),
-        "it does not say how many prompts were sent",
+        "the number of prompts is not recorded",
     ),
     "ShareGPT": (
         lambda line: line.update(dataset_name="random"),
-        "its prompts are of random, not random token ids",
+        "its prompts are random, not random token ids",
     ),
     "the default range": (
         lambda line: line.update(random_range_ratio=0.0),
@@ -258,7 +258,7 @@ CONTRADICTIONS: dict[str, tuple[Callable[[Line], object], str, str, str]] = {
         "1 at once", "duration", "0.0897",
     ),
     "details of some": (
-        lambda line: line.pop("errors"), "details", "errors", "errors not there"
+        lambda line: line.pop("errors"), "details", "errors", "errors missing"
     ),
     "token times of some": (
         lambda line: line["itls"].pop(), "details", "as many", "itls 9"

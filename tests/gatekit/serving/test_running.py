@@ -66,7 +66,7 @@ def test_both_arms_are_run_compared_and_never_run_again(
         assert [Counter(one.paths), Counter(other.paths)] == asked
 
         code, report, _ = bench(sglang, *run, "--client-options=--top-p 0.5")
-        assert code == 2 and "holds runs of something else" in report["message"]
+        assert code == 2 and "contains runs with a different setup" in report["message"]
         (finding,) = report["findings"]
         assert (finding["expected"], finding["found"]) == ("--top-p 0.5", "not given")
 
@@ -82,7 +82,11 @@ def test_both_arms_are_run_compared_and_never_run_again(
     tpot = f'"median_tpot_ms":{found[0].measurement.median_tpot_ms}'
     for there, put, expected in (
         (tpot, '"median_tpot_ms":0.5', (4, "invalid: 0 of 2 points compared")),
-        ("sglang.bench_serving", "another", (2, "not a run of sglang.bench_serving")),
+        (
+            "sglang.bench_serving",
+            "another",
+            (2, "not a command of sglang.bench_serving"),
+        ),
         ('"schema":1', '"schema":2', (2, f"{path}:1: a record of schema 2, not 1")),
     ):
         assert there in text
@@ -92,7 +96,7 @@ def test_both_arms_are_run_compared_and_never_run_again(
     path.write_text(text.replace(tpot, '"median_tpot_ms":0.5'), encoding="utf-8")
     reasons = bench(sglang, "compare", out, *SMALL)[1]["results"][0]["reasons"]
     assert reasons == [
-        "24/8/1 baseline round 1: its record is not what the client's own output says"
+        "24/8/1 baseline round 1: its record differs from the client's own output"
     ]
 
 
@@ -221,7 +225,7 @@ def test_interrupted_it_keeps_what_is_done_and_goes_on(
         shown, _ = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 130
         report = json.loads(shown)
-        assert "the same command goes on" in report["message"]
+        assert "run the same command again to resume" in report["message"]
         assert len(report["results"][0]["runs"]) == 1
         (first,) = records.read(out / "records.jsonl", ServingRun)
         assert (first.arm, first.round) == ("baseline", 1)
@@ -245,7 +249,7 @@ def test_bad_input_is_told(sglang: Path, tmp_path: Path) -> None:
     text.write_text("bench = 1", encoding="utf-8")
     points.write_text("[bench]\npoints = [[1, 0, 1]]", encoding="utf-8")
     cases: list[tuple[Words, str]] = [
-        (run, "name --baseline or --patched, or both"),
+        (run, "give --baseline or --patched, or both"),
         ([*run, "--baseline", "a:1"], "http:// or https:// URL"),
         ([*run, "--baseline", "http://"], "http:// or https:// URL"),
         ([*run, "--baseline", f"{url} "], "http:// or https:// URL"),
@@ -259,28 +263,37 @@ def test_bad_input_is_told(sglang: Path, tmp_path: Path) -> None:
         ([*one, "--points", "1/2"], "a point is"),
         ([*one, "--points", "0/1/1"], "at least 1"),
         ([*one, "--points", "1/1/1", "1/1/1"], "twice"),
-        ([*one, "--points", text], "holds no points"),
+        ([*one, "--points", text], "contains no points"),
         ([*one, "--points", points], "at least 1"),
         ([*one, "--rounds", "0"], "at least 1"),
-        ([*one, "--run-deadline", "0"], "more than 0 seconds"),
-        ([*one, "--patched-tree", "x"], "--patched must say"),
+        ([*one, "--run-deadline", "0"], "must be more than 0"),
+        ([*one, "--patched-tree", "x"], "--patched is missing"),
         (
             [*one, "--client-options=--num-prompt 1"],
-            "--num-prompt is the benchmark's own option",
+            "--num-prompt is set by the benchmark and cannot be given",
         ),
-        ([*one, "--client-options=--model 'a"], "--client-options is no command line"),
-        ([*one, "--baseline-start", "a 'b"], "--baseline-start is no command line"),
+        (
+            [*one, "--client-options=--model 'a"],
+            "--client-options is not a valid command line",
+        ),
+        (
+            [*one, "--baseline-start", "a 'b"],
+            "--baseline-start is not a valid command line",
+        ),
         ([*one, "--baseline-source", ROOT], "holds no target"),
         (
             [*one, "--baseline-source", ROOT, "--baseline-tree", "x"],
-            "leave out --baseline-tree",
+            "cannot be combined with --baseline-tree",
         ),
         (["compare", out], "no run is recorded"),
-        (["compare", out, tmp_path / "." / "out"], "named twice"),
-        (["compare"], "name directories"),
-        (["compare", out, "--baseline", text], "name directories"),
-        (["compare", out, "--margin", "0"], "--margin is between"),
-        (["compare", out, "--alpha", "1"], "--alpha is between"),
+        (
+            ["compare", out, tmp_path / "." / "out"],
+            "each directory can be named only once",
+        ),
+        (["compare"], "expected either directories of run"),
+        (["compare", out, "--baseline", text], "expected either directories of run"),
+        (["compare", out, "--margin", "0"], "--margin must be between"),
+        (["compare", out, "--alpha", "1"], "--alpha must be between"),
     ]
     for arguments, expected in cases:
         if "--points" not in arguments:
@@ -349,7 +362,7 @@ def test_two_at_once_are_refused(sglang: Path, tmp_path: Path) -> None:
         finally:
             first.terminate()
             first.communicate(timeout=PATIENCE_S)
-    assert code == 5 and f"{out} is taken" in report["message"]
+    assert code == 5 and f"{out} is in use" in report["message"]
     assert first.returncode == 130
 
 
@@ -372,7 +385,7 @@ def test_points_of_several_nodes_are_gathered(sglang: Path, tmp_path: Path) -> N
         for changed, recorded in wrong:
             code, report, _ = bench(sglang, *first, *changed)
             assert code == 2 and recorded in report["findings"][0]["found"]
-            assert "holds runs of something else" in report["message"]
+            assert "contains runs with a different setup" in report["message"]
 
     code, report, _ = bench(sglang, "compare", *outs, "--points", *points)
     (result,) = report["results"]
