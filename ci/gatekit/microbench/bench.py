@@ -1,4 +1,4 @@
-"""Every shape, M, arm and mode: values compared, copies counted, then the clock."""
+"""For every shape, M, arm and mode: compare values, count copies, measure times."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from xscale.numeric.cases import DEEPSEEK_V3, GLM51, SMALL, TUNED_OUTPUT, Shape
 from xscale.numeric.producers import Kernels, same_bits
 
 _TRACED = 3
-"""Layers in a trace: the first, whose residual is None, and two like the others."""
+"""Layers in a trace: the first, which has no residual, and two regular ones."""
 _STEPS = 2
 _ATTENTION = "DeepseekV2AttentionMLA"
 _AGAIN = "again"
@@ -34,7 +34,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Plan:
-    """What is run; no ``rounds``, no clock."""
+    """What to run. Without ``rounds``, nothing is timed."""
 
     device: str
     shapes: tuple[Shape, ...]
@@ -44,13 +44,13 @@ class Plan:
 
 
 def on_gpu(layers: int, rounds: int) -> Plan:
-    """The models' shapes; weights of so many layers are more than a cache holds."""
+    """The models' shapes. The weights of that many layers exceed a cache."""
     rows = (1, 4, 16, 64, 256, 1024)
     return Plan("cuda", (GLM51, DEEPSEEK_V3), rows, layers, rounds)
 
 
 def interpreted() -> Plan:
-    """The same on a CPU, as small as shows every route; nothing there has a time."""
+    """A small plan for a CPU that covers every route; nothing is timed."""
     return Plan("cpu", (SMALL, TUNED_OUTPUT), (1, 3), 2)
 
 
@@ -58,7 +58,7 @@ class Workload:
     """The arms, loaded: AITER's kernels and every arm's modules."""
 
     def __init__(self, trees: Trees, plan: Plan) -> None:
-        """Raises EnvironmentFailure where a GEMM of the chain is missing or wrong."""
+        """Raises EnvironmentFailure if a GEMM of the chain is missing or wrong."""
         self.plan = plan
         loaded = Kernels(trees.kernels, compiled=plan.device != "cpu")
         self._arm_islands = arm_islands(trees.arms, loaded, plan.device)
@@ -69,7 +69,7 @@ class Workload:
             warm()
 
     def cells(self, out: Path, say: Say) -> Iterator[Cell]:
-        """Run all of the plan; traces go below ``out``."""
+        """Run the plan; traces are written to ``out``."""
         for shape in self.plan.shapes:
             weights = Weights(self._arm_islands[Arm.PRISTINE].world)
             for m in self.plan.rows:
@@ -79,9 +79,9 @@ class Workload:
                     finding = Finding(
                         f"out of memory at {shape.name}, M={m}",
                         found=str(error).partition("\n")[0],
-                        next_step="free the GPU, or give fewer --layers",
+                        next_step="free GPU memory, or give fewer --layers",
                     )
-                    raise EnvironmentFailure("cannot go on", (finding,)) from error
+                    raise EnvironmentFailure("cannot continue", (finding,)) from error
                 gc.collect()
 
     def _cell(
@@ -123,7 +123,7 @@ class Workload:
 
 
 class CellChecks:
-    """Values and counts of a cell's arms, as they come."""
+    """Collects the values and counts of a cell's arms."""
 
     def __init__(self, pristine: ForwardPass, depth: int) -> None:
         self._pristine, self._depth = pristine, depth
@@ -131,7 +131,7 @@ class CellChecks:
         self._rows: list[tuple[str, str, dict[str, float], int, str]] = []
 
     def compare(self, name: str, outputs: tuple[Any, ...]) -> None:
-        """Note the name if any output differs from the pristine pin's in any bit."""
+        """Record the name if any output differs in any bit from the pristine pin's."""
         pairs = zip(self._pristine.outputs, outputs, strict=True)
         if not all(same_bits(a, b) for a, b in pairs):
             self.differing.append(name)
@@ -180,7 +180,7 @@ class CellChecks:
 def _timed(
     runners: Mapping[Arm, Runner], plan: Plan
 ) -> tuple[dict[tuple[str, str], Time], float]:
-    """Times by arm and mode, and the noise: one arm against a second graph of it."""
+    """Times by arm and mode, and the noise: an arm against a second graph of itself."""
     replays = {arm.value: runner.graph() for arm, runner in runners.items()}
     replays[_AGAIN] = runners[Arm.PRISTINE].graph()
     graphs = {name: partial(_between, run=replay) for name, replay in replays.items()}
@@ -190,13 +190,13 @@ def _timed(
     found["eager"] = interleaved(eagers, -(-plan.rounds // _EAGER_SHARE))
     times = {
         (arm, mode): Time(
-            median_us=round(statistics.median(all_of_it) / plan.layers, 3),
-            minimum_us=round(min(all_of_it) / plan.layers, 3),
-            to_pristine=round(ratio(all_of_it, by_arm[Arm.PRISTINE.value]), 4),
-            to_bound=round(ratio(all_of_it, by_arm[Arm.BOUND.value]), 4),
+            median_us=round(statistics.median(samples) / plan.layers, 3),
+            minimum_us=round(min(samples) / plan.layers, 3),
+            to_pristine=round(ratio(samples, by_arm[Arm.PRISTINE.value]), 4),
+            to_bound=round(ratio(samples, by_arm[Arm.BOUND.value]), 4),
         )
         for mode, by_arm in found.items()
-        for arm, all_of_it in by_arm.items()
+        for arm, samples in by_arm.items()
     }
     return times, round(abs(noise - 1), 4)
 
@@ -210,7 +210,7 @@ def _between(
 
 
 def _eager(runner: Runner, start: Callable[[], None], stop: Callable[[], None]) -> None:
-    # Entering the island takes longer than the run, and is no part of it.
+    # Entering the island takes longer than the run and is not measured.
     with runner.arm_island.entered():
         torch.cuda.synchronize()
         _between(start, stop, partial(runner.forward, runner.depth))

@@ -1,4 +1,4 @@
-"""One arm at one shape and M, ready to be run: eagerly, captured, replayed."""
+"""One arm at one shape and M, to run eagerly, capture and replay."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _WARM = 2
 
 
 class ArmIsland:
-    """An arm's island, kept for all shapes."""
+    """The island of an arm, used for all shapes."""
 
     def __init__(
         self, arm: Arm, sources: Sources, kernels: Kernels, compiled: bool, device: str
@@ -41,7 +41,8 @@ class ArmIsland:
 
 @dataclass(frozen=True)
 class ForwardPass:
-    """One forward's outputs, every GEMM's among them, and the GEMMs called by route."""
+    """The outputs of one forward pass, including every GEMM's, and GEMM calls by
+    route."""
 
     outputs: tuple[Any, ...]
     bpreshuffle: int
@@ -69,7 +70,7 @@ class Runner:
                 self._stack(depth)
 
     def forward(self, depth: int) -> Any:
-        """Only while the arm_island is entered."""
+        """Only inside ``entered()``."""
         return self._stack(depth)
 
     def seen(self, depth: int) -> ForwardPass:
@@ -80,7 +81,8 @@ class Runner:
             return ForwardPass(outputs, *self.arm_island.gemms.calls)
 
     def captured(self, depth: int) -> tuple[Callable[[], None], tuple[Any, ...]]:
-        """A graph's replay, and the tensors that it writes, every GEMM's among them."""
+        """A graph's replay function, and the tensors it writes, including every
+        GEMM's."""
         graph = torch.cuda.CUDAGraph()
 
         def capture() -> Any:
@@ -92,7 +94,7 @@ class Runner:
         return graph.replay, outputs
 
     def graph(self) -> Callable[[], None]:
-        """A graph's replay that keeps no more than a server's would: for timing."""
+        """A graph's replay function for timing; it keeps no extra outputs."""
         graph = torch.cuda.CUDAGraph()
         with self.arm_island.entered(), torch.cuda.graph(graph):
             self._stack(self.depth)

@@ -1,4 +1,4 @@
-"""Which files a command line names: one, several ranks, or a directory of them."""
+"""The files that a command line names: files, or directories of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ENDINGS = (".json", ".json.gz")
 
 @dataclass(frozen=True)
 class Job:
-    """One trace with what belongs to it."""
+    """One trace with its baseline and captures."""
 
     trace: Path
     baseline: Path | None
@@ -25,15 +25,15 @@ class Job:
 
 @dataclass(frozen=True)
 class TraceFiles:
-    """The traces that paths name, and what lay beside them and is none."""
+    """The traces that paths name, and other JSON files in the same directories."""
 
     traces: tuple[Path, ...]
     others: tuple[Path, ...] = ()
 
 
 def find(paths: Sequence[Path]) -> TraceFiles:
-    """A file that is named is taken for a trace, whatever it is; of a directory, those
-    that are: profilers' callers write lists of the traces beside them."""
+    """A named file is always read as a trace. In a directory, other JSON files are
+    ignored: programs write lists of the traces next to them."""
     traces: list[Path] = []
     others: list[Path] = []
     for path in paths:
@@ -60,10 +60,10 @@ def _inside(folder: Path) -> TraceFiles:
     if not traces:
         expected = " or ".join(f"*{ending}" for ending in _ENDINGS)
         finding = Finding(
-            "no trace in it",
+            "no trace in the directory",
             path=str(folder),
             expected=expected,
-            found=", ".join(f"{path.name}, which is none" for path in others) or None,
+            found=", ".join(f"{path.name}, not a trace" for path in others) or None,
         )
         raise InputError("a directory without traces", (finding,))
     return TraceFiles(traces, others)
@@ -81,25 +81,25 @@ def jobs(traces: TraceFiles, baselines: TraceFiles, captures: TraceFiles) -> lis
 def _baseline(trace: Path, baselines: Sequence[Path], traces: int) -> Path | None:
     if not baselines:
         return None
-    # Alone they are a pair; whether of one rank is then for the trace itself to say.
+    # A single pair is matched without names; its contents then show the ranks.
     if traces == 1 and len(baselines) == 1:
         return baselines[0]
     rank = rank_named(str(trace))
     same = [path for path in baselines if rank_named(str(path)) == rank]
     if rank is None or len(same) != 1:
         finding = Finding(
-            f"{len(same)} baselines for it",
+            f"{len(same)} baselines match this trace",
             path=str(trace),
             expected="one with the same TP rank in its name",
             found=", ".join(path.name for path in baselines),
-            next_step="name one trace and its baseline",
+            next_step="give one trace and its baseline",
         )
         raise InputError("cannot pair traces with baselines", (finding,))
     return same[0]
 
 
 def captures_of(trace: Path, captures: Sequence[Path]) -> tuple[Path, ...]:
-    """Those of its rank, or all where names do not tell: contents will."""
+    """The captures of the trace's rank, or all if their names do not show it."""
     rank = rank_named(str(trace))
     same = tuple(path for path in captures if rank_named(str(path)) == rank)
     return same or tuple(captures)

@@ -1,4 +1,4 @@
-"""The report as one HTML file that needs nothing else: no script, no network."""
+"""The report as one self-contained HTML file: no scripts, no network."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def page(
     required: Requirement,
     unread: Sequence[Finding] = (),
 ) -> str:
-    """All traces, one section each; first those that could not be read, if any."""
+    """One section per trace; unreadable traces come first."""
     parts = [_unread(unread)] if unread else []
     sections = "\n".join([*parts, *(_section(one, required) for one in assessments)])
     return (
@@ -63,7 +63,7 @@ def _unread(findings: Sequence[Finding]) -> str:
         ("", (f"<code>{escape(one.path or '')}</code>", escape(one.what)))
         for one in findings
     )
-    heading = '<h1><span class="verdict invalid">not read</span>Not judged</h1>'
+    heading = '<h1><span class="verdict invalid">not read</span>No verdict</h1>'
     return f"<section>{heading}{_table([('file', ''), ('why', '')], rows)}</section>"
 
 
@@ -80,7 +80,7 @@ def _section(assessment: Assessment, required: Requirement) -> str:
     ]
     if assessment.verdict is Verdict.INVALID:
         broken = [control for control in assessment.controls if not control.holds]
-        parts += ["<h2>Why this is no evidence</h2>", _checks(broken)]
+        parts += ["<h2>Why this trace is not evidence</h2>", _checks(broken)]
     else:
         parts += ["<h2>Claims</h2>", _checks(assessment.claims)]
     parts += ["<h2>One layer</h2>", f'<div class="scroll">{timeline(assessment)}</div>']
@@ -99,7 +99,7 @@ def _section(assessment: Assessment, required: Requirement) -> str:
 def _table(
     header: Iterable[tuple[str, str]], rows: Iterable[tuple[str, Iterable[str]]]
 ) -> str:
-    """Cells are HTML; a column's class is given with its heading, a row's with it."""
+    """Cells are HTML. Headings come with the column's class, rows with the row's."""
     columns = list(header)
     head = "".join(f'<th class="{kind}">{name}</th>' for name, kind in columns)
     body = "".join(
@@ -209,7 +209,7 @@ def _layers(one: AnalysedTrace, baseline: AnalysedTrace | None) -> str:
 
 
 def _cells(sides: Sequence[Figures | None]) -> list[str]:
-    """Before and after in one cell, or the trace alone."""
+    """Cells with before and after, or with the trace alone."""
     columns = zip(*map(_figures, sides), strict=True)
     return [" → ".join(values) for values in columns]
 

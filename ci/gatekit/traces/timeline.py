@@ -1,7 +1,7 @@
-"""One layer, before and after, drawn as an SVG that stands alone.
+"""Draw one layer, before and after, as a self-contained SVG.
 
-Bars are the kernels in their order, as long as they ran; the gaps between them are left
-out, for they are the host's, and the claim is about kernels.
+Bars are the kernels in order, as long as they ran. The gaps between kernels are left
+out: they are host time, and the claims are about kernels.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _LEGEND = (
     ("norm", "norm, quantization"),
     ("other", "other"),
 )
-# Also given to the page, whose tables use the same colours.
+# The page uses the same colours.
 STYLE = """
 :root, svg { color-scheme: light dark; --ground: #ffffff; --ink: #1b2430;
   --quiet: #5b6675; --line: #d8dee6; --copy: #d9480f; --gemm: #4c78a8;
@@ -64,14 +64,14 @@ text { fill: var(--ink); } .quiet { fill: var(--quiet); }
 
 
 def timeline(assessment: Assessment) -> str:
-    """A typical call, on one scale for both."""
+    """A typical call, with one time scale for before and after."""
     sides = [(assessment.analysed, "after")]
     if assessment.baseline is not None:
         sides = [(assessment.baseline, "before"), (assessment.analysed, "after")]
     else:
         sides = [(assessment.analysed, "trace")]
     drawn = [(name, one, typical(one)) for one, name in sides]
-    # A profiler that lost the times has them all 0; a scale needs a length.
+    # If the profiler lost the times, all are 0, but the scale needs a length.
     longest = max(1, *(_time(call) for _, _, call in drawn))
     bottom = _TOP + _ROW * len(drawn)
     parts = [*_head(assessment, drawn), *_axis(longest, bottom)]
@@ -89,7 +89,7 @@ def timeline(assessment: Assessment) -> str:
 
 
 def typical(one: AnalysedTrace) -> Call | None:
-    """The middle layer's call of median time."""
+    """The call with the median time in the middle layer."""
     if not one.calls:
         return None
     middle = one.layers[len(one.layers) // 2].layer

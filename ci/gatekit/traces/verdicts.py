@@ -1,4 +1,4 @@
-"""One trace, assessment: read, attributed, controlled, and its claim decided."""
+"""The verdict on one trace: read it, attribute kernels, check controls and claims."""
 
 from __future__ import annotations
 
@@ -34,13 +34,14 @@ from gatekit.traces.reading import read_trace
 from gatekit.traces.replays import attribute_replays, read_capture, segment_replays
 
 _RANK = re.compile(r"TP-?(\d+)", re.IGNORECASE)
-# With these in its name a file's TP number is not the rank of its process.
+# With these in the name, the TP number is not the process's rank.
 _OTHER_RANKS = re.compile(r"(?<![A-Z])(?:DP|PP)-?\d", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Requirement:
-    """What a trace must show. ``copies`` and ``layers`` are per step and module."""
+    """The expected contents of a trace. ``layers`` is the number of modules per step,
+    ``copies`` the number of copies in each."""
 
     module: str
     layers: int
@@ -50,7 +51,7 @@ class Requirement:
 
 @dataclass(frozen=True)
 class AnalysedTrace:
-    """A trace with its kernels given to modules."""
+    """A trace with its kernels attributed to modules."""
 
     trace: Trace
     attribution: Attribution
@@ -65,7 +66,7 @@ class AnalysedTrace:
 
     @property
     def copies_elsewhere(self) -> float:
-        """Copies of any name that no call of the module ran, for each call of it."""
+        """Copies of any name outside the module, per call of the module."""
         copies = sum(kind_of(work.name).is_copy for work in self.trace.work)
         return (copies - self.totals.copies - self.totals.other_copies) / max(
             len(self.calls), 1
@@ -74,7 +75,7 @@ class AnalysedTrace:
 
 @dataclass(frozen=True)
 class Assessment:
-    """The verdict and all that it rests on."""
+    """The verdict, and the checks and figures behind it."""
 
     verdict: Verdict
     analysed: AnalysedTrace
@@ -85,7 +86,7 @@ class Assessment:
 
 
 def rank_named(path: str) -> int | None:
-    """The rank that a file's name states, where it states one."""
+    """The rank in a file's name, if it has one."""
     name = Path(path).name
     match = _RANK.search(name)
     return int(match[1]) if match and not _OTHER_RANKS.search(name) else None
@@ -94,7 +95,7 @@ def rank_named(path: str) -> int | None:
 def analyse(
     path: Path, required: Requirement, captures: Sequence[Path]
 ) -> AnalysedTrace:
-    """Read and attribute one file by the method that it allows."""
+    """Read one file and attribute its kernels by the method that applies."""
     trace = read_trace(path)
     launch_map = map_launches(trace)
     controls = [*_one_rank(trace), *launch_map.controls]
@@ -134,7 +135,7 @@ def _one_rank(trace: Trace) -> tuple[Check, ...]:
     named = rank_named(trace.path)
     checks = [
         Check(
-            "one rank to a file",
+            "one rank per file",
             "1 GPU, 1 process",
             f"{len(devices)} GPUs, {len(processes)} processes",
             len(devices) <= 1 and len(processes) <= 1,
@@ -150,7 +151,7 @@ def _one_rank(trace: Trace) -> tuple[Check, ...]:
 
 
 def _same_origin(trace: Trace, other: Trace, what: str) -> list[Check]:
-    """Two files that are put side by side must be of one rank and kind of GPU."""
+    """Two compared files must be from the same rank and kind of GPU."""
     return [
         equal(f"rank, as in the {what}", _rank(other), _rank(trace)),
         equal(f"world size, as in the {what}", other.world, trace.world),
@@ -165,7 +166,7 @@ def _rank(trace: Trace) -> int | None:
 def decide(
     one: AnalysedTrace, baseline: AnalysedTrace | None, required: Requirement
 ) -> Assessment:
-    """Controls first: a claim on a trace that fails one is not looked at."""
+    """If a control does not hold, the verdict is invalid, whatever the claims show."""
     wrong = (
         f"layer {call.layer}, step {call.step}: {found}"
         for call in one.calls
@@ -173,7 +174,7 @@ def decide(
     )
     claims = [none_of(
         f"{required.copies} copies in every {required.module}",
-        "layer with another number", wrong,
+        "layer with a different number", wrong,
     )]  # fmt: skip
     controls = list(one.controls)
     changes: tuple[comparison.KernelDelta, ...] = ()
@@ -191,7 +192,7 @@ def decide(
         claims += comparison.claims(baseline.layers, one.layers)
         claims.append(comparison.rest_is_the_same(baseline.calls, one.calls))
         elsewhere = baseline.copies_elsewhere, one.copies_elsewhere
-        claims.append(comparison.none_moved(*elsewhere))
+        claims.append(comparison.no_copies_moved(*elsewhere))
         counts = (len(baseline.calls), len(one.calls))
         changes = comparison.changes(baseline.kernels, one.kernels, counts)
     verdict = _verdict(controls, claims)

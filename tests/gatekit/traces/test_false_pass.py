@@ -312,8 +312,8 @@ _BREAKS: dict[str, tuple[Callable[[Document], Document], str]] = {
     "an empty step": (empty_step, f"layers with a {MODULE}"),
     "a step without its modules": (one_step_more, f"calls of {MODULE} in 2 steps"),
     "another module's name": (other_module_name, f"layers with a {MODULE}"),
-    "two ranks in one file": (two_ranks, "one rank to a file"),
-    "two GPUs in one file": (two_gpus, "one rank to a file"),
+    "two ranks in one file": (two_ranks, "one rank per file"),
+    "two GPUs in one file": (two_gpus, "one rank per file"),
     "time that runs backwards": (backwards, "no kernel ends before it starts"),
     "ids used twice": (ids_used_twice, "unique correlation ids"),
 }

@@ -39,7 +39,7 @@ def test_a_name_that_no_file_can_have() -> None:
 def test_a_directory_without_traces(tmp_path: Path) -> None:
     code, report = trace_check(tmp_path, *LAYERS)
     assert code == 2
-    assert report["findings"][0]["what"] == "no trace in it"
+    assert report["findings"][0]["what"] == "no trace in the directory"
 
 
 def test_a_capture_of_a_baseline_that_is_not_given() -> None:
@@ -141,5 +141,5 @@ def test_a_folder_of_json_without_a_trace(tmp_path: Path) -> None:
     code, report = trace_check(at["replay"], "--capture", at["capture"], *ASKED)
     assert code == 2
     (finding,) = report["findings"]
-    assert finding["what"] == "no trace in it"
+    assert finding["what"] == "no trace in the directory"
     assert "execution_details.json" in finding["found"]
