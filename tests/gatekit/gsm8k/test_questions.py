@@ -1,4 +1,4 @@
-"""Question files: downloaded by checksum, read, and refused when they are not one."""
+"""Question files: downloaded by checksum, read, and rejected if invalid."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Answer = tuple[int, int, bytes]
 
 @contextlib.contextmanager
 def _place(answers: Callable[[str], Answer]) -> Iterator[tuple[str, list[str]]]:
-    """A real server of files, and what was asked of it."""
+    """A real file server, and the requests it gets."""
     asked: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -59,7 +59,7 @@ def test_downloaded_once_and_by_its_checksum(questions: Path, tmp_path: Path) ->
         assert files[0].sha256 == OFFICIAL["test"]
         assert load(["test"], cache, {}, place)[0] == found
         assert asked == ["/data/test.jsonl"]
-        # A cached file that was altered since is fetched anew, not used.
+        # An edited cached file is downloaded again.
         (cached,) = cache.iterdir()
         cached.write_bytes(data[:-1] + b" ")
         assert load(["test"], cache, {}, place)[0] == found
@@ -77,7 +77,7 @@ def test_downloaded_once_and_by_its_checksum(questions: Path, tmp_path: Path) ->
         ("failing", "500"),
     ],
 )
-def test_what_is_not_the_pinned_file_is_not_used(
+def test_a_download_that_is_not_the_pinned_file(
     questions: Path, tmp_path: Path, what: str, found: str
 ) -> None:
     data = questions.read_bytes()
@@ -100,9 +100,7 @@ def test_what_is_not_the_pinned_file_is_not_used(
     assert not list(tmp_path.iterdir())
 
 
-def test_no_server_of_files_and_no_place_for_them(
-    questions: Path, tmp_path: Path
-) -> None:
+def test_no_file_server_and_no_cache_folder(questions: Path, tmp_path: Path) -> None:
     with pytest.raises(EnvironmentFailure, match="cannot fetch"):
         load(["train"], tmp_path, {}, "http://127.0.0.1:9")
     data = questions.read_bytes()
@@ -116,7 +114,7 @@ def test_no_server_of_files_and_no_place_for_them(
 
 
 def test_the_pinned_place_serves_the_pinned_files(tmp_path: Path) -> None:
-    """Only where there is a network, and asked for."""
+    """Opt-in: needs the network."""
     if not os.environ.get("GSM8K_DOWNLOAD"):
         pytest.skip("opt-in, needs the network: GSM8K_DOWNLOAD=1")
     found, files = load(["test", "train"], tmp_path, {}, PLACE)
@@ -142,7 +140,7 @@ def test_a_damaged_file_is_refused(
         load([str(few)], few.parent, {})
 
 
-def test_more_questions_than_there_are(gsm8k: Verb, few: Path, tmp_path: Path) -> None:
+def test_more_questions_than_exist(gsm8k: Verb, few: Path, tmp_path: Path) -> None:
     done = gsm8k("run", "--arm", "baseline", "--url", "http://127.0.0.1:9/v1",
                  "--out", tmp_path / "out", "--questions", few,
                  "--first", 41)  # fmt: skip

@@ -1,4 +1,4 @@
-"""Makes ``outputs/`` anew: what each release's real client writes of one small run.
+"""Regenerate ``outputs/``: the output of each release's real client for a small run.
 
 ``PYTHONPATH=scripts:ci:tests PYTHON tests/gatekit/serving/make_outputs.py
 WHEEL...``, with a Python that has aiohttp, msgspec, numpy, orjson, requests and tqdm.

@@ -1,4 +1,4 @@
-"""Verdicts on runs that are the real client's but for their speeds."""
+"""Verdicts on real client output with simulated speeds."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def measured(point: Point, arm: str, number: int, **members: Any) -> Measurement
 
 
 def arms(gain: float, noise: float = 0.005, rounds: int = 6) -> list[ObservedRun]:
-    """Both arms; the patched's speed is ``gain`` more."""
+    """Runs of both arms; the patched arm is faster by ``gain``."""
     rng = random.Random(7)
     clock = 0.0
     found = []
@@ -66,7 +66,7 @@ def arms(gain: float, noise: float = 0.005, rounds: int = 6) -> list[ObservedRun
     return found
 
 
-def judged(runs: list[ObservedRun]) -> Comparison:
+def compared(runs: list[ObservedRun]) -> Comparison:
     return compare(runs, POINTS, 0.02, 0.05)
 
 
@@ -80,7 +80,7 @@ def judged(runs: list[ObservedRun]) -> Comparison:
     ],
 )
 def test_verdicts(gain: float, noise: float, verdict: Verdict) -> None:
-    found = judged(arms(gain, noise))
+    found = compared(arms(gain, noise))
     assert found.verdict is verdict
     assert bool(found.reasons) == (verdict is not Verdict.PASS)
     throughput, tpot, _ = found.headline
@@ -106,7 +106,7 @@ def test_one_slow_point_fails_and_is_named() -> None:
         else run
         for run in arms(0.03)
     ]
-    found = judged(runs)
+    found = compared(runs)
     assert found.verdict is Verdict.FAIL
     (reason,) = found.reasons
     assert str(POINTS[1]) in reason and "median TPOT" in reason
@@ -123,13 +123,13 @@ def test_ttft_is_advisory() -> None:
         else run
         for run in arms(0.03)
     ]
-    found = judged(runs)
+    found = compared(runs)
     assert found.verdict is Verdict.PASS
     assert found.headline[2].percent == pytest.approx(100, abs=2)
 
 
 def test_a_single_round_decides_nothing() -> None:
-    found = judged(arms(-0.3, rounds=1))
+    found = compared(arms(-0.3, rounds=1))
     assert found.verdict is Verdict.INCONCLUSIVE
     assert found.reasons == (
         "one round alone has no spread, so nothing can be decided",
@@ -158,9 +158,11 @@ def apart(runs: list[ObservedRun]) -> list[ObservedRun]:
     ]
 
 
-def with_origin(runs: list[ObservedRun], place: int, **told: str) -> list[ObservedRun]:
+def with_origin(
+    runs: list[ObservedRun], place: int, **members: str
+) -> list[ObservedRun]:
     one = runs[place]
-    origin = msgspec.structs.replace(one.origin, **told)
+    origin = msgspec.structs.replace(one.origin, **members)
     return [*runs[:place], one._replace(origin=origin), *runs[place + 1 :]]
 
 
@@ -297,11 +299,11 @@ INVALID: dict[str, tuple[Breaking, str]] = {
 
 
 @pytest.mark.parametrize("name", INVALID)
-def test_what_does_not_fit_makes_all_invalid(name: str) -> None:
+def test_one_fault_invalidates_the_comparison(name: str) -> None:
     change, reason = INVALID[name]
     runs = arms(0.03)
-    assert judged(runs).verdict is Verdict.PASS
-    found = judged(change(runs))
+    assert compared(runs).verdict is Verdict.PASS
+    found = compared(change(runs))
     assert found.verdict is Verdict.INVALID
     assert any(reason in one for one in found.reasons), found.reasons
     assert not found.headline
@@ -312,23 +314,23 @@ def test_what_does_not_fit_makes_all_invalid(name: str) -> None:
 @pytest.mark.parametrize(
     ("gain", "verdict"), [(0.03, Verdict.INCONCLUSIVE), (-0.05, Verdict.FAIL)]
 )
-def test_a_point_that_was_not_run_is_shown_so_and_is_no_pass(
+def test_a_missing_point_is_reported_and_prevents_a_pass(
     gain: float, verdict: Verdict
 ) -> None:
-    found = judged([run for run in arms(gain) if run.point != POINTS[1]])
+    found = compared([run for run in arms(gain) if run.point != POINTS[1]])
     assert found.verdict is verdict
     outcomes = [row.outcome for row in found.points]
     assert outcomes == ["compared", "not run", "compared"]
     assert found.points[1].rounds == 0 and not found.points[1].judged
     assert "not run: 8192/1024/8" in found.reasons
-    # More rounds would not bring it.
+    # More rounds would not help.
     assert found.rounds_to_decide is None
 
 
-def test_the_report_holds_what_was_compared_and_how_it_was_decided() -> None:
+def test_the_result_has_the_runs_and_the_decisions() -> None:
     runs = arms(0.03)
     runs[1] = runs[1]._replace(failed_attempts=2)
-    found = judged(runs)
+    found = compared(runs)
     assert [(a.arm, a.origin, a.runs, a.hosts) for a in found.arms] == [
         (arm, ORIGINS[arm], 18, ("node-a",)) for arm in ARMS
     ]
@@ -341,13 +343,13 @@ def test_the_report_holds_what_was_compared_and_how_it_was_decided() -> None:
             assert one.noninferior_p is not None and one.harm_p is not None
             assert one.noninferior_p <= found.alpha < one.harm_p
         assert row.ttft and row.ttft.decision is None and row.ttft.low is not None
-    two = judged([run._replace(origin=records.Origin()) for run in runs])
+    two = compared([run._replace(origin=records.Origin()) for run in runs])
     assert two.verdict is Verdict.PASS
     assert sum("the series is not recorded" in note for note in two.notes) == 2
 
 
-def test_outputs_that_are_not_the_benchmarks_own(tmp_path: Path) -> None:
-    """A tag that says otherwise is a reason; none at all is said beside the verdict."""
+def test_outputs_with_a_foreign_tag(tmp_path: Path) -> None:
+    """A contradicting tag is a reason; a missing tag is a note."""
     line = json.loads((OUTPUTS / "0.5.11.jsonl").read_text(encoding="utf-8"))
     point = Point(24, 8, 1)
     for name, what in {
@@ -375,7 +377,7 @@ def test_the_clients_own_outputs_are_rounds_in_order() -> None:
     runs = of_outputs(BASELINE, paths)
     assert [run.round for run in runs] == [1, 2, 3]
     assert {run.point for run in runs} == {Point(24, 8, 1)}
-    # They say themselves whose they are.
+    # Their tags name the arm.
     found = compare([*runs, *of_outputs(PATCHED, paths)], [Point(24, 8, 1)], 0.02, 0.05)
     assert found.verdict is Verdict.INVALID
     assert any("its tag names the baseline arm" in one for one in found.reasons)

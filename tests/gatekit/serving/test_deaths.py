@@ -1,4 +1,4 @@
-"""A server or a client dies: its run is not counted, and alone is made anew."""
+"""A server or a client dies: only its run is discarded and repeated."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Words = list[str | Path]
 
 
 def made(out: Path) -> list[tuple[str, str, int]]:
-    """What is recorded: point, arm, attempts that failed before."""
+    """The recorded runs: point, arm, failed attempts before."""
     return [
         (str(one.measurement.point), one.arm, one.failed_attempts)
         for one in records.read(out / "records.jsonl", ServingRun)
@@ -58,11 +58,11 @@ def end(process: subprocess.Popen[str]) -> tuple[int, dict[str, Any]]:
 
 
 def requests(log: Path) -> list[str]:
-    """Of a stand-in that runs as a program: the number of its process, and a path."""
+    """Lines of a stand-in program: its process id and a path."""
     return log.read_text(encoding="utf-8").splitlines() if log.exists() else []
 
 
-def test_a_server_that_is_killed_within_a_run(sglang: Path, tmp_path: Path) -> None:
+def test_a_server_is_killed_within_a_run(sglang: Path, tmp_path: Path) -> None:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     start = f"{sys.executable} {serving_stand_in.__file__} {port} 0.02"
@@ -102,7 +102,7 @@ def test_a_server_that_is_killed_within_a_run(sglang: Path, tmp_path: Path) -> N
         socket.create_connection(("127.0.0.1", port), timeout=5)
 
 
-def test_a_server_of_the_users_own_that_is_killed(sglang: Path, tmp_path: Path) -> None:
+def test_a_server_started_by_the_user_is_killed(sglang: Path, tmp_path: Path) -> None:
     port, log, out = free_port(), tmp_path / "log", tmp_path / "out"
     argv = [sys.executable, serving_stand_in.__file__, str(port), "0.02"]
     run: Words = ["run", "--out", out, "--rounds", "1", "--points", "24/8/1"]
@@ -128,7 +128,7 @@ def test_a_server_of_the_users_own_that_is_killed(sglang: Path, tmp_path: Path) 
 
 
 def wrapper(path: Path, then: str) -> Path:
-    """A Python that is the real one, with ``then`` done around the client."""
+    """A script that stands for Python and runs ``then`` around the client."""
     script = f"#!/bin/sh\npython={sys.executable}\nfor output; do :; done\n{then}\n"
     path.write_text(script, encoding="utf-8")
     path.chmod(0o755)
@@ -156,7 +156,7 @@ CLIENTS = {
 
 
 @pytest.mark.parametrize("name", CLIENTS)
-def test_a_client_that(name: str, sglang: Path, tmp_path: Path) -> None:
+def test_a_faulty_client(name: str, sglang: Path, tmp_path: Path) -> None:
     fault, expected = CLIENTS[name]
     attempts = 2 if name == "writes nothing" else 1
     python = wrapper(tmp_path / "python", f'case "$*" in *16-8-2*) {fault};; *) '
@@ -166,7 +166,7 @@ def test_a_client_that(name: str, sglang: Path, tmp_path: Path) -> None:
         run: Words = ["run", "--baseline", one.url, "--out", out, *SMALL]
         run += ["--rounds", "1", "--python", python]
         if name == "hangs":
-            # What is made beforehand is not made under so short a deadline.
+            # Runs before the faulty one get the normal deadline.
             first: Words = [*run, "--points", SMALL[1]]
             assert bench(sglang, *first)[0] == 0
             run += ["--run-deadline", "5"]
@@ -184,7 +184,7 @@ def test_a_client_that(name: str, sglang: Path, tmp_path: Path) -> None:
     assert made(out) == [("24/8/1", "baseline", 0), ("16/8/2", "baseline", attempts)]
 
 
-def test_a_client_that_is_killed(sglang: Path, tmp_path: Path) -> None:
+def test_a_client_is_killed(sglang: Path, tmp_path: Path) -> None:
     number, out = tmp_path / "number", tmp_path / "out"
     python = wrapper(tmp_path / "python", f'echo $$ >{number}; exec "$python" "$@"')
     with both(tpot_s=0.02) as (one, other):

@@ -32,9 +32,7 @@ from support.serving_stand_in import Faults, StandIn, serving
 Words = list[str | Path]
 
 
-def test_both_arms_are_run_compared_and_never_run_again(
-    sglang: Path, tmp_path: Path
-) -> None:
+def test_both_arms_run_once_and_are_compared(sglang: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with both() as (one, other):
         run: Words = ["run", *arms(one, other), "--out", out, "--rounds", "2", *SMALL]
@@ -119,9 +117,11 @@ def test_a_patched_arm_that_is_slower_fails(sglang: Path, tmp_path: Path) -> Non
     assert "worse" in shown.stderr
 
 
-def test_what_the_client_takes_for_success_is_not(sglang: Path, tmp_path: Path) -> None:
-    """It exits 0 and prints a table in both cases; in the second, all ten 'completed'
-    with every token asked for."""
+def test_failures_that_the_client_reports_as_success(
+    sglang: Path, tmp_path: Path
+) -> None:
+    """The client exits 0 and prints a table in both cases; in the second, all ten are
+    'completed' with every requested token."""
     faults = {
         "refused": (Faults(refuse_every=5), "8 of 10 requests completed"),
         "empty": (Faults(empty_every=5), "answered without a token"),
@@ -134,7 +134,7 @@ def test_what_the_client_takes_for_success_is_not(sglang: Path, tmp_path: Path) 
             assert code == 4
             assert any(expected in f["what"] for f in report["findings"])
             before = len(one.paths)
-            # It stays: another try until it looks well would be choosing.
+            # The run is kept: repeating it until it looks good would bias the result.
             assert bench(sglang, *run)[0] == 4
             assert len(one.paths) == before
         points = ("--points", "24/8/1")
@@ -147,7 +147,7 @@ def test_what_the_client_takes_for_success_is_not(sglang: Path, tmp_path: Path) 
             assert found.measurement.output_tokens >= 10 * 6
 
 
-def test_a_server_that_answers_nothing_is_no_measurement(
+def test_a_server_without_answers_gives_no_measurement(
     sglang: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -191,7 +191,7 @@ def test_servers_are_started_in_turn_on_one_port(sglang: Path, tmp_path: Path) -
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port), timeout=5)
 
-    # One that is up already would be measured in place of the one started.
+    # A server already running there would be measured instead.
     with serving(StandIn("a-model"), port):
         code, report, _ = bench(sglang, *run, "--rounds", "3")
     assert code == 5 and report["message"] == "the address is taken"
@@ -202,9 +202,7 @@ def test_servers_are_started_in_turn_on_one_port(sglang: Path, tmp_path: Path) -
     assert code == 5 and report["message"] == "a server did not start"
 
 
-def test_interrupted_it_keeps_what_is_done_and_goes_on(
-    sglang: Path, tmp_path: Path
-) -> None:
+def test_an_interrupted_benchmark_resumes(sglang: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with both() as (one, other):
         arguments: Words = ["run", *arms(one, other), "--out", out, *SMALL]
@@ -240,7 +238,7 @@ def test_interrupted_it_keeps_what_is_done_and_goes_on(
     assert len(records.read(out / "records.jsonl", ServingRun)) == 4
 
 
-def test_bad_input_is_told(sglang: Path, tmp_path: Path) -> None:
+def test_bad_input(sglang: Path, tmp_path: Path) -> None:
     url = "http://127.0.0.1:9"
     out = tmp_path / "out"
     run: Words = ["run", "--out", out]
@@ -328,9 +326,7 @@ def test_a_dry_run_prints_every_command(sglang: Path, tmp_path: Path) -> None:
     assert starts == [2, 5, 12, 15, 22, 25]
 
 
-def test_nothing_is_lost_where_nothing_can_be_written(
-    sglang: Path, tmp_path: Path
-) -> None:
+def test_unwritable_folders_lose_nothing(sglang: Path, tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
     with serving(StandIn("a-model")) as one:
@@ -346,7 +342,7 @@ def test_nothing_is_lost_where_nothing_can_be_written(
         assert str(kept.measurement.point) == "24/8/1"
 
 
-def test_two_at_once_are_refused(sglang: Path, tmp_path: Path) -> None:
+def test_two_benchmarks_in_one_folder(sglang: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with serving(StandIn("a-model", tpot_s=30)) as one:
         run: Words = ["run", "--baseline", one.url, *SMALL, "--out", out]
@@ -366,7 +362,7 @@ def test_two_at_once_are_refused(sglang: Path, tmp_path: Path) -> None:
     assert first.returncode == 130
 
 
-def test_points_of_several_nodes_are_gathered(sglang: Path, tmp_path: Path) -> None:
+def test_points_from_several_nodes(sglang: Path, tmp_path: Path) -> None:
     """Each node runs both arms of its point; one comparison over all."""
     points = ("24/8/1", "16/8/2")
     outs = [tmp_path / name for name in ("node-a", "node-b")]
@@ -376,7 +372,7 @@ def test_points_of_several_nodes_are_gathered(sglang: Path, tmp_path: Path) -> N
         for out, point in zip(outs, points, strict=True):
             here: Words = ["--out", out, "--points", point]
             assert bench(sglang, *run, *here, "--host", out.name)[0] == 0
-        # The same command elsewhere, or with something else served, is another run.
+        # The same command on another host or with another series is a different run.
         first: Words = [*run, "--out", outs[0], "--points", points[0], "--rounds", "3"]
         wrong = [
             (["--host", "node-c"], "on node-a"),
@@ -397,7 +393,7 @@ def test_points_of_several_nodes_are_gathered(sglang: Path, tmp_path: Path) -> N
     ]
     assert [a["origin"]["series"] for a in result["arms"]] == ["none", "sha256:1"]
 
-    # A node that never started leaves the others their figures, and is no pass.
+    # If a node never started, the others are compared, but do not pass.
     missing = tmp_path / "node-c"
     more: Words = ["compare", *outs, missing, "--points", *points, "8/8/1"]
     code, report, _ = bench(sglang, *more, "--margin", "99")

@@ -145,7 +145,7 @@ def test_mcnemar_agrees_with_statsmodels(gained: int, lost: int) -> None:
         assert p >= 0.5
 
 
-def test_several_sizes_of_difference_by_trying_every_sign() -> None:
+def test_several_sizes_of_difference_against_all_signs() -> None:
     steps = {2: (1, 3), 1: (2, 4)}  # size -> how many gained, how many lost
     sizes = [size for size, (up, down) in steps.items() for _ in range(up + down)]
     balance = sum(size * (down - up) for size, (up, down) in steps.items())

@@ -40,14 +40,14 @@ def test_equal_arms_rarely_fail(n: int, margin: float, discordance: float) -> No
     assert chances(n, discordance, 0.0, Rule(margin)).fails <= 0.05
 
 
-def test_the_default_margins_are_ones_that_can_be_held() -> None:
+def test_the_default_margins_can_be_shown() -> None:
     """At 3 % discordance equal arms pass nine times in ten; a point less would not."""
     assert detectable(1319, 0.03, Rule(0.015)).passes_if_equal > 0.9
     assert detectable(3957, 0.03, Rule(0.010)).passes_if_equal > 0.9
     assert detectable(1319, 0.03, Rule(0.010)).passes_if_equal < 0.7
 
 
-def test_the_drop_said_to_be_found_is() -> None:
+def test_the_found_drop_is_found() -> None:
     rule = Rule(0.015)
     drop = drop_found(1319, 0.03, rule, 0.8)
     assert drop

@@ -37,7 +37,7 @@ from support.profiler_traces import (
 pytestmark = needs_traces
 
 MODULE = "Qwen3Attention"
-ASKED = Requirement(MODULE, 36, 0)
+REQUIRED = Requirement(MODULE, 36, 0)
 GEMM = "Cijk"
 OTHER_NAMES = {
     "CatArrayBatchedCopy": "void at::native::(anonymous namespace)::"
@@ -54,13 +54,13 @@ def judge(
     after: Document,
     before: Document | None = None,
     name: str = "after-TP-0-EXTEND.trace.json",
-    asked: Requirement = ASKED,
+    required: Requirement = REQUIRED,
 ) -> Assessment:
-    one = analyse(write(tmp_path / name, after), asked, [])
+    one = analyse(write(tmp_path / name, after), required, [])
     if before is None:
-        return decide(one, None, asked)
+        return decide(one, None, required)
     place = write(tmp_path / "before-TP-0-EXTEND.trace.json", before)
-    return decide(one, analyse(place, asked, []), asked)
+    return decide(one, analyse(place, required, []), required)
 
 
 def broken(assessment: Assessment) -> set[str]:
@@ -275,9 +275,7 @@ _HIDDEN: dict[str, tuple[Callable[[Document], Document], str]] = {
 
 @pytest.mark.parametrize("what", _HIDDEN)
 @pytest.mark.parametrize("compared", [False, True], ids=["alone", "compared"])
-def test_copies_that_no_module_seems_to_have(
-    what: str, compared: bool, tmp_path: Path
-) -> None:
+def test_copies_outside_every_module(what: str, compared: bool, tmp_path: Path) -> None:
     """They ran all the same: every layer has both."""
     damage, control = _HIDDEN[what]
     assessment = judge(tmp_path, damage(load(EAGER)), load(EAGER) if compared else None)
@@ -321,7 +319,7 @@ _BREAKS: dict[str, tuple[Callable[[Document], Document], str]] = {
 
 @pytest.mark.parametrize("what", _BREAKS)
 @pytest.mark.parametrize("compared", [False, True], ids=["alone", "compared"])
-def test_invalid_and_says_why(what: str, compared: bool, tmp_path: Path) -> None:
+def test_a_broken_trace_is_invalid(what: str, compared: bool, tmp_path: Path) -> None:
     damage, control = _BREAKS[what]
     after = damage(without_copies(load(EAGER)))
     assessment = judge(tmp_path, after, load(EAGER) if compared else None)
@@ -330,17 +328,17 @@ def test_invalid_and_says_why(what: str, compared: bool, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("what", _BREAKS)
-def test_a_broken_baseline_is_no_evidence_either(what: str, tmp_path: Path) -> None:
+def test_a_broken_baseline_is_invalid(what: str, tmp_path: Path) -> None:
     damage, control = _BREAKS[what]
     assessment = judge(tmp_path, without_copies(load(EAGER)), damage(load(EAGER)))
     assert assessment.verdict is Verdict.INVALID
     assert f"baseline: {control}" in broken(assessment)
 
 
-def test_a_module_missing_shows_without_knowing_the_layers(tmp_path: Path) -> None:
+def test_a_missing_module_shows_in_its_parent(tmp_path: Path) -> None:
     """Expecting what is there: the decoder layer without attention still tells."""
     after = lost_one_module(without_copies(load(EAGER)))
-    assessment = judge(tmp_path, after, asked=Requirement(MODULE, 35, 0))
+    assessment = judge(tmp_path, after, required=Requirement(MODULE, 35, 0))
     assert assessment.verdict is Verdict.INVALID
     assert "every parent module has one" in broken(assessment)
 
@@ -350,7 +348,7 @@ def test_a_gemm_dropped_from_all_layers(tmp_path: Path) -> None:
     assessment = judge(tmp_path, after, load(EAGER))
     assert assessment.verdict is Verdict.INVALID
     assert "GEMMs per layer, as in the baseline" in broken(assessment)
-    alone = judge(tmp_path, after, asked=Requirement(MODULE, 36, 0, gemms=2))
+    alone = judge(tmp_path, after, required=Requirement(MODULE, 36, 0, gemms=2))
     assert alone.verdict is Verdict.INVALID
     assert "GEMMs per layer" in broken(alone)
 
@@ -414,8 +412,8 @@ def test_copies_under_another_name_in_one_of_two_steps(tmp_path: Path) -> None:
         event["name"] = "main_kernel" if known else event["name"]
         return known
 
-    asked = Requirement("DeepseekV2AttentionMLA", 3, 0)
-    assessment = judge(tmp_path, change(after, edit), load(path), asked=asked)
+    required = Requirement("DeepseekV2AttentionMLA", 3, 0)
+    assessment = judge(tmp_path, change(after, edit), load(path), required=required)
     assert assessment.verdict is Verdict.FAIL
     assert broken(assessment) == {"all other kernels match the baseline, in every call"}
 
@@ -434,7 +432,7 @@ def scaled(document: Document) -> Document:
 
 
 @pytest.mark.parametrize("name", ["CatArrayBatchedCopy", "rocclr", "triton"])
-def test_a_known_copy_before_a_scaled_gemm_is_one(name: str, tmp_path: Path) -> None:
+def test_a_known_copy_before_a_scaled_gemm_counts(name: str, tmp_path: Path) -> None:
     assessment = judge(tmp_path, renamed(scaled(load(EAGER)), OTHER_NAMES[name]))
     assert assessment.verdict is not Verdict.PASS
     assert f"0 copies in every {MODULE}" in broken(assessment)
@@ -460,7 +458,9 @@ def test_swapped(tmp_path: Path) -> None:
     assessment = judge(tmp_path, load(EAGER), without_copies(load(EAGER)))
     assert assessment.verdict is Verdict.FAIL
     twice = Requirement(MODULE, 36, 2)
-    assessment = judge(tmp_path, load(EAGER), without_copies(load(EAGER)), asked=twice)
+    assessment = judge(
+        tmp_path, load(EAGER), without_copies(load(EAGER)), required=twice
+    )
     assert assessment.verdict is Verdict.FAIL
     assert "copies vanish from every layer" in broken(assessment)
 
@@ -535,10 +535,10 @@ def test_another_gpu(tmp_path: Path) -> None:
 def replay(
     tmp_path: Path, document: Document, capture: Document, copies: int = 2
 ) -> Assessment:
-    asked = Requirement(MODULE, 36, copies)
+    required = Requirement(MODULE, 36, copies)
     path = write(tmp_path / "replay.json", document)
     recorded = write(tmp_path / "capture.json", capture)
-    return decide(analyse(path, asked, [recorded]), None, asked)
+    return decide(analyse(path, required, [recorded]), None, required)
 
 
 def captured_copies(document: Document) -> list[Event]:
@@ -645,7 +645,7 @@ def run_eagerly(capture: Document, replayed: Document) -> Document:
     return capture
 
 
-def test_an_eager_step_serves_as_capture(tmp_path: Path) -> None:
+def test_an_eager_step_as_capture(tmp_path: Path) -> None:
     """What there is on CUDA: its captures do not name what they would run."""
     eager = run_eagerly(load(CAPTURE), load(REPLAY))
     assessment = replay(tmp_path, load(REPLAY), eager)

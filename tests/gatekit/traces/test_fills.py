@@ -36,8 +36,8 @@ def judge(
         return tmp_path / name
 
     captures = [write("capture", captured)] if captured else []
-    asked = Requirement(MODULE, LAYERS, 0)
-    return decide(analyse(write("trace", trace), asked, captures), None, asked)
+    required = Requirement(MODULE, LAYERS, 0)
+    return decide(analyse(write("trace", trace), required, captures), None, required)
 
 
 def broken(assessment: Assessment) -> set[str]:
@@ -57,13 +57,13 @@ def calling(name: str, **args: Any) -> Document:
     ["cudaMemsetAsync", "hipMemsetAsync", "cudaMemset", "cuMemsetD32Async",
      "cudaMemset2DAsync"],
 )  # fmt: skip
-def test_a_fill_without_a_record_is_no_loss(name: str, tmp_path: Path) -> None:
+def test_a_fill_without_a_record_is_not_lost(name: str, tmp_path: Path) -> None:
     assessment = judge(tmp_path, calling(name))
     assert assessment.verdict is Verdict.PASS, broken(assessment)
 
 
 @pytest.mark.parametrize("args", [{"bytes": "0"}, {"size": "0"}, {"bytes": 0}])
-def test_a_copy_of_nothing_is_no_loss(args: dict[str, Any], tmp_path: Path) -> None:
+def test_a_copy_of_0_bytes_is_not_lost(args: dict[str, Any], tmp_path: Path) -> None:
     assessment = judge(tmp_path, calling("hipMemcpyAsync", **args))
     assert assessment.verdict is Verdict.PASS, broken(assessment)
 

@@ -43,7 +43,7 @@ def unzipped(path: Path, data: bytes) -> bytes:
 @pytest.mark.parametrize(
     "size", [0, 1, _PIECE - 1, _PIECE, _PIECE + 1, 3 * _PIECE, 1_000_003]
 )
-def test_what_was_zipped_comes_out(level: int, size: int, tmp_path: Path) -> None:
+def test_round_trip(level: int, size: int, tmp_path: Path) -> None:
     text = text_of(size)
     assert unzipped(tmp_path / "t", gzip.compress(text, level)) == text
 
@@ -102,7 +102,7 @@ def test_no_flipped_bit_gives_another_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("tail", [b"tail", b"\0\0tail", b"\x1f\x8b"])
-def test_what_follows_has_to_be_a_gzip_too(tail: bytes, tmp_path: Path) -> None:
+def test_a_tail_must_be_a_gzip(tail: bytes, tmp_path: Path) -> None:
     with pytest.raises(InputError):
         unzipped(tmp_path / "t", gzip.compress(text_of(10_000)) + tail)
 
@@ -114,7 +114,7 @@ def test_by_its_first_bytes(tmp_path: Path) -> None:
         assert is_zipped(path) is zipped
 
 
-def test_without_the_package_it_is_zlib(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_zlib_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     monkeypatch.setitem(sys.modules, "isal.isal_zlib", None)
     assert inflating._inflater() is zlib

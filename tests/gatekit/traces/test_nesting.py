@@ -31,7 +31,7 @@ from support.small_traces import (
     start,
 )
 
-ASKED = Requirement(MODULE, LAYERS, 0)
+REQUIRED = Requirement(MODULE, LAYERS, 0)
 # Of a copy's launch, from the module's start: all overlap the module, and none nests.
 _ASTRIDE = {
     "leaves 1 ns after it": (LASTS - 2, LASTS + 0.001),
@@ -57,7 +57,7 @@ def judge(
     after: Document,
     before: Document | None = None,
     captures: Document | None = None,
-    asked: Requirement = ASKED,
+    required: Requirement = REQUIRED,
 ) -> Assessment:
     def write(name: str, document: Document) -> Path:
         path = tmp_path / f"{name}.json"
@@ -65,10 +65,10 @@ def judge(
         return path
 
     recorded = [write("capture", captures)] if captures else []
-    one = analyse(write("after", after), asked, recorded)
+    one = analyse(write("after", after), required, recorded)
     if before is None:
-        return decide(one, None, asked)
-    return decide(one, analyse(write("before", before), asked, []), asked)
+        return decide(one, None, required)
+    return decide(one, analyse(write("before", before), required, []), required)
 
 
 def broken(assessment: Assessment) -> set[str]:
@@ -85,7 +85,7 @@ def test_the_trace_passes_without_the_copy(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("how", _ASTRIDE)
 @pytest.mark.parametrize("compared", [False, True], ids=["alone", "compared"])
-def test_no_copy_is_outside_for_rounding(
+def test_rounding_does_not_move_a_copy_outside(
     how: str, compared: bool, tmp_path: Path
 ) -> None:
     before = eager(copies=(_ASTRIDE[how], (30.0, 33.0))) if compared else None
@@ -99,7 +99,7 @@ def test_no_copy_is_outside_for_rounding(
 
 
 @pytest.mark.parametrize("how", _ASTRIDE)
-def test_nor_in_a_capture(how: str, tmp_path: Path) -> None:
+def test_rounding_in_a_capture(how: str, tmp_path: Path) -> None:
     trace = eager(copies=(_ASTRIDE[how],))
     assessment = judge(tmp_path, replay_of(trace), captures=capture_of(trace))
     if how in _ROUNDED:
@@ -111,7 +111,7 @@ def test_nor_in_a_capture(how: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", _ASTRIDE)
-def test_nor_in_an_eager_step_that_serves_as_capture(how: str, tmp_path: Path) -> None:
+def test_rounding_in_an_eager_step_as_capture(how: str, tmp_path: Path) -> None:
     """There, nothing that no module seems to have is looked for in the replay."""
     trace = eager(copies=(_ASTRIDE[how],))
     replay = replay_of(json.loads(json.dumps(trace)))
@@ -121,7 +121,7 @@ def test_nor_in_an_eager_step_that_serves_as_capture(how: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("how", _ROUNDED)
-def test_what_is_no_copy_is_the_modules_too(how: str, tmp_path: Path) -> None:
+def test_other_kernels_with_rounded_launches(how: str, tmp_path: Path) -> None:
     """So that a trace of rounded times is as good as any."""
     begins, ends = _ASTRIDE[how]
     trace = eager()
@@ -171,7 +171,7 @@ def test_between_modules_that_touch(times: tuple[float, float], tmp_path: Path) 
 
 
 @pytest.mark.parametrize("times", [(-5.0, 0.0), (-5.0, 0.001), (-0.001, 5.0), (0, 5)])
-def test_one_alone_can_be_meant_of_modules_that_touch(
+def test_one_candidate_of_modules_that_touch(
     times: tuple[float, float], tmp_path: Path
 ) -> None:
     assessment = judge(tmp_path, touching(*times))
@@ -215,7 +215,7 @@ def test_parents_that_have_several_each(tmp_path: Path) -> None:
         if "correlation" in event["args"]:
             event["args"]["correlation"] += 500
     trace["traceEvents"] += late
-    assessment = judge(tmp_path, trace, asked=Requirement(MODULE, LAYERS + 1, 0))
+    assessment = judge(tmp_path, trace, required=Requirement(MODULE, LAYERS + 1, 0))
     assert assessment.verdict is Verdict.PASS, broken(assessment)
     (check,) = [control for control in assessment.controls if control.name == name]
     assert check.expected == "4 in calls of Layer, 2 in each"
@@ -230,7 +230,7 @@ def test_parents_that_have_several_each(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("deep", [False, True])
-def test_what_a_callee_launches_is_its_callers(
+def test_launches_of_a_callee_belong_to_its_caller(
     child: tuple[float, float], copy: tuple[float, float], deep: bool, tmp_path: Path
 ) -> None:
     """Though the module seems to be left before the linear layer that it called."""

@@ -48,7 +48,7 @@ def test_small(copies: tuple[tuple[float, float], ...], tmp_path: Path) -> None:
     assert f"3 / {6 + 3 * len(copies)} / {3 * len(copies)} | pass" in line
 
 
-def test_a_difference_is_told(tmp_path: Path) -> None:
+def test_a_difference_is_reported(tmp_path: Path) -> None:
     """Rounded times, of which the join makes nothing."""
     (tmp_path / "t.json").write_bytes(as_profiler(eager(((58.0, 60.001),))))
     code, (line,) = compared(tmp_path)

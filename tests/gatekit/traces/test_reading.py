@@ -190,7 +190,7 @@ def test_events_cut_anywhere_are_whole(
         assert (found.layout, contents(found)) == ("lines", expected)
 
 
-def test_no_end_of_an_event_is_looked_for_forever(tmp_path: Path) -> None:
+def test_a_long_event_is_not_searched_repeatedly(tmp_path: Path) -> None:
     """The time would grow with the square of what is searched again and again."""
     document = load(REPLAY, whole=True)
     frame = {"ph": "X", "cat": "python_function", "name": "x" * (1 << 22), "pid": 1}
@@ -235,7 +235,7 @@ def test_times_are_exact(text: bytes, expected: int) -> None:
     ],
     ids=lambda text: repr(text[:12]),
 )
-def test_what_is_no_time_is_refused(text: bytes) -> None:
+def test_an_invalid_time_is_rejected(text: bytes) -> None:
     with pytest.raises(InputError, match="not a time"):
         nanoseconds(text)
 
@@ -298,7 +298,7 @@ _BAD: dict[str, Callable[[], bytes]] = {
 
 
 @pytest.mark.parametrize("what", _BAD)
-def test_no_trace_is_refused(what: str, tmp_path: Path) -> None:
+def test_an_invalid_trace_is_rejected(what: str, tmp_path: Path) -> None:
     path = tmp_path / "r-TP-0.trace.json.gz"
     with pytest.raises(InputError) as caught:
         read(path, _BAD[what]())
@@ -307,7 +307,7 @@ def test_no_trace_is_refused(what: str, tmp_path: Path) -> None:
     assert finding.what
 
 
-def test_every_truncation_of_a_small_trace_is_refused(tmp_path: Path) -> None:
+def test_every_truncation_of_a_small_trace_is_rejected(tmp_path: Path) -> None:
     """There is no length at which part of a file passes for the whole of it."""
     document = load(REPLAY, whole=True)
     kinds = ("kernel", "cuda_runtime")
@@ -355,7 +355,7 @@ def test_members_far_apart_are_still_one_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("zeros", [0, 3 << 15])
-def test_two_traces_in_one_file_are_none(zeros: int, tmp_path: Path) -> None:
+def test_two_traces_in_one_file_are_rejected(zeros: int, tmp_path: Path) -> None:
     text = as_profiler(load(REPLAY, whole=True))
     twice = gzip.compress(text) + b"\0" * zeros + gzip.compress(text)
     for content in (text + text, twice):
@@ -364,7 +364,7 @@ def test_two_traces_in_one_file_are_none(zeros: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("at_once", [False, True], ids=["lines", "document"])
-def test_two_lists_of_events_are_no_trace(at_once: bool, tmp_path: Path) -> None:
+def test_two_lists_of_events_are_rejected(at_once: bool, tmp_path: Path) -> None:
     """Readers of JSON take the last, others the first; either may be the whole."""
     document = load(REPLAY, whole=True)
     write = json_text if at_once else as_profiler

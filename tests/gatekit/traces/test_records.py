@@ -86,7 +86,7 @@ def test_a_record_without_a_field(
 
 @pytest.mark.parametrize(("kind", "field"), _NUMBERS)
 @pytest.mark.parametrize("value", [None, True, "7", "NaN", [], {}], ids=repr)
-def test_what_is_no_number(kind: str, field: str, value: Any, tmp_path: Path) -> None:
+def test_an_invalid_number(kind: str, field: str, value: Any, tmp_path: Path) -> None:
     if field == "pid" and isinstance(value, str):
         return  # A merger of ranks names processes anew.
     document = changed(kind, field, lambda record: record.update({field: value}))
@@ -96,7 +96,7 @@ def test_what_is_no_number(kind: str, field: str, value: Any, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(("kind", "field"), _NUMBERS)
-def test_what_is_below_nothing(kind: str, field: str, tmp_path: Path) -> None:
+def test_a_negative_number(kind: str, field: str, tmp_path: Path) -> None:
     """A duration is what a control reports; all else is refused."""
     document = changed(kind, field, lambda record: record.update({field: -5}))
     (tmp_path / "t").write_bytes(as_profiler(document))
@@ -110,7 +110,7 @@ def test_what_is_below_nothing(kind: str, field: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity"])
 @pytest.mark.parametrize("field", ["ts", "dur"])
-def test_words_for_numbers_are_no_json(word: str, field: str, tmp_path: Path) -> None:
+def test_words_for_numbers_are_not_json(word: str, field: str, tmp_path: Path) -> None:
     """That some readers take them is no matter."""
     document = changed("kernel", field, lambda record: record.update({field: 4321}))
     for write in (as_profiler, as_document):
@@ -120,7 +120,7 @@ def test_words_for_numbers_are_no_json(word: str, field: str, tmp_path: Path) ->
 
 @pytest.mark.parametrize("field", ["cat", "name", "dur", "correlation", "stream"])
 @pytest.mark.parametrize("form", ["lines", "plain", "document"])
-def test_a_key_that_is_there_twice(field: str, form: str, tmp_path: Path) -> None:
+def test_a_duplicate_key(field: str, form: str, tmp_path: Path) -> None:
     """Of the two values a reader takes the first or the last."""
     document = changed("kernel", field, lambda record: record.update({field: "HERE"}))
     text = as_profiler(document) if form != "document" else as_document(document)
@@ -161,9 +161,7 @@ def test_names_with_colons_are_names(name: str, tmp_path: Path) -> None:
         ('"traceEvents"', '"traceEvents": [], "traceEvents"', "there twice"),
     ],
 )
-def test_a_header_that_is_none(
-    found: str, given: str, said: str, tmp_path: Path
-) -> None:
+def test_an_invalid_header(found: str, given: str, said: str, tmp_path: Path) -> None:
     for write in (as_profiler, as_document):
         text = write(eager()).replace(found.encode(), given.encode(), 1)
         assert said in refusal(tmp_path / "t", text)

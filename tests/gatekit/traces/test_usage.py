@@ -30,7 +30,7 @@ def test_a_file_that_does_not_exist(option: str | None) -> None:
     assert (finding["path"], finding["what"]) == ("no-such", "does not exist")
 
 
-def test_a_name_that_no_file_can_have() -> None:
+def test_an_overlong_file_name() -> None:
     code, report = trace_check("x" * 300, *LAYERS)
     assert code == 5
     assert "too long" in report["message"]
@@ -49,7 +49,7 @@ def test_a_capture_of_a_baseline_that_is_not_given() -> None:
 
 
 @pytest.mark.parametrize("option", ["--expect-layers", "--expect-gemms"])
-def test_expecting_nothing_is_no_pass(option: str) -> None:
+def test_expecting_nothing_is_not_a_pass(option: str) -> None:
     """No layers, or no GEMMs in them, have no copies either."""
     code, _ = trace_check(AFTER, *LAYERS, option, "0")
     assert code in (2, 4)
@@ -86,9 +86,7 @@ def folders(place: Path) -> dict[str, Path]:
 
 @pytest.mark.parametrize("what", _OTHERS)
 @pytest.mark.parametrize("zipped", [False, True])
-def test_json_beside_traces_is_passed_over(
-    what: str, zipped: bool, tmp_path: Path
-) -> None:
+def test_other_json_files_are_ignored(what: str, zipped: bool, tmp_path: Path) -> None:
     at = folders(tmp_path)
     text = json.dumps(_OTHERS[what]).encode()
     others = []
@@ -103,7 +101,7 @@ def test_json_beside_traces_is_passed_over(
     assert str(others[1]) in report["message"] and str(others[2]) in report["message"]
 
 
-def test_json_that_is_named_is_taken_for_a_trace(tmp_path: Path) -> None:
+def test_a_named_json_file_is_read_as_a_trace(tmp_path: Path) -> None:
     at = folders(tmp_path)
     other = at["capture"] / "execution_details.json"
     other.write_text(json.dumps(_OTHERS["list of captures"]))
@@ -122,9 +120,7 @@ def test_json_that_is_named_is_taken_for_a_trace(tmp_path: Path) -> None:
      b'{"traceEvents": []}', b'{"traceEvents": null}', b'[{"ph": "X", "cat": "x"}]',
      b"\x1f\x8bcut"],
 )  # fmt: skip
-def test_what_may_have_been_a_trace_is_not_passed_over(
-    text: bytes, tmp_path: Path
-) -> None:
+def test_a_damaged_trace_is_not_ignored(text: bytes, tmp_path: Path) -> None:
     """Cut short, damaged, or one that holds nothing: perhaps of another rank."""
     at = folders(tmp_path)
     (at["capture"] / "other.json").write_bytes(text)

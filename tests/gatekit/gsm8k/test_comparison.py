@@ -1,4 +1,4 @@
-"""The comparison on result sets as they lie on disk: verdicts, and what invalidates."""
+"""Comparisons of result sets on disk: verdicts, and invalid input."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ Make = Callable[..., Path]
 
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
-    """Writes a run: which questions are wrong, and what else is to be different."""
+    """Writes a run with the given wrong questions and other differences."""
 
     def make(
         name: str,
@@ -155,15 +155,13 @@ def test_verdicts(make: Make, lost: int, gained: int, verdict: Verdict) -> None:
     ],
     ids=["pass", "fail", "inconclusive", "nothing to lose", "and many questions"],
 )  # fmt: skip
-def test_one_sentence_says_it(
-    make: Make, n: int, wrong: int, lost: int, said: str
-) -> None:
+def test_the_sentence(make: Make, n: int, wrong: int, lost: int, said: str) -> None:
     before = make("a", n, wrong=range(wrong))
     after = make("b", n, wrong=range(wrong + lost))
     assert sentence(_compare([before], [after])) == said
 
 
-def test_no_number_of_questions_would_decide(make: Make) -> None:
+def test_no_feasible_number_of_questions(make: Make) -> None:
     compared = _compare([make("a", 8)], [make("b", 8)])
     assert compared.score
     score = msgspec.structs.replace(compared.score, further=None)
@@ -171,7 +169,7 @@ def test_no_number_of_questions_would_decide(make: Make) -> None:
     assert said.endswith(", and no feasible number of questions would decide it.")
 
 
-def test_an_invalid_comparison_says_why(make: Make) -> None:
+def test_an_invalid_comparison_gives_its_reason(make: Make) -> None:
     said = sentence(_compare([make("a", 40)], [make("b", 40, missing=1)]))
     assert said.startswith("invalid: the answers of the two arms cannot be compared: ")
     assert "every question is answered (1: 39 of 40 answered in " in said
@@ -211,7 +209,7 @@ def test_one_answer_that_cannot_be_compared_invalidates_all(
     assert control in {one.name for one in compared.controls if not one.holds}
 
 
-def test_other_settings_questions_or_gaps_invalidate(make: Make) -> None:
+def test_different_settings_questions_or_gaps_invalidate(make: Make) -> None:
     before = make("a")
     for name, other in {
         "model": Settings(model="x", sgl_eval="0.1.3", prompt=OWN_PROMPT, gen=_GEN),
@@ -264,47 +262,47 @@ def _broken(compared: ArmComparison) -> list[str]:
     return [one.name for one in compared.broken]
 
 
-def test_an_arms_runs_have_one_origin_and_carry_it(make: Make) -> None:
-    told = {"tree": "4b825dc", "image": "sha256:0d5b", "command": "sha256:aa"}
-    before = make("a", series="none", **told)
-    after = make("b", arm="patched", series="9f2c1ab", **told)
+def test_the_runs_of_an_arm_have_one_origin(make: Make) -> None:
+    members = {"tree": "4b825dc", "image": "sha256:0d5b", "command": "sha256:aa"}
+    before = make("a", series="none", **members)
+    after = make("b", arm="patched", series="9f2c1ab", **members)
     compared = _compare([before], [after])
     assert compared.verdict is Verdict.PASS and not compared.self_comparison
-    assert compared.baseline.origin == records.Origin(series="none", **told)
-    assert compared.patched.origin == records.Origin(series="9f2c1ab", **told)
-    again = make("a2", series="none", **told)
+    assert compared.baseline.origin == records.Origin(series="none", **members)
+    assert compared.patched.origin == records.Origin(series="9f2c1ab", **members)
+    again = make("a2", series="none", **members)
     for name, other in {
-        "tree": make("b2", arm="patched", series="9f2c1ab", **told | {"tree": "1"}),
-        "series": make("b3", arm="patched", series="0000000", **told),
-        "image": make("b4", arm="patched", series="9f2c1ab", **told | {"image": ""}),
+        "tree": make("b2", arm="patched", series="9f2c1ab", **members | {"tree": "1"}),
+        "series": make("b3", arm="patched", series="0000000", **members),
+        "image": make("b4", arm="patched", series="9f2c1ab", **members | {"image": ""}),
         "command": make(
-            "b5", arm="patched", series="9f2c1ab", **told | {"command": "x"}
+            "b5", arm="patched", series="9f2c1ab", **members | {"command": "x"}
         ),
-        "arm": make("b6", series="9f2c1ab", **told),
+        "arm": make("b6", series="9f2c1ab", **members),
     }.items():
         compared = _compare([before, again], [after, other])
         assert _broken(compared) == ["the runs of an arm have one origin"], name
         (reason,) = compared.reasons
         assert f"{name} '" in reason and str(other) in reason
         assert (compared.patched.origin is None) == (name != "arm")
-    # Whichever arm it is.
-    compared = _compare([before, make("a3", series="1", **told)], [after, after])
+    # In the other arm too.
+    compared = _compare([before, make("a3", series="1", **members)], [after, after])
     assert _broken(compared) == ["the runs of an arm have one origin"]
 
 
-def test_arms_that_claim_the_same_series(make: Make) -> None:
+def test_arms_with_the_same_series(make: Make) -> None:
     for name, series in (("digest", "9f2c1ab"), ("none", "none")):
         before = make(f"a-{name}", series=series)
         compared = _compare([before], [make(f"b-{name}", arm="patched", series=series)])
         assert _broken(compared) == ["the arms differ in the series"]
-        # The baseline against itself claims no difference, and says so.
+        # The baseline against itself is valid, and reported as such.
         compared = _compare([before], [make(f"a2-{name}", series=series)])
         assert compared.verdict is Verdict.PASS and compared.self_comparison
     unnamed_arms = _compare([make("a")], [make("b", arm="patched", series="9f2c1ab")])
     assert unnamed_arms.verdict is Verdict.PASS
 
 
-def test_arms_given_the_wrong_way_round(make: Make) -> None:
+def test_swapped_arms(make: Make) -> None:
     worse = make("b", wrong=range(40), arm="patched")
     better = make("a")
     compared = _compare([worse], [better])
@@ -313,7 +311,7 @@ def test_arms_given_the_wrong_way_round(make: Make) -> None:
 
 
 def _record(folder: Path, started: float) -> Path:
-    """As the run leaves it once every question is answered."""
+    """Write the record of a finished run."""
     (run,) = load_results(folder)
     records.append(
         folder / "records.jsonl",
@@ -346,7 +344,7 @@ def _relabel(folder: Path) -> None:
 
 
 def _leave_out(folder: Path) -> None:
-    """The wrong ones, also from what was asked."""
+    """Remove the wrong answers from the plan."""
     run = read_run(folder)
     write_run(folder, msgspec.structs.replace(run, asked=run.asked[:1300]))
 
@@ -359,7 +357,7 @@ def _leave_out(folder: Path) -> None:
         (_leave_out, "run.json"),
     ],
 )
-def test_a_finished_run_that_was_altered(
+def test_an_edited_finished_run(
     make: Make, change: Callable[[Path], None], name: str
 ) -> None:
     before = _record(make("a"), 1.0)
@@ -371,7 +369,7 @@ def test_a_finished_run_that_was_altered(
     assert f"{name} in {after}" in compared.reasons[-1]
 
 
-def test_a_copy_of_a_run_is_no_run(make: Make, tmp_path: Path) -> None:
+def test_a_copy_of_a_run_is_not_a_run(make: Make, tmp_path: Path) -> None:
     before, after = _record(make("a"), 1.0), _record(make("b", arm="patched"), 2.0)
     copy, again = tmp_path / "copy", _record(make("b2", arm="patched"), 3.0)
     shutil.copytree(before, copy)
@@ -381,7 +379,7 @@ def test_a_copy_of_a_run_is_no_run(make: Make, tmp_path: Path) -> None:
     assert _compare([before, other], [after, again]).verdict is Verdict.PASS
 
 
-def test_what_a_report_needs_is_there(make: Make) -> None:
+def test_the_document_has_the_fields_of_the_report(make: Make) -> None:
     def some(row: dict[str, Any]) -> None:
         number = int(row["id"].rpartition("-")[2])
         if number < 66:
@@ -412,14 +410,14 @@ def test_what_a_report_needs_is_there(make: Make) -> None:
     ]
 
 
-def test_what_is_open_is_not_scored_as_wrong(make: Make) -> None:
+def test_unanswered_questions_are_not_scored_as_wrong(make: Make) -> None:
     compared = _compare([make("a")], [make("b", missing=19)])
     assert compared.baseline.accuracy == 1.0
     assert compared.patched.accuracy is None
     assert compared.patched.runs[0].answered == 1300
 
 
-def test_a_baseline_that_answers_nothing_lets_nothing_pass(make: Make) -> None:
+def test_nothing_passes_if_the_baseline_answers_nothing(make: Make) -> None:
     broken = range(1319)
     compared = _compare([make("a", wrong=broken)], [make("b", wrong=broken)])
     assert compared.verdict is Verdict.INVALID
@@ -439,7 +437,7 @@ def test_several_runs_and_the_discordance_of_an_arm_with_itself(make: Make) -> N
     assert _compare(baseline, worse).verdict is Verdict.FAIL
 
 
-def test_upstreams_threshold_stands_beside_and_decides_nothing(make: Make) -> None:
+def test_upstreams_threshold_is_shown_and_decides_nothing(make: Make) -> None:
     """The incident: every score above a gate of 0.91, and 17 questions lost."""
     before = make("a", wrong=range(99))
     after = make("b", wrong=range(12, 128))
@@ -451,7 +449,7 @@ def test_upstreams_threshold_stands_beside_and_decides_nothing(make: Make) -> No
     assert same.verdict is Verdict.PASS
 
 
-def test_result_sets_that_are_none(tmp_path: Path, make: Make) -> None:
+def test_invalid_result_sets(tmp_path: Path, make: Make) -> None:
     with pytest.raises(InputError, match="is not a GSM8K run"):
         load_results(tmp_path)
     folder = make("a", n=3)
@@ -471,19 +469,19 @@ def test_result_sets_that_are_none(tmp_path: Path, make: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    "told, match",
+    "members, match",
     [
         ({"n_repeats": 0}, "contains no repeats"),
         ({"prompt": {"spec": "own"}}, "yaml"),
         ({"name": "mmlu"}, "expected gsm8k"),
     ],
 )
-def test_plain_result_sets_that_are_none(
-    tmp_path: Path, told: dict[str, Any], match: str
+def test_invalid_plain_result_sets(
+    tmp_path: Path, members: dict[str, Any], match: str
 ) -> None:
     metrics: dict[str, Any] = {"name": "gsm8k", "model": "m", "gen": {}}
     metrics |= {"sgl_eval_version": "0.1.3", "num_examples": 1, "n_repeats": 1}
-    metrics |= {"total_completion_tokens": 0, "aggregate": {"score": 1.0}, **told}
+    metrics |= {"total_completion_tokens": 0, "aggregate": {"score": 1.0}, **members}
     (tmp_path / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
     with pytest.raises(InputError) as raised:
         load_results(tmp_path)
@@ -491,7 +489,7 @@ def test_plain_result_sets_that_are_none(
 
 
 def _edit(name: str, change: Callable[[Any], object]) -> Callable[[Path], None]:
-    """One document of a run, be it a line of its own."""
+    """Edit one document of a run."""
 
     def edit(folder: Path) -> None:
         document = json.loads((folder / name).read_text("utf-8"))
@@ -561,7 +559,7 @@ OURS: dict[str, tuple[Callable[[Path], None], str]] = {
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_answers_that_do_not_bear_out_a_run(make: Make, name: str) -> None:
+def test_answers_that_contradict_a_run(make: Make, name: str) -> None:
     change, said = OURS[name]
     before, after = make("a"), make("b")
     change(after)
@@ -581,7 +579,7 @@ def test_answers_that_do_not_bear_out_a_run(make: Make, name: str) -> None:
         ("arm", "patched", '"arm": expected baseline, found patched'),
     ],
 )
-def test_a_record_whose_counts_are_not_those_of_its_answers(
+def test_a_record_whose_counts_contradict_the_answers(
     make: Make, field: str, value: object, said: str
 ) -> None:
     before, after = make("a"), _record(make("b", wrong=range(19)), 1.0)
@@ -593,7 +591,7 @@ def test_a_record_whose_counts_are_not_those_of_its_answers(
 
 
 def plain(folder: Path, wrong: range = range(0)) -> Path:
-    """As sgl-eval leaves a run of 1,319 questions."""
+    """A run of 1,319 questions in sgl-eval's format."""
     folder.mkdir()
     rows = [
         {
@@ -680,7 +678,7 @@ PLAIN: dict[str, tuple[Callable[[Path], None], str]] = {
 
 
 @pytest.mark.parametrize("name", PLAIN)
-def test_answers_that_do_not_bear_out_a_summary(tmp_path: Path, name: str) -> None:
+def test_answers_that_contradict_a_summary(tmp_path: Path, name: str) -> None:
     change, said = PLAIN[name]
     wrong = range(100, 110)
     before, after = plain(tmp_path / "a", wrong), plain(tmp_path / "b", wrong)
@@ -712,7 +710,7 @@ _COUNTS = ("num_examples", "n_repeats", "total_completion_tokens", "correct",
 def test_a_document_without_a_field(
     make: Make, tmp_path: Path, name: str, field: str
 ) -> None:
-    """The last line that a person reads names the file, the field, and both values."""
+    """The last line of the message names the file, the field, and both values."""
     if name in ("metrics.json", "output-rs0.jsonl"):
         folder = plain(tmp_path / "p")
     else:
@@ -740,7 +738,7 @@ def test_a_document_without_a_field(
             assert f'"{field}": expected ' in last and ", found " in last
 
 
-def test_answers_survive_being_written(make: Make) -> None:
+def test_answers_survive_a_round_trip(make: Make) -> None:
     run = load_results(make("a", n=5))[0]
     again = [
         msgspec.json.decode(msgspec.json.encode(answer), type=Answer)
