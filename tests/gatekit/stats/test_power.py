@@ -1,4 +1,4 @@
-"""How often the decision errs, and what it can tell: the figures of the page."""
+"""Error rates and power of the decision: the figures of the evidence page."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_type_1_error_at_the_margin(n: int, margin: float, discordance: float) -
 
 @pytest.mark.parametrize("runs", (1, 2, 4))
 def test_type_1_error_with_several_runs_of_the_same_questions(runs: int) -> None:
-    """Pooled as if they were different questions, 2 runs would err twice as often."""
+    """Pooling 2 runs as if they were different questions would double the error."""
     _, clears = several_runs(1319, runs, 0.06, 0.016, Rule(0.015), 1500, seed=2)
     assert clears <= 0.06
     fails, _ = several_runs(1319, runs, 0.06, 0.0, Rule(0.015), 1500, seed=2)

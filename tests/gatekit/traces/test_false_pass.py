@@ -1,7 +1,7 @@
-"""Traces in which the claim looks true and is not, or is true by accident.
+"""Traces in which the claim looks true but is not, or is true by accident.
 
-Each starts from a pair that passes (a real trace, and the same with the copies and
-their launches taken out of every attention) and is then broken in one way.
+Each test takes a pair that passes (a real trace, and the same trace without the copies
+and their launches in every attention) and breaks it in one way.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def judge(
 
 
 def broken(assessment: Assessment) -> set[str]:
-    """The names of what does not hold."""
+    """The names of the checks that do not hold."""
     checks = (*assessment.controls, *assessment.claims)
     return {check.name for check in checks if not check.holds}
 
@@ -129,7 +129,7 @@ def lost_one_module(document: Document) -> Document:
 
 
 def lost_one_module_and_renumbered(document: Document) -> Document:
-    """As if the profiler had never seen the layer: no gap in the numbers either."""
+    """As if the profiler had never seen the layer, without a gap in the numbers."""
     calls = spans(document, MODULE)
     for call, after in pairwise(calls[5:]):
         call["ts"], call["dur"] = after["ts"], after["dur"]
@@ -137,26 +137,26 @@ def lost_one_module_and_renumbered(document: Document) -> Document:
 
 
 def lost_a_layer(document: Document) -> Document:
-    """Module and decoder layer both."""
+    """Both the module and its decoder layer."""
     calls = [spans(document, name)[-1] for name in (MODULE, "Qwen3DecoderLayer")]
     return drop(document, lambda event: any(event is call for call in calls))
 
 
 def lost_kernels(document: Document) -> Document:
-    """One in eight, as a profiler's buffer loses them."""
+    """One in eight, as a full profiler buffer loses them."""
     gpu = [e for e in document["traceEvents"] if e.get("cat") in GPU][::8]
     lost = {id(event) for event in gpu}
     return drop(document, lambda event: id(event) in lost)
 
 
 def lost_one_gemm(document: Document) -> Document:
-    """With its launch: nothing is left that is out of balance."""
+    """With its launch, so that launches and kernels still balance."""
     gone = correlation(kernels(document, GEMM)[7])
     return drop(document, lambda event: correlation(event) == gone)
 
 
 def lost_every_o_proj(document: Document) -> Document:
-    """With their launches, from all layers alike."""
+    """With their launches, from all layers."""
     gone = {correlation(event) for event in kernels(document, GEMM)[1::2]}
     return drop(document, lambda event: correlation(event) in gone)
 
@@ -168,7 +168,7 @@ def lost_launches(document: Document) -> Document:
 
 
 def empty_step(document: Document) -> Document:
-    """The step is annotated, and nothing of the model is in it."""
+    """An annotated step that contains nothing of the model."""
     mine = inside(document, "Qwen3Model")
     return drop(
         document,
@@ -193,7 +193,7 @@ def other_module_name(document: Document) -> Document:
 
 
 def two_ranks(document: Document) -> Document:
-    """Merged, as SGLang's own merger does: other processes, the same ids."""
+    """Merged as by SGLang's own tool: other processes, the same ids."""
     other = load(EAGER)
 
     def edit(event: Event) -> bool:
@@ -205,7 +205,7 @@ def two_ranks(document: Document) -> Document:
 
 
 def two_gpus(document: Document) -> Document:
-    """Merged, with ids and processes kept apart: only the GPUs tell."""
+    """Merged with distinct ids and processes: only the GPUs differ."""
     ids = {correlation(event) for event in kernels(document, GEMM)[:9]}
 
     def edit(event: Event) -> bool:
@@ -242,12 +242,12 @@ def launches_of_copies(document: Document, edit: Callable[[Event], None]) -> Doc
 
 
 def launched_elsewhere(document: Document) -> Document:
-    """By another thread, for which no module is open."""
+    """By another thread, which is in no module."""
     return launches_of_copies(document, lambda event: event.update(tid=4242))
 
 
 def launched_early(document: Document) -> Document:
-    """Before the module is entered, by a clock that is off."""
+    """Before the module starts, because the clocks differ."""
     starts = [call["ts"] for call in spans(document, MODULE)]
 
     def earlier(event: Event) -> None:
@@ -257,7 +257,7 @@ def launched_early(document: Document) -> Document:
 
 
 def copied_by_memory_calls(document: Document) -> Document:
-    """Whose records the profiler lost; kernels are missed, these need not be."""
+    """Copies by memory calls, whose records the profiler lost."""
     gone = {id(event) for event in kernels(document, COPY)}
     launches_of_copies(document, lambda event: event.update(name="hipMemcpyAsync"))
     return drop(document, lambda event: id(event) in gone)
@@ -276,7 +276,7 @@ _HIDDEN: dict[str, tuple[Callable[[Document], Document], str]] = {
 @pytest.mark.parametrize("what", _HIDDEN)
 @pytest.mark.parametrize("compared", [False, True], ids=["alone", "compared"])
 def test_copies_outside_every_module(what: str, compared: bool, tmp_path: Path) -> None:
-    """They ran all the same: every layer has both."""
+    """The copies ran: every layer has two."""
     damage, control = _HIDDEN[what]
     assessment = judge(tmp_path, damage(load(EAGER)), load(EAGER) if compared else None)
     assert assessment.verdict is Verdict.INVALID
@@ -285,7 +285,7 @@ def test_copies_outside_every_module(what: str, compared: bool, tmp_path: Path) 
 
 
 def backwards(document: Document) -> Document:
-    """A kernel whose end was written down before its start."""
+    """A kernel that ends before it starts."""
     one = id(kernels(document, GEMM)[3])
 
     def edit(event: Event) -> bool:
@@ -336,7 +336,7 @@ def test_a_broken_baseline_is_invalid(what: str, tmp_path: Path) -> None:
 
 
 def test_a_missing_module_shows_in_its_parent(tmp_path: Path) -> None:
-    """Expecting what is there: the decoder layer without attention still tells."""
+    """The decoder layer without attention shows it, even if 35 layers are expected."""
     after = lost_one_module(without_copies(load(EAGER)))
     assessment = judge(tmp_path, after, required=Requirement(MODULE, 35, 0))
     assert assessment.verdict is Verdict.INVALID
@@ -361,7 +361,7 @@ def test_copies_under_another_name(name: str, tmp_path: Path) -> None:
 
 
 def test_copies_moved_out_of_the_module(tmp_path: Path) -> None:
-    """To right before it, on the GPU as well: attention is faster, the model is not."""
+    """To right before it, on the GPU too: attention is faster, but the model is not."""
     document = load(EAGER)
     first = {}
     for event in reversed(kernels(document, "")):
@@ -379,7 +379,7 @@ def test_copies_moved_out_of_the_module(tmp_path: Path) -> None:
 
 
 def test_another_gemm_that_needs_no_copies(tmp_path: Path) -> None:
-    """As where the tree no longer takes the route that the series is about."""
+    """As if the tree no longer used the GEMM that the series is about."""
 
     def edit(event: Event) -> bool:
         known = event.get("cat") == "kernel" and event["name"].startswith(GEMM)
@@ -395,7 +395,7 @@ def test_another_gemm_that_needs_no_copies(tmp_path: Path) -> None:
 
 
 def test_copies_under_another_name_in_one_of_two_steps(tmp_path: Path) -> None:
-    """The other, faster one stands for the layer's time, and not for its kernels."""
+    """The other step is faster and gives the layer's time, but not its kernels."""
     folder = ROOT / "tests" / "data" / "traces" / "h200-m64"
     path = folder / "pristine-eager-TP-0-DECODE.trace.json.gz"
     copies = [
@@ -419,7 +419,7 @@ def test_copies_under_another_name_in_one_of_two_steps(tmp_path: Path) -> None:
 
 
 def scaled(document: Document) -> Document:
-    """The GEMM that follows a copy takes block scales, as the series' do."""
+    """The GEMM after each copy takes block scales, as the GEMMs of the series do."""
     copies = kernels(document, COPY)
     stream = sorted(
         (e for e in document["traceEvents"] if e.get("cat") in GPU),
@@ -439,7 +439,7 @@ def test_a_known_copy_before_a_scaled_gemm_counts(name: str, tmp_path: Path) -> 
 
 
 def test_an_unknown_kernel_before_a_scaled_gemm(tmp_path: Path) -> None:
-    """Nobody can say without a baseline that it is no copy."""
+    """Without a baseline, it may be a copy."""
     assessment = judge(tmp_path, renamed(scaled(load(EAGER)), "main_kernel"))
     assert assessment.verdict is Verdict.INVALID
     assert "kernels right before a block-scale GEMM are of a known kind" in broken(
@@ -510,7 +510,7 @@ def test_another_step_than_the_baseline(tmp_path: Path) -> None:
 
 
 def test_the_wrong_rank(tmp_path: Path) -> None:
-    """Of the file's name against its content, and of one file against the other."""
+    """The file's name contradicts its content, or one file the other."""
     after = without_copies(load(EAGER))
     assessment = judge(tmp_path, after, name="x-TP-3-EXTEND.trace.json")
     assert assessment.verdict is Verdict.INVALID
@@ -557,7 +557,7 @@ def test_a_replay_passes_with_its_capture(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("keep", [448, 543, 0])
 def test_kernels_of_a_replay_dropped(keep: int, tmp_path: Path) -> None:
-    """448 of 512 is what ROCm 7.2's profiler was seen to keep, or none at all."""
+    """ROCm 7.2's profiler kept 448 of 512 kernels, or none."""
     document = load(REPLAY)
     graph = next(e for e in document["traceEvents"] if e["name"] == "hipGraphLaunch")
     replayed = [
@@ -575,7 +575,7 @@ def test_kernels_of_a_replay_dropped(keep: int, tmp_path: Path) -> None:
 
 
 def test_a_replay_of_another_graph(tmp_path: Path) -> None:
-    """The capture is of the tree with the series, the replay of one without."""
+    """The capture is from a tree with the series, the replay from one without."""
     capture = load(CAPTURE)
     gone = {id(event) for event in captured_copies(capture)}
     assert len(gone) == 72
@@ -604,7 +604,7 @@ def test_two_captured_launches_swapped(tmp_path: Path) -> None:
 
 
 def test_a_capture_without_names(tmp_path: Path) -> None:
-    """CUDA's profiler does not write down what a captured launch would run."""
+    """CUDA's profiler does not name the kernels of captured launches."""
 
     def edit(event: Event) -> bool:
         return event.get("args", {}).pop("kernel", None) is not None
@@ -621,7 +621,7 @@ def test_a_capture_without_modules(tmp_path: Path) -> None:
 
 
 def run_eagerly(capture: Document, replayed: Document) -> Document:
-    """The capture as it would be had its launches run: each with its kernel."""
+    """The capture as if its launches had run, each with its kernel."""
     graph = next(e for e in replayed["traceEvents"] if e["name"] == "hipGraphLaunch")
     ran = sorted(
         (
@@ -646,7 +646,7 @@ def run_eagerly(capture: Document, replayed: Document) -> Document:
 
 
 def test_an_eager_step_as_capture(tmp_path: Path) -> None:
-    """What there is on CUDA: its captures do not name what they would run."""
+    """Needed on CUDA, whose captures do not name kernels."""
     eager = run_eagerly(load(CAPTURE), load(REPLAY))
     assessment = replay(tmp_path, load(REPLAY), eager)
     assert assessment.verdict is Verdict.PASS, broken(assessment)

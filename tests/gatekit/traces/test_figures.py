@@ -1,4 +1,4 @@
-"""The real traces give the figures that are stated of them, by every method."""
+"""The real traces give their documented figures, by every method."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_c_replay_alone_is_never_a_pass() -> None:
         assert after["method"].startswith("C")
         assert after["attributed"] is False
         assert (after["replays"], after["replayed"]) == (1, 544)
-        # Stretches: the layer's other kernels are in them, and its 2 copies.
+        # A stretch includes the layer's other kernels and its 2 copies.
         each = [layer["per_call"] for layer in after["layers"]]
         assert {(one["copies"], one["kernels"]) for one in each} == {(2, 15)}
         assert len(each) == 36

@@ -1,7 +1,7 @@
-"""Memory calls that leave no record on the GPU: fills and copies of 0 bytes.
+"""Memory calls without a GPU record: fills and copies of 0 bytes.
 
-In real traces of CUDA many fills have none (cuBLAS and cuDNN fill 0 bytes), and no
-trace writes down a fill's size. ROCm's write down a copy's, CUDA's do not.
+Many fills in real CUDA traces have no record (cuBLAS and cuDNN fill 0 bytes). No
+profiler writes a fill's size; ROCm's writes a copy's size, CUDA's does not.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def broken(assessment: Assessment) -> set[str]:
 
 
 def calling(name: str, **args: Any) -> Document:
-    """Each module makes one such call, of which there is no record."""
+    """Each module makes one such call, without a record."""
     trace = eager()
     for layer in range(LAYERS):
         trace["traceEvents"].append(call(name, 900 + layer, start(layer) + 2, **args))
@@ -83,7 +83,7 @@ def test_a_copy_of_0_bytes_is_not_lost(args: dict[str, Any], tmp_path: Path) -> 
 def test_a_copy_without_a_record_is_lost(
     name: str, args: dict[str, Any], tmp_path: Path
 ) -> None:
-    """It may have been of 0 bytes; the trace does not say so."""
+    """It may have copied 0 bytes, but the trace does not show it."""
     assessment = judge(tmp_path, calling(name, **args))
     assert assessment.verdict is Verdict.INVALID
     assert broken(assessment) == {_LOST}
@@ -102,7 +102,7 @@ def test_a_lost_copy_whose_call_leaves_after_its_module(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["cudaMemsetAsync", "hipMemcpyAsync"])
 def test_an_eager_step_with_them_serves_as_capture(name: str, tmp_path: Path) -> None:
-    """Calls without a record are else what tells that a graph was recorded."""
+    """Otherwise, calls without a record mean that a graph was captured."""
     step = calling(name, bytes="0")
     assessment = judge(tmp_path, replay_of(eager()), step)
     assert assessment.verdict is Verdict.PASS, broken(assessment)
@@ -117,7 +117,7 @@ def test_a_capture_with_them(name: str, tmp_path: Path) -> None:
 
 
 def test_fills_that_a_replay_ran(tmp_path: Path) -> None:
-    """Of more than 0 bytes: they are aligned with the capture's, each in its place."""
+    """Fills of more than 0 bytes are aligned with those of the capture."""
     trace = calling("hipMemsetAsync")
     fills = [ran("Memset (Device)", 777, start(n) + 3) for n in range(LAYERS)]
     for event in fills:

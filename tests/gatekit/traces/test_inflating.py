@@ -1,4 +1,4 @@
-"""A gzip is read whole or refused, by ISA-L as by zlib."""
+"""A gzip is read completely or rejected, by ISA-L and by zlib."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def inflater(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def text_of(size: int, seed: int = 0) -> bytes:
-    """Of a trace's kind: words that come again, among numbers that do not."""
+    """Text like a trace: repeated words and varying numbers."""
     draw = random.Random(seed)
     made = "\n".join(draw.choice(_WORDS) for _ in range(size // 20 + 1))
     return made.encode()[:size]
@@ -49,7 +49,7 @@ def test_round_trip(level: int, size: int, tmp_path: Path) -> None:
 
 
 def test_pieces_are_bounded(tmp_path: Path) -> None:
-    """Also of what grows a thousandfold."""
+    """Even if the text is a thousand times longer than the gzip."""
     path = tmp_path / "t"
     path.write_bytes(gzip.compress(b" " * 50_000_000))
     assert max(map(len, chunks(path))) <= _PIECE
@@ -63,7 +63,7 @@ def test_members_and_padding(tmp_path: Path) -> None:
 
 
 def test_random_bytes_of_many_sizes(tmp_path: Path) -> None:
-    """Blocks end wherever they like, and the next piece of the input with them."""
+    """Blocks end at any position in a piece of input."""
     draw = random.Random(1)
     for _ in range(60):
         sizes = [draw.randrange(1, 200_000) for _ in range(draw.randrange(1, 4))]
@@ -87,7 +87,7 @@ def test_every_truncation_is_refused(tmp_path: Path) -> None:
 
 
 def test_no_flipped_bit_gives_another_text(tmp_path: Path) -> None:
-    """Some of the header's say when and by what it was made: nothing of the text."""
+    """Some header bits hold the time and the program, so they may change."""
     text = text_of(1_500)
     data = gzip.compress(text)
     refused = 0

@@ -1,8 +1,8 @@
 """Times that contradict each other: calls that overlap and do not nest.
 
-ROCm's profiler rounds times so that callers leave before their callees (Kineto 1082).
-Where one module alone can be meant, what was launched is that module's; where not, the
-trace is invalid. In no case is it a launch outside of all modules.
+ROCm's profiler rounds times so that callers end before their callees (Kineto 1082). If
+exactly one module fits, the launch belongs to it; otherwise the trace is invalid. The
+launch never counts as outside all modules.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from support.small_traces import (
 )
 
 REQUIRED = Requirement(MODULE, LAYERS, 0)
-# Of a copy's launch, from the module's start: all overlap the module, and none nests.
+# Times of a copy's launch from the module's start: all overlap it, none nests.
 _ASTRIDE = {
     "leaves 1 ns after it": (LASTS - 2, LASTS + 0.001),
     "leaves 400 ns after it": (LASTS - 2, LASTS + 0.4),
@@ -112,7 +112,7 @@ def test_rounding_in_a_capture(how: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("how", _ASTRIDE)
 def test_rounding_in_an_eager_step_as_capture(how: str, tmp_path: Path) -> None:
-    """There, nothing that no module seems to have is looked for in the replay."""
+    """There, the replay is not searched for launches outside modules."""
     trace = eager(copies=(_ASTRIDE[how],))
     replay = replay_of(json.loads(json.dumps(trace)))
     assessment = judge(tmp_path, replay, captures=trace)
@@ -122,7 +122,7 @@ def test_rounding_in_an_eager_step_as_capture(how: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("how", _ROUNDED)
 def test_other_kernels_with_rounded_launches(how: str, tmp_path: Path) -> None:
-    """So that a trace of rounded times is as good as any."""
+    """A trace with rounded times is still valid."""
     begins, ends = _ASTRIDE[how]
     trace = eager()
     for event in trace["traceEvents"]:
@@ -141,7 +141,7 @@ def test_other_kernels_with_rounded_launches(how: str, tmp_path: Path) -> None:
 def test_a_launch_that_has_no_time_in_common_is_outside(
     times: tuple[float, float], tmp_path: Path
 ) -> None:
-    """It may end in the very moment in which the module is entered."""
+    """It may end exactly when the module starts."""
     assessment = judge(tmp_path, eager(copies=(times,)))
     assert assessment.verdict is Verdict.PASS, broken(assessment)
     assert assessment.analysed.totals.copies == 0
@@ -180,7 +180,7 @@ def test_one_candidate_of_modules_that_touch(
 
 
 def within_layers(begins: float, ends: float) -> Document:
-    """Each module called by a layer that begins and ends so much later."""
+    """Each module is called by a layer that starts and ends that much later."""
     trace = eager()
     for layer in range(LAYERS):
         at, lasts = start(layer) + begins, round(LASTS + ends - begins, 3)
@@ -202,7 +202,7 @@ def test_callers_of_modules_rounded(times: tuple[float, float], tmp_path: Path) 
 
 
 def test_parents_that_have_several_each(tmp_path: Path) -> None:
-    """As a layer has whose attention is over time, and then over space."""
+    """Such as a layer with attention over time and over space."""
     trace = eager()
     trace["traceEvents"].append(module("Layer_0", start(0) - 5, 2 * EVERY - 10))
     trace["traceEvents"].append(module("Layer_1", start(2) - 5, 2 * EVERY - 10))
@@ -233,7 +233,7 @@ def test_parents_that_have_several_each(tmp_path: Path) -> None:
 def test_launches_of_a_callee_belong_to_its_caller(
     child: tuple[float, float], copy: tuple[float, float], deep: bool, tmp_path: Path
 ) -> None:
-    """Though the module seems to be left before the linear layer that it called."""
+    """Although the module seems to end before the linear layer that it called."""
     trace = eager(copies=(copy,))
     for layer in range(LAYERS):
         at, lasts = start(layer) + child[0], round(child[1] - child[0], 3)
@@ -254,14 +254,14 @@ def test_modules_that_overlap(times: tuple[float, float], tmp_path: Path) -> Non
 
 
 def test_neighbours_that_overlap_by_rounding(tmp_path: Path) -> None:
-    """The later one is no child of the earlier."""
+    """The later one is not a child of the earlier one."""
     trace = within_layers(-5.0, EVERY - LASTS - 5 + 0.001)
     assessment = judge(tmp_path, trace)
     assert assessment.verdict is Verdict.PASS, broken(assessment)
 
 
 def test_a_drivers_call_that_leaves_after_its_caller(tmp_path: Path) -> None:
-    """Both have the launch's number, and both are the same launch."""
+    """Both have the same correlation id and are one launch."""
     trace = eager()
     calls = [e for e in trace["traceEvents"] if e["cat"] == "cuda_runtime"]
     for one in calls:

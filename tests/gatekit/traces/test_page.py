@@ -1,4 +1,4 @@
-"""The page and the drawing are well formed, need nothing else, and tell the truth."""
+"""The page and the drawing are well formed, self-contained and correct."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_the_page_needs_nothing_else(written: Path) -> None:
 
 
 def test_the_page_lists_unread_traces(tmp_path: Path) -> None:
-    """Also where nothing was: a page of an earlier run would go on saying pass."""
+    """Even if no trace was read: otherwise an old page would still show pass."""
     page = tmp_path / "r.html"
     write(tmp_path / "a-TP-0.json.gz", without_copies(load(EAGER)))
     asked = ("--module", "Qwen3Attention", "--expect-layers", "36", "--html", page)

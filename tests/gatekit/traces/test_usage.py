@@ -1,4 +1,4 @@
-"""Files and options that do not fit: what is said of them, and the exit code."""
+"""Unsuitable files and options: messages and exit codes."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ def test_a_capture_of_a_baseline_that_is_not_given() -> None:
 
 @pytest.mark.parametrize("option", ["--expect-layers", "--expect-gemms"])
 def test_expecting_nothing_is_not_a_pass(option: str) -> None:
-    """No layers, or no GEMMs in them, have no copies either."""
+    """No layers, or no GEMMs, would mean no copies."""
     code, _ = trace_check(AFTER, *LAYERS, option, "0")
     assert code in (2, 4)
 
 
-# What SGLang, vLLM and their callers write beside traces, and other JSON.
+# Other JSON files, such as those that SGLang and vLLM write next to traces.
 _OTHERS = {
     "list of captures": [{"file": "bs_1.json", "batch_size": 1, "mode": "FULL"}],
     "object": {"model": "GLM-5.1", "steps": [1, 2]},
@@ -70,7 +70,7 @@ ASKED = ("--module", MODULE, "--expect-layers", str(SMALL))
 
 
 def folders(place: Path) -> dict[str, Path]:
-    """A replay's, its capture's, an eager trace's and its baseline's."""
+    """Folders of a replay, its capture, an eager trace, and its baseline."""
     before, trace = eager(copies=((30.0, 33.0),)), eager()
     made = {
         "capture": capture_of(trace),
@@ -121,7 +121,7 @@ def test_a_named_json_file_is_read_as_a_trace(tmp_path: Path) -> None:
      b"\x1f\x8bcut"],
 )  # fmt: skip
 def test_a_damaged_trace_is_not_ignored(text: bytes, tmp_path: Path) -> None:
-    """Cut short, damaged, or one that holds nothing: perhaps of another rank."""
+    """A truncated, damaged or empty trace may be that of another rank."""
     at = folders(tmp_path)
     (at["capture"] / "other.json").write_bytes(text)
     code, report = trace_check(at["replay"], "--capture", at["capture"], *ASKED)
