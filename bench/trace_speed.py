@@ -90,11 +90,11 @@ def inflation(path: Path) -> int:
 
 
 def _check(path: Path) -> int:
-    from gatekit.traces.verdicts import Asked, examine
+    from gatekit.traces.verdicts import Requirement, analyse
 
-    examined = examine(path, Asked(MODULE, 36, 2), [])
-    assert all(control.holds for control in examined.controls)
-    return examined.totals.copies
+    analysed = analyse(path, Requirement(MODULE, 36, 2), [])
+    assert all(control.holds for control in analysed.controls)
+    return analysed.totals.copies
 
 
 def fast(path: Path) -> int:
@@ -117,7 +117,7 @@ def typed(path: Path) -> int:
 
 def json_load(path: Path) -> int:
     """The same join on the document that the standard library reads."""
-    from gatekit.traces import verdicts as judging
+    from gatekit.traces import verdicts
     from gatekit.traces.events import Launch, Span, Trace, Work, split_module
 
     def read(path: Path) -> Trace:
@@ -146,7 +146,7 @@ def json_load(path: Path) -> int:
                 spans.append(Span(*named, start, start + duration, thread, noted))
         return Trace(str(path), "json", 0, "", 0, 1, work, launches, spans)
 
-    judging.read_trace = read  # type: ignore[attr-defined]
+    verdicts.read_trace = read  # type: ignore[attr-defined]
     return _check(path)
 
 

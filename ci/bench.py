@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Is serving as fast as before? Run the benchmark on both arms, and decide.
+"""Run the serving benchmark on both arms, and compare their speed.
 
-``run`` makes the runs of ``sglang.bench_serving`` with its traps closed, interleaved,
-each recorded as it ends. ``compare`` takes the runs in pairs and says pass, fail or
-inconclusive; runs that prove nothing are invalid, never left out.
+``run`` runs ``sglang.bench_serving`` with safe options, interleaves the arms and
+records each run when it ends. ``compare`` pairs the runs and prints pass, fail or
+inconclusive; if a run proves nothing, the comparison is invalid.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
-import overlaykit  # noqa: F401  (first: it sees to what cannot be imported)
+import overlaykit  # noqa: F401  (first: it handles failed imports)
 
 # isort: split
 from gatekit.serving import run_action
@@ -29,7 +29,7 @@ def bench(arguments: Namespace) -> Report:
     points = points_of(arguments.points)
     if arguments.action == "run":
         return run_action.call(arguments, points)
-    # Half a second, and packages that a run does not need.
+    # Imported late: takes half a second and needs packages that run does not.
     try:
         from gatekit.serving import compare_action
     except ImportError as error:
@@ -51,9 +51,9 @@ def show(report: Report) -> str:
 if __name__ == "__main__":
     run(
         Verb(
-            "Run sglang.bench_serving on a baseline and on the patched tree, and "
-            "decide whether the patched one serves as fast. compare says pass (exit "
-            "code 0), fail (1), or inconclusive or invalid (4).",
+            "Run sglang.bench_serving on the baseline and the patched arm, and decide "
+            "whether the patched arm is as fast. compare prints pass (exit code 0), "
+            "fail (1), or inconclusive or invalid (4).",
             RUN_EXAMPLES[:4] + COMPARE_EXAMPLES[:1],
             options,
             bench,

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Does the patch cost answers? GSM8K on both arms, question by question.
+"""Compare GSM8K answers of both arms, question by question.
 
-``run`` asks an endpoint and keeps every answer; ``compare`` decides between two arms'
-runs; ``power`` says beforehand what a number of questions can tell.
+``run`` asks an endpoint and stores every answer; ``compare`` compares the runs of two
+arms; ``power`` shows in advance what a run of N questions can show.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
-import overlaykit  # noqa: F401  (first: it sees to what cannot be imported)
+import overlaykit  # noqa: F401  (first: it handles failed imports)
 
 # isort: split
 from gatekit.gsm8k.options import (
@@ -28,7 +28,7 @@ from overlaykit.core.errors import EnvironmentFailure, Finding
 
 
 class Gsm8k:
-    """Only the chosen action is imported: asking needs no statistics, deciding no
+    """Imports only the chosen action: ``run`` needs no statistics, ``compare`` no
     sgl-eval, and each takes a second to load."""
 
     def __init__(self) -> None:
@@ -54,8 +54,8 @@ if __name__ == "__main__":
     gsm8k = Gsm8k()
     run(
         Verb(
-            "Does the patch cost answers? GSM8K on both arms, question by question. "
-            "compare prints pass (exit code 0), fail (1), inconclusive or invalid (4).",
+            "Compare GSM8K answers of both arms, question by question. compare prints "
+            "pass (exit code 0), fail (1), inconclusive or invalid (4).",
             (RUN_EXAMPLES[0], COMPARE_EXAMPLES[0], POWER_EXAMPLES[0]),
             options,
             gsm8k.call,

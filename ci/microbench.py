@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""How long does a layer's projection chain take, in each design, and what is copied?
+"""Measure time and copies of a layer's projection chain, in each design.
 
-Runs the tree's own attention chain on this machine's GPU, ROCm or CUDA, for the pinned
+Runs the tree's own attention chain on this machine's GPU (ROCm or CUDA) for the pinned
 release, the pull request's design, this series, upstream's newest convention and a
-bound; eagerly and replayed from a graph. Leaves traces, a page, a plot and figures.
+lower bound; eagerly and as a replayed graph. Writes traces, a page, a plot and figures.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tempfile import TemporaryFile
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
-import overlaykit  # noqa: F401  (first: it sees to what cannot be imported)
+import overlaykit  # noqa: F401  (first: it handles failed imports)
 
 # isort: split
 
@@ -43,7 +43,7 @@ def options(parser: ArgumentParser) -> None:
             metavar="PATH",
             type=Path,
             required=True,
-            help=f"{what}, of the pinned release, with the series or without: a clone, "
+            help=f"{what}, of the pinned release, with or without the series: a clone, "
             "an unpacked source tree, a site-packages or the package's directory",
         )
     parser.add_argument(
@@ -51,36 +51,38 @@ def options(parser: ArgumentParser) -> None:
         metavar="DIR",
         type=Path,
         required=True,
-        help="where microbench-DEVICE.{json,md,svg} and traces/ go; made if missing",
+        help="folder for microbench-DEVICE.{json,md,svg} and traces/; created if "
+        "missing",
     )
     parser.add_argument(
         "--rounds",
         metavar="N",
         type=whole_number(0),
         default=200,
-        help="replays of every arm that are timed (default 200)",
+        help="timed replays per arm (default: %(default)s)",
     )
     parser.add_argument(
         "--layers",
         metavar="N",
         type=whole_number(0),
         default=8,
-        help="layers that are timed (default 8: their weights outgrow a GPU's cache)",
+        help="timed layers (default: %(default)s; their weights exceed a GPU's cache)",
     )
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="on a CPU, kernels interpreted, small shapes: values and copies, no times",
+        help="on a CPU, with interpreted kernels and small shapes: values and copies "
+        "only",
     )
 
 
 def microbench(arguments: Namespace) -> Report:
-    """Run every cell; what has been measured is written after each."""
+    """Run every cell; results are written after each one."""
     started = time.monotonic()
     if arguments.rounds < 1 or arguments.layers < 2:
-        raise InputError("--rounds needs at least 1, --layers at least 2")
+        raise InputError("--rounds must be at least 1, --layers at least 2")
     trees = trees_at(arguments.sglang, arguments.aiter)
-    about = _look_around(arguments.dry_run)
+    about = _environment(arguments.dry_run)
     from gatekit.microbench.bench import Workload, interpreted, on_gpu
 
     plan = (
@@ -133,8 +135,8 @@ def microbench(arguments: Namespace) -> Report:
     )
 
 
-def _look_around(dry_run: bool) -> dict[str, str]:
-    """Versions and the device. Triton decides how it runs when it is imported."""
+def _environment(dry_run: bool) -> dict[str, str]:
+    """Versions and the device. Triton reads its mode from the environment on import."""
     os.environ.pop("TRITON_INTERPRET", None)
     if dry_run:
         os.environ["TRITON_INTERPRET"] = "1"
@@ -143,14 +145,14 @@ def _look_around(dry_run: bool) -> dict[str, str]:
     except Unable as error:
         what, found, next_step = error.args
         if "--device" in next_step:
-            next_step = "run it where there is one; --dry-run needs none"
+            next_step = "use a machine with a GPU; --dry-run needs none"
         finding = Finding(what, found=found, next_step=next_step)
         raise EnvironmentFailure("the workload cannot run", (finding,)) from error
     return about
 
 
 def _command(arguments: Namespace) -> str:
-    """Without this machine's paths."""
+    """The command without this machine's paths."""
     parts = ["ci/microbench.py --sglang SGLANG --aiter AITER --out DIR"]
     if arguments.dry_run:
         return f"{parts[0]} --dry-run"
@@ -158,9 +160,10 @@ def _command(arguments: Namespace) -> str:
 
 
 def _stem(out: Path, device: str) -> Path:
-    """Where the figures go, by the device's own name: what is copied says whose it is.
+    """The path of the figures, with the device's name, so that copies stay
+    identifiable.
 
-    Raises EnvironmentFailure where nothing can be written.
+    Raises EnvironmentFailure if the folder is not writable.
     """
     words = device.partition(",")[0].lower().split()
     name = "-".join(word for word in words if word not in _VENDORS)
@@ -170,7 +173,7 @@ def _stem(out: Path, device: str) -> Path:
         with TemporaryFile(dir=out):
             pass
     except OSError as error:
-        finding = Finding(str(error), path=str(out), next_step="name another --out")
+        finding = Finding(str(error), path=str(out), next_step="give another --out")
         raise EnvironmentFailure(f"cannot write to {out}", (finding,)) from error
     return stem
 
@@ -233,8 +236,8 @@ def _holds(claim: Claim) -> str:
 if __name__ == "__main__":
     run(
         Verb(
-            "How long does a layer's projection chain take, in each design, and how "
-            "many copies of scales are in it? On this machine's GPU.",
+            "Measure the time of a layer's projection chain and its copies of scales, "
+            "in each design, on this machine's GPU.",
             (
                 "ci/microbench.py --sglang ~/src/sglang --aiter ~/src/aiter --out out",
                 "ci/microbench.py --dry-run --sglang build/sglang --aiter build/aiter "

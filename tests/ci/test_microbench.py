@@ -1,7 +1,7 @@
-"""The workload, on AITER's real kernels and the pinned trees' own code, interpreted.
+"""The workload, with AITER's real kernels and the pinned trees' code, interpreted.
 
-A CPU shows everything but times: what each design copies, that all of them give the
-same bits, and that a design which does not is found out.
+A CPU shows everything except times: the copies of each design, that all designs give
+the same bits, and that a broken design is detected.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _VERB = ROOT / "ci" / "microbench.py"
 
 @dataclass(frozen=True)
 class Slim:
-    """The pins as released, as far as they are run."""
+    """The files of the released pins that are run."""
 
     sglang: Path
     aiter: Path
@@ -74,7 +74,7 @@ def needs_kernels() -> None:
 
 @dataclass(frozen=True)
 class Dry:
-    """A dry run: its report and what it left."""
+    """A dry run: its report and its files."""
 
     code: int
     report: dict[str, Any]
@@ -106,7 +106,7 @@ def _run(*options: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-# --- what is run ------------------------------------------------------------------
+# --- the designs ------------------------------------------------------------------
 
 
 # Per layer at M = 3, as the sites and the tree's table of tuned GEMMs have it: the
@@ -134,7 +134,7 @@ def test_all_designs_give_the_pins_bits(dry: Dry) -> None:
     assert [cell.differing for cell in dry.bench.cells] == [()] * 4
 
 
-def test_nothing_of_a_cpu_is_a_time(dry: Dry) -> None:
+def test_a_cpu_run_has_no_times(dry: Dry) -> None:
     bench = dry.bench
     assert dry.report["dry_run"]
     assert bench.ran_with["device"] == "cpu, Triton's interpreter"
@@ -180,7 +180,7 @@ def test_patched_and_pristine_trees_give_the_same_arms(
     assert len(set(texts.values())) == len(Arm) - 1
 
 
-# --- what is found out ------------------------------------------------------------
+# --- broken designs ------------------------------------------------------------
 
 _BROKEN = """
 import os, sys
@@ -222,7 +222,7 @@ for cell in Workload(trees, plan).cells(Path({out!r}), lambda _: None):
     ],
     ids=["row-major bytes", "a copy"],
 )
-def test_a_broken_design_is_seen(
+def test_a_broken_design_is_detected(
     trees: Slim,
     needs_kernels: None,
     tmp_path: Path,
@@ -250,7 +250,7 @@ def test_a_broken_design_is_seen(
 
 
 def _timed(cells: Iterable[Cell], share: Callable[[Arm, int], float]) -> list[Cell]:
-    """The dry run's cells as a GPU's would be: its kernels, and a share of 100 us."""
+    """The dry run's cells with a GPU's kernels, and times as shares of 100 us."""
 
     def row(cell: Cell, old: Row, mode: str) -> Row:
         took = share(Arm(old.arm), cell.m)
@@ -284,7 +284,7 @@ def _broken(claims: Iterable[Claim]) -> list[str]:
     return [claim.what for claim in claims if not claim.holds]
 
 
-def test_claims_hold_of_good_figures(dry: Dry) -> None:
+def test_claims_hold_for_good_figures(dry: Dry) -> None:
     claims = claims_of(_timed(dry.bench.cells, _good))
     assert _broken(claims) == []
     assert len(claims) == 10
@@ -309,7 +309,7 @@ def test_claims_hold_of_good_figures(dry: Dry) -> None:
     ],
     ids=["slow", "no faster"],
 )
-def test_claims_fail_of_bad_times(
+def test_claims_fail_for_bad_times(
     dry: Dry, share: Callable[[Arm, int], float], broken: list[str]
 ) -> None:
     assert _broken(claims_of(_timed(dry.bench.cells, share))) == broken
@@ -324,7 +324,7 @@ def test_claims_fail_of_bad_times(
         ({"attentions": 1}, "the profiler saw every call of the attention module"),
     ],
 )
-def test_claims_fail_of_bad_counts(
+def test_claims_fail_for_bad_counts(
     dry: Dry, change: dict[str, float], broken: str
 ) -> None:
     cells = _timed(dry.bench.cells, _good)
@@ -351,8 +351,8 @@ def test_page_and_plot_of_times(dry: Dry) -> None:
     assert "(x.svg)" in text
 
 
-def test_the_committed_page_is_that_of_its_figures() -> None:
-    """And its claims are still made of them, and hold."""
+def test_the_committed_page_matches_its_figures() -> None:
+    """The claims also follow from the figures, and hold."""
     stem = ROOT / "docs" / "evidence" / "microbench-h200"
     figures = stem.with_suffix(".json").read_bytes()
     bench = msgspec.json.decode(figures, type=Bench)
@@ -389,7 +389,7 @@ def test_bad_input(trees: Slim, tmp_path: Path, options: tuple[str, str]) -> Non
     assert done.returncode == 2, done.stderr
 
 
-def test_interrupted_it_says_so_and_cleans_up(
+def test_an_interrupted_run_cleans_up(
     trees: Slim, needs_kernels: None, tmp_path: Path
 ) -> None:
     scratch = tmp_path / "tmp"

@@ -1,1 +1,1 @@
-"""GSM8K over sgl-eval: what is asked, what was answered, what two arms' answers say."""
+"""GSM8K through sgl-eval: questions, answers, and the comparison of two arms."""

@@ -1,10 +1,9 @@
-"""Answers as they are kept: a line each, in sgl-eval's own format.
+"""The answer file: one JSON object per line, in sgl-eval's own format.
 
-A line must have the fields of :class:`Answer` that have no default; counts are of
-tokens, a grade is true or false. A server may leave the others untold.
-Ours adds the length of the prompt in tokens and the model that says to have answered;
-plain sgl-eval's files are read by the same code. A file is in the order in which
-answers came, which is no run's twice.
+A line must have every field of :class:`Answer` without a default. Counts are tokens; a
+grade is true or false. A server may omit the other fields. Our runs add the prompt's
+length in tokens and the model that the reply names; the same code reads plain sgl-eval
+files. Answers are in the order of their arrival, which differs from run to run.
 """
 
 from __future__ import annotations
@@ -20,13 +19,13 @@ import msgspec
 from gatekit.records.fields import Misfit, decoded
 from overlaykit.core.errors import EnvironmentFailure, Finding, InputError
 
-# The only two ways for an answer to end; anything else is a request that failed.
+# The two finish reasons of an answer; any other means that the request failed.
 STOP, TRUNCATED = "stop", "length"
-_STEP = "make the run anew, in another folder: it is not as its program writes it"
+_STEP = "repeat the run in another folder: this file is not as its program wrote it"
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """One question's answer and grade, under sgl-eval's names."""
+    """The answer to one question and its grade. Field names are sgl-eval's."""
 
     id: str
     problem: str
@@ -50,16 +49,15 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def silent(self) -> bool:
-        """Answered, but with nothing that the grader finds to be an answer."""
+        """Whether the grader found no answer in the reply."""
         return not (self.predicted_answer or "").strip()
 
 
 def read_answers(path: Path, torn_end: bool) -> list[Answer]:
-    """Every answer of a file. ``torn_end`` leaves out a last line without its end,
-    which was being written when its writer was killed.
+    """Read every answer in a file. ``torn_end`` ignores an incomplete last line, which
+    a killed writer leaves.
 
-    Raises InputError, also for a file with two answers to one question, and
-    EnvironmentFailure.
+    Raises InputError, also if a question has two answers, and EnvironmentFailure.
     """
     try:
         data = path.read_bytes()
@@ -72,10 +70,10 @@ def read_answers(path: Path, torn_end: bool) -> list[Answer]:
         if answer.id in found:
             raise InputError(
                 f'{path}:{number}: two answers to {answer.id}: "id": expected each '
-                "question once, found it again",
+                "question once, found it twice",
                 (
                     Finding(
-                        "answered before",
+                        "the question has two answers",
                         path=str(path),
                         line=number,
                         expected="each id once",
@@ -95,13 +93,13 @@ def _decoded(path: Path, data: bytes) -> Iterator[tuple[int, Answer]]:
         try:
             yield number, decoded(line, Answer)
         except Misfit as error:
-            head = f"{path}:{number} holds no answers"
+            head = f"{path}:{number} is not an answer"
             raise error.refusal(head, path, _STEP, number) from error
 
 
 class AnswerLog:
-    """Appends answers; each is the system's once written, so that a killed run loses
-    none. A torn last line, of a run killed while writing, is cut off first."""
+    """Appends answers, unbuffered, so that a killed run loses none. On opening, an
+    incomplete last line from a killed run is removed."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -110,7 +108,7 @@ class AnswerLog:
 
     def __enter__(self) -> AnswerLog:
         try:
-            # Unbuffered: what a full disk refused must not be tried again on closing.
+            # Unbuffered: closing must not retry a write that a full disk refused.
             self._file = self.path.open("ab", buffering=0)
             with self.path.open("rb") as written:
                 whole = written.read().rfind(b"\n") + 1
@@ -124,7 +122,7 @@ class AnswerLog:
         try:
             line = self._encoder.encode(answer) + b"\n"
             if self._file.write(line) < len(line):
-                raise OSError(errno.ENOSPC, "no space for a whole answer")
+                raise OSError(errno.ENOSPC, "no space left for the whole answer")
         except OSError as error:
             raise self._failure(error) from error
 
@@ -134,6 +132,6 @@ class AnswerLog:
                 os.fsync(file.fileno())
 
     def _failure(self, error: OSError) -> EnvironmentFailure:
-        step = "make room there; the same command goes on"
+        step = "free disk space, then run the same command again to resume"
         finding = Finding(str(error), path=str(self.path), next_step=step)
         return EnvironmentFailure(f"cannot write {self.path}", (finding,))

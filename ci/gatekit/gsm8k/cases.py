@@ -1,9 +1,9 @@
-"""Counts that were published, put to the rule.
+"""The rule applied to published scores.
 
-The incident (SGLang 31490): the ranges of the scores before and after, all above a
-fixed gate of 0.91 or at it; their ends are put together in all ways. The claim (SGLang
-24476): two scores of 1,200 questions, "within noise" by eye. Neither came with answers
-per question, so how many questions the arms differed on is supposed.
+The incident (SGLang 31490): ranges of scores before and after, all at or above a fixed
+gate of 0.91; every combination of their ends is a case. The claim (SGLang 24476): two
+scores of 1,200 questions, called "within noise". Neither published answers per
+question, so the number of questions on which the arms differ is assumed.
 """
 
 from __future__ import annotations
@@ -68,13 +68,13 @@ def case(
 
 
 def split(n: int, before: float, after: float, discordance: float) -> tuple[int, int]:
-    """Questions gained and lost: at least that discordant, and the scores as given."""
+    """Questions gained and lost, for the given scores and at least this discordance."""
     drop = round(before * n) - round(after * n)
     gained = ceil((discordance * n - drop) / 2)
     return gained, gained + drop
 
 
 def unpaired_p(before: int, after: int, n: int) -> float:
-    """What a comparison of the two scores alone would say: one-sided, pooled."""
+    """The p value from the two scores alone: one-sided, pooled."""
     pooled = (before + after) / (2 * n)
     return float(norm.sf((before - after) / n / sqrt(2 * pooled * (1 - pooled) / n)))

@@ -5,11 +5,12 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
-from gatekit.gsm8k.comparison import Compared, Verdict, compare
+from gatekit.gsm8k.comparison import ArmComparison, compare
 from gatekit.gsm8k.pairing import CONTROLS
 from gatekit.gsm8k.results import ARMS, load_results
 from gatekit.gsm8k.sentences import sentence
-from gatekit.gsm8k.text import show_compared
+from gatekit.gsm8k.text import comparison_text
+from gatekit.records.checks import Verdict
 from overlaykit.cli import Report, Result
 from overlaykit.core.errors import Exit, Finding, InputError
 
@@ -21,27 +22,29 @@ _EXITS = {
 }
 
 
-class ComparedResult(Result, frozen=True, kw_only=True):
-    compared: Compared
+class ComparisonResult(Result, frozen=True, kw_only=True):
+    compared: ArmComparison
     sentence: str
 
 
 def call(arguments: Namespace) -> Report:
-    """Decide between two arms."""
+    """Compare two arms."""
     arms = {
         arm: [one for path in getattr(arguments, arm) for one in load_results(path)]
         for arm in ARMS
     }
     places = [Path(one.path).resolve() for runs in arms.values() for one in runs]
     if len(set(places)) < len(places):
-        raise InputError("a run is named more than once: it cannot be its own control")
+        raise InputError(
+            "each run can be named only once: a run cannot be its own control"
+        )
     if len(arms["baseline"]) != len(arms["patched"]):
         raise InputError(
-            f"{len(arms['baseline'])} runs of the baseline and {len(arms['patched'])} "
-            "of the patched: as many are needed"
+            f"found {len(arms['baseline'])} baseline runs and {len(arms['patched'])} "
+            "patched runs; expected as many patched runs as baseline runs"
         )
     compared = compare(arms["baseline"], arms["patched"], arguments.margin)
-    result = ComparedResult(
+    result = ComparisonResult(
         target="gsm8k",
         tree=", ".join(map(str, arguments.patched)),
         outcome=compared.verdict.value,
@@ -66,15 +69,19 @@ def call(arguments: Namespace) -> Report:
     )
 
 
-def _message(compared: Compared) -> str:
-    said = [sentence(compared)]
-    if compared.of_itself:
-        said.append("The baseline against itself says nothing of a patch.")
-    if compared.untold:
-        said.append("Which arm each of sgl-eval's own runs is of is taken on trust.")
-    return " ".join(said)
+def _message(compared: ArmComparison) -> str:
+    sentences = [sentence(compared)]
+    if compared.self_comparison:
+        sentences.append(
+            "Both arms are the baseline, so this says nothing about the patch."
+        )
+    if compared.unlabelled:
+        sentences.append(
+            "Plain sgl-eval runs do not record their arm; it is taken on trust."
+        )
+    return " ".join(sentences)
 
 
 def show(report: Report) -> str:
     (one,) = report.results
-    return show_compared(one.compared) if isinstance(one, ComparedResult) else ""
+    return comparison_text(one.compared) if isinstance(one, ComparisonResult) else ""

@@ -1,46 +1,36 @@
-"""From two arms' answers to a verdict, with everything that it rests on."""
+"""The verdict on two arms' answers, and the checks and figures behind it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from enum import Enum
 
 import msgspec
 
 from gatekit.gsm8k.answers import Answer
-from gatekit.gsm8k.pairing import Joined
+from gatekit.gsm8k.pairing import Pairing
 from gatekit.gsm8k.questions import QuestionFile
 from gatekit.gsm8k.results import BASELINE, ResultSet, Settings, answers_digest
 from gatekit.records import runs as records
-from gatekit.records.checks import Check
-from gatekit.stats.decision import Decided, Decision, Rule, decide
+from gatekit.records.checks import Check, Verdict
+from gatekit.stats.decision import Decision, PairedDecision, Rule, decide
 from gatekit.stats.harm import harm_p
 from gatekit.stats.intervals import newcombe
 from gatekit.stats.pairs import Pairs
 
-# Upstream's nightly for this model, which looks at one arm alone.
+# Upstream's nightly test of this model, which checks one arm alone.
 UPSTREAM_THRESHOLD = 0.93
-# Margins that a run of so many questions can hold, as measured (`power`).
+# Margins that a run of this size can show, from `power`.
 _WIDE, _NARROW, _NARROW_FROM = 0.015, 0.010, 3_900
-# A baseline that answers nothing has nothing to lose: any patch would pass.
+# If the baseline answers nothing correctly, every patch would pass.
 _LEAST_BASELINE = 0.10
 ABLE = "the baseline has something to lose"
-# Two rates are watched beside the score; each at half of the level.
+# Two more rates are tested, each at half the level.
 _GUARD_LEVEL = 0.025
 _Good = Callable[[Answer], bool]
 
 
-class Verdict(Enum):
-    """Invalid: the arms' answers are not ones to the same questions, or not all."""
-
-    PASS = "pass"
-    FAIL = "fail"
-    INCONCLUSIVE = "inconclusive"
-    INVALID = "invalid"
-
-
 class RunFigures(msgspec.Struct, frozen=True, kw_only=True):
-    """One run; ``arm`` is the one that it says it is of."""
+    """The figures of one run. ``arm`` is the arm that the run records."""
 
     path: str
     arm: str
@@ -54,8 +44,8 @@ class RunFigures(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ArmFigures(msgspec.Struct, frozen=True, kw_only=True):
-    """An arm's runs. ``origin`` is None where they have several. Rates are of complete
-    runs only: a question left open is no wrong answer."""
+    """The runs of an arm. ``origin`` is None if the runs differ in it. Rates are None
+    unless all runs are complete: an unanswered question is not a wrong answer."""
 
     runs: tuple[RunFigures, ...]
     origin: records.Origin | None
@@ -65,8 +55,8 @@ class ArmFigures(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Score(msgspec.Struct, frozen=True, kw_only=True):
-    """The paired comparison. Proportions of the questions; differences are patched
-    minus baseline. ``newcombe`` needs whole counts, so a single run an arm."""
+    """The paired comparison, in proportions of the questions. Differences are patched
+    minus baseline. ``newcombe`` needs whole counts, so one run per arm."""
 
     questions: int
     margin: float
@@ -84,9 +74,10 @@ class Score(msgspec.Struct, frozen=True, kw_only=True):
     further: int | None
 
 
-class Compared(msgspec.Struct, frozen=True, kw_only=True):
-    """``score`` and ``claims`` are of comparable runs only. ``reasons`` are what does
-    not hold; of a pass, what does. ``settings`` and ``files`` are those of all runs."""
+class ArmComparison(msgspec.Struct, frozen=True, kw_only=True):
+    """``score`` and ``claims`` exist only if the runs are comparable. ``reasons`` lists
+    the checks that do not hold; for a pass, the claims. ``settings`` and ``files`` are
+    those that all runs share."""
 
     verdict: Verdict
     reasons: tuple[str, ...]
@@ -100,14 +91,14 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
     threshold: Check | None = None
 
     @property
-    def of_itself(self) -> bool:
-        """The baseline in both places: a measurement, which says nothing of a patch."""
+    def self_comparison(self) -> bool:
+        """Whether both arms are the baseline, which says nothing about the patch."""
         runs = (*self.baseline.runs, *self.patched.runs)
         return all(run.arm == BASELINE for run in runs)
 
     @property
-    def untold(self) -> bool:
-        """Runs that do not say which arm they are of, as plain sgl-eval's."""
+    def unlabelled(self) -> bool:
+        """Whether some run does not record its arm, as with plain sgl-eval."""
         runs = (*self.baseline.runs, *self.patched.runs)
         return not all(run.arm for run in runs)
 
@@ -118,20 +109,20 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
 
 def compare(
     baseline: Sequence[ResultSet], patched: Sequence[ResultSet], margin: float | None
-) -> Compared:
-    """As many runs in one arm as in the other."""
-    joined = Joined(tuple(baseline), tuple(patched))
-    if not joined.valid:
-        return _compared(joined, Verdict.INVALID, joined.controls)
-    rule = Rule(default_margin(len(joined.ids)) if margin is None else margin)
-    pairs = joined.pairs(lambda answer: answer.symbolic_correct)
+) -> ArmComparison:
+    """Compare the arms, which must have the same number of runs."""
+    pairing = Pairing(tuple(baseline), tuple(patched))
+    if not pairing.valid:
+        return _compared(pairing, Verdict.INVALID, pairing.controls)
+    rule = Rule(default_margin(len(pairing.ids)) if margin is None else margin)
+    pairs = pairing.pairs(lambda answer: answer.symbolic_correct)
     decided = decide(pairs, rule)
     harmless = (
         _harm(decided, rule),
-        _guard(joined, "truncated answers", lambda answer: not answer.truncated),
-        _guard(joined, "answers without a number", lambda answer: not answer.silent),
+        _guard(pairing, "truncated answers", lambda answer: not answer.truncated),
+        _guard(pairing, "answers without a number", lambda answer: not answer.silent),
     )
-    close, able = _close(decided, rule), _able(joined)
+    close, able = _close(decided, rule), _able(pairing)
     if not all(claim.holds for claim in harmless):
         verdict = Verdict.FAIL
     elif not close.holds:
@@ -139,31 +130,31 @@ def compare(
     else:
         verdict = Verdict.PASS if able.holds else Verdict.INVALID
     return _compared(
-        joined,
+        pairing,
         verdict,
-        (*joined.controls, able),
+        (*pairing.controls, able),
         (*harmless, close),
-        _score(joined, pairs, decided, rule, verdict),
-        _threshold(joined),
+        _score(pairing, pairs, decided, rule, verdict),
+        _threshold(pairing),
     )
 
 
 def _compared(
-    joined: Joined,
+    pairing: Pairing,
     verdict: Verdict,
     controls: tuple[Check, ...],
     claims: tuple[Check, ...] = (),
     score: Score | None = None,
     threshold: Check | None = None,
-) -> Compared:
-    first, *others = joined.runs
+) -> ArmComparison:
+    first, *others = pairing.runs
     broken = tuple(one for one in (*controls, *claims) if not one.holds)
     telling = claims if verdict is Verdict.PASS else broken
-    return Compared(
+    return ArmComparison(
         verdict=verdict,
         reasons=tuple(map(_reason, telling)),
-        baseline=_arm(joined.baseline),
-        patched=_arm(joined.patched),
+        baseline=_arm(pairing.baseline),
+        patched=_arm(pairing.patched),
         settings=(
             first.settings
             if all(run.settings == first.settings for run in others)
@@ -178,7 +169,7 @@ def _compared(
 
 
 def default_margin(questions: int) -> float:
-    """What a comparison of so many questions can show."""
+    """The margin that a comparison of this size can show."""
     return _NARROW if questions >= _NARROW_FROM else _WIDE
 
 
@@ -220,7 +211,7 @@ def _figures(run: ResultSet) -> RunFigures:
     )
 
 
-def _harm(decided: Decided, rule: Rule) -> Check:
+def _harm(decided: PairedDecision, rule: Rule) -> Check:
     return Check(
         "the patch does no harm",
         f"p > {rule.level} (exact McNemar, one-sided)",
@@ -229,8 +220,8 @@ def _harm(decided: Decided, rule: Rule) -> Check:
     )
 
 
-def _guard(joined: Joined, what: str, good: _Good) -> Check:
-    pairs = joined.pairs(good)
+def _guard(pairing: Pairing, what: str, good: _Good) -> Check:
+    pairs = pairing.pairs(good)
     p = harm_p(pairs)
     return Check(
         f"{what} do not rise",
@@ -240,8 +231,8 @@ def _guard(joined: Joined, what: str, good: _Good) -> Check:
     )
 
 
-def _close(decided: Decided, rule: Rule) -> Check:
-    """What makes a pass. Not shown is not refuted: more questions may show it."""
+def _close(decided: PairedDecision, rule: Rule) -> Check:
+    """A pass needs this. If it is not shown, more questions may still show it."""
     lower = 100 * decided.interval.lower
     return Check(
         "any harm is below the margin",
@@ -253,12 +244,16 @@ def _close(decided: Decided, rule: Rule) -> Check:
 
 
 def _score(
-    joined: Joined, pairs: Pairs, decided: Decided, rule: Rule, verdict: Verdict
+    pairing: Pairing,
+    pairs: Pairs,
+    decided: PairedDecision,
+    rule: Rule,
+    verdict: Verdict,
 ) -> Score:
     beside = None
     if pairs.runs == 1:
         gained, lost = round(pairs.gained), round(pairs.lost)
-        both = joined.baseline[0].correct - lost
+        both = pairing.baseline[0].correct - lost
         neither = pairs.questions - both - gained - lost
         other = newcombe(both, gained, lost, neither, rule.two_sided)
         beside = (other.lower, other.upper)
@@ -269,8 +264,8 @@ def _score(
         lost=pairs.lost,
         difference=pairs.estimate,
         discordance=pairs.discordance,
-        baseline_discordance=joined.within(joined.baseline),
-        patched_discordance=joined.within(joined.patched),
+        baseline_discordance=pairing.within(pairing.baseline),
+        patched_discordance=pairing.within(pairing.patched),
         lower=decided.interval.lower,
         upper=decided.interval.upper,
         level=decided.interval.level,
@@ -280,13 +275,13 @@ def _score(
     )
 
 
-def _able(joined: Joined) -> Check:
-    return _at_least(ABLE, _LEAST_BASELINE, joined.baseline)
+def _able(pairing: Pairing) -> Check:
+    return _at_least(ABLE, _LEAST_BASELINE, pairing.baseline)
 
 
-def _threshold(joined: Joined) -> Check:
+def _threshold(pairing: Pairing) -> Check:
     name = "upstream's threshold, for comparison; decides nothing"
-    return _at_least(name, UPSTREAM_THRESHOLD, joined.patched)
+    return _at_least(name, UPSTREAM_THRESHOLD, pairing.patched)
 
 
 def _at_least(name: str, rate: float, runs: Sequence[ResultSet]) -> Check:

@@ -1,8 +1,8 @@
-"""Whether a run of GSM8K holds together: its answers bear out its totals.
+"""Check that the totals of a GSM8K run match its answers.
 
-A total is kept beside what it is the total of, so one of the two may have been changed,
-or written by a program that counts otherwise. Each contradiction is said in a line: the
-field, what is expected there by the answers, and what was found.
+Totals and answers are stored side by side, so either may have been edited, or written
+by a program that counts differently. Each contradiction is one line: the field, the
+value that follows from the answers, and the value found.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from gatekit.gsm8k.answers import STOP, Answer
 
 _WHOLE = re.compile(r"-?[0-9]{1,18}")
 _ROUNDING = 1e-9
-# What sgl-eval's summary, metrics.json, must have, each with its meaning.
+# Required fields of sgl-eval's summary, metrics.json, and their meaning.
 NEEDED = {
     "name": "the benchmark's name",
-    "model": "the name of the model that was asked",
+    "model": "the model's name",
     "gen": "what was sent with each request",
     "sgl_eval_version": "sgl-eval's version",
     "num_examples": "the number of questions with an answer",
     "n_repeats": "how often each question was asked",
     "total_completion_tokens": "the sum of num_generated_tokens, in tokens",
     "aggregate": "the means over all answers",
-    "aggregate.score": "the part of the answers that are right, 0 to 1",
+    "aggregate.score": "the share of correct answers, 0 to 1",
 }
 
 
 class Aggregate(msgspec.Struct, frozen=True):
-    """Parts of one. The rates are of answers that say how they ended."""
+    """Shares, 0 to 1. The rates count only answers with a finish reason."""
 
     score: float
     stop_rate: float | None = None
@@ -41,14 +41,14 @@ class Aggregate(msgspec.Struct, frozen=True):
 
 
 class Prompt(msgspec.Struct, frozen=True):
-    """Another prompt than the benchmark's own."""
+    """A prompt other than the benchmark's own."""
 
     yaml: str
 
 
 class Metrics(msgspec.Struct, frozen=True):
-    """What is read of sgl-eval's own summary; see ``NEEDED``. The last three are there
-    for a run that was interrupted, or with another prompt."""
+    """The fields read from sgl-eval's summary; see ``NEEDED``. The last three are
+    present only if the run was interrupted or had another prompt."""
 
     name: str
     model: str
@@ -69,7 +69,7 @@ def unequal(field: str, expected: object, found: object) -> Iterator[str]:
 
 
 def of_answers(answers: Iterable[Answer], gen: Mapping[str, object]) -> Iterator[str]:
-    """Of each answer by itself."""
+    """Contradictions within one answer."""
     limit = gen.get("max_tokens")
     for one in answers:
         if one.symbolic_correct and one.silent:
@@ -100,7 +100,8 @@ def of_answers(answers: Iterable[Answer], gen: Mapping[str, object]) -> Iterator
 def of_asked(
     asked: Sequence[str], questions: int, answers: Iterable[str]
 ) -> Iterator[str]:
-    """Of what a run set out to ask, of files with so many questions."""
+    """Contradictions in a run's list of questions. ``questions`` is the number in its
+    files."""
     known = set(asked)
     if len(known) < len(asked):
         twice = next(name for name in asked if asked.count(name) > 1)
@@ -115,7 +116,7 @@ def of_asked(
 
 
 def of_metrics(metrics: Metrics, repeats: Sequence[Sequence[Answer]]) -> Iterator[str]:
-    """Of sgl-eval's summary, by the answers of every repeat."""
+    """Contradictions between sgl-eval's summary and the answers of every repeat."""
     every = [answer for answers in repeats for answer in answers]
     planned = metrics.planned_examples
     if planned is None:
@@ -133,14 +134,16 @@ def of_metrics(metrics: Metrics, repeats: Sequence[Sequence[Answer]]) -> Iterato
     yield from unequal(
         "total_completion_tokens", tokens, metrics.total_completion_tokens
     )
-    told = metrics.aggregate
+    aggregate = metrics.aggregate
     if planned is None:
-        yield from _rate("score", told.score, every, lambda one: one.symbolic_correct)
+        yield from _rate(
+            "score", aggregate.score, every, lambda one: one.symbolic_correct
+        )
     ended = [answer for answer in every if answer.finish_reason]
     for name, found, good in (
-        ("stop_rate", told.stop_rate, lambda one: one.finish_reason == STOP),
-        ("truncated_rate", told.truncated_rate, lambda one: one.truncated),
-        ("error_rate", told.error_rate, lambda one: not one.answered),
+        ("stop_rate", aggregate.stop_rate, lambda one: one.finish_reason == STOP),
+        ("truncated_rate", aggregate.truncated_rate, lambda one: one.truncated),
+        ("error_rate", aggregate.error_rate, lambda one: not one.answered),
     ):
         if found is not None:
             yield from _rate(name, found, ended, good)
@@ -157,7 +160,7 @@ def _rate(
 
 
 def _equal(answer: Answer) -> bool | None:
-    """Of two whole numbers; what else is equal, the grader says."""
+    """Whether two integers are equal; None otherwise, as only the grader knows."""
     found, expected = (answer.predicted_answer or "").strip(), answer.expected_answer
     if not (_WHOLE.fullmatch(found) and _WHOLE.fullmatch(expected)):
         return None

@@ -20,7 +20,7 @@ RUN_EXAMPLES = (
     "ci/gsm8k.py run --arm baseline --url http://localhost:9000/v1 --out runs/a1 \\",
     "    --questions gsm8k/test.jsonl --chat-template-kwarg enable_thinking=false",
     "",
-    "The same command again goes on with what is unanswered.",
+    "To resume an incomplete run, give the same command again.",
 )
 COMPARE_EXAMPLES = (
     "ci/gsm8k.py compare --baseline runs/a1 --patched runs/b1",
@@ -44,49 +44,51 @@ def options(parser: ArgumentParser) -> None:
 
 def _run_options(actions: _SubParsersAction[ArgumentParser]) -> None:
     parser = add_action(
-        actions, "run", "ask an endpoint, or go on asking it", RUN_EXAMPLES
+        actions, "run", "ask an endpoint the questions, or resume a run", RUN_EXAMPLES
     )
-    parser.add_argument("--arm", choices=ARMS, required=True, help="what it serves")
+    parser.add_argument(
+        "--arm", choices=ARMS, required=True, help="the arm that the endpoint serves"
+    )
     parser.add_argument(
         "--url",
         required=True,
-        help="OpenAI-compatible, with its /v1 or whatever it has",
+        help="URL of the OpenAI-compatible API, with its path, usually /v1",
     )
     parser.add_argument(
         "--out",
         metavar="DIR",
         type=Path,
         required=True,
-        help="where the answers are kept; one folder a run",
+        help="folder for the answers, one per run",
     )
     parser.add_argument(
         "--questions",
         metavar="FILE",
         nargs="+",
         default=["test"],
-        help="GSM8K's own files, or `test` and `train` to have them downloaded "
+        help="GSM8K's own files; `test` and `train` download the official ones "
         "(default: test)",
     )
     parser.add_argument(
         "--first",
         metavar="N",
         type=whole_number(),
-        help="ask the first N questions only",
+        help="ask only the first N questions",
     )
     parser.add_argument(
         "--prompt",
         metavar="FILE",
         type=Path,
-        help="a prompt in the form of sgl-eval's own (YAML, `user: ... {problem}`); "
-        "default: that of its own which GSM8K has",
+        help="prompt file in sgl-eval's format (YAML, `user: ... {problem}`); default: "
+        "sgl-eval's own prompt for GSM8K",
     )
-    parser.add_argument("--model", help="default: the first that the server names")
+    parser.add_argument("--model", help="default: the first that the server lists")
     parser.add_argument("--api-key", default="EMPTY", help="default: %(default)s")
     for name, default, what in (
-        ("max-tokens", 2048, "the limit of an answer, sent with every request"),
-        ("threads", 64, "requests at a time"),
-        ("timeout", 600, "seconds that a request may hear nothing"),
-        ("tries", 3, "requests for a question before it is left open"),
+        ("max-tokens", 2048, "token limit of an answer, sent with every request"),
+        ("threads", 64, "parallel requests"),
+        ("timeout", 600, "seconds a request waits without receiving data"),
+        ("tries", 3, "requests per question before it is left unanswered"),
     ):
         parser.add_argument(
             f"--{name}",
@@ -108,27 +110,32 @@ def _run_options(actions: _SubParsersAction[ArgumentParser]) -> None:
         metavar="PATH",
         nargs="+",
         type=Path,
-        help="the SGLang, and AITER, that is served: what apply.py takes. Tree and "
-        "series are read off them, for the record",
+        help="paths of the SGLang and AITER that are served, as for apply.py; their "
+        "tree and series digests are recorded",
     )
     for what, help_text in (
-        ("tree", "or the digest of that tree"),
-        ("series", "and of the series in effect, or `none`; the arms' must differ"),
-        ("image", "the image's, for the record"),
+        ("tree", "instead of --source: digest of the tree"),
+        (
+            "series",
+            "instead of --source: digest of the series in effect, or `none`; must "
+            "differ between the arms",
+        ),
+        ("image", "digest of the image, for the record"),
     ):
         parser.add_argument(f"--{what}", metavar="DIGEST", default="", help=help_text)
     parser.add_argument(
         "--server-command",
         metavar="COMMAND",
         default="",
-        help="what serves, without what changes at every start, as a port: the record "
-        "keeps its digest, and all runs of an arm must have the same",
+        help="the server's command line, without parts that change at every start, "
+        "such as a port; its digest is recorded and must be equal in all runs of an "
+        "arm",
     )
 
 
 def _compare_options(actions: _SubParsersAction[ArgumentParser]) -> None:
     parser = add_action(
-        actions, "compare", "decide between two arms' runs", COMPARE_EXAMPLES
+        actions, "compare", "compare the runs of two arms", COMPARE_EXAMPLES
     )
     for arm in ARMS:
         parser.add_argument(
@@ -137,27 +144,28 @@ def _compare_options(actions: _SubParsersAction[ArgumentParser]) -> None:
             nargs="+",
             type=Path,
             required=True,
-            help=f"runs of the {arm}, ours or plain sgl-eval's; as many in both arms",
+            help=f"runs of the {arm} arm, from this verb or plain sgl-eval; the same "
+            "number for both arms",
         )
     parser.add_argument(
         "--margin",
         metavar="POINTS",
         type=_points,
-        help="the drop that would matter, in percentage points (default: 1.5, from "
-        "3,900 questions on 1.0). Choose it before the runs, not after",
+        help="the smallest drop that matters, in percentage points (default: 1.5, or "
+        "1.0 with 3,900 questions or more). Choose it before the runs, not after",
     )
 
 
 def _power_options(actions: _SubParsersAction[ArgumentParser]) -> None:
     parser = add_action(
-        actions, "power", "what can a number of questions tell?", POWER_EXAMPLES
+        actions, "power", "what a run of N questions can show", POWER_EXAMPLES
     )
     many = whole_number(most=_MOST_QUESTIONS)
     for name, kind, default, what in (
-        ("questions", many, [1200, 1319, 3957], "how many"),
+        ("questions", many, [1200, 1319, 3957], "numbers of questions"),
         ("discordance", _points, [0.01, 0.02, 0.03, 0.04, 0.05, 0.06],
-         "percentages on which the arms differ"),
-        ("margin", _points, [0.015, 0.01], "drops that would matter, in points"),
+         "percentages of questions on which the arms differ"),
+        ("margin", _points, [0.015, 0.01], "smallest drops that matter, in points"),
     ):  # fmt: skip
         parser.add_argument(
             f"--{name}", metavar="N", nargs="+", type=kind, default=default, help=what
@@ -165,26 +173,29 @@ def _power_options(actions: _SubParsersAction[ArgumentParser]) -> None:
     parser.add_argument(
         "--calibrate",
         action="store_true",
-        help="also draw how often it errs, and decide published counts (a minute)",
+        help="also simulate the error rates, and apply the rule to published scores "
+        "(takes a minute)",
     )
-    parser.add_argument("--markdown", metavar="FILE", type=Path, help="write a page")
+    parser.add_argument(
+        "--markdown", metavar="FILE", type=Path, help="write the evidence page"
+    )
 
 
 def _points(text: str) -> float:
-    """Percentage points, as a proportion."""
+    """Percentage points as a proportion."""
     try:
         points = float(text)
     except ValueError:
         points = 0
     if not 0 < points < 100:
-        raise ArgumentTypeError(f"a number of points above 0, below 100, not {text!r}")
+        raise ArgumentTypeError(f"expected points above 0 and below 100, not {text!r}")
     return points / 100
 
 
 def _pair(text: str) -> tuple[str, object]:
     name, equals, value = text.partition("=")
     if not name or not equals:
-        raise ArgumentTypeError(f"NAME=VALUE, not {text!r}")
+        raise ArgumentTypeError(f"expected NAME=VALUE, not {text!r}")
     try:
         return name, from_json(value, object)
     except msgspec.DecodeError:

@@ -1,60 +1,60 @@
-"""The evidence page of the statistics, in Markdown."""
+"""The evidence page of the statistics, as Markdown."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
 from gatekit.gsm8k.cases import Case
-from gatekit.gsm8k.predictions import Calibrated, Foretold
+from gatekit.gsm8k.predictions import CalibrationRow, Predictions
 from gatekit.stats.power import Detectable
 
 _INTRO = """\
-# What GSM8K on two arms can tell
+# What a GSM8K comparison of two arms can show
 
-Made by `{command}`, which prints the
-same figures, unrounded, with `--json`.
+Made by `{command}`;
+`--json` prints the same figures unrounded.
 
-The unit is the question, and both arms answer the same ones. FAIL: exact McNemar for
-harm, one-sided, 5 %. PASS: the lower end of Tango's 90 % score interval of the
-difference is above minus the margin. Both hold: FAIL. Neither: INCONCLUSIVE.
-*Discordance* is the share of questions on which the arms differ; of itself it says
-nothing of harm, for GPU kernels flip answers at temperature 0 too, but it is what
-limits the comparison. All of it is computed from the definitions; no model was asked.
+The unit is the question; both arms answer the same questions. FAIL: McNemar's exact
+test finds harm, one-sided, 5 %. PASS: the lower end of Tango's 90 % score interval of
+the difference is above minus the margin. If both hold, FAIL; if neither, INCONCLUSIVE.
+*Discordance* is the share of questions on which the arms differ. Alone it does not show
+harm, because GPU kernels flip answers at temperature 0 too, but it limits what the
+comparison can show. Every figure is computed from the definitions; no model was run.
 """
 
 _POWER = """
-## What a run can tell
+## What one run per arm can show
 
-One run an arm. Chances are sums over all counts that may come. *False FAIL*: the arms
-are equal. *Drop found*: the smallest true drop that FAILs with a chance of 80 %.
+Probabilities are sums over all possible counts. *False FAIL*: FAIL although the arms
+are equal. *Drop found*: the smallest true drop that FAILs with a probability of 80 %.
 """
 
 _CALIBRATION = """
-## How often it errs
+## Error rates
 
-*Type I*: the interval clears the margin although the true drop is the margin; it
-should be near 5 %. Drawn with fixed seeds, and summed exactly where one run an arm
-makes that possible. The last rows are drawn question by question: 6 % of the questions
-are unsteady (a coin, in each run anew), and the patch breaks as many of the others as
-the margin, in every run alike, so that the runs of a question are anything but
-independent. False FAIL: the same without the broken ones.
+*Type I*: the interval clears the margin although the true drop equals the margin; this
+should be near 5 %. The figures are simulated with fixed seeds, and summed exactly for
+one run per arm. The last rows simulate each question: 6 % of the questions are unsteady
+(right or wrong at random, in each run), and the patch breaks a share of the others
+equal to the margin, the same ones in every run, so that the runs of a question are not
+independent. False FAIL: the same without the broken questions.
 """
 
 _CASES = """
-## Published counts, put to the rule
+## The rule applied to published scores
 
-The incident (SGLang 31490) ran for two weeks above a fixed gate. *Unpaired*: what the
-two scores alone would have said, one-sided. Answers per question were not published, so
-the discordance is supposed.
+The incident (SGLang 31490) went unnoticed for two weeks above a fixed gate. *Unpaired*:
+the p value from the two scores alone, one-sided. Answers per question were not
+published, so the discordance is assumed.
 """
 
 
-def page(foretold: Foretold, command: str) -> str:
-    parts = [_INTRO.format(command=command), _POWER, "\n", _power(foretold.rows)]
-    if foretold.calibration:
-        parts += [_CALIBRATION, "\n", _calibration(foretold.calibration)]
-    if foretold.cases:
-        parts += [_CASES, "\n", _cases(foretold.cases)]
+def page(predictions: Predictions, command: str) -> str:
+    parts = [_INTRO.format(command=command), _POWER, "\n", _power(predictions.rows)]
+    if predictions.calibration:
+        parts += [_CALIBRATION, "\n", _calibration(predictions.calibration)]
+    if predictions.cases:
+        parts += [_CASES, "\n", _cases(predictions.cases)]
     return "".join(parts)
 
 
@@ -81,10 +81,10 @@ def _power(rows: Sequence[Detectable]) -> str:
     )
 
 
-def _calibration(rows: Sequence[Calibrated]) -> str:
+def _calibration(rows: Sequence[CalibrationRow]) -> str:
     head = (
-        "questions", "runs an arm", "discordance", "margin", "draws",
-        "type I, drawn", "type I, summed", "false FAIL",
+        "questions", "runs per arm", "discordance", "margin", "draws",
+        "type I, simulated", "type I, summed", "false FAIL",
     )  # fmt: skip
     return _table(
         head,

@@ -6,16 +6,16 @@ import sys
 from argparse import Namespace
 
 from gatekit.gsm8k.page import page
-from gatekit.gsm8k.predictions import Foretold, foretell
-from gatekit.gsm8k.text import show_power
+from gatekit.gsm8k.predictions import Predictions, predict
+from gatekit.gsm8k.text import power_text
 from overlaykit.cli import Report, progress
 from overlaykit.core.files import write_whole
 from overlaykit.core.wording import pasteable
 
 
 def call(arguments: Namespace) -> Report:
-    """Say what a number of questions can tell."""
-    foretold = foretell(
+    """Compute what runs of the given sizes can show."""
+    predictions = predict(
         arguments.questions,
         arguments.discordance,
         arguments.margin,
@@ -25,11 +25,11 @@ def call(arguments: Namespace) -> Report:
     if arguments.markdown:
         write_whole(
             arguments.markdown,
-            page(foretold, pasteable(["ci/gsm8k.py", *sys.argv[1:]])),
+            page(predictions, pasteable(["ci/gsm8k.py", *sys.argv[1:]])),
         )
-    return Report(verb="gsm8k", message="", results=(foretold,))
+    return Report(verb="gsm8k", message="", results=(predictions,))
 
 
 def show(report: Report) -> str:
     (one,) = report.results
-    return show_power(one) if isinstance(one, Foretold) else ""
+    return power_text(one) if isinstance(one, Predictions) else ""

@@ -1,4 +1,4 @@
-"""What the comparison can tell and how often it errs: the evidence page's figures."""
+"""The figures of the evidence page: what a comparison can show, and error rates."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _DRAWS_RUNS = 2_000
 _SEED = 6
 
 
-class Calibrated(msgspec.Struct, frozen=True, kw_only=True):
-    """How often the interval clears the margin at a true drop of the margin: drawn, and
-    summed where there is a sum; and how often equal arms FAIL."""
+class CalibrationRow(msgspec.Struct, frozen=True, kw_only=True):
+    """How often the interval clears the margin although the true drop equals it,
+    simulated, and summed if possible; and how often equal arms FAIL."""
 
     questions: int
     runs: int
@@ -31,19 +31,19 @@ class Calibrated(msgspec.Struct, frozen=True, kw_only=True):
     false_fails: float
 
 
-class Foretold(Result, frozen=True, kw_only=True):
+class Predictions(Result, frozen=True, kw_only=True):
     rows: tuple[Detectable, ...]
-    calibration: tuple[Calibrated, ...] = ()
+    calibration: tuple[CalibrationRow, ...] = ()
     cases: tuple[Case, ...] = ()
 
 
-def foretell(
+def predict(
     questions: Sequence[int],
     discordances: Sequence[float],
     margins: Sequence[float],
     calibrate: bool,
     progress: Callable[[str, int, int], None],
-) -> Foretold:
+) -> Predictions:
     cells = [
         (n, psi, margin)
         for n in questions
@@ -54,7 +54,7 @@ def foretell(
     for done, (n, psi, margin) in enumerate(cells, 1):
         rows.append(detectable(n, psi, Rule(margin)))
         progress("power", done, len(cells))
-    drawn: list[Calibrated] = []
+    drawn: list[CalibrationRow] = []
     if calibrate:
         cells = [cell for cell in cells if cell[1] >= cell[2]]
         several = [(n, runs, margin) for n, margin in _SEVERAL for runs in (1, 2, 4)]
@@ -65,7 +65,7 @@ def foretell(
         for n, runs, margin in several:
             drawn.append(_several(n, runs, margin))
             progress("calibration", len(drawn), total)
-    return Foretold(
+    return Predictions(
         target="gsm8k",
         tree="",
         outcome="computed",
@@ -79,9 +79,9 @@ _SEVERAL = ((1319, 0.015), (3957, 0.010))
 _UNSTEADY = 0.06
 
 
-def _one_run(n: int, discordance: float, margin: float) -> Calibrated:
+def _one_run(n: int, discordance: float, margin: float) -> CalibrationRow:
     rule = Rule(margin)
-    return Calibrated(
+    return CalibrationRow(
         questions=n,
         runs=1,
         discordance=discordance,
@@ -93,16 +93,16 @@ def _one_run(n: int, discordance: float, margin: float) -> Calibrated:
     )
 
 
-def _several(n: int, runs: int, margin: float) -> Calibrated:
-    """Drawn question by question: a share is unsteady, a share of the rest broken."""
+def _several(n: int, runs: int, margin: float) -> CalibrationRow:
+    """Simulate each question: a share is unsteady, a share of the rest is broken."""
     rule = Rule(margin)
     broken = margin / (1 - _UNSTEADY)
     _, clears = several_runs(n, runs, _UNSTEADY, broken, rule, _DRAWS_RUNS, _SEED)
     fails, _ = several_runs(n, runs, _UNSTEADY, 0.0, rule, _DRAWS_RUNS, _SEED)
-    return Calibrated(
+    return CalibrationRow(
         questions=n,
         runs=runs,
-        # Two coins differ half of the time.
+        # Two random answers differ half of the time.
         discordance=_UNSTEADY / 2 + margin,
         margin=margin,
         draws=_DRAWS_RUNS,

@@ -1,4 +1,4 @@
-"""A prompt of one's own, in the form of sgl-eval's: YAML with a ``user`` template."""
+"""A custom prompt in sgl-eval's format: YAML with a ``user`` template."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _MARK = "a question"
 
 
 def prompt_digest(path: Path | None) -> str:
-    """What the record says of the prompt, after a look whether it is one.
+    """Check the prompt file and return the digest that is recorded.
 
-    Raises InputError, and EnvironmentFailure where it cannot be read.
+    Raises InputError, and EnvironmentFailure if the file cannot be read.
     """
     if path is None:
         return OWN_PROMPT
@@ -27,7 +27,7 @@ def prompt_digest(path: Path | None) -> str:
     try:
         user = yaml.safe_load(data)["user"]
         if _MARK not in user.format(problem=_MARK):
-            raise ValueError("asks no {problem}")
+            raise ValueError("the template does not contain {problem}")
     except (
         *(AttributeError, LookupError, TypeError, ValueError),
         *(RecursionError, yaml.YAMLError),

@@ -1,4 +1,4 @@
-"""The question files: the official test set, and the training set for more power."""
+"""Question files: the official test set, and the training set for more power."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ OFFICIAL = {
 }
 _TIMEOUT_S = 60
 _SHOWN = 40
-_STEP = "name a file as GSM8K's own: a question and an answer a line"
+_STEP = "give a file in GSM8K's format: one question and answer per line"
 
 
 class Question(msgspec.Struct, frozen=True):
-    """``id`` as sgl-eval makes it of the test set: its place in the file."""
+    """``id`` is the position in the file, as sgl-eval numbers the test set."""
 
     id: str
     problem: str
@@ -51,12 +51,12 @@ class _Row(msgspec.Struct):
 def load(
     sources: Sequence[str], cache: Path, fixes: dict[str, object], place: str = PLACE
 ) -> tuple[list[Question], tuple[QuestionFile, ...]]:
-    """The questions of every file, in order. A source is a path, or ``test`` or
-    ``train``, which are downloaded once, from ``place``. ``fixes`` are the grader's
+    """Read the questions of every file, in order. A source is a path, or ``test`` or
+    ``train``, which are downloaded once from ``place``. ``fixes`` are the grader's
     corrections of the training set's answers.
 
-    Raises InputError for a file that is none of questions or that repeats one, and
-    EnvironmentFailure where one cannot be fetched or read.
+    Raises InputError if a file is not a question file or repeats a question, and
+    EnvironmentFailure if a file cannot be downloaded or read.
     """
     found: list[Question] = []
     files = []
@@ -66,7 +66,7 @@ def load(
         try:
             data = path.read_bytes()
         except OSError as error:
-            step = "name a file, or `test` or `train` to have it downloaded"
+            step = "give a file, or `test` or `train` to download one"
             finding = Finding(str(error), path=str(path), next_step=step)
             raise EnvironmentFailure(f"cannot read {path}", (finding,)) from error
         sha256 = _sha256(data)
@@ -75,7 +75,7 @@ def load(
         for number, line in enumerate(data.splitlines(), 1):
             found.append(_question(path, number, line, prefix, fixes))
         if len(found) == before:
-            raise InputError(f"{path} holds no question")
+            raise InputError(f"{path} contains no questions")
         files.append(QuestionFile(path.name, sha256, len(found) - before))
     _refuse_twins(found)
     return found, tuple(files)
@@ -86,23 +86,23 @@ def _question(
 ) -> Question:
     try:
         row = decoded(line, _Row)
-        told = row.answer.rpartition("####")[2]
-        expected = fixes.get(row.question, _number(told))
+        text = row.answer.rpartition("####")[2]
+        expected = fixes.get(row.question, _number(text))
     except Misfit as error:
-        head = f"{path}:{number}: not a question of GSM8K"
+        head = f"{path}:{number}: not a GSM8K question"
         raise error.refusal(head, path, _STEP, number) from error
     return Question(f"{prefix}-{number - 1}", row.question, str(expected))
 
 
 def _number(text: str) -> int | float:
-    """As sgl-eval's own preparation of the data writes it. Raises Misfit."""
+    """The number as sgl-eval's data preparation writes it. Raises Misfit."""
     try:
         number = float(text.replace(",", ""))
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
         shown = text.strip()[:_SHOWN] or "nothing"
-        what = f"the answer is no number: {shown}"
+        what = f"the answer is not a number: {shown}"
         raise Misfit(what, "answer", "a finite number after ####", shown)
     return int(number) if number.is_integer() else number
 
@@ -112,8 +112,8 @@ def _refuse_twins(questions: list[Question]) -> None:
     for one in questions:
         if one.problem in seen:
             raise InputError(
-                f"{one.id} asks what {seen[one.problem]} asks: questions of a paired "
-                "comparison must be different ones"
+                f"{one.id} and {seen[one.problem]} are the same question: a paired "
+                "comparison needs distinct questions"
             )
         seen[one.problem] = one.id
 
@@ -140,9 +140,9 @@ def _fetched(name: str, cache: Path, place: str) -> Path:
 
 
 def _unfetched(url: str, found: str, expected: str | None = None) -> EnvironmentFailure:
-    step = "fetch the file elsewhere, and name it with --questions"
+    step = "download the file elsewhere, and give it with --questions"
     finding = Finding(
-        "not the file that is pinned" if expected else "no answer",
+        "not the pinned file" if expected else "no response",
         path=url,
         expected=expected,
         found=found,

@@ -1,8 +1,8 @@
 """A result set: one run over the questions, ours or plain sgl-eval's.
 
-Ours is a folder with ``run.json`` (what was asked, of what, how), ``answers.jsonl``
+Ours is a folder with ``run.json`` (arm, settings, questions, origin), ``answers.jsonl``
 and, once every question is answered, ``records.jsonl``. sgl-eval's is a folder with
-``metrics.json`` and a file of answers for each repeat, each of which is a run.
+``metrics.json`` and one answer file per repeat; each repeat is a run.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ _T = TypeVar("_T")
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What both arms must share, beside the questions. ``gen`` is what sgl-eval sends
-    with each request, under its own names; ``prompt`` its own, or another's digest."""
+    """What both arms must share besides the questions. ``gen`` holds the parameters
+    that sgl-eval sends with each request; ``prompt`` is ``OWN_PROMPT`` or a digest."""
 
     model: str
     sgl_eval: str
@@ -49,7 +49,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunFile(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run of ours set out to do; written first, never changed."""
+    """The plan of a run, written before the first question and never changed."""
 
     arm: str
     settings: Settings
@@ -59,8 +59,8 @@ class RunFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AccuracyRun(records.Record, frozen=True, kw_only=True, tag="gsm8k"):
-    """A finished run, for the gate's report. ``seconds`` are those of its last session,
-    ``resumed`` says how many answers it found already written."""
+    """A finished run, for the gate's report. ``seconds`` is the duration of its last
+    session; ``resumed`` counts the answers that were written before that."""
 
     run: RunFile
     answers: str  # sha256 of the answers, sorted by id
@@ -72,8 +72,8 @@ class AccuracyRun(records.Record, frozen=True, kw_only=True, tag="gsm8k"):
 
 @dataclass(frozen=True)
 class ResultSet:
-    """A run's answers by id, and what it says of itself. sgl-eval's own says neither
-    its arm, nor its questions' files, nor what was served."""
+    """A run's answers by id, and what it records. Plain sgl-eval records neither the
+    arm, nor the question files, nor what was served."""
 
     path: str
     settings: Settings
@@ -82,14 +82,14 @@ class ResultSet:
     arm: str = ""
     origin: records.Origin = field(default_factory=records.Origin)
     files: tuple[QuestionFile, ...] = ()
-    ids: frozenset[str] | None = None  # of the questions set out, where recorded
-    mark: str = ""  # which no two runs share, where there is one
-    altered: str = ""  # what is no longer as its record says
-    contradictions: tuple[str, ...] = ()  # of its totals and its answers
+    ids: frozenset[str] | None = None  # of the planned questions, if recorded
+    mark: str = ""  # unique to the run, if there is one
+    altered: str = ""  # the file that no longer matches the record
+    contradictions: tuple[str, ...] = ()  # between its totals and its answers
 
     @property
     def answered(self) -> int:
-        """How many of the questions set out."""
+        """The number of planned questions with an answer."""
         if self.ids is None:
             return len(self.answers)
         return len(self.ids & self.answers.keys())
@@ -110,8 +110,8 @@ def load_results(path: Path) -> list[ResultSet]:
     if (path / _METRICS).is_file():
         return _plain(path)
     step = f"give a folder with {RUN} (ours) or {_METRICS} (sgl-eval's)"
-    finding = Finding("holds no result set", path=str(path), next_step=step)
-    raise InputError(f"{path} is no run of GSM8K: {step}", (finding,))
+    finding = Finding("contains no result set", path=str(path), next_step=step)
+    raise InputError(f"{path} is not a GSM8K run: {step}", (finding,))
 
 
 def _ours(path: Path) -> ResultSet:
@@ -140,18 +140,17 @@ def _ours(path: Path) -> ResultSet:
 
 
 def read_record(path: Path) -> AccuracyRun | None:
-    """Of a finished run; None of one that is not. Raises InputError."""
+    """The record of a finished run; None if it is not finished. Raises InputError."""
     found = records.read(path / RECORDS, AccuracyRun)
     if len(found) > 1:
-        raise InputError(f"{path / RECORDS} holds {len(found)} runs, not one")
+        raise InputError(f"{path / RECORDS} contains {len(found)} runs, expected one")
     return found[0] if found else None
 
 
 def altered(
     record: AccuracyRun, run: RunFile, answers: Collection[Answer]
 ) -> tuple[str, ...]:
-    """The file that is not as it was when the run was finished, and how; nothing, and
-    all is."""
+    """The file that changed after the run finished, and how. Empty if none did."""
     if record.run != run:
         return (RUN,)
     if record.answers != answers_digest(answers):
@@ -175,16 +174,16 @@ def read_run(path: Path) -> RunFile:
 
 
 def write_run(path: Path, run: RunFile) -> None:
-    """Whole or not at all. Raises EnvironmentFailure."""
+    """Write the plan atomically. Raises EnvironmentFailure."""
     write_whole(path / RUN, to_json(run).decode())
 
 
 def _plain(path: Path) -> list[ResultSet]:
     metrics = _read(path / _METRICS, _METRICS, _metrics)
     if metrics.name != "gsm8k":
-        raise InputError(f"{path} is a run of {metrics.name}, not of gsm8k")
+        raise InputError(f"{path} is a run of {metrics.name}, expected gsm8k")
     if metrics.n_repeats < 1:
-        raise InputError(f"{path} holds no repeat of a run")
+        raise InputError(f"{path} contains no repeats")
     prompt = digest(metrics.prompt.yaml.encode()) if metrics.prompt else OWN_PROMPT
     settings = Settings(
         model=metrics.model,
@@ -202,7 +201,7 @@ def _plain(path: Path) -> list[ResultSet]:
             settings,
             {one.id: one for one in answers},
             asked,
-            # Its lines hold the times of every request.
+            # Unique, because its lines contain the time of every request.
             mark=digest(file.read_bytes()),
             contradictions=(*whole, *of_answers(answers, metrics.gen)),
         )
@@ -211,7 +210,7 @@ def _plain(path: Path) -> list[ResultSet]:
 
 
 def _metrics(data: bytes) -> Metrics:
-    """Python writes what is no number as a word."""
+    """Python writes NaN and Infinity, which are not JSON."""
     try:
         return decoded_with_nan(data.decode(), Metrics, NEEDED)
     except UnicodeDecodeError as error:
@@ -223,7 +222,7 @@ def digest(data: bytes) -> str:
 
 
 def answers_digest(answers: Iterable[Answer]) -> str:
-    """Of the answers in the order of their ids: that of a file is no two runs' same."""
+    """Digest of the answers sorted by id, because their order differs between runs."""
     ordered = sorted(answers, key=lambda answer: answer.id)
     return digest(msgspec.json.encode(ordered))
 
@@ -234,6 +233,6 @@ def _read(path: Path, name: str, decode: Callable[[bytes], _T]) -> _T:
     except OSError as error:
         raise EnvironmentFailure(f"cannot read {path}: {error.strerror}") from error
     except Misfit as error:
-        step = f"restore {name} as the run wrote it, or make the run anew"
-        head = f"{path} is not what it should be"
+        step = f"restore {name} as the run wrote it, or repeat the run"
+        head = f"{path} is not a valid {name}"
         raise error.refusal(head, path, step) from error

@@ -6,7 +6,7 @@ from argparse import Namespace
 
 from sgl_eval.types import GenConfig
 
-from gatekit.gsm8k.running import Wanted, run
+from gatekit.gsm8k.running import RunRequest, run
 from gatekit.gsm8k.sampling import Endpoint
 from gatekit.records import origins, urls
 from gatekit.records import runs as records
@@ -15,7 +15,7 @@ from overlaykit.core.errors import Exit, Finding, InputError
 
 
 class RunResult(Result, frozen=True, kw_only=True):
-    """Where a run stands. ``session`` counts what this call asked."""
+    """The state of a run. ``failed`` counts failed requests of this call."""
 
     arm: str
     model: str
@@ -27,8 +27,8 @@ class RunResult(Result, frozen=True, kw_only=True):
 
 
 def call(arguments: Namespace) -> Report:
-    """Ask, or go on asking; invalid while a question is unanswered."""
-    wanted = Wanted(
+    """Start or resume a run; invalid while a question is unanswered."""
+    wanted = RunRequest(
         arm=arguments.arm,
         sources=arguments.questions,
         first=arguments.first,
@@ -69,16 +69,20 @@ def call(arguments: Namespace) -> Report:
         code = Exit.INTERRUPTED if session.interrupted else Exit.INVALID
         message = (
             f"{'interrupted' if session.interrupted else 'invalid'}: {ran.open} of "
-            f"{result.questions} are unanswered; the same command goes on with them"
+            f"{result.questions} are unanswered; run the same command again to resume"
         )
         findings = [
             Finding(f"{count} time(s): {reason}", path=arguments.url)
             for reason, count in session.failures.most_common(3)
         ]
         if session.gave_up:
-            step = "see that the server lives, then run the same command again"
+            step = "check that the server is up, then run the same command again"
             findings.append(
-                Finding("the server was given up", arguments.url, next_step=step)
+                Finding(
+                    "stopped asking: too many requests in a row failed",
+                    arguments.url,
+                    next_step=step,
+                )
             )
     return Report(
         verb="gsm8k",
@@ -93,7 +97,7 @@ def _origin(arguments: Namespace) -> records.Origin:
     tree, series = arguments.tree, arguments.series
     if arguments.source:
         if tree or series:
-            raise InputError("--source reads tree and series: leave them out")
+            raise InputError("--source cannot be combined with --tree or --series")
         read = origins.of_trees(arguments.source, ROOT)
         tree, series = read.tree, read.series
     return records.Origin(
@@ -109,6 +113,6 @@ def show(report: Report) -> str:
     if not isinstance(one, RunResult) or not one.answered:
         return ""
     return (
-        f"{one.arm}: {one.correct} of {one.answered} right, {one.resumed} answered "
-        f"before  ({one.tree})"
+        f"{one.arm}: {one.correct} of {one.answered} right, {one.resumed} resumed  "
+        f"({one.tree})"
     )

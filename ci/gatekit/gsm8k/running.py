@@ -1,4 +1,4 @@
-"""One run: what was set out, what is already answered, what is left to ask."""
+"""Start or resume a run: plan, existing answers, remaining questions."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from gatekit.gsm8k.results import (
     read_run,
     write_run,
 )
-from gatekit.gsm8k.sampling import FIXES, Asker, Endpoint, Session
+from gatekit.gsm8k.sampling import FIXES, Endpoint, EndpointSampler, Session
 from gatekit.records import runs as records
 from overlaykit.core.errors import EnvironmentFailure, Finding, InputError
 
-_MORE = "ask fewer, or name more files: `--questions test train` has 8,792"
+_MORE = "lower --first, or give more files: `--questions test train` has 8,792"
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What is to be run, as asked for."""
+class RunRequest:
+    """The options of a run."""
 
     arm: str
     sources: Sequence[str]
@@ -50,8 +50,8 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Ran:
-    """Where the run stands. ``session`` is None where nothing was left to ask."""
+class RunStatus:
+    """The state of a run. ``session`` is None if no question was left."""
 
     run: RunFile
     answers: list[Answer]
@@ -63,22 +63,22 @@ class Ran:
         return len(self.run.asked) - len(self.answers)
 
 
-def run(wanted: Wanted, out: Path) -> Ran:
-    """Begin the run in this folder, or go on with it.
+def run(wanted: RunRequest, out: Path) -> RunStatus:
+    """Start or resume the run in this folder.
 
-    Raises InputError where the folder holds another run, EnvironmentFailure where the
-    server does not answer at all or the folder is in use.
+    Raises InputError if the folder contains another run, EnvironmentFailure if the
+    server does not respond or the folder is in use.
     """
     questions, files = load(wanted.sources, wanted.cache, FIXES)
     if wanted.first is not None and wanted.first > len(questions):
         raise InputError(
             f"there are {len(questions)} questions, not {wanted.first}",
-            (Finding("too few", ", ".join(wanted.sources), next_step=_MORE),),
+            (Finding("too few questions", ", ".join(wanted.sources), next_step=_MORE),),
         )
     questions = questions[: wanted.first]
-    asker = Asker(wanted.endpoint)
+    sampler = EndpointSampler(wanted.endpoint)
     settings = Settings(
-        model=asker.model,
+        model=sampler.model,
         sgl_eval=sgl_eval.__version__,
         prompt=prompt_digest(wanted.endpoint.prompt),
         gen=asdict(wanted.gen),
@@ -105,15 +105,15 @@ def run(wanted: Wanted, out: Path) -> Ran:
         session = None
         if left:
             with AnswerLog(out / ANSWERS) as log:
-                session = asker.ask(left, wanted.gen, log)
+                session = sampler.ask(left, wanted.gen, log)
         answers = list(_answered(out / ANSWERS, questions).values())
-        ran = Ran(this, answers, len(before), session)
+        ran = RunStatus(this, answers, len(before), session)
         if not ran.open and not record:
             _record(out, ran, started)
     return ran
 
 
-def _record(out: Path, ran: Ran, started: float) -> None:
+def _record(out: Path, ran: RunStatus, started: float) -> None:
     records.append(
         out / RECORDS,
         AccuracyRun(
@@ -134,27 +134,27 @@ def _record(out: Path, ran: Ran, started: float) -> None:
 def _refuse_another(there: RunFile, this: RunFile, out: Path) -> None:
     findings = tuple(
         Finding(
-            f"another {name}",
+            f"different {name}",
             path=str(out / RUN),
             expected=_short(getattr(there, name)),
             found=_short(getattr(this, name)),
-            next_step="name another --out, or run with the options of before",
+            next_step="give another --out, or the options of the first call",
         )
         for name in RunFile.__struct_fields__
         if getattr(there, name) != getattr(this, name)
     )
     if findings:
-        raise InputError(f"{out} holds another run", findings)
+        raise InputError(f"{out} contains another run", findings)
 
 
 def _refuse_altered(
     record: AccuracyRun, this: RunFile, before: dict[str, Answer], out: Path
 ) -> None:
-    """What was finished is not gone on with: that would be a run of its own."""
+    """A finished run is never resumed: the result would mix two runs."""
     if name := altered(record, this, before.values()):
         what = " ".join(["differs from the record", *name[1:]])
-        finding = Finding(what, str(out / name[0]), next_step="name another --out")
-        raise InputError(f"{out} is not as the run left it", (finding,))
+        finding = Finding(what, str(out / name[0]), next_step="give another --out")
+        raise InputError(f"{out} was changed after the run finished", (finding,))
 
 
 def _short(value: object) -> str:
@@ -169,13 +169,15 @@ def _answered(path: Path, questions: Sequence[Question]) -> dict[str, Answer]:
     found = {answer.id: answer for answer in read_answers(path, torn_end=True)}
     for answer in found.values():
         if texts.get(answer.id) != answer.problem or not answer.answered:
-            raise InputError(f"{path}: {answer.id} is no answer to what is asked")
+            raise InputError(
+                f"{path}: {answer.id} does not answer the question of that id"
+            )
     return found
 
 
 @contextlib.contextmanager
 def _held(out: Path) -> Iterator[None]:
-    """One run at a time in a folder, or a question would be asked by both."""
+    """Lock the folder: two runs at once would ask the same questions."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         handle = os.open(out, os.O_RDONLY)
@@ -185,9 +187,9 @@ def _held(out: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            step = "wait for it, or name another --out"
+            step = "wait for it, or give another --out"
             raise EnvironmentFailure(
-                f"another run is under way in {out}",
+                f"another run is using {out}",
                 (Finding("in use", path=str(out), next_step=step),),
             ) from error
         yield

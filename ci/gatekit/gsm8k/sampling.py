@@ -1,11 +1,11 @@
-"""Asks the questions, through sgl-eval's sampler, runner and grader.
+"""Ask the questions through sgl-eval's sampler, runner and grader.
 
-What sgl-eval leaves open is closed here. A request that failed is no wrong answer: it
-is not written down, and the question stays open. An answer is on disk before the next
-is graded. A dead server is given up, not waited for by every question in turn. And an
-interrupt ends requests that wait for a silent server: closing their client, which is
-what sgl-eval does, does not wake them. A reply that is none (a list for a text, half of
-a character) is a request that failed too: kept, it could not be read again.
+This module closes gaps in sgl-eval. A failed request is not a wrong answer: it is not
+written, and the question stays unanswered. Each answer is on disk before the next is
+graded. The session stops when the server is down, instead of waiting for every
+question. An interrupt ends requests that wait for a silent server; closing their
+client, as sgl-eval does, does not wake them. A malformed reply (a list instead of text,
+half a character) also counts as a failed request, because it could not be read back.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from gatekit.gsm8k.questions import Question
 from overlaykit.core.errors import EnvironmentFailure, Finding
 
 FIXES: dict[str, object] = dict(fixes)
-# Questions in a row, beyond those in flight, that fail before the server is given up.
+# Consecutive failures, beyond those in flight, that end the session.
 _GIVE_UP_AFTER = 8
 _SAY_EVERY_S = 10
 _CONNECT_TIMEOUT_S = 30
@@ -49,9 +49,9 @@ _CONNECT_TIMEOUT_S = 30
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where to ask, and how patiently. ``tries`` are requests per question and session;
-    ``timeout_s`` is how long a request may hear nothing. ``prompt`` is a file, None for
-    the one that sgl-eval has for GSM8K."""
+    """The server and its limits. ``tries`` are requests per question and session;
+    ``timeout_s`` is how long a request waits without data. ``prompt`` is a file, or
+    None for sgl-eval's own GSM8K prompt."""
 
     url: str
     model: str | None
@@ -64,7 +64,7 @@ class Endpoint:
 
 @dataclass
 class Session:
-    """What came of one session. ``failures`` are reasons, and how often."""
+    """The outcome of one session. ``failures`` counts each reason."""
 
     answered: int = 0
     failed: int = 0
@@ -75,7 +75,7 @@ class Session:
 
 
 class _Connections:
-    """The sockets in use, to be shut down: the one thing that wakes a blocked read."""
+    """The open sockets. Shutting them down is the only way to wake a blocked read."""
 
     def __init__(self) -> None:
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
@@ -99,8 +99,9 @@ class _Connections:
                     one.shutdown(socket.SHUT_RDWR)
 
 
-class Asker:
-    """One endpoint. Raises EnvironmentFailure if it names no model and is to."""
+class EndpointSampler:
+    """Asks one endpoint. Raises EnvironmentFailure if a model is needed and the server
+    lists none."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
@@ -133,15 +134,15 @@ class Asker:
     def ask(
         self, questions: Sequence[Question], gen: GenConfig, log: AnswerLog
     ) -> Session:
-        """Ask them all, each once; what fails stays unanswered."""
+        """Ask each question once. Questions whose requests fail stay unanswered."""
         session = Session()
         in_a_row = 0
-        started = said = time.monotonic()
+        started = reported = time.monotonic()
 
         def scored(
             example: Example, _: int, sample: Sample, score: float, found: str | None
         ) -> None:
-            nonlocal in_a_row, said
+            nonlocal in_a_row, reported
             answer = _answer(example, sample, score, found)
             if answer.answered:
                 self._keep(answer, log)
@@ -151,14 +152,14 @@ class Asker:
                 session.failed += 1
                 in_a_row += 1
                 if sample.finish_reason != "error":
-                    session.failures[f"ended by {sample.finish_reason!r}"] += 1
+                    session.failures[f"ended with {sample.finish_reason!r}"] += 1
                 if in_a_row >= _GIVE_UP_AFTER + self._endpoint.threads:
                     session.gave_up = True
                     self._abort()
             now = time.monotonic()
             done = session.answered + session.failed
-            if now - said >= _SAY_EVERY_S or done == len(questions):
-                said = now
+            if now - reported >= _SAY_EVERY_S or done == len(questions):
+                reported = now
                 _say(session, done, len(questions))
 
         _say(session, 0, len(questions))
@@ -186,7 +187,8 @@ class Asker:
     def _sample(
         self, gen: GenConfig, session: Session
     ) -> Callable[[Example, int], Sample]:
-        """sgl-eval's own, but for replies that are none."""
+        """sgl-eval's own function, except that malformed replies are failed
+        requests."""
         prompt = self._endpoint.prompt or vendored_prompt("math")
         ask = make_sample_fn(self._sampler, gen, prompt)
 
@@ -203,7 +205,8 @@ class Asker:
         try:
             log.write(answer)
         except EnvironmentFailure:
-            # Or sgl-eval would ask all that is left before it let the error through.
+            # Otherwise sgl-eval asks all remaining questions before it raises the
+            # error.
             self._abort()
             raise
 
@@ -213,7 +216,7 @@ class Asker:
 
 
 class _Reply(msgspec.Struct):
-    """What is kept of a reply, as it must be to be kept."""
+    """The fields of a reply that are stored, with the types they must have."""
 
     text: str
     finish_reason: str | None
@@ -225,36 +228,38 @@ class _Reply(msgspec.Struct):
 
 
 def _model(sample: Sample) -> Any:
-    """Who says to have answered; a router may have asked another than was named."""
+    """The model named in the reply; a router may use another than requested."""
     return getattr(sample.raw, "model", None)
 
 
 def _fault(sample: Sample) -> str:
-    """Why this is no reply; nothing of one that is."""
-    told = {name: getattr(sample, name, None) for name in _Reply.__struct_fields__}
-    told["model"] = _model(sample)
+    """Why the reply is malformed; empty if it is not."""
+    fields = {name: getattr(sample, name, None) for name in _Reply.__struct_fields__}
+    fields["model"] = _model(sample)
     try:
-        msgspec.json.decode(msgspec.json.encode(told), type=_Reply)
+        msgspec.json.decode(msgspec.json.encode(fields), type=_Reply)
     except (TypeError, ValueError, RecursionError) as error:
-        return f"no reply: {error}"[:200]
+        return f"malformed reply: {error}"[:200]
     return ""
 
 
 def _first_model(client: openai.OpenAI, url: str) -> str:
     try:
         return msgspec.convert(client.models.list().data[0].id, str)
-    # The client takes whatever comes with a 200 for an answer, a page of HTML too.
+    # The client accepts any 200 response, even an HTML page.
     except (
         *(openai.OpenAIError, msgspec.ValidationError),
         *(AttributeError, LookupError, TypeError, ValueError),
     ) as error:
         finding = Finding(
-            f"names no model: {error}",
+            f"the server lists no model: {error}",
             path=url,
-            next_step="start the server, name its URL with the /v1 or whatever it has, "
-            "or name the model with --model",
+            next_step="start the server, give its URL with the path, usually /v1, "
+            "or give the model with --model",
         )
-        raise EnvironmentFailure("the server does not answer", (finding,)) from error
+        raise EnvironmentFailure(
+            "the server does not respond as expected", (finding,)
+        ) from error
 
 
 def _answer(
@@ -282,7 +287,8 @@ def _say(session: Session, done: int, total: int) -> None:
 
 @contextlib.contextmanager
 def _on_signals(session: Session, abort: Any) -> Iterator[None]:
-    """The first interrupt ends the session in order; a second one is as usual."""
+    """The first interrupt ends the session cleanly; a second one has its usual
+    effect."""
     before: dict[signal.Signals, Any] = {}
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
@@ -315,7 +321,7 @@ class _Reasons(logging.Handler):
 
 @contextlib.contextmanager
 def _failures_to(reasons: Counter[str]) -> Iterator[None]:
-    """sgl-eval tells why a request failed in its log alone."""
+    """sgl-eval reports the reason of a failed request only in its log."""
     log = logging.getLogger("sgl_eval.sampler")
     handler, propagate = _Reasons(reasons), log.propagate
     log.addHandler(handler)

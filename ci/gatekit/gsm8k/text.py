@@ -1,16 +1,16 @@
-"""What ``ci/gsm8k.py`` prints for a person."""
+"""The reports of ``ci/gsm8k.py`` as text."""
 
 from __future__ import annotations
 
-from gatekit.gsm8k.comparison import Compared, RunFigures, Score
+from gatekit.gsm8k.comparison import ArmComparison, RunFigures, Score
 from gatekit.gsm8k.page import percent, points
-from gatekit.gsm8k.predictions import Foretold
+from gatekit.gsm8k.predictions import Predictions
 from gatekit.gsm8k.results import ARMS
 from gatekit.records import runs as records
 from overlaykit.cli import table
 
 
-def show_compared(compared: Compared) -> str:
+def comparison_text(compared: ArmComparison) -> str:
     arms = dict(zip(ARMS, (compared.baseline, compared.patched), strict=True))
     runs = [(name, *_run(run)) for name, arm in arms.items() for run in arm.runs]
     head = (
@@ -49,7 +49,7 @@ def show_compared(compared: Compared) -> str:
 
 
 def _run(run: RunFigures) -> tuple[str, ...]:
-    # What is open or failed is not wrong: no score is better than one of the rest.
+    # Unanswered and failed questions are not wrong answers, so there is no score.
     whole = run.questions == run.answered > 0 and not run.failed
     score = f"{run.correct / run.questions:.4f}" if whole else "-"
     *asked, correct = map(str, (run.questions, run.answered, run.correct))
@@ -67,9 +67,7 @@ def _score(score: Score) -> list[str]:
     ]
     if score.newcombe:
         lower, upper = score.newcombe
-        lines.append(
-            f"beside it    {100 * lower:+.2f} to {100 * upper:+.2f} (Newcombe)"
-        )
+        lines.append(f"Newcombe     {100 * lower:+.2f} to {100 * upper:+.2f} points")
     lines.append(
         f"discordance  {percent(score.discordance, 2)}; baseline against itself "
         f"{_measured(score.baseline_discordance)}, patched "
@@ -82,7 +80,7 @@ def _measured(value: float | None) -> str:
     return percent(value, 2) if value is not None else "not measured (one run)"
 
 
-def show_power(foretold: Foretold) -> str:
+def power_text(predictions: Predictions) -> str:
     head = (
         "QUESTIONS", "DISCORDANCE", "MARGIN", "PASS IF EQUAL", "FALSE FAIL",
         "FAIL AT 1 POINT", "FAIL AT MARGIN", "TYPE I", "DROP FOUND",
@@ -101,6 +99,6 @@ def show_power(foretold: Foretold) -> str:
                 percent(row.type_1),
                 points(row.drop_found, 2),
             )
-            for row in foretold.rows
+            for row in predictions.rows
         ),
     )

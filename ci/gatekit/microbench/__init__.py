@@ -1,13 +1,11 @@
 """The attention's projection chain as a workload: real kernels, several designs.
 
-What lies between a layer's input and its output is the tree's own code, loaded as
-``xscale.numeric`` loads it, on AITER's own Triton kernels. Attention itself, the two
-batched GEMMs around it and RoPE are left out: they take no activation scale and launch
-the same kernels whatever the design, and here they hand on constants.
+The chain is the tree's own code, loaded as ``xscale.numeric`` loads it, on AITER's own
+Triton kernels. Attention itself, the two batched GEMMs around it and RoPE are replaced
+by constants: they take no activation scale and launch the same kernels in every design.
 
-``arms`` are the designs compared, ``designs`` their stand-ins for this series' module,
-``gemms`` and ``world`` what the tree's imports give it, ``model`` the layers,
-``profiling`` traces and counts, ``timing`` the clock, ``bench`` the loop over all of
-it, ``results`` what comes out and ``claims`` what is held against it; ``page`` and
-``plot`` show it.
+``arms`` are the compared designs, ``designs`` their replacements for this series'
+module, ``gemms`` and ``world`` replace the tree's imports, ``model`` has the layers,
+``profiling`` traces and counts, ``timing`` measures, ``bench`` loops over everything,
+``results`` are the figures, ``claims`` the checks; ``page`` and ``plot`` show them.
 """

@@ -1,7 +1,7 @@
-"""The designs that are compared, each as the modules of a tree that has it.
+"""The compared designs, each as the modules of a tree that has it.
 
-All stand on the pinned release: without the series, with it, or with it and another
-module in the place of its own.
+All are based on the pinned release: without the series, with it, or with it and another
+module in place of its own.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _ABOUT = {
     Arm.BOUND: "no relayout anywhere: scales laid out before, producers as by default",
 }
 
-_STAND_INS = {
+_REPLACEMENTS = {
     Arm.PULL_REQUEST: "pull_request.py",
     Arm.STRIDES: "strides.py",
     Arm.BOUND: "bound.py",
@@ -55,7 +55,7 @@ _STAND_INS = {
 
 @dataclass(frozen=True)
 class Trees:
-    """What is run: SGLang's modules per arm, AITER's for all of them."""
+    """The sources to run: SGLang's modules per arm, and AITER's for all arms."""
 
     release: str
     aiter: str
@@ -64,12 +64,12 @@ class Trees:
 
 
 def trees_at(sglang: Path, aiter: Path) -> Trees:
-    """The arms, from trees of the pinned releases with the series or without it.
+    """The arms, from trees of the pinned releases, with or without the series.
 
-    An AITER of another release is run as it is.
+    AITER of another release is run unchanged.
 
-    Raises InputError where a path holds no such tree, CannotApply where SGLang is
-    neither the pin nor the pin with the series.
+    Raises InputError if a path contains no such tree, CannotApply if SGLang is neither
+    the pin nor the pin with the series.
     """
     found = [
         one
@@ -77,13 +77,13 @@ def trees_at(sglang: Path, aiter: Path) -> Trees:
         if one.carried.target.package == "sglang"
     ]
     if not found:
-        raise InputError(f"{sglang} holds no SGLang")
+        raise InputError(f"{sglang} contains no SGLang")
     one = found[0]
     pristine = _planned(one.tree, plan_unapply(one.carried, one.tree))
     patched = _planned(pristine, plan_apply(one.carried, pristine))
     series = sglang_sources(patched)
     arms = {Arm.PRISTINE: sglang_sources(pristine), Arm.SERIES: series}
-    for arm, file in _STAND_INS.items():
+    for arm, file in _REPLACEMENTS.items():
         place = series.modules[BPRESHUFFLE_SCALE][0]
         module = {BPRESHUFFLE_SCALE: (place, (_DESIGNS / file).read_bytes())}
         arms[arm] = replace(series, modules={**series.modules, **module})
@@ -99,14 +99,15 @@ def trees_at(sglang: Path, aiter: Path) -> Trees:
 def _planned(tree: Tree, plan: Plan) -> Tree:
     if plan.findings:
         raise CannotApply(
-            f"{tree.name} is neither the pinned release nor that with the series",
+            f"{tree.name} is neither the pinned release nor the pinned release with "
+            "the series",
             plan.findings,
         )
     return EditedTree(tree, {change.path: change.after for change in plan.changes})
 
 
 def _kernels(path: Path) -> tuple[Tree, str]:
-    """AITER with the series where it is the pin, else as it is; and what it is."""
+    """AITER, with the series if it is the pin, and its description."""
     tree = aiter_at(path)
     for carried in load_overlay(ROOT).values():
         if carried.target.package == "aiter":

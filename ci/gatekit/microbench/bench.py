@@ -1,4 +1,4 @@
-"""Every shape, M, arm and mode: values compared, copies counted, then the clock."""
+"""For every shape, M, arm and mode: compare values, count copies, measure times."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from gatekit.microbench.arms import Arm, Trees
 from gatekit.microbench.model import Weights
 from gatekit.microbench.profiling import kernels, modules, profiled, warm
 from gatekit.microbench.results import Cell, Row, Time
-from gatekit.microbench.runner import Runner, Seen, Site, sites
+from gatekit.microbench.runner import ArmIsland, ForwardPass, Runner, arm_islands
 from gatekit.microbench.timing import interleaved, ratio
 from overlaykit.core.errors import EnvironmentFailure, Finding
 from xscale.numeric.cases import DEEPSEEK_V3, GLM51, SMALL, TUNED_OUTPUT, Shape
 from xscale.numeric.producers import Kernels, same_bits
 
 _TRACED = 3
-"""Layers in a trace: the first, whose residual is None, and two like the others."""
+"""Layers in a trace: the first, which has no residual, and two regular ones."""
 _STEPS = 2
 _ATTENTION = "DeepseekV2AttentionMLA"
 _AGAIN = "again"
@@ -34,7 +34,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Plan:
-    """What is run; no ``rounds``, no clock."""
+    """What to run. Without ``rounds``, nothing is timed."""
 
     device: str
     shapes: tuple[Shape, ...]
@@ -44,13 +44,13 @@ class Plan:
 
 
 def on_gpu(layers: int, rounds: int) -> Plan:
-    """The models' shapes; weights of so many layers are more than a cache holds."""
+    """The models' shapes. The weights of that many layers exceed a cache."""
     rows = (1, 4, 16, 64, 256, 1024)
     return Plan("cuda", (GLM51, DEEPSEEK_V3), rows, layers, rounds)
 
 
 def interpreted() -> Plan:
-    """The same on a CPU, as small as shows every route; nothing there has a time."""
+    """A small plan for a CPU that covers every route; nothing is timed."""
     return Plan("cpu", (SMALL, TUNED_OUTPUT), (1, 3), 2)
 
 
@@ -58,20 +58,20 @@ class Workload:
     """The arms, loaded: AITER's kernels and every arm's modules."""
 
     def __init__(self, trees: Trees, plan: Plan) -> None:
-        """Raises EnvironmentFailure where a GEMM of the chain is missing or wrong."""
+        """Raises EnvironmentFailure if a GEMM of the chain is missing or wrong."""
         self.plan = plan
         loaded = Kernels(trees.kernels, compiled=plan.device != "cpu")
-        self._sites = sites(trees.arms, loaded, plan.device)
-        gemms = self._sites[Arm.PRISTINE].gemms
+        self._arm_islands = arm_islands(trees.arms, loaded, plan.device)
+        gemms = self._arm_islands[Arm.PRISTINE].gemms
         gemms.check(plan.device)
         self.stand_in = gemms.stand_in
         if plan.rounds:
             warm()
 
     def cells(self, out: Path, say: Say) -> Iterator[Cell]:
-        """Run all of the plan; traces go below ``out``."""
+        """Run the plan; traces are written to ``out``."""
         for shape in self.plan.shapes:
-            weights = Weights(self._sites[Arm.PRISTINE].world)
+            weights = Weights(self._arm_islands[Arm.PRISTINE].world)
             for m in self.plan.rows:
                 try:
                     yield self._cell(shape, m, weights, out, say)
@@ -79,9 +79,9 @@ class Workload:
                     finding = Finding(
                         f"out of memory at {shape.name}, M={m}",
                         found=str(error).partition("\n")[0],
-                        next_step="free the GPU, or give fewer --layers",
+                        next_step="free GPU memory, or give fewer --layers",
                     )
-                    raise EnvironmentFailure("cannot go on", (finding,)) from error
+                    raise EnvironmentFailure("cannot continue", (finding,)) from error
                 gc.collect()
 
     def _cell(
@@ -90,12 +90,12 @@ class Workload:
         plan = self.plan
         say(f"{shape.name}, M={m}: kernels and values")
         runners = {
-            arm: Runner(site, weights, shape, m, plan.layers)
-            for arm, site in self._sites.items()
+            arm: Runner(arm_island, weights, shape, m, plan.layers)
+            for arm, arm_island in self._arm_islands.items()
         }
         depth = min(_TRACED, plan.layers)
         seen = {arm: runner.seen(depth) for arm, runner in runners.items()}
-        examined = Examined(seen[Arm.PRISTINE], depth)
+        examined = CellChecks(seen[Arm.PRISTINE], depth)
         slug = f"{shape.name.lower().replace(' ', '-').replace('=', '')}-m{m}"
         for arm, runner in runners.items():
             say(f"{shape.name}, M={m}: traces of {arm.value}")
@@ -122,25 +122,25 @@ class Workload:
         )
 
 
-class Examined:
-    """Values and counts of a cell's arms, as they come."""
+class CellChecks:
+    """Collects the values and counts of a cell's arms."""
 
-    def __init__(self, pristine: Seen, depth: int) -> None:
+    def __init__(self, pristine: ForwardPass, depth: int) -> None:
         self._pristine, self._depth = pristine, depth
         self.differing: list[str] = []
         self._rows: list[tuple[str, str, dict[str, float], int, str]] = []
 
     def compare(self, name: str, outputs: tuple[Any, ...]) -> None:
-        """Note the name if any output differs from the pristine pin's in any bit."""
+        """Record the name if any output differs in any bit from the pristine pin's."""
         pairs = zip(self._pristine.outputs, outputs, strict=True)
         if not all(same_bits(a, b) for a, b in pairs):
             self.differing.append(name)
 
     def eager(self, runner: Runner, out: Path, folder: str) -> None:
         place = f"{folder}/chain-TP-0-DECODE.trace.json.gz"
-        with runner.site.entered():
+        with runner.arm_island.entered():
             trace = profiled(partial(runner.forward, self._depth), _STEPS, out / place)
-        self._row(runner.site, "eager", trace, place)
+        self._row(runner.arm_island, "eager", trace, place)
 
     def replayed(self, runner: Runner, m: int, out: Path, folder: str) -> None:
         """Capture under the profiler, compare what a replay writes, and profile it."""
@@ -151,14 +151,18 @@ class Examined:
         for output in outputs:
             output.zero_()
         replay()
-        self.compare(f"{runner.site.arm.value}, replay", outputs)
+        self.compare(f"{runner.arm_island.arm.value}, replay", outputs)
         place = f"{folder}/chain-TP-0-DECODE.trace.json.gz"
-        self._row(runner.site, "replay", profiled(replay, _STEPS, out / place), place)
+        self._row(
+            runner.arm_island, "replay", profiled(replay, _STEPS, out / place), place
+        )
 
-    def _row(self, site: Site, mode: str, trace: dict[str, Any], place: str) -> None:
+    def _row(
+        self, arm_island: ArmIsland, mode: str, trace: dict[str, Any], place: str
+    ) -> None:
         counts = kernels(trace, _STEPS)
         called = modules(trace, _ATTENTION)
-        self._rows.append((site.arm.value, mode, counts, called, place))
+        self._rows.append((arm_island.arm.value, mode, counts, called, place))
 
     def rows(self, times: Mapping[tuple[str, str], Time]) -> Iterable[Row]:
         for arm, mode, counts, called, place in self._rows:
@@ -176,7 +180,7 @@ class Examined:
 def _timed(
     runners: Mapping[Arm, Runner], plan: Plan
 ) -> tuple[dict[tuple[str, str], Time], float]:
-    """Times by arm and mode, and the noise: one arm against a second graph of it."""
+    """Times by arm and mode, and the noise: an arm against a second graph of itself."""
     replays = {arm.value: runner.graph() for arm, runner in runners.items()}
     replays[_AGAIN] = runners[Arm.PRISTINE].graph()
     graphs = {name: partial(_between, run=replay) for name, replay in replays.items()}
@@ -186,13 +190,13 @@ def _timed(
     found["eager"] = interleaved(eagers, -(-plan.rounds // _EAGER_SHARE))
     times = {
         (arm, mode): Time(
-            median_us=round(statistics.median(all_of_it) / plan.layers, 3),
-            minimum_us=round(min(all_of_it) / plan.layers, 3),
-            to_pristine=round(ratio(all_of_it, by_arm[Arm.PRISTINE.value]), 4),
-            to_bound=round(ratio(all_of_it, by_arm[Arm.BOUND.value]), 4),
+            median_us=round(statistics.median(samples) / plan.layers, 3),
+            minimum_us=round(min(samples) / plan.layers, 3),
+            to_pristine=round(ratio(samples, by_arm[Arm.PRISTINE.value]), 4),
+            to_bound=round(ratio(samples, by_arm[Arm.BOUND.value]), 4),
         )
         for mode, by_arm in found.items()
-        for arm, all_of_it in by_arm.items()
+        for arm, samples in by_arm.items()
     }
     return times, round(abs(noise - 1), 4)
 
@@ -206,7 +210,7 @@ def _between(
 
 
 def _eager(runner: Runner, start: Callable[[], None], stop: Callable[[], None]) -> None:
-    # Entering the island takes longer than the run, and is no part of it.
-    with runner.site.entered():
+    # Entering the island takes longer than the run and is not measured.
+    with runner.arm_island.entered():
         torch.cuda.synchronize()
         _between(start, stop, partial(runner.forward, runner.depth))

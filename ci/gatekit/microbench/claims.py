@@ -1,4 +1,4 @@
-"""What has to be seen in the figures, and whether it was."""
+"""The controls and claims about the figures."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from gatekit.microbench.results import Cell, Claim, Row
 from xscale.numeric.cases import DEEPSEEK_V3, GLM51
 
 BOUND = 1.03
-"""What the series may take of the bound's time."""
+"""The largest allowed ratio of the series' time to the bound's."""
 NOISE = 0.01
-"""What "no slower" allows for."""
+"""The tolerance of "no slower"."""
 
 _QUANTIZATIONS, _GEMMS = 3, 4
 _SHOWN = 3
 
 
 def claims_of(cells: Sequence[Cell]) -> tuple[Claim, ...]:
-    """The controls, then the claims that these cells say anything of."""
+    """The controls, then the claims that apply to these cells."""
     if not cells:
         return ()
     return (*_controls(cells), *_copies(cells), *_times(cells))
@@ -32,7 +32,7 @@ def _controls(cells: Sequence[Cell]) -> Iterator[Claim]:
         control=True,
     )
     yield _rows(
-        "the profiler saw every call of the attention module, and in a replay none",
+        "the profiler saw every call of the attention module, and no call in a replay",
         cells,
         lambda _, row: row.attentions == (row.traced if row.mode == "eager" else 0),
         lambda row: f"{row.attentions} of {row.traced} calls",
@@ -69,7 +69,7 @@ def _copies(cells: Sequence[Cell]) -> Iterator[Claim]:
         arm=Arm.PRISTINE,
     )
     yield _rows(
-        "this series copies nothing; where Triton's GEMM is a scale's first reader, "
+        "this series copies nothing; if Triton's GEMM reads a scale first, "
         "no more than the pin",
         cells,
         lambda cell, row: row.copies <= _unavoidable(cell, row),
@@ -79,7 +79,7 @@ def _copies(cells: Sequence[Cell]) -> Iterator[Claim]:
 
 
 def _unavoidable(cell: Cell, row: Row) -> float:
-    """The pin's copies, where Triton's GEMM reads a scale before one of CK's does."""
+    """The pin's copies, if Triton's GEMM is the first to read a scale."""
     mixed = cell.bpreshuffle < _GEMMS
     return cell.row(Arm.PRISTINE.value, row.mode).copies if mixed else 0
 
@@ -111,12 +111,12 @@ def _times(cells: Sequence[Cell]) -> Iterator[Claim]:
 
 
 def _of(cells: Iterable[Cell], shape: str) -> list[Cell]:
-    """The cells of a shape that have times."""
+    """The timed cells of a shape."""
     return [cell for cell in cells if cell.shape == shape and cell.noise is not None]
 
 
 def _replays(what: str, cells: Sequence[Cell], holds: Callable[[Row], bool]) -> Claim:
-    """Of the series' replays; also what was found where it holds."""
+    """A claim about the series' replays, with the figures even if it holds."""
     rows = [(cell, cell.row(Arm.SERIES.value, "replay")) for cell in cells]
     found = ", ".join(
         f"M={cell.m}: {row.time.to_pristine:.3f} of the pin, "

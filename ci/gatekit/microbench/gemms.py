@@ -1,8 +1,8 @@
-"""The GEMMs that end each link of the chain, and which one stands in for CK's.
+"""The GEMMs at the end of each link of the chain, and the stand-in for CK's.
 
-CK's bpreshuffle GEMM reads the scale's bytes in (groups, M) order whatever its strides
-say. Where it cannot be had, AITER's Triton GEMM takes its place and reads those very
-bytes: an adapter gives it strides that say where they lie, which copies nothing.
+CK's bpreshuffle GEMM reads the scale's bytes in (groups, M) order, whatever the
+strides. If it is not available, AITER's Triton GEMM is the stand-in and reads the same
+bytes: an adapter passes matching strides, which copies nothing.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ _TILES = (16, 16)
 _TILES_WANTED = 128
 """About as many as a data-center GPU has multiprocessors."""
 _TOLERANCE = 0.02
-"""Of the largest output: bf16 has 8 bits, and sums are made in another order."""
+"""Relative to the largest output: bf16 has 8 bits, and the order of sums differs."""
 
 
 class ChainGemms:
-    """What the consumer imports. ``calls`` counts by route: (CK's, Triton's)."""
+    """The GEMMs that the consumer imports. ``calls`` counts them: (CK's, Triton's)."""
 
     def __init__(self, kernels: Kernels, compiled: bool) -> None:
-        """Raises EnvironmentFailure where this AITER has no Triton GEMM."""
+        """Raises EnvironmentFailure if this AITER has no Triton GEMM."""
         if TRITON_GEMM not in kernels.functions:
             finding = Finding(
-                "gemm_a8w8_blockscale is in none of AITER's Triton modules",
+                "gemm_a8w8_blockscale was not found in AITER's Triton modules",
                 next_step="give another AITER with --aiter",
             )
             raise EnvironmentFailure("the chain has no GEMM to run", (finding,))
@@ -49,13 +49,13 @@ class ChainGemms:
 
     @property
     def stand_in(self) -> str:
-        """Which GEMM is run where the tree calls CK's."""
+        """The GEMM that runs when the tree calls CK's."""
         return CK if self._ck is not None else TRITON
 
     def bpreshuffle(
         self, q: Any, w: Any, x_scale: Any, w_scale: Any, dtype: Any, **_: Any
     ) -> Any:
-        """What the tree calls as CK's ``gemm_a8w8_blockscale_bpreshuffle``."""
+        """Called by the tree as CK's ``gemm_a8w8_blockscale_bpreshuffle``."""
         self.calls[0] += 1
         if self._ck is not None:
             return self._ck(q, w, x_scale, w_scale, dtype=dtype)
@@ -78,9 +78,9 @@ class ChainGemms:
             return self._triton(q, w, x_scale, w_scale, dtype=dtype, config=config)
 
     def check(self, device: str) -> None:
-        """Both routes against an exact reference, on a scale whose values all differ.
+        """Compare both routes with an exact reference, on a scale with distinct values.
 
-        Raises EnvironmentFailure where one is off: its times would mean nothing.
+        Raises EnvironmentFailure if one is wrong: its times would be meaningless.
         """
         generator = torch.Generator().manual_seed(1)
 
@@ -111,11 +111,11 @@ class ChainGemms:
 
 
 def _filling(config: dict[str, Any], m: int, n: int, k: int) -> dict[str, Any]:
-    """The configuration with larger tiles where there are rows for them, and the loop
-    over K split until there are tiles for a whole GPU.
+    """The configuration with larger tiles for many rows, and with the loop over K split
+    until the tiles fill a GPU.
 
-    CK's GEMM does not wait on the latency of one tile's loop, so neither must what
-    stands in for it: else what is timed is how long its scales take to arrive.
+    CK's GEMM is not bound by the latency of one tile's loop, so the stand-in must not
+    be either: otherwise the time would be that of loading its scales.
     """
     if m >= 2 * GROUP:
         config |= {"BLOCK_SIZE_M": 128, "BLOCK_SIZE_N": 128, "num_warps": 8}
@@ -127,18 +127,18 @@ def _filling(config: dict[str, Any], m: int, n: int, k: int) -> dict[str, Any]:
 
 
 def _ck() -> Callable[..., Any] | None:
-    """CK's GEMM and its weight shuffle, of the AITER that is installed, on ROCm."""
+    """CK's GEMM with its weight shuffle, from the installed AITER, on ROCm."""
     if torch.version.hip is None:
         return None
     try:
         gemm = importlib.import_module("aiter").gemm_a8w8_blockscale_bpreshuffle
         shuffle = importlib.import_module("aiter.ops.shuffle").shuffle_weight
     except (ImportError, AttributeError, OSError, RuntimeError):
-        # Said in the result: what stood in is part of it.
+        # The result names the GEMM that ran.
         return None
 
     def run(q: Any, w: Any, x_scale: Any, w_scale: Any, dtype: Any) -> Any:
-        # The weight in CK's tiles is made at its first use, which is never timed.
+        # The weight is shuffled at its first use, which is never timed.
         if not hasattr(w, "preshuffled"):
             w.preshuffled = shuffle(w, _TILES)
         return gemm(q, w.preshuffled, x_scale, w_scale, dtype=dtype)
@@ -147,14 +147,14 @@ def _ck() -> Callable[..., Any] | None:
 
 
 def _span() -> AbstractContextManager[Any]:
-    """What Triton's interpreter does is no work of the tree's."""
+    """Label the work of Triton's interpreter, which is not the tree's."""
     span: AbstractContextManager[Any] = torch.profiler.record_function(DOUBLE)
     return span
 
 
 def _ignore_hints() -> None:
-    """AITER's GEMM tells the compiler that an unused stride is positive; it is 0, and
-    the interpreter takes the hint for an assertion."""
+    """AITER's GEMM has a compiler hint that an unused stride is positive. The stride is
+    0, and the interpreter treats the hint as an assertion."""
     from triton.runtime.interpreter import InterpreterBuilder
 
     InterpreterBuilder.create_assume = lambda *_: None

@@ -1,7 +1,7 @@
 """Layers of the model as modules that a profiler sees, around the tree's own code.
 
-Modules have SGLang's class names and stand where SGLang has them: the first norm and
-quantization before the attention module, everything else inside it.
+Modules have SGLang's class names and structure: the first norm and quantization are
+before the attention module, everything else is inside it.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class RowParallelLinear(BlockFp8Linear):
 
 
 class Indexer(nn.Module):  # type: ignore[misc]
-    """The sparse attention's indexer, as far as it reads the input's scale."""
+    """The part of the sparse attention's indexer that reads the input's scale."""
 
     def __init__(self, wk: BlockFp8Linear) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class Indexer(nn.Module):  # type: ignore[misc]
 class AttentionModule(nn.Module):  # type: ignore[misc]
     """The attention layer; the tree's mixin is added as a base (``attention_class``).
 
-    Attributes that nobody set are stubs, as everywhere on an island.
+    Unset attributes are stubs, as everywhere on an island.
     """
 
     def __init__(self, attributes: dict[str, Any]) -> None:
@@ -99,7 +99,7 @@ class AttentionModule(nn.Module):  # type: ignore[misc]
 
 
 class DeepseekV2DecoderLayer(nn.Module):  # type: ignore[misc]
-    """A layer up to its attention's output."""
+    """A layer, up to the output of its attention."""
 
     def __init__(self, communicator: Any, attention: AttentionModule) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class DeepseekV2DecoderLayer(nn.Module):  # type: ignore[misc]
 
 
 class Stack(nn.Module):  # type: ignore[misc]
-    """The layers in a row; each one's input is the one before's output."""
+    """The layers in sequence."""
 
     def __init__(self, layers: list[DeepseekV2DecoderLayer], hidden: Any) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ class Stack(nn.Module):  # type: ignore[misc]
         self._hidden = hidden
 
     def forward(self, depth: int) -> tuple[Any, Any]:
-        """The output and the residual behind the first ``depth`` layers."""
+        """The output and the residual after the first ``depth`` layers."""
         hidden_states, residual = self._hidden, None
         for layer in self.layers[:depth]:
             hidden_states, residual = layer(hidden_states, residual)
@@ -136,7 +136,7 @@ class Stack(nn.Module):  # type: ignore[misc]
 
 
 class Weights:
-    """A shape's weights, of each layer its own memory, shared by all arms."""
+    """The weights of a shape: separate memory per layer, shared by all arms."""
 
     def __init__(self, world: ChainWorld) -> None:
         self._world = world
@@ -151,9 +151,9 @@ class Weights:
         return self._known[key]
 
 
-class LaidOut:
-    """A consumer that hangs the scale as CK reads it, made at the first call, on the
-    one that it is given."""
+class PreparedScaleConsumer:
+    """A consumer that attaches the scale in CK's layout, prepared at the first call, to
+    the scale it is given."""
 
     def __init__(self, consumer: Callable[..., Any]) -> None:
         self._consumer, self._scale = consumer, None
@@ -175,7 +175,7 @@ def stack(
     laid_out: bool,
 ) -> Stack:
     """``depth`` layers for ``m`` tokens. Only while the island is entered."""
-    # The chain says only that the model is sparse-attention, and names the draws.
+    # The chain only selects sparse attention and names the random draws.
     driver = Driver(Case(Chain.RESIDUAL_NSA, m, shape), island, world)
     attention = attention_class(island.owner(MLA))
     attended = world.constant(m, shape.heads * shape.kv_lora)
@@ -208,7 +208,8 @@ def stack(
 
 
 def attention_class(owner: type) -> type[AttentionModule]:
-    """SGLang's attention module: the tree's own methods on a module of that name."""
+    """A module with the name of SGLang's attention module and the tree's own
+    methods."""
     return type("DeepseekV2AttentionMLA", (AttentionModule, owner), {})
 
 
@@ -224,12 +225,13 @@ def _linear(
     laid_out: bool,
 ) -> BlockFp8Linear:
     return kind(
-        LaidOut(consumer) if laid_out else consumer, *weights.of(layer, name, n, k)
+        PreparedScaleConsumer(consumer) if laid_out else consumer,
+        *weights.of(layer, name, n, k),
     )
 
 
 def _prefilled(function: Callable[..., Any]) -> Any:
-    """The function with a stub for every parameter that it needs and nobody gives."""
+    """The function with stubs for all parameters without a default."""
     return partial(
         function,
         **{

@@ -9,7 +9,7 @@ from gatekit.microbench.results import Bench, Cell, Claim
 
 
 def page(bench: Bench, picture: str | None) -> str:
-    """Everything that ``Bench`` has, for people; ``picture`` is the plot's file."""
+    """The contents of ``Bench`` as Markdown; ``picture`` is the plot's file."""
     return "\n".join(
         (
             f"# The projection chain, measured on {bench.ran_with['device']}",

@@ -1,4 +1,4 @@
-"""The figures as SVG: each arm's time per layer, as a part of the pin's, over M."""
+"""The figures as SVG: each arm's time per layer, relative to the pin's, over M."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _COLOURS = {
     Arm.STRIDES: "#2166ac",
     Arm.BOUND: "#999999",
 }
-# The pin is 1 by definition, the bound a line to stay close to.
+# The pin is 1 by definition; the bound is the best possible.
 _DASHES = {Arm.PRISTINE: "2 3", Arm.BOUND: "7 4"}
 _WIDTH, _HEIGHT, _LEFT, _TOP, _RIGHT, _GAP = 430, 250, 56, 56, 24, 76
 
 
 def plot(cells: Sequence[Cell], machine: str) -> str:
-    """One panel per shape and mode. Empty where nothing was timed."""
+    """One panel per shape and mode. Empty if nothing was timed."""
     timed = [cell for cell in cells if any(row.time for row in cell.rows)]
     shapes = list(dict.fromkeys(cell.shape for cell in timed))
     panels = [(shape, mode) for shape in shapes for mode in ("replay", "eager")]

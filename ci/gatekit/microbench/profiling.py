@@ -1,4 +1,4 @@
-"""Profiler traces of a run, and what they hold: kernels by role, copies among them."""
+"""Profile a run, and count the kernels in its trace by role."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _LIBRARY = re.compile(r".*/(?:site-packages|dist-packages|python3\.\d+)/")
 def profiled(run: Callable[[], Any], steps: int, place: Path) -> dict[str, Any]:
     """Profile ``steps`` runs, write the trace to ``place``, gzipped; return it.
 
-    As SGLang's profiler does it: stacks, so that modules are in it, and no shapes.
-    Paths of this machine are made relative to their library.
+    With the options of SGLang's profiler: stacks, which include modules, and no shapes.
+    Paths of this machine become relative to their library.
     """
     profile = _profile(run, steps)
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -44,12 +44,12 @@ def profiled(run: Callable[[], Any], steps: int, place: Path) -> dict[str, Any]:
 
 
 def warm() -> None:
-    """A process's first profile may miss kernels; this one nobody looks at."""
+    """Run a throwaway profile: the first one of a process may miss kernels."""
     _profile(lambda: torch.zeros(1, device="cuda").add_(1), 1)
 
 
 def kernels(trace: dict[str, Any], steps: int) -> dict[str, float]:
-    """Kernels of a step by role; without a device's, what the host copied."""
+    """Kernels per step by role; without device kernels, the host's copies."""
     events = trace["traceEvents"]
     names = [e["name"] for e in events if e.get("cat") in _DEVICE]
     kinds = Counter(map(kind_of, names))
@@ -58,7 +58,7 @@ def kernels(trace: dict[str, Any], steps: int) -> dict[str, float]:
         "quantizations": kinds[Kind.NORM_QUANT],
         "gemms": kinds[Kind.GEMM],
     }
-    # A GEMM whose loop is split adds up its parts in a kernel of its own.
+    # A GEMM with a split loop adds its parts in a separate kernel.
     found["others"] = len(names) - sum(found.values()) - kinds[Kind.GEMM_PART]
     if not names:
         found["copies"] = _host_copies(events)
@@ -66,7 +66,7 @@ def kernels(trace: dict[str, Any], steps: int) -> dict[str, float]:
 
 
 def modules(trace: dict[str, Any], name: str) -> int:
-    """How often a module of that class was called."""
+    """The number of calls of modules of that class."""
     called = re.compile(rf"nn\.Module: {name}_\d+$")
     return sum(
         bool(called.match(e.get("name", "")))
@@ -95,7 +95,7 @@ def _wait() -> None:
 
 
 def _host_copies(events: Iterable[dict[str, Any]]) -> int:
-    """Copies outside of what stands in for, or runs as, a kernel."""
+    """Copies outside kernels and their stand-ins."""
     timed = [e for e in events if e.get("ph") == "X"]
     spans = [(e["ts"], e["ts"] + e["dur"]) for e in timed if e["name"] == DOUBLE]
     return sum(

@@ -1,4 +1,4 @@
-"""What a run leaves behind: figures per shape, M, arm and mode."""
+"""The figures of a run, per shape, M, arm and mode."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from overlaykit.cli import Result
 
 
 class Time(msgspec.Struct, frozen=True):
-    """Microseconds per layer; and to the other arms' time in the same round, median."""
+    """Microseconds per layer; median ratios to other arms' times in the same round."""
 
     median_us: float
     minimum_us: float
@@ -17,10 +17,10 @@ class Time(msgspec.Struct, frozen=True):
 
 
 class Row(msgspec.Struct, frozen=True):
-    """An arm in a mode, "eager" or "replay". Counts are of kernels, per layer.
+    """An arm in a mode, "eager" or "replay". Counts are kernels per layer.
 
-    ``attentions`` counts calls of the attention module that the profiler saw; a
-    replay calls none.
+    ``attentions`` counts the calls of the attention module in the trace; a replay has
+    none.
     """
 
     arm: str
@@ -38,9 +38,9 @@ class Row(msgspec.Struct, frozen=True):
 class Cell(msgspec.Struct, frozen=True):
     """A shape at an M. ``bpreshuffle`` and ``triton`` are GEMMs per layer by route.
 
-    ``differing`` names the arms, with their mode, that have an output whose bits are
-    not those of the pristine pin, run eagerly. ``noise`` is how far from 1 one arm's
-    replay is to a second capture of itself.
+    ``differing`` names the arms and modes with an output that differs in any bit from
+    the pristine pin, run eagerly. ``noise`` is the distance from 1 of the ratio between
+    two captures of one arm.
     """
 
     shape: str
@@ -57,7 +57,7 @@ class Cell(msgspec.Struct, frozen=True):
 
 
 class Claim(msgspec.Struct, frozen=True):
-    """Something that has to be seen. A control that does not hold makes all void."""
+    """A claim about the figures. If a control does not hold, all claims are void."""
 
     what: str
     holds: bool
@@ -66,9 +66,8 @@ class Claim(msgspec.Struct, frozen=True):
 
 
 class Bench(Result, frozen=True, kw_only=True):
-    """A run. ``tree`` is SGLang's release; ``gemm`` what was run where CK's is called.
-
-    ``arms`` says what each arm is.
+    """A run. ``tree`` is SGLang's release; ``gemm`` is the GEMM that ran in place of
+    CK's; ``arms`` describes each arm.
     """
 
     aiter: str

@@ -1,4 +1,4 @@
-"""One arm at one shape and M, ready to be run: eagerly, captured, replayed."""
+"""One arm at one shape and M, to run eagerly, capture and replay."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from xscale.numeric.sources import SWITCH, Sources
 _WARM = 2
 
 
-class Site:
-    """An arm's island, kept for all shapes."""
+class ArmIsland:
+    """The island of an arm, used for all shapes."""
 
     def __init__(
         self, arm: Arm, sources: Sources, kernels: Kernels, compiled: bool, device: str
@@ -40,8 +40,9 @@ class Site:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """One forward's outputs, every GEMM's among them, and the GEMMs called by route."""
+class ForwardPass:
+    """The outputs of one forward pass, including every GEMM's, and GEMM calls by
+    route."""
 
     outputs: tuple[Any, ...]
     bpreshuffle: int
@@ -52,43 +53,50 @@ class Runner:
     """The layers of one arm, for ``m`` tokens."""
 
     def __init__(
-        self, site: Site, weights: Weights, shape: Shape, m: int, depth: int
+        self, arm_island: ArmIsland, weights: Weights, shape: Shape, m: int, depth: int
     ) -> None:
-        self.site, self.depth = site, depth
-        with site.entered() as island:
+        self.arm_island, self.depth = arm_island, depth
+        with arm_island.entered() as island:
             self._stack: Stack = stack(
-                island, site.world, weights, shape, m, depth, site.arm is Arm.BOUND
+                island,
+                arm_island.world,
+                weights,
+                shape,
+                m,
+                depth,
+                arm_island.arm is Arm.BOUND,
             )
             for _ in range(_WARM):
                 self._stack(depth)
 
     def forward(self, depth: int) -> Any:
-        """Only while the site is entered."""
+        """Only inside ``entered()``."""
         return self._stack(depth)
 
-    def seen(self, depth: int) -> Seen:
+    def seen(self, depth: int) -> ForwardPass:
         """Run once eagerly."""
-        with self.site.entered():
-            self.site.gemms.calls[:] = 0, 0
+        with self.arm_island.entered():
+            self.arm_island.gemms.calls[:] = 0, 0
             outputs = self._kept(lambda: self._stack(depth))
-            return Seen(outputs, *self.site.gemms.calls)
+            return ForwardPass(outputs, *self.arm_island.gemms.calls)
 
     def captured(self, depth: int) -> tuple[Callable[[], None], tuple[Any, ...]]:
-        """A graph's replay, and the tensors that it writes, every GEMM's among them."""
+        """A graph's replay function, and the tensors it writes, including every
+        GEMM's."""
         graph = torch.cuda.CUDAGraph()
 
         def capture() -> Any:
             with torch.cuda.graph(graph):
                 return self._stack(depth)
 
-        with self.site.entered():
+        with self.arm_island.entered():
             outputs = self._kept(capture)
         return graph.replay, outputs
 
     def graph(self) -> Callable[[], None]:
-        """A graph's replay that keeps no more than a server's would: for timing."""
+        """A graph's replay function for timing; it keeps no extra outputs."""
         graph = torch.cuda.CUDAGraph()
-        with self.site.entered(), torch.cuda.graph(graph):
+        with self.arm_island.entered(), torch.cuda.graph(graph):
             self._stack(self.depth)
         replay: Callable[[], None] = graph.replay
         return replay
@@ -112,11 +120,11 @@ class Runner:
         return (*outputs, *last)
 
 
-def sites(
+def arm_islands(
     arms: Mapping[Arm, Sources], kernels: Kernels, device: str
-) -> dict[Arm, Site]:
+) -> dict[Arm, ArmIsland]:
     compiled = device != "cpu"
     return {
-        arm: Site(arm, sources, kernels, compiled, device)
+        arm: ArmIsland(arm, sources, kernels, compiled, device)
         for arm, sources in arms.items()
     }

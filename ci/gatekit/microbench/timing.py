@@ -1,4 +1,4 @@
-"""Times of several runs, interleaved, by the device's own events."""
+"""Interleaved timing of several runs, with device events."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ def interleaved(
     runs: Mapping[Key, Callable[[Callable[[], None], Callable[[], None]], None]],
     rounds: int,
 ) -> dict[Key, list[float]]:
-    """Microseconds per run and round. Each run is told to start and stop the clock.
+    """Microseconds per run and round. Each run gets functions that start and stop the
+    clock.
 
-    In every round each run has its turn, and who goes first moves on, so that a clock
-    that drifts, and a cache that the one before has left, are everybody's alike.
+    Every round includes each run once, and the first one rotates, so that clock drift
+    and cache contents affect all runs equally.
     """
     keys = list(runs)
     events: dict[Key, list[tuple[Any, Any]]] = {key: [] for key in keys}
@@ -38,7 +39,7 @@ def interleaved(
 
 
 def ratio(times: list[float], base: list[float]) -> float:
-    """The median over rounds of one's time to the other's in the same round."""
+    """The median over rounds of the ratio of two times in the same round."""
     return statistics.median(a / b for a, b in zip(times, base, strict=True))
 
 

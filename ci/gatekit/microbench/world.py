@@ -1,7 +1,7 @@
-"""What the tree's imports give it here: AITER's kernels bare, constants in between.
+"""Replacements for the tree's imports: AITER's real kernels, and constants.
 
-The numeric proof runs each kernel twice and records it; here nothing may stand between
-the tree and the launch. Interpreted kernels are labelled, since they copy on their own.
+The numeric proof runs each kernel twice and records it; here nothing may come between
+the tree and the launch. Interpreted kernels are labelled, because they make copies.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from xscale.sites import GEMM, PRODUCERS
 
 @dataclass
 class ChainWorld(World):
-    """One arm's world, on gfx95 with ROCm 7.2 as far as the tree can tell."""
+    """One arm's world, on gfx95 with ROCm 7.2 from the tree's point of view."""
 
     gemms: ChainGemms = field(kw_only=True)
     _constants: dict[tuple[int, ...], Any] = field(default_factory=dict, kw_only=True)
@@ -32,7 +32,7 @@ class ChainWorld(World):
         return cls(Platform.GFX95, Variant.INSTALLED, kernels, device, gemms=gemms)
 
     def answer(self, module: str, name: str) -> Any:
-        """As the base class's; what is timed is answered without its recorders."""
+        """As in the base class, but timed functions have no recorders."""
         if name in PRODUCERS:
             function = self.kernels.real(name)
             return function if self.device != "cpu" else _labelled(function)
@@ -43,7 +43,7 @@ class ChainWorld(World):
         return super().answer(module, name)
 
     def constant(self, *shape: int) -> Any:
-        """bf16 values in place of a kernel's output: made once, at the first use."""
+        """bf16 values in place of a kernel's output, created at the first use."""
         if shape not in self._constants:
             self._constants[shape] = Draw(("constant", shape), self.device)(*shape)
         return self._constants[shape]

@@ -4,6 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import Enum
+
+
+class Verdict(Enum):
+    """INVALID: the measurement proves nothing, either way. INCONCLUSIVE: it is valid,
+    and not enough to decide."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    INCONCLUSIVE = "inconclusive"
+    INVALID = "invalid"
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,14 @@ the kernels in its report."""
 
 from __future__ import annotations
 
+from gatekit.records.checks import Verdict
 from gatekit.report.documents import Side, Traced
 from gatekit.report.section import Drawing
 from gatekit.traces.attribution import Attribution, Call, Method
-from gatekit.traces.checks import Verdict
 from gatekit.traces.events import Trace, Work
 from gatekit.traces.figures import Figures, Layer
 from gatekit.traces.timeline import timeline
-from gatekit.traces.verdicts import Examined, Judged
+from gatekit.traces.verdicts import AnalysedTrace, Assessment
 
 
 def one_layer(one: Traced) -> tuple[tuple[Drawing, ...], tuple[str, ...]]:
@@ -21,13 +21,13 @@ def one_layer(one: Traced) -> tuple[tuple[Drawing, ...], tuple[str, ...]]:
         before, after = (_examined(one.tree, side) for side in one.sides)
     except ValueError as error:
         return (), (f"No timeline: {error}.",)
-    drawn = timeline(Judged(Verdict(one.verdict), after, before, (), (), ()))
+    drawn = timeline(Assessment(Verdict(one.verdict), after, before, (), (), ()))
     layer = after.calls[0].layer
     caption = f"Layer {layer}, kernel by kernel, before and after"
     return (Drawing(caption, drawn, wide=True),), ()
 
 
-def _examined(path: str, side: Side) -> Examined:
+def _examined(path: str, side: Side) -> AnalysedTrace:
     """The parts of a trace that are drawn. Raises ValueError for an unknown method."""
     nothing = Figures(0, 0, 0, 0, 0, 0, 0)
     layers = tuple(Layer(layer.layer, 1, nothing) for layer in side.layers)
@@ -38,4 +38,4 @@ def _examined(path: str, side: Side) -> Examined:
     call = Call(layers[len(layers) // 2].layer, 0, work)
     attribution = Attribution(Method(side.method), (call,), ())
     trace = Trace(path, "", 0, side.gpu, side.rank, None, [], [], [])
-    return Examined(trace, attribution, layers, (), nothing, ())
+    return AnalysedTrace(trace, attribution, layers, (), nothing, ())

@@ -1,1 +1,1 @@
-"""The serving benchmark: commands, runs, what they said, and what may be concluded."""
+"""The serving benchmark: commands, runs, results, and the comparison of two arms."""

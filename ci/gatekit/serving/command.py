@@ -1,9 +1,9 @@
 """The command line of ``sglang.bench_serving`` for one run.
 
-Every option whose default hides a trap is given: the range ratio (0, so lengths from 1
-token up), the data set (ShareGPT's text, fetched from the network and tokenized to
-another length than asked), the seed (1 until 0.5.13, 42 from 0.5.14), warm-up (one
-request) and the cache (kept, so a later run finds the prompts of an earlier one).
+Every option with a dangerous default is given: the range ratio (0, so lengths start at
+1 token), the data set (ShareGPT text, downloaded and tokenized to other lengths than
+requested), the seed (1 until 0.5.13, 42 from 0.5.14), warm-up (one request) and the
+cache (kept, so a run can hit the prompts of an earlier run).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ARMS = (BASELINE, PATCHED)
 
 
 class Tag(msgspec.Struct, frozen=True):
-    """What the client's output does not say about its run; kept in its ``tag``."""
+    """Facts about a run that the client's output lacks, stored in its ``tag``."""
 
     arm: str
     round: int
@@ -35,13 +35,13 @@ class Tag(msgspec.Struct, frozen=True):
 
 
 def tag(point: Point, arm: str, number: int) -> Tag:
-    """A round's seed is its number: prompts differ between rounds, so that none can be
-    answered from an earlier round's cache, and are the same on both arms."""
+    """The seed of a round is its number. So prompts differ between rounds, which avoids
+    cache hits from earlier rounds, and are equal on both arms."""
     return Tag(arm, number, point.prompts, number, point.concurrency)
 
 
 def arguments(point: Point, what: Tag, url: str, output: Path) -> list[str]:
-    """The client's options. All are known to every release from 0.5.10 on."""
+    """The client's options. Every release from 0.5.10 supports all of them."""
     return [
         *("--backend", "sglang"),
         *("--base-url", url),
@@ -57,7 +57,7 @@ def arguments(point: Point, what: Tag, url: str, output: Path) -> list[str]:
         "--flush-cache",
         *("--seed", str(what.seed)),
         *("--tag", msgspec.json.encode(what).decode()),
-        # Without it, an answer without a single token counts as a complete one.
+        # Without this, an answer with no tokens counts as completed.
         "--output-details",
         "--disable-tqdm",
         *("--output-file", str(output)),
@@ -65,5 +65,5 @@ def arguments(point: Point, what: Tag, url: str, output: Path) -> list[str]:
 
 
 def client(python: Sequence[str], extra: Sequence[str] = ()) -> list[str]:
-    """The program: the Python that has SGLang, and its options."""
+    """The command of the client: the Python that has SGLang, and the options."""
     return [*python, "-m", "sglang.bench_serving", *extra]

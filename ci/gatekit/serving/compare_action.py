@@ -7,11 +7,17 @@ from dataclasses import replace
 
 import msgspec
 
+from gatekit.records.checks import Verdict
 from gatekit.serving.command import ARMS
 from gatekit.serving.comparison import compare
-from gatekit.serving.evidence import Observed, of_outputs, of_records, reasons_against
+from gatekit.serving.evidence import (
+    ObservedRun,
+    of_outputs,
+    of_records,
+    reasons_against,
+)
 from gatekit.serving.points import Point
-from gatekit.serving.results import ArmRuns, Comparison, PointChange, Verdict, said
+from gatekit.serving.results import ArmRuns, Comparison, PointDelta, percent_text
 from overlaykit.cli import Report, table
 from overlaykit.core.errors import Exit, Finding, InputError
 
@@ -19,11 +25,11 @@ _EXITS = {Verdict.PASS: Exit.DONE, Verdict.FAIL: Exit.FAILS}
 
 
 def call(arguments: Namespace, points: tuple[Point, ...]) -> Report:
-    """Decide."""
+    """Compare the arms."""
     if not 0 < arguments.margin < 100:
-        raise InputError("--margin is between 0 and 100 percent")
+        raise InputError("--margin must be between 0 and 100 percent")
     if not 0 < arguments.alpha < 0.5:
-        raise InputError("--alpha is between 0 and 0.5")
+        raise InputError("--alpha must be between 0 and 0.5")
     runs, notes = _runs(arguments)
     result = compare(runs, points, arguments.margin / 100, arguments.alpha)
     result = msgspec.structs.replace(result, notes=(*result.notes, *notes))
@@ -34,7 +40,7 @@ def call(arguments: Namespace, points: tuple[Point, ...]) -> Report:
         f"{result.rounds} rounds"
     )
     if result.rounds_to_decide:
-        message += f"; {result.rounds_to_decide} rounds in all would decide"
+        message += f"; {result.rounds_to_decide} rounds in total would decide"
     return Report(
         verb="bench",
         exit_code=_EXITS.get(result.verdict, Exit.INVALID),
@@ -46,14 +52,14 @@ def call(arguments: Namespace, points: tuple[Point, ...]) -> Report:
     )
 
 
-def _runs(arguments: Namespace) -> tuple[list[Observed], list[str]]:
-    """Also which directories hold none: a node that never began leaves its points not
-    run, and the others to be compared."""
+def _runs(arguments: Namespace) -> tuple[list[ObservedRun], list[str]]:
+    """The runs, and a note for each directory without runs: if a node never started,
+    its points are not run, and the others are compared."""
     outputs = [(arm, vars(arguments)[arm]) for arm in ARMS]
     if arguments.records and not any(paths for _, paths in outputs):
         outs = {path.resolve(): of_records(path) for path in arguments.records}
         if len(outs) < len(arguments.records):
-            raise InputError("a directory is named twice")
+            raise InputError("each directory can be named only once")
         empty = [
             f"no run is recorded in {out}" for out, runs in outs.items() if not runs
         ]
@@ -62,7 +68,7 @@ def _runs(arguments: Namespace) -> tuple[list[Observed], list[str]]:
         return [run for runs in outs.values() for run in runs], empty
     if not arguments.records and all(paths for _, paths in outputs):
         return [one for arm, paths in outputs for one in of_outputs(arm, paths)], []
-    raise InputError("name directories of run, or the output files of both arms")
+    raise InputError("expected either directories of run, or output files of both arms")
 
 
 def show(report: Report) -> str:
@@ -75,16 +81,16 @@ def show(report: Report) -> str:
 
 
 def _arm(arm: ArmRuns) -> str:
-    hosts = ", ".join(arm.hosts) or "a node that is not told"
-    told = str(arm.origin) if arm.origin else "not of one origin"
-    return f"{arm.arm}: {arm.runs} runs on {hosts}\n  " + told.replace(", ", "\n  ")
+    hosts = ", ".join(arm.hosts) or "an unrecorded node"
+    origin = str(arm.origin) if arm.origin else "several origins"
+    return f"{arm.arm}: {arm.runs} runs on {hosts}\n  " + origin.replace(", ", "\n  ")
 
 
 def _points(result: Comparison) -> str:
     header = ("POINT", "THROUGHPUT", "MEDIAN TPOT", "WITHIN", "MEDIAN TTFT (advisory)")
     rows = [_row(row) for row in result.points]
     if result.headline:
-        throughput, tpot, ttft = map(said, result.headline)
+        throughput, tpot, ttft = map(percent_text, result.headline)
         rows.append(("all compared", throughput, tpot, "", ttft))
     return (
         f"patched to baseline, geometric means of {result.rounds} rounds, 95 % "
@@ -92,14 +98,19 @@ def _points(result: Comparison) -> str:
     )
 
 
-def _row(row: PointChange) -> tuple[str, ...]:
+def _row(row: PointDelta) -> tuple[str, ...]:
     if row.ttft is None:
         return (row.point, row.outcome, "", "", "")
-    return (row.point, *map(said, row.judged), _within(row), said(row.ttft))
+    return (
+        row.point,
+        *map(percent_text, row.judged),
+        _within(row),
+        percent_text(row.ttft),
+    )
 
 
-def _within(row: PointChange) -> str:
-    """Of both metrics, the one that decides."""
+def _within(row: PointDelta) -> str:
+    """The result of the deciding metric."""
     decisions = {one.decision for one in row.judged}
     if "worse" in decisions:
         return f"NO (p {min(one.harm_p or 0 for one in row.judged):.4f})"

@@ -1,4 +1,4 @@
-"""A verdict on two arms' runs, and the figures it rests on."""
+"""The verdict on two arms' runs, and the figures behind it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 import msgspec
 import numpy as np
 
+from gatekit.records.checks import Verdict
 from gatekit.serving.command import ARMS, BASELINE, PATCHED
-from gatekit.serving.evidence import Observed, reasons_against
+from gatekit.serving.evidence import ObservedRun, reasons_against
 from gatekit.serving.points import Point
 from gatekit.serving.ratios import (
     CODES,
     Array,
-    Judgement,
+    SampleVerdicts,
     interval,
     judge,
     rounds_to_decide,
@@ -22,22 +23,21 @@ from gatekit.serving.ratios import (
 from gatekit.serving.reading import Measurement
 from gatekit.serving.results import (
     ArmRuns,
-    Change,
     Comparison,
-    PointChange,
-    Verdict,
-    said,
+    MetricDelta,
+    PointDelta,
+    percent_text,
 )
 
 Metric = Callable[[Measurement], float]
 
 
 def compare(
-    runs: Sequence[Observed], points: Sequence[Point], margin: float, alpha: float
+    runs: Sequence[ObservedRun], points: Sequence[Point], margin: float, alpha: float
 ) -> Comparison:
-    """``margin`` is the loss that is put up with, as a part of one. Points that were
-    not run at all leave the others their figures, and a loss among those a FAIL; a
-    PASS needs every point."""
+    """``margin`` is the tolerated loss, as a fraction. If a point was not run, the
+    others are still compared, and a loss at one of them is a FAIL; PASS requires every
+    point."""
     against = reasons_against(runs, points)
     arms = tuple(_arm(runs, arm) for arm in ARMS)
     nothing = Comparison(
@@ -59,7 +59,7 @@ def compare(
 
 
 def _decided(
-    nothing: Comparison, runs: Sequence[Observed], points: Sequence[Point]
+    nothing: Comparison, runs: Sequence[ObservedRun], points: Sequence[Point]
 ) -> Comparison:
     margin, alpha = nothing.margin_percent / 100, nothing.alpha
     there = {run.point for run in runs}
@@ -68,7 +68,7 @@ def _decided(
     ttft = _log_ratios(runs, compared, _ttft)[0]
     judged = judge(sample, margin, alpha)
     found = {
-        str(point): PointChange(
+        str(point): PointDelta(
             point=str(point),
             outcome="compared",
             rounds=nothing.rounds,
@@ -110,23 +110,27 @@ def _decided(
     )
 
 
-def _losses(rows: Sequence[PointChange], headline: Sequence[Change]) -> Iterator[str]:
-    """Why it fails."""
+def _losses(
+    rows: Sequence[PointDelta], headline: Sequence[MetricDelta]
+) -> Iterator[str]:
+    """The reasons for a FAIL."""
     for row in rows:
         for one in row.judged:
             if one.decision == "worse":
                 yield (
                     f"{row.point}: {one.metric} is worse by more than the margin "
-                    f"({said(one)})"
+                    f"({percent_text(one)})"
                 )
     for one in headline:
         if one.decision == "worse":
-            yield f"over all points compared, {one.metric} is worse ({said(one)})"
+            yield (
+                f"over all points compared, {one.metric} is worse ({percent_text(one)})"
+            )
 
 
-def _undecided(rows: Sequence[PointChange], rounds: int) -> str:
+def _undecided(rows: Sequence[PointDelta], rounds: int) -> str:
     if rounds == 1:
-        return "a single round has no spread to judge by"
+        return "one round alone has no spread, so nothing can be decided"
     undecided = [
         row.point
         for row in rows
@@ -135,10 +139,10 @@ def _undecided(rows: Sequence[PointChange], rounds: int) -> str:
     return f"not shown to be within the margin: {', '.join(undecided)}"
 
 
-def _uncompared(runs: Sequence[Observed], point: Point) -> PointChange:
+def _uncompared(runs: Sequence[ObservedRun], point: Point) -> PointDelta:
     here = [run for run in runs if run.point == point]
     rounds = [{run.round for run in here if run.arm == arm} for arm in ARMS]
-    return PointChange(
+    return PointDelta(
         point=str(point),
         outcome="not compared" if here else "not run",
         rounds=len(set.intersection(*rounds)),
@@ -146,8 +150,8 @@ def _uncompared(runs: Sequence[Observed], point: Point) -> PointChange:
 
 
 def _judged(
-    one: Change, judged: Judgement, place: tuple[int, int], alpha: float
-) -> Change:
+    one: MetricDelta, judged: SampleVerdicts, place: tuple[int, int], alpha: float
+) -> MetricDelta:
     noninferior = float(judged.noninferior[place])
     harm = float(judged.harm[place])
     shown = "non-inferior" if noninferior <= alpha else "not shown"
@@ -159,11 +163,11 @@ def _judged(
     )
 
 
-def _overall(one: Change, slower: bool) -> Change:
+def _overall(one: MetricDelta, slower: bool) -> MetricDelta:
     return msgspec.structs.replace(one, decision="worse" if slower else None)
 
 
-def _arm(runs: Sequence[Observed], arm: str) -> ArmRuns:
+def _arm(runs: Sequence[ObservedRun], arm: str) -> ArmRuns:
     mine = [run for run in runs if run.arm == arm]
     of = {run.origin for run in mine}
     return ArmRuns(
@@ -178,21 +182,21 @@ def _arm(runs: Sequence[Observed], arm: str) -> ArmRuns:
 def _notes(arms: Sequence[ArmRuns]) -> Iterator[str]:
     for arm in arms:
         if arm.origin and not arm.origin.series:
-            yield f"{arm.arm}: which series it was run with is not told"
+            yield f"{arm.arm}: the series is not recorded"
         if arm.failed_attempts:
             yield (
                 f"{arm.arm}: {arm.failed_attempts} attempts at a run measured nothing "
-                "(a server or a client died) and were made anew; see raw/*.failed-*.log"
+                "(a server or a client died) and were repeated; see raw/*.failed-*.log"
             )
 
 
-def _untagged(runs: Sequence[Observed]) -> Iterator[str]:
+def _untagged(runs: Sequence[ObservedRun]) -> Iterator[str]:
     for arm in ARMS:
         count = sum(run.arm == arm and run.measurement.tag is None for run in runs)
         if count:
             yield (
-                f"{arm}: {count} outputs are not of `bench.py run`: seed, warm-up and "
-                "that the cache was flushed are taken on trust"
+                f"{arm}: {count} outputs are not from `bench.py run`: seed, warm-up "
+                "and cache flush are taken on trust"
             )
 
 
@@ -201,7 +205,7 @@ def _throughput(one: Measurement) -> float:
 
 
 def _speed(one: Measurement) -> float:
-    """So that more is better, as for throughput."""
+    """Inverted, so that larger is better, as for throughput."""
     return 1 / one.median_tpot_ms
 
 
@@ -210,9 +214,9 @@ def _ttft(one: Measurement) -> float:
 
 
 def _log_ratios(
-    runs: Sequence[Observed], points: Sequence[Point], *metrics: Metric
+    runs: Sequence[ObservedRun], points: Sequence[Point], *metrics: Metric
 ) -> Array:
-    """Of patched to baseline, (metric, point, round)."""
+    """Log-ratios of patched to baseline, with axes (metric, point, round)."""
     by_name = {(run.point, run.arm, run.round): run.measurement for run in runs}
     rounds = sorted({run.round for run in runs})
     return np.array(
@@ -232,9 +236,9 @@ def _log_ratios(
     )
 
 
-def _change(metric: str, log_ratios: Array) -> Change:
+def _change(metric: str, log_ratios: Array) -> MetricDelta:
     low, high = interval(log_ratios, 0.95)
-    return Change(
+    return MetricDelta(
         metric=metric,
         percent=_percent(log_ratios.mean()),
         low=None if math.isnan(low) else _percent(low),

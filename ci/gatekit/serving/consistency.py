@@ -1,9 +1,9 @@
-"""Whether a line of the benchmark holds together: its details bear out its totals.
+"""Check that the totals of a benchmark line match its details.
 
-The client exits 0 and writes its line however many requests failed, does not say how
-many there were, and takes a stream that ended without a token for a complete answer of
-the length asked. And a line may have been edited. What it cannot prove, and what it
-says twice in two ways, is a reason against it.
+The client exits 0 and writes its line however many requests failed. It does not report
+the number of requests, and counts a stream without tokens as a complete answer. A line
+may also have been edited. Anything that it cannot prove, and any contradiction, is a
+fault.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from gatekit.serving.line import DETAILS, Line
 from gatekit.serving.points import RANGE_RATIO
 from overlaykit.core.errors import Finding
 
-# The client computes with the very numbers that it writes, and writes all their digits.
+# The client computes with the numbers that it writes, and writes all their digits.
 _ROUNDING = 1e-6
-# A request's latency is not written. It ends with the stream, a moment after the last
-# token: a part of it, and so many seconds less or more.
+# A request's latency is not written. It ends slightly after the last token: within this
+# share of it, plus or minus so many seconds.
 _LATENCY, _LESS_S, _MORE_S = 0.02, 0.005, 0.05
 
-# The figures that are compared, or shown.
-_TOLD = {
+# The figures that are compared or shown.
+_LABELS = {
     "total_throughput": "throughput",
     "output_throughput": "output throughput",
     "median_tpot_ms": "median TPOT",
@@ -35,18 +35,18 @@ _TOLD = {
 
 
 def faults(line: Line, tag: Tag | None) -> Iterator[Finding]:
-    """Why this line proves nothing; none, and its run may be compared."""
+    """The reasons why this line proves nothing. Without any, its run is comparable."""
     asked = tag.num_prompts if tag else None
     sent = len(line.errors) if line.errors is not None else None
     yield from _details(line)
     if sent is not None and asked is not None and asked != sent:
-        what = f"its tag says {asked} prompts, it sent {sent}"
+        what = f"its tag says {asked} prompts, but it sent {sent}"
         yield Finding(what, expected=f"{asked} errors", found=f"{sent} errors")
     asked = asked if sent is None else sent
     if asked is None:
         yield Finding(
-            "it does not say how many prompts were sent",
-            expected='a "tag" of `bench.py run`, or "errors"',
+            "the number of prompts is not recorded",
+            expected='a "tag" from `bench.py run`, or "errors"',
             found="neither",
         )
     elif line.completed != asked:
@@ -59,7 +59,7 @@ def faults(line: Line, tag: Tag | None) -> Iterator[Finding]:
     if sent is not None and line.completed != sent - len(failed):
         first = f", first errors[{failed[0]}]" if failed else ""
         yield Finding(
-            f"{len(failed)} of {sent} requests have an error text{first}, beside "
+            f"{len(failed)} of {sent} requests have an error text{first}, but "
             f"{line.completed} completed",
             expected=f'"completed" {sent - len(failed)}',
             found=f'"completed" {line.completed}',
@@ -72,7 +72,7 @@ def faults(line: Line, tag: Tag | None) -> Iterator[Finding]:
             found=f"{silent} of 0",
         )
     yield from _outside(line)
-    yield from _asked_otherwise(line, tag)
+    yield from _wrong_settings(line, tag)
     yield from _no_numbers(line)
     if math.isfinite(line.duration) and line.duration > 0:
         yield from _rates(line)
@@ -82,23 +82,23 @@ def faults(line: Line, tag: Tag | None) -> Iterator[Finding]:
 
 
 def _details(line: Line) -> Iterator[Finding]:
-    """All of every request, or none; each a number of a clock or a tokenizer."""
-    told = line.details
-    if not told:
+    """The details must cover every request, and be finite numbers."""
+    details = line.details
+    if not details:
         return
-    counts = {name: len(one) for name, one in told.items()}
-    if set(DETAILS) - set(told) or len(set(counts.values())) > 1:
-        has = [f"{name} {counts.get(name, 'not there')}" for name in DETAILS]
+    counts = {name: len(one) for name, one in details.items()}
+    if set(DETAILS) - set(details) or len(set(counts.values())) > 1:
+        has = [f"{name} {counts.get(name, 'missing')}" for name in DETAILS]
         has += [f"itls {counts['itls']}"] if "itls" in counts else []
         yield Finding(
-            "its details are not of every request",
+            "its details do not cover every request",
             expected="as many input_lens, output_lens, ttfts and errors",
             found=", ".join(has),
         )
     numbers = {
         f"{name}[{n}]": value
         for name in ("input_lens", "output_lens", "ttfts")
-        for n, value in enumerate(told.get(name, ()))
+        for n, value in enumerate(details.get(name, ()))
     }
     numbers |= {
         f"itls[{n}][{place}]": value
@@ -116,7 +116,7 @@ def _details(line: Line) -> Iterator[Finding]:
 
 
 def _outside(line: Line) -> Iterator[Finding]:
-    """Lengths out of the range that was asked for: stopped early, or not as sent."""
+    """Lengths outside the requested range: stopped early, or tokenized differently."""
     for name, lengths, most in (
         ("input", line.input_lens, line.random_input_len),
         ("output", line.output_lens, line.random_output_len),
@@ -125,14 +125,14 @@ def _outside(line: Line) -> Iterator[Finding]:
         bad = [length for length in lengths or () if not least <= length <= most]
         if bad:
             yield Finding(
-                f"{len(bad)} {name} lengths are not in {least}-{most} tokens",
+                f"{len(bad)} {name} lengths are outside {least}-{most} tokens",
                 expected=f'"{name}_lens" in {least}-{most}',
                 found=f"{bad[0]}",
             )
 
 
-def _asked_otherwise(line: Line, tag: Tag | None) -> Iterator[Finding]:
-    """Than the benchmark asks."""
+def _wrong_settings(line: Line, tag: Tag | None) -> Iterator[Finding]:
+    """Settings that differ from the benchmark's own."""
     if tag and not (tag.flush_cache and tag.tokenize_prompt):
         yield Finding(
             "the cache was not flushed, or prompts were sent as text",
@@ -141,7 +141,7 @@ def _asked_otherwise(line: Line, tag: Tag | None) -> Iterator[Finding]:
         )
     if line.dataset_name != "random-ids":
         yield Finding(
-            f"its prompts are of {line.dataset_name}, not random token ids",
+            f"its prompts are {line.dataset_name}, not random token ids",
             expected='"dataset_name" random-ids',
             found=line.dataset_name,
         )
@@ -166,7 +166,7 @@ def _asked_otherwise(line: Line, tag: Tag | None) -> Iterator[Finding]:
 
 
 def _no_numbers(line: Line) -> Iterator[Finding]:
-    for field, name in _TOLD.items():
+    for field, name in _LABELS.items():
         value = getattr(line, field)
         if not (math.isfinite(value) and value > 0):
             yield Finding(
@@ -184,7 +184,7 @@ def _no_numbers(line: Line) -> Iterator[Finding]:
 
 
 def _rates(line: Line) -> Iterator[Finding]:
-    """A throughput is that of its count and the duration."""
+    """Each throughput must be its count divided by the duration."""
     tokens = line.total_input_tokens + line.total_output_tokens
     for field, count in (
         ("total_throughput", tokens),
@@ -193,7 +193,7 @@ def _rates(line: Line) -> Iterator[Finding]:
         ("request_throughput", line.completed),
     ):
         found = getattr(line, field)
-        if found is not None and (field not in _TOLD or _is_number(found)):
+        if found is not None and (field not in _LABELS or _is_number(found)):
             yield from _differs(field, count / line.duration, found)
     if _is_number(line.median_ttft_ms) and line.p99_ttft_ms < line.median_ttft_ms:
         yield Finding(
@@ -204,7 +204,7 @@ def _rates(line: Line) -> Iterator[Finding]:
 
 
 def _totals(line: Line) -> Iterator[Finding]:
-    """What the client adds up, or takes the middle of, comes out as it says."""
+    """The client's sums, means and percentiles must match the details."""
     for field, lengths in (
         ("total_input_tokens", line.input_lens),
         ("total_output_tokens", line.output_lens),
@@ -221,28 +221,29 @@ def _totals(line: Line) -> Iterator[Finding]:
         ("mean_ttft_ms", fmean(ttfts)),
     ):
         found = getattr(line, field)
-        if found is not None and (field not in _TOLD or _is_number(found)):
+        if found is not None and (field not in _LABELS or _is_number(found)):
             yield from _differs(field, seconds * 1000, found)
 
 
 def _times(line: Line) -> Iterator[Finding]:
-    """No request takes longer than the run, nor all of them than its slots have."""
-    told = list(zip(line.ttfts or (), line.output_lens or (), strict=True))
-    gaps = [sum(row) for row in line.itls] if line.itls else [0.0] * len(told)
-    took = [ttft + gap for (ttft, _), gap in zip(told, gaps, strict=True)]
+    """No request may take longer than the run, nor all together longer than its slots
+    allow."""
+    requests = list(zip(line.ttfts or (), line.output_lens or (), strict=True))
+    gaps = [sum(row) for row in line.itls] if line.itls else [0.0] * len(requests)
+    took = [ttft + gap for (ttft, _), gap in zip(requests, gaps, strict=True)]
     room = line.duration * (1 + _ROUNDING)
     if took and max(took) > room:
         place = took.index(max(took))
         yield Finding(
-            f"its request {place} took {max(took):.6g} s, its duration is less",
+            f"its request {place} took {max(took):.6g} s, longer than the whole run",
             expected=f'"duration" of {max(took):.6g} s or more',
             found=f"{line.duration:.6g} s",
         )
     slots = line.max_concurrency or len(took)
     if sum(took) > slots * room:
         yield Finding(
-            f"its requests took {sum(took):.6g} s, more than {slots} at once can in "
-            "its duration",
+            f"its requests took {sum(took):.6g} s, more than {slots} at once can take "
+            "within its duration",
             expected=f'"duration" of {sum(took) / max(slots, 1):.6g} s or more',
             found=f"{line.duration:.6g} s",
         )
@@ -272,14 +273,14 @@ def _differs(field: str, expected: float, found: float) -> Iterator[Finding]:
 
 def _unlike(field: str, expected: str, found: str) -> Finding:
     return Finding(
-        f"its {field} is not that of its details: {found}, not {expected}",
+        f"its {field} does not match its details: {found}, expected {expected}",
         expected=f'"{field}" {expected}',
         found=found,
     )
 
 
 def _percentile(ordered: Sequence[float], part: float) -> float:
-    """Between two numbers, in proportion, as numpy has it."""
+    """Linear interpolation, as in numpy."""
     place = part * (len(ordered) - 1)
     below = math.floor(place)
     above = min(below + 1, len(ordered) - 1)
@@ -287,5 +288,5 @@ def _percentile(ordered: Sequence[float], part: float) -> float:
 
 
 def _is_number(value: float) -> bool:
-    """What is none is told already."""
+    """Values that are not numbers are reported elsewhere."""
     return math.isfinite(value) and value > 0

@@ -1,4 +1,4 @@
-"""A line of ``sglang.bench_serving``: the fields that are read, each with its unit."""
+"""The fields that are read from a line of ``sglang.bench_serving``, with units."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import Any, Literal
 
 import msgspec
 
-# What every release from 0.5.10 on writes. A line without one of them is refused.
+# Every release from 0.5.10 writes these. A line without one of them is rejected.
 NEEDED = {
-    "dataset_name": "the name of the prompts' source",
+    "dataset_name": "the source of the prompts",
     "backend": "the name of the client's protocol",
     "random_input_len": "the longest prompt, in tokens",
     "random_output_len": "the longest answer, in tokens",
-    "random_range_ratio": "the shortest length, as a part of the longest",
-    "max_concurrency": "the greatest number of open requests, or null",
+    "random_range_ratio": "the shortest length, as a fraction of the longest",
+    "max_concurrency": "the maximum number of open requests, or null",
     "request_rate": "requests a second",
     "completed": "the number of requests that were answered",
     "duration": "seconds from the first request to the last answer",
@@ -25,16 +25,16 @@ NEEDED = {
     "median_ttft_ms": "the median of ttfts, in milliseconds",
     "p99_ttft_ms": "the 99th percentile of ttfts, in milliseconds",
 }
-# Of every request, in order; written with --output-details: all of these, or none.
+# Per request, in order. --output-details writes all of these; otherwise none.
 DETAILS = {
     "input_lens": "tokens",
-    "output_lens": "tokens; 0 of a request that failed",
-    "ttfts": "seconds until the first token; 0 where none came",
-    "errors": "a text, empty where the request was answered",
+    "output_lens": "tokens; 0 if the request failed",
+    "ttfts": "seconds until the first token; 0 if there was none",
+    "errors": "error text, empty if the request was answered",
 }
-# Read where they are. ``itls`` is large, and left out of what `bench.py run` keeps.
+# Read if present. ``itls`` is large; `bench.py run` removes it from stored outputs.
 OPTIONAL = {
-    "tag": "the run's own description, as JSON in a string",
+    "tag": "the description of the run, as JSON in a string",
     "server_info": "the server's settings",
     "itls": "seconds between a request's tokens, for every request",
     "mean_ttft_ms": "the mean of ttfts, in milliseconds",
@@ -76,6 +76,6 @@ class Line(msgspec.Struct):
 
     @property
     def details(self) -> dict[str, list[Any]]:
-        """Those that are there, by name."""
-        told = {name: getattr(self, name) for name in (*DETAILS, "itls")}
-        return {name: one for name, one in told.items() if one is not None}
+        """The details that are present, by name."""
+        details = {name: getattr(self, name) for name in (*DETAILS, "itls")}
+        return {name: one for name, one in details.items() if one is not None}

@@ -15,7 +15,7 @@ from gatekit.serving.command import ARMS
 from overlaykit.cli import ROOT
 from overlaykit.core.options import add_action, whole_number
 
-# The one place where the ten points stand.
+# The only definition of the ten points.
 PROFILE = ROOT / "ci" / "profiles" / "mi355x-glm51.toml"
 
 RUN_EXAMPLES = (
@@ -24,8 +24,8 @@ RUN_EXAMPLES = (
     "ci/bench.py run --baseline http://localhost:9000 --baseline-start ./serve-a.sh \\",
     "    --patched http://localhost:9000 --patched-start ./serve-b.sh --out out",
     "",
-    "The same command again goes on with the runs that are not made yet.",
-    "One point alone, as several nodes may share them, both arms on one node:",
+    "To resume an incomplete benchmark, give the same command again.",
+    "One point alone, to spread points over nodes; both arms on one node:",
     "",
     "ci/bench.py run --points 8192/1024/4 --out out-4 \\",
     "    --baseline http://localhost:9000 --patched http://localhost:9001",
@@ -50,15 +50,13 @@ def _points_option(parser: ArgumentParser) -> None:
         metavar="ISL/OSL/C",
         nargs="+",
         default=[str(PROFILE)],
-        help="input and output length in tokens and concurrency; or a profile of the "
-        f"gate, for its points (default: ci/profiles/{PROFILE.name})",
+        help="input length, output length (tokens) and concurrency; or a gate profile, "
+        f"for its points (default: ci/profiles/{PROFILE.name})",
     )
 
 
 def _run_options(actions: _SubParsersAction[ArgumentParser]) -> None:
-    parser = add_action(
-        actions, "run", "make the runs, or those still to make", RUN_EXAMPLES
-    )
+    parser = add_action(actions, "run", "make the runs, or resume", RUN_EXAMPLES)
     for arm in ARMS:
         _arm_options(parser, arm)
     parser.add_argument(
@@ -66,36 +64,36 @@ def _run_options(actions: _SubParsersAction[ArgumentParser]) -> None:
         metavar="DIR",
         type=Path,
         required=True,
-        help="where records.jsonl goes; runs recorded there are not made again",
+        help="folder of records.jsonl; runs recorded there are not repeated",
     )
     parser.add_argument(
         "--rounds",
         metavar="N",
         type=whole_number(0),
         default=6,
-        help="runs of every point on every arm (default: %(default)s)",
+        help="runs per point and arm (default: %(default)s)",
     )
     _points_option(parser)
     parser.add_argument(
         "--python",
         metavar="COMMAND",
         default=shlex.quote(sys.executable),
-        help="the Python that has SGLang, as `docker exec NAME python3`, where --out "
-        "must then be at the same path (default: this one)",
+        help="the Python that has SGLang, such as `docker exec NAME python3`; --out "
+        "must be at the same path there (default: this Python)",
     )
     parser.add_argument(
         "--client-options",
         metavar="OPTIONS",
         default="",
-        help="more options for sglang.bench_serving, as --model and --tokenizer",
+        help="more options for sglang.bench_serving, such as --model and --tokenizer",
     )
     parser.add_argument(
         "--host",
         metavar="NAME",
         default=platform.node(),
-        help="this node's name, for the record: a point's runs are all of one node. "
-        "Name it where the system's own name changes, as a container's does "
-        "(default: %(default)s)",
+        help="name of this node, for the record; all runs of a point must be on one "
+        "node. Give it if the host name changes, as in a container (default: "
+        "%(default)s)",
     )
     for name, seconds, what in (
         ("run", 6 * 3600, "a run"),
@@ -106,35 +104,35 @@ def _run_options(actions: _SubParsersAction[ArgumentParser]) -> None:
             metavar="SECONDS",
             type=float,
             default=seconds,
-            help=f"{what} that takes longer is ended (default: %(default)s)",
+            help=f"{what} is stopped after this time (default: %(default)s)",
         )
     parser.add_argument(
-        "--dry-run", action="store_true", help="print every command, run none"
+        "--dry-run", action="store_true", help="print every command without running it"
     )
 
 
 def _arm_options(parser: ArgumentParser, arm: str) -> None:
     group = parser.add_argument_group(f"the {arm} arm")
-    group.add_argument(f"--{arm}", metavar="URL", help="where it serves")
+    group.add_argument(f"--{arm}", metavar="URL", help="URL of its server")
     group.add_argument(
         f"--{arm}-start",
         metavar="COMMAND",
         default="",
-        help="serves it at that URL; started before its runs and ended after them, so "
-        "that both arms can use the same GPUs",
+        help="command that starts its server at that URL; started before its runs and "
+        "stopped after them, so that both arms can use the same GPUs",
     )
     group.add_argument(
         f"--{arm}-source",
         metavar="PATH",
         nargs="+",
         type=Path,
-        help="the SGLang, and AITER, that it serves: what apply.py takes. Tree and "
-        "series are read off them, for the record",
+        help="paths of the SGLang and AITER that it serves, as for apply.py; their "
+        "tree and series digests are recorded",
     )
     for what, help_text in (
-        ("tree", "or the digest of that tree"),
-        ("series", "and of the series on it"),
-        ("image", "the image's, for the record"),
+        ("tree", "instead of the source: digest of the tree"),
+        ("series", "instead of the source: digest of the series on it"),
+        ("image", "digest of the image, for the record"),
     ):
         group.add_argument(
             f"--{arm}-{what}", metavar="DIGEST", default="", help=help_text
@@ -142,21 +140,21 @@ def _arm_options(parser: ArgumentParser, arm: str) -> None:
     group.add_argument(
         f"--{arm}-command",
         metavar="COMMAND",
-        help=f"what serves it, for the record, which keeps its digest (default: "
-        f"--{arm}-start; tell it where that changes from call to call, as with ports)",
+        help=f"its server's command line, whose digest is recorded (default: "
+        f"--{arm}-start; give it if that changes between calls, as ports do)",
     )
 
 
 def _compare_options(actions: _SubParsersAction[ArgumentParser]) -> None:
     parser = add_action(
-        actions, "compare", "decide on the runs of both arms", COMPARE_EXAMPLES
+        actions, "compare", "compare the runs of both arms", COMPARE_EXAMPLES
     )
     parser.add_argument(
         "records",
         metavar="DIR",
         nargs="*",
         type=Path,
-        help="the --out of run; several where points were run on several nodes",
+        help="the --out of run; several if points were run on several nodes",
     )
     for arm in ARMS:
         parser.add_argument(
@@ -172,12 +170,12 @@ def _compare_options(actions: _SubParsersAction[ArgumentParser]) -> None:
         metavar="PERCENT",
         type=float,
         default=2.0,
-        help="the loss that is put up with at a point (default: %(default)s)",
+        help="the tolerated loss at a point (default: %(default)s)",
     )
     parser.add_argument(
         "--alpha",
         metavar="P",
         type=float,
         default=0.05,
-        help="the chance of a wrong pass or fail (default: %(default)s)",
+        help="the probability of a wrong pass or fail (default: %(default)s)",
     )

@@ -1,4 +1,4 @@
-"""What is run, in which order, and by which command."""
+"""The plan of a benchmark: runs, their order, their commands."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from overlaykit.core.errors import Finding, InputError
 
 
 class ServingRun(records.Record, frozen=True, kw_only=True, tag="serving"):
-    """One run of the client against one arm. ``host`` is the machine that it was made
-    on; ``failed_attempts`` were begun before it and measured nothing."""
+    """One run of the client against one arm. ``host`` is the machine it ran on;
+    ``failed_attempts`` counts earlier attempts that measured nothing."""
 
     arm: ArmName
     round: int
@@ -27,8 +27,8 @@ class ServingRun(records.Record, frozen=True, kw_only=True, tag="serving"):
     argv: tuple[str, ...]
 
 
-class Planned(NamedTuple):
-    """A run to be made."""
+class PlannedRun(NamedTuple):
+    """A run to make."""
 
     point: Point
     arm: ArmName
@@ -40,7 +40,7 @@ class Planned(NamedTuple):
 
 @dataclass(frozen=True)
 class Arm:
-    """Where an arm is served, and what serves it where this program starts it."""
+    """The URL of an arm, and the command of its server if this program starts it."""
 
     name: ArmName
     url: str
@@ -63,20 +63,20 @@ class Bench:
     start_timeout_s: float = 3600
 
     def __post_init__(self) -> None:
-        """Raises InputError where an option would undo one of the benchmark's own; the
-        client takes the last, and any beginning of a name for the name."""
+        """Raises InputError if an option would override one of the benchmark's own: the
+        client uses the last one given, and accepts abbreviated names."""
         any_point = Point(1, 1, 1)
         own = arguments(any_point, tag(any_point, "", 1), "", self.out)
         for word in self.extra:
             name = word.partition("=")[0]
             if name.startswith("--") and any(w.startswith(name) for w in own):
-                raise InputError(f"{name} is the benchmark's own option")
+                raise InputError(f"{name} is set by the benchmark and cannot be given")
 
     @property
     def records(self) -> Path:
         return self.out / "records.jsonl"
 
-    def argv(self, run: Planned) -> list[str]:
+    def argv(self, run: PlannedRun) -> list[str]:
         """The command of a run."""
         what = tag(run.point, run.arm, run.round)
         name = f"{str(run.point).replace('/', '-')}-{run.arm}-{run.round}.jsonl"
@@ -88,35 +88,35 @@ class Bench:
     def arm(self, name: str) -> Arm:
         return next(arm for arm in self.arms if arm.name == name)
 
-    def schedule(self) -> list[Planned]:
-        """Arms alternate, and so does which is first: A B, B A. What drifts with time
-        then falls on both. Where an arm must be started, it serves all points in turn;
-        else arms alternate point by point."""
+    def schedule(self) -> list[PlannedRun]:
+        """Arms alternate, and so does their order: A B, B A. So changes over time
+        affect both. If an arm must be started, it serves all points in turn; otherwise
+        arms alternate point by point."""
         by_block = any(arm.start for arm in self.arms)
         plan = []
         for number in range(1, self.rounds + 1):
             arms = self.arms if number % 2 else self.arms[::-1]
             if by_block:
                 plan += [
-                    Planned(point, arm.name, number)
+                    PlannedRun(point, arm.name, number)
                     for arm in arms
                     for point in self.points
                 ]
                 continue
             for index, point in enumerate(self.points):
                 order = arms if index % 2 == 0 else arms[::-1]
-                plan += [Planned(point, arm.name, number) for arm in order]
+                plan += [PlannedRun(point, arm.name, number) for arm in order]
         return plan
 
 
-def remaining(bench: Bench) -> tuple[list[Planned], list[ServingRun]]:
-    """What is left to run, and what is recorded. Raises InputError where what is
-    recorded is of something else than would be run now."""
+def remaining(bench: Bench) -> tuple[list[PlannedRun], list[ServingRun]]:
+    """The remaining runs, and the recorded ones. Raises InputError if the recorded runs
+    differ in setup from what would run now."""
     done = records.read(bench.records, ServingRun)
     plan = bench.schedule()
-    known = {Planned(one.measurement.point, one.arm, one.round): one for one in done}
+    known = {PlannedRun(one.measurement.point, one.arm, one.round): one for one in done}
     arms = {arm.name: arm for arm in bench.arms}
-    differ: dict[tuple[str, str], Planned] = {}
+    differ: dict[tuple[str, str], PlannedRun] = {}
     for run, one in known.items():
         sides = []
         if run in plan:
@@ -131,23 +131,23 @@ def remaining(bench: Bench) -> tuple[list[Planned], list[ServingRun]]:
     if differ:
         findings = [
             Finding(
-                f"{run} is recorded otherwise",
+                f"{run} is recorded with a different setup",
                 path=str(bench.records),
                 expected=now,
                 found=then,
-                next_step="name another --out, or what was named before",
+                next_step="give another --out, or the options of the first call",
             )
             for (now, then), run in differ.items()
         ]
         raise InputError(
-            f"{bench.records} holds runs of something else", tuple(findings)
+            f"{bench.records} contains runs with a different setup", tuple(findings)
         )
     return [run for run in plan if run not in known], done
 
 
 def _apart(now: Sequence[str], then: Sequence[str]) -> tuple[str, str]:
-    """Of two runs' options, those that the other has not; all where that is none, and
-    their order differs."""
+    """The options that only one of two runs has; all options if only their order
+    differs."""
     ours, theirs = _by_option(now), _by_option(then)
     more = " ".join(option for option in ours if option not in theirs)
     less = " ".join(option for option in theirs if option not in ours)
@@ -167,15 +167,15 @@ def _by_option(words: Sequence[str]) -> list[str]:
 
 
 def settings(argv: Sequence[str]) -> tuple[str, ...]:
-    """A command's options, but for those in which the arms differ: where the server is,
-    where the output goes, and the tag, which follows from the rest. Raises InputError
-    for a command that lacks one of them."""
+    """The options of a command, except those that differ between the arms: URL, output
+    file, and the tag, which follows from the rest. Raises InputError if one of them is
+    missing."""
     try:
         words = list(argv[argv.index("sglang.bench_serving") + 1 :])
         for name in ("--base-url", "--output-file", "--tag"):
             place = words.index(name)
             del words[place : place + 2]
     except ValueError as error:
-        said = " ".join(argv)
-        raise InputError(f"not a run of sglang.bench_serving: {said}") from error
+        command = " ".join(argv)
+        raise InputError(f"not a command of sglang.bench_serving: {command}") from error
     return tuple(words)

@@ -1,6 +1,6 @@
 """The points of the benchmark: input length, output length, concurrency.
 
-Which ones, the caller says: by name, or as a profile of the gate that holds them.
+The caller chooses them by name, or by a gate profile that lists them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PROMPTS_PER_SLOT = 10
 
 
 class Point(NamedTuple):
-    """Lengths in tokens; ``concurrency`` is the greatest number of open requests."""
+    """Lengths in tokens; ``concurrency`` is the maximum number of open requests."""
 
     isl: int
     osl: int
@@ -40,21 +40,21 @@ class _Bench(msgspec.Struct):
 
 
 class _Profile(msgspec.Struct):
-    """Of a gate's profile, what this benchmark reads."""
+    """The part of a gate profile that this benchmark reads."""
 
     bench: _Bench
 
 
 def points_of(words: Iterable[str]) -> tuple[Point, ...]:
-    """Points by name, and those of profiles. Raises InputError, EnvironmentFailure."""
+    """Points from names and profiles. Raises InputError, EnvironmentFailure."""
     found: list[Point] = []
     for word in words:
         found += _of_profile(Path(word)) if word.endswith(".toml") else [parse(word)]
     for point in found:
         if min(point) < 1:
-            raise InputError(f"a point's numbers are at least 1: {point}")
+            raise InputError(f"the numbers of a point must be at least 1: {point}")
         if found.count(point) > 1:
-            raise InputError(f"--points names {point} twice")
+            raise InputError(f"--points contains {point} twice")
     return tuple(found)
 
 
@@ -62,7 +62,9 @@ def parse(text: str) -> Point:
     """``ISL/OSL/CONCURRENCY``. Raises InputError."""
     parts = text.split("/")
     if len(parts) != 3 or not all(re.fullmatch("[0-9]{1,9}", part) for part in parts):
-        raise InputError(f"a point is ISL/OSL/CONCURRENCY, as 8192/1024/4, not {text}")
+        raise InputError(
+            f"a point is ISL/OSL/CONCURRENCY, such as 8192/1024/4, not {text}"
+        )
     return Point(*map(int, parts))
 
 
@@ -70,7 +72,7 @@ def _of_profile(path: Path) -> tuple[Point, ...]:
     try:
         return from_toml(path.read_bytes(), _Profile).bench.points
     except OSError as error:
-        step = "name the points: --points ISL/OSL/CONCURRENCY..."
+        step = "give the points: --points ISL/OSL/CONCURRENCY..."
         finding = Finding(str(error), path=str(path), next_step=step)
         raise EnvironmentFailure(f"cannot read {path}", (finding,)) from error
     except ValueError as error:
@@ -79,4 +81,4 @@ def _of_profile(path: Path) -> tuple[Point, ...]:
             path=str(path),
             expected="[bench] with points = [[ISL, OSL, CONCURRENCY], ...]",
         )
-        raise InputError(f"{path} holds no points: {error}", (finding,)) from error
+        raise InputError(f"{path} contains no points: {error}", (finding,)) from error

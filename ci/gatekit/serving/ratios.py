@@ -1,8 +1,8 @@
 """Inference on paired log-ratios; the run is the unit.
 
-A run's thousands of requests share its server start, its clocks and its temperature:
-they say nothing of how the next run would differ. So a run gives one number a metric,
-a pair of runs (one of each arm, same point, same round) one log-ratio, and the spread
+The thousands of requests of a run share its server start, clocks and temperature, so
+they do not show how the next run would differ. So a run gives one number per metric, a
+pair of runs (one per arm, same point, same round) gives one log-ratio, and the spread
 between rounds is the error. Arrays are (..., metric, point, round); a log-ratio above 0
 is an improvement.
 """
@@ -16,19 +16,19 @@ from scipy import stats
 
 from gatekit.stats.decision import Decision
 
-# Of the greatest number of rounds that a plan is made for.
+# The largest number of rounds that is planned.
 _MOST_ROUNDS = 1000
 
 Array = Any
 
 
-# Decisions as an array holds them.
+# A decision is stored in arrays as its index here.
 CODES = tuple(Decision)
 
 
-class Judgement(NamedTuple):
-    """P values are adjusted by Holm's method: those of non-inferiority over the points
-    of a metric, those of harm over all points and metrics."""
+class SampleVerdicts(NamedTuple):
+    """P values, adjusted by Holm's method: for non-inferiority over the points of a
+    metric, for harm over all points and metrics."""
 
     noninferior: Array
     harm: Array
@@ -37,8 +37,8 @@ class Judgement(NamedTuple):
 
 
 def holm(p: Array) -> Array:
-    """Adjusted p values along the last axis (Holm 1979): reject where they are at most
-    alpha, and the chance of any false rejection is at most alpha."""
+    """Adjusted p values along the last axis (Holm 1979). Rejecting all that are at most
+    alpha makes the probability of any false rejection at most alpha."""
     p = np.asarray(p, dtype=float)
     order = np.argsort(p, axis=-1)
     factors = np.arange(p.shape[-1], 0, -1)
@@ -50,12 +50,12 @@ def holm(p: Array) -> Array:
 
 
 def statistic(sample: Array, bound: float) -> Array:
-    """Student's t of a mean against a bound, along the last axis. NaN where there is
-    no spread to judge by."""
+    """Student's t of a mean against a bound, along the last axis. NaN without
+    spread."""
     n = sample.shape[-1]
     if n < 2:
         return np.full(sample.shape[:-1], np.nan)
-    # Rounding leaves a spread of about this much in numbers that are all the same.
+    # Rounding leaves about this much spread between equal numbers.
     spread = sample.std(axis=-1, ddof=1)
     level = np.abs(sample).max(axis=-1)
     spread = np.where(spread > 1e-12 * level, spread, np.nan)
@@ -63,7 +63,7 @@ def statistic(sample: Array, bound: float) -> Array:
 
 
 def interval(sample: Array, level: float) -> tuple[Array, Array]:
-    """The t interval of the mean along the last axis; NaN where there is none."""
+    """The t interval of the mean along the last axis; NaN if it is undefined."""
     n = sample.shape[-1]
     mean = sample.mean(axis=-1)
     if n < 2:
@@ -74,17 +74,17 @@ def interval(sample: Array, level: float) -> tuple[Array, Array]:
     return mean - half, mean + half
 
 
-def judge(sample: Array, margin: float, alpha: float) -> Judgement:
-    """FAIL where any point is shown to be worse by more than the margin, or the mean
-    over all points to be worse at all; PASS where every point is shown not to be worse
-    by more than the margin, in every metric; else INCONCLUSIVE. FAIL wins."""
+def judge(sample: Array, margin: float, alpha: float) -> SampleVerdicts:
+    """FAIL if any point is shown to be worse by more than the margin, or the mean over
+    all points to be worse at all; PASS if every point is shown not to be worse by more
+    than the margin, in every metric; otherwise INCONCLUSIVE. FAIL wins."""
     df = max(sample.shape[-1] - 1, 1)
     t = statistic(sample, np.log1p(-margin))
     noninferior = holm(np.nan_to_num(stats.t.sf(t, df), nan=1.0))
     worse = np.nan_to_num(stats.t.cdf(t, df), nan=1.0)
     harm = holm(worse.reshape(*worse.shape[:-2], -1)).reshape(worse.shape)
-    # The points' mean of each round, so that what a round's runs share is no pretence
-    # of many; alpha is split between the metrics.
+    # The mean over points per round, because runs of one round are not independent;
+    # alpha is split between the metrics.
     overall = stats.t.cdf(statistic(sample.mean(axis=-2), 0.0), df)
     slower = np.nan_to_num(overall, nan=1.0) <= alpha / sample.shape[-3]
     fails = (harm <= alpha).any(axis=(-2, -1)) | slower.any(axis=-1)
@@ -96,13 +96,13 @@ def judge(sample: Array, margin: float, alpha: float) -> Judgement:
             passes, CODES.index(Decision.PASS), CODES.index(Decision.INCONCLUSIVE)
         ),
     )
-    return Judgement(noninferior, harm, slower, codes)
+    return SampleVerdicts(noninferior, harm, slower, codes)
 
 
 def rounds_to_decide(sample: Array, margin: float, alpha: float) -> int | None:
-    """In all, how many rounds would decide, were means and spreads to stay as they
-    are: all points shown non-inferior, or one shown worse. None: more than 1,000, or
-    there is nothing to plan by. Bonferroni's bound, so at least what Holm needs."""
+    """The total number of rounds that would decide if means and spreads stayed the
+    same: all points non-inferior, or one worse. None if it is above 1,000, or without
+    spread. Uses Bonferroni's bound, so never fewer than Holm needs."""
     metrics, points, n = sample.shape
     t = statistic(sample, np.log1p(-margin))
     if n < 2 or np.isnan(t).any():

@@ -1,8 +1,8 @@
-"""What a run of ``sglang.bench_serving`` wrote: one JSON line, of any release's format.
+"""Read the output of ``sglang.bench_serving``: one JSON line per run, of any release.
 
-Which fields are read, and their units, ``gatekit.serving.line`` says; a line that lacks
-one is refused by its name. Whether a line proves anything,
-``gatekit.serving.consistency`` says.
+``gatekit.serving.line`` lists the fields and their units; a line without one is
+rejected, naming the field. ``gatekit.serving.consistency`` decides whether a line
+proves anything.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from gatekit.serving.points import Point
 from overlaykit.core.documents import from_json
 from overlaykit.core.errors import EnvironmentFailure, Finding, InputError
 
-_STEP = "name the client's own output (--output-file), as it wrote it"
-# Of a server's settings, those that differ between two starts of one command, or that
-# say where it is and what it has done rather than how it works.
+_STEP = "give the client's own output (--output-file), unmodified"
+# Server settings that differ between two starts of one command, or that describe its
+# address and history rather than how it works.
 VOLATILE = frozenset(
     {
         *("host", "port", "nccl_port", "dist_init_addr", "random_seed", "api_key"),
@@ -39,9 +39,9 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     """A run as the client reports it.
 
     Throughput is in tokens a second, input and output; times are in milliseconds.
-    ``lengths`` is a digest of every request's lengths, in order: equal on both arms
-    when their work was. ``faults`` says why the run proves nothing; none, and it may
-    be compared.
+    ``lengths`` is a digest of every request's lengths, in order: equal if both arms did
+    the same work. ``faults`` lists why the run proves nothing; without any, it is
+    comparable.
     """
 
     point: Point
@@ -75,20 +75,20 @@ def read(path: Path) -> tuple[Measurement, ...]:
         if line.strip()
     ]
     if not lines:
-        raise InputError(f"{path}: no run in it")
+        raise InputError(f"{path}: contains no runs")
     return tuple(_measurement(path, number, line) for number, line in lines)
 
 
 def _measurement(path: Path, number: int, text: str) -> Measurement:
     try:
-        # Not JSON's own decoder: a request rate of infinity and means of nothing are
-        # written as Infinity and NaN, which are not JSON.
+        # Not a strict JSON decoder: the client writes an infinite request rate and
+        # empty means as Infinity and NaN, which are not JSON.
         line = decoded_with_nan(text, Line, FIELDS)
         return _read(line, str(path), number)
     except Misfit as error:
         head = f"{path}:{number}: not a line of sglang.bench_serving"
         raise error.refusal(head, path, _STEP, number) from error
-    # A count that is too large for a float.
+    # A count too large for a float.
     except (ValueError, OverflowError) as error:
         finding = Finding(str(error), str(path), number, next_step=_STEP)
         what = f"{path}:{number}: not a line of sglang.bench_serving: {error}"
@@ -129,7 +129,7 @@ def _read(line: Line, path: str, number: int) -> Measurement:
 
 
 def _finite(value: float) -> float:
-    """JSON has no other number; one that is not finite is a fault, and told there."""
+    """JSON cannot store other numbers; they are also reported as faults."""
     return value if math.isfinite(value) else 0.0
 
 

@@ -1,33 +1,24 @@
-"""What a comparison says, as the gate's report reads it."""
+"""The result of a comparison, as the gate's report reads it."""
 
 from __future__ import annotations
 
-from enum import Enum
 from typing import Literal
 
 import msgspec
 
 from gatekit.records import runs as records
+from gatekit.records.checks import Verdict
 from overlaykit.cli import Result
 
 
-class Verdict(Enum):
-    """INVALID: the runs prove nothing, whatever their figures."""
+class MetricDelta(msgspec.Struct, frozen=True, kw_only=True):
+    """Patched to baseline, in percent, geometric mean. Larger is better for throughput,
+    smaller for times. The 95 % interval is null with a single round.
 
-    PASS = "pass"
-    FAIL = "fail"
-    INCONCLUSIVE = "inconclusive"
-    INVALID = "invalid"
-
-
-class Change(msgspec.Struct, frozen=True, kw_only=True):
-    """Patched to baseline, in percent, geometric mean; more is better for throughput,
-    less for times. The interval is 95 %; it is null with a single round.
-
-    P values are Holm's, adjusted: of not being worse by more than the margin, over the
-    points; and of being so, over points and metrics. They, and the decision at alpha,
-    are null where nothing is decided by this figure: of TTFT, which is advisory. Of all
-    points together ``decision`` says no more than whether they are worse at all.
+    P values are adjusted by Holm's method: ``noninferior_p`` over the points,
+    ``harm_p`` over points and metrics. They and ``decision`` are null if the figure
+    does not decide anything, as TTFT, which is advisory. For all points together,
+    ``decision`` only says whether they are worse at all.
     """
 
     metric: str
@@ -39,26 +30,26 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     decision: Literal["non-inferior", "worse", "not shown"] | None = None
 
 
-class PointChange(msgspec.Struct, frozen=True, kw_only=True):
-    """A point that was asked for. Its changes are null unless it was compared;
-    ``rounds`` counts the pairs of runs that there are."""
+class PointDelta(msgspec.Struct, frozen=True, kw_only=True):
+    """A requested point. Its deltas are null unless it was compared; ``rounds`` counts
+    its pairs of runs."""
 
     point: str
     outcome: Literal["compared", "not compared", "not run"]
     rounds: int
-    throughput: Change | None = None
-    tpot: Change | None = None
-    ttft: Change | None = None
+    throughput: MetricDelta | None = None
+    tpot: MetricDelta | None = None
+    ttft: MetricDelta | None = None
 
     @property
-    def judged(self) -> tuple[Change, ...]:
-        """The changes that decide; none where it was not compared."""
+    def judged(self) -> tuple[MetricDelta, ...]:
+        """The deltas that decide; empty if the point was not compared."""
         return tuple(one for one in (self.throughput, self.tpot) if one)
 
 
 class ArmRuns(msgspec.Struct, frozen=True, kw_only=True):
-    """What an arm's runs were of; ``origin`` is null where they do not agree.
-    ``failed_attempts`` were made anew: a server or a client died."""
+    """The runs of an arm. ``origin`` is null if they differ in it. ``failed_attempts``
+    were repeated after a server or a client died."""
 
     arm: str
     runs: int
@@ -68,8 +59,8 @@ class ArmRuns(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Comparison(Result, frozen=True, kw_only=True):
-    """``headline`` is over all points that were compared: throughput, TPOT, and TTFT,
-    which is advisory. Empty where none was."""
+    """``headline`` covers all compared points: throughput, TPOT, and TTFT, which is
+    advisory. Empty if no point was compared."""
 
     verdict: Verdict
     rounds: int
@@ -77,13 +68,13 @@ class Comparison(Result, frozen=True, kw_only=True):
     alpha: float
     reasons: tuple[str, ...]
     arms: tuple[ArmRuns, ...]
-    headline: tuple[Change, ...]
-    points: tuple[PointChange, ...]
+    headline: tuple[MetricDelta, ...]
+    points: tuple[PointDelta, ...]
     rounds_to_decide: int | None
 
 
-def said(one: Change) -> str:
-    """As a person reads it."""
+def percent_text(one: MetricDelta) -> str:
+    """The delta as text."""
     if one.low is None or one.high is None:
         return f"{one.percent:+.2f} %"
     return f"{one.percent:+.2f} % ({one.low:+.2f} to {one.high:+.2f})"

@@ -21,19 +21,21 @@ _LONGEST_S = 1_000_000_000
 
 
 class RunResult(Result, frozen=True, kw_only=True):
-    """The commands of a dry run; or what is recorded."""
+    """The commands of a dry run, or the recorded runs."""
 
     commands: tuple[str, ...] = ()
     runs: tuple[ServingRun, ...] = ()
 
 
 def call(arguments: Namespace, points: tuple[Point, ...]) -> Report:
-    """Make the runs that are not recorded yet; invalid where one has a fault."""
+    """Make the runs that are not recorded yet; invalid if one has a fault."""
     if arguments.rounds < 1:
-        raise InputError("--rounds is at least 1")
+        raise InputError("--rounds must be at least 1")
     for deadline in (arguments.run_deadline, arguments.start_deadline):
         if not 0 < deadline <= _LONGEST_S:
-            raise InputError(f"a deadline is more than 0 seconds, at most {_LONGEST_S}")
+            raise InputError(
+                f"a deadline must be more than 0 and at most {_LONGEST_S} seconds"
+            )
     plan = Bench(
         arms=_arms(arguments),
         points=points,
@@ -53,7 +55,7 @@ def call(arguments: Namespace, points: tuple[Point, ...]) -> Report:
             verb="bench",
             dry_run=True,
             results=(_result(plan, "not run", commands=commands),),
-            message=f"{len(commands)} commands, none run",
+            message=f"{len(commands)} commands, not run",
         )
     runs = list(done)
     try:
@@ -64,16 +66,16 @@ def call(arguments: Namespace, points: tuple[Point, ...]) -> Report:
             verb="bench",
             exit_code=Exit.INTERRUPTED,
             results=(_result(plan, "interrupted", runs=tuple(runs)),),
-            message=f"interrupted: {len(runs)} runs recorded in {plan.records}; the "
-            "same command goes on",
+            message=f"interrupted: {len(runs)} runs recorded in {plan.records}; run "
+            "the same command again to resume",
         )
     findings = tuple(
         replace(
             fault,
             what=f"{one.measurement.point} {one.arm} round {one.round}: {fault.what}",
             path=fault.path or str(plan.records),
-            next_step="find out why, and measure anew with another --out: a run is "
-            "not made again until it looks well",
+            next_step="find the cause, then measure again with another --out: "
+            "repeating a run until it looks good would bias the result",
         )
         for one in runs
         for fault in one.measurement.faults
@@ -111,50 +113,52 @@ def _arms(arguments: Namespace) -> tuple[Arm, ...]:
         if url is None:
             named = ("start", "source", "tree", "series", "image", "command")
             if any(given[f"{name}_{what}"] for what in named):
-                raise InputError(f"--{name} must say where the {name} arm serves")
+                raise InputError(f"--{name} is missing: give the URL of the {name} arm")
             continue
         words = _words(f"--{name}-start", start)
         arms.append(
             Arm(name, urls.checked(f"--{name}", url), words, _origin(name, given))
         )
     if not arms:
-        raise InputError(f"name {' or '.join(f'--{arm}' for arm in ARMS)}, or both")
+        raise InputError(f"give {' or '.join(f'--{arm}' for arm in ARMS)}, or both")
     if len({arm.url for arm in arms}) < len(arms) and not all(a.start for a in arms):
         finding = Finding(
-            "what answers there would be measured as both",
+            "one server would be measured as both arms",
             path=arms[0].url,
-            next_step="name two URLs, or with --baseline-start and --patched-start "
-            "what serves each in its turn",
+            next_step="give two URLs, or both --baseline-start and --patched-start, "
+            "which then serve in turn",
         )
         raise InputError("both arms are served at one URL", (finding,))
     return tuple(arms)
 
 
 def _origin(name: str, given: dict[str, Any]) -> records.Origin:
-    told = {what: given[f"{name}_{what}"] for what in ("tree", "series", "image")}
-    told["command"] = records.command_digest(
+    origin = {what: given[f"{name}_{what}"] for what in ("tree", "series", "image")}
+    origin["command"] = records.command_digest(
         given[f"{name}_command"] or given[f"{name}_start"]
     )
     if source := given[f"{name}_source"]:
-        if told["tree"] or told["series"]:
+        if origin["tree"] or origin["series"]:
             raise InputError(
-                f"--{name}-source reads tree and series: leave out --{name}-tree and "
+                f"--{name}-source cannot be combined with --{name}-tree or "
                 f"--{name}-series"
             )
         read = origins.of_trees(source, ROOT)
-        told |= {"tree": read.tree, "series": read.series}
-    return records.Origin(**told)
+        origin |= {"tree": read.tree, "series": read.series}
+    return records.Origin(**origin)
 
 
 def _words(option: str, text: str) -> tuple[str, ...]:
     try:
         return tuple(shlex.split(text))
     except ValueError as error:
-        raise InputError(f"{option} is no command line: {error}: {text}") from error
+        raise InputError(
+            f"{option} is not a valid command line: {error}: {text}"
+        ) from error
 
 
 def _commands(plan: Bench) -> list[str]:
-    """In the order of the runs; a server's start stands before those that it serves."""
+    """The commands in order; the start of a server comes before its runs."""
     left, _ = remaining(plan)
     commands = []
     serving = None
@@ -162,7 +166,7 @@ def _commands(plan: Bench) -> list[str]:
         start = plan.arm(run.arm).start
         if start and serving != (run.arm, run.round):
             serving = (run.arm, run.round)
-            commands.append(f"{pasteable(start)}  # until its runs are made")
+            commands.append(f"{pasteable(start)}  # stopped after its runs")
         commands.append(pasteable(plan.argv(run)))
     return commands
 

@@ -1,9 +1,9 @@
-"""Making the runs.
+"""Make the runs.
 
-A run is recorded as it ends and never made again; one that was interrupted, or whose
-server or client died, is made anew, for half a run is none. One that went wrong while
-both lived (a request that failed) is recorded like any other: making it again until it
-looks well would be choosing. How often a run came to nothing before is recorded too.
+A run is recorded when it ends and is never repeated. Partial runs (interrupted, or the
+server or client died) are repeated. A run with failed requests is recorded like any
+other: repeating it until it looks good would bias the result. The number of failed
+attempts is recorded too.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from pathlib import Path
 
 from gatekit.process.servers import answers, flush, spawn, start, stop
 from gatekit.records import runs as records
-from gatekit.serving.plan import Arm, Bench, Planned, ServingRun, remaining
+from gatekit.serving.plan import Arm, Bench, PlannedRun, ServingRun, remaining
 from gatekit.serving.reading import Measurement, read
 from overlaykit.core.errors import EnvironmentFailure, Finding, InputError
 from overlaykit.core.files import write_whole
 
-# A server that is still busy with what a client left behind gets so long to answer.
+# Time for a server to answer while it is still busy with requests of a dead client.
 _ALIVE_S = 60
 
 
 def execute(bench: Bench, say: Callable[[str], None]) -> Iterator[ServingRun]:
-    """Make every run that is not recorded yet; each is recorded before it is given.
+    """Make every run that is not recorded yet; each is recorded before it is yielded.
 
-    Raises EnvironmentFailure where a run cannot be made; those before it are kept.
+    Raises EnvironmentFailure if a run cannot be completed; earlier runs are kept.
     """
     try:
         with _alone(bench.out):
@@ -42,15 +42,16 @@ def execute(bench: Bench, say: Callable[[str], None]) -> Iterator[ServingRun]:
 
 @contextmanager
 def _alone(out: Path) -> Iterator[None]:
-    """Two at once would measure each other, and take each other's files."""
+    """Lock the folder: two processes would disturb each other's measurements and
+    files."""
     (out / "raw").mkdir(parents=True, exist_ok=True)
     with (out / "lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            step = "wait until it ends, or name another --out"
-            finding = Finding("another run is under way", str(out), next_step=step)
-            raise EnvironmentFailure(f"{out} is taken", (finding,)) from error
+            step = "wait until it ends, or give another --out"
+            finding = Finding("another run is using it", str(out), next_step=step)
+            raise EnvironmentFailure(f"{out} is in use", (finding,)) from error
         yield
 
 
@@ -61,7 +62,7 @@ def _execute(bench: Bench, say: Callable[[str], None]) -> Iterator[ServingRun]:
     try:
         for number, run in enumerate(left, 1):
             arm = bench.arm(run.arm)
-            # A start of its own for every round: a server's luck is one draw.
+            # Restart for every round, because speed varies between server starts.
             if server and serving != (run.arm, run.round):
                 stop(server)
                 server = None
@@ -80,7 +81,7 @@ def _execute(bench: Bench, say: Callable[[str], None]) -> Iterator[ServingRun]:
 
 
 def _run(
-    bench: Bench, run: Planned, arm: Arm, server: subprocess.Popen[bytes] | None
+    bench: Bench, run: PlannedRun, arm: Arm, server: subprocess.Popen[bytes] | None
 ) -> ServingRun:
     argv = bench.argv(run)
     output = Path(argv[argv.index("--output-file") + 1])
@@ -92,13 +93,13 @@ def _run(
         _client(argv, log, bench.run_timeout_s)
         seconds = time.monotonic() - clock
         measurement = _measured(output)
-    except _Nothing as nothing:
-        gone = _gone(arm, server)
+    except _NoMeasurement as nothing:
+        gone = _server_death(arm, server)
         raise _unable(run, log, f"{nothing}, {gone}" if gone else str(nothing)) from (
             nothing.__cause__
         )
-    # What failed because the server was gone says nothing of how it serves.
-    if gone := _gone(arm, server):
+    # Requests that failed because the server died do not measure the server.
+    if gone := _server_death(arm, server):
         raise _unable(run, log, gone)
     _reduce(output)
     record = ServingRun(
@@ -116,8 +117,8 @@ def _run(
     return record
 
 
-class _Nothing(Exception):
-    """The client measured nothing."""
+class _NoMeasurement(Exception):
+    """The client did not produce a measurement."""
 
 
 def _client(argv: list[str], log: Path, timeout_s: float) -> None:
@@ -126,34 +127,34 @@ def _client(argv: list[str], log: Path, timeout_s: float) -> None:
         try:
             code = process.wait(timeout=timeout_s)
         except subprocess.TimeoutExpired as error:
-            raise _Nothing(f"no end after {timeout_s:g} s") from error
+            raise _NoMeasurement(f"still running after {timeout_s:g} s") from error
         finally:
             stop(process)
     if code:
-        raise _Nothing(f"signal {-code}" if code < 0 else f"exit code {code}")
+        raise _NoMeasurement(f"signal {-code}" if code < 0 else f"exit code {code}")
 
 
 def _measured(output: Path) -> Measurement:
     if not output.exists():
-        raise _Nothing("exit code 0 and no result")
+        raise _NoMeasurement("exit code 0 but no result")
     try:
         measurements = read(output)
     except InputError as error:
-        raise _Nothing(f"a result that is none ({error.message})") from error
+        raise _NoMeasurement(f"an invalid result ({error.message})") from error
     if len(measurements) != 1:
-        raise _Nothing(f"{len(measurements)} results")
+        raise _NoMeasurement(f"{len(measurements)} results")
     return measurements[0]
 
 
-def _gone(arm: Arm, server: subprocess.Popen[bytes] | None) -> str:
-    """Of a server that died, how that is known; nothing of one that lives."""
+def _server_death(arm: Arm, server: subprocess.Popen[bytes] | None) -> str:
+    """How a dead server was noticed; empty if the server is up."""
     if server and server.poll() is not None:
         return f"the server ended with exit code {server.returncode}"
     return "" if answers(arm.url, _ALIVE_S) else f"no server answers at {arm.url}"
 
 
 def _reduce(output: Path) -> None:
-    """Leave out what is large and not used: each token's time, and the texts."""
+    """Remove large unused fields: the time of each token, and the texts."""
     line = json.loads(output.read_text(encoding="utf-8"))
     for name in ("itls", "generated_texts"):
         line.pop(name, None)
@@ -161,20 +162,20 @@ def _reduce(output: Path) -> None:
 
 
 def _failed(log: Path) -> list[Path]:
-    """The logs of a run's attempts that came to nothing."""
+    """The logs of a run's failed attempts."""
     return list(log.parent.glob(f"{log.stem}.failed-*.log"))
 
 
-def _unable(run: Planned, log: Path, found: str) -> EnvironmentFailure:
-    """Keeps the log: the next attempt writes one of its own."""
+def _unable(run: PlannedRun, log: Path, found: str) -> EnvironmentFailure:
+    """Renames the log, because the next attempt writes a new one."""
     kept = log.with_suffix(f".failed-{len(_failed(log)) + 1}.log")
     os.replace(log, kept)
-    said = kept.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    lines = kept.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     finding = Finding(
-        f"{run} measured nothing, and is not recorded",
+        f"{run} produced no measurement and is not recorded",
         path=str(kept),
-        expected="exit code 0, one result, and a server that is still there",
-        found=f"{found}; the client said last: {said[-1] if said else 'nothing'}",
-        next_step="the same command goes on with this run",
+        expected="exit code 0, one result, and a server that is still up",
+        found=f"{found}; last line of the client: {lines[-1] if lines else 'nothing'}",
+        next_step="run the same command again to resume with this run",
     )
-    return EnvironmentFailure("a run could not be made", (finding,))
+    return EnvironmentFailure("cannot complete a run", (finding,))

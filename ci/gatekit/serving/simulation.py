@@ -1,10 +1,10 @@
-"""How often the comparison is wrong, and how often it decides: by simulation.
+"""Simulate how often the comparison is wrong, and how often it decides.
 
-``PYTHONPATH=scripts:ci python -m gatekit.serving.simulation`` makes the evidence page.
-Made up are the runs; the statistics are the comparison's own. A run's log is its truth
-and an error of a given spread, half of whose variance all runs of an arm in a round
-share, as runs of one server start may; a run's throughput and TPOT have nearly the same
-error.
+``PYTHONPATH=scripts:ci python -m gatekit.serving.simulation`` writes the evidence page.
+The runs are simulated; the statistics are the comparison's own. The logarithm of a
+figure is its true value plus an error of a given spread. All runs of an arm in a round
+share half of its variance, as runs of one server start may. The errors of throughput
+and TPOT are strongly correlated.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SHARED, CORRELATION = 0.5, 0.9
 SIMULATIONS = 4000
 SEED = 20476
 
-# What is true at each of the ten points, in percent; the same in both metrics.
+# The true change at each of the ten points, in percent; equal in both metrics.
 TRUTHS = {
     "at the margin at one point, +30 % elsewhere": [-100 * MARGIN] + [30.0] * 9,
     "at the margin at all points": [-100 * MARGIN] * POINTS,
@@ -47,9 +47,9 @@ TRUTHS = {
 class Rates(msgspec.Struct, frozen=True):
     """Shares of simulated comparisons.
 
-    ``any_noninferior`` is of those that call at least one point, that is truly at the
-    margin or below, non-inferior in throughput; ``gain`` of those whose headline
-    throughput's 95 % interval lies above 0.
+    ``any_noninferior``: comparisons that call a point non-inferior in throughput
+    although it is at or below the margin. ``gain``: comparisons whose 95 % interval of
+    the headline throughput is above 0.
     """
 
     truth: str
@@ -62,7 +62,7 @@ class Rates(msgspec.Struct, frozen=True):
 
 
 class Peeking(msgspec.Struct, frozen=True):
-    """Share that passes at one of several looks, where one point is at the margin."""
+    """The share that passes at one of several looks, with one point at the margin."""
 
     noise: float
     looks: tuple[int, ...]
@@ -89,11 +89,11 @@ def draw(
     simulations: int,
     shared: float = SHARED,
 ) -> Array:
-    """Log-ratios (simulation, metric, point, round) of runs with that noise."""
+    """Log-ratios of simulated runs, with axes (simulation, metric, point, round)."""
     points = len(truth)
 
     def errors() -> Array:
-        """Of one arm's runs, (simulation, 1, point, round)."""
+        """Errors of one arm's runs, with axes (simulation, 1, point, round)."""
         own = rng.standard_normal((simulations, 1, points, rounds))
         start = rng.standard_normal((simulations, 1, 1, rounds))
         return noise * (np.sqrt(1 - shared) * own + np.sqrt(shared) * start)
@@ -108,7 +108,7 @@ def draw(
 def rates(
     name: str, noise: float, rounds: int, simulations: int = SIMULATIONS
 ) -> Rates:
-    """One cell of the table; the same for the same arguments."""
+    """One cell of the table; deterministic."""
     truth = np.array(TRUTHS[name])
     cell = [SEED, list(TRUTHS).index(name), round(1000 * noise), rounds]
     sample = draw(np.random.default_rng(cell), truth, noise, rounds, simulations)
@@ -128,7 +128,7 @@ def rates(
 
 
 def peek(noise: float, simulations: int = SIMULATIONS) -> Peeking:
-    """Rounds added until it passes, or to the last look."""
+    """Add rounds until it passes, or until the last look."""
     name = next(iter(TRUTHS))
     rng = np.random.default_rng([SEED, round(1000 * noise)])
     sample = draw(rng, np.array(TRUTHS[name]), noise, LOOKS[-1], simulations)
@@ -163,42 +163,41 @@ def main() -> None:
 
 
 def page(evidence: Evidence) -> str:
-    """As a person reads it."""
+    """The evidence page, as Markdown."""
     lines = [
         "# The serving benchmark's statistics",
         "",
         "How often `ci/bench.py compare` is wrong, and how often it decides, by "
-        "simulation:",
-        "no server was run for this page. Made by",
+        "simulation. No",
+        "server was run for this page. Made by",
         "",
         f"    {evidence.command}",
         "",
-        f"{evidence.simulations:,} simulated comparisons a cell, "
-        f"seed {evidence.seed}, "
-        f"ten points, margin {100 * evidence.margin:g} %, alpha {evidence.alpha:g},",
-        "judged by the very functions",
-        "that the comparison uses. Noise is the standard deviation of a run's "
-        "log-throughput between",
-        f"runs of one build; {100 * evidence.shared:g} % of its variance is shared by "
-        "the runs of an arm in a round, and TPOT's",
-        f"error has correlation {evidence.correlation:g} with throughput's. A rate's "
-        "own standard error is at most 0.008;",
-        "near 0.05 it is 0.003.",
+        f"{evidence.simulations:,} simulated comparisons per cell, "
+        f"seed {evidence.seed}, ten points, "
+        f"margin {100 * evidence.margin:g} %, alpha {evidence.alpha:g}.",
+        "The comparison's own functions decide. Noise is the standard deviation of a "
+        "run's",
+        "log-throughput between runs of one build. The runs of an arm in a round share",
+        f"{100 * evidence.shared:g} % of its variance, and the errors of TPOT and "
+        f"throughput have correlation {evidence.correlation:g}.",
+        "The standard error of a rate is at most 0.008; near 0.05 it is 0.003.",
         "",
         "PASS: every point is shown not to be worse by more than the margin, in both "
-        "metrics (Holm",
-        "over the points). FAIL: a point is shown to be worse by more than the margin "
-        "(Holm over points",
-        "and metrics), or the mean over all points to be worse at all. The rest is "
-        "INCONCLUSIVE.",
-        "The rates are of a number of rounds that is fixed beforehand; the last "
-        "section shows",
-        "what adding rounds until it passes does to them.",
+        "metrics",
+        "(Holm over the points). FAIL: a point is shown to be worse by more than the "
+        "margin",
+        "(Holm over points and metrics), or the mean over all points to be worse at "
+        "all.",
+        "Otherwise INCONCLUSIVE. The rates are for a number of rounds fixed in "
+        "advance; the",
+        "last section shows the effect of adding rounds until the comparison passes.",
         "",
-        "The first table is type I error of non-inferiority, which must stay near or "
-        "below alpha: a point",
-        "that is exactly at the margin is called non-inferior. In the second all ten "
-        "are, and any of them counts.",
+        "The first table shows the type I error of non-inferiority, which must stay "
+        "near or",
+        "below alpha: one point is exactly at the margin and is called non-inferior. "
+        "In the",
+        "second, all ten points are at the margin, and any of them counts.",
         "",
     ]
     for name in TRUTHS:
@@ -223,11 +222,11 @@ def page(evidence: Evidence) -> str:
     lines += [
         f"## {next(iter(TRUTHS))}: rounds added until it passes",
         "",
-        f"Compared after {looks} rounds, and called a pass at the first that passes. "
-        "Nothing in the",
-        "comparison corrects for this: fix the rounds beforehand, or read a pass after "
-        "added rounds with",
-        "this table beside it.",
+        f"Compared after {looks} rounds; the first pass counts. The comparison does "
+        "not",
+        "correct for this: fix the number of rounds in advance, or use this table to "
+        "read a",
+        "pass after added rounds.",
         "",
         "| noise | PASS at any look |",
         "|---|---|",

@@ -1,8 +1,8 @@
-"""Pass, fail, or not enough questions: how a paired comparison is decided.
+"""Decide a paired comparison: pass, fail, or inconclusive.
 
 Two tests with different burdens of proof. FAIL needs proof of harm; PASS needs proof
-that the harm, if any, is below a margin. A comparison that proves neither proves
-nothing. One that proves both (a small but certain harm) is a FAIL.
+that any harm is below a margin. If neither is shown, the comparison is inconclusive. If
+both are shown (a small but certain harm), it is a FAIL.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Decision(Enum):
 
 @dataclass(frozen=True)
 class Rule:
-    """One-sided levels of both tests, and the margin, as a proportion."""
+    """The margin as a proportion, and the one-sided level of both tests."""
 
     margin: float
     level: float = 0.05
@@ -45,14 +45,14 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Decided:
+class PairedDecision:
     decision: Decision
     interval: Interval
     harm_p: float
-    further: int | None  # questions; None where decided, or beyond MOST_FURTHER
+    further: int | None  # more questions needed; None if decided, or above MOST_FURTHER
 
 
-def decide(pairs: Pairs, rule: Rule) -> Decided:
+def decide(pairs: Pairs, rule: Rule) -> PairedDecision:
     interval = tango(pairs.gained, pairs.lost, pairs.questions, rule.two_sided)
     p = harm_p(pairs)
     decision = Decision.INCONCLUSIVE
@@ -61,21 +61,24 @@ def decide(pairs: Pairs, rule: Rule) -> Decided:
     elif interval.lower > -rule.margin:
         decision = Decision.PASS
     undecided = decision is Decision.INCONCLUSIVE
-    return Decided(decision, interval, p, further(pairs, rule) if undecided else None)
+    return PairedDecision(
+        decision, interval, p, further(pairs, rule) if undecided else None
+    )
 
 
 def outcomes(gained: Any, lost: Any, n: int, rule: Rule) -> tuple[Any, Any]:
-    """FAIL and PASS for arrays of counts of one run an arm."""
+    """FAIL and PASS for arrays of counts, with one run per arm."""
     fails = mcnemar_harm_p(gained, lost) <= rule.level
     passes = score_z(gained, lost, n, -rule.margin) > rule.quantile
     return fails, passes & ~fails
 
 
 def further(pairs: Pairs, rule: Rule) -> int | None:
-    """About how many more questions would decide, if the rates stay what they are.
+    """The approximate number of additional questions that would decide, if the rates
+    stay the same.
 
-    Rounded counts make the decision flicker near its border; the answer is where it
-    first holds.
+    Rounded counts make the decision flicker near its border; the first total that
+    decides is returned.
     """
     n = pairs.questions
     totals = np.unique(np.geomspace(n + 1, n + MOST_FURTHER, 4000).astype(int))

@@ -1,9 +1,9 @@
 """Is the patched arm worse? McNemar's test, exact, one-sided.
 
-With one run an arm the questions lost, among those on which the arms differ, are
-binomial with probability 1/2 if the arms are alike. With several runs the differences
-have sizes too, and then it is the exact test of randomly flipped signs, of which
-McNemar's is the case of one size.
+With one run per arm, the number of questions lost, among those on which the arms
+differ, is binomial with probability 1/2 if the arms are equal. With several runs,
+differences also have sizes; the test is then the exact sign-flip test, and McNemar's
+test is its special case of one size.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from gatekit.stats.pairs import Pairs
 
 
 def harm_p(pairs: Pairs) -> float:
-    """The chance, if the arms are alike, of at least as much lost on balance."""
+    """The probability of at least this net loss if the arms are equal."""
     sizes: Counter[int] = Counter()
     for step, count in pairs.differences:
         if step:
             sizes[abs(step)] += count
     balance = -sum(step * count for step, count in pairs.differences)
-    # How much was lost in all, in steps: a sum of size x binomial, one for each size.
+    # The total loss in steps is a sum over sizes of size x binomial.
     lost = np.ones(1)
     for size, count in sizes.items():
         one = np.zeros(size * count + 1)
@@ -35,5 +35,5 @@ def harm_p(pairs: Pairs) -> float:
 
 
 def mcnemar_harm_p(gained: Any, lost: Any) -> Any:
-    """The same of one run an arm, for arrays of counts."""
+    """The same for arrays of counts, with one run per arm."""
     return binom.sf(np.asarray(lost) - 1, np.add(gained, lost), 0.5)

@@ -1,9 +1,9 @@
 """Intervals of a difference between paired proportions.
 
 Tango's score interval (Tango 1998, Statistics in Medicine 17, 891-908) decides: it
-keeps its level where few pairs differ, as here, and needs no concordant counts.
-Newcombe's (method 10 of Newcombe 1998, Statistics in Medicine 17, 2635-2650) is another
-construction altogether, and stands beside it as a check.
+keeps its level if few pairs differ, as here, and does not need the concordant counts.
+Newcombe's interval (method 10 of Newcombe 1998, Statistics in Medicine 17, 2635-2650)
+is constructed differently and serves as a check.
 
 Differences are patched minus baseline: ``gained`` of ``n`` pairs are right in the
 patched arm alone, ``lost`` in the baseline alone.
@@ -28,10 +28,10 @@ class Interval:
 
 
 def score_z(gained: Any, lost: Any, n: Any, difference: float) -> Any:
-    """Tango's statistic for a supposed difference; numbers or arrays of them.
+    """Tango's statistic for a hypothetical difference; accepts numbers or arrays.
 
-    The variance is that of the most likely probabilities among those with this
-    difference. Where it is nil the data either are what is supposed, or cannot be.
+    The variance is that of the most likely probabilities with this difference. If it is
+    0, the data either match the hypothesis exactly or contradict it.
     """
     gained, lost = np.asarray(gained, float), np.asarray(lost, float)
     linear = (2 * n - gained + lost) * difference - (gained + lost)
@@ -52,7 +52,8 @@ def tango(gained: float, lost: float, n: int, level: float) -> Interval:
     estimate = (gained - lost) / n
 
     def end(side: float) -> float:
-        """Where the statistic reaches the quantile; it falls as differences rise."""
+        """The difference at which the statistic, which decreases, reaches the
+        quantile."""
         if estimate == side:
             return side
         return float(
@@ -76,8 +77,8 @@ def wilson(successes: float, n: int, level: float) -> Interval:
 
 
 def newcombe(both: int, gained: int, lost: int, neither: int, level: float) -> Interval:
-    """Wilson's intervals of the two proportions, squared and added, less what their
-    correlation (continuity-corrected, where it is positive) takes off."""
+    """Combine Wilson's intervals of the two proportions by squares, reduced by their
+    correlation, which is continuity-corrected if positive."""
     n = both + gained + lost + neither
     patched, baseline = both + gained, both + lost
     product: float = both * neither - gained * lost

@@ -1,8 +1,8 @@
-"""What two arms answered to the same questions, as the statistics need it.
+"""Paired answers of two arms to the same questions.
 
-The unit is the question. A question answered once an arm gives -1, 0 or 1; answered
-several times it gives the mean of its runs' differences, so that answers to the same
-question are never counted as if they were different questions.
+The unit is the question. With one run per arm a question gives -1, 0 or 1; with several
+runs, the mean of their differences. So answers to one question are never counted as if
+they were different questions.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ class Pairs:
 
     @property
     def discordance(self) -> float:
-        """The mean square difference; with one run an arm, the share of questions on
+        """The mean square difference; with one run per arm, the share of questions on
         which the arms differ."""
         return self._mean(2)
 
     @property
     def gained(self) -> float:
-        """Questions gained, and lost: the counts of a single run an arm, and for
-        several the pair with the same mean and the same second moment, which is all
-        that the score interval depends on. No whole numbers then. (Where steps are so
-        small and of one sign that there is no such pair, one of more spread.)"""
+        """Questions gained: with one run per arm, the count. With several, ``gained``
+        and ``lost`` are the numbers with the same mean and second moment, which is all
+        that the score interval depends on; they need not be whole. If there are none,
+        as with small steps of one sign, a pair with more spread is used."""
         return self.questions * max(self._spread + self.estimate, 0.0) / 2
 
     @property
@@ -56,7 +56,7 @@ class Pairs:
 
 
 def counted(gained: int, lost: int, questions: int) -> Pairs:
-    """Of one run an arm, known by its counts."""
+    """Pairs from the counts of one run per arm."""
     found = ((1, gained), (0, questions - gained - lost), (-1, lost))
     return Pairs(1, tuple((step, count) for step, count in found if count))
 
@@ -64,7 +64,8 @@ def counted(gained: int, lost: int, questions: int) -> Pairs:
 def pair(
     baseline: Sequence[Sequence[bool]], patched: Sequence[Sequence[bool]]
 ) -> Pairs:
-    """Of as many runs in either arm, each a sequence of outcomes in the same order."""
+    """Pairs from equally many runs per arm, each a sequence of outcomes in one
+    order."""
     if not baseline or len(baseline) != len(patched):
         raise ValueError(f"{len(baseline)} and {len(patched)} runs")
     arms = zip(_sums(baseline), _sums(patched), strict=True)

@@ -1,7 +1,7 @@
-"""What a comparison of n questions can tell, by summing over all counts it may give.
+"""What a comparison of n questions can show, by summing over all possible counts.
 
-Nothing is drawn at random: with one run an arm the counts gained and lost are two cells
-of a multinomial, and the decision is a function of them.
+Nothing is random: with one run per arm, the counts gained and lost are two cells of a
+multinomial, and the decision is a function of them.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from scipy.stats import binom
 from gatekit.stats.decision import Rule, outcomes
 from gatekit.stats.intervals import score_z
 
-# Counts further out than this many standard deviations do not matter.
+# Counts beyond this many standard deviations are ignored.
 _REACH = 7
 
 
 @dataclass(frozen=True)
 class Chances:
-    """Of FAIL and of PASS; the rest is INCONCLUSIVE. ``non_inferior`` is the chance
-    that the interval alone would pass, harm or not."""
+    """Probabilities of FAIL and PASS; the rest is INCONCLUSIVE. ``non_inferior`` is the
+    probability that the interval alone clears the margin."""
 
     fails: float
     passes: float
@@ -33,10 +33,10 @@ class Chances:
 
 
 class Detectable(msgspec.Struct, frozen=True, kw_only=True):
-    """What a comparison can tell, in proportions of the questions.
+    """What a comparison can show, in proportions of the questions.
 
-    ``type_1`` is the chance that the interval clears the margin although the true drop
-    is as large as it; None where so few questions differ that there is no such drop.
+    ``type_1`` is the probability that the interval clears the margin although the true
+    drop equals it; None if too few questions differ for such a drop.
     """
 
     questions: int
@@ -47,11 +47,12 @@ class Detectable(msgspec.Struct, frozen=True, kw_only=True):
     fails_at_1_point: float | None
     fails_at_margin: float | None
     type_1: float | None
-    drop_found: float | None  # smallest drop that FAILs with a chance of 80 %
+    drop_found: float | None  # smallest drop that FAILs with a probability of 80 %
 
 
 def chances(n: int, discordance: float, difference: float, rule: Rule) -> Chances:
-    """For a true discordance and a true difference, patched minus baseline."""
+    """The probabilities for a true discordance and difference, patched minus
+    baseline."""
     if not abs(difference) <= discordance <= 1:
         raise ValueError(f"a difference of {difference} at {discordance} discordant")
     gained, lost, weight = _counts(n, discordance, difference)
@@ -67,8 +68,8 @@ def chances(n: int, discordance: float, difference: float, rule: Rule) -> Chance
 def _counts(
     n: int, discordance: float, difference: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Likely counts and their probabilities: how many differ, then how many of those
-    are lost."""
+    """Likely counts and their probabilities: discordant questions, then the lost ones
+    among them."""
     centre = n * discordance
     reach = _REACH * np.sqrt(centre * (1 - discordance)) + _REACH
     differ = np.arange(max(0, int(centre - reach)), min(n, int(centre + reach)) + 1)
@@ -83,7 +84,7 @@ def _counts(
 
 
 def drop_found(n: int, discordance: float, rule: Rule, chance: float) -> float | None:
-    """The smallest true drop that FAILs with this chance; None where none does."""
+    """The smallest true drop that FAILs with this probability; None if none does."""
 
     def lacking(drop: float) -> float:
         return chances(n, discordance, -drop, rule).fails - chance

@@ -1,4 +1,4 @@
-"""The same chances by drawing, and those that no sum gives: several runs an arm."""
+"""Simulated probabilities: a check of the sums, and several runs per arm."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gatekit.stats.pairs import Pairs
 def type_1_one_run(
     n: int, discordance: float, rule: Rule, draws: int, seed: int
 ) -> float:
-    """How often the interval clears the margin at a true drop of the margin."""
+    """How often the interval clears the margin although the true drop equals it."""
     lose = (discordance + rule.margin) / 2
     gain = discordance - lose
     random = np.random.default_rng(seed)
@@ -36,9 +36,9 @@ def several_runs(
 ) -> tuple[float, float]:
     """How often FAIL, and how often the interval clears the margin.
 
-    A share of questions is unsteady: right or wrong by a coin, in each run anew. Of the
-    steady ones, which the baseline has right, a share is broken by the patch, in every
-    run alike: the answers of a question's runs are then anything but independent.
+    A share of the questions is unsteady: right or wrong at random, in each run. The
+    baseline answers the others correctly; the patch breaks a share of them, the same
+    ones in every run. So the runs of a question are not independent.
     """
     random = np.random.default_rng(seed)
     fails = clears = 0

@@ -1,1 +1,1 @@
-"""Reading profiler traces, giving kernels to modules, and judging what they show."""
+"""Read profiler traces, attribute kernels to modules, and decide what they show."""

@@ -1,15 +1,14 @@
-"""Which kernels ran in which call of a module, and by what right we say so.
+"""How kernels are attributed to module calls.
 
-A kernel carries the id of the call that launched it; that call happened on a thread at
-a time, and so within a module or outside of all (:mod:`gatekit.traces.modules`). The
-arrows that profilers draw between the two are not used: on ROCm they do not pair up.
+A kernel has the id of the call that launched it. That call happened on a thread at a
+time, so inside a module call or outside all of them (:mod:`gatekit.traces.modules`).
+The profilers' flow arrows are not used: on ROCm they do not pair up.
 
-A call without a record on the GPU is a loss, if it launched a kernel or a graph. A copy
-of no bytes makes none, which ROCm's profiler says of the call; CUDA's writes down no
-sizes, so there a copy without its record is taken for a lost one, within a module.
-A fill without a record is no loss: libraries fill 0 bytes (in real traces of CUDA up to
-two thirds of the fills have none), its size is written down by neither profiler, and
-whatever became of it, a fill is no copy.
+A kernel or graph launch without a GPU record means that the profiler lost records. A
+copy of 0 bytes has no record; ROCm's profiler writes the size, CUDA's does not, so
+there a copy without a record inside a module counts as lost. A fill without a record is
+not a loss: libraries fill 0 bytes (up to two thirds of the fills in real CUDA traces
+have no record), neither profiler writes the size, and a fill is not a copy.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from gatekit.traces.nesting import ROUNDING_NS
 
 
 class Method(Enum):
-    """How kernels came to their modules."""
+    """How kernels were attributed to modules."""
 
     EAGER = "A: eager, by launch and module interval"
     CAPTURE = "B: graph replay, aligned with its capture"
@@ -36,7 +35,7 @@ class Method(Enum):
 
 @dataclass(frozen=True)
 class Call:
-    """What one call of one layer's module ran, in the order in which it ran."""
+    """The GPU work of one module call in one layer, in order."""
 
     layer: int
     step: int
@@ -45,7 +44,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Attribution:
-    """The module's calls, and the controls that say whether to believe them."""
+    """The module's calls, and the controls that must hold for them to be valid."""
 
     method: Method
     calls: tuple[Call, ...]
@@ -55,8 +54,8 @@ class Attribution:
 
 
 @dataclass(frozen=True)
-class Joined:
-    """A trace's work by the launch that made it."""
+class LaunchMap:
+    """GPU work by the launch that started it."""
 
     launches: dict[int, Launch]
     work: dict[int, list[Work]]
@@ -64,12 +63,12 @@ class Joined:
 
     @property
     def graphs(self) -> list[Launch]:
-        """The replays, in order."""
+        """The graph launches, in order."""
         graphs = (launch for launch in self.launches.values() if launch.is_graph)
         return sorted(graphs, key=lambda launch: launch.start)
 
     def replay(self, graph: Launch) -> list[Work]:
-        """What one replay ran, in order."""
+        """The work of one replay, in order."""
         return sorted(self.work.get(graph.correlation, ()), key=_order)
 
 
@@ -77,13 +76,13 @@ def _order(work: Work) -> tuple[int, str]:
     return work.start, str(work.stream)
 
 
-def join(trace: Trace) -> Joined:
-    """Kernels to launches, with the controls that nothing is missing or twofold."""
+def map_launches(trace: Trace) -> LaunchMap:
+    """Match GPU work to launches; the controls detect missing and duplicate records."""
     launches: dict[int, Launch] = {}
     doubled: list[str] = []
     for launch in trace.launches:
         known = launches.setdefault(launch.correlation, launch)
-        # One call of the runtime may show a second time, as the driver's, inside it.
+        # A runtime call may appear again as the driver call inside it.
         if known is not launch and not _nested(known, launch):
             doubled.append(f"{launch.correlation} ({known.call}, {launch.call})")
     work: defaultdict[int, list[Work]] = defaultdict(list)
@@ -110,7 +109,7 @@ def join(trace: Trace) -> Joined:
             "kernel without",
             (f"{short(one.name)} ({one.correlation})" for one in orphans),
         ),
-        none_of("kernels are those that were launched", "other kernel", others),
+        none_of("kernels match their launches", "other kernel", others),
         none_of(
             "no kernel ends before it starts",
             "negative time",
@@ -122,7 +121,7 @@ def join(trace: Trace) -> Joined:
         ),
         none_of("no call ends before it starts", "negative time", _backwards(trace)),
     )
-    return Joined(launches, dict(work), controls)
+    return LaunchMap(launches, dict(work), controls)
 
 
 def _nested(one: Launch, other: Launch) -> bool:
@@ -143,21 +142,22 @@ def _backwards(trace: Trace) -> Iterable[str]:
             yield f"{span.module}_{span.instance} ({span.end - span.start} ns)"
 
 
-def balanced(joined: Joined) -> Check:
-    """No launch whose kernel the profiler lost; a replay without kernels is one."""
+def balanced(launch_map: LaunchMap) -> Check:
+    """Every kernel and graph launch must have GPU work; otherwise records were lost."""
     lost = (
         f"{launch.call} ({key})"
-        for key, launch in joined.launches.items()
-        if (launch.is_kernel or launch.is_graph) and key not in joined.work
+        for key, launch in launch_map.launches.items()
+        if (launch.is_kernel or launch.is_graph) and key not in launch_map.work
     )
     return none_of("launches and kernels balance", "launch without a kernel", lost)
 
 
 def undisturbed(trace: Trace, calls: Sequence[Call]) -> Check:
-    """Whether all that ran among a call's own kernels, on their stream, is that call's.
+    """Whether every kernel between a call's own kernels, on their stream, is that
+    call's.
 
-    If not, some kernel's module was not found: launched by another thread, say, or by
-    a clock that is off. Counted nowhere, it would be missing from the call.
+    If not, the module of some kernel was not found, because another thread launched it
+    or the clocks differ. The call would then lack a kernel.
     """
     owners = {id(work): (call.layer, call.step) for call in calls for work in call.work}
     streams: defaultdict[int | str, list[Work]] = defaultdict(list)
@@ -165,22 +165,24 @@ def undisturbed(trace: Trace, calls: Sequence[Call]) -> Check:
         streams[work.stream].append(work)
     strange: list[str] = []
     for line in streams.values():
-        told = [owners.get(id(work)) for work in line]
-        last = {owner: at for at, owner in enumerate(told)}
+        line_owners = [owners.get(id(work)) for work in line]
+        last = {owner: at for at, owner in enumerate(line_owners)}
         current = None
-        for at, owner in enumerate(told):
+        for at, owner in enumerate(line_owners):
             if current is None or at > last[current]:
                 current = owner
             elif owner != current:
                 layer, step = current
                 strange.append(f"layer {layer}, step {step}: {short(line[at].name)}")
     return none_of(
-        "nothing else runs among a call's kernels", "kernel from elsewhere", strange
+        "no other kernel runs within a call",
+        "kernel of no module or of another call",
+        strange,
     )
 
 
 def steps_named(trace: Trace) -> Counter[str]:
-    """The steps as SGLang annotates them, by stage and size."""
+    """SGLang's step annotations, counted by stage and size."""
     return Counter(
         span.module
         for span in trace.spans
@@ -199,28 +201,27 @@ def calls_of(placed: Iterable[tuple[tuple[int, int], Work]]) -> tuple[Call, ...]
     )
 
 
-def _recorded(joined: Joined, modules: Modules) -> Check:
-    """Elsewhere a copy's record may be missing; of a module's copies, each has its own,
-    unless it says that it moves nothing."""
+def _recorded(launch_map: LaunchMap, modules: Modules) -> Check:
+    """Within modules every copy must have a GPU record, unless its size is 0 bytes."""
     lost = (
         f"{launch.call} ({key})"
-        for key, launch in joined.launches.items()
-        if key not in joined.work
+        for key, launch in launch_map.launches.items()
+        if key not in launch_map.work
         and not (launch.is_kernel or launch.is_graph)
         and not (launch.is_fill or launch.empty)
         and modules.around(launch)
     )
-    return none_of("memory calls of modules have their copies", "call without", lost)
+    return none_of("memory calls in modules have records", "call without", lost)
 
 
 def attribute_eager(
-    trace: Trace, joined: Joined, module: str, layers: int
+    trace: Trace, launch_map: LaunchMap, module: str, layers: int
 ) -> Attribution:
-    """Method A."""
+    """Method A: by launch and module interval."""
     modules = Modules(trace, module)
     placed = []
-    for key, made in joined.work.items():
-        launch = joined.launches.get(key)
+    for key, made in launch_map.work.items():
+        launch = launch_map.launches.get(key)
         span = modules.around(launch) if launch else None
         if span is not None:
             place = (span.instance, modules.step(span))
@@ -233,6 +234,6 @@ def attribute_eager(
         name = f"calls of {module} in {steps} steps"
         controls += (equal(name, expected, len(modules.spans)),)
     controls += (equal("calls that ran kernels", len(modules.spans), len(calls)),)
-    controls += (modules.nested(joined.launches.values()),)
-    controls += (balanced(joined), _recorded(joined, modules))
+    controls += (modules.nested(launch_map.launches.values()),)
+    controls += (balanced(launch_map), _recorded(launch_map, modules))
     return Attribution(Method.EAGER, calls, controls)

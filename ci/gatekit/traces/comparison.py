@@ -1,4 +1,4 @@
-"""The module before and after: what went, what came, and what that explains."""
+"""Compare the module before and after: kernels, copies and time."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from gatekit.traces.attribution import Call
 from gatekit.traces.figures import Figures, KernelFigures, Layer, rest_of, total
 from gatekit.traces.kernels import short
 
-# The rest of a layer runs the same kernels on the same shapes; clocks and neighbours
-# move it by some percent. Beyond this the two are not of one load.
+# The rest of a layer runs the same kernels on the same shapes, so its time varies only
+# by some percent. A larger difference means different loads.
 _REST = 0.15
-# How much of the removed copies' time a layer must at least be shorter by.
+# The share of the removed copies' time that a layer must save at least.
 _SAVED = 0.5
-# A copy moved out of the module adds 1 per call elsewhere. Sampling and the like copy
-# a few times a step, which is little to a call.
+# A copy moved out of the module adds 1 per call elsewhere. Other code, such as
+# sampling, copies a few times per step, which is little per call.
 _MOVED = 0.25
 
 
 @dataclass(frozen=True)
-class Change:
+class KernelDelta:
     """One kernel before and after, per call of the module."""
 
     short: str
@@ -39,8 +39,8 @@ def changes(
     before: Sequence[KernelFigures],
     after: Sequence[KernelFigures],
     calls: tuple[int, int],
-) -> tuple[Change, ...]:
-    """Every kernel of either, what appeared or vanished first."""
+) -> tuple[KernelDelta, ...]:
+    """Every kernel of either trace; vanished and appeared ones first."""
     then = {one.name: one for one in before}
     now = {one.name: one for one in after}
     found = []
@@ -56,7 +56,7 @@ def changes(
             (new.time_ns if new else 0) / max(calls[1], 1),
         )
         found.append(
-            Change(one.short, name, one.kind, _change(*counts), *counts, *times)
+            KernelDelta(one.short, name, one.kind, _change(*counts), *counts, *times)
         )
     order = ("vanished", "appeared", "changed", "same")
     return tuple(sorted(found, key=lambda c: (order.index(c.change), -c.before_ns)))
@@ -71,7 +71,7 @@ def _change(before: float, after: float) -> str:
 
 
 def load_controls(before: Sequence[Layer], after: Sequence[Layer]) -> tuple[Check, ...]:
-    """Whether the two are of one load: the same layers and GEMMs, the rest as fast."""
+    """Whether both traces have the same load: layers, GEMMs, and time of the rest."""
     old, new = _means(before), _means(after)
     rest = (old.time_ns - old.copies_ns, new.time_ns - new.copies_ns)
     ratio = rest[1] / rest[0] if rest[0] else 0.0
@@ -93,7 +93,7 @@ def load_controls(before: Sequence[Layer], after: Sequence[Layer]) -> tuple[Chec
 
 
 def claims(before: Sequence[Layer], after: Sequence[Layer]) -> tuple[Check, ...]:
-    """What the change promises of every layer, against the baseline."""
+    """The claims of the series for every layer, against the baseline."""
     then = {one.layer: one.per_call for one in before}
     pairs = [(then[o.layer], o.per_call) for o in after if o.layer in then]
     copies = [old.copies - new.copies for old, new in pairs]
@@ -109,19 +109,19 @@ def claims(before: Sequence[Layer], after: Sequence[Layer]) -> tuple[Check, ...]
             bool(copies) and min(copies) > 0,
         ),
         Check(
-            "as many kernels fewer as copies",
+            "the kernel count falls by the copies removed",
             _range(copies),
             _range(kernels),
             copies == kernels,
         ),
         Check(
-            "no copies under other names instead",
+            "no copies appear under other names",
             "0 more per layer",
             _range(others),
             bool(others) and max(others) <= 0,
         ),
         Check(
-            "time per layer falls by about the copies' own",
+            "time per layer falls by about the copies' time",
             f"{gone / 1000:.2f} us, at least {_SAVED:.0%} of it",
             f"{saved / 1000:.2f} us",
             gone > 0 and saved >= _SAVED * gone,
@@ -130,15 +130,15 @@ def claims(before: Sequence[Layer], after: Sequence[Layer]) -> tuple[Check, ...]
 
 
 def rest_is_the_same(before: Sequence[Call], after: Sequence[Call]) -> Check:
-    """Nothing but copies went or came, in any call: what came in another's place may
-    copy by itself, or be why there is nothing to copy."""
+    """In every call, only copies may differ: a new kernel in place of another may copy
+    itself, or be the reason why there is nothing to copy."""
     known: defaultdict[int, list[Counter[str]]] = defaultdict(list)
     for call in before:
         if (rest := rest_of(call)) not in known[call.layer]:
             known[call.layer].append(rest)
     return none_of(
-        "the other kernels are the baseline's, in every call",
-        "call with others",
+        "all other kernels match the baseline, in every call",
+        "call with different kernels",
         _changed(known, after),
     )
 
@@ -151,15 +151,15 @@ def _changed(
         if rest in known[call.layer]:
             continue
         usual = known[call.layer][0] if known[call.layer] else Counter[str]()
-        told = [f"+{short(name)}" for name in rest - usual]
-        told += [f"-{short(name)}" for name in usual - rest]
-        yield f"layer {call.layer}, step {call.step}: {' '.join(told)}"
+        kernels = [f"+{short(name)}" for name in rest - usual]
+        kernels += [f"-{short(name)}" for name in usual - rest]
+        yield f"layer {call.layer}, step {call.step}: {' '.join(kernels)}"
 
 
-def none_moved(before: float, after: float) -> Check:
-    """Copies elsewhere in the trace, per call of the module."""
+def no_copies_moved(before: float, after: float) -> Check:
+    """Copies outside the module must not increase, per call of the module."""
     return Check(
-        "no copies outside of the module instead",
+        "no copies move out of the module",
         f"{before:.2f} per call of it, at most {_MOVED} more",
         f"{after:.2f}",
         after - before <= _MOVED,
@@ -167,7 +167,7 @@ def none_moved(before: float, after: float) -> Check:
 
 
 def _means(layers: Sequence[Layer]) -> Figures:
-    """Per layer."""
+    """The mean per layer."""
     sums = total([one.per_call for one in layers])
     count = max(len(layers), 1)
     return Figures(

@@ -1,12 +1,12 @@
-"""What is kept of a trace: GPU work, the calls that launched it, and module spans.
+"""The parts of a trace that are kept: GPU work, launches, and module spans.
 
 Everything else (Python frames, operators, flow arrows) is nine tenths of a file and
-says nothing about which module a kernel belongs to. Times are whole nanoseconds: a
-profiler writes microseconds with three decimals, which a float does not always hold.
+does not show which module a kernel belongs to. Times are whole nanoseconds, because
+profilers write microseconds with three decimals, which a float cannot always hold.
 
-A record that lacks what the judging reads is refused, for a default in its place would
-be a reading of its own: :mod:`gatekit.traces.fields` states what each kind must have.
-So is one that names a key twice, of which readers of JSON take either.
+A record without a required field is rejected instead of given a default:
+:mod:`gatekit.traces.fields` lists the fields of each kind. A record with a duplicate
+key is rejected too, because JSON readers disagree on its value.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from gatekit.traces.fields import (
 from gatekit.traces.wellformed import loads
 from overlaykit.core.errors import InputError
 
-# More than the nanoseconds of any clock have, or the number of any module.
+# More digits than any clock's nanoseconds or any module number have.
 _DIGITS = 24
-# What puts work on a GPU; all other calls of a runtime are dropped.
+# Calls that put work on a GPU; all other runtime calls are dropped.
 _LAUNCHES = re.compile(
     r"(?:cuda|hip|cu)\w*?(?:Launch(?!Host)|Mem(?:cpy|set))", re.ASCII
 )
@@ -53,8 +53,8 @@ class Work(msgspec.Struct, frozen=True, gc=False):
 class Launch(msgspec.Struct, frozen=True, gc=False):
     """A call that put work on a GPU, or that a capture recorded into a graph.
 
-    ``kernel`` is the kernel's name where the profiler wrote it down (ROCm's does), and
-    ``empty`` says that it wrote down of a memory call that it moves 0 bytes.
+    ``kernel`` is the kernel's name if the profiler writes it (ROCm's does). ``empty``
+    means that the profiler recorded a size of 0 bytes for a memory call.
     """
 
     call: str
@@ -71,17 +71,18 @@ class Launch(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def is_kernel(self) -> bool:
-        """Makes exactly one kernel; a memory call may come to none or several."""
+        """Whether it starts exactly one kernel; a memory call may start none or
+        several."""
         return "Launch" in self.call and not self.is_graph
 
     @property
     def is_fill(self) -> bool:
-        """A memset: whatever became of it, it is no copy."""
+        """Whether it is a memset, which is never a copy."""
         return "Memset" in self.call and "Memcpy" not in self.call
 
 
 class Span(msgspec.Struct, frozen=True, gc=False):
-    """One call of an ``nn.Module``, or an annotated range: a class and which one."""
+    """One call of an ``nn.Module`` (class and instance number), or an annotation."""
 
     module: str
     instance: int
@@ -92,7 +93,7 @@ class Span(msgspec.Struct, frozen=True, gc=False):
 
 
 class Trace(msgspec.Struct, frozen=True, gc=False):
-    """One file, read. ``layout`` is the path it was read by."""
+    """The contents of one file. ``layout`` names the reader: lines or document."""
 
     path: str
     layout: str
@@ -106,7 +107,7 @@ class Trace(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Event(msgspec.Struct, gc=False):
-    """Any event. What is missing is seen when the event turns out to be kept."""
+    """Any event. Missing fields are detected only if the event is kept."""
 
     ph: str = ""
     cat: str = ""
@@ -120,16 +121,16 @@ class _Event(msgspec.Struct, gc=False):
 
 _event = msgspec.json.Decoder(_Event).decode
 _args = msgspec.json.Decoder(dict[str, object]).decode
-# The keys of an event of the profiler's, and with them the colons outside of strings.
+# The number of keys of a profiler event, so also of its colons outside strings.
 _KEYS = len(msgspec.structs.fields(_Event))
 
 
 def nanoseconds(raw: bytes) -> int:
     """Exactly, from microseconds as JSON writes numbers.
 
-    Raises InputError for what is no time: nothing, a word, beyond any clock.
+    Raises InputError if the text is not a time: empty, a word, or beyond any clock.
     """
-    if raw[-4:-3] == b".":  # As the profiler writes them.
+    if raw[-4:-3] == b".":  # The profiler's own format.
         digits = raw[:-4] + raw[-3:]
         if digits.isdigit() and len(digits) <= _DIGITS:
             return int(digits)
@@ -143,7 +144,8 @@ def nanoseconds(raw: bytes) -> int:
 
 
 def split_module(name: str) -> tuple[str, int]:
-    """``nn.Module: Attention_3`` is the fourth; without a number, the first."""
+    """``nn.Module: Attention_3`` is the fourth instance; without a number, the
+    first."""
     stem, _, number = name.removeprefix(MODULE_PREFIX).rpartition("_")
     if stem and number.isdecimal() and len(number) <= _DIGITS:
         return stem, int(number)
@@ -151,9 +153,10 @@ def split_module(name: str) -> tuple[str, int]:
 
 
 class Collector:
-    """Takes events as JSON texts, in any order, and keeps what a :class:`Trace` holds.
+    """Takes events as JSON texts, in any order, and keeps the parts of a
+    :class:`Trace`.
 
-    Both ways of reading a file end here, so they can differ only in finding events.
+    Both readers use this class, so they differ only in how they find events.
     """
 
     def __init__(self) -> None:
@@ -161,12 +164,12 @@ class Collector:
         self.launches: list[Launch] = []
         self.spans: list[Span] = []
         self.legacy = 0
-        # A model's kernels have few names, and each is long: hold each one once.
+        # Kernel names are few and long: intern them.
         self._once = dict[str, str]().setdefault
 
     def take(self, text: bytes | msgspec.Raw) -> None:
-        """Raises ``msgspec.DecodeError`` for what is not an event, and InputError for
-        one that lacks what is read of its kind."""
+        """Raises ``msgspec.DecodeError`` if the text is not an event, InputError if the
+        event lacks a required field."""
         event = _event(text)
         category, name = event.cat, event.name
         if event.ph != "X":
@@ -225,8 +228,8 @@ class Collector:
             and is_thread(thread)
         ):
             raise InputError(complaint(text))
-        # As ROCm writes it down of a copy, under one name or the other; of a fill, and
-        # CUDA of either, nothing.
+        # ROCm writes a copy's size under one of two names. Neither ROCm for fills nor
+        # CUDA for copies and fills writes it.
         size = args.get("bytes", args.get("size")) if "Mem" in name else None
         self.launches.append(
             Launch(
@@ -260,7 +263,7 @@ class Collector:
 
 
 def _times(event: _Event, text: bytes) -> tuple[int, int]:
-    """Start and duration. One may end before it starts, which a control reports."""
+    """Start and duration. A negative duration is accepted; a control reports it."""
     try:
         start, duration = nanoseconds(bytes(event.ts)), nanoseconds(bytes(event.dur))
     except InputError as error:
@@ -271,11 +274,11 @@ def _times(event: _Event, text: bytes) -> tuple[int, int]:
 
 
 def _arguments(event: _Event, name: str, text: bytes) -> dict[str, object]:
-    """The event's ``args``, once it is known that no key is there twice.
+    """The event's ``args``, after a check for duplicate keys.
 
-    Colons are faster told than keys: each is one key's, or stands in a string. As many
-    as the keys and the longest strings have are all accounted for; any other number, or
-    an escape, is looked at closely.
+    Counting colons is faster than parsing keys: each colon follows a key or is inside a
+    string. If the count is exactly that of the keys and the longest strings, no key is
+    duplicate; otherwise, or if there is an escape, the text is parsed fully.
     """
     try:
         args = _args(event.args)
@@ -291,7 +294,7 @@ def _arguments(event: _Event, name: str, text: bytes) -> dict[str, object]:
 
 
 def _named_once(event: _Event, name: str, text: bytes) -> None:
-    """The same of an event of whose ``args`` nothing is read."""
+    """The same check for an event whose ``args`` are not read."""
     colons = _KEYS + name.count(":") + bytes(event.args).count(b":")
     if text.count(b":") != colons or b"\\" in text:
         loads(text)

@@ -1,7 +1,7 @@
-"""Which fields each kind of event must have, and what an event that lacks one is told.
+"""The required fields of each kind of event, and the error for an invalid event.
 
-The collector tests them as it goes, in its own way, for it does so a million times. An
-event that it refuses is read again by these types, which name the field and its fault.
+The collector checks fields with faster code of its own, because it reads a million
+events. A rejected event is parsed again with these types, which name the faulty field.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ GPU_CATEGORIES = ("kernel", "gpu_memcpy", "gpu_memset")
 RUNTIME_CATEGORIES = ("cuda_runtime", "cuda_driver", "hip_runtime")
 ANNOTATION, FRAME = "user_annotation", "python_function"
 MODULE_PREFIX = "nn.Module: "
-# Before 2022, when no profiler wrote down modules.
+# From before 2022, when no profiler recorded modules.
 LEGACY_CATEGORIES = ("Kernel", "Memcpy", "Memset", "Runtime")
 _LONGEST = 60
 
@@ -28,7 +28,7 @@ _Name = Annotated[str, msgspec.Meta(min_length=1)]
 
 
 class _Any(msgspec.Struct):
-    """What is told apart by kind must have one."""
+    """Every event needs a category and a name."""
 
     ph: str
     cat: _Name
@@ -54,13 +54,13 @@ class _Work(_Timed):
 
 
 class _OnThread(_Timed):
-    # A merger of ranks names processes anew.
+    # Tools that merge ranks replace process ids with names.
     pid: _Number | str
     tid: _Number
 
 
 class _Span(_OnThread):
-    """A module's call, or an annotated range. Nothing is read of its arguments."""
+    """A module call or an annotation. Its arguments are not read."""
 
     args: dict[str, Any] = {}
 
@@ -71,13 +71,13 @@ class _Called(msgspec.Struct):
 
 
 class _Launch(_OnThread):
-    """A call of the runtime that puts work on a GPU."""
+    """A runtime call that puts work on a GPU."""
 
     name: _Name
     args: _Called
 
 
-# Of a frame or a runtime call that nothing is kept of, the name alone is read.
+# For frames and runtime calls that are not kept, only the name is read.
 KINDS: dict[str, type[msgspec.Struct]] = {
     **dict.fromkeys(GPU_CATEGORIES, _Work),
     **dict.fromkeys(RUNTIME_CATEGORIES, _Launch),
@@ -89,7 +89,7 @@ KINDS: dict[str, type[msgspec.Struct]] = {
 def is_thread(
     thread: tuple[int | str | None, int | str | None],
 ) -> TypeGuard[tuple[int | str, int]]:
-    """Whether an event says on which it happened."""
+    """Whether the pair is a valid process and thread."""
     pid, tid = thread
     if type(pid) is int and type(tid) is int:
         return pid >= 0 <= tid
@@ -97,21 +97,21 @@ def is_thread(
 
 
 def complaint(text: bytes) -> str:
-    """What is wrong with an event: its kind, its name, the field and the fault.
+    """The fault of an event: its kind, its name, the field and the error.
 
-    Raises InputError if it is that a key is there twice.
+    Raises InputError if a key is duplicate.
     """
     event = loads(text)
     assert isinstance(event, dict)
-    told = f"{event.get('cat') or 'event'} {_short(event.get('name'))}"
+    subject = f"{event.get('cat') or 'event'} {_short(event.get('name'))}"
     kind = KINDS.get(str(event.get("cat")), _Any)
     try:
         msgspec.json.decode(text, type=kind)
     except msgspec.ValidationError as error:
-        return f"{told}: {misfit(error).what}"
+        return f"{subject}: {misfit(error).what}"
     if event["ph"] != "X":
-        return f'{told}: "ph" is {json.dumps(event["ph"])}, not "X"'
-    return f"{told}: a time is beyond any clock"
+        return f'{subject}: "ph" is {json.dumps(event["ph"])}, not "X"'
+    return f"{subject}: a time is beyond any clock"
 
 
 def _short(value: Any) -> str:

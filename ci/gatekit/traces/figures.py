@@ -1,4 +1,4 @@
-"""Kernels, copies and time of each layer, and what they have in common."""
+"""Kernels, copies and time per layer, and controls over all calls."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from gatekit.traces.attribution import Call
 from gatekit.traces.events import Work
 from gatekit.traces.kernels import Kind, kind_of, reads_scale, short
 
-# What may stand right before a GEMM that reads a scale: what makes its input, another
-# reader of the same input, or a copy, which is counted. Anything else may be a copy
-# under a name that nobody has thought of.
+# Kernels allowed right before a GEMM that reads a scale: the producer of its input,
+# another consumer of that input, or a copy, which is counted. Anything else may be a
+# copy under an unknown name.
 _BEFORE_GEMM = (
     Kind.NORM_QUANT,
     Kind.GEMM,
@@ -26,9 +26,9 @@ _BEFORE_GEMM = (
 
 @dataclass(frozen=True)
 class Figures:
-    """Of one call, or the sums of many. ``copies`` are direct copies, and those of any
-    name right before a GEMM that reads a scale; ``other_copies`` are the rest.
-    ``before_gemm`` counts the copies of any name right before any GEMM."""
+    """Figures of one call, or sums over calls. ``copies`` counts direct copies, and
+    copies of any name right before a GEMM that reads a scale; ``other_copies`` counts
+    the rest. ``before_gemm`` counts copies of any name right before any GEMM."""
 
     kernels: int
     copies: int
@@ -44,7 +44,7 @@ Figured = tuple[Call, Figures]
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer's figures by call: counts of its first, times of its median call."""
+    """The figures of one layer: those of its call with the median time."""
 
     layer: int
     calls: int
@@ -53,7 +53,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class KernelFigures:
-    """One kernel in all the calls together."""
+    """One kernel, summed over all calls."""
 
     name: str
     short: str
@@ -63,7 +63,7 @@ class KernelFigures:
 
 
 def _next_by_stream(work: Sequence[Work]) -> list[Work | None]:
-    """For each, what its stream ran next."""
+    """For each kernel, the next one on its stream."""
     following: dict[int | str, Work] = {}
     found: list[Work | None] = []
     for one in reversed(work):
@@ -73,7 +73,7 @@ def _next_by_stream(work: Sequence[Work]) -> list[Work | None]:
 
 
 def is_relayout(work: Work, following: Work | None) -> bool:
-    """A copy that the claim is about."""
+    """Whether it is a copy that the claims count."""
     kind = kind_of(work.name)
     return kind is Kind.DIRECT_COPY or (
         kind is Kind.OTHER_COPY
@@ -83,7 +83,7 @@ def is_relayout(work: Work, following: Work | None) -> bool:
 
 
 def figures(call: Call) -> Figures:
-    """Of one call."""
+    """The figures of one call."""
     copies = other = before = gemms = copies_ns = 0
     for work, following in zip(call.work, _next_by_stream(call.work), strict=True):
         kind = kind_of(work.name)
@@ -100,13 +100,13 @@ def figures(call: Call) -> Figures:
 
 
 def rest_of(call: Call) -> Counter[str]:
-    """What the claim is not about: the names of the call's other kernels."""
+    """The call's kernels by name, without the copies that the claims count."""
     pairs = zip(call.work, _next_by_stream(call.work), strict=True)
     return Counter(one.name for one, after in pairs if not is_relayout(one, after))
 
 
 def total(calls: Sequence[Figures]) -> Figures:
-    """Sums."""
+    """The sums over the calls."""
     return Figures(
         kernels=sum(one.kernels for one in calls),
         copies=sum(one.copies for one in calls),
@@ -119,7 +119,7 @@ def total(calls: Sequence[Figures]) -> Figures:
 
 
 def by_layer(calls: Sequence[Figured]) -> tuple[Layer, ...]:
-    """The layers in order, each by its call of median time."""
+    """The layers in order, each represented by its call with the median time."""
     layers: defaultdict[int, list[Figures]] = defaultdict(list)
     for call, found in calls:
         layers[call.layer].append(found)
@@ -134,7 +134,7 @@ def by_layer(calls: Sequence[Figured]) -> tuple[Layer, ...]:
 
 
 def kernel_figures(calls: Sequence[Call]) -> tuple[KernelFigures, ...]:
-    """Every kernel that ran in the module, most time first."""
+    """Every kernel of the module, longest total time first."""
     launches: Counter[str] = Counter()
     times: Counter[str] = Counter()
     for call in calls:
@@ -148,7 +148,7 @@ def kernel_figures(calls: Sequence[Call]) -> tuple[KernelFigures, ...]:
 
 
 def call_controls(calls: Sequence[Figured]) -> tuple[Check, ...]:
-    """Every call has its GEMMs, and as many as the others: nothing was dropped."""
+    """Every call must have GEMMs, and all calls equally many, or records were lost."""
     counts = Counter(found.gemms for _, found in calls)
     usual = median_low(counts.elements()) if counts else 0
     wrong = (
@@ -165,7 +165,7 @@ def call_controls(calls: Sequence[Figured]) -> tuple[Check, ...]:
 
 
 def unknown_before_gemm(calls: Sequence[Call]) -> Check:
-    """Without a baseline, the one sign of a copy under a name that is not known."""
+    """Without a baseline, this is the only check for copies under unknown names."""
     found: Counter[str] = Counter()
     for call in calls:
         for work, following in zip(call.work, _next_by_stream(call.work), strict=True):
@@ -175,6 +175,6 @@ def unknown_before_gemm(calls: Sequence[Call]) -> Check:
                 found[short(work.name)] += 1
     return none_of(
         "kernels right before a block-scale GEMM are of a known kind",
-        "unknown kernel there (a --baseline would tell what it is)",
+        "unknown kernel there (use --baseline to compare)",
         (f"{name} x{count}" for name, count in found.items()),
     )

@@ -1,4 +1,4 @@
-"""Which files a command line names: one, several ranks, or a directory of them."""
+"""The files that a command line names: files, or directories of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ENDINGS = (".json", ".json.gz")
 
 @dataclass(frozen=True)
 class Job:
-    """One trace with what belongs to it."""
+    """One trace with its baseline and captures."""
 
     trace: Path
     baseline: Path | None
@@ -24,16 +24,16 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Found:
-    """The traces that paths name, and what lay beside them and is none."""
+class TraceFiles:
+    """The traces that paths name, and other JSON files in the same directories."""
 
     traces: tuple[Path, ...]
     others: tuple[Path, ...] = ()
 
 
-def find(paths: Sequence[Path]) -> Found:
-    """A file that is named is taken for a trace, whatever it is; of a directory, those
-    that are: profilers' callers write lists of the traces beside them."""
+def find(paths: Sequence[Path]) -> TraceFiles:
+    """A named file is always read as a trace. In a directory, other JSON files are
+    ignored: programs write lists of the traces next to them."""
     traces: list[Path] = []
     others: list[Path] = []
     for path in paths:
@@ -50,26 +50,26 @@ def find(paths: Sequence[Path]) -> Found:
             raise InputError(f"{path} does not exist", (finding,)) from error
         except OSError as error:
             raise EnvironmentFailure(f"cannot read {path}: {error.strerror}") from error
-    return Found(tuple(dict.fromkeys(traces)), tuple(dict.fromkeys(others)))
+    return TraceFiles(tuple(dict.fromkeys(traces)), tuple(dict.fromkeys(others)))
 
 
-def _inside(folder: Path) -> Found:
+def _inside(folder: Path) -> TraceFiles:
     named = sorted(p for p in folder.iterdir() if p.name.endswith(_ENDINGS))
     traces = tuple(path for path in named if may_be_trace(path))
     others = tuple(path for path in named if path not in traces)
     if not traces:
         expected = " or ".join(f"*{ending}" for ending in _ENDINGS)
         finding = Finding(
-            "no trace in it",
+            "no trace in the directory",
             path=str(folder),
             expected=expected,
-            found=", ".join(f"{path.name}, which is none" for path in others) or None,
+            found=", ".join(f"{path.name}, not a trace" for path in others) or None,
         )
         raise InputError("a directory without traces", (finding,))
-    return Found(traces, others)
+    return TraceFiles(traces, others)
 
 
-def jobs(traces: Found, baselines: Found, captures: Found) -> list[Job]:
+def jobs(traces: TraceFiles, baselines: TraceFiles, captures: TraceFiles) -> list[Job]:
     """Pair every trace with the baseline and captures of its rank."""
     found, before, recorded = traces.traces, baselines.traces, captures.traces
     return [
@@ -81,25 +81,25 @@ def jobs(traces: Found, baselines: Found, captures: Found) -> list[Job]:
 def _baseline(trace: Path, baselines: Sequence[Path], traces: int) -> Path | None:
     if not baselines:
         return None
-    # Alone they are a pair; whether of one rank is then for the trace itself to say.
+    # A single pair is matched without names; its contents then show the ranks.
     if traces == 1 and len(baselines) == 1:
         return baselines[0]
     rank = rank_named(str(trace))
     same = [path for path in baselines if rank_named(str(path)) == rank]
     if rank is None or len(same) != 1:
         finding = Finding(
-            f"{len(same)} baselines for it",
+            f"{len(same)} baselines match this trace",
             path=str(trace),
             expected="one with the same TP rank in its name",
             found=", ".join(path.name for path in baselines),
-            next_step="name one trace and its baseline",
+            next_step="give one trace and its baseline",
         )
         raise InputError("cannot pair traces with baselines", (finding,))
     return same[0]
 
 
 def captures_of(trace: Path, captures: Sequence[Path]) -> tuple[Path, ...]:
-    """Those of its rank, or all where names do not tell: contents will."""
+    """The captures of the trace's rank, or all if their names do not show it."""
     rank = rank_named(str(trace))
     same = tuple(path for path in captures if rank_named(str(path)) == rank)
     return same or tuple(captures)

@@ -1,7 +1,7 @@
-"""A file's text, decompressed where it is a gzip, in pieces of bounded size.
+"""A file's text in pieces of bounded size, decompressed if it is a gzip.
 
-By ISA-L where its package is installed (the gate's requirements have it), in two fifths
-of zlib's time; by zlib where not. Both check a member's sum, and are asked the same.
+ISA-L is used if its package is installed (it is in the gate's requirements) and takes
+two fifths of zlib's time; otherwise zlib. Both verify the checksum and have one API.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from typing import Any, BinaryIO
 from overlaykit.cli import progress
 from overlaykit.core.errors import InputError
 
-# Small: cut up within the processor's cache, and, under malloc's 128 KB, in memory that
-# is not taken from the system anew each time.
+# Small enough for the processor's cache, and below malloc's 128 KB threshold, so that
+# memory is reused.
 _CHUNK = 1 << 15
-# What is left of the input is copied at every step of decompression: little at once.
+# The rest of the input is copied at every decompression step, so keep it small.
 _ZIPPED = 1 << 15
 _QUIET_SECONDS = 2
 
 
 def _inflater() -> Any:
-    """The module: ISA-L's has the names of zlib's, and an error of its own."""
+    """The module to use. ISA-L's has zlib's names, but its own error class."""
     try:
         return importlib.import_module("isal.isal_zlib")
     except ImportError:
@@ -33,13 +33,13 @@ def _inflater() -> Any:
 
 
 def is_zipped(path: Path) -> bool:
-    """By its first bytes, whatever its name."""
+    """Whether the file is a gzip, by its first bytes."""
     with path.open("rb") as file:
         return file.read(2) == b"\x1f\x8b"
 
 
 def chunks(path: Path) -> Iterator[bytes]:
-    """Raises InputError for a gzip that is cut short or damaged."""
+    """Raises InputError if a gzip is truncated or damaged."""
     total = path.stat().st_size
     quiet_until = time.monotonic() + _QUIET_SECONDS
     zipped = is_zipped(path)
@@ -53,7 +53,7 @@ def chunks(path: Path) -> Iterator[bytes]:
 
 
 def _unzipped(file: BinaryIO) -> Iterator[bytes]:
-    """Of every member of the file; none may be cut short or damaged."""
+    """The text of all members of the file; each must be complete."""
     inflater = _inflater()
     data = file.read(_ZIPPED)
     while data:
@@ -70,7 +70,7 @@ def _unzipped(file: BinaryIO) -> Iterator[bytes]:
             data = inflate.unconsumed_tail or (
                 b"" if inflate.eof else file.read(_ZIPPED)
             )
-        # Zeros after a member are padding, as gzip itself takes them; so are many.
+        # Zeros after a member are padding, of any length, as for gzip itself.
         data = inflate.unused_data.lstrip(b"\0")
         while not data and (more := file.read(_ZIPPED)):
             data = more.lstrip(b"\0")

@@ -1,8 +1,8 @@
-"""What a kernel does, told from its name: ROCm's and CUDA's, mangled or not.
+"""Classify kernels by name, for ROCm and CUDA, mangled or not.
 
-Names are matched by the parts that survive mangling. A copy is what moves bytes on one
-device and computes nothing; it has more names than ``direct_copy_kernel``, and a copy
-under another name must not make a claim about copies look true.
+Patterns match the parts of names that survive mangling. A copy moves bytes on one
+device and computes nothing. It has more names than ``direct_copy_kernel``; a copy under
+another name must not make a claim about copies look true.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from gatekit.traces.events import Work
 
 
 class Kind(Enum):
-    """The roles that a verdict tells apart."""
+    """The kinds of kernels that a verdict distinguishes."""
 
     DIRECT_COPY = "direct copy"
     OTHER_COPY = "other copy"
@@ -30,14 +30,14 @@ class Kind(Enum):
         return self in (Kind.DIRECT_COPY, Kind.OTHER_COPY)
 
 
-# In order: the first that is found decides.
+# The first match decides.
 _KINDS = tuple(
     (kind, re.compile(pattern, re.IGNORECASE))
     for kind, pattern in (
         (Kind.DIRECT_COPY, r"direct_copy_kernel"),
         (
             Kind.OTHER_COPY,
-            # A direction that the profiler does not know may be device to device.
+            # An unknown direction may be device to device.
             r"Memcpy (?!HtoD|DtoH|HtoH|HtoA|AtoH)|CatArrayBatchedCopy"
             r"|rocclr_copyBuffer|copy_?device_?to_?device|copy_kernel|_to_copy"
             r"|fused_clone|transpose_kernel|batched_transpose|permute_kernel"
@@ -48,7 +48,7 @@ _KINDS = tuple(
         (Kind.ATTENTION, r"fmha|attention|flash|attn|mla_(?:a8w8|decode|prefill|fwd)"),
         (Kind.GEMM, r"gemm|gemv|Cijk_|nvjet|cublas|cutlass|xmma|matmul|_mm_kernel"),
         (Kind.NORM_QUANT, r"norm|rms|quant|silu|act_and_mul"),
-        # In a kernel of the kinds above such a word is an option of it.
+        # In kernels of the kinds above, these words name an option.
         (Kind.OTHER_COPY, r"transpose|permute|relayout|fused_copy"),
     )
 )
@@ -57,7 +57,7 @@ _memory: dict[str, Kind] = {}
 
 
 def kind_of(name: str) -> Kind:
-    """Remembered by name: a trace has few, and each is long."""
+    """The kind of a kernel, cached by name."""
     if name not in _memory:
         found = (kind for kind, pattern in _KINDS if pattern.search(name))
         _memory[name] = next(found, Kind.OTHER)
@@ -65,7 +65,7 @@ def kind_of(name: str) -> Kind:
 
 
 def reads_scale(name: str) -> bool:
-    """A GEMM that takes block scales: where a relayout would stand right before."""
+    """Whether it is a GEMM with block scales, which may need a relayout before it."""
     return kind_of(name) is Kind.GEMM and _SCALED.search(name) is not None
 
 
@@ -73,12 +73,12 @@ FILL, COPY = "memset", "memcpy"
 
 
 def plain(name: str) -> str:
-    """A kernel's name as both its launch and its record give it."""
+    """The name without suffixes, equal in the launch and in the GPU record."""
     return name.removesuffix(" [clone .kd]").removesuffix(".kd")
 
 
 def token(work: Work) -> str:
-    """What ran, as both a capture and a replay give it."""
+    """A name for the work that is equal in a capture and its replay."""
     if work.category == "kernel" and "rocclr_copyBuffer" not in work.name:
         return plain(work.name)
     return FILL if work.category == "gpu_memset" else COPY
@@ -89,7 +89,7 @@ _MANGLED = re.compile(r"(?<![0-9])(\d{1,3})(?=[A-Za-z_])")
 
 
 def short(name: str) -> str:
-    """A few words for people: the name without its template arguments."""
+    """A short name for display, without template arguments."""
     if "direct_copy_kernel" in name:
         return "direct_copy_kernel"
     if name.startswith("_Z"):
@@ -105,7 +105,7 @@ def short(name: str) -> str:
 
 
 def _demangled(name: str) -> str:
-    """The last part of the first nested name: enough to recognise a kernel by."""
+    """The last part of the first nested name, enough to recognise a kernel."""
     at, parts = 3 if name.startswith("_ZN") else 2, []
     while match := re.compile(r"[0-9]{1,9}").match(name, at):
         length = int(match[0])

@@ -1,11 +1,11 @@
-"""The calls of one class of modules, and which of them a launch was made in.
+"""The calls of one class of modules, and the call that each launch belongs to.
 
-A thread's calls nest: what begins within a module's call ends within it. A profiler
-rounds times, so that a caller may seem to leave before its callee does, or to enter
-after it (Kineto 1082). Intervals that overlap and do not nest are therefore no evidence
-that a launch was outside. Where one module alone can be meant, for the times are off by
-no more than rounding, the launch is that module's; where not, nobody's, and a control
-says so. The same holds of modules within modules.
+Calls on a thread nest: what begins inside a module call ends inside it. Profilers round
+times, so a caller may appear to end before its callee, or to start after it (Kineto
+1082). So intervals that overlap without nesting do not prove that a launch was outside.
+If the times are off by rounding only and exactly one module fits, the launch belongs to
+it; otherwise it belongs to none, and a control does not hold. The same applies to
+modules inside modules.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from gatekit.traces.nesting import ROUNDING_NS, nest
 
 @dataclass(frozen=True)
 class _Line:
-    """One thread's calls, in order: when each began and ended, and which it is."""
+    """One thread's calls, in order: their starts, ends and spans."""
 
     starts: list[int]
     ends: list[int]
@@ -31,12 +31,12 @@ class _Line:
 
 
 class Modules:
-    """The calls, to be asked by thread and time."""
+    """The calls of a module class, searchable by thread and time."""
 
     def __init__(self, trace: Trace, module: str) -> None:
         spans = [span for span in trace.spans if span.module == module]
         modules = [span for span in spans if not span.annotation]
-        # An annotation serves where modules were not recorded.
+        # Annotations are used if modules were not recorded.
         self.spans = sorted(modules or spans, key=lambda span: span.start)
         counts: Counter[int] = Counter()
         self._step: dict[Span, int] = {}
@@ -50,38 +50,39 @@ class Modules:
         self.counts = counts
 
     def _line(self, spans: list[Span]) -> _Line:
-        """With what they called they may have lasted longer than they say."""
+        """The spans with their times extended to cover the calls inside them."""
         own = ((span.start, span.end) for span in spans)
         reach = self._nesting.reach
         times = [reach.get(id(s), o) for s, o in zip(spans, own, strict=True)]
         return _Line([start for start, _ in times], [end for _, end in times], spans)
 
     def around(self, launch: Launch) -> Span | None:
-        """The call that the launch was made in; none, too, if that cannot be told."""
-        meant = self._meant(launch)
-        return meant[0] if len(meant) == 1 else None
+        """The call that contains the launch; None if there is none or it is
+        ambiguous."""
+        candidates = self._candidates(launch)
+        return candidates[0] if len(candidates) == 1 else None
 
     def nested(self, launches: Iterable[Launch]) -> Check:
-        """Whether it can be told of every launch."""
+        """Whether no launch is ambiguous."""
         return none_of(
             "launches nest in module calls",
             "launch across the bounds of a call",
             (
                 f"{launch.call} ({launch.correlation})"
                 for launch in launches
-                if len(self._meant(launch)) > 1
+                if len(self._candidates(launch)) > 1
             ),
         )
 
-    def _meant(self, launch: Launch) -> list[Span | None]:
-        """The call it nests in, or that its times are off by rounding from nesting in;
-        nothing, if it overlaps none; otherwise all that it may be meant to be in."""
+    def _candidates(self, launch: Launch) -> list[Span | None]:
+        """The call that the launch nests in, exactly or within rounding; empty if it
+        overlaps none; otherwise all calls that it may belong to."""
         line = self._threads.get(launch.thread)
         if line is None:
             return []
         at = bisect_right(line.starts, launch.start)
         if at == len(line.starts) or launch.end < line.starts[at]:
-            # Nearly all are well within one, or well away from any.
+            # The common cases: well inside one call, or well outside all.
             if not at or line.ends[at - 1] < launch.start:
                 return []
             if launch.end <= line.ends[at - 1] and line.starts[at - 1] < launch.start:
@@ -98,7 +99,7 @@ class Modules:
         return self._step[span]
 
     def controls(self, module: str, layers: int, trace: Trace) -> tuple[Check, ...]:
-        """As many modules as layers, called equally often, once for each parent."""
+        """There must be one module per layer, called equally often, once per parent."""
         seen = Counter(span.module for span in trace.spans if not span.annotation)
         known = ", ".join(f"{name} x{n}" for name, n in seen.most_common(6))
         found = len(self.counts)
@@ -128,8 +129,8 @@ class Modules:
         return Check("every layer called equally often", "yes", found or "none", right)
 
     def _parents(self, calls: Counter[str]) -> Check:
-        """Missing modules show in their parents: a decoder layer without attention. A
-        layer may have several, then each as many."""
+        """A missing module shows in its parent, such as a decoder layer without
+        attention. A parent may have several, but then all the same number."""
         parents = self._nesting.parents
         name = "every parent module has one"
         found = [p for span in self.spans if (p := parents.get(id(span)))]
@@ -148,7 +149,8 @@ class Modules:
 
 
 def _near(line: _Line, launch: Launch) -> list[int]:
-    """Those that it has time in common with; if it took none, also at a bound."""
+    """The calls that overlap the launch in time; for a launch of no duration, also
+    those that it touches."""
     point = launch.start == launch.end
     at = (bisect_right if point else bisect_left)(line.starts, launch.end) - 1
     near: list[int] = []

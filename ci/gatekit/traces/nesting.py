@@ -1,4 +1,4 @@
-"""Which module was called by which, in times that are rounded."""
+"""Find the caller of each module call, with rounded times."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from dataclasses import dataclass
 
 from gatekit.traces.events import Span
 
-# By how much times that contradict each other may differ and still be rounded ones of
-# calls that nest: profilers have written whole microseconds, and now write nanoseconds.
+# The largest contradiction between times that rounding explains: older profilers wrote
+# whole microseconds, newer ones write nanoseconds.
 ROUNDING_NS = 1000
 
 
 @dataclass(frozen=True)
 class Nesting:
-    """Each span's caller, by the span's ``id``; how long those lasted, by theirs, that
-    seem to begin after what they called or to end before it; what does not nest."""
+    """``parents``: each span's caller, by the span's ``id``. ``reach``: corrected times
+    of callers that seem to start after or end before their callees, by the caller's
+    ``id``. ``astride``: pairs that overlap without nesting."""
 
     parents: dict[int, Span]
     reach: dict[int, tuple[int, int]]
@@ -24,14 +25,14 @@ class Nesting:
 
 
 def nest(spans: Iterable[Span]) -> Nesting:
-    """In one pass over the spans as they were entered, thread by thread."""
+    """Nest the spans of each thread, in one pass ordered by start."""
     parents: dict[int, Span] = {}
     reach: dict[int, tuple[int, int]] = {}
     astride: list[str] = []
     stacks: defaultdict[object, list[Span]] = defaultdict(list)
     for span in sorted(spans, key=lambda span: (span.start, -span.end)):
         stack = stacks[span.thread]
-        # Entered, it seems, right before the one that called them.
+        # Spans that seem to start right before their caller.
         early: list[Span] = []
         while stack:
             top = stack[-1]

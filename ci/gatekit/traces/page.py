@@ -1,16 +1,15 @@
-"""The report as one HTML file that needs nothing else: no script, no network."""
+"""The report as one self-contained HTML file: no scripts, no network."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from gatekit.records.checks import Check
-from gatekit.traces.checks import Verdict
-from gatekit.traces.comparison import Change
+from gatekit.records.checks import Check, Verdict
+from gatekit.traces.comparison import KernelDelta
 from gatekit.traces.figures import Figures
 from gatekit.traces.timeline import STYLE, timeline
-from gatekit.traces.verdicts import Asked, Examined, Judged
+from gatekit.traces.verdicts import AnalysedTrace, Assessment, Requirement
 from overlaykit.core.errors import Finding
 
 _STYLE = """
@@ -42,14 +41,18 @@ tr.total td { font-weight: 600; }
 """
 
 
-def page(judged: Sequence[Judged], asked: Asked, unread: Sequence[Finding] = ()) -> str:
-    """All traces, one section each; first those that could not be read, if any."""
+def page(
+    assessments: Sequence[Assessment],
+    required: Requirement,
+    unread: Sequence[Finding] = (),
+) -> str:
+    """One section per trace; unreadable traces come first."""
     parts = [_unread(unread)] if unread else []
-    sections = "\n".join([*parts, *(_section(one, asked) for one in judged)])
+    sections = "\n".join([*parts, *(_section(one, required) for one in assessments)])
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width">'
-        f"<title>Traces of {escape(asked.module)}</title>"
+        f"<title>Traces of {escape(required.module)}</title>"
         f"<style>{STYLE}{_STYLE}</style></head><body><main>\n{sections}\n"
         "</main></body></html>\n"
     )
@@ -60,33 +63,34 @@ def _unread(findings: Sequence[Finding]) -> str:
         ("", (f"<code>{escape(one.path or '')}</code>", escape(one.what)))
         for one in findings
     )
-    said = '<h1><span class="verdict invalid">not read</span>Not judged</h1>'
-    return f"<section>{said}{_table([('file', ''), ('why', '')], rows)}</section>"
+    heading = '<h1><span class="verdict invalid">not read</span>No verdict</h1>'
+    return f"<section>{heading}{_table([('file', ''), ('why', '')], rows)}</section>"
 
 
-def _section(judged: Judged, asked: Asked) -> str:
-    one, baseline = judged.examined, judged.baseline
-    said = judged.verdict.value
+def _section(assessment: Assessment, required: Requirement) -> str:
+    one, baseline = assessment.analysed, assessment.baseline
+    verdict = assessment.verdict.value
     parts = [
-        f'<h1><span class="verdict {said}">{said}</span>{escape(asked.module)}</h1>',
+        f'<h1><span class="verdict {verdict}">{verdict}</span>'
+        f"{escape(required.module)}</h1>",
         f'<p class="quiet"><code>{escape(one.trace.path)}</code>',
         f"<br>against <code>{escape(baseline.trace.path)}</code>" if baseline else "",
         f"<br>{escape(one.trace.gpu)} · {escape(one.attribution.method.value)}</p>",
         _tiles(one, baseline),
     ]
-    if judged.verdict is Verdict.INVALID:
-        broken = [control for control in judged.controls if not control.holds]
-        parts += ["<h2>Why this is no evidence</h2>", _checks(broken)]
+    if assessment.verdict is Verdict.INVALID:
+        broken = [control for control in assessment.controls if not control.holds]
+        parts += ["<h2>Why this trace is not evidence</h2>", _checks(broken)]
     else:
-        parts += ["<h2>Claims</h2>", _checks(judged.claims)]
-    parts += ["<h2>One layer</h2>", f'<div class="scroll">{timeline(judged)}</div>']
-    if judged.changes:
-        parts += ["<h2>Kernels, per call</h2>", _changes(judged.changes)]
+        parts += ["<h2>Claims</h2>", _checks(assessment.claims)]
+    parts += ["<h2>One layer</h2>", f'<div class="scroll">{timeline(assessment)}</div>']
+    if assessment.changes:
+        parts += ["<h2>Kernels, per call</h2>", _changes(assessment.changes)]
     parts += [
         "<h2>Layers</h2>",
         _layers(one, baseline),
-        f"<details><summary>All {len(judged.controls)} controls</summary>",
-        _checks(judged.controls),
+        f"<details><summary>All {len(assessment.controls)} controls</summary>",
+        _checks(assessment.controls),
         "</details>",
     ]
     return f"<section>{''.join(parts)}</section>"
@@ -95,7 +99,7 @@ def _section(judged: Judged, asked: Asked) -> str:
 def _table(
     header: Iterable[tuple[str, str]], rows: Iterable[tuple[str, Iterable[str]]]
 ) -> str:
-    """Cells are HTML; a column's class is given with its heading, a row's with it."""
+    """Cells are HTML. Headings come with the column's class, rows with the row's."""
     columns = list(header)
     head = "".join(f'<th class="{kind}">{name}</th>' for name, kind in columns)
     body = "".join(
@@ -134,13 +138,13 @@ def _checks(checks: Iterable[Check]) -> str:
     )
 
 
-def _tiles(one: Examined, baseline: Examined | None) -> str:
-    def per_call(side: Examined, value: int) -> float:
+def _tiles(one: AnalysedTrace, baseline: AnalysedTrace | None) -> str:
+    def per_call(side: AnalysedTrace, value: int) -> float:
         return value / max(len(side.calls), 1)
 
     def tile(label: str, values: list[float], form: str, unit: str) -> str:
-        told = " → ".join(dict.fromkeys(format(value, form) for value in values))
-        return f'<div class="tile"><b>{told}{unit}</b>{label}</div>'
+        values_text = " → ".join(dict.fromkeys(format(value, form) for value in values))
+        return f'<div class="tile"><b>{values_text}{unit}</b>{label}</div>'
 
     sides = [side for side in (baseline, one) if side]
     return (
@@ -168,7 +172,7 @@ def _tiles(one: Examined, baseline: Examined | None) -> str:
     )
 
 
-def _changes(changes: Iterable[Change]) -> str:
+def _changes(changes: Iterable[KernelDelta]) -> str:
     header = [
         ("", ""), ("kernel", ""), ("kind", ""), ("launches", "number"),
         ("µs", "number"),
@@ -191,7 +195,7 @@ def _changes(changes: Iterable[Change]) -> str:
     )
 
 
-def _layers(one: Examined, baseline: Examined | None) -> str:
+def _layers(one: AnalysedTrace, baseline: AnalysedTrace | None) -> str:
     sides = [side for side in (baseline, one) if side]
     names = ("kernels", "copies", "copies before a GEMM", "other copies", "µs")
     header = [("layer", ""), *((name, "number") for name in names)]
@@ -205,7 +209,7 @@ def _layers(one: Examined, baseline: Examined | None) -> str:
 
 
 def _cells(sides: Sequence[Figures | None]) -> list[str]:
-    """Before and after in one cell, or the trace alone."""
+    """Cells with before and after, or with the trace alone."""
     columns = zip(*map(_figures, sides), strict=True)
     return [" → ".join(values) for values in columns]
 

@@ -1,11 +1,11 @@
-"""Reading a trace file: plain or gzip, of any size, whole or refused.
+"""Read a trace file of any size, plain or gzip; incomplete files are rejected.
 
-The profiler writes every event on lines of its own, always the same way; such a file is
-cut at those lines as it is decompressed, and only the events that are kept are parsed.
-Any other arrangement of the same JSON is parsed whole. Which of the two is decided by
-the file: its first bytes, every event's first bytes after that, and its closing. A
-gzip's check sum says that what is left unread is whole; a plain file has none, so all
-of it is parsed. What is refused is refused by the second way, which knows the place.
+The profiler writes every event on its own lines, always in the same format. Such a file
+is split at those lines while it is decompressed, and only the events that are kept are
+parsed. JSON in any other format is parsed as one document. The file's first bytes, the
+first bytes of every event, and its end decide which reader is used. A gzip's checksum
+proves that the skipped parts are intact; a plain file has none, so all of it is parsed.
+Errors always come from the document reader, which knows the position.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from gatekit.traces.inflating import chunks, is_zipped
 from gatekit.traces.wellformed import fault, loads
 from overlaykit.core.errors import EnvironmentFailure, Finding, InputError
 
-# No event of the profiler's, nor what is before them, comes near: cut differently then.
+# Longer than any profiler event or header; a longer one means another format.
 _LONGEST = 1 << 20
 _OPENING = b'"traceEvents": [\n  {\n'
 _BETWEEN = b"\n  },\n  {\n"
@@ -30,10 +30,10 @@ _CLOSING = b"\n  }\n  ]"
 _X = b'    "ph": "X", "cat": "'
 _FRAME = _X + b'python_function", "name": "'
 _MODULE = _FRAME + b"nn.Module: "
-# Nothing is kept of Python's frames but modules. They are most of a file, and told by
-# where they sort, in half the time of ``startswith``; \xff is above any text.
+# Of Python frames only modules are kept. Frames are most of a file; comparing sort
+# order takes half the time of ``startswith``. \xff sorts after any text.
 _FRAMES_END, _MODULES_END = _FRAME + b"\xff", _MODULE + b"\xff"
-# Other kinds of events that nothing is kept of, by their first bytes.
+# First bytes of other events that are not kept.
 _SKIPPED = (
     _X + b'cpu_op"',
     b'    "ph": "s", "id": ',
@@ -42,12 +42,12 @@ _SKIPPED = (
     _X + b'cuda_runtime", "name": "hipGetDevice',
 )
 _BEFORE = re.compile(rb'"traceEvents"\s*:\s*\[\s*\Z')
-_PROFILER = "give the file as the profiler wrote it"
+_PROFILER = "give the file exactly as the profiler wrote it"
 _WRITING = "wait until the profiler has finished, or copy the file again"
 
 
 class _Unfamiliar(Exception):
-    """The file is not laid out as the profiler does it."""
+    """The file is not in the profiler's own format."""
 
 
 class _Device(msgspec.Struct, frozen=True):
@@ -58,7 +58,7 @@ _Count = Annotated[int, msgspec.Meta(ge=0)] | msgspec.UnsetType
 
 
 class _Distributed(msgspec.Struct, frozen=True):
-    """Either may be missing, and neither may be null."""
+    """Both fields are optional, and neither may be null."""
 
     rank: _Count = msgspec.UNSET
     world_size: _Count = msgspec.UNSET
@@ -79,7 +79,7 @@ _list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 def read_trace(path: Path) -> Trace:
-    """Read one file. Raises InputError for anything but one whole trace."""
+    """Read one file. Raises InputError unless it is one complete trace."""
     try:
         before = path.stat()
         collector = Collector()
@@ -112,8 +112,8 @@ def read_trace(path: Path) -> Trace:
 
 
 def may_be_trace(path: Path) -> bool:
-    """Whether a file found in a folder is to be read as one: all but JSON that is whole
-    and has no events. What is cut short or damaged was perhaps meant to be one."""
+    """Whether a file in a directory is read as a trace: every file except complete JSON
+    without events. A truncated or damaged file may have been a trace."""
     pieces = chunks(path)
     text = b""
     try:
@@ -123,7 +123,7 @@ def may_be_trace(path: Path) -> bool:
                 return True
             if len(text) > _LONGEST:
                 break
-        # Most are told by their beginning; these few are read whole.
+        # Most traces are recognised by their beginning; the others are read whole.
         text += b"".join(pieces)
         if text.lstrip()[:1] == b"[":
             return bool(_events(text))
@@ -143,10 +143,10 @@ def _refusal(path: Path, error: InputError) -> InputError:
     finding = replace(
         finding,
         path=str(path),
-        expected="one whole profiler trace",
+        expected="one complete profiler trace",
         next_step=finding.next_step or _WRITING,
     )
-    return InputError(f"not a trace that can be judged: {path.name}", (finding,))
+    return InputError(f"not a readable trace: {path.name}", (finding,))
 
 
 def _refused(what: str, step: str, line: int | None = None) -> InputError:
@@ -156,18 +156,18 @@ def _refused(what: str, step: str, line: int | None = None) -> InputError:
 def _nothing(collector: Collector) -> InputError:
     if collector.legacy:
         return _refused(
-            f"holds {collector.legacy} events of Kineto's old categories (Kernel, "
-            "Runtime): no profiler of that time wrote down modules",
+            f"contains {collector.legacy} events of Kineto's old categories (Kernel, "
+            "Runtime); profilers of that time did not record modules",
             "profile with PyTorch 1.12 or later",
         )
     return _refused(
-        "holds no GPU work and no launches: profiled without a GPU?",
+        "contains no GPU work and no launches: profiled without a GPU?",
         "profile with both CPU and GPU activities",
     )
 
 
 def _by_lines(path: Path, collector: Collector) -> _Document:
-    """Cut the file between events, and parse those that are kept."""
+    """Split the file into events, and parse those that are kept."""
     pieces = chunks(path)
     skipped = _SKIPPED if is_zipped(path) else ()
     head = b""
@@ -223,7 +223,7 @@ def _keep(
 
 
 def _whole(path: Path, collector: Collector) -> _Document:
-    """Parse the document, however it is laid out."""
+    """Parse the whole document, in any JSON format."""
     text = b"".join(chunks(path))
     start = text[:64].lstrip()[:1]
     if start not in (b"{", b"["):
@@ -232,17 +232,17 @@ def _whole(path: Path, collector: Collector) -> _Document:
     try:
         return _parsed(text, start, collector)
     except RecursionError as error:
-        raise InputError("damaged JSON: it is nested too deeply") from error
+        raise InputError("damaged JSON: nested too deeply") from error
 
 
 def _parsed(text: bytes, start: bytes, collector: Collector) -> _Document:
     try:
-        # Viewers also take the bare list of events.
+        # Viewers also accept a bare list of events.
         document = _document(text) if start == b"{" else _Document(_events(text))
     except msgspec.ValidationError as error:
-        what = f"its header is not as the profiler writes it: {error}"
+        what = f"the header is not in the profiler's format: {error}"
         if "traceEvents" in str(error) or start == b"[":
-            what = f"JSON, but no trace ({error}): a memory snapshot?"
+            what = f"JSON, but not a trace ({error}): a memory snapshot?"
         raise _refused(what, _PROFILER) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         found = fault(text, error)
@@ -251,11 +251,11 @@ def _parsed(text: bytes, start: bytes, collector: Collector) -> _Document:
         try:
             collector.take(event)
         except (msgspec.DecodeError, UnicodeDecodeError, InputError) as error:
-            said = error.message if isinstance(error, InputError) else str(error)
+            reason = error.message if isinstance(error, InputError) else str(error)
             if not isinstance(error, msgspec.ValidationError | InputError):
-                said = fault(bytes(event), error).what
+                reason = fault(bytes(event), error).what
             line = text.count(b"\n", 0, text.find(bytes(event))) + 1
-            what = f"event {number} is not as the profiler writes it: {said}"
+            what = f"event {number} is not in the profiler's format: {reason}"
             raise _refused(what, _PROFILER, line) from error
     if document.traceEvents and start == b"{":
         _once(text, document.traceEvents)
@@ -263,15 +263,15 @@ def _parsed(text: bytes, start: bytes, collector: Collector) -> _Document:
 
 
 def _events(text: bytes) -> list[msgspec.Raw]:
-    """Raises ``msgspec.ValidationError`` for a list of other things."""
+    """Raises ``msgspec.ValidationError`` if the list does not contain events."""
     if not any(map(_KEYS_OF_EVENTS.intersection, _lists(text))):
         raise msgspec.ValidationError("a list without events")
     return _list(text)
 
 
 def _once(text: bytes, events: list[msgspec.Raw]) -> None:
-    """Refuse a document that names a key twice. What is around its events is small; if
-    they cannot be cut out, for there may be two lists of them, all of it is read."""
+    """Reject duplicate keys around the events. If the events cannot be separated, as
+    with two lists of them, the whole document is checked."""
     first, last = bytes(events[0]), bytes(events[-1])
     head = text[: text.find(first)]
     alone = text.count(_EVENTS) == 1 and _BEFORE.search(head)

@@ -1,10 +1,9 @@
-"""Kernels of replayed graphs: given to modules by the graph's capture, or by nothing.
+"""Attribute the kernels of replayed graphs to modules, through the graph's capture.
 
-A replay is one launch, outside of every module, so of its kernels alone nothing can be
-said about modules: that there are no copies in attention would be true of any replay.
-The trace of the capture has every launch with its module, though nothing ran; or the
-trace of the same step run eagerly, which is needed on CUDA, whose profiler does not
-write down what a captured launch would run.
+A replay is one launch outside every module, so its kernels alone do not show modules:
+"no copies in attention" would be true of any replay. The capture's trace has every
+launch with its module, although nothing ran. On CUDA, whose profiler does not name
+captured kernels, the trace of the same step run eagerly takes its place.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ from gatekit.records.checks import Check, equal, none_of
 from gatekit.traces.attribution import (
     Attribution,
     Call,
-    Joined,
+    LaunchMap,
     Method,
     balanced,
     calls_of,
-    join,
+    map_launches,
 )
 from gatekit.traces.events import Launch, Span, Trace, Work
 from gatekit.traces.kernels import (
@@ -41,15 +40,15 @@ _UNNAMED = "launch without its kernel's name"
 
 @dataclass(frozen=True)
 class Captured:
-    """The launches that made a graph, in order: what each runs, and in which call."""
+    """The launches of a graph, in order: what each runs, and its module call."""
 
     tokens: tuple[str, ...]
     spans: tuple[Span | None, ...]
     controls: tuple[Check, ...]
 
     def aligned(self, replayed: Sequence[str]) -> tuple[Span | None, ...] | None:
-        """The call of each that was replayed, if it was what had been captured. Fills
-        may have been of 0 bytes, of which a replay runs none."""
+        """The module call of each replayed kernel, or None if the replay differs from
+        the capture. Fills of 0 bytes may be missing in the replay."""
         if self.tokens == tuple(replayed):
             return self.spans
         pairs = zip(self.tokens, self.spans, strict=True)
@@ -62,26 +61,28 @@ class Captured:
 def read_capture(capture: Trace, module: str, layers: int) -> Captured:
     """The recorded launches of a capture, or the launches of a step run eagerly.
 
-    Of several eager steps all must have launched the same; the first stands for them.
+    Several eager steps must have equal launches; the first one is used.
     """
-    joined = join(capture)
+    launch_map = map_launches(capture)
     modules = Modules(capture, module)
-    launches = sorted(joined.launches.values(), key=lambda launch: launch.start)
+    launches = sorted(launch_map.launches.values(), key=lambda launch: launch.start)
     recorded = [
-        one for one in launches if one.correlation not in joined.work and not one.empty
+        one
+        for one in launches
+        if one.correlation not in launch_map.work and not one.empty
     ]
     steps = 1
     if all(one.is_fill for one in recorded):
-        # All else ran, so eagerly; and these, of 0 bytes, make no record.
-        ran = [one for one in launches if one.correlation in joined.work]
+        # All other launches ran, so this is an eager step; these are fills of 0 bytes.
+        ran = [one for one in launches if one.correlation in launch_map.work]
         recorded = _within_modules(ran, capture)
         steps = max(modules.counts.values(), default=1)
-    tokens = tuple(_recorded_token(one, joined) for one in recorded)
+    tokens = tuple(_recorded_token(one, launch_map) for one in recorded)
     size = -(-len(tokens) // steps)
     each = {tokens[at : at + size] for at in range(0, len(tokens), size or 1)}
     recorded, tokens = recorded[:size], tokens[:size]
     controls = (
-        *joined.controls,
+        *launch_map.controls,
         *modules.controls(module, layers, capture),
         modules.nested(recorded),
         equal("calls of each layer", str(steps), _listed(modules.counts.values())),
@@ -106,7 +107,7 @@ def _of_capture(check: Check) -> Check:
 
 
 def _within_modules(launches: Sequence[Launch], trace: Trace) -> list[Launch]:
-    """Of an eager step, what any module ran: a graph holds no more than that."""
+    """The launches inside any module: a graph contains no others."""
     spans = [span for span in trace.spans if not span.annotation]
     ends: dict[object, list[tuple[int, int]]] = {}
     for span in sorted(spans, key=lambda span: span.start):
@@ -123,14 +124,14 @@ def _within_modules(launches: Sequence[Launch], trace: Trace) -> list[Launch]:
 
 
 def _meets(launch: Launch, start: int, end: int) -> bool:
-    """Whether they have time in common: what does not nest is not outside for that."""
+    """Whether the launch and the interval overlap, nested or not."""
     if launch.start == launch.end:
         return start <= launch.start <= end
     return launch.start < end and start < launch.end
 
 
-def _recorded_token(launch: Launch, joined: Joined) -> str:
-    ran = joined.work.get(launch.correlation)
+def _recorded_token(launch: Launch, launch_map: LaunchMap) -> str:
+    ran = launch_map.work.get(launch.correlation)
     if ran:
         return token(ran[0])
     if not launch.is_kernel:
@@ -140,15 +141,15 @@ def _recorded_token(launch: Launch, joined: Joined) -> str:
 
 def attribute_replays(
     trace: Trace,
-    joined: Joined,
+    launch_map: LaunchMap,
     captures: Sequence[tuple[Trace, Captured]],
     module: str,
 ) -> Attribution:
-    """Method B. Every replay must match one capture, launch by launch."""
+    """Method B: every replay must match one capture, launch by launch."""
     placed: list[tuple[tuple[int, int], Work]] = []
     misaligned: list[str] = []
     used: dict[str, Captured] = {}
-    replays = [joined.replay(graph) for graph in joined.graphs]
+    replays = [launch_map.replay(graph) for graph in launch_map.graphs]
     for step, replay in enumerate(replays):
         tokens = tuple(token(work) for work in replay)
         for source, captured in captures:
@@ -166,7 +167,7 @@ def attribute_replays(
     consulted = used or {source.path: captured for source, captured in captures}
     controls = (
         none_of("replays aligned with the capture", "misaligned replay", misaligned),
-        balanced(joined),
+        balanced(launch_map),
         equal(f"calls of {module} outside of graphs", 0, len(outside.spans)),
         *(check for captured in consulted.values() for check in captured.controls),
     )
@@ -182,10 +183,10 @@ def _difference(expected: Sequence[str], found: Sequence[str]) -> str:
     return f"{len(found)} kernels, captured {len(expected)}"
 
 
-def segment_replays(trace: Trace, joined: Joined, layers: int) -> Attribution:
-    """Method C. The calls are stretches from one anchor kernel to the next: as many as
-    there are layers, but whose they are is not known."""
-    replays = [joined.replay(graph) for graph in joined.graphs]
+def segment_replays(trace: Trace, launch_map: LaunchMap, layers: int) -> Attribution:
+    """Method C: split replays at an anchor kernel into one stretch per layer. Which
+    module a kernel belongs to is unknown."""
+    replays = [launch_map.replay(graph) for graph in launch_map.graphs]
     calls: list[Call] = []
     anchors: list[str] = []
     irregular: list[str] = []
@@ -203,12 +204,12 @@ def segment_replays(trace: Trace, joined: Joined, layers: int) -> Attribution:
     controls = (
         Check(
             "kernels belong to modules",
-            "every kernel of a module",
-            f"replayed kernels belong to none; cut at {cut}",
+            "every kernel in a module",
+            f"replayed kernels belong to no module; split at {cut}",
             False,
         ),
         none_of("replays are regular", "irregular replay", irregular),
-        balanced(joined),
+        balanced(launch_map),
     )
     replayed = sum(map(len, replays))
     return Attribution(
@@ -217,8 +218,8 @@ def segment_replays(trace: Trace, joined: Joined, layers: int) -> Attribution:
 
 
 def _stretches(replay: Sequence[Work], anchor: str) -> list[tuple[Work, ...]]:
-    """The replay cut into equal stretches, one to each run of the anchor. Where in the
-    stretch the anchor stands is whatever lets all of them be whole and alike."""
+    """Split the replay into equal stretches, one per run of the anchor. The anchor's
+    position in a stretch is the first that makes all stretches complete and equal."""
     tokens = [token(work) for work in replay]
     runs = [at for at, work in enumerate(replay) if work.name == anchor]
     length = runs[1] - runs[0] if len(runs) > 1 else len(replay)
@@ -232,7 +233,8 @@ def _stretches(replay: Sequence[Work], anchor: str) -> list[tuple[Work, ...]]:
 
 
 def _anchor(replay: Sequence[Work], layers: int) -> str | None:
-    """A kernel that runs once a layer; attention's own before a block-scale GEMM."""
+    """A kernel that runs once per layer, preferably attention, then a block-scale
+    GEMM."""
     counts = Counter(work.name for work in replay)
     once = [name for name, count in counts.items() if count == layers]
     attention = [name for name in once if kind_of(name) is Kind.ATTENTION]

@@ -1,7 +1,7 @@
-"""One layer, before and after, drawn as an SVG that stands alone.
+"""Draw one layer, before and after, as a self-contained SVG.
 
-Bars are the kernels in their order, as long as they ran; the gaps between them are left
-out, for they are the host's, and the claim is about kernels.
+Bars are the kernels in order, as long as they ran. The gaps between kernels are left
+out: they are host time, and the claims are about kernels.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from math import floor, log10
 from gatekit.traces.attribution import Call, Method
 from gatekit.traces.events import Work
 from gatekit.traces.kernels import Kind, kind_of, short
-from gatekit.traces.verdicts import Examined, Judged
+from gatekit.traces.verdicts import AnalysedTrace, Assessment
 from overlaykit.core.wording import one_line
 
 _WIDTH, _LEFT, _RIGHT = 1120, 72, 64
@@ -38,7 +38,7 @@ _LEGEND = (
     ("norm", "norm, quantization"),
     ("other", "other"),
 )
-# Also given to the page, whose tables use the same colours.
+# The page uses the same colours.
 STYLE = """
 :root, svg { color-scheme: light dark; --ground: #ffffff; --ink: #1b2430;
   --quiet: #5b6675; --line: #d8dee6; --copy: #d9480f; --gemm: #4c78a8;
@@ -63,18 +63,18 @@ text { fill: var(--ink); } .quiet { fill: var(--quiet); }
 """
 
 
-def timeline(judged: Judged) -> str:
-    """A typical call, on one scale for both."""
-    sides = [(judged.examined, "after")]
-    if judged.baseline is not None:
-        sides = [(judged.baseline, "before"), (judged.examined, "after")]
+def timeline(assessment: Assessment) -> str:
+    """A typical call, with one time scale for before and after."""
+    sides = [(assessment.analysed, "after")]
+    if assessment.baseline is not None:
+        sides = [(assessment.baseline, "before"), (assessment.analysed, "after")]
     else:
-        sides = [(judged.examined, "trace")]
+        sides = [(assessment.analysed, "trace")]
     drawn = [(name, one, typical(one)) for one, name in sides]
-    # A profiler that lost the times has them all 0; a scale needs a length.
+    # If the profiler lost the times, all are 0, but the scale needs a length.
     longest = max(1, *(_time(call) for _, _, call in drawn))
     bottom = _TOP + _ROW * len(drawn)
-    parts = [*_head(judged, drawn), *_axis(longest, bottom)]
+    parts = [*_head(assessment, drawn), *_axis(longest, bottom)]
     for row, (name, _, call) in enumerate(drawn):
         parts += _row(name, call, longest, _TOP + row * _ROW)
     if len(drawn) > 1 and all(call for _, _, call in drawn):
@@ -88,8 +88,8 @@ def timeline(judged: Judged) -> str:
     )
 
 
-def typical(one: Examined) -> Call | None:
-    """The middle layer's call of median time."""
+def typical(one: AnalysedTrace) -> Call | None:
+    """The call with the median time in the middle layer."""
     if not one.calls:
         return None
     middle = one.layers[len(one.layers) // 2].layer
@@ -109,13 +109,13 @@ def _text(x: float, y: float, text: str, kind: str = "", anchor: str = "start") 
 
 
 def _head(
-    judged: Judged, drawn: Sequence[tuple[str, Examined, Call | None]]
+    assessment: Assessment, drawn: Sequence[tuple[str, AnalysedTrace, Call | None]]
 ) -> list[str]:
     call = drawn[-1][2]
-    attributed = judged.examined.attribution.method is not Method.UNATTRIBUTED
+    attributed = assessment.analysed.attribution.method is not Method.UNATTRIBUTED
     what = "layer" if attributed else "unattributed stretch"
     number = f"{what} {call.layer}" if call else "nothing attributed"
-    gpu = judged.examined.trace.gpu or "GPU not named"
+    gpu = assessment.analysed.trace.gpu or "GPU not named"
     parts = [
         _text(16, 26, f"Kernels of one {what}", "title"),
         _text(16, 46, f"{number} · {gpu} · kernel time, gaps left out", "quiet"),
@@ -168,19 +168,19 @@ def _row(name: str, call: Call | None, longest: int, top: float) -> list[str]:
                 'class="copy"/>'
             )
         x += width
-    told = f"{len(call.work)} kernels, {copies} copies" if call else "none"
-    told += f", {_time(call) / 1000:.2f} µs"
-    parts.append(_text(_LEFT, top + _BAR + 18, told, "quiet"))
+    label_text = f"{len(call.work)} kernels, {copies} copies" if call else "none"
+    label_text += f", {_time(call) / 1000:.2f} µs"
+    parts.append(_text(_LEFT, top + _BAR + 18, label_text, "quiet"))
     return parts
 
 
 def _bar(work: Work, x: float, top: float, width: float) -> list[str]:
     label = short(work.name)
-    told = f"{label}: {work.duration / 1000:.2f} µs ({kind_of(work.name).value})"
+    label_text = f"{label}: {work.duration / 1000:.2f} µs ({kind_of(work.name).value})"
     parts = [
         f'<rect x="{x:.2f}" y="{top}" width="{max(width - 0.8, 0.6):.2f}" '
         f'height="{_BAR}" rx="1.5" class="{_CLASSES[kind_of(work.name)]}">'
-        f"<title>{escape(one_line(told))}\n{escape(one_line(work.name))}</title></rect>"
+        f"<title>{escape(one_line(label_text))}\n{escape(one_line(work.name))}</title></rect>"
     ]
     room = int((width - 8) / _LETTER)
     if room >= 4:
@@ -198,9 +198,9 @@ def _saved(before: int, after: int, longest: int) -> list[str]:
     x1 = _LEFT + after / longest * _PLOT
     x2 = _LEFT + before / longest * _PLOT
     top = _TOP + _ROW
-    told = f"-{(before - after) / 1000:.2f} µs ({after / before - 1:.1%})"
+    label_text = f"-{(before - after) / 1000:.2f} µs ({after / before - 1:.1%})"
     return [
         f'<rect x="{x1:.1f}" y="{top}" width="{x2 - x1:.1f}" height="{_BAR}" rx="2" '
         'class="bracket"/>',
-        _text(x2, top + _BAR + 18, told, "saved", "end"),
+        _text(x2, top + _BAR + 18, label_text, "saved", "end"),
     ]

@@ -1,4 +1,4 @@
-"""One trace, judged: read, attributed, controlled, and its claim decided."""
+"""The verdict on one trace: read it, attribute kernels, check controls and claims."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gatekit.records.checks import Check, equal, none_of
+from gatekit.records.checks import Check, Verdict, equal, none_of
 from gatekit.traces import comparison
 from gatekit.traces.attribution import (
     Attribution,
     Call,
     attribute_eager,
-    join,
+    map_launches,
     steps_named,
     undisturbed,
 )
-from gatekit.traces.checks import Verdict, judge
 from gatekit.traces.events import Trace
 from gatekit.traces.figures import (
     Figures,
@@ -35,13 +34,14 @@ from gatekit.traces.reading import read_trace
 from gatekit.traces.replays import attribute_replays, read_capture, segment_replays
 
 _RANK = re.compile(r"TP-?(\d+)", re.IGNORECASE)
-# With these in its name a file's TP number is not the rank of its process.
+# With these in the name, the TP number is not the process's rank.
 _OTHER_RANKS = re.compile(r"(?<![A-Z])(?:DP|PP)-?\d", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a trace must show. ``copies`` and ``layers`` are per step and module."""
+class Requirement:
+    """The expected contents of a trace. ``layers`` is the number of modules per step,
+    ``copies`` the number of copies in each."""
 
     module: str
     layers: int
@@ -50,8 +50,8 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Examined:
-    """A trace with its kernels given to modules."""
+class AnalysedTrace:
+    """A trace with its kernels attributed to modules."""
 
     trace: Trace
     attribution: Attribution
@@ -66,7 +66,7 @@ class Examined:
 
     @property
     def copies_elsewhere(self) -> float:
-        """Copies of any name that no call of the module ran, for each call of it."""
+        """Copies of any name outside the module, per call of the module."""
         copies = sum(kind_of(work.name).is_copy for work in self.trace.work)
         return (copies - self.totals.copies - self.totals.other_copies) / max(
             len(self.calls), 1
@@ -74,52 +74,56 @@ class Examined:
 
 
 @dataclass(frozen=True)
-class Judged:
-    """The verdict and all that it rests on."""
+class Assessment:
+    """The verdict, and the checks and figures behind it."""
 
     verdict: Verdict
-    examined: Examined
-    baseline: Examined | None
+    analysed: AnalysedTrace
+    baseline: AnalysedTrace | None
     controls: tuple[Check, ...]
     claims: tuple[Check, ...]
-    changes: tuple[comparison.Change, ...]
+    changes: tuple[comparison.KernelDelta, ...]
 
 
 def rank_named(path: str) -> int | None:
-    """The rank that a file's name states, where it states one."""
+    """The rank in a file's name, if it has one."""
     name = Path(path).name
     match = _RANK.search(name)
     return int(match[1]) if match and not _OTHER_RANKS.search(name) else None
 
 
-def examine(path: Path, asked: Asked, captures: Sequence[Path]) -> Examined:
-    """Read and attribute one file by the method that it allows."""
+def analyse(
+    path: Path, required: Requirement, captures: Sequence[Path]
+) -> AnalysedTrace:
+    """Read one file and attribute its kernels by the method that applies."""
     trace = read_trace(path)
-    joined = join(trace)
-    controls = [*_one_rank(trace), *joined.controls]
-    if not joined.graphs:
-        attribution = attribute_eager(trace, joined, asked.module, asked.layers)
+    launch_map = map_launches(trace)
+    controls = [*_one_rank(trace), *launch_map.controls]
+    if not launch_map.graphs:
+        attribution = attribute_eager(
+            trace, launch_map, required.module, required.layers
+        )
     elif captures:
         sources = [read_trace(capture) for capture in captures]
-        read = [(s, read_capture(s, asked.module, asked.layers)) for s in sources]
+        read = [(s, read_capture(s, required.module, required.layers)) for s in sources]
         controls += [
             check
             for source in sources
             for check in _same_origin(trace, source, "capture")
         ]
-        attribution = attribute_replays(trace, joined, read, asked.module)
+        attribution = attribute_replays(trace, launch_map, read, required.module)
     else:
-        attribution = segment_replays(trace, joined, asked.layers)
+        attribution = segment_replays(trace, launch_map, required.layers)
     calls = attribution.calls
     figured = [(call, figures(call)) for call in calls]
     controls += [*attribution.controls, *call_controls(figured)]
     controls.append(undisturbed(trace, calls))
-    if asked.gemms is not None:
+    if required.gemms is not None:
         found = {one.gemms for _, one in figured}
         listed = ", ".join(map(str, sorted(found)))
-        controls.append(equal("GEMMs per layer", str(asked.gemms), listed))
+        controls.append(equal("GEMMs per layer", str(required.gemms), listed))
     sums = total([one for _, one in figured])
-    return Examined(
+    return AnalysedTrace(
         trace, attribution, by_layer(figured), kernel_figures(calls), sums,
         tuple(controls),
     )  # fmt: skip
@@ -131,7 +135,7 @@ def _one_rank(trace: Trace) -> tuple[Check, ...]:
     named = rank_named(trace.path)
     checks = [
         Check(
-            "one rank to a file",
+            "one rank per file",
             "1 GPU, 1 process",
             f"{len(devices)} GPUs, {len(processes)} processes",
             len(devices) <= 1 and len(processes) <= 1,
@@ -140,14 +144,14 @@ def _one_rank(trace: Trace) -> tuple[Check, ...]:
     if trace.rank is not None and trace.world is not None:
         below, found = f"below {trace.world}", str(trace.rank)
         holds = trace.rank < trace.world
-        checks.append(Check("a rank of its world", below, found, holds))
+        checks.append(Check("the rank is below the world size", below, found, holds))
     if named is not None and trace.rank is not None:
         checks.append(equal("the rank in the file's name", named, trace.rank))
     return tuple(checks)
 
 
 def _same_origin(trace: Trace, other: Trace, what: str) -> list[Check]:
-    """Two files that are put side by side must be of one rank and kind of GPU."""
+    """Two compared files must be from the same rank and kind of GPU."""
     return [
         equal(f"rank, as in the {what}", _rank(other), _rank(trace)),
         equal(f"world size, as in the {what}", other.world, trace.world),
@@ -159,19 +163,21 @@ def _rank(trace: Trace) -> int | None:
     return trace.rank if trace.rank is not None else rank_named(trace.path)
 
 
-def decide(one: Examined, baseline: Examined | None, asked: Asked) -> Judged:
-    """Controls first: a claim on a trace that fails one is not looked at."""
+def decide(
+    one: AnalysedTrace, baseline: AnalysedTrace | None, required: Requirement
+) -> Assessment:
+    """If a control does not hold, the verdict is invalid, whatever the claims show."""
     wrong = (
         f"layer {call.layer}, step {call.step}: {found}"
         for call in one.calls
-        if (found := figures(call).copies) != asked.copies
+        if (found := figures(call).copies) != required.copies
     )
     claims = [none_of(
-        f"{asked.copies} copies in every {asked.module}",
-        "layer with another number", wrong,
+        f"{required.copies} copies in every {required.module}",
+        "layer with a different number", wrong,
     )]  # fmt: skip
     controls = list(one.controls)
-    changes: tuple[comparison.Change, ...] = ()
+    changes: tuple[comparison.KernelDelta, ...] = ()
     if baseline is None:
         controls.append(unknown_before_gemm(one.calls))
     else:
@@ -186,11 +192,18 @@ def decide(one: Examined, baseline: Examined | None, asked: Asked) -> Judged:
         claims += comparison.claims(baseline.layers, one.layers)
         claims.append(comparison.rest_is_the_same(baseline.calls, one.calls))
         elsewhere = baseline.copies_elsewhere, one.copies_elsewhere
-        claims.append(comparison.none_moved(*elsewhere))
+        claims.append(comparison.no_copies_moved(*elsewhere))
         counts = (len(baseline.calls), len(one.calls))
         changes = comparison.changes(baseline.kernels, one.kernels, counts)
-    verdict = judge(controls, claims)
-    return Judged(verdict, one, baseline, tuple(controls), tuple(claims), changes)
+    verdict = _verdict(controls, claims)
+    return Assessment(verdict, one, baseline, tuple(controls), tuple(claims), changes)
+
+
+def _verdict(controls: Sequence[Check], claims: Sequence[Check]) -> Verdict:
+    """A trace without claims cannot pass."""
+    if not claims or not all(control.holds for control in controls):
+        return Verdict.INVALID
+    return Verdict.PASS if all(claim.holds for claim in claims) else Verdict.FAIL
 
 
 def _listed(names: set[str]) -> str:

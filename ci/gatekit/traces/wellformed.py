@@ -1,8 +1,8 @@
-"""Whether a text is one JSON value that every reader takes alike.
+"""Check that a text is one JSON value that all readers understand alike.
 
-Readers of JSON differ in what they let pass. A key that is there twice has the first
-value for one reader and the last for another; ``NaN`` and control characters in strings
-are no JSON, and some read them. A trace that only some readers take is no evidence.
+JSON readers differ in what they accept. For a duplicate key, one reader takes the first
+value and another the last; some accept ``NaN`` and control characters in strings, which
+are not JSON. A trace that only some readers accept is not evidence.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _SHOWN, _CONTROL = 12, 0x20
 
 
 def loads(text: bytes) -> Any:
-    """Raises InputError for a key that is there twice, or what is no JSON."""
+    """Raises InputError for a duplicate key, or if the text is not JSON."""
     try:
         return json.loads(text, object_pairs_hook=unique_keys, parse_constant=_constant)
     except Misfit as error:
@@ -35,8 +35,8 @@ def _constant(word: str) -> NoReturn:
 
 
 def fault(text: bytes, error: Exception) -> Finding:
-    """What is wrong with a text that is no JSON, and where: ``error`` is the decoder's,
-    which counts bytes."""
+    """The fault of an invalid JSON text, with its position. ``error`` is the decoder's
+    and counts bytes."""
     if "truncated" in str(error):
         return Finding("the JSON ends early: truncated or still being written")
     if (at := _at(text, error)) is None:
@@ -46,7 +46,7 @@ def fault(text: bytes, error: Exception) -> Finding:
     step = None
     if at < len(text) and text[at] < _CONTROL:
         what = f"control character 0x{text[at]:02x}"
-        step = "write it anew: json.dump(json.load(file, strict=False), other)"
+        step = "rewrite it: json.dump(json.load(file, strict=False), other)"
     what = f"not valid JSON: {what} at line {line}, column {at - start + 1}"
     near = text[at : at + _SHOWN].decode(errors="replace")
     return Finding(what, line=line, found=repr(near), next_step=step)

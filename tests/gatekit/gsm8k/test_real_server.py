@@ -28,7 +28,7 @@ from .conftest import Verb, command
 pytestmark = pytest.mark.slow("a real model answers, on a CPU")
 
 _SLOTS = 2
-# Enough to see that two runs say the same, and little to compute.
+# Enough to see that two runs agree, and cheap to compute.
 _LIMITS = ("--first", 8, "--max-tokens", 32, "--threads", _SLOTS)
 
 
@@ -64,21 +64,21 @@ def test_a_baseline_against_itself(
     assert all(row["prompt_tokens"] > 50 and row["generation"] for row in rows)
 
 
-def test_a_server_that_fails_and_dies_and_comes_back(
+def test_a_server_that_fails_dies_and_restarts(
     gsm8k: Verb, llama: Llama, questions: Path, tmp_path: Path
 ) -> None:
-    """400, 500 and hang-ups on the way; killed in the middle; then started again."""
+    """400, 500 and hang-ups; killed in the middle; then restarted."""
     url = llama.start()
     out = tmp_path / "run"
 
     killed = threading.Event()
 
-    def fate(number: int, _: str) -> int:
+    def behaviour(number: int, _: str) -> int:
         if number > 6:  # Three of the first six are answered, and the others not yet.
             killed.wait(PATIENCE_S)
         return {2: 500, 3: 400, 5: HANG_UP}.get(number, FORWARD)
 
-    with serving(forwarding(url), fate) as (proxy, traffic):
+    with serving(forwarding(url), behaviour) as (proxy, traffic):
         arguments = ("run", "--arm", "baseline", "--url", proxy, "--out", out, "--json",
                      "--questions", questions, *_LIMITS, "--tries", 1)  # fmt: skip
 
@@ -114,7 +114,7 @@ def test_a_server_that_fails_and_dies_and_comes_back(
 def test_killed_and_resumed(
     gsm8k: Verb, llama: Llama, questions: Path, tmp_path: Path
 ) -> None:
-    """kill -9 of the verb itself: what was answered stays."""
+    """kill -9 of the verb: all answers are kept."""
     url = llama.start()
     out = tmp_path / "run"
     with serving(forwarding(url)) as (proxy, traffic):
@@ -137,10 +137,10 @@ def test_killed_and_resumed(
         assert traffic.asked[question] == 1
 
 
-def test_the_server_killed_under_a_run_with_nothing_between(
+def test_the_server_is_killed_without_a_proxy(
     llama: Llama, questions: Path, tmp_path: Path
 ) -> None:
-    """kill -9 of the server itself, then the same command against a new one."""
+    """kill -9 of the server, then the same command with a new one."""
     url = llama.start()
     answers = tmp_path / "run" / "answers.jsonl"
     arguments = command("run", "--arm", "baseline", "--url", url, "--out",
@@ -167,7 +167,7 @@ def test_the_server_killed_under_a_run_with_nothing_between(
 
 
 def test_degraded_answers_fail(gsm8k: Verb, questions: Path, tmp_path: Path) -> None:
-    """A model that gets some right, and a proxy that spoils a part of its answers."""
+    """A model with some right answers, and a proxy that spoils a part of them."""
     place = os.environ.get("GSM8K_QWEN")
     if not place:
         pytest.skip("opt-in, most of an hour, see qwen.py: GSM8K_QWEN=FILE.gguf")

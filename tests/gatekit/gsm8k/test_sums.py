@@ -1,4 +1,4 @@
-"""The small model's questions: chosen by their rule, and answered by it, really."""
+"""The small model's questions follow their rule, and the model answers some right."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PROMPT = SUMS.with_suffix(".yaml")
 _ASKED = 16
 
 
-def test_they_are_what_the_rule_gives(questions: Path) -> None:
+def test_the_file_follows_the_rule(questions: Path) -> None:
     rows = questions.read_text(encoding="utf-8").splitlines()
     made = "".join(islice(sums(rows), QUESTIONS))
     assert made == SUMS.read_text(encoding="utf-8")
@@ -40,8 +40,8 @@ def test_their_answers_are_right(tmp_path: Path) -> None:
     assert len({one.problem for one in found}) == len(found) == QUESTIONS
 
 
-def test_the_profile_asks_all_of_them() -> None:
-    """And no others: by its own words a real profile asks GSM8K, by its own prompt."""
+def test_the_profile_uses_all_of_them() -> None:
+    """And no others; a real profile uses GSM8K with its own prompt."""
     cpu = load_profile("cpu")
     assert cpu.gsm8k and cpu.server
     assert cpu.gsm8k.questions == QUESTIONS
@@ -56,7 +56,7 @@ def test_the_profile_asks_all_of_them() -> None:
 
 
 def test_the_model_has_something_to_lose(gsm8k: Verb, tmp_path: Path) -> None:
-    """Several of its answers are right, and none is cut off or without a number."""
+    """Several answers are right, and none is truncated or without a number."""
     server = Llama(smollm(), 2)
     out = tmp_path / "run"
     try:
@@ -78,7 +78,7 @@ def test_the_model_has_something_to_lose(gsm8k: Verb, tmp_path: Path) -> None:
     assert "the baseline has something to lose" not in broken
 
 
-def test_a_prompt_of_ones_own_is_sent_and_recorded(gsm8k: Verb, tmp_path: Path) -> None:
+def test_a_custom_prompt_is_sent_and_recorded(gsm8k: Verb, tmp_path: Path) -> None:
     answers = {f"{json.loads(line)['question']}\nSolution:":
                json.loads(line)["answer"].rpartition("#### ")[2]
                for line in SUMS.read_text().splitlines()}  # fmt: skip
@@ -124,7 +124,7 @@ def test_a_prompt_of_ones_own_is_sent_and_recorded(gsm8k: Verb, tmp_path: Path) 
         (None, Exit.ENVIRONMENT),
     ],
 )
-def test_what_is_no_prompt(
+def test_an_invalid_prompt(
     gsm8k: Verb, tmp_path: Path, text: bytes | None, code: Exit
 ) -> None:
     place = tmp_path / "p.yaml"

@@ -183,7 +183,7 @@ def test_inconclusive_answers(gate: Gate, tmp_path: Path) -> None:
     report = gate(StageState.INCONCLUSIVE, gsm8k=_as(StageState.INCONCLUSIVE, document))
     margin, lower, upper = interval(report)
     assert lower < margin < upper
-    assert re.search(r"about [\d,]+ further questions would decide", markdown(report))
+    assert re.search(r"about [\d,]+ more questions would decide", markdown(report))
 
 
 def test_invalid_traces_have_no_figures(gate: Gate) -> None:

@@ -1,4 +1,4 @@
-"""Makes ``outputs/`` anew: what each release's real client writes of one small run.
+"""Regenerate ``outputs/``: the output of each release's real client for a small run.
 
 ``PYTHONPATH=scripts:ci:tests PYTHON tests/gatekit/serving/make_outputs.py
 WHEEL...``, with a Python that has aiohttp, msgspec, numpy, orjson, requests and tqdm.
@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from gatekit.serving.command import BASELINE
-from gatekit.serving.plan import Arm, Bench, Planned
+from gatekit.serving.plan import Arm, Bench, PlannedRun
 from gatekit.serving.points import Point
 from support.serving_client import lay_out
 from support.serving_stand_in import StandIn, serving
@@ -34,7 +34,7 @@ def main(wheels: list[Path]) -> None:
             arm = Arm(BASELINE, server.url)
             bench = Bench((arm,), (POINT,), 1, Path(folder), "here")
             (bench.out / "raw").mkdir()
-            argv = bench.argv(Planned(POINT, BASELINE, 1))
+            argv = bench.argv(PlannedRun(POINT, BASELINE, 1))
             environment = {**os.environ, "PYTHONPATH": str(root)}
             subprocess.run(argv, env=environment, check=True, timeout=120)
             (written,) = (bench.out / "raw").iterdir()

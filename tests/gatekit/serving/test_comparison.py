@@ -1,4 +1,4 @@
-"""Verdicts on runs that are the real client's but for their speeds."""
+"""Verdicts on real client output with simulated speeds."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ import pytest
 pytest.importorskip("scipy", reason="pip install --group gate")
 
 from gatekit.records import runs as records
+from gatekit.records.checks import Verdict
 from gatekit.serving.command import ARMS, BASELINE, PATCHED, tag
 from gatekit.serving.comparison import compare
-from gatekit.serving.evidence import Observed, of_outputs
+from gatekit.serving.evidence import ObservedRun, of_outputs
 from gatekit.serving.points import Point
 from gatekit.serving.reading import Measurement, read
-from gatekit.serving.results import Comparison, Verdict
+from gatekit.serving.results import Comparison
 from overlaykit.core.errors import Finding
 
 OUTPUTS = Path(__file__).with_name("outputs")
@@ -38,8 +39,8 @@ def measured(point: Point, arm: str, number: int, **members: Any) -> Measurement
     )
 
 
-def arms(gain: float, noise: float = 0.005, rounds: int = 6) -> list[Observed]:
-    """Both arms; the patched's speed is ``gain`` more."""
+def arms(gain: float, noise: float = 0.005, rounds: int = 6) -> list[ObservedRun]:
+    """Runs of both arms; the patched arm is faster by ``gain``."""
     rng = random.Random(7)
     clock = 0.0
     found = []
@@ -58,14 +59,14 @@ def arms(gain: float, noise: float = 0.005, rounds: int = 6) -> list[Observed]:
                     duration_s=REAL.duration_s / speed,
                 )
                 found.append(
-                    Observed(
+                    ObservedRun(
                         arm, number, one, "here", clock, ORIGINS[arm], host="node-a"
                     )
                 )
     return found
 
 
-def judged(runs: list[Observed]) -> Comparison:
+def compared(runs: list[ObservedRun]) -> Comparison:
     return compare(runs, POINTS, 0.02, 0.05)
 
 
@@ -79,7 +80,7 @@ def judged(runs: list[Observed]) -> Comparison:
     ],
 )
 def test_verdicts(gain: float, noise: float, verdict: Verdict) -> None:
-    found = judged(arms(gain, noise))
+    found = compared(arms(gain, noise))
     assert found.verdict is verdict
     assert bool(found.reasons) == (verdict is not Verdict.PASS)
     throughput, tpot, _ = found.headline
@@ -105,7 +106,7 @@ def test_one_slow_point_fails_and_is_named() -> None:
         else run
         for run in arms(0.03)
     ]
-    found = judged(runs)
+    found = compared(runs)
     assert found.verdict is Verdict.FAIL
     (reason,) = found.reasons
     assert str(POINTS[1]) in reason and "median TPOT" in reason
@@ -122,22 +123,24 @@ def test_ttft_is_advisory() -> None:
         else run
         for run in arms(0.03)
     ]
-    found = judged(runs)
+    found = compared(runs)
     assert found.verdict is Verdict.PASS
     assert found.headline[2].percent == pytest.approx(100, abs=2)
 
 
 def test_a_single_round_decides_nothing() -> None:
-    found = judged(arms(-0.3, rounds=1))
+    found = compared(arms(-0.3, rounds=1))
     assert found.verdict is Verdict.INCONCLUSIVE
-    assert found.reasons == ("a single round has no spread to judge by",)
+    assert found.reasons == (
+        "one round alone has no spread, so nothing can be decided",
+    )
 
 
-Breaking = Callable[[list[Observed]], list[Observed]]
+Breaking = Callable[[list[ObservedRun]], list[ObservedRun]]
 
 
 def edited(place: int, **members: Any) -> Breaking:
-    def change(runs: list[Observed]) -> list[Observed]:
+    def change(runs: list[ObservedRun]) -> list[ObservedRun]:
         one = msgspec.structs.replace(runs[place].measurement, **members)
         return [
             *runs[:place],
@@ -148,16 +151,18 @@ def edited(place: int, **members: Any) -> Breaking:
     return change
 
 
-def apart(runs: list[Observed]) -> list[Observed]:
+def apart(runs: list[ObservedRun]) -> list[ObservedRun]:
     return [
         run._replace(started=(run.started or 0) + 1000 * (run.arm == PATCHED))
         for run in runs
     ]
 
 
-def with_origin(runs: list[Observed], place: int, **told: str) -> list[Observed]:
+def with_origin(
+    runs: list[ObservedRun], place: int, **members: str
+) -> list[ObservedRun]:
     one = runs[place]
-    origin = msgspec.structs.replace(one.origin, **told)
+    origin = msgspec.structs.replace(one.origin, **members)
     return [*runs[:place], one._replace(origin=origin), *runs[place + 1 :]]
 
 
@@ -177,34 +182,34 @@ INVALID: dict[str, tuple[Breaking, str]] = {
     ),
     "another throughput": (
         edited(0, throughput=2 * REAL.throughput),
-        "its throughput is not that of its tokens and its duration",
+        "its throughput does not match its tokens and its duration",
     ),
     "another than was said": (
         lambda runs: [
             runs[0]._replace(
-                said=msgspec.structs.replace(
+                client_output=msgspec.structs.replace(
                     runs[0].measurement, median_tpot_ms=REAL.median_tpot_ms * 1.2
                 )
             ),
             *runs[1:],
         ],
-        "its record is not what the client's own output says",
+        "its record differs from the client's own output",
     ),
     "another rate than was said": (
         lambda runs: [
             runs[0]._replace(
-                said=msgspec.structs.replace(
+                client_output=msgspec.structs.replace(
                     runs[0].measurement, output_throughput=1.0, output_tokens=1
                 )
             ),
             *runs[1:],
         ],
-        "its record is not what the client's own output says",
+        "its record differs from the client's own output",
     ),
     "a fault that its record leaves out": (
         lambda runs: [
             runs[0]._replace(
-                said=msgspec.structs.replace(
+                client_output=msgspec.structs.replace(
                     runs[0].measurement, faults=(Finding("9 of 10 completed"),)
                 )
             ),
@@ -232,9 +237,9 @@ INVALID: dict[str, tuple[Breaking, str]] = {
     "nothing": (lambda _: [], "nothing was run"),
     "a point too many": (
         edited(0, point=ANOTHER, tag=tag(ANOTHER, BASELINE, 1)),
-        "1024/1024/64: it was run, but is not among those asked for",
+        "1024/1024/64: it was run, but --points does not name it",
     ),
-    "a name twice": (lambda runs: [*runs, runs[0]], "2 runs of one name"),
+    "a name twice": (lambda runs: [*runs, runs[0]], "2 runs with one name"),
     "a run under two names": (
         lambda runs: edited(
             1,
@@ -245,9 +250,9 @@ INVALID: dict[str, tuple[Breaking, str]] = {
     ),
     "another run's output": (
         edited(0, tag=tag(POINTS[0], PATCHED, 1)),
-        "its output is tagged as another run",
+        "its output has the tag of another run",
     ),
-    "no tag": (edited(0, tag=None), "its output is tagged as another run"),
+    "no tag": (edited(0, tag=None), "its output has the tag of another run"),
     "other lengths": (edited(0, lengths="sha256:0"), "did not do the same work"),
     "fewer tokens": (edited(0, output_tokens=1), "did not do the same work"),
     "another server": (
@@ -258,14 +263,14 @@ INVALID: dict[str, tuple[Breaking, str]] = {
         edited(0, server={"tp_size": "8", "version": '"0.0.0"'}),
         "the server's model_path differs between runs",
     ),
-    "a silent server": (edited(0, server={}), "the server did not tell its settings"),
+    "a silent server": (edited(0, server={}), "the server did not report its settings"),
     "another client": (
         edited(0, client={**REAL.client, "backend": "vllm"}),
         "the client's backend differs between runs: sglang, vllm",
     ),
     "other options": (
         lambda runs: [runs[0]._replace(settings=("--top-p", "0.5")), *runs[1:]],
-        "the arms' clients had other options",
+        "the arms' clients had different options",
     ),
     "two trees in an arm": (
         lambda runs: with_origin(runs, 4, tree="another"),
@@ -275,7 +280,7 @@ INVALID: dict[str, tuple[Breaking, str]] = {
     "two images in an arm": (
         lambda runs: with_origin(runs, 1, image="sha256:2"),
         "the patched arm's runs differ in image: sha256:2 (8192/1024/4 patched round "
-        "1 in here), not told (",
+        "1 in here), not recorded (",
     ),
     "the other arm's series": (
         lambda runs: with_origin(runs, 1, series="none"),
@@ -287,18 +292,18 @@ INVALID: dict[str, tuple[Breaking, str]] = {
     ),
     "two nodes for a point": (
         lambda runs: [runs[0]._replace(host="node-b"), *runs[1:]],
-        "8192/1024/4: its runs are of several nodes (node-a, node-b)",
+        "8192/1024/4: its runs are from several nodes (node-a, node-b)",
     ),
     "one arm after the other": (apart, "the arms were not interleaved"),
 }
 
 
 @pytest.mark.parametrize("name", INVALID)
-def test_what_does_not_fit_makes_all_invalid(name: str) -> None:
+def test_one_fault_invalidates_the_comparison(name: str) -> None:
     change, reason = INVALID[name]
     runs = arms(0.03)
-    assert judged(runs).verdict is Verdict.PASS
-    found = judged(change(runs))
+    assert compared(runs).verdict is Verdict.PASS
+    found = compared(change(runs))
     assert found.verdict is Verdict.INVALID
     assert any(reason in one for one in found.reasons), found.reasons
     assert not found.headline
@@ -309,23 +314,23 @@ def test_what_does_not_fit_makes_all_invalid(name: str) -> None:
 @pytest.mark.parametrize(
     ("gain", "verdict"), [(0.03, Verdict.INCONCLUSIVE), (-0.05, Verdict.FAIL)]
 )
-def test_a_point_that_was_not_run_is_shown_so_and_is_no_pass(
+def test_a_missing_point_is_reported_and_prevents_a_pass(
     gain: float, verdict: Verdict
 ) -> None:
-    found = judged([run for run in arms(gain) if run.point != POINTS[1]])
+    found = compared([run for run in arms(gain) if run.point != POINTS[1]])
     assert found.verdict is verdict
     outcomes = [row.outcome for row in found.points]
     assert outcomes == ["compared", "not run", "compared"]
     assert found.points[1].rounds == 0 and not found.points[1].judged
     assert "not run: 8192/1024/8" in found.reasons
-    # More rounds would not bring it.
+    # More rounds would not help.
     assert found.rounds_to_decide is None
 
 
-def test_the_report_holds_what_was_compared_and_how_it_was_decided() -> None:
+def test_the_result_has_the_runs_and_the_decisions() -> None:
     runs = arms(0.03)
     runs[1] = runs[1]._replace(failed_attempts=2)
-    found = judged(runs)
+    found = compared(runs)
     assert [(a.arm, a.origin, a.runs, a.hosts) for a in found.arms] == [
         (arm, ORIGINS[arm], 18, ("node-a",)) for arm in ARMS
     ]
@@ -338,13 +343,13 @@ def test_the_report_holds_what_was_compared_and_how_it_was_decided() -> None:
             assert one.noninferior_p is not None and one.harm_p is not None
             assert one.noninferior_p <= found.alpha < one.harm_p
         assert row.ttft and row.ttft.decision is None and row.ttft.low is not None
-    two = judged([run._replace(origin=records.Origin()) for run in runs])
+    two = compared([run._replace(origin=records.Origin()) for run in runs])
     assert two.verdict is Verdict.PASS
-    assert sum("series it was run with is not told" in note for note in two.notes) == 2
+    assert sum("the series is not recorded" in note for note in two.notes) == 2
 
 
-def test_outputs_that_are_not_the_benchmarks_own(tmp_path: Path) -> None:
-    """A tag that says otherwise is a reason; none at all is said beside the verdict."""
+def test_outputs_with_a_foreign_tag(tmp_path: Path) -> None:
+    """A contradicting tag is a reason; a missing tag is a note."""
     line = json.loads((OUTPUTS / "0.5.11.jsonl").read_text(encoding="utf-8"))
     point = Point(24, 8, 1)
     for name, what in {
@@ -355,12 +360,15 @@ def test_outputs_that_are_not_the_benchmarks_own(tmp_path: Path) -> None:
         path = tmp_path / f"{name}.jsonl"
         path.write_text(json.dumps({**line, "tag": what}), encoding="utf-8")
         found = compare(of_outputs(BASELINE, [path]), [point], 0.02, 0.05)
-        said = any("not run as `bench.py run` does" in one for one in found.reasons)
+        said = any(
+            "its tag differs from what `bench.py run` writes" in one
+            for one in found.reasons
+        )
         assert said == (name != "none")
         noted = [one for one in found.notes if "taken on trust" in one]
         assert noted == (
-            ["baseline: 1 outputs are not of `bench.py run`: seed, warm-up and that "
-             "the cache was flushed are taken on trust"] if name == "none" else []
+            ["baseline: 1 outputs are not from `bench.py run`: seed, warm-up and "
+             "cache flush are taken on trust"] if name == "none" else []
         )  # fmt: skip
 
 
@@ -369,7 +377,7 @@ def test_the_clients_own_outputs_are_rounds_in_order() -> None:
     runs = of_outputs(BASELINE, paths)
     assert [run.round for run in runs] == [1, 2, 3]
     assert {run.point for run in runs} == {Point(24, 8, 1)}
-    # They say themselves whose they are.
+    # Their tags name the arm.
     found = compare([*runs, *of_outputs(PATCHED, paths)], [Point(24, 8, 1)], 0.02, 0.05)
     assert found.verdict is Verdict.INVALID
-    assert any("tagged as the baseline's" in one for one in found.reasons)
+    assert any("its tag names the baseline arm" in one for one in found.reasons)

@@ -1,4 +1,4 @@
-"""A server or a client dies: its run is not counted, and alone is made anew."""
+"""A server or a client dies: only its run is discarded and repeated."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Words = list[str | Path]
 
 
 def made(out: Path) -> list[tuple[str, str, int]]:
-    """What is recorded: point, arm, attempts that failed before."""
+    """The recorded runs: point, arm, failed attempts before."""
     return [
         (str(one.measurement.point), one.arm, one.failed_attempts)
         for one in records.read(out / "records.jsonl", ServingRun)
@@ -58,11 +58,11 @@ def end(process: subprocess.Popen[str]) -> tuple[int, dict[str, Any]]:
 
 
 def requests(log: Path) -> list[str]:
-    """Of a stand-in that runs as a program: the number of its process, and a path."""
+    """Lines of a stand-in program: its process id and a path."""
     return log.read_text(encoding="utf-8").splitlines() if log.exists() else []
 
 
-def test_a_server_that_is_killed_within_a_run(sglang: Path, tmp_path: Path) -> None:
+def test_a_server_is_killed_within_a_run(sglang: Path, tmp_path: Path) -> None:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     start = f"{sys.executable} {serving_stand_in.__file__} {port} 0.02"
@@ -77,9 +77,9 @@ def test_a_server_that_is_killed_within_a_run(sglang: Path, tmp_path: Path) -> N
     wait_until(lambda: sum("/generate" in line for line in requests(log)) >= asked)
     os.kill(int(requests(log)[0].split()[0]), signal.SIGKILL)
     code, report = end(process)
-    assert code == 5 and report["message"] == "a run could not be made"
+    assert code == 5 and report["message"] == "cannot complete a run"
     (finding,) = report["findings"]
-    assert "16/8/2 patched round 1 measured nothing" in finding["what"]
+    assert "16/8/2 patched round 1 produced no measurement" in finding["what"]
     assert "exit code 1, the server ended with exit code -9" in finding["found"]
     assert Path(finding["path"]).name == "16-8-2-patched-1.failed-1.log"
     kept = (out / "records.jsonl").read_bytes()
@@ -97,12 +97,12 @@ def test_a_server_that_is_killed_within_a_run(sglang: Path, tmp_path: Path) -> N
     _, report, _ = bench(sglang, "compare", out, *SMALL)
     (result,) = report["results"]
     assert result["arms"][1]["failed_attempts"] == 1
-    assert any("were made anew" in note for note in result["notes"])
+    assert any("were repeated" in note for note in result["notes"])
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port), timeout=5)
 
 
-def test_a_server_of_the_users_own_that_is_killed(sglang: Path, tmp_path: Path) -> None:
+def test_a_server_started_by_the_user_is_killed(sglang: Path, tmp_path: Path) -> None:
     port, log, out = free_port(), tmp_path / "log", tmp_path / "out"
     argv = [sys.executable, serving_stand_in.__file__, str(port), "0.02"]
     run: Words = ["run", "--out", out, "--rounds", "1", "--points", "24/8/1"]
@@ -128,7 +128,7 @@ def test_a_server_of_the_users_own_that_is_killed(sglang: Path, tmp_path: Path) 
 
 
 def wrapper(path: Path, then: str) -> Path:
-    """A Python that is the real one, with ``then`` done around the client."""
+    """A script that stands for Python and runs ``then`` around the client."""
     script = f"#!/bin/sh\npython={sys.executable}\nfor output; do :; done\n{then}\n"
     path.write_text(script, encoding="utf-8")
     path.chmod(0o755)
@@ -136,13 +136,16 @@ def wrapper(path: Path, then: str) -> Path:
 
 
 CLIENTS = {
-    "hangs": ("exec sleep 600", "no end after 5 s"),
+    "hangs": ("exec sleep 600", "still running after 5 s"),
     "fails": ('"$python" "$@"; exit 3', "exit code 3"),
-    "writes nothing": ("echo as if; exit 0", "exit code 0 and no result; the client"),
+    "writes nothing": (
+        "echo as if; exit 0",
+        "exit code 0 but no result; last line of the client",
+    ),
     "writes a torn line": (
         '"$python" "$@" && head -c 500 "$output" >"$output.t" '
         '&& mv "$output.t" "$output"',
-        "a result that is none",
+        "an invalid result",
     ),
     "writes two lines": (
         '"$python" "$@" && cat "$output" "$output" >"$output.t" '
@@ -153,7 +156,7 @@ CLIENTS = {
 
 
 @pytest.mark.parametrize("name", CLIENTS)
-def test_a_client_that(name: str, sglang: Path, tmp_path: Path) -> None:
+def test_a_faulty_client(name: str, sglang: Path, tmp_path: Path) -> None:
     fault, expected = CLIENTS[name]
     attempts = 2 if name == "writes nothing" else 1
     python = wrapper(tmp_path / "python", f'case "$*" in *16-8-2*) {fault};; *) '
@@ -163,13 +166,13 @@ def test_a_client_that(name: str, sglang: Path, tmp_path: Path) -> None:
         run: Words = ["run", "--baseline", one.url, "--out", out, *SMALL]
         run += ["--rounds", "1", "--python", python]
         if name == "hangs":
-            # What is made beforehand is not made under so short a deadline.
+            # Runs before the faulty one get the normal deadline.
             first: Words = [*run, "--points", SMALL[1]]
             assert bench(sglang, *first)[0] == 0
             run += ["--run-deadline", "5"]
         for attempt in range(1, attempts + 1):
             code, report, _ = bench(sglang, *run)
-            assert code == 5 and report["message"] == "a run could not be made"
+            assert code == 5 and report["message"] == "cannot complete a run"
             (finding,) = report["findings"]
             assert expected in finding["found"]
             assert Path(finding["path"]).name == (
@@ -181,7 +184,7 @@ def test_a_client_that(name: str, sglang: Path, tmp_path: Path) -> None:
     assert made(out) == [("24/8/1", "baseline", 0), ("16/8/2", "baseline", attempts)]
 
 
-def test_a_client_that_is_killed(sglang: Path, tmp_path: Path) -> None:
+def test_a_client_is_killed(sglang: Path, tmp_path: Path) -> None:
     number, out = tmp_path / "number", tmp_path / "out"
     python = wrapper(tmp_path / "python", f'echo $$ >{number}; exec "$python" "$@"')
     with both(tpot_s=0.02) as (one, other):

@@ -99,7 +99,7 @@ def test_a_wider_margin_never_undoes_a_pass(
 
 
 @given(st.integers(0, 1000), st.permutations(range(10)))
-def test_the_order_of_points_and_rounds_says_nothing(
+def test_the_order_of_points_and_rounds_does_not_matter(
     seed: int, order: list[int]
 ) -> None:
     sample = random_sample(0.0, 0.01, 5, seed)
@@ -124,7 +124,7 @@ def test_without_spread_nothing_is_decided(rounds: int) -> None:
         assert CODES[int(found.codes)] is Decision.INCONCLUSIVE
 
 
-def test_rounds_that_are_said_to_decide_do() -> None:
+def test_the_planned_rounds_decide() -> None:
     sample = random_sample(0.0, 0.02, 6)
     assert CODES[int(judge(sample, 0.02, 0.05).codes)] is Decision.INCONCLUSIVE
     total = rounds_to_decide(sample, 0.02, 0.05)
@@ -160,7 +160,7 @@ def test_a_point_at_the_margin_passes_as_often_as_promised(
 
 
 @pytest.mark.parametrize("noise", [0.01, 0.02, 0.05])
-def test_ten_points_at_the_margin_are_no_more_chances(noise: float) -> None:
+def test_ten_points_at_the_margin_do_not_pass_more_often(noise: float) -> None:
     found = rates("at the margin at all points", noise, 6)
     assert found.any_noninferior is not None
     assert 0.02 <= found.any_noninferior <= 0.06

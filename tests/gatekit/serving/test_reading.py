@@ -1,4 +1,4 @@
-"""Real output of the real client, of every release; and what must not be believed."""
+"""Real output of every release's client, and output that must be rejected."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_equal_seeds_give_equal_work_within_a_release_and_across() -> None:
 
 
 def settle(line: Line) -> Line:
-    """The totals anew, so that a change of a detail contradicts none of them."""
+    """Recompute the totals, so that a changed detail contradicts none of them."""
     inputs, outputs, ttfts = line["input_lens"], line["output_lens"], line["ttfts"]
     line["total_input_tokens"], line["total_output_tokens"] = sum(inputs), sum(outputs)
     line["input_throughput"] = sum(inputs) / line["duration"]
@@ -110,31 +110,31 @@ FAULTS: dict[str, tuple[Callable[[Line], object], str]] = {
     ),
     "details of fewer": (
         lambda line: line["ttfts"].pop(),
-        "its details are not of every request",
+        "its details do not cover every request",
     ),
     "details without lengths": (
         lambda line: line.update(output_lens=None),
-        "its details are not of every request",
+        "its details do not cover every request",
     ),
     "stopped early": (
         put("output_lens", 3, 2),
-        "1 output lengths are not in 6-8 tokens",
+        "1 output lengths are outside 6-8 tokens",
     ),
     "tokenized otherwise": (
         put("input_lens", 3, 25),
-        "1 input lengths are not in 19-24 tokens",
+        "1 input lengths are outside 19-24 tokens",
     ),
     "fewer prompts than asked": (
         lambda line: retag(line, num_prompts=20),
-        "its tag says 20 prompts, it sent 10",
+        "its tag says 20 prompts, but it sent 10",
     ),
     "no details, no tag": (
         lambda line: (without_details(line), line.update(tag=None)),
-        "it does not say how many prompts were sent",
+        "the number of prompts is not recorded",
     ),
     "ShareGPT": (
         lambda line: line.update(dataset_name="random"),
-        "its prompts are of random, not random token ids",
+        "its prompts are random, not random token ids",
     ),
     "the default range": (
         lambda line: line.update(random_range_ratio=0.0),
@@ -164,7 +164,7 @@ FAULTS: dict[str, tuple[Callable[[Line], object], str]] = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_what_a_line_cannot_prove_is_a_fault(name: str, tmp_path: Path) -> None:
+def test_an_unproven_line_has_a_fault(name: str, tmp_path: Path) -> None:
     change, expected = FAULTS[name]
     line = real()
     change(line)
@@ -186,7 +186,7 @@ def double(*names: str) -> Callable[[Line], object]:
     return lambda line: line.update({name: 2 * line[name] for name in names})
 
 
-# What is changed; and of the fault: its field, what it has to be, and what it is.
+# The change; then the fault's field, expected value and found value.
 CONTRADICTIONS: dict[str, tuple[Callable[[Line], object], str, str, str]] = {
     "an error text beside all completed": (
         lambda line: line["errors"].__setitem__(4, "Bad Gateway: "),
@@ -258,7 +258,7 @@ CONTRADICTIONS: dict[str, tuple[Callable[[Line], object], str, str, str]] = {
         "1 at once", "duration", "0.0897",
     ),
     "details of some": (
-        lambda line: line.pop("errors"), "details", "errors", "errors not there"
+        lambda line: line.pop("errors"), "details", "errors", "errors missing"
     ),
     "token times of some": (
         lambda line: line["itls"].pop(), "details", "as many", "itls 9"
@@ -270,7 +270,7 @@ CONTRADICTIONS: dict[str, tuple[Callable[[Line], object], str, str, str]] = {
 
 
 @pytest.mark.parametrize("name", CONTRADICTIONS)
-def test_details_that_do_not_bear_out_the_totals(name: str, tmp_path: Path) -> None:
+def test_details_that_contradict_the_totals(name: str, tmp_path: Path) -> None:
     change, field, expected, found = CONTRADICTIONS[name]
     line = json.loads(OUTPUTS[1].read_text(encoding="utf-8"))
     change(line)
@@ -284,8 +284,8 @@ def test_details_that_do_not_bear_out_the_totals(name: str, tmp_path: Path) -> N
     ), faults
 
 
-def test_the_contradictions_end_in_no_verdict(tmp_path: Path) -> None:
-    """By the verb, as its users see it."""
+def test_contradictions_make_the_comparison_invalid(tmp_path: Path) -> None:
+    """Through the verb."""
     whole = json.loads(OUTPUTS[1].read_text(encoding="utf-8"))
     whole["tag"] = None
     (tmp_path / "whole.jsonl").write_text(json.dumps(whole), encoding="utf-8")
@@ -306,7 +306,7 @@ def test_the_contradictions_end_in_no_verdict(tmp_path: Path) -> None:
             assert word in done.stderr
 
 
-def test_the_fields_that_are_read_are_told_with_their_units() -> None:
+def test_every_field_has_a_unit() -> None:
     assert set(FIELDS) == set(LineRead.__struct_fields__)
     line = json.loads(OUTPUTS[1].read_text(encoding="utf-8"))
     assert set(FIELDS) <= set(line)
@@ -334,7 +334,7 @@ def test_a_line_without_a_field(field: str, value: Any, tmp_path: Path) -> None:
         assert NEEDED[field] in last
 
 
-def test_a_field_that_is_there_twice(tmp_path: Path) -> None:
+def test_a_duplicate_field(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     text = json.dumps(real())
     path.write_text(text.replace('"completed": 10', '"completed": 9, "completed": 10'))
@@ -342,7 +342,7 @@ def test_a_field_that_is_there_twice(tmp_path: Path) -> None:
         read(path)
 
 
-def test_a_tag_stands_in_for_details(tmp_path: Path) -> None:
+def test_a_tag_replaces_details(tmp_path: Path) -> None:
     line = real()
     without_details(line)
     path = tmp_path / "out.jsonl"
@@ -355,14 +355,14 @@ def test_a_tag_stands_in_for_details(tmp_path: Path) -> None:
     ["", "\n", "{", "[]", "null", '{"completed": 1}', "[" * 100_000],
     ids=["empty", "blank", "cut", "list", "null", "other", "deep"],
 )
-def test_what_is_no_output_is_refused(text: str, tmp_path: Path) -> None:
+def test_invalid_output_is_rejected(text: str, tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match=re.escape(str(path))):
         read(path)
 
 
-def test_every_member_that_is_needed_is_asked_for(tmp_path: Path) -> None:
+def test_every_needed_field_is_required(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     for name in ("completed", "duration", "total_throughput", "random_range_ratio"):
         line = real()
@@ -372,7 +372,7 @@ def test_every_member_that_is_needed_is_asked_for(tmp_path: Path) -> None:
             read(path)
 
 
-def test_bytes_and_nothing(tmp_path: Path) -> None:
+def test_binary_and_missing_files(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(InputError, match="not text"):

@@ -32,9 +32,7 @@ from support.serving_stand_in import Faults, StandIn, serving
 Words = list[str | Path]
 
 
-def test_both_arms_are_run_compared_and_never_run_again(
-    sglang: Path, tmp_path: Path
-) -> None:
+def test_both_arms_run_once_and_are_compared(sglang: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with both() as (one, other):
         run: Words = ["run", *arms(one, other), "--out", out, "--rounds", "2", *SMALL]
@@ -66,7 +64,7 @@ def test_both_arms_are_run_compared_and_never_run_again(
         assert [Counter(one.paths), Counter(other.paths)] == asked
 
         code, report, _ = bench(sglang, *run, "--client-options=--top-p 0.5")
-        assert code == 2 and "holds runs of something else" in report["message"]
+        assert code == 2 and "contains runs with a different setup" in report["message"]
         (finding,) = report["findings"]
         assert (finding["expected"], finding["found"]) == ("--top-p 0.5", "not given")
 
@@ -82,7 +80,11 @@ def test_both_arms_are_run_compared_and_never_run_again(
     tpot = f'"median_tpot_ms":{found[0].measurement.median_tpot_ms}'
     for there, put, expected in (
         (tpot, '"median_tpot_ms":0.5', (4, "invalid: 0 of 2 points compared")),
-        ("sglang.bench_serving", "another", (2, "not a run of sglang.bench_serving")),
+        (
+            "sglang.bench_serving",
+            "another",
+            (2, "not a command of sglang.bench_serving"),
+        ),
         ('"schema":1', '"schema":2', (2, f"{path}:1: a record of schema 2, not 1")),
     ):
         assert there in text
@@ -92,7 +94,7 @@ def test_both_arms_are_run_compared_and_never_run_again(
     path.write_text(text.replace(tpot, '"median_tpot_ms":0.5'), encoding="utf-8")
     reasons = bench(sglang, "compare", out, *SMALL)[1]["results"][0]["reasons"]
     assert reasons == [
-        "24/8/1 baseline round 1: its record is not what the client's own output says"
+        "24/8/1 baseline round 1: its record differs from the client's own output"
     ]
 
 
@@ -115,9 +117,11 @@ def test_a_patched_arm_that_is_slower_fails(sglang: Path, tmp_path: Path) -> Non
     assert "worse" in shown.stderr
 
 
-def test_what_the_client_takes_for_success_is_not(sglang: Path, tmp_path: Path) -> None:
-    """It exits 0 and prints a table in both cases; in the second, all ten 'completed'
-    with every token asked for."""
+def test_failures_that_the_client_reports_as_success(
+    sglang: Path, tmp_path: Path
+) -> None:
+    """The client exits 0 and prints a table in both cases; in the second, all ten are
+    'completed' with every requested token."""
     faults = {
         "refused": (Faults(refuse_every=5), "8 of 10 requests completed"),
         "empty": (Faults(empty_every=5), "answered without a token"),
@@ -130,7 +134,7 @@ def test_what_the_client_takes_for_success_is_not(sglang: Path, tmp_path: Path) 
             assert code == 4
             assert any(expected in f["what"] for f in report["findings"])
             before = len(one.paths)
-            # It stays: another try until it looks well would be choosing.
+            # The run is kept: repeating it until it looks good would bias the result.
             assert bench(sglang, *run)[0] == 4
             assert len(one.paths) == before
         points = ("--points", "24/8/1")
@@ -143,14 +147,14 @@ def test_what_the_client_takes_for_success_is_not(sglang: Path, tmp_path: Path) 
             assert found.measurement.output_tokens >= 10 * 6
 
 
-def test_a_server_that_answers_nothing_is_no_measurement(
+def test_a_server_without_answers_gives_no_measurement(
     sglang: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     with serving(StandIn("a-model", faults=Faults(refuse_every=1))) as one:
         run: Words = ["run", "--baseline", one.url, "--out", out, *SMALL]
         code, report, _ = bench(sglang, *run)
-        assert code == 5 and report["message"] == "a run could not be made"
+        assert code == 5 and report["message"] == "cannot complete a run"
         assert "Warmup failed" in report["findings"][0]["found"]
         assert records.read(out / "records.jsonl", ServingRun) == []
         one.faults.refuse_every = 0
@@ -187,7 +191,7 @@ def test_servers_are_started_in_turn_on_one_port(sglang: Path, tmp_path: Path) -
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port), timeout=5)
 
-    # One that is up already would be measured in place of the one started.
+    # A server already running there would be measured instead.
     with serving(StandIn("a-model"), port):
         code, report, _ = bench(sglang, *run, "--rounds", "3")
     assert code == 5 and report["message"] == "the address is in use"
@@ -198,9 +202,7 @@ def test_servers_are_started_in_turn_on_one_port(sglang: Path, tmp_path: Path) -
     assert code == 5 and report["message"] == "a server did not start"
 
 
-def test_interrupted_it_keeps_what_is_done_and_goes_on(
-    sglang: Path, tmp_path: Path
-) -> None:
+def test_an_interrupted_benchmark_resumes(sglang: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with both() as (one, other):
         arguments: Words = ["run", *arms(one, other), "--out", out, *SMALL]
@@ -221,7 +223,7 @@ def test_interrupted_it_keeps_what_is_done_and_goes_on(
         shown, _ = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 130
         report = json.loads(shown)
-        assert "the same command goes on" in report["message"]
+        assert "run the same command again to resume" in report["message"]
         assert len(report["results"][0]["runs"]) == 1
         (first,) = records.read(out / "records.jsonl", ServingRun)
         assert (first.arm, first.round) == ("baseline", 1)
@@ -236,7 +238,7 @@ def test_interrupted_it_keeps_what_is_done_and_goes_on(
     assert len(records.read(out / "records.jsonl", ServingRun)) == 4
 
 
-def test_bad_input_is_told(sglang: Path, tmp_path: Path) -> None:
+def test_bad_input(sglang: Path, tmp_path: Path) -> None:
     url = "http://127.0.0.1:9"
     out = tmp_path / "out"
     run: Words = ["run", "--out", out]
@@ -245,7 +247,7 @@ def test_bad_input_is_told(sglang: Path, tmp_path: Path) -> None:
     text.write_text("bench = 1", encoding="utf-8")
     points.write_text("[bench]\npoints = [[1, 0, 1]]", encoding="utf-8")
     cases: list[tuple[Words, str]] = [
-        (run, "name --baseline or --patched, or both"),
+        (run, "give --baseline or --patched, or both"),
         ([*run, "--baseline", "a:1"], "http:// or https:// URL"),
         ([*run, "--baseline", "http://"], "http:// or https:// URL"),
         ([*run, "--baseline", f"{url} "], "http:// or https:// URL"),
@@ -259,28 +261,37 @@ def test_bad_input_is_told(sglang: Path, tmp_path: Path) -> None:
         ([*one, "--points", "1/2"], "a point is"),
         ([*one, "--points", "0/1/1"], "at least 1"),
         ([*one, "--points", "1/1/1", "1/1/1"], "twice"),
-        ([*one, "--points", text], "holds no points"),
+        ([*one, "--points", text], "contains no points"),
         ([*one, "--points", points], "at least 1"),
         ([*one, "--rounds", "0"], "at least 1"),
-        ([*one, "--run-deadline", "0"], "more than 0 seconds"),
-        ([*one, "--patched-tree", "x"], "--patched must say"),
+        ([*one, "--run-deadline", "0"], "must be more than 0"),
+        ([*one, "--patched-tree", "x"], "--patched is missing"),
         (
             [*one, "--client-options=--num-prompt 1"],
-            "--num-prompt is the benchmark's own option",
+            "--num-prompt is set by the benchmark and cannot be given",
         ),
-        ([*one, "--client-options=--model 'a"], "--client-options is no command line"),
-        ([*one, "--baseline-start", "a 'b"], "--baseline-start is no command line"),
-        ([*one, "--baseline-source", ROOT], "contains no target"),
+        (
+            [*one, "--client-options=--model 'a"],
+            "--client-options is not a valid command line",
+        ),
+        (
+            [*one, "--baseline-start", "a 'b"],
+            "--baseline-start is not a valid command line",
+        ),
+        ([*one, "--baseline-source", ROOT], "holds no target"),
         (
             [*one, "--baseline-source", ROOT, "--baseline-tree", "x"],
-            "leave out --baseline-tree",
+            "cannot be combined with --baseline-tree",
         ),
         (["compare", out], "no run is recorded"),
-        (["compare", out, tmp_path / "." / "out"], "named twice"),
-        (["compare"], "name directories"),
-        (["compare", out, "--baseline", text], "name directories"),
-        (["compare", out, "--margin", "0"], "--margin is between"),
-        (["compare", out, "--alpha", "1"], "--alpha is between"),
+        (
+            ["compare", out, tmp_path / "." / "out"],
+            "each directory can be named only once",
+        ),
+        (["compare"], "expected either directories of run"),
+        (["compare", out, "--baseline", text], "expected either directories of run"),
+        (["compare", out, "--margin", "0"], "--margin must be between"),
+        (["compare", out, "--alpha", "1"], "--alpha must be between"),
     ]
     for arguments, expected in cases:
         if "--points" not in arguments:
@@ -315,9 +326,7 @@ def test_a_dry_run_prints_every_command(sglang: Path, tmp_path: Path) -> None:
     assert starts == [2, 5, 12, 15, 22, 25]
 
 
-def test_nothing_is_lost_where_nothing_can_be_written(
-    sglang: Path, tmp_path: Path
-) -> None:
+def test_unwritable_folders_lose_nothing(sglang: Path, tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
     with serving(StandIn("a-model")) as one:
@@ -333,7 +342,7 @@ def test_nothing_is_lost_where_nothing_can_be_written(
         assert str(kept.measurement.point) == "24/8/1"
 
 
-def test_two_at_once_are_refused(sglang: Path, tmp_path: Path) -> None:
+def test_two_benchmarks_in_one_folder(sglang: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with serving(StandIn("a-model", tpot_s=30)) as one:
         run: Words = ["run", "--baseline", one.url, *SMALL, "--out", out]
@@ -349,11 +358,11 @@ def test_two_at_once_are_refused(sglang: Path, tmp_path: Path) -> None:
         finally:
             first.terminate()
             first.communicate(timeout=PATIENCE_S)
-    assert code == 5 and f"{out} is taken" in report["message"]
+    assert code == 5 and f"{out} is in use" in report["message"]
     assert first.returncode == 130
 
 
-def test_points_of_several_nodes_are_gathered(sglang: Path, tmp_path: Path) -> None:
+def test_points_from_several_nodes(sglang: Path, tmp_path: Path) -> None:
     """Each node runs both arms of its point; one comparison over all."""
     points = ("24/8/1", "16/8/2")
     outs = [tmp_path / name for name in ("node-a", "node-b")]
@@ -363,7 +372,7 @@ def test_points_of_several_nodes_are_gathered(sglang: Path, tmp_path: Path) -> N
         for out, point in zip(outs, points, strict=True):
             here: Words = ["--out", out, "--points", point]
             assert bench(sglang, *run, *here, "--host", out.name)[0] == 0
-        # The same command elsewhere, or with something else served, is another run.
+        # The same command on another host or with another series is a different run.
         first: Words = [*run, "--out", outs[0], "--points", points[0], "--rounds", "3"]
         wrong = [
             (["--host", "node-c"], "on node-a"),
@@ -372,7 +381,7 @@ def test_points_of_several_nodes_are_gathered(sglang: Path, tmp_path: Path) -> N
         for changed, recorded in wrong:
             code, report, _ = bench(sglang, *first, *changed)
             assert code == 2 and recorded in report["findings"][0]["found"]
-            assert "holds runs of something else" in report["message"]
+            assert "contains runs with a different setup" in report["message"]
 
     code, report, _ = bench(sglang, "compare", *outs, "--points", *points)
     (result,) = report["results"]
@@ -384,7 +393,7 @@ def test_points_of_several_nodes_are_gathered(sglang: Path, tmp_path: Path) -> N
     ]
     assert [a["origin"]["series"] for a in result["arms"]] == ["none", "sha256:1"]
 
-    # A node that never started leaves the others their figures, and is no pass.
+    # If a node never started, the others are compared, but do not pass.
     missing = tmp_path / "node-c"
     more: Words = ["compare", *outs, missing, "--points", *points, "8/8/1"]
     code, report, _ = bench(sglang, *more, "--margin", "99")

@@ -1,4 +1,4 @@
-"""The paired statistics against published values, packages and their definitions."""
+"""The paired statistics against published values, packages and definitions."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def test_newcombe_as_published() -> None:
 def test_newcombe_agrees_with_statsmodels(
     both: int, gained: int, lost: int, level: float
 ) -> None:
-    """Where a pair's answers are hardly correlated, so that the continuity correction
-    takes all of it, it is the interval of two independent proportions, which
-    statsmodels has; of paired ones it has none."""
+    """If the answers are hardly correlated, the continuity correction removes the
+    correlation, and the interval equals that of two independent proportions, which
+    statsmodels has."""
     proportion = pytest.importorskip("statsmodels.stats.proportion")
     neither = -(-gained * lost // both)
     n = both + gained + lost + neither
@@ -113,7 +113,7 @@ def test_the_closed_form_is_the_most_likely(
 
 @pytest.mark.parametrize("counts", [(12, 29, 1319), (0, 4, 1319), (7, 7, 30)])
 def test_the_interval_inverts_the_likelihood(counts: tuple[int, int, int]) -> None:
-    """Against a search on a grid with the brute-force statistic; no root finding."""
+    """Checked with the brute-force statistic on both sides of each end."""
     quantile = norm.ppf(0.95)
     found = tango(*counts, 0.9)
     for end, sign in ((found.lower, 1), (found.upper, -1)):
@@ -145,7 +145,7 @@ def test_mcnemar_agrees_with_statsmodels(gained: int, lost: int) -> None:
         assert p >= 0.5
 
 
-def test_several_sizes_of_difference_by_trying_every_sign() -> None:
+def test_several_sizes_of_difference_against_all_signs() -> None:
     steps = {2: (1, 3), 1: (2, 4)}  # size -> how many gained, how many lost
     sizes = [size for size, (up, down) in steps.items() for _ in range(up + down)]
     balance = sum(size * (down - up) for size, (up, down) in steps.items())
@@ -164,7 +164,7 @@ def test_several_sizes_of_difference_by_trying_every_sign() -> None:
 
 @given(_counts())
 def test_repeating_the_same_answers_adds_nothing(counts: tuple[int, int, int]) -> None:
-    """Runs that answer alike are one run: no more evidence than that."""
+    """Identical runs are no more evidence than one run."""
     gained, lost, n = counts
     before = [True] * lost + [False] * (n - lost)
     after = [False] * lost + [True] * gained + [False] * (n - lost - gained)

@@ -1,4 +1,4 @@
-"""How often the decision errs, and what it can tell: the figures of the page."""
+"""Error rates and power of the decision: the figures of the evidence page."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_type_1_error_at_the_margin(n: int, margin: float, discordance: float) -
 
 @pytest.mark.parametrize("runs", (1, 2, 4))
 def test_type_1_error_with_several_runs_of_the_same_questions(runs: int) -> None:
-    """Pooled as if they were different questions, 2 runs would err twice as often."""
+    """Pooling 2 runs as if they were different questions would double the error."""
     _, clears = several_runs(1319, runs, 0.06, 0.016, Rule(0.015), 1500, seed=2)
     assert clears <= 0.06
     fails, _ = several_runs(1319, runs, 0.06, 0.0, Rule(0.015), 1500, seed=2)
@@ -40,14 +40,14 @@ def test_equal_arms_rarely_fail(n: int, margin: float, discordance: float) -> No
     assert chances(n, discordance, 0.0, Rule(margin)).fails <= 0.05
 
 
-def test_the_default_margins_are_ones_that_can_be_held() -> None:
+def test_the_default_margins_can_be_shown() -> None:
     """At 3 % discordance equal arms pass nine times in ten; a point less would not."""
     assert detectable(1319, 0.03, Rule(0.015)).passes_if_equal > 0.9
     assert detectable(3957, 0.03, Rule(0.010)).passes_if_equal > 0.9
     assert detectable(1319, 0.03, Rule(0.010)).passes_if_equal < 0.7
 
 
-def test_the_drop_said_to_be_found_is() -> None:
+def test_the_found_drop_is_found() -> None:
     rule = Rule(0.015)
     drop = drop_found(1319, 0.03, rule, 0.8)
     assert drop

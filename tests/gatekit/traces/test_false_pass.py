@@ -1,7 +1,7 @@
-"""Traces in which the claim looks true and is not, or is true by accident.
+"""Traces in which the claim looks true but is not, or is true by accident.
 
-Each starts from a pair that passes (a real trace, and the same with the copies and
-their launches taken out of every attention) and is then broken in one way.
+Each test takes a pair that passes (a real trace, and the same trace without the copies
+and their launches in every attention) and breaks it in one way.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT
-from gatekit.traces.checks import Verdict
-from gatekit.traces.verdicts import Asked, Judged, decide, examine
+from gatekit.records.checks import Verdict
+from gatekit.traces.verdicts import Assessment, Requirement, analyse, decide
 from support.profiler_traces import (
     CAPTURE,
     COPY,
@@ -37,7 +37,7 @@ from support.profiler_traces import (
 pytestmark = needs_traces
 
 MODULE = "Qwen3Attention"
-ASKED = Asked(MODULE, 36, 0)
+REQUIRED = Requirement(MODULE, 36, 0)
 GEMM = "Cijk"
 OTHER_NAMES = {
     "CatArrayBatchedCopy": "void at::native::(anonymous namespace)::"
@@ -54,18 +54,18 @@ def judge(
     after: Document,
     before: Document | None = None,
     name: str = "after-TP-0-EXTEND.trace.json",
-    asked: Asked = ASKED,
-) -> Judged:
-    one = examine(write(tmp_path / name, after), asked, [])
+    required: Requirement = REQUIRED,
+) -> Assessment:
+    one = analyse(write(tmp_path / name, after), required, [])
     if before is None:
-        return decide(one, None, asked)
+        return decide(one, None, required)
     place = write(tmp_path / "before-TP-0-EXTEND.trace.json", before)
-    return decide(one, examine(place, asked, []), asked)
+    return decide(one, analyse(place, required, []), required)
 
 
-def broken(judged: Judged) -> set[str]:
-    """The names of what does not hold."""
-    checks = (*judged.controls, *judged.claims)
+def broken(assessment: Assessment) -> set[str]:
+    """The names of the checks that do not hold."""
+    checks = (*assessment.controls, *assessment.claims)
     return {check.name for check in checks if not check.holds}
 
 
@@ -111,10 +111,10 @@ def renamed(document: Document, name: str) -> Document:
 
 
 def test_the_pair_passes(tmp_path: Path) -> None:
-    judged = judge(tmp_path, without_copies(load(EAGER)), load(EAGER))
-    assert judged.verdict is Verdict.PASS, broken(judged)
+    assessment = judge(tmp_path, without_copies(load(EAGER)), load(EAGER))
+    assert assessment.verdict is Verdict.PASS, broken(assessment)
     assert judge(tmp_path, without_copies(load(EAGER))).verdict is Verdict.PASS
-    (gone,) = [change for change in judged.changes if change.change != "same"]
+    (gone,) = [change for change in assessment.changes if change.change != "same"]
     assert (gone.change, gone.before, gone.after) == ("vanished", 2, 0)
 
 
@@ -129,7 +129,7 @@ def lost_one_module(document: Document) -> Document:
 
 
 def lost_one_module_and_renumbered(document: Document) -> Document:
-    """As if the profiler had never seen the layer: no gap in the numbers either."""
+    """As if the profiler had never seen the layer, without a gap in the numbers."""
     calls = spans(document, MODULE)
     for call, after in pairwise(calls[5:]):
         call["ts"], call["dur"] = after["ts"], after["dur"]
@@ -137,26 +137,26 @@ def lost_one_module_and_renumbered(document: Document) -> Document:
 
 
 def lost_a_layer(document: Document) -> Document:
-    """Module and decoder layer both."""
+    """Both the module and its decoder layer."""
     calls = [spans(document, name)[-1] for name in (MODULE, "Qwen3DecoderLayer")]
     return drop(document, lambda event: any(event is call for call in calls))
 
 
 def lost_kernels(document: Document) -> Document:
-    """One in eight, as a profiler's buffer loses them."""
+    """One in eight, as a full profiler buffer loses them."""
     gpu = [e for e in document["traceEvents"] if e.get("cat") in GPU][::8]
     lost = {id(event) for event in gpu}
     return drop(document, lambda event: id(event) in lost)
 
 
 def lost_one_gemm(document: Document) -> Document:
-    """With its launch: nothing is left that is out of balance."""
+    """With its launch, so that launches and kernels still balance."""
     gone = correlation(kernels(document, GEMM)[7])
     return drop(document, lambda event: correlation(event) == gone)
 
 
 def lost_every_o_proj(document: Document) -> Document:
-    """With their launches, from all layers alike."""
+    """With their launches, from all layers."""
     gone = {correlation(event) for event in kernels(document, GEMM)[1::2]}
     return drop(document, lambda event: correlation(event) in gone)
 
@@ -168,7 +168,7 @@ def lost_launches(document: Document) -> Document:
 
 
 def empty_step(document: Document) -> Document:
-    """The step is annotated, and nothing of the model is in it."""
+    """An annotated step that contains nothing of the model."""
     mine = inside(document, "Qwen3Model")
     return drop(
         document,
@@ -193,7 +193,7 @@ def other_module_name(document: Document) -> Document:
 
 
 def two_ranks(document: Document) -> Document:
-    """Merged, as SGLang's own merger does: other processes, the same ids."""
+    """Merged as by SGLang's own tool: other processes, the same ids."""
     other = load(EAGER)
 
     def edit(event: Event) -> bool:
@@ -205,7 +205,7 @@ def two_ranks(document: Document) -> Document:
 
 
 def two_gpus(document: Document) -> Document:
-    """Merged, with ids and processes kept apart: only the GPUs tell."""
+    """Merged with distinct ids and processes: only the GPUs differ."""
     ids = {correlation(event) for event in kernels(document, GEMM)[:9]}
 
     def edit(event: Event) -> bool:
@@ -242,12 +242,12 @@ def launches_of_copies(document: Document, edit: Callable[[Event], None]) -> Doc
 
 
 def launched_elsewhere(document: Document) -> Document:
-    """By another thread, for which no module is open."""
+    """By another thread, which is in no module."""
     return launches_of_copies(document, lambda event: event.update(tid=4242))
 
 
 def launched_early(document: Document) -> Document:
-    """Before the module is entered, by a clock that is off."""
+    """Before the module starts, because the clocks differ."""
     starts = [call["ts"] for call in spans(document, MODULE)]
 
     def earlier(event: Event) -> None:
@@ -257,37 +257,35 @@ def launched_early(document: Document) -> Document:
 
 
 def copied_by_memory_calls(document: Document) -> Document:
-    """Whose records the profiler lost; kernels are missed, these need not be."""
+    """Copies by memory calls, whose records the profiler lost."""
     gone = {id(event) for event in kernels(document, COPY)}
     launches_of_copies(document, lambda event: event.update(name="hipMemcpyAsync"))
     return drop(document, lambda event: id(event) in gone)
 
 
 _HIDDEN: dict[str, tuple[Callable[[Document], Document], str]] = {
-    "another thread": (launched_elsewhere, "nothing else runs among a call's kernels"),
-    "another time": (launched_early, "nothing else runs among a call's kernels"),
+    "another thread": (launched_elsewhere, "no other kernel runs within a call"),
+    "another time": (launched_early, "no other kernel runs within a call"),
     "lost memory calls": (
         copied_by_memory_calls,
-        "memory calls of modules have their copies",
+        "memory calls in modules have records",
     ),
 }
 
 
 @pytest.mark.parametrize("what", _HIDDEN)
 @pytest.mark.parametrize("compared", [False, True], ids=["alone", "compared"])
-def test_copies_that_no_module_seems_to_have(
-    what: str, compared: bool, tmp_path: Path
-) -> None:
-    """They ran all the same: every layer has both."""
+def test_copies_outside_every_module(what: str, compared: bool, tmp_path: Path) -> None:
+    """The copies ran: every layer has two."""
     damage, control = _HIDDEN[what]
-    judged = judge(tmp_path, damage(load(EAGER)), load(EAGER) if compared else None)
-    assert judged.verdict is Verdict.INVALID
-    assert judged.examined.totals.copies == 0
-    assert control in broken(judged)
+    assessment = judge(tmp_path, damage(load(EAGER)), load(EAGER) if compared else None)
+    assert assessment.verdict is Verdict.INVALID
+    assert assessment.analysed.totals.copies == 0
+    assert control in broken(assessment)
 
 
 def backwards(document: Document) -> Document:
-    """A kernel whose end was written down before its start."""
+    """A kernel that ends before it starts."""
     one = id(kernels(document, GEMM)[3])
 
     def edit(event: Event) -> bool:
@@ -312,8 +310,8 @@ _BREAKS: dict[str, tuple[Callable[[Document], Document], str]] = {
     "an empty step": (empty_step, f"layers with a {MODULE}"),
     "a step without its modules": (one_step_more, f"calls of {MODULE} in 2 steps"),
     "another module's name": (other_module_name, f"layers with a {MODULE}"),
-    "two ranks in one file": (two_ranks, "one rank to a file"),
-    "two GPUs in one file": (two_gpus, "one rank to a file"),
+    "two ranks in one file": (two_ranks, "one rank per file"),
+    "two GPUs in one file": (two_gpus, "one rank per file"),
     "time that runs backwards": (backwards, "no kernel ends before it starts"),
     "ids used twice": (ids_used_twice, "unique correlation ids"),
 }
@@ -321,49 +319,49 @@ _BREAKS: dict[str, tuple[Callable[[Document], Document], str]] = {
 
 @pytest.mark.parametrize("what", _BREAKS)
 @pytest.mark.parametrize("compared", [False, True], ids=["alone", "compared"])
-def test_invalid_and_says_why(what: str, compared: bool, tmp_path: Path) -> None:
+def test_a_broken_trace_is_invalid(what: str, compared: bool, tmp_path: Path) -> None:
     damage, control = _BREAKS[what]
     after = damage(without_copies(load(EAGER)))
-    judged = judge(tmp_path, after, load(EAGER) if compared else None)
-    assert judged.verdict is Verdict.INVALID
-    assert control in broken(judged)
+    assessment = judge(tmp_path, after, load(EAGER) if compared else None)
+    assert assessment.verdict is Verdict.INVALID
+    assert control in broken(assessment)
 
 
 @pytest.mark.parametrize("what", _BREAKS)
-def test_a_broken_baseline_is_no_evidence_either(what: str, tmp_path: Path) -> None:
+def test_a_broken_baseline_is_invalid(what: str, tmp_path: Path) -> None:
     damage, control = _BREAKS[what]
-    judged = judge(tmp_path, without_copies(load(EAGER)), damage(load(EAGER)))
-    assert judged.verdict is Verdict.INVALID
-    assert f"baseline: {control}" in broken(judged)
+    assessment = judge(tmp_path, without_copies(load(EAGER)), damage(load(EAGER)))
+    assert assessment.verdict is Verdict.INVALID
+    assert f"baseline: {control}" in broken(assessment)
 
 
-def test_a_module_missing_shows_without_knowing_the_layers(tmp_path: Path) -> None:
-    """Expecting what is there: the decoder layer without attention still tells."""
+def test_a_missing_module_shows_in_its_parent(tmp_path: Path) -> None:
+    """The decoder layer without attention shows it, even if 35 layers are expected."""
     after = lost_one_module(without_copies(load(EAGER)))
-    judged = judge(tmp_path, after, asked=Asked(MODULE, 35, 0))
-    assert judged.verdict is Verdict.INVALID
-    assert "every parent module has one" in broken(judged)
+    assessment = judge(tmp_path, after, required=Requirement(MODULE, 35, 0))
+    assert assessment.verdict is Verdict.INVALID
+    assert "every parent module has one" in broken(assessment)
 
 
 def test_a_gemm_dropped_from_all_layers(tmp_path: Path) -> None:
     after = lost_every_o_proj(without_copies(load(EAGER)))
-    judged = judge(tmp_path, after, load(EAGER))
-    assert judged.verdict is Verdict.INVALID
-    assert "GEMMs per layer, as in the baseline" in broken(judged)
-    alone = judge(tmp_path, after, asked=Asked(MODULE, 36, 0, gemms=2))
+    assessment = judge(tmp_path, after, load(EAGER))
+    assert assessment.verdict is Verdict.INVALID
+    assert "GEMMs per layer, as in the baseline" in broken(assessment)
+    alone = judge(tmp_path, after, required=Requirement(MODULE, 36, 0, gemms=2))
     assert alone.verdict is Verdict.INVALID
     assert "GEMMs per layer" in broken(alone)
 
 
 @pytest.mark.parametrize("name", OTHER_NAMES)
 def test_copies_under_another_name(name: str, tmp_path: Path) -> None:
-    judged = judge(tmp_path, renamed(load(EAGER), OTHER_NAMES[name]), load(EAGER))
-    assert judged.verdict is Verdict.FAIL
-    assert "as many kernels fewer as copies" in broken(judged)
+    assessment = judge(tmp_path, renamed(load(EAGER), OTHER_NAMES[name]), load(EAGER))
+    assert assessment.verdict is Verdict.FAIL
+    assert "the kernel count falls by the copies removed" in broken(assessment)
 
 
 def test_copies_moved_out_of_the_module(tmp_path: Path) -> None:
-    """To right before it, on the GPU as well: attention is faster, the model is not."""
+    """To right before it, on the GPU too: attention is faster, but the model is not."""
     document = load(EAGER)
     first = {}
     for event in reversed(kernels(document, "")):
@@ -375,13 +373,13 @@ def test_copies_moved_out_of_the_module(tmp_path: Path) -> None:
         event["ts"] = before.get(id(event), event["ts"])
         return id(event) in before
 
-    judged = judge(tmp_path, change(document, earlier), load(EAGER))
-    assert judged.verdict is Verdict.FAIL
-    assert broken(judged) == {"no copies outside of the module instead"}
+    assessment = judge(tmp_path, change(document, earlier), load(EAGER))
+    assert assessment.verdict is Verdict.FAIL
+    assert broken(assessment) == {"no copies move out of the module"}
 
 
 def test_another_gemm_that_needs_no_copies(tmp_path: Path) -> None:
-    """As where the tree no longer takes the route that the series is about."""
+    """As if the tree no longer used the GEMM that the series is about."""
 
     def edit(event: Event) -> bool:
         known = event.get("cat") == "kernel" and event["name"].startswith(GEMM)
@@ -391,13 +389,13 @@ def test_another_gemm_that_needs_no_copies(tmp_path: Path) -> None:
             event["args"]["kernel"] = "_gemm_a8w8_blockscale_kernel"
         return known
 
-    judged = judge(tmp_path, change(without_copies(load(EAGER)), edit), load(EAGER))
-    assert judged.verdict is Verdict.FAIL
-    assert broken(judged) == {"the other kernels are the baseline's, in every call"}
+    assessment = judge(tmp_path, change(without_copies(load(EAGER)), edit), load(EAGER))
+    assert assessment.verdict is Verdict.FAIL
+    assert broken(assessment) == {"all other kernels match the baseline, in every call"}
 
 
 def test_copies_under_another_name_in_one_of_two_steps(tmp_path: Path) -> None:
-    """The other, faster one stands for the layer's time, and not for its kernels."""
+    """The other step is faster and gives the layer's time, but not its kernels."""
     folder = ROOT / "tests" / "data" / "traces" / "h200-m64"
     path = folder / "pristine-eager-TP-0-DECODE.trace.json.gz"
     copies = [
@@ -414,14 +412,14 @@ def test_copies_under_another_name_in_one_of_two_steps(tmp_path: Path) -> None:
         event["name"] = "main_kernel" if known else event["name"]
         return known
 
-    asked = Asked("DeepseekV2AttentionMLA", 3, 0)
-    judged = judge(tmp_path, change(after, edit), load(path), asked=asked)
-    assert judged.verdict is Verdict.FAIL
-    assert broken(judged) == {"the other kernels are the baseline's, in every call"}
+    required = Requirement("DeepseekV2AttentionMLA", 3, 0)
+    assessment = judge(tmp_path, change(after, edit), load(path), required=required)
+    assert assessment.verdict is Verdict.FAIL
+    assert broken(assessment) == {"all other kernels match the baseline, in every call"}
 
 
 def scaled(document: Document) -> Document:
-    """The GEMM that follows a copy takes block scales, as the series' do."""
+    """The GEMM after each copy takes block scales, as the GEMMs of the series do."""
     copies = kernels(document, COPY)
     stream = sorted(
         (e for e in document["traceEvents"] if e.get("cat") in GPU),
@@ -434,18 +432,18 @@ def scaled(document: Document) -> Document:
 
 
 @pytest.mark.parametrize("name", ["CatArrayBatchedCopy", "rocclr", "triton"])
-def test_a_known_copy_before_a_scaled_gemm_is_one(name: str, tmp_path: Path) -> None:
-    judged = judge(tmp_path, renamed(scaled(load(EAGER)), OTHER_NAMES[name]))
-    assert judged.verdict is not Verdict.PASS
-    assert f"0 copies in every {MODULE}" in broken(judged)
+def test_a_known_copy_before_a_scaled_gemm_counts(name: str, tmp_path: Path) -> None:
+    assessment = judge(tmp_path, renamed(scaled(load(EAGER)), OTHER_NAMES[name]))
+    assert assessment.verdict is not Verdict.PASS
+    assert f"0 copies in every {MODULE}" in broken(assessment)
 
 
 def test_an_unknown_kernel_before_a_scaled_gemm(tmp_path: Path) -> None:
-    """Nobody can say without a baseline that it is no copy."""
-    judged = judge(tmp_path, renamed(scaled(load(EAGER)), "main_kernel"))
-    assert judged.verdict is Verdict.INVALID
+    """Without a baseline, it may be a copy."""
+    assessment = judge(tmp_path, renamed(scaled(load(EAGER)), "main_kernel"))
+    assert assessment.verdict is Verdict.INVALID
     assert "kernels right before a block-scale GEMM are of a known kind" in broken(
-        judged
+        assessment
     )
 
 
@@ -457,12 +455,14 @@ def test_copies_in_one_layer_only(tmp_path: Path) -> None:
 
 
 def test_swapped(tmp_path: Path) -> None:
-    judged = judge(tmp_path, load(EAGER), without_copies(load(EAGER)))
-    assert judged.verdict is Verdict.FAIL
-    twice = Asked(MODULE, 36, 2)
-    judged = judge(tmp_path, load(EAGER), without_copies(load(EAGER)), asked=twice)
-    assert judged.verdict is Verdict.FAIL
-    assert "copies vanish from every layer" in broken(judged)
+    assessment = judge(tmp_path, load(EAGER), without_copies(load(EAGER)))
+    assert assessment.verdict is Verdict.FAIL
+    twice = Requirement(MODULE, 36, 2)
+    assessment = judge(
+        tmp_path, load(EAGER), without_copies(load(EAGER)), required=twice
+    )
+    assert assessment.verdict is Verdict.FAIL
+    assert "copies vanish from every layer" in broken(assessment)
 
 
 def test_compared_with_itself(tmp_path: Path) -> None:
@@ -479,9 +479,9 @@ def test_time_that_does_not_fall(tmp_path: Path) -> None:
             event["dur"] *= 1.05
         return id(event) in slower
 
-    judged = judge(tmp_path, change(after, edit), load(EAGER))
-    assert judged.verdict is Verdict.FAIL
-    assert "time per layer falls by about the copies' own" in broken(judged)
+    assessment = judge(tmp_path, change(after, edit), load(EAGER))
+    assert assessment.verdict is Verdict.FAIL
+    assert "time per layer falls by about the copies' time" in broken(assessment)
 
 
 def test_another_load_than_the_baseline(tmp_path: Path) -> None:
@@ -492,9 +492,9 @@ def test_another_load_than_the_baseline(tmp_path: Path) -> None:
             event["dur"] *= 0.5
         return bool(event.get("cat") in GPU)
 
-    judged = judge(tmp_path, change(after, faster), load(EAGER))
-    assert judged.verdict is Verdict.INVALID
-    assert "the rest of a layer takes as long as in the baseline" in broken(judged)
+    assessment = judge(tmp_path, change(after, faster), load(EAGER))
+    assert assessment.verdict is Verdict.INVALID
+    assert "the rest of a layer takes as long as in the baseline" in broken(assessment)
 
 
 def test_another_step_than_the_baseline(tmp_path: Path) -> None:
@@ -504,29 +504,29 @@ def test_another_step_than_the_baseline(tmp_path: Path) -> None:
         return known
 
     after = change(without_copies(load(EAGER)), edit)
-    judged = judge(tmp_path, after, load(EAGER))
-    assert judged.verdict is Verdict.INVALID
-    assert "steps, as in the baseline" in broken(judged)
+    assessment = judge(tmp_path, after, load(EAGER))
+    assert assessment.verdict is Verdict.INVALID
+    assert "steps, as in the baseline" in broken(assessment)
 
 
 def test_the_wrong_rank(tmp_path: Path) -> None:
-    """Of the file's name against its content, and of one file against the other."""
+    """The file's name contradicts its content, or one file the other."""
     after = without_copies(load(EAGER))
-    judged = judge(tmp_path, after, name="x-TP-3-EXTEND.trace.json")
-    assert judged.verdict is Verdict.INVALID
-    assert "the rank in the file's name" in broken(judged)
+    assessment = judge(tmp_path, after, name="x-TP-3-EXTEND.trace.json")
+    assert assessment.verdict is Verdict.INVALID
+    assert "the rank in the file's name" in broken(assessment)
     after["distributedInfo"] |= {"rank": 3, "world_size": 8}
-    judged = judge(tmp_path, after, load(EAGER), name="x-TP-3-EXTEND.trace.json")
-    assert judged.verdict is Verdict.INVALID
-    assert "rank, as in the baseline" in broken(judged)
+    assessment = judge(tmp_path, after, load(EAGER), name="x-TP-3-EXTEND.trace.json")
+    assert assessment.verdict is Verdict.INVALID
+    assert "rank, as in the baseline" in broken(assessment)
 
 
 def test_another_gpu(tmp_path: Path) -> None:
     after = without_copies(load(EAGER))
     after["deviceProperties"][0]["name"] = "AMD Instinct MI355X"
-    judged = judge(tmp_path, after, load(EAGER))
-    assert judged.verdict is Verdict.INVALID
-    assert "GPU, as in the baseline" in broken(judged)
+    assessment = judge(tmp_path, after, load(EAGER))
+    assert assessment.verdict is Verdict.INVALID
+    assert "GPU, as in the baseline" in broken(assessment)
 
 
 # --- replays ------------------------------------------------------------------------
@@ -534,11 +534,11 @@ def test_another_gpu(tmp_path: Path) -> None:
 
 def replay(
     tmp_path: Path, document: Document, capture: Document, copies: int = 2
-) -> Judged:
-    asked = Asked(MODULE, 36, copies)
+) -> Assessment:
+    required = Requirement(MODULE, 36, copies)
     path = write(tmp_path / "replay.json", document)
     recorded = write(tmp_path / "capture.json", capture)
-    return decide(examine(path, asked, [recorded]), None, asked)
+    return decide(analyse(path, required, [recorded]), None, required)
 
 
 def captured_copies(document: Document) -> list[Event]:
@@ -557,7 +557,7 @@ def test_a_replay_passes_with_its_capture(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("keep", [448, 543, 0])
 def test_kernels_of_a_replay_dropped(keep: int, tmp_path: Path) -> None:
-    """448 of 512 is what ROCm 7.2's profiler was seen to keep, or none at all."""
+    """ROCm 7.2's profiler kept 448 of 512 kernels, or none."""
     document = load(REPLAY)
     graph = next(e for e in document["traceEvents"] if e["name"] == "hipGraphLaunch")
     replayed = [
@@ -569,21 +569,21 @@ def test_kernels_of_a_replay_dropped(keep: int, tmp_path: Path) -> None:
     lost = {id(event) for event in replayed[keep:]}
     after = drop(document, lambda event: id(event) in lost)
     for copies in (0, 2):
-        judged = replay(tmp_path, after, load(CAPTURE), copies)
-        assert judged.verdict is Verdict.INVALID
-        assert "replays aligned with the capture" in broken(judged)
+        assessment = replay(tmp_path, after, load(CAPTURE), copies)
+        assert assessment.verdict is Verdict.INVALID
+        assert "replays aligned with the capture" in broken(assessment)
 
 
 def test_a_replay_of_another_graph(tmp_path: Path) -> None:
-    """The capture is of the tree with the series, the replay of one without."""
+    """The capture is from a tree with the series, the replay from one without."""
     capture = load(CAPTURE)
     gone = {id(event) for event in captured_copies(capture)}
     assert len(gone) == 72
     capture = drop(capture, lambda event: id(event) in gone)
     for copies in (0, 2):
-        judged = replay(tmp_path, load(REPLAY), capture, copies)
-        assert judged.verdict is Verdict.INVALID
-        assert "replays aligned with the capture" in broken(judged)
+        assessment = replay(tmp_path, load(REPLAY), capture, copies)
+        assert assessment.verdict is Verdict.INVALID
+        assert "replays aligned with the capture" in broken(assessment)
 
 
 def test_two_captured_launches_swapped(tmp_path: Path) -> None:
@@ -598,30 +598,30 @@ def test_two_captured_launches_swapped(tmp_path: Path) -> None:
     )
     names = copy["args"]["kernel"], later["args"]["kernel"]
     later["args"]["kernel"], copy["args"]["kernel"] = names
-    judged = replay(tmp_path, load(REPLAY), capture)
-    assert judged.verdict is Verdict.INVALID
-    assert "replays aligned with the capture" in broken(judged)
+    assessment = replay(tmp_path, load(REPLAY), capture)
+    assert assessment.verdict is Verdict.INVALID
+    assert "replays aligned with the capture" in broken(assessment)
 
 
 def test_a_capture_without_names(tmp_path: Path) -> None:
-    """CUDA's profiler does not write down what a captured launch would run."""
+    """CUDA's profiler does not name the kernels of captured launches."""
 
     def edit(event: Event) -> bool:
         return event.get("args", {}).pop("kernel", None) is not None
 
-    judged = replay(tmp_path, load(REPLAY), change(load(CAPTURE), edit))
-    assert judged.verdict is Verdict.INVALID
-    assert "capture: captured launches are named" in broken(judged)
+    assessment = replay(tmp_path, load(REPLAY), change(load(CAPTURE), edit))
+    assert assessment.verdict is Verdict.INVALID
+    assert "capture: captured launches are named" in broken(assessment)
 
 
 def test_a_capture_without_modules(tmp_path: Path) -> None:
-    judged = replay(tmp_path, load(REPLAY), lost_all_modules(load(CAPTURE)), 0)
-    assert judged.verdict is Verdict.INVALID
-    assert f"capture: layers with a {MODULE}" in broken(judged)
+    assessment = replay(tmp_path, load(REPLAY), lost_all_modules(load(CAPTURE)), 0)
+    assert assessment.verdict is Verdict.INVALID
+    assert f"capture: layers with a {MODULE}" in broken(assessment)
 
 
 def run_eagerly(capture: Document, replayed: Document) -> Document:
-    """The capture as it would be had its launches run: each with its kernel."""
+    """The capture as if its launches had run, each with its kernel."""
     graph = next(e for e in replayed["traceEvents"] if e["name"] == "hipGraphLaunch")
     ran = sorted(
         (
@@ -645,11 +645,11 @@ def run_eagerly(capture: Document, replayed: Document) -> Document:
     return capture
 
 
-def test_an_eager_step_serves_as_capture(tmp_path: Path) -> None:
-    """What there is on CUDA: its captures do not name what they would run."""
+def test_an_eager_step_as_capture(tmp_path: Path) -> None:
+    """Needed on CUDA, whose captures do not name kernels."""
     eager = run_eagerly(load(CAPTURE), load(REPLAY))
-    judged = replay(tmp_path, load(REPLAY), eager)
-    assert judged.verdict is Verdict.PASS, broken(judged)
+    assessment = replay(tmp_path, load(REPLAY), eager)
+    assert assessment.verdict is Verdict.PASS, broken(assessment)
     gone = kernels(eager, COPY)[0]
     other = drop(eager, lambda event: correlation(event) == correlation(gone))
     assert replay(tmp_path, load(REPLAY), other).verdict is Verdict.INVALID

@@ -1,4 +1,4 @@
-"""The real traces give the figures that are stated of them, by every method."""
+"""The real traces give their documented figures, by every method."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_c_replay_alone_is_never_a_pass() -> None:
         assert after["method"].startswith("C")
         assert after["attributed"] is False
         assert (after["replays"], after["replayed"]) == (1, 544)
-        # Stretches: the layer's other kernels are in them, and its 2 copies.
+        # A stretch includes the layer's other kernels and its 2 copies.
         each = [layer["per_call"] for layer in after["layers"]]
         assert {(one["copies"], one["kernels"]) for one in each} == {(2, 15)}
         assert len(each) == 36
@@ -58,7 +58,7 @@ def test_c_replay_alone_is_never_a_pass() -> None:
         assert "--capture" in finding["next_step"]
 
 
-def test_what_an_expectation_that_is_not_met_says() -> None:
+def test_an_unmet_expectation() -> None:
     code, report = trace_check(EAGER, *QWEN)
     assert code == 1
     (finding,) = report["findings"]
@@ -66,7 +66,7 @@ def test_what_an_expectation_that_is_not_met_says() -> None:
     assert finding["found"].startswith("36: layer 0, step 0: 2")
 
 
-def test_several_traces_and_the_worst_of_them(tmp_path: Path) -> None:
+def test_the_worst_of_several_traces_decides(tmp_path: Path) -> None:
     write(tmp_path / "a.json.gz", load(EAGER))
     write(tmp_path / "b.json.gz", load(REPLAY))
     code, report = trace_check(tmp_path, *QWEN, "--expect-copies", "2")

@@ -29,7 +29,7 @@ def code_of(*arguments: str | Path, copies: int) -> int:
 @pytest.mark.parametrize("mode", ["eager", "replay"])
 @pytest.mark.parametrize(("arm", "copies"), [("pristine", 4), ("series", 0)])
 def test_copies_per_layer(arm: str, mode: str, copies: int) -> None:
-    """Replays are told by the same step run eagerly: CUDA does not name captures."""
+    """Replays use the same step run eagerly: CUDA does not name captured kernels."""
     capture = ("--capture", trace(arm, "eager")) if mode == "replay" else ()
     assert code_of(trace(arm, mode), *capture, copies=copies) == 0
     assert code_of(trace(arm, mode), *capture, copies=4 - copies) == 1
@@ -51,7 +51,7 @@ def test_before_and_after() -> None:
 
 
 def test_before_and_after_replayed() -> None:
-    """Each with a capture of its own; another's is no capture."""
+    """Each needs its own capture."""
     before, after = trace("pristine", "replay"), trace("series", "replay")
     was, now = trace("pristine", "eager"), trace("series", "eager")
     pair = (after, "--capture", now, "--baseline", before)

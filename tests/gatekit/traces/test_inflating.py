@@ -1,4 +1,4 @@
-"""A gzip is read whole or refused, by ISA-L as by zlib."""
+"""A gzip is read completely or rejected, by ISA-L and by zlib."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def inflater(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def text_of(size: int, seed: int = 0) -> bytes:
-    """Of a trace's kind: words that come again, among numbers that do not."""
+    """Text like a trace: repeated words and varying numbers."""
     draw = random.Random(seed)
     made = "\n".join(draw.choice(_WORDS) for _ in range(size // 20 + 1))
     return made.encode()[:size]
@@ -43,13 +43,13 @@ def unzipped(path: Path, data: bytes) -> bytes:
 @pytest.mark.parametrize(
     "size", [0, 1, _PIECE - 1, _PIECE, _PIECE + 1, 3 * _PIECE, 1_000_003]
 )
-def test_what_was_zipped_comes_out(level: int, size: int, tmp_path: Path) -> None:
+def test_round_trip(level: int, size: int, tmp_path: Path) -> None:
     text = text_of(size)
     assert unzipped(tmp_path / "t", gzip.compress(text, level)) == text
 
 
 def test_pieces_are_bounded(tmp_path: Path) -> None:
-    """Also of what grows a thousandfold."""
+    """Even if the text is a thousand times longer than the gzip."""
     path = tmp_path / "t"
     path.write_bytes(gzip.compress(b" " * 50_000_000))
     assert max(map(len, chunks(path))) <= _PIECE
@@ -63,7 +63,7 @@ def test_members_and_padding(tmp_path: Path) -> None:
 
 
 def test_random_bytes_of_many_sizes(tmp_path: Path) -> None:
-    """Blocks end wherever they like, and the next piece of the input with them."""
+    """Blocks end at any position in a piece of input."""
     draw = random.Random(1)
     for _ in range(60):
         sizes = [draw.randrange(1, 200_000) for _ in range(draw.randrange(1, 4))]
@@ -87,7 +87,7 @@ def test_every_truncation_is_refused(tmp_path: Path) -> None:
 
 
 def test_no_flipped_bit_gives_another_text(tmp_path: Path) -> None:
-    """Some of the header's say when and by what it was made: nothing of the text."""
+    """Some header bits hold the time and the program, so they may change."""
     text = text_of(1_500)
     data = gzip.compress(text)
     refused = 0
@@ -102,7 +102,7 @@ def test_no_flipped_bit_gives_another_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("tail", [b"tail", b"\0\0tail", b"\x1f\x8b"])
-def test_what_follows_has_to_be_a_gzip_too(tail: bytes, tmp_path: Path) -> None:
+def test_a_tail_must_be_a_gzip(tail: bytes, tmp_path: Path) -> None:
     with pytest.raises(InputError):
         unzipped(tmp_path / "t", gzip.compress(text_of(10_000)) + tail)
 
@@ -114,7 +114,7 @@ def test_by_its_first_bytes(tmp_path: Path) -> None:
         assert is_zipped(path) is zipped
 
 
-def test_without_the_package_it_is_zlib(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_zlib_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     monkeypatch.setitem(sys.modules, "isal.isal_zlib", None)
     assert inflating._inflater() is zlib

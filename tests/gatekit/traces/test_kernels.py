@@ -19,7 +19,7 @@ _NAMES = {
     "_ZN2at6native27unrolled_elementwise_kernelIZZZNS0_23direct_copy_kernel_cudaE": (
         Kind.DIRECT_COPY
     ),
-    # Other things that move bytes.
+    # Other copies.
     "Memcpy DtoD (Device -> Device)": Kind.OTHER_COPY,
     "Memcpy PtoP (Device -> Device)": Kind.OTHER_COPY,
     "Memcpy Unknown (Unknown -> Unknown)": Kind.OTHER_COPY,
@@ -42,11 +42,11 @@ _NAMES = {
     "void transpose_scale_kernel<float>(float*, float const*, int, int)": (
         Kind.OTHER_COPY
     ),
-    # To and from the host: no relayout.
+    # Copies to and from the host are not relayouts.
     "Memcpy HtoD (Pinned -> Device)": Kind.TRANSFER,
     "Memcpy DtoH (Device -> Host)": Kind.TRANSFER,
     "Memset (Device)": Kind.TRANSFER,
-    # What only has such a word among its options.
+    # Kernels with such a word among their options.
     "_fused_rms_fp8_group_quant_kernel_TRANSPOSE_SCALE_1": Kind.NORM_QUANT,
     "_fused_flatten_fp8_group_quant_kernel": Kind.NORM_QUANT,
     "_gemm_a8w8_blockscale_kernel_GROUP_K_128_transpose_0": Kind.GEMM,

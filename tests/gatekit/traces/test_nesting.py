@@ -1,8 +1,8 @@
 """Times that contradict each other: calls that overlap and do not nest.
 
-ROCm's profiler rounds times so that callers leave before their callees (Kineto 1082).
-Where one module alone can be meant, what was launched is that module's; where not, the
-trace is invalid. In no case is it a launch outside of all modules.
+ROCm's profiler rounds times so that callers end before their callees (Kineto 1082). If
+exactly one module fits, the launch belongs to it; otherwise the trace is invalid. The
+launch never counts as outside all modules.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from gatekit.traces.checks import Verdict
-from gatekit.traces.verdicts import Asked, Judged, decide, examine
+from gatekit.records.checks import Verdict
+from gatekit.traces.verdicts import Assessment, Requirement, analyse, decide
 from support.profiler_traces import Document, as_profiler
 from support.small_traces import (
     COPY,
@@ -31,8 +31,8 @@ from support.small_traces import (
     start,
 )
 
-ASKED = Asked(MODULE, LAYERS, 0)
-# Of a copy's launch, from the module's start: all overlap the module, and none nests.
+REQUIRED = Requirement(MODULE, LAYERS, 0)
+# Times of a copy's launch from the module's start: all overlap it, none nests.
 _ASTRIDE = {
     "leaves 1 ns after it": (LASTS - 2, LASTS + 0.001),
     "leaves 400 ns after it": (LASTS - 2, LASTS + 0.4),
@@ -57,81 +57,81 @@ def judge(
     after: Document,
     before: Document | None = None,
     captures: Document | None = None,
-    asked: Asked = ASKED,
-) -> Judged:
+    required: Requirement = REQUIRED,
+) -> Assessment:
     def write(name: str, document: Document) -> Path:
         path = tmp_path / f"{name}.json"
         path.write_bytes(as_profiler(document))
         return path
 
     recorded = [write("capture", captures)] if captures else []
-    one = examine(write("after", after), asked, recorded)
+    one = analyse(write("after", after), required, recorded)
     if before is None:
-        return decide(one, None, asked)
-    return decide(one, examine(write("before", before), asked, []), asked)
+        return decide(one, None, required)
+    return decide(one, analyse(write("before", before), required, []), required)
 
 
-def broken(judged: Judged) -> set[str]:
-    checks = (*judged.controls, *judged.claims)
+def broken(assessment: Assessment) -> set[str]:
+    checks = (*assessment.controls, *assessment.claims)
     return {check.name for check in checks if not check.holds}
 
 
 def test_the_trace_passes_without_the_copy(tmp_path: Path) -> None:
-    judged = judge(tmp_path, eager())
-    assert judged.verdict is Verdict.PASS, broken(judged)
-    judged = judge(tmp_path, eager(), eager(copies=((30.0, 33.0),)))
-    assert judged.verdict is Verdict.PASS, broken(judged)
+    assessment = judge(tmp_path, eager())
+    assert assessment.verdict is Verdict.PASS, broken(assessment)
+    assessment = judge(tmp_path, eager(), eager(copies=((30.0, 33.0),)))
+    assert assessment.verdict is Verdict.PASS, broken(assessment)
 
 
 @pytest.mark.parametrize("how", _ASTRIDE)
 @pytest.mark.parametrize("compared", [False, True], ids=["alone", "compared"])
-def test_no_copy_is_outside_for_rounding(
+def test_rounding_does_not_move_a_copy_outside(
     how: str, compared: bool, tmp_path: Path
 ) -> None:
     before = eager(copies=(_ASTRIDE[how], (30.0, 33.0))) if compared else None
-    judged = judge(tmp_path, eager(copies=(_ASTRIDE[how],)), before)
+    assessment = judge(tmp_path, eager(copies=(_ASTRIDE[how],)), before)
     if how in _ROUNDED:
-        assert judged.verdict is Verdict.FAIL
-        assert judged.examined.totals.copies == LAYERS
+        assert assessment.verdict is Verdict.FAIL
+        assert assessment.analysed.totals.copies == LAYERS
     else:
-        assert judged.verdict is Verdict.INVALID
-        assert "launches nest in module calls" in broken(judged)
+        assert assessment.verdict is Verdict.INVALID
+        assert "launches nest in module calls" in broken(assessment)
 
 
 @pytest.mark.parametrize("how", _ASTRIDE)
-def test_nor_in_a_capture(how: str, tmp_path: Path) -> None:
+def test_rounding_in_a_capture(how: str, tmp_path: Path) -> None:
     trace = eager(copies=(_ASTRIDE[how],))
-    judged = judge(tmp_path, replay_of(trace), captures=capture_of(trace))
+    assessment = judge(tmp_path, replay_of(trace), captures=capture_of(trace))
     if how in _ROUNDED:
-        assert judged.verdict is Verdict.FAIL
-        assert judged.examined.totals.copies == LAYERS
+        assert assessment.verdict is Verdict.FAIL
+        assert assessment.analysed.totals.copies == LAYERS
     else:
-        assert judged.verdict is Verdict.INVALID
-        assert "capture: launches nest in module calls" in broken(judged)
+        assert assessment.verdict is Verdict.INVALID
+        assert "capture: launches nest in module calls" in broken(assessment)
 
 
 @pytest.mark.parametrize("how", _ASTRIDE)
-def test_nor_in_an_eager_step_that_serves_as_capture(how: str, tmp_path: Path) -> None:
-    """There, nothing that no module seems to have is looked for in the replay."""
+def test_rounding_in_an_eager_step_as_capture(how: str, tmp_path: Path) -> None:
+    """There, the replay is not searched for launches outside modules."""
     trace = eager(copies=(_ASTRIDE[how],))
     replay = replay_of(json.loads(json.dumps(trace)))
-    judged = judge(tmp_path, replay, captures=trace)
+    assessment = judge(tmp_path, replay, captures=trace)
     expected = Verdict.FAIL if how in _ROUNDED else Verdict.INVALID
-    assert judged.verdict is expected, broken(judged)
+    assert assessment.verdict is expected, broken(assessment)
 
 
 @pytest.mark.parametrize("how", _ROUNDED)
-def test_what_is_no_copy_is_the_modules_too(how: str, tmp_path: Path) -> None:
-    """So that a trace of rounded times is as good as any."""
+def test_other_kernels_with_rounded_launches(how: str, tmp_path: Path) -> None:
+    """A trace with rounded times is still valid."""
     begins, ends = _ASTRIDE[how]
     trace = eager()
     for event in trace["traceEvents"]:
         if event["cat"] == "cuda_runtime" and event["args"]["kernel"] == GEMM:
             event["ts"] += begins - 20
             event["dur"] = round(ends - begins, 3)
-    judged = judge(tmp_path, trace)
-    assert judged.verdict is Verdict.PASS, broken(judged)
-    assert judged.examined.totals.gemms == LAYERS
+    assessment = judge(tmp_path, trace)
+    assert assessment.verdict is Verdict.PASS, broken(assessment)
+    assert assessment.analysed.totals.gemms == LAYERS
 
 
 @pytest.mark.parametrize(
@@ -141,10 +141,10 @@ def test_what_is_no_copy_is_the_modules_too(how: str, tmp_path: Path) -> None:
 def test_a_launch_that_has_no_time_in_common_is_outside(
     times: tuple[float, float], tmp_path: Path
 ) -> None:
-    """It may end in the very moment in which the module is entered."""
-    judged = judge(tmp_path, eager(copies=(times,)))
-    assert judged.verdict is Verdict.PASS, broken(judged)
-    assert judged.examined.totals.copies == 0
+    """It may end exactly when the module starts."""
+    assessment = judge(tmp_path, eager(copies=(times,)))
+    assert assessment.verdict is Verdict.PASS, broken(assessment)
+    assert assessment.analysed.totals.copies == 0
 
 
 def touching(begins: float, ends: float) -> Document:
@@ -165,22 +165,22 @@ def touching(begins: float, ends: float) -> Document:
     "times", [(0.0, 0.0), (-0.5, 0.5), (-5.0, 5.0), (-0.001, 0.001)]
 )
 def test_between_modules_that_touch(times: tuple[float, float], tmp_path: Path) -> None:
-    judged = judge(tmp_path, touching(*times))
-    assert judged.verdict is Verdict.INVALID
-    assert "launches nest in module calls" in broken(judged)
+    assessment = judge(tmp_path, touching(*times))
+    assert assessment.verdict is Verdict.INVALID
+    assert "launches nest in module calls" in broken(assessment)
 
 
 @pytest.mark.parametrize("times", [(-5.0, 0.0), (-5.0, 0.001), (-0.001, 5.0), (0, 5)])
-def test_one_alone_can_be_meant_of_modules_that_touch(
+def test_one_candidate_of_modules_that_touch(
     times: tuple[float, float], tmp_path: Path
 ) -> None:
-    judged = judge(tmp_path, touching(*times))
-    assert judged.verdict is Verdict.FAIL
-    assert judged.examined.totals.copies == 1
+    assessment = judge(tmp_path, touching(*times))
+    assert assessment.verdict is Verdict.FAIL
+    assert assessment.analysed.totals.copies == 1
 
 
 def within_layers(begins: float, ends: float) -> Document:
-    """Each module called by a layer that begins and ends so much later."""
+    """Each module is called by a layer that starts and ends that much later."""
     trace = eager()
     for layer in range(LAYERS):
         at, lasts = start(layer) + begins, round(LASTS + ends - begins, 3)
@@ -193,14 +193,16 @@ def within_layers(begins: float, ends: float) -> Document:
     "times", [(-5.0, 5.0), (-5.0, -0.001), (-5.0, -1.0), (0.001, 5.0), (1.0, 5.0)]
 )
 def test_callers_of_modules_rounded(times: tuple[float, float], tmp_path: Path) -> None:
-    judged = judge(tmp_path, within_layers(*times))
-    assert judged.verdict is Verdict.PASS, broken(judged)
-    (check,) = [c for c in judged.controls if c.name == "every parent module has one"]
+    assessment = judge(tmp_path, within_layers(*times))
+    assert assessment.verdict is Verdict.PASS, broken(assessment)
+    (check,) = [
+        c for c in assessment.controls if c.name == "every parent module has one"
+    ]
     assert check.found == f"{LAYERS} in calls of Layer"
 
 
 def test_parents_that_have_several_each(tmp_path: Path) -> None:
-    """As a layer has whose attention is over time, and then over space."""
+    """Such as a layer with attention over time and over space."""
     trace = eager()
     trace["traceEvents"].append(module("Layer_0", start(0) - 5, 2 * EVERY - 10))
     trace["traceEvents"].append(module("Layer_1", start(2) - 5, 2 * EVERY - 10))
@@ -213,9 +215,9 @@ def test_parents_that_have_several_each(tmp_path: Path) -> None:
         if "correlation" in event["args"]:
             event["args"]["correlation"] += 500
     trace["traceEvents"] += late
-    judged = judge(tmp_path, trace, asked=Asked(MODULE, LAYERS + 1, 0))
-    assert judged.verdict is Verdict.PASS, broken(judged)
-    (check,) = [control for control in judged.controls if control.name == name]
+    assessment = judge(tmp_path, trace, required=Requirement(MODULE, LAYERS + 1, 0))
+    assert assessment.verdict is Verdict.PASS, broken(assessment)
+    (check,) = [control for control in assessment.controls if control.name == name]
     assert check.expected == "4 in calls of Layer, 2 in each"
 
 
@@ -228,10 +230,10 @@ def test_parents_that_have_several_each(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("deep", [False, True])
-def test_what_a_callee_launches_is_its_callers(
+def test_launches_of_a_callee_belong_to_its_caller(
     child: tuple[float, float], copy: tuple[float, float], deep: bool, tmp_path: Path
 ) -> None:
-    """Though the module seems to be left before the linear layer that it called."""
+    """Although the module seems to end before the linear layer that it called."""
     trace = eager(copies=(copy,))
     for layer in range(LAYERS):
         at, lasts = start(layer) + child[0], round(child[1] - child[0], 3)
@@ -239,27 +241,27 @@ def test_what_a_callee_launches_is_its_callers(
         if deep:
             again = module(f"Inner_{layer}", at, lasts)
             trace["traceEvents"].append(again)
-    judged = judge(tmp_path, trace)
-    assert judged.verdict is Verdict.FAIL
-    assert judged.examined.totals.copies == LAYERS
+    assessment = judge(tmp_path, trace)
+    assert assessment.verdict is Verdict.FAIL
+    assert assessment.analysed.totals.copies == LAYERS
 
 
 @pytest.mark.parametrize("times", [(-5.0, -5.0), (5.0, 5.0)])
 def test_modules_that_overlap(times: tuple[float, float], tmp_path: Path) -> None:
-    judged = judge(tmp_path, within_layers(*times))
-    assert judged.verdict is Verdict.INVALID
-    assert "modules nest in modules" in broken(judged)
+    assessment = judge(tmp_path, within_layers(*times))
+    assert assessment.verdict is Verdict.INVALID
+    assert "modules nest in modules" in broken(assessment)
 
 
 def test_neighbours_that_overlap_by_rounding(tmp_path: Path) -> None:
-    """The later one is no child of the earlier."""
+    """The later one is not a child of the earlier one."""
     trace = within_layers(-5.0, EVERY - LASTS - 5 + 0.001)
-    judged = judge(tmp_path, trace)
-    assert judged.verdict is Verdict.PASS, broken(judged)
+    assessment = judge(tmp_path, trace)
+    assert assessment.verdict is Verdict.PASS, broken(assessment)
 
 
 def test_a_drivers_call_that_leaves_after_its_caller(tmp_path: Path) -> None:
-    """Both have the launch's number, and both are the same launch."""
+    """Both have the same correlation id and are one launch."""
     trace = eager()
     calls = [e for e in trace["traceEvents"] if e["cat"] == "cuda_runtime"]
     for one in calls:
@@ -267,8 +269,8 @@ def test_a_drivers_call_that_leaves_after_its_caller(tmp_path: Path) -> None:
         inner["ts"] += 1
         inner["dur"] = round(one["dur"] - 1 + 0.001, 3)
         trace["traceEvents"].append(inner)
-    judged = judge(tmp_path, trace)
-    assert judged.verdict is Verdict.PASS, broken(judged)
+    assessment = judge(tmp_path, trace)
+    assert assessment.verdict is Verdict.PASS, broken(assessment)
 
 
 @pytest.mark.parametrize("kind", ["cuda_runtime", "python_function"])
@@ -276,17 +278,17 @@ def test_calls_that_end_before_they_start(kind: str, tmp_path: Path) -> None:
     trace = eager()
     one = next(e for e in trace["traceEvents"] if e["cat"] == kind)
     one["dur"] = -one["dur"]
-    judged = judge(tmp_path, trace)
-    assert judged.verdict is Verdict.INVALID
-    assert "no call ends before it starts" in broken(judged)
+    assessment = judge(tmp_path, trace)
+    assert assessment.verdict is Verdict.INVALID
+    assert "no call ends before it starts" in broken(assessment)
 
 
 def test_a_kernel_that_was_not_launched_under_its_name(tmp_path: Path) -> None:
-    """Joined by a number, which something else has: the copy is some other call's."""
+    """The correlation id is right, the kernel is another call's copy."""
     trace = eager(copies=((30.0, 33.0),))
     for event in trace["traceEvents"]:
         if event["cat"] == "kernel" and event["name"] == COPY:
             event["name"] = "some_other_kernel"
-    judged = judge(tmp_path, trace)
-    assert judged.verdict is Verdict.INVALID
-    assert "kernels are those that were launched" in broken(judged)
+    assessment = judge(tmp_path, trace)
+    assert assessment.verdict is Verdict.INVALID
+    assert "kernels match their launches" in broken(assessment)

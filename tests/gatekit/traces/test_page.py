@@ -1,4 +1,4 @@
-"""The page and the drawing are well formed, need nothing else, and tell the truth."""
+"""The page and the drawing are well formed, self-contained and correct."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def written(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_drawing_has_every_kernel_as_long_as_it_ran(written: Path) -> None:
+def test_the_drawing_has_every_kernel_to_scale(written: Path) -> None:
     root = ElementTree.parse(written / "r.svg").getroot()
     titles = [title.text or "" for title in root.iter(f"{_SVG}title")]
     assert len(titles) == 9 + 7
@@ -77,8 +77,8 @@ def test_the_page_needs_nothing_else(written: Path) -> None:
     assert not list(written.glob(".*.part"))
 
 
-def test_a_page_says_what_was_not_read(tmp_path: Path) -> None:
-    """Also where nothing was: a page of an earlier run would go on saying pass."""
+def test_the_page_lists_unread_traces(tmp_path: Path) -> None:
+    """Even if no trace was read: otherwise an old page would still show pass."""
     page = tmp_path / "r.html"
     write(tmp_path / "a-TP-0.json.gz", without_copies(load(EAGER)))
     asked = ("--module", "Qwen3Attention", "--expect-layers", "36", "--html", page)
@@ -95,7 +95,7 @@ def test_a_page_says_what_was_not_read(tmp_path: Path) -> None:
         assert "the gzip stream ends early" in text
 
 
-def test_kernels_without_a_length_are_drawn_all_the_same(tmp_path: Path) -> None:
+def test_kernels_without_a_duration_are_drawn(tmp_path: Path) -> None:
     document = load(EAGER)
 
     def edit(event: Event) -> bool:

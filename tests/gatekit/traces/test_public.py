@@ -1,4 +1,4 @@
-"""The evidence's plain join agrees with ``trace_check`` on the traces at hand."""
+"""The evidence's plain join agrees with ``trace_check`` on the available traces."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def test_small(copies: tuple[tuple[float, float], ...], tmp_path: Path) -> None:
     assert f"3 / {6 + 3 * len(copies)} / {3 * len(copies)} | pass" in line
 
 
-def test_a_difference_is_told(tmp_path: Path) -> None:
-    """Rounded times, of which the join makes nothing."""
+def test_a_difference_is_reported(tmp_path: Path) -> None:
+    """Rounded times, which the plain join does not handle."""
     (tmp_path / "t.json").write_bytes(as_profiler(eager(((58.0, 60.001),))))
     code, (line,) = compared(tmp_path)
     assert code == 1

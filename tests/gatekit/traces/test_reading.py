@@ -1,4 +1,4 @@
-"""One trace in many forms gives one reading, and what is no trace gives an error."""
+"""A trace reads the same in every form, and anything else is an error."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ pytestmark = needs_traces
 
 
 def contents(trace: Trace) -> dict[str, object]:
-    """Everything but which file it was and how it was read."""
+    """Everything except the file and how it was read."""
     found = msgspec.structs.asdict(trace)
     kept = (name for name in found if name not in ("path", "layout", "size"))
     return {name: found[name] for name in kept}
@@ -109,12 +109,12 @@ def test_paths_agree_on_any_events(data: st.DataObject, tmp_path: Path) -> None:
     drawn = data.draw(
         st.lists(st.sampled_from(document["traceEvents"]), min_size=2, max_size=30)
     )
-    # Both kinds of file are refused when nothing ran; that has its own test.
+    # A trace without work is rejected, which another test covers.
     drawn.append(next(e for e in document["traceEvents"] if e.get("cat") == "kernel"))
     events = []
     for event in drawn:
         copy = dict(event)
-        # Of those that nothing is kept of, any may lack them.
+        # Events that are not kept may lack them.
         if event.get("cat") not in _READ and data.draw(st.booleans()):
             copy.pop("args", None)
         if data.draw(st.booleans()):
@@ -157,7 +157,7 @@ def test_an_event_quoted_in_a_name_is_a_name(tmp_path: Path) -> None:
     ],
 )
 def test_modules_are_the_frames_named_so(name: str, tmp_path: Path) -> None:
-    """Frames are told by where they sort; these lie around every border."""
+    """Frames are recognised by sort order; these names are near every border."""
     document = load(REPLAY, whole=True)
     kernel = next(e for e in document["traceEvents"] if e.get("cat") == "kernel")
     times = {"pid": 1, "tid": 1, "ts": 1.0, "dur": 1.0, "args": {}}
@@ -174,7 +174,7 @@ def test_modules_are_the_frames_named_so(name: str, tmp_path: Path) -> None:
 def test_events_cut_anywhere_are_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Wherever one piece of a file ends and the next begins."""
+    """At every position, a piece of the file may end."""
     import gatekit.traces.inflating
 
     document = load(CAPTURE, whole=True)
@@ -190,8 +190,8 @@ def test_events_cut_anywhere_are_whole(
         assert (found.layout, contents(found)) == ("lines", expected)
 
 
-def test_no_end_of_an_event_is_looked_for_forever(tmp_path: Path) -> None:
-    """The time would grow with the square of what is searched again and again."""
+def test_a_long_event_is_not_searched_repeatedly(tmp_path: Path) -> None:
+    """Otherwise the time would grow with the square of the length."""
     document = load(REPLAY, whole=True)
     frame = {"ph": "X", "cat": "python_function", "name": "x" * (1 << 22), "pid": 1}
     document["traceEvents"].insert(4, {**frame, "tid": 1, "ts": 1.0, "dur": 1.0})
@@ -235,7 +235,7 @@ def test_times_are_exact(text: bytes, expected: int) -> None:
     ],
     ids=lambda text: repr(text[:12]),
 )
-def test_what_is_no_time_is_refused(text: bytes) -> None:
+def test_an_invalid_time_is_rejected(text: bytes) -> None:
     with pytest.raises(InputError, match="not a time"):
         nanoseconds(text)
 
@@ -298,7 +298,7 @@ _BAD: dict[str, Callable[[], bytes]] = {
 
 
 @pytest.mark.parametrize("what", _BAD)
-def test_no_trace_is_refused(what: str, tmp_path: Path) -> None:
+def test_an_invalid_trace_is_rejected(what: str, tmp_path: Path) -> None:
     path = tmp_path / "r-TP-0.trace.json.gz"
     with pytest.raises(InputError) as caught:
         read(path, _BAD[what]())
@@ -307,8 +307,8 @@ def test_no_trace_is_refused(what: str, tmp_path: Path) -> None:
     assert finding.what
 
 
-def test_every_truncation_of_a_small_trace_is_refused(tmp_path: Path) -> None:
-    """There is no length at which part of a file passes for the whole of it."""
+def test_every_truncation_of_a_small_trace_is_rejected(tmp_path: Path) -> None:
+    """No part of a file is read as a complete trace."""
     document = load(REPLAY, whole=True)
     kinds = ("kernel", "cuda_runtime")
     events = [e for e in document["traceEvents"] if e.get("cat") in kinds][:6]
@@ -325,8 +325,8 @@ def test_every_truncation_of_a_small_trace_is_refused(tmp_path: Path) -> None:
 def test_damage_to_a_plain_file_is_seen_wherever_it_is(
     how: str, length: int, tmp_path: Path
 ) -> None:
-    """Nothing but its text vouches for it: also that of events that nothing is kept of,
-    for what is missing there may have been launches, kernels and modules."""
+    """A plain file has no checksum, so damage anywhere is an error: the missing part
+    may have had launches, kernels and modules."""
     shuffle = random.Random(length)
     damaged = 0
     for _ in range(40):
@@ -346,7 +346,7 @@ def test_damage_to_a_plain_file_is_seen_wherever_it_is(
 
 
 def test_members_far_apart_are_still_one_file(tmp_path: Path) -> None:
-    """Padding longer than what is read at once does not end it."""
+    """Padding longer than one read does not end the file."""
     text = as_profiler(load(REPLAY, whole=True))
     one, other = gzip.compress(text[:100_000]), gzip.compress(text[100_000:])
     for zeros in (1, 1 << 15, 3 << 15, 100_001):
@@ -355,7 +355,7 @@ def test_members_far_apart_are_still_one_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("zeros", [0, 3 << 15])
-def test_two_traces_in_one_file_are_none(zeros: int, tmp_path: Path) -> None:
+def test_two_traces_in_one_file_are_rejected(zeros: int, tmp_path: Path) -> None:
     text = as_profiler(load(REPLAY, whole=True))
     twice = gzip.compress(text) + b"\0" * zeros + gzip.compress(text)
     for content in (text + text, twice):
@@ -364,8 +364,8 @@ def test_two_traces_in_one_file_are_none(zeros: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("at_once", [False, True], ids=["lines", "document"])
-def test_two_lists_of_events_are_no_trace(at_once: bool, tmp_path: Path) -> None:
-    """Readers of JSON take the last, others the first; either may be the whole."""
+def test_two_lists_of_events_are_rejected(at_once: bool, tmp_path: Path) -> None:
+    """Some JSON readers take the first list, others the last."""
     document = load(REPLAY, whole=True)
     write = json_text if at_once else as_profiler
     one, other = (write({**document, "traceEvents": part}) for part in (

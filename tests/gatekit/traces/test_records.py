@@ -1,7 +1,7 @@
-"""A record that lacks what is read of it is refused, by name, field and position.
+"""A record without a required field is rejected, with its name, field and position.
 
-A default in its place would be a reading of its own: a kernel of no duration, a launch
-on no thread and so in no module.
+A default would change the meaning: a kernel without duration, or a launch on no thread
+and so in no module.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from gatekit.traces.reading import read_trace
-from gatekit.traces.verdicts import Asked, examine
+from gatekit.traces.verdicts import Requirement, analyse
 from overlaykit.core.errors import InputError
 from support.profiler_traces import Document, Event, as_profiler
 from support.small_traces import COPY, MODULE, eager
@@ -38,7 +38,7 @@ _NUMBERS = [(kind, field) for kind, field in _EACH if field not in _WORDS]
 
 
 def as_lines(document: Document) -> bytes:
-    """Compressed: what is not kept is not parsed, either."""
+    """Compressed, so that events that are not kept are not parsed."""
     return gzip.compress(as_profiler(document), 1)
 
 
@@ -86,9 +86,9 @@ def test_a_record_without_a_field(
 
 @pytest.mark.parametrize(("kind", "field"), _NUMBERS)
 @pytest.mark.parametrize("value", [None, True, "7", "NaN", [], {}], ids=repr)
-def test_what_is_no_number(kind: str, field: str, value: Any, tmp_path: Path) -> None:
+def test_an_invalid_number(kind: str, field: str, value: Any, tmp_path: Path) -> None:
     if field == "pid" and isinstance(value, str):
-        return  # A merger of ranks names processes anew.
+        return  # Tools that merge ranks replace process ids with names.
     document = changed(kind, field, lambda record: record.update({field: value}))
     for write in _FORMS.values():
         said = refusal(tmp_path / "t", write(document))
@@ -96,22 +96,22 @@ def test_what_is_no_number(kind: str, field: str, value: Any, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(("kind", "field"), _NUMBERS)
-def test_what_is_below_nothing(kind: str, field: str, tmp_path: Path) -> None:
-    """A duration is what a control reports; all else is refused."""
+def test_a_negative_number(kind: str, field: str, tmp_path: Path) -> None:
+    """A control reports a negative duration; other fields are rejected."""
     document = changed(kind, field, lambda record: record.update({field: -5}))
     (tmp_path / "t").write_bytes(as_profiler(document))
     if field != "dur":
         assert field in refusal(tmp_path / "t", as_profiler(document))
         return
-    controls = examine(tmp_path / "t", Asked(MODULE, 3, 0), []).controls
+    controls = analyse(tmp_path / "t", Requirement(MODULE, 3, 0), []).controls
     broken = [control.name for control in controls if not control.holds]
     assert any("ends before it starts" in name for name in broken)
 
 
 @pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity"])
 @pytest.mark.parametrize("field", ["ts", "dur"])
-def test_words_for_numbers_are_no_json(word: str, field: str, tmp_path: Path) -> None:
-    """That some readers take them is no matter."""
+def test_words_for_numbers_are_not_json(word: str, field: str, tmp_path: Path) -> None:
+    """Although some readers accept them."""
     document = changed("kernel", field, lambda record: record.update({field: 4321}))
     for write in (as_profiler, as_document):
         text = write(document).replace(b"4321", word.encode())
@@ -120,8 +120,8 @@ def test_words_for_numbers_are_no_json(word: str, field: str, tmp_path: Path) ->
 
 @pytest.mark.parametrize("field", ["cat", "name", "dur", "correlation", "stream"])
 @pytest.mark.parametrize("form", ["lines", "plain", "document"])
-def test_a_key_that_is_there_twice(field: str, form: str, tmp_path: Path) -> None:
-    """Of the two values a reader takes the first or the last."""
+def test_a_duplicate_key(field: str, form: str, tmp_path: Path) -> None:
+    """Readers differ in the value they take."""
     document = changed("kernel", field, lambda record: record.update({field: "HERE"}))
     text = as_profiler(document) if form != "document" else as_document(document)
     value = {"cat": "kernel", "name": COPY}.get(field, 1)
@@ -139,7 +139,7 @@ def test_a_key_twice_in_other_letters(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [COPY, "a::b:c", 'quoted "x": y', "back\\slash"])
 def test_names_with_colons_are_names(name: str, tmp_path: Path) -> None:
-    """Colons are counted, to see that no key is there twice."""
+    """Colons are counted to detect duplicate keys."""
     document = eager()
     for event in document["traceEvents"][1:3]:
         event["args"]["more"] = {"of": ["them", {"a:b": ":"}]}
@@ -161,9 +161,7 @@ def test_names_with_colons_are_names(name: str, tmp_path: Path) -> None:
         ('"traceEvents"', '"traceEvents": [], "traceEvents"', "there twice"),
     ],
 )
-def test_a_header_that_is_none(
-    found: str, given: str, said: str, tmp_path: Path
-) -> None:
+def test_an_invalid_header(found: str, given: str, said: str, tmp_path: Path) -> None:
     for write in (as_profiler, as_document):
         text = write(eager()).replace(found.encode(), given.encode(), 1)
         assert said in refusal(tmp_path / "t", text)
@@ -173,22 +171,22 @@ def test_a_rank_beyond_its_world(tmp_path: Path) -> None:
     document = eager()
     document["distributedInfo"]["rank"] = 3
     (tmp_path / "t").write_bytes(as_profiler(document))
-    controls = examine(tmp_path / "t", Asked(MODULE, 3, 0), []).controls
+    controls = analyse(tmp_path / "t", Requirement(MODULE, 3, 0), []).controls
     broken = [control.name for control in controls if not control.holds]
-    assert broken == ["a rank of its world"]
+    assert broken == ["the rank is below the world size"]
 
 
 def test_events_that_name_no_category(tmp_path: Path) -> None:
-    """A call that is of no kind would be of none that matters."""
+    """Otherwise the event would be ignored."""
     document = changed("launch", "cat", lambda record: record.pop("cat"))
     assert 'has no "cat"' in refusal(tmp_path / "t", as_profiler(document))
 
 
-# --- JSON that is valid, in whatever form, and JSON that is not -----------------------
+# --- valid JSON in any form, and invalid JSON ----------------------------------------
 
 
 def with_closing(closing: bytes) -> bytes:
-    """The profiler's layout but for what follows the events."""
+    """The profiler's format with a different end."""
     head, _, _ = as_profiler(eager()).rpartition(b"\n  ]")
     return head + closing
 

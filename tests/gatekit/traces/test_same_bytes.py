@@ -1,4 +1,4 @@
-"""The same traces give the same bytes, whatever seed strings are hashed with."""
+"""The same traces give the same bytes, with any hash seed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SEEDS = ("0", "1", "2", "3")
 
 
 def replays() -> Document:
-    """Two that are each cut at a kernel of their own."""
+    """Two replays, each split at a different kernel."""
     events = []
     for number in (50, 51):
         names = [f"kernel_of_its_own_{number}", "gemm_a8w8", "gemm_a8w8"]
@@ -31,7 +31,7 @@ def replays() -> Document:
 
 
 def orphans() -> Document:
-    """Kernels whose launches are lost, modules of several classes, steps."""
+    """Kernels without their launches."""
     trace = eager(copies=((30.0, 33.0), (40.0, 43.0)))
     lost = [event for event in trace["traceEvents"] if event["cat"] == "kernel"]
     for number, event in enumerate(lost):
@@ -40,7 +40,7 @@ def orphans() -> Document:
 
 
 def written(folder: Path) -> dict[str, list[str]]:
-    """Command lines by what is asked."""
+    """Command lines by name."""
     made = {
         "replays": replays(),
         "replay": replay_of(eager()),

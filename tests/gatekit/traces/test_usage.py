@@ -1,4 +1,4 @@
-"""Files and options that do not fit: what is said of them, and the exit code."""
+"""Unsuitable files and options: messages and exit codes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_file_that_does_not_exist(option: str | None) -> None:
     assert (finding["path"], finding["what"]) == ("no-such", "does not exist")
 
 
-def test_a_name_that_no_file_can_have() -> None:
+def test_an_overlong_file_name() -> None:
     code, report = trace_check("x" * 300, *LAYERS)
     assert code == 5
     assert "too long" in report["message"]
@@ -39,7 +39,7 @@ def test_a_name_that_no_file_can_have() -> None:
 def test_a_directory_without_traces(tmp_path: Path) -> None:
     code, report = trace_check(tmp_path, *LAYERS)
     assert code == 2
-    assert report["findings"][0]["what"] == "no trace in it"
+    assert report["findings"][0]["what"] == "no trace in the directory"
 
 
 def test_a_capture_of_a_baseline_that_is_not_given() -> None:
@@ -49,13 +49,13 @@ def test_a_capture_of_a_baseline_that_is_not_given() -> None:
 
 
 @pytest.mark.parametrize("option", ["--expect-layers", "--expect-gemms"])
-def test_expecting_nothing_is_no_pass(option: str) -> None:
-    """No layers, or no GEMMs in them, have no copies either."""
+def test_expecting_nothing_is_not_a_pass(option: str) -> None:
+    """No layers, or no GEMMs, would mean no copies."""
     code, _ = trace_check(AFTER, *LAYERS, option, "0")
     assert code in (2, 4)
 
 
-# What SGLang, vLLM and their callers write beside traces, and other JSON.
+# Other JSON files, such as those that SGLang and vLLM write next to traces.
 _OTHERS = {
     "list of captures": [{"file": "bs_1.json", "batch_size": 1, "mode": "FULL"}],
     "object": {"model": "GLM-5.1", "steps": [1, 2]},
@@ -70,7 +70,7 @@ ASKED = ("--module", MODULE, "--expect-layers", str(SMALL))
 
 
 def folders(place: Path) -> dict[str, Path]:
-    """A replay's, its capture's, an eager trace's and its baseline's."""
+    """Folders of a replay, its capture, an eager trace, and its baseline."""
     before, trace = eager(copies=((30.0, 33.0),)), eager()
     made = {
         "capture": capture_of(trace),
@@ -86,9 +86,7 @@ def folders(place: Path) -> dict[str, Path]:
 
 @pytest.mark.parametrize("what", _OTHERS)
 @pytest.mark.parametrize("zipped", [False, True])
-def test_json_beside_traces_is_passed_over(
-    what: str, zipped: bool, tmp_path: Path
-) -> None:
+def test_other_json_files_are_ignored(what: str, zipped: bool, tmp_path: Path) -> None:
     at = folders(tmp_path)
     text = json.dumps(_OTHERS[what]).encode()
     others = []
@@ -103,7 +101,7 @@ def test_json_beside_traces_is_passed_over(
     assert str(others[1]) in report["message"] and str(others[2]) in report["message"]
 
 
-def test_json_that_is_named_is_taken_for_a_trace(tmp_path: Path) -> None:
+def test_a_named_json_file_is_read_as_a_trace(tmp_path: Path) -> None:
     at = folders(tmp_path)
     other = at["capture"] / "execution_details.json"
     other.write_text(json.dumps(_OTHERS["list of captures"]))
@@ -122,10 +120,8 @@ def test_json_that_is_named_is_taken_for_a_trace(tmp_path: Path) -> None:
      b'{"traceEvents": []}', b'{"traceEvents": null}', b'[{"ph": "X", "cat": "x"}]',
      b"\x1f\x8bcut"],
 )  # fmt: skip
-def test_what_may_have_been_a_trace_is_not_passed_over(
-    text: bytes, tmp_path: Path
-) -> None:
-    """Cut short, damaged, or one that holds nothing: perhaps of another rank."""
+def test_a_damaged_trace_is_not_ignored(text: bytes, tmp_path: Path) -> None:
+    """A truncated, damaged or empty trace may be that of another rank."""
     at = folders(tmp_path)
     (at["capture"] / "other.json").write_bytes(text)
     code, report = trace_check(at["replay"], "--capture", at["capture"], *ASKED)
@@ -141,5 +137,5 @@ def test_a_folder_of_json_without_a_trace(tmp_path: Path) -> None:
     code, report = trace_check(at["replay"], "--capture", at["capture"], *ASKED)
     assert code == 2
     (finding,) = report["findings"]
-    assert finding["what"] == "no trace in it"
+    assert finding["what"] == "no trace in the directory"
     assert "execution_details.json" in finding["found"]

@@ -1,5 +1,5 @@
-"""Stand-ins for the series' ``bpreshuffle_scale``: other designs on its call sites.
+"""Replacements for the series' ``bpreshuffle_scale``: other designs on its call sites.
 
-Each is the shortest that has its design's tensors and launches; none is gated as one
-that is served has to be, so that the series is compared with the least that they cost.
+Each is the shortest code with its design's tensors and launches. None has the checks
+that serving needs, so the series is compared with the lowest cost of each design.
 """

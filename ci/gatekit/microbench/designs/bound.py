@@ -1,8 +1,7 @@
-"""No relayout anywhere, and none asked for: what nothing in this chain can be under.
+"""The lower bound: no relayout at all.
 
-Producers write row-major, as they do by default. Where CK's GEMM is next it is given
-another tensor, laid out for it before anything was timed, that the linear layer has
-hung on the scale.
+Producers write row-major, as they do by default. CK's GEMM gets another tensor,
+prepared in its layout before timing, which the linear layer attached to the scale.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ def quant_pretransposed_scale(
 
 
 def qkv_a_projection(qkv_latent_func: Any) -> None:
-    """No design but the series's asks where a scale goes."""
+    """Unused: only the series' design needs to know a scale's consumer."""
 
 
 def x_scale_for_gemm(x_scale: Any, bpreshuffle: bool) -> Any:
-    """The scale that was laid out before, for CK; the row-major one for Triton."""
+    """The prepared scale for CK, the row-major one for Triton."""
     return x_scale.laid_out if bpreshuffle else x_scale

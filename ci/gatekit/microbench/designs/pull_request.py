@@ -1,8 +1,7 @@
 """The pull request's own design: a mark on the scale, a copy back for Triton.
 
-Its inverse knows one presentation and raises on the other, which AITER's flatten has
-as merged; here either is copied, once, so that what the design costs can be measured
-where it does not raise.
+Its inverse supports one layout and raises on the other, which AITER's merged flatten
+produces. Here both are copied once, so that the design's cost can be measured.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ _MARKER = "_aiter_bpreshuffle_layout"
 def quant_pretransposed_scale(
     quant: Callable[..., Any], projection: Any, *args: Any, **kwargs: Any
 ) -> Any:
-    """Ask for the transposed scale and mark what comes."""
+    """Request the transposed scale and mark it."""
     outputs = quant(*args, transpose_scale=True, **kwargs)
     scale = outputs[0][1] if isinstance(outputs[0], tuple) else outputs[1]
     setattr(scale, _MARKER, True)
@@ -24,11 +23,12 @@ def quant_pretransposed_scale(
 
 
 def qkv_a_projection(qkv_latent_func: Any) -> None:
-    """No design but the series's asks where a scale goes."""
+    """Unused: only the series' design needs to know a scale's consumer."""
 
 
 def x_scale_for_gemm(x_scale: Any, bpreshuffle: bool) -> Any:
-    """Marked: as it is for CK, copied to row-major for Triton. Unmarked: as before."""
+    """Marked: unchanged for CK, copied to row-major for Triton. Unmarked: as
+    released."""
     if getattr(x_scale, _MARKER, False):
         if bpreshuffle:
             return x_scale

@@ -1,7 +1,7 @@
 """Upstream's newest convention: every producer's scale has strides (1, M), no marks.
 
-The consumer takes the strides: CK's GEMM gets the tensor itself and reads its bytes,
-Triton's an ``as_strided`` of it, which copies nothing.
+CK's GEMM gets the tensor itself and reads its bytes; Triton's GEMM gets an
+``as_strided`` view, which copies nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 def quant_pretransposed_scale(
     quant: Callable[..., Any], projection: Any, *args: Any, **kwargs: Any
 ) -> Any:
-    """Ask for the transposed scale; put it behind the strides that it has."""
+    """Request the transposed scale, and give it matching strides."""
     outputs = quant(*args, transpose_scale=True, **kwargs)
     nested = isinstance(outputs[0], tuple)
     q, scale = outputs[0] if nested else outputs
@@ -22,11 +22,11 @@ def quant_pretransposed_scale(
 
 
 def qkv_a_projection(qkv_latent_func: Any) -> None:
-    """No design but the series's asks where a scale goes."""
+    """Unused: only the series' design needs to know a scale's consumer."""
 
 
 def x_scale_for_gemm(x_scale: Any, bpreshuffle: bool) -> Any:
-    """The same bytes for either GEMM."""
+    """The same bytes for both GEMMs."""
     return x_scale if bpreshuffle else _strided(x_scale)
 
 

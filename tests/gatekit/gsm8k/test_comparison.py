@@ -1,4 +1,4 @@
-"""The comparison on result sets as they lie on disk: verdicts, and what invalidates."""
+"""Comparisons of result sets on disk: verdicts, and invalid input."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytest.importorskip("scipy", reason="pip install --group gate-test")
 import msgspec
 
 from gatekit.gsm8k.answers import Answer
-from gatekit.gsm8k.comparison import Compared, Verdict, compare
+from gatekit.gsm8k.comparison import ArmComparison, compare
 from gatekit.gsm8k.consistency import NEEDED
 from gatekit.gsm8k.questions import QuestionFile
 from gatekit.gsm8k.results import (
@@ -31,6 +31,7 @@ from gatekit.gsm8k.results import (
 )
 from gatekit.gsm8k.sentences import sentence
 from gatekit.records import runs as records
+from gatekit.records.checks import Verdict
 from overlaykit.core.errors import InputError
 
 _GEN: dict[str, object] = {"temperature": 0.0, "max_tokens": 64}
@@ -39,7 +40,7 @@ Make = Callable[..., Path]
 
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
-    """Writes a run: which questions are wrong, and what else is to be different."""
+    """Writes a run with the given wrong questions and other differences."""
 
     def make(
         name: str,
@@ -88,7 +89,7 @@ def make(tmp_path: Path) -> Make:
 
 def _compare(
     baseline: list[Path], patched: list[Path], margin: float | None = None
-) -> Compared:
+) -> ArmComparison:
     before, after = (
         [one for path in arm for one in load_results(path)]
         for arm in (baseline, patched)
@@ -125,53 +126,52 @@ def test_verdicts(make: Make, lost: int, gained: int, verdict: Verdict) -> None:
     [
         (
             1319, 100, 0,
-            "pass: the baseline answers 1219 of 1319 rightly, and the patched arm 1219 "
-            "of 1319 rightly; a drop of 1.5 points or more is ruled out.",
+            "pass: the baseline answers 1219 of 1319 correctly, and the patched arm "
+            "1219 of 1319 correctly; a drop of 1.5 points or more is ruled out.",
         ),
         (
             1319, 100, 30,
-            "fail: the patched arm answers worse: the baseline answers 1219 of 1319 "
-            "rightly, and the patched arm 1189 of 1319 rightly; this does not hold: "
+            "fail: the patched arm is worse: the baseline answers 1219 of 1319 "
+            "correctly, and the patched arm 1189 of 1319 correctly; this claim does "
+            "not hold: "
             "the patch does no harm (p = 0.0000).",
         ),
         (
             8, 1, 0,
-            "inconclusive: the baseline answers 7 of 8 rightly, and the patched arm 7 "
-            "of 8 rightly; a drop of 1.5 points is neither shown nor ruled out, which "
-            "about 170 further questions would decide.",
+            "inconclusive: the baseline answers 7 of 8 correctly, and the patched arm "
+            "7 of 8 correctly; a drop of 1.5 points is neither shown nor ruled out, "
+            "which about 170 more questions would decide.",
         ),
         (
             8, 8, 0,
-            "inconclusive: the baseline answers 0 of 8 rightly, so it has nothing to "
-            "lose, and the comparison says nothing of the patched arm.",
+            "inconclusive: the baseline answers 0 of 8 correctly, so it has nothing to "
+            "lose, and the comparison says nothing about the patched arm.",
         ),
         (
             1319, 1319, 0,
-            "invalid: the baseline answers 0 of 1319 rightly, so it has nothing to "
-            "lose, and the comparison says nothing of the patched arm.",
+            "invalid: the baseline answers 0 of 1319 correctly, so it has nothing to "
+            "lose, and the comparison says nothing about the patched arm.",
         ),
     ],
     ids=["pass", "fail", "inconclusive", "nothing to lose", "and many questions"],
 )  # fmt: skip
-def test_one_sentence_says_it(
-    make: Make, n: int, wrong: int, lost: int, said: str
-) -> None:
+def test_the_sentence(make: Make, n: int, wrong: int, lost: int, said: str) -> None:
     before = make("a", n, wrong=range(wrong))
     after = make("b", n, wrong=range(wrong + lost))
     assert sentence(_compare([before], [after])) == said
 
 
-def test_no_number_of_questions_would_decide(make: Make) -> None:
+def test_no_feasible_number_of_questions(make: Make) -> None:
     compared = _compare([make("a", 8)], [make("b", 8)])
     assert compared.score
     score = msgspec.structs.replace(compared.score, further=None)
     said = sentence(msgspec.structs.replace(compared, score=score))
-    assert said.endswith(", and no number of questions within reach would decide it.")
+    assert said.endswith(", and no feasible number of questions would decide it.")
 
 
-def test_an_invalid_comparison_says_why(make: Make) -> None:
+def test_an_invalid_comparison_gives_its_reason(make: Make) -> None:
     said = sentence(_compare([make("a", 40)], [make("b", 40, missing=1)]))
-    assert said.startswith("invalid: the answers of the two arms cannot be compared, ")
+    assert said.startswith("invalid: the answers of the two arms cannot be compared: ")
     assert "every question is answered (1: 39 of 40 answered in " in said
 
 
@@ -195,8 +195,8 @@ def _set(name: str, value: object, id_: str = "gsm8k-7") -> Callable[[Any], None
         ("no request failed", _set("finish_reason", None)),
         ("the same id is the same question", _set("problem", "Another?")),
         ("the same id is the same question", _set("expected_answer", "8")),
-        ("one model says to have answered", _set("model", "another")),
-        ("prompts are equally long in tokens", _set("prompt_tokens", 10)),
+        ("all answers name one model", _set("model", "another")),
+        ("prompts have equal lengths in tokens", _set("prompt_tokens", 10)),
         ("equal answers are graded alike", _set("symbolic_correct", False)),
     ],
 )
@@ -209,7 +209,7 @@ def test_one_answer_that_cannot_be_compared_invalidates_all(
     assert control in {one.name for one in compared.controls if not one.holds}
 
 
-def test_other_settings_questions_or_gaps_invalidate(make: Make) -> None:
+def test_different_settings_questions_or_gaps_invalidate(make: Make) -> None:
     before = make("a")
     for name, other in {
         "model": Settings(model="x", sgl_eval="0.1.3", prompt=OWN_PROMPT, gen=_GEN),
@@ -257,61 +257,61 @@ def test_truncation_and_silence_must_not_rise(make: Make) -> None:
         assert back.verdict is Verdict.PASS
 
 
-def _broken(compared: Compared) -> list[str]:
+def _broken(compared: ArmComparison) -> list[str]:
     assert compared.verdict is Verdict.INVALID and compared.score is None
     return [one.name for one in compared.broken]
 
 
-def test_an_arms_runs_have_one_origin_and_carry_it(make: Make) -> None:
-    told = {"tree": "4b825dc", "image": "sha256:0d5b", "command": "sha256:aa"}
-    before = make("a", series="none", **told)
-    after = make("b", arm="patched", series="9f2c1ab", **told)
+def test_the_runs_of_an_arm_have_one_origin(make: Make) -> None:
+    members = {"tree": "4b825dc", "image": "sha256:0d5b", "command": "sha256:aa"}
+    before = make("a", series="none", **members)
+    after = make("b", arm="patched", series="9f2c1ab", **members)
     compared = _compare([before], [after])
-    assert compared.verdict is Verdict.PASS and not compared.of_itself
-    assert compared.baseline.origin == records.Origin(series="none", **told)
-    assert compared.patched.origin == records.Origin(series="9f2c1ab", **told)
-    again = make("a2", series="none", **told)
+    assert compared.verdict is Verdict.PASS and not compared.self_comparison
+    assert compared.baseline.origin == records.Origin(series="none", **members)
+    assert compared.patched.origin == records.Origin(series="9f2c1ab", **members)
+    again = make("a2", series="none", **members)
     for name, other in {
-        "tree": make("b2", arm="patched", series="9f2c1ab", **told | {"tree": "1"}),
-        "series": make("b3", arm="patched", series="0000000", **told),
-        "image": make("b4", arm="patched", series="9f2c1ab", **told | {"image": ""}),
+        "tree": make("b2", arm="patched", series="9f2c1ab", **members | {"tree": "1"}),
+        "series": make("b3", arm="patched", series="0000000", **members),
+        "image": make("b4", arm="patched", series="9f2c1ab", **members | {"image": ""}),
         "command": make(
-            "b5", arm="patched", series="9f2c1ab", **told | {"command": "x"}
+            "b5", arm="patched", series="9f2c1ab", **members | {"command": "x"}
         ),
-        "arm": make("b6", series="9f2c1ab", **told),
+        "arm": make("b6", series="9f2c1ab", **members),
     }.items():
         compared = _compare([before, again], [after, other])
         assert _broken(compared) == ["the runs of an arm have one origin"], name
         (reason,) = compared.reasons
         assert f"{name} '" in reason and str(other) in reason
         assert (compared.patched.origin is None) == (name != "arm")
-    # Whichever arm it is.
-    compared = _compare([before, make("a3", series="1", **told)], [after, after])
+    # In the other arm too.
+    compared = _compare([before, make("a3", series="1", **members)], [after, after])
     assert _broken(compared) == ["the runs of an arm have one origin"]
 
 
-def test_arms_that_claim_the_same_series(make: Make) -> None:
+def test_arms_with_the_same_series(make: Make) -> None:
     for name, series in (("digest", "9f2c1ab"), ("none", "none")):
         before = make(f"a-{name}", series=series)
         compared = _compare([before], [make(f"b-{name}", arm="patched", series=series)])
         assert _broken(compared) == ["the arms differ in the series"]
-        # The baseline against itself claims no difference, and says so.
+        # The baseline against itself is valid, and reported as such.
         compared = _compare([before], [make(f"a2-{name}", series=series)])
-        assert compared.verdict is Verdict.PASS and compared.of_itself
-    untold = _compare([make("a")], [make("b", arm="patched", series="9f2c1ab")])
-    assert untold.verdict is Verdict.PASS
+        assert compared.verdict is Verdict.PASS and compared.self_comparison
+    unnamed_arms = _compare([make("a")], [make("b", arm="patched", series="9f2c1ab")])
+    assert unnamed_arms.verdict is Verdict.PASS
 
 
-def test_arms_given_the_wrong_way_round(make: Make) -> None:
+def test_swapped_arms(make: Make) -> None:
     worse = make("b", wrong=range(40), arm="patched")
     better = make("a")
     compared = _compare([worse], [better])
-    assert _broken(compared) == ["runs are of the arm that they are given as"]
+    assert _broken(compared) == ["runs belong to the arm they are given as"]
     assert _compare([better], [worse]).verdict is Verdict.FAIL
 
 
 def _record(folder: Path, started: float) -> Path:
-    """As the run leaves it once every question is answered."""
+    """Write the record of a finished run."""
     (run,) = load_results(folder)
     records.append(
         folder / "records.jsonl",
@@ -344,7 +344,7 @@ def _relabel(folder: Path) -> None:
 
 
 def _leave_out(folder: Path) -> None:
-    """The wrong ones, also from what was asked."""
+    """Remove the wrong answers from the plan."""
     run = read_run(folder)
     write_run(folder, msgspec.structs.replace(run, asked=run.asked[:1300]))
 
@@ -357,7 +357,7 @@ def _leave_out(folder: Path) -> None:
         (_leave_out, "run.json"),
     ],
 )
-def test_a_finished_run_that_was_altered(
+def test_an_edited_finished_run(
     make: Make, change: Callable[[Path], None], name: str
 ) -> None:
     before = _record(make("a"), 1.0)
@@ -365,21 +365,21 @@ def test_a_finished_run_that_was_altered(
     assert _compare([before], [after]).verdict is Verdict.FAIL
     change(after)
     compared = _compare([before], [after])
-    assert "a run is as it was when it was finished" in _broken(compared)
+    assert "a finished run is unchanged" in _broken(compared)
     assert f"{name} in {after}" in compared.reasons[-1]
 
 
-def test_a_copy_of_a_run_is_no_run(make: Make, tmp_path: Path) -> None:
+def test_a_copy_of_a_run_is_not_a_run(make: Make, tmp_path: Path) -> None:
     before, after = _record(make("a"), 1.0), _record(make("b", arm="patched"), 2.0)
     copy, again = tmp_path / "copy", _record(make("b2", arm="patched"), 3.0)
     shutil.copytree(before, copy)
     for arms in (([before], [copy]), ([before, copy], [after, again])):
-        assert _broken(_compare(*arms)) == ["no run is there twice"]
+        assert _broken(_compare(*arms)) == ["no run is listed twice"]
     other = _record(make("a2"), 4.0)
     assert _compare([before, other], [after, again]).verdict is Verdict.PASS
 
 
-def test_what_a_report_needs_is_there(make: Make) -> None:
+def test_the_document_has_the_fields_of_the_report(make: Make) -> None:
     def some(row: dict[str, Any]) -> None:
         number = int(row["id"].rpartition("-")[2])
         if number < 66:
@@ -410,14 +410,14 @@ def test_what_a_report_needs_is_there(make: Make) -> None:
     ]
 
 
-def test_what_is_open_is_not_scored_as_wrong(make: Make) -> None:
+def test_unanswered_questions_are_not_scored_as_wrong(make: Make) -> None:
     compared = _compare([make("a")], [make("b", missing=19)])
     assert compared.baseline.accuracy == 1.0
     assert compared.patched.accuracy is None
     assert compared.patched.runs[0].answered == 1300
 
 
-def test_a_baseline_that_answers_nothing_lets_nothing_pass(make: Make) -> None:
+def test_nothing_passes_if_the_baseline_answers_nothing(make: Make) -> None:
     broken = range(1319)
     compared = _compare([make("a", wrong=broken)], [make("b", wrong=broken)])
     assert compared.verdict is Verdict.INVALID
@@ -437,7 +437,7 @@ def test_several_runs_and_the_discordance_of_an_arm_with_itself(make: Make) -> N
     assert _compare(baseline, worse).verdict is Verdict.FAIL
 
 
-def test_upstreams_threshold_stands_beside_and_decides_nothing(make: Make) -> None:
+def test_upstreams_threshold_is_shown_and_decides_nothing(make: Make) -> None:
     """The incident: every score above a gate of 0.91, and 17 questions lost."""
     before = make("a", wrong=range(99))
     after = make("b", wrong=range(12, 128))
@@ -449,8 +449,8 @@ def test_upstreams_threshold_stands_beside_and_decides_nothing(make: Make) -> No
     assert same.verdict is Verdict.PASS
 
 
-def test_result_sets_that_are_none(tmp_path: Path, make: Make) -> None:
-    with pytest.raises(InputError, match="no run of GSM8K"):
+def test_invalid_result_sets(tmp_path: Path, make: Make) -> None:
+    with pytest.raises(InputError, match="is not a GSM8K run"):
         load_results(tmp_path)
     folder = make("a", n=3)
     path = folder / "answers.jsonl"
@@ -458,30 +458,30 @@ def test_result_sets_that_are_none(tmp_path: Path, make: Make) -> None:
     with pytest.raises(InputError, match="two answers"):
         load_results(folder)
     path.write_bytes(b'{"id": 3}\n')
-    with pytest.raises(InputError, match="holds no answers"):
+    with pytest.raises(InputError, match="is not an answer"):
         load_results(folder)
     _record(_record(make("b", n=3), 1.0), 2.0)
-    with pytest.raises(InputError, match="holds 2 runs"):
+    with pytest.raises(InputError, match="contains 2 runs, expected one"):
         load_results(tmp_path / "b")
     (folder / "run.json").write_bytes(b"[]")
-    with pytest.raises(InputError, match="not what it should be"):
+    with pytest.raises(InputError, match=r"is not a valid run\.json"):
         load_results(folder)
 
 
 @pytest.mark.parametrize(
-    "told, match",
+    "members, match",
     [
-        ({"n_repeats": 0}, "no repeat"),
+        ({"n_repeats": 0}, "contains no repeats"),
         ({"prompt": {"spec": "own"}}, "yaml"),
-        ({"name": "mmlu"}, "not of gsm8k"),
+        ({"name": "mmlu"}, "expected gsm8k"),
     ],
 )
-def test_plain_result_sets_that_are_none(
-    tmp_path: Path, told: dict[str, Any], match: str
+def test_invalid_plain_result_sets(
+    tmp_path: Path, members: dict[str, Any], match: str
 ) -> None:
     metrics: dict[str, Any] = {"name": "gsm8k", "model": "m", "gen": {}}
     metrics |= {"sgl_eval_version": "0.1.3", "num_examples": 1, "n_repeats": 1}
-    metrics |= {"total_completion_tokens": 0, "aggregate": {"score": 1.0}, **told}
+    metrics |= {"total_completion_tokens": 0, "aggregate": {"score": 1.0}, **members}
     (tmp_path / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
     with pytest.raises(InputError) as raised:
         load_results(tmp_path)
@@ -489,7 +489,7 @@ def test_plain_result_sets_that_are_none(
 
 
 def _edit(name: str, change: Callable[[Any], object]) -> Callable[[Path], None]:
-    """One document of a run, be it a line of its own."""
+    """Edit one document of a run."""
 
     def edit(folder: Path) -> None:
         document = json.loads((folder / name).read_text("utf-8"))
@@ -559,12 +559,12 @@ OURS: dict[str, tuple[Callable[[Path], None], str]] = {
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_answers_that_do_not_bear_out_a_run(make: Make, name: str) -> None:
+def test_answers_that_contradict_a_run(make: Make, name: str) -> None:
     change, said = OURS[name]
     before, after = make("a"), make("b")
     change(after)
     compared = _compare([before], [after])
-    assert "a run's totals are those of its answers" in _broken(compared)
+    assert "a run's totals match its answers" in _broken(compared)
     (reason,) = [one for one in compared.reasons if "totals" in one]
     assert said in reason.replace(f" in {after};", ";") and str(after) in reason
 
@@ -579,19 +579,19 @@ def test_answers_that_do_not_bear_out_a_run(make: Make, name: str) -> None:
         ("arm", "patched", '"arm": expected baseline, found patched'),
     ],
 )
-def test_a_record_whose_counts_are_not_those_of_its_answers(
+def test_a_record_whose_counts_contradict_the_answers(
     make: Make, field: str, value: object, said: str
 ) -> None:
     before, after = make("a"), _record(make("b", wrong=range(19)), 1.0)
     assert _compare([before], [after]).verdict is Verdict.FAIL
     _edit("records.jsonl", lambda record: record.update({field: value}))(after)
     compared = _compare([before], [after])
-    assert _broken(compared) == ["a run is as it was when it was finished"]
+    assert _broken(compared) == ["a finished run is unchanged"]
     assert f"records.jsonl ({said}) in {after}" in compared.reasons[0]
 
 
 def plain(folder: Path, wrong: range = range(0)) -> Path:
-    """As sgl-eval leaves a run of 1,319 questions."""
+    """A run of 1,319 questions in sgl-eval's format."""
     folder.mkdir()
     rows = [
         {
@@ -678,14 +678,14 @@ PLAIN: dict[str, tuple[Callable[[Path], None], str]] = {
 
 
 @pytest.mark.parametrize("name", PLAIN)
-def test_answers_that_do_not_bear_out_a_summary(tmp_path: Path, name: str) -> None:
+def test_answers_that_contradict_a_summary(tmp_path: Path, name: str) -> None:
     change, said = PLAIN[name]
     wrong = range(100, 110)
     before, after = plain(tmp_path / "a", wrong), plain(tmp_path / "b", wrong)
     assert _compare([before], [after]).verdict is Verdict.PASS
     change(after)
     compared = _compare([before], [after])
-    assert "a run's totals are those of its answers" in _broken(compared)
+    assert "a run's totals match its answers" in _broken(compared)
     (reason,) = [one for one in compared.reasons if "totals" in one]
     assert said in reason and str(after) in reason
 
@@ -710,7 +710,7 @@ _COUNTS = ("num_examples", "n_repeats", "total_completion_tokens", "correct",
 def test_a_document_without_a_field(
     make: Make, tmp_path: Path, name: str, field: str
 ) -> None:
-    """The last line that a person reads names the file, the field, and both values."""
+    """The last line of the message names the file, the field, and both values."""
     if name in ("metrics.json", "output-rs0.jsonl"):
         folder = plain(tmp_path / "p")
     else:
@@ -738,7 +738,7 @@ def test_a_document_without_a_field(
             assert f'"{field}": expected ' in last and ", found " in last
 
 
-def test_answers_survive_being_written(make: Make) -> None:
+def test_answers_survive_a_round_trip(make: Make) -> None:
     run = load_results(make("a", n=5))[0]
     again = [
         msgspec.json.decode(msgspec.json.encode(answer), type=Answer)

@@ -1,7 +1,7 @@
-"""What plain sgl-eval does with failing servers, and what this layer makes of the same.
+"""Failing servers, with plain sgl-eval and with this layer.
 
-Each gap is shown first in sgl-eval's own program, so that a release that closes one
-says so here.
+Each gap is first shown in sgl-eval's own program, so that a test fails when a release
+closes it.
 """
 
 from __future__ import annotations
@@ -73,16 +73,16 @@ def _ours(gsm8k: Verb, url: str, few: Path, out: Path, *more: object) -> dict[st
     return report
 
 
-def test_a_failed_request_is_no_wrong_answer(
+def test_a_failed_request_is_not_a_wrong_answer(
     gsm8k: Verb, few: Path, tmp_path: Path
 ) -> None:
     answers = expected(few)
     bad = set(list(answers)[3:7])
 
-    def fate(_: int, question: str) -> int:
+    def behaviour(_: int, question: str) -> int:
         return 400 if question in bad else FORWARD
 
-    with serving(knowing(answers), fate) as (url, _):
+    with serving(knowing(answers), behaviour) as (url, _):
         folder = _plain(url, few, tmp_path / "plain")
         rows = [json.loads(line) for line in (folder / "output-rs0.jsonl").open()]
         wrong = [row for row in rows if not row["symbolic_correct"]]
@@ -93,7 +93,7 @@ def test_a_failed_request_is_no_wrong_answer(
     kept = (tmp_path / "ours" / "answers.jsonl").read_text().splitlines()
     assert len(kept) == 36
     assert not (tmp_path / "ours" / "records.jsonl").exists()
-    # Neither is scored: plain sgl-eval's is refused for the same failures.
+    # Neither run is scored: the plain one is rejected for the same failures.
     done = gsm8k(
         "compare", "--baseline", folder, "--patched", tmp_path / "ours", "--json"
     )
@@ -103,15 +103,15 @@ def test_a_failed_request_is_no_wrong_answer(
     assert {"every question is answered", "no request failed"} <= broken
 
 
-def test_a_run_goes_on_where_it_was(gsm8k: Verb, few: Path, tmp_path: Path) -> None:
+def test_a_run_resumes(gsm8k: Verb, few: Path, tmp_path: Path) -> None:
     answers = expected(few)
     bad = set(list(answers)[3:7])
     healthy: list[bool] = []
 
-    def fate(_: int, question: str) -> int:
+    def behaviour(_: int, question: str) -> int:
         return 500 if question in bad and not healthy else FORWARD
 
-    with serving(knowing(answers), fate) as (url, traffic):
+    with serving(knowing(answers), behaviour) as (url, traffic):
         assert _ours(gsm8k, url, few, tmp_path / "ours")["exit_code"] == 4
         healthy.append(True)
         # A writer killed while writing leaves a torn line.
@@ -145,7 +145,7 @@ def test_every_request_has_a_token_limit(
         assert {body["seed"] for body in traffic.bodies} == {0}
 
 
-def test_records_are_joined_by_id_whatever_their_order(
+def test_answers_are_paired_by_id_in_any_order(
     gsm8k: Verb, few: Path, tmp_path: Path
 ) -> None:
     answers = expected(few)
@@ -167,34 +167,34 @@ def test_records_are_joined_by_id_whatever_their_order(
     done = gsm8k("compare", "--baseline", plain, "--patched", other, "--json")
     score = json.loads(done.stdout)["results"][0]["compared"]["score"]
     assert (score["lost"], score["gained"]) == (3, 0)
-    # They say neither their arm, nor whether they are copies.
+    # Plain runs record neither their arm nor whether they are copies.
     assert "is taken on trust" in json.loads(done.stdout)["message"]
     shutil.copytree(plain, tmp_path / "copy")
     done = gsm8k("compare", "--baseline", plain, "--patched", tmp_path / "copy")
-    assert done.returncode == 4 and "no run is there twice" in done.stderr
+    assert done.returncode == 4 and "no run is listed twice" in done.stderr
 
 
 def test_an_interrupt_ends_a_run_that_waits(few: Path, tmp_path: Path) -> None:
-    """Closing its client, as sgl-eval does, leaves a blocked read blocked: the gap."""
+    """The gap: sgl-eval closes the client, which leaves a blocked read blocked."""
     pytest.importorskip("sgl_eval", reason="pip install --group gate")
     answers = expected(few)
 
-    def fate(number: int, _: str) -> int:
+    def behaviour(number: int, _: str) -> int:
         return FORWARD if number <= 10 else STALL
 
     out = tmp_path / "ours"
     kept = out / "answers.jsonl"
-    with serving(knowing(answers), fate) as (url, traffic):
+    with serving(knowing(answers), behaviour) as (url, traffic):
         arguments = command("run", "--arm", "baseline", "--url", url, "--out", out,
                             "--questions", few, "--threads", 4)  # fmt: skip
         verb = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
         wait_until(lambda: len(traffic.bodies) >= 14 and len(lines(kept)) == 10)
         other = subprocess.run(arguments, capture_output=True, text=True, check=False)
         assert other.returncode == 5
-        assert f"another run is under way in {out}" in other.stderr
+        assert f"another run is using {out}" in other.stderr
         os.kill(verb.pid, signal.SIGINT)
         _, said = verb.communicate(timeout=PATIENCE_S)
-        # The server still stalls: it was not for an answer that the verb ended.
+        # The server still stalls, so no answer ended the verb.
     assert verb.returncode == 130
     assert "30 of 40 are unanswered" in said
     assert len(lines(kept)) == 10
@@ -218,31 +218,31 @@ def test_sgl_evals_own_abort_does_not_wake_a_stalled_request() -> None:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         ) as verb,
     ):  # fmt: skip
-        # Aborted before it asks, it would have nothing to be woken from.
+        # Abort only after the request is sent.
         wait_until(lambda: bool(traffic.bodies))
         said, _ = verb.communicate("abort\n", timeout=PATIENCE_S)
     assert said == "True\n"
 
 
-def test_a_server_that_stalls_or_hangs_up_is_given_up(
+def test_a_server_that_stalls_or_hangs_up_ends_the_session(
     gsm8k: Verb, few: Path, tmp_path: Path
 ) -> None:
-    def fate(number: int, _: str) -> int:
+    def behaviour(number: int, _: str) -> int:
         return FORWARD if number <= 5 else (STALL if number % 2 else HANG_UP)
 
-    with serving(knowing(expected(few)), fate) as (url, traffic):
+    with serving(knowing(expected(few)), behaviour) as (url, traffic):
         report = _ours(gsm8k, url, few, tmp_path / "ours", "--timeout", 10)
         assert sum(traffic.asked.values()) < 40
     assert report["exit_code"] == 4
-    assert "the server was given up" in str(report["findings"])
+    assert "too many requests in a row failed" in str(report["findings"])
     assert len((tmp_path / "ours" / "answers.jsonl").read_bytes().splitlines()) == 5
 
 
 @pytest.mark.parametrize("ending", ["abort", "content_filter"])
-def test_an_answer_cut_off_by_the_server_is_none(
+def test_an_answer_cut_off_by_the_server_is_not_an_answer(
     gsm8k: Verb, few: Path, tmp_path: Path, ending: str
 ) -> None:
-    """SGLang ends what it aborts with a 200 and the text so far."""
+    """SGLang ends an aborted request with a 200 and the text so far."""
     with serving(lambda *_: completion("It is \\boxed{18", ending)) as (url, _):
         report = _ours(gsm8k, url, few, tmp_path / "ours")
     assert report["exit_code"] == 4
@@ -254,7 +254,7 @@ _HALF = "It is \\boxed{18}, \ud800"
 _MALFORMED: dict[str, Callable[[dict[str, Any]], object]] = {
     "a list for a text": lambda m: m["choices"][0]["message"].update(content=[{}]),
     "half a character": lambda m: m["choices"][0]["message"].update(content=_HALF),
-    "reasoning that is none": lambda m: m["choices"][0]["message"].update(
+    "malformed reasoning": lambda m: m["choices"][0]["message"].update(
         reasoning_content={}
     ),
     "text for a count": lambda m: m["usage"].update(completion_tokens="many"),
@@ -263,10 +263,10 @@ _MALFORMED: dict[str, Callable[[dict[str, Any]], object]] = {
 
 
 @pytest.mark.parametrize("what", _MALFORMED)
-def test_a_reply_that_is_none_is_a_failed_request(
+def test_a_malformed_reply_is_a_failed_request(
     gsm8k: Verb, few: Path, tmp_path: Path, what: str
 ) -> None:
-    """And the others' answers are kept, read again, and not asked for again."""
+    """The other answers are kept and not requested again."""
     answers = expected(few)
     bad = list(answers)[5]
     healthy: list[bool] = []
@@ -287,10 +287,10 @@ def test_a_reply_that_is_none_is_a_failed_request(
     assert set(traffic.asked.values()) == {1}
 
 
-def test_a_reply_of_another_model_is_told_as_its(
+def test_a_reply_from_another_model_invalidates(
     gsm8k: Verb, few: Path, tmp_path: Path
 ) -> None:
-    """A router's choice: the request named the same model as on the other arm."""
+    """A router may choose it: the request named the same model on both arms."""
     answers = expected(few)
 
     def rerouted(body: dict[str, Any], question: str) -> dict[str, Any] | None:
@@ -306,7 +306,7 @@ def test_a_reply_of_another_model_is_told_as_its(
                  "--patched", tmp_path / "patched")  # fmt: skip
     (finding,) = json.loads(done.stdout)["findings"]
     assert done.returncode == 4
-    assert finding["what"] == "does not hold: one model says to have answered"
+    assert finding["what"] == "does not hold: all answers name one model"
     assert "'a-smaller-model' in" in finding["found"] and finding["next_step"]
 
 
@@ -322,7 +322,7 @@ _PAGES: dict[str, tuple[str, bytes]] = {
 
 
 @pytest.mark.parametrize("what", _PAGES)
-def test_what_answers_is_another_server(
+def test_another_kind_of_server_responds(
     gsm8k: Verb, few: Path, tmp_path: Path, what: str
 ) -> None:
     kind, body = _PAGES[what]
@@ -345,19 +345,19 @@ def test_what_answers_is_another_server(
         server.shutdown()
     assert report["exit_code"] == 5, report
     (finding,) = report["findings"]
-    assert "names no model" in finding["what"] and "/v1" in finding["next_step"]
+    assert "lists no model" in finding["what"] and "/v1" in finding["next_step"]
     assert not (tmp_path / "ours").exists()
 
 
 @pytest.mark.parametrize("url", ["a:1", "http://", "http://[::1", "http://a:x/v1"])
-def test_a_url_that_is_none(gsm8k: Verb, few: Path, tmp_path: Path, url: str) -> None:
+def test_an_invalid_url(gsm8k: Verb, few: Path, tmp_path: Path, url: str) -> None:
     for named in ((), ("--model", "a-model")):
         assert _ours(gsm8k, url, few, tmp_path / "ours", *named)["exit_code"] == 2
     assert not (tmp_path / "ours").exists()
 
 
 def test_a_disk_that_fills_up(gsm8k: Verb, few: Path, tmp_path: Path) -> None:
-    """Nothing more is asked, and what was written stays: the same command goes on."""
+    """The run stops, keeps its answers, and resumes with the same command."""
     pytest.importorskip("sgl_eval", reason="pip install --group gate")
     out = tmp_path / "ours"
     answers = out / "answers.jsonl"
@@ -406,10 +406,8 @@ def test_a_folder_of_another_run_is_refused(
         assert len(traffic.bodies) == asked
 
 
-def test_a_finished_run_is_not_gone_on_with(
-    gsm8k: Verb, few: Path, tmp_path: Path
-) -> None:
-    """Half of an answer cut off since: another one in its place would be a mixture."""
+def test_a_finished_run_is_not_resumed(gsm8k: Verb, few: Path, tmp_path: Path) -> None:
+    """An answer was truncated; asking it again would mix two runs."""
     out = tmp_path / "ours"
     with serving(knowing(expected(few))) as (url, traffic):
         assert _ours(gsm8k, url, few, out)["exit_code"] == 0
@@ -417,20 +415,27 @@ def test_a_finished_run_is_not_gone_on_with(
         answers.write_bytes(answers.read_bytes()[:-9])
         report = _ours(gsm8k, url, few, out)
         assert report["exit_code"] == 2
-        assert "is not as the run left it" in report["message"]
+        assert "was changed after the run finished" in report["message"]
         assert len(traffic.bodies) == 40
 
 
-def test_arms_say_what_they_served_and_one_tree_is_not_two(
+def test_runs_record_their_tree_and_both_arms_cannot_share_it(
     gsm8k: Verb, few: Path, tmp_path: Path, slim: Callable[..., Path]
 ) -> None:
     tree = slim()
-    told = ("--questions", few, "--source", tree, "--server-command", "serve --key K")
+    options = (
+        "--questions",
+        few,
+        "--source",
+        tree,
+        "--server-command",
+        "serve --key K",
+    )
     with serving(knowing(expected(few))) as (url, _):
 
         def run(arm: str, name: str, *more: object) -> int:
             return gsm8k("run", "--arm", arm, "--url", url, "--out", tmp_path / name,
-                         *told, *more).returncode  # fmt: skip
+                         *options, *more).returncode  # fmt: skip
 
         assert run("baseline", "a", "--series", "none") == 2
         assert run("baseline", "a") == 0
