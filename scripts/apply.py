@@ -132,14 +132,14 @@ def _told_by_contract(one: Found) -> tuple[Finding, ...]:
 def _explained(one: Found) -> Plan:
     """The plan for a drifted tree, with what each hunk would come to, if that can be
     told: the pinned contents must be at hand."""
-    from overlaykit.planning.landing import foresee
+    from overlaykit.planning.landing import plan_drifted
     from overlaykit.sources.bases import pinned_base
 
     plan = _drifted(one)
     with pinned_base(ROOT, one.carried, one.tree.root) as base:
         if base is None:
             return plan
-        return replace(plan, hunks=foresee(one.carried, one.tree, base).hunks)
+        return replace(plan, hunks=plan_drifted(one.carried, one.tree, base).hunks)
 
 
 def _drifted(one: Found) -> Plan:

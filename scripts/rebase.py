@@ -7,6 +7,8 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
+
 from overlaykit.applying.transaction import hold, interrupted
 from overlaykit.cli import ROOT, Report, Result, Verb, run, table
 from overlaykit.core.documents import to_json
@@ -19,11 +21,11 @@ from overlaykit.rebase.conflicts import Conflict, check_resolution
 from overlaykit.rebase.folder import (
     Request,
     Work,
+    active_rebases,
     merged_name,
     rebases_folder,
-    under_way,
 )
-from overlaykit.rebase.outcomes import Fate, Outcome
+from overlaykit.rebase.outcomes import HunkOutcome, RebasedHunk
 from overlaykit.series.carried import load_overlay
 from overlaykit.trees.tree import DirectoryTree
 from upstream.remaking import Computed, compute
@@ -32,7 +34,7 @@ from upstream.remaking import Computed, compute
 class RebaseResult(Result, frozen=True, omit_defaults=True):
     """One rebase: what became of every hunk, and where its files are."""
 
-    fates: tuple[Fate, ...] = ()
+    rebased: tuple[RebasedHunk, ...] = msgspec.field(default=(), name="fates")
     folder: str | None = None
 
 
@@ -130,7 +132,7 @@ def _begin(arguments: Namespace) -> Report:
         str(clone) if clone else None,
         commit,
     )
-    for work in under_way(ROOT):
+    for work in active_rebases(ROOT):
         if work.request.name == request.name and work.request != request:
             step = "end that one with --abort, or ask for the same again"
             finding = Finding(
@@ -145,7 +147,7 @@ def _begin(arguments: Namespace) -> Report:
 def _pick(arguments: Namespace) -> Work | None:
     works = [
         work
-        for work in under_way(ROOT)
+        for work in active_rebases(ROOT)
         if arguments.onto in (None, work.request.onto, work.request.commit)
     ]
     if len(works) > 1:
@@ -199,7 +201,7 @@ def _adopt(work: Work) -> Report:
         notes=(
             "run scripts/fetch.py, apply.py and verify.py on it; commit the change",
         ),
-        fates=computed.done.fates,
+        rebased=computed.done.hunks,
     )
     return Report(verb="rebase", results=(result,))
 
@@ -244,7 +246,7 @@ def _report(work: Work, computed: Computed) -> Report:
         work.request.onto,
         outcome,
         notes=computed.notes + _regenerated(done),
-        fates=done.fates,
+        rebased=done.hunks,
         folder=str(work.folder) if conflict or computed.made else None,
     )
     return Report(
@@ -257,9 +259,9 @@ def _report(work: Work, computed: Computed) -> Report:
 
 def _regenerated(done: Rebased) -> tuple[str, ...]:
     return tuple(
-        f"regenerated, not merged: {fate.patch} hunk {fate.number}, read it"
-        for fate in done.fates
-        if fate.outcome is Outcome.REGENERATED
+        f"regenerated, not merged: {hunk.patch} hunk {hunk.number}, read it"
+        for hunk in done.hunks
+        if hunk.outcome is HunkOutcome.REGENERATED
     )
 
 
@@ -289,18 +291,18 @@ def show(report: Report) -> str:
     for result in report.results:
         assert isinstance(result, RebaseResult)
         lines = [f"{result.target}: {result.outcome}"]
-        if result.fates:
+        if result.rebased:
             rows = (
                 (
-                    fate.patch.removesuffix(".patch"),
-                    str(fate.number),
-                    (fate.path or fate.was_path).rpartition("/")[2],
-                    fate.scope,
-                    " ".join(fate.sites) or "-",
-                    fate.outcome.value,
-                    fate.landing.value if fate.kept and fate.landing else fate.detail,
+                    hunk.patch.removesuffix(".patch"),
+                    str(hunk.number),
+                    (hunk.path or hunk.was_path).rpartition("/")[2],
+                    hunk.scope,
+                    " ".join(hunk.sites) or "-",
+                    hunk.outcome.value,
+                    hunk.landing.value if hunk.kept and hunk.landing else hunk.detail,
                 )
-                for fate in result.fates
+                for hunk in result.rebased
             )
             header = ("PATCH", "HUNK", "FILE", "SCOPE", "SITES", "OUTCOME", "HOW")
             lines.append(table(header, rows))

@@ -13,7 +13,7 @@ from overlaykit.applying.transaction import hold, refuse_interrupted
 from overlaykit.cli import ROOT, Report, Result, Verb, run, table
 from overlaykit.core.errors import Finding, InputError
 from overlaykit.planning.plan import FileChange
-from overlaykit.refresh.compute import Placed, Refreshed, Sites, refresh
+from overlaykit.refresh.compute import FindSites, PlacedEdit, Refreshed, refresh
 from overlaykit.refresh.edits import distance, find_edits
 from overlaykit.refresh.relocking import Parts, overlay_changes
 from overlaykit.series.carried import Carried, load_overlay
@@ -26,7 +26,7 @@ from xscale.sites import UNKNOWN_SITE
 class RefreshResult(Result, frozen=True, omit_defaults=True):
     """What became of one tree's edits; ``changed`` names files of this overlay."""
 
-    edits: tuple[Placed, ...] = ()
+    edits: tuple[PlacedEdit, ...] = ()
 
 
 def options(parser: ArgumentParser) -> None:
@@ -103,7 +103,7 @@ def _refreshed(found: Found, into: str | None) -> tuple[Refreshed, tuple[str, ..
     return refresh(carried, edits, release, into, _sites(found)), left
 
 
-def _sites(found: Found) -> Sites:
+def _sites(found: Found) -> FindSites:
     """Asks the census, and only where a patch gets a scope that it did not change."""
 
     def sites(path: str, scope: str) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from conftest import Pins
 from lookalikes.carry import make
 from lookalikes.test_traps import Files
-from overlaykit.planning.landing import foresee
+from overlaykit.planning.landing import plan_drifted
 from overlaykit.planning.plan import State
 from overlaykit.series.carried import Carried
 
@@ -180,12 +180,12 @@ def test_it_refuses_or_it_is_right(
     for edit in drift:
         drifted = _edit(drifted, edit)
     before = render(drifted)
-    foreseen = foresee(carried, Files({PATH: before}), Files({PATH: old}))
-    [hunk] = foreseen.hunks
+    landed = plan_drifted(carried, Files({PATH: before}), Files({PATH: old}))
+    [hunk] = landed.hunks
     event(hunk.state.value)
     assert hunk.detail or hunk.state in (State.CLEAN, State.OFFSET, State.MERGED)
-    after = foreseen.files[PATH].decode()
-    if not foreseen.lands:
+    after = landed.files[PATH].decode()
+    if not landed.lands:
         assert after == before
     elif hunk.state is State.UPSTREAMED:
         assert after == before
@@ -197,7 +197,7 @@ def test_it_refuses_or_it_is_right(
 
 def _taken_off(opposite: Carried, text: str, base: str) -> str:
     """A file that a hunk is in, without it: the opposite change, landed by it."""
-    undone = foresee(opposite, Files({PATH: text}), Files({PATH: base}))
+    undone = plan_drifted(opposite, Files({PATH: text}), Files({PATH: base}))
     assert undone.lands
     return undone.files[PATH].decode()
 

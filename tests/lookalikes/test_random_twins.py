@@ -11,7 +11,7 @@ import pytest
 
 from conftest import Pins
 from lookalikes.drifting import Case, Drift
-from lookalikes.truth import Answer, Verdict, ask
+from lookalikes.truth import Answer, Correctness, check_answer
 from lookalikes.twins import drifted, made_case, real_cases
 from overlaykit.planning.plan import State
 
@@ -30,13 +30,16 @@ def _story(drift: Drift, answer: Answer) -> str:
 
 def _wrong(drifts: list[Drift]) -> list[str]:
     """What is wrong; and that the drifts would have let an engine be so."""
-    stories, seen = [], Counter[Verdict]()
+    stories, seen = [], Counter[Correctness]()
     for drift in drifts:
-        answer = ask(drift)
+        answer = check_answer(drift)
         seen[answer.verdict] += 1
-        if answer.verdict is Verdict.WRONG:
+        if answer.verdict is Correctness.WRONG:
             stories.append(_story(drift, answer))
-    assert seen[Verdict.RIGHT] and seen[Verdict.REFUSED] > seen[Verdict.UNTOLD]
+    assert (
+        seen[Correctness.RIGHT]
+        and seen[Correctness.REFUSED] > seen[Correctness.INDISTINGUISHABLE]
+    )
     return stories
 
 
@@ -56,8 +59,8 @@ def test_without_twins_nothing_is_ambiguous(pins: Pins, real: list[Case]) -> Non
     told = []
     for number, case in enumerate([*cases, *real]):
         drift = drifted(case, number, twins=False)
-        answer = ask(drift)
-        assert answer.verdict is not Verdict.WRONG, _story(drift, answer)
+        answer = check_answer(drift)
+        assert answer.verdict is not Correctness.WRONG, _story(drift, answer)
         if answer.state is State.AMBIGUOUS:
             told.append(_story(drift, answer))
     assert told == []

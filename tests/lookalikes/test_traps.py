@@ -11,8 +11,8 @@ import pytest
 from conftest import Pins
 from lookalikes.carry import make
 from lookalikes.edits import swap
-from overlaykit.planning.landing import Foreseen, foresee
-from overlaykit.planning.placement import Step
+from overlaykit.planning.landing import DriftedPlan, plan_drifted
+from overlaykit.planning.placement import MergeStep
 from overlaykit.planning.plan import State
 from overlaykit.rebase.moves import land_moved
 from overlaykit.repository.merge import MergeStore
@@ -56,14 +56,16 @@ def template(pins: Pins) -> Carried:
     return pins.overlay["sglang"]
 
 
-def land(template: Carried, old: str, new: str, files: Mapping[str, str]) -> Foreseen:
+def land(
+    template: Carried, old: str, new: str, files: Mapping[str, str]
+) -> DriftedPlan:
     """What becomes of the change from ``old`` to ``new`` on a tree of ``files``."""
     carried = make(template, PATH, old.encode(), new.encode())
-    return foresee(carried, Files(files), Files({PATH: old}))
+    return plan_drifted(carried, Files(files), Files({PATH: old}))
 
 
-def states(foreseen: Foreseen) -> set[State]:
-    return {hunk.state for hunk in foreseen.hunks}
+def states(landed: DriftedPlan) -> set[State]:
+    return {hunk.state for hunk in landed.hunks}
 
 
 def test_a_deletion_is_not_upstream_because_its_function_is_gone(
@@ -121,9 +123,9 @@ def test_definitions_of_one_name_that_stay_as_they_are(template: Carried) -> Non
     """Getter and setter share a name: that alone must not stop a hunk."""
     old = ABOVE + CHOICE.format("quant") + BELOW
     new = ABOVE + CHOICE.format("quant2") + BELOW
-    foreseen = land(template, old, new, {PATH: f"import q\n{old}"})
-    assert states(foreseen) == {State.OFFSET}
-    assert foreseen.files[PATH].decode() == f"import q\n{new}"
+    landed = land(template, old, new, {PATH: f"import q\n{old}"})
+    assert states(landed) == {State.OFFSET}
+    assert landed.files[PATH].decode() == f"import q\n{new}"
 
 
 def test_a_class_overridden_below_by_one_without_the_method(
@@ -164,8 +166,8 @@ def test_a_twin_branch_of_the_same_function(template: Carried) -> None:
         f"{ABOVE}def f(x):\n    if x:\n        c = all_new(x)\n        log(c)\n"
         f"    else:\n{block}{BELOW}"
     )
-    foreseen = land(template, old, new, {PATH: drifted})
-    assert not foreseen.lands
+    landed = land(template, old, new, {PATH: drifted})
+    assert not landed.lands
 
 
 BLOCK = """\
@@ -211,8 +213,8 @@ def test_a_copy_of_the_block_under_the_same_guards(
 ) -> None:
     old = ABOVE + BODY + BELOW
     new = swap(old, "two(a)", "deux(a)")
-    foreseen = land(template, old, new, {PATH: ABOVE + drifted + BELOW})
-    assert not foreseen.lands, what
+    landed = land(template, old, new, {PATH: ABOVE + drifted + BELOW})
+    assert not landed.lands, what
 
 
 def test_a_copy_far_from_the_original_leaves_no_doubt(template: Carried) -> None:
@@ -220,10 +222,10 @@ def test_a_copy_far_from_the_original_leaves_no_doubt(template: Carried) -> None
     old = ABOVE + BODY + BELOW
     new = swap(old, "two(a)", "deux(a)")
     drifted = swap(old, "    return c\n", "    log(c)\n    b = two(a)\n    return c\n")
-    foreseen = land(template, old, new, {PATH: drifted})
-    assert states(foreseen) == {State.MERGED}
+    landed = land(template, old, new, {PATH: drifted})
+    assert states(landed) == {State.MERGED}
     expected = swap(new, "    return c\n", "    log(c)\n    b = two(a)\n    return c\n")
-    assert foreseen.files[PATH].decode() == expected
+    assert landed.files[PATH].decode() == expected
 
 
 def test_a_line_moved_across_the_change(template: Carried) -> None:
@@ -283,8 +285,8 @@ def test_a_name_that_means_something_else_as_well(template: Carried, form: str) 
     else:
         old = PLAIN
     new = swap(old, "two(a)", "deux(a)")
-    foreseen = land(template, old, new, {PATH: f"{old}\n{more}"})
-    assert states(foreseen) == {State.AMBIGUOUS}
+    landed = land(template, old, new, {PATH: f"{old}\n{more}"})
+    assert states(landed) == {State.AMBIGUOUS}
 
 
 @pytest.mark.parametrize("form", _REBINDINGS)
@@ -292,9 +294,9 @@ def test_a_name_that_was_so_in_the_pinned_file(template: Carried, form: str) -> 
     more = _REBINDINGS[form]
     old = f"{PLAIN}\n{more}"
     new = old.replace("two(a)", "deux(a)", 1)
-    foreseen = land(template, old, new, {PATH: f"import q\n{old}"})
-    assert states(foreseen) == {State.OFFSET}
-    assert foreseen.files[PATH].decode() == f"import q\n{new}"
+    landed = land(template, old, new, {PATH: f"import q\n{old}"})
+    assert states(landed) == {State.OFFSET}
+    assert landed.files[PATH].decode() == f"import q\n{new}"
 
 
 PROPERTY = """\
@@ -339,8 +341,8 @@ def test_the_original_under_a_new_name(template: Carried) -> None:
     new = swap(old, "two(a)", "deux(a)")
     renamed = swap(FUNCTION, "def f", "def f_new").replace("two(a)", "all_new(a)")
     for drifted in (f"{renamed}\n\n{FUNCTION}", f"{FUNCTION}\n\n{renamed}"):
-        foreseen = land(template, old, new, {PATH: ABOVE + drifted + BELOW})
-        assert states(foreseen) == {State.AMBIGUOUS}
+        landed = land(template, old, new, {PATH: ABOVE + drifted + BELOW})
+        assert states(landed) == {State.AMBIGUOUS}
 
 
 def test_a_copy_in_the_originals_place(template: Carried) -> None:
@@ -370,9 +372,9 @@ def test_two_files_that_became_one_keep_each_others_hunks(template: Carried) -> 
     )
     both = ABOVE + FUNCTION + other + BELOW
     base = Files({"pkg/m.py": f, "pkg/m_g.py": g})
-    foreseen = foresee(carried, Files({"pkg/m_g_all.py": both}), base)
-    assert foreseen.lands
-    assert foreseen.files == {"pkg/m_g_all.py": both.replace("two", "deux").encode()}
+    landed = plan_drifted(carried, Files({"pkg/m_g_all.py": both}), base)
+    assert landed.lands
+    assert landed.files == {"pkg/m_g_all.py": both.replace("two", "deux").encode()}
 
 
 @pytest.mark.parametrize("data", ["", "\n", "def f(:\n", "\0", "x = '\\d'\n", "\ufeff"])
@@ -391,7 +393,7 @@ def test_lines_in_a_copy_are_not_upstream_in_a_moved_function(
     carried = make(template, PATH, old.encode(), new.encode())
     [patch], [locked] = carried.series.patches, carried.lock.patches
     [hunk], [known] = patch.files[0].hunks, locked.files[0].hunks
-    step = Step(patch, hunk, known, PATH, old.encode(), new.encode(), new.encode())
+    step = MergeStep(patch, hunk, known, PATH, old.encode(), new.encode(), new.encode())
     taken = swap(BODY, "    a = one(x)\n", more)
     copied = swap(taken, "    return c\n", f"    log(c)\n{BLOCK}    return c\n")
     found = {}
@@ -412,8 +414,8 @@ def test_a_series_is_no_copy_of_itself(template: Carried) -> None:
     old = ABOVE + body + BELOW
     new = swap(swap(old, "two(a)", "deux(a)"), "three(b)", "three(b)\n    log(b)")
     new = swap(new, "two(f)", "deux(f)\n    log(b)\n    stop(c)")
-    foreseen = land(template, old, new, {PATH: f"import q\n{new}"})
-    assert states(foreseen) == {State.UPSTREAMED}
+    landed = land(template, old, new, {PATH: f"import q\n{new}"})
+    assert states(landed) == {State.UPSTREAMED}
 
 
 def test_one_content_is_parsed_once() -> None:

@@ -12,16 +12,16 @@ from enum import Enum
 
 from lookalikes.drifting import Case, Drift, spot_of
 from lookalikes.test_traps import PATH, Files
-from overlaykit.planning.landing import foresee
+from overlaykit.planning.landing import plan_drifted
 from overlaykit.planning.plan import State
 
 
-class Verdict(Enum):
+class Correctness(Enum):
     """What an answer of the engine is worth."""
 
     RIGHT = "right"
     REFUSED = "refused"
-    UNTOLD = "in a copy that the text alone takes for the original"
+    INDISTINGUISHABLE = "in a copy that the text alone takes for the original"
     WRONG = "WRONG"
 
 
@@ -76,37 +76,41 @@ def is_taken(drift: Drift) -> bool:
 class Answer:
     """What the engine says of a drift, and what it is worth."""
 
-    verdict: Verdict
+    verdict: Correctness
     state: State
     detail: str
     after: str
 
 
-def ask(drift: Drift) -> Answer:
+def check_answer(drift: Drift) -> Answer:
     case = drift.case
-    foreseen = foresee(case.carried, Files({PATH: drift.text}), Files({PATH: case.old}))
-    [hunk] = foreseen.hunks
-    after = foreseen.files[PATH].decode()
-    return Answer(_verdict(drift, hunk.state, after), hunk.state, hunk.detail, after)
+    landed = plan_drifted(
+        case.carried, Files({PATH: drift.text}), Files({PATH: case.old})
+    )
+    [hunk] = landed.hunks
+    after = landed.files[PATH].decode()
+    return Answer(
+        _correctness(drift, hunk.state, after), hunk.state, hunk.detail, after
+    )
 
 
-def _verdict(drift: Drift, state: State, after: str) -> Verdict:
+def _correctness(drift: Drift, state: State, after: str) -> Correctness:
     if not state.lands:
         assert after == drift.text
-        return Verdict.REFUSED
+        return Correctness.REFUSED
     if rebound(drift):
-        return Verdict.WRONG
+        return Correctness.WRONG
     if state is State.UPSTREAMED:
         if is_taken(drift):
-            return Verdict.RIGHT
+            return Correctness.RIGHT
         by_text = _common(drift.case.new, drift.text)
         done = _kept(drift, drift.case.new)
     else:
         if after in truths(drift) or _by_name(drift):
-            return Verdict.RIGHT
+            return Correctness.RIGHT
         by_text = _explained(drift, after)
         done = _kept(drift, drift.case.old)
-    return Verdict.UNTOLD if done < by_text else Verdict.WRONG
+    return Correctness.INDISTINGUISHABLE if done < by_text else Correctness.WRONG
 
 
 def _kept(drift: Drift, side: str) -> int:

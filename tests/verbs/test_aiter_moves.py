@@ -11,7 +11,7 @@ import importlib.util
 import pytest
 
 from conftest import Pins
-from overlaykit.planning.landing import foresee
+from overlaykit.planning.landing import plan_drifted
 from overlaykit.planning.plan import State
 from overlaykit.trees.tree import EditedTree
 from xscale.kernels import KernelRow, take_kernels
@@ -62,7 +62,7 @@ def rows(tree: EditedTree) -> dict[str, KernelRow]:
 
 def test_the_patch_lands_where_the_module_went(pins: Pins) -> None:
     carried, pinned = pins.overlay["aiter"], pins.tree("aiter")
-    landed = foresee(carried, moved(pins), pinned)
+    landed = plan_drifted(carried, moved(pins), pinned)
     assert [hunk.state for hunk in landed.hunks] == [State.RENAMED] * 2
     assert landed.lands
     assert landed.files == {NEW: pins.patched("aiter").read(OLD)}
@@ -80,7 +80,7 @@ def test_it_lands_with_other_changes_in_the_module(pins: Pins) -> None:
             "    gemma_norm=False,\n",
         ),
     )
-    landed = foresee(carried, tree, pinned)
+    landed = plan_drifted(carried, tree, pinned)
     assert [(h.state, h.shift) for h in landed.hunks] == [(State.RENAMED, 1)] * 2
     assert rows(EditedTree(tree, dict(landed.files)))[FLATTEN].presentation == "honest"
 
@@ -104,7 +104,7 @@ def test_adopted_in_other_words(pins: Pins) -> None:
     flatten = rows(tree)[FLATTEN]
     assert (flatten.path, flatten.parameter) == (NEW, True)
     assert flatten.presentation == "honest"
-    landed = foresee(pins.overlay["aiter"], tree, pins.tree("aiter"))
+    landed = plan_drifted(pins.overlay["aiter"], tree, pins.tree("aiter"))
     assert not landed.lands
 
 

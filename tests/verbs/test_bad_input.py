@@ -20,7 +20,7 @@ import pytest
 from conftest import ROOT, Pins, run_verb, snapshot
 from overlaykit.core import git
 from overlaykit.core.errors import EnvironmentFailure, Exit
-from overlaykit.export.formats import export_quilt, exported
+from overlaykit.export.formats import all_patches, export_quilt
 from overlaykit.sources.packages import cache_folder, fetch
 from overlaykit.trees.locking import FOLDER
 from overlaykit.trees.tree import WheelTree
@@ -101,7 +101,7 @@ def edit(place: Path, change: Edit) -> None:
 
 DRIFTS: dict[str, tuple[Edit, str]] = {
     "edited": (lambda d: d + b"# mine\n", "is not the pinned file"),
-    "CRLF": (lambda d: d.replace(b"\n", b"\r\n"), "has CRLF line ends"),
+    "CRLF": (lambda d: d.replace(b"\n", b"\r\n"), "has CRLF line endings"),
     "not UTF-8": (lambda d: d + b"# \xe9t\xe9\n", "is not UTF-8 text"),
     "emptied": (lambda _: b"", "is not the pinned file"),
     "no end of line": (lambda d: d.rstrip(b"\n"), "is not the pinned file"),
@@ -179,7 +179,7 @@ def push_with_quilt(pins: Pins, tree: Path) -> None:
 
 
 def mail_with_git(pins: Pins, tree: Path) -> None:
-    mails = [data for _, data in exported(pins.overlay["sglang"])][:2]
+    mails = [data for _, data in all_patches(pins.overlay["sglang"])][:2]
     subprocess.run(
         ["git", "am"], cwd=tree, input=b"\n".join(mails), check=True,
         capture_output=True,
@@ -364,22 +364,22 @@ PATCHES: dict[str, tuple[Edit, str]] = {
     "cut": (lambda d: d[:-1], "ends early"),
     "too long": (lambda d: d + b"+    pass\n", "is longer than its header says"),
     "counts": (change_line(b"@@ -779,9", b"@@ -779,8"), "longer than its header says"),
-    "garbage": (before_hunk(b"garbage\n"), "no diff header"),
-    "empty line": (before_hunk(b"\n"), "no diff header"),
-    "no change": (lambda d: d[: d.index(b"@@")], "no hunk"),
-    "binary": (before_hunk(b"GIT binary patch\nliteral 0\n"), "no diff header"),
+    "garbage": (before_hunk(b"garbage\n"), "expected a diff header"),
+    "empty line": (before_hunk(b"\n"), "expected a diff header"),
+    "no change": (lambda d: d[: d.index(b"@@")], "expected a hunk"),
+    "binary": (before_hunk(b"GIT binary patch\nliteral 0\n"), "expected a diff header"),
     "binary only": (
         lambda d: d[: d.index(b"--- a/")] + b"GIT binary patch\nliteral 0\n",
-        "the file names disagree",
+        "the file names do not match",
     ),
     "mode": (change_line(_INDEX, b"old mode 100644\n" + _INDEX), "mode changes"),
-    "rename": (change_line(b" b/python", b" b/elsewhere"), "no diff header"),
+    "rename": (change_line(b" b/python", b" b/elsewhere"), "expected a diff header"),
     "creation": (change_line(_INDEX, b"new file mode 100644\n" + _INDEX), "new file"),
-    "short ids": (change_line(_INDEX, b"index b39da52"), "no index line with full ids"),
-    "two files": (change_line(b"+++ b/python", b"+++ b/other"), "names disagree"),
+    "short ids": (change_line(_INDEX, b"index b39da52"), "expected an index line with full ids"),
+    "two files": (change_line(b"+++ b/python", b"+++ b/other"), "names do not match"),
     "second mail": (lambda d: d + b"-- \n2.39.5\n\n" + d, "text after the signature"),
     "CRLF": (lambda d: d.replace(b"\n", b"\r\n"), ""),
-    "empty": (lambda _: b"", "changes no file"),
+    "empty": (lambda _: b"", "the patch changes no file"),
 }  # fmt: skip
 
 
@@ -424,7 +424,7 @@ OVERLAYS: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     "no series": (lambda o: (o / "patches/sglang/series").unlink(), ("not exist",)),
     "stray": (
         lambda o: (o / "patches/sglang/0001.patch.orig").touch(),
-        ("0001.patch.orig", "not named in series"),
+        ("0001.patch.orig", "series does not list"),
     ),
     "order": (
         lambda o: edit(

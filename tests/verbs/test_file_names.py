@@ -157,7 +157,7 @@ def test_names_that_differ_are_refused(
 def test_a_spelling_that_is_none_of_gits(spelt: bytes) -> None:
     other = spelt.replace(b'"a/', b'"b/', 1)
     patch = b"diff --git " + spelt + b" " + other + b"\nindex "
-    with pytest.raises(InputError, match="no diff header"):
+    with pytest.raises(InputError, match="expected a diff header"):
         parse_patch("0001-x.patch", HEADER.encode() + patch)
 
 

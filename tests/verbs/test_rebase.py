@@ -72,7 +72,7 @@ def rebase(overlay: Path, *arguments: str | Path) -> dict[str, Any]:
     return report
 
 
-def fates(report: dict[str, Any]) -> list[dict[str, Any]]:
+def rebased_hunks(report: dict[str, Any]) -> list[dict[str, Any]]:
     return list(result_of(report)["fates"])
 
 
@@ -133,7 +133,7 @@ def test_a_release_rebased_adopted_and_used(
     before = own(carrier)
     report = rebase(carrier, "--onto", "0.5.12")
     assert report["exit_code"] == 0
-    assert {fate["outcome"] for fate in fates(report)} == {"carried"}
+    assert {hunk["outcome"] for hunk in rebased_hunks(report)} == {"carried"}
     assert own(carrier) == before, "nothing is touched before --adopt"
     folder = carrier / "build" / "rebase" / "sglang-0.5.12"
     new = load_series(folder / "patches")
@@ -195,12 +195,12 @@ def test_upstream_has_it_by_now(carrier: Path) -> None:
     assert report["exit_code"] == 0
     result = result_of(report)
     assert result["outcome"] == "retired: nothing is left to carry"
-    assert all(fate["outcome"] == "dropped" for fate in fates(report))
+    assert all(hunk["outcome"] == "dropped" for hunk in rebased_hunks(report))
     assert {
         site
-        for fate in fates(report)
-        for site in fate["sites"]
-        if f"upstream has {site}" in fate["detail"]
+        for hunk in rebased_hunks(report)
+        for site in hunk["sites"]
+        if f"upstream has {site}" in hunk["detail"]
     } >= {f"S{n}" for n in range(1, 9)}
     assert not (carrier / "build" / "rebase").exists()
 
@@ -210,7 +210,7 @@ def test_a_clean_merge_into_a_dangerous_mix_is_refused(carrier: Path) -> None:
     be left behind: every hunk that remains merges, and the result is wrong."""
     report = rebase(carrier, "--onto", "0.5.13")
     assert report["exit_code"] == 3
-    kept = [fate for fate in fates(report) if fate["outcome"] == "carried"]
+    kept = [hunk for hunk in rebased_hunks(report) if hunk["outcome"] == "carried"]
     assert {site for f in kept for site in f["sites"]} == {"S8"}
     assert "dangerous mix" in finding(report)["what"]
     adopted = rebase(carrier, "--adopt")
@@ -250,7 +250,7 @@ def test_a_conflict_resolved_by_hand(carrier: Path, reworded: Path) -> None:
     assert rebase(carrier, "--status")["exit_code"] == 3
     done = rebase(carrier, "--continue")
     assert done["exit_code"] == 0
-    resolved = [f for f in fates(done) if f["outcome"] == "resolved by hand"]
+    resolved = [f for f in rebased_hunks(done) if f["outcome"] == "resolved by hand"]
     assert [f["sites"] for f in resolved] == [["S6"]]
     assert not (folder / "conflict").exists()
     series = load_series(folder / "patches")
@@ -264,7 +264,7 @@ def test_a_conflict_resolved_by_hand(carrier: Path, reworded: Path) -> None:
 def test_skip_leaves_the_hunk_out(carrier: Path, reworded: Path) -> None:
     rebase(carrier, "--onto", "main", "--clone", reworded)
     report = rebase(carrier, "--skip")
-    [left] = [f for f in fates(report) if f["outcome"] == "dropped"]
+    [left] = [f for f in rebased_hunks(report) if f["outcome"] == "dropped"]
     assert (left["sites"], left["detail"]) == (["S6"], "left out by the maintainer")
     [folder] = (carrier / "build" / "rebase").iterdir()
     header = read_header(load_series(folder / "patches").patches[3])
@@ -291,7 +291,7 @@ def test_regenerated_where_the_text_cannot_be_merged(
     asked = ("--onto", "main", "--clone", reworded, "--regenerate")
     report = rebase(carrier, *asked)
     assert report["exit_code"] == 0, report
-    made = [f for f in fates(report) if f["outcome"] == "regenerated"]
+    made = [f for f in rebased_hunks(report) if f["outcome"] == "regenerated"]
     assert [f["sites"] for f in made] == [["S6"]]
     assert "regenerated, not merged" in json.dumps(report["results"])
     [folder] = (carrier / "build" / "rebase").iterdir()
@@ -313,7 +313,7 @@ def test_a_renamed_file_is_followed(carrier: Path, slim: Slim, to: str) -> None:
     commit(clone, "renamed")
     report = rebase(carrier, "--onto", "main", "--clone", clone)
     assert report["exit_code"] == 0, report
-    moved = [f for f in fates(report) if f["outcome"] == "moved"]
+    moved = [f for f in rebased_hunks(report) if f["outcome"] == "moved"]
     assert {f["path"] for f in moved} == {there}
     assert [s for f in moved for s in f["sites"]] == ["S5", "S6", "S7"]
     [folder] = (carrier / "build" / "rebase").iterdir()
@@ -350,7 +350,7 @@ def test_a_method_that_moved_and_was_renamed_is_followed(
     new = split(clone)
     report = rebase(carrier, "--onto", "main", "--clone", clone)
     assert report["exit_code"] == 0, report
-    [moved] = [f for f in fates(report) if f["sites"] == ["S8"]]
+    [moved] = [f for f in rebased_hunks(report) if f["sites"] == ["S8"]]
     scope = "DeepseekMLARocmForwardMixin.forward_absorb_rocm_core"
     assert (moved["path"], moved["scope"], moved["outcome"]) == (new, scope, "moved")
     [folder] = (carrier / "build" / "rebase").iterdir()
@@ -359,7 +359,9 @@ def test_a_method_that_moved_and_was_renamed_is_followed(
     assert header.sites == {scope: ("S8",)}
     imports = [diff.path for diff in series.patches[2].files]
     assert imports == [MLA, new], "the import goes to both files that use it"
-    assert {f["path"] for f in fates(report) if f["sites"] in (["S3"], ["S4"])} == {MLA}
+    assert {
+        f["path"] for f in rebased_hunks(report) if f["sites"] in (["S3"], ["S4"])
+    } == {MLA}
 
 
 def test_aiters_module_that_moved(carrier: Path, slim: Slim) -> None:
@@ -373,7 +375,9 @@ def test_aiters_module_that_moved(carrier: Path, slim: Slim) -> None:
     asked = ("--target", "aiter", "--onto", "main", "--clone", clone)
     report = rebase(carrier, *asked)
     assert report["exit_code"] == 0, report
-    assert {(f["path"], f["outcome"]) for f in fates(report)} == {(new, "moved")}
+    assert {(f["path"], f["outcome"]) for f in rebased_hunks(report)} == {
+        (new, "moved")
+    }
     assert rebase(carrier, "--abort")["exit_code"] == 0
     for old_text, new_text in (PARAMETER, ALLOCATED):
         edit(clone, new, old_text, new_text)

@@ -371,7 +371,7 @@ def test_killed_at_every_write(ours: Path, applied: Path, tmp_path: Path) -> Non
         journal = root / ".overlay-transaction" / "journal.json"
         if unfinished := journal.exists():
             code, said = run(root, "lock", "--check")
-            assert (code, "a change of it is unfinished" in said) == (3, True)
+            assert (code, "a change to the overlay is unfinished" in said) == (3, True)
         with hold(DirectoryTree(root)) as transaction:
             assert transaction.repaired == unfinished
         assert parts(root) in (old, new)

@@ -33,7 +33,7 @@ NEW_FILES_PATCH = "0000-new-files.patch"
 _FROM = "From 0000000000000000000000000000000000000000 Mon Sep 17 00:00:00 2001"
 
 
-def exported(carried: Carried) -> Iterator[tuple[str, bytes]]:
+def all_patches(carried: Carried) -> Iterator[tuple[str, bytes]]:
     """The patches of the self-contained series, by name, in order."""
     if carried.new_files:
         yield NEW_FILES_PATCH, _new_files_patch(carried)
@@ -47,11 +47,11 @@ def export_quilt(carried: Carried, folder: Path) -> tuple[str, ...]:
     Raises InputError unless the folder is empty or missing: stray patches in it would
     look like ours.
     """
-    patches = dict(exported(carried))
+    patches = dict(all_patches(carried))
     series = "".join(f"{name}\n" for name in patches).encode()
     try:
         if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
-            raise _in_the_way(folder, "an empty directory, or none")
+            raise _exists(folder, "an empty directory, or none")
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(
             prefix=f".{folder.name}-", dir=folder.parent, ignore_cleanup_errors=True
@@ -65,7 +65,7 @@ def export_quilt(carried: Carried, folder: Path) -> tuple[str, ...]:
                 part.rename(folder)
                 tell(str(folder), "the patches are written")
     except OSError as error:
-        raise _unwritten(folder, error) from error
+        raise _write_failed(folder, error) from error
     return (*patches, SERIES)
 
 
@@ -77,14 +77,14 @@ def write_new(path: Path, data: bytes) -> None:
             put(path, data, new=True)
             tell(str(path), "is written")
     except FileExistsError:
-        raise _in_the_way(path, "no such file") from None
+        raise _exists(path, "no such file") from None
     except OSError as error:
-        raise _unwritten(path, error) from error
+        raise _write_failed(path, error) from error
 
 
 def mailbox(carried: Carried) -> bytes:
     """The series as one mailbox."""
-    return b"\n".join(data for _, data in exported(carried))
+    return b"\n".join(data for _, data in all_patches(carried))
 
 
 def export_branch(carried: Carried, clone: Path, branch: str) -> str:
@@ -115,7 +115,7 @@ def export_branch(carried: Carried, clone: Path, branch: str) -> str:
     return tip
 
 
-def _in_the_way(path: Path, expected: str) -> InputError:
+def _exists(path: Path, expected: str) -> InputError:
     step = "name another, or move it away; export overwrites nothing"
     finding = Finding(
         "is there already", path=str(path), expected=expected, next_step=step
@@ -123,7 +123,7 @@ def _in_the_way(path: Path, expected: str) -> InputError:
     return InputError(f"{path} is in the way", (finding,))
 
 
-def _unwritten(path: Path, error: OSError) -> EnvironmentFailure:
+def _write_failed(path: Path, error: OSError) -> EnvironmentFailure:
     step = "make room or permit writing there, then run it again"
     finding = Finding(str(error), path=str(error.filename or path), next_step=step)
     return EnvironmentFailure(f"{path} could not be written", (finding,))

@@ -32,7 +32,7 @@ _NO_RELEASE = LockedDist("", "", 0)
 
 
 @dataclass(frozen=True)
-class _Moded:
+class _WithModes:
     """A tree with its modes, as the lock needs it."""
 
     tree: Tree
@@ -63,7 +63,7 @@ def lock_rebased(
     Raises InputError where the lock refuses a patch, CannotApply where the series
     would not go on cleanly or leave what was computed.
     """
-    tree = _Moded(base.tree, base.modes)
+    tree = _WithModes(base.tree, base.modes)
     dist = base.dist or _NO_RELEASE
     lock = lock_target(base.target, tree, dist, done.series, carried.new_files, None)
     made = replace(

@@ -18,11 +18,11 @@ from dataclasses import dataclass, field
 
 from overlaykit.core.objects import blob_id
 from overlaykit.planning.landing import land
-from overlaykit.planning.placement import Step
+from overlaykit.planning.placement import MergeStep
 from overlaykit.planning.plan import HunkPlan, State
 from overlaykit.rebase.conflicts import Conflict, conflict_of, scopes_changed
 from overlaykit.rebase.moves import land_moved
-from overlaykit.rebase.outcomes import Fate, Outcome, header_of
+from overlaykit.rebase.outcomes import HunkOutcome, RebasedHunk, header_of
 from overlaykit.rebase.routes import Key, Route, Sites, find_routes
 from overlaykit.repository.merge import MergeStore
 from overlaykit.series.carried import Carried
@@ -42,13 +42,13 @@ class Rebased:
 
     series: Series
     files: Mapping[str, bytes]
-    fates: tuple[Fate, ...]
+    hunks: tuple[RebasedHunk, ...]
     conflict: Conflict | None = None
 
     @property
     def sites(self) -> tuple[str, ...]:
         """The sites that the new series carries."""
-        return tuple(dict.fromkeys(s for f in self.fates if f.kept for s in f.sites))
+        return tuple(dict.fromkeys(s for h in self.hunks if h.kept for s in h.sites))
 
 
 def rebase(
@@ -87,7 +87,7 @@ class _Run:
     resolutions: Resolutions
     routes: Mapping[Key, Route]
     files: dict[str, bytes] = field(default_factory=dict)
-    fates: list[Fate] = field(default_factory=list)
+    hunks: list[RebasedHunk] = field(default_factory=list)
     upstreamed: dict[Key, str] = field(default_factory=dict)
     conflict: Conflict | None = None
 
@@ -97,7 +97,7 @@ class _Run:
         with MergeStore() as store:
             for number, patch in enumerate(self.carried.series.patches):
                 before = dict(self.files)
-                first = len(self.fates)
+                first = len(self.hunks)
                 for step, route in self._steps(number, pinned):
                     self._carry(step, route, store)
                     if self.conflict:
@@ -112,13 +112,13 @@ class _Run:
                     if data != (before.get(path) or self.tree.read(path))
                 }
                 if changes:
-                    header = header_of(patch, self.fates[first:])
+                    header = header_of(patch, self.hunks[first:])
                     patches.append(remake(patch.name, header, changes, store))
         return self._result(patches)
 
     def _result(self, patches: list[Patch]) -> Rebased:
-        fates = tuple(self.fates)
-        return Rebased(Series(tuple(patches)), self.files, fates, self.conflict)
+        hunks = tuple(self.hunks)
+        return Rebased(Series(tuple(patches)), self.files, hunks, self.conflict)
 
     def _pinned(self, path: str) -> bytes:
         data = self.base.read(path)
@@ -128,7 +128,7 @@ class _Run:
 
     def _steps(
         self, number: int, pinned: dict[str, bytes]
-    ) -> Iterator[tuple[Step, Route]]:
+    ) -> Iterator[tuple[MergeStep, Route]]:
         patch = self.carried.series.patches[number]
         locked = self.carried.lock.patches[number]
         for diff, file in zip(patch.files, locked.files, strict=True):
@@ -143,39 +143,41 @@ class _Run:
                 zip(diff.hunks, file.hunks, strict=True)
             ):
                 old, new = states[at : at + 2]
-                step = Step(patch, hunk, known, diff.path, old, new, whole)
+                step = MergeStep(patch, hunk, known, diff.path, old, new, whole)
                 yield step, self.routes[Key(patch.name, diff.path, hunk.number)]
 
-    def _carry(self, step: Step, route: Route, store: MergeStore) -> None:
+    def _carry(self, step: MergeStep, route: Route, store: MergeStore) -> None:
         if route.dropped:
-            self._note(step, Outcome.DROPPED, None, None, route.scope, route.dropped)
+            self._note(
+                step, HunkOutcome.DROPPED, None, None, route.scope, route.dropped
+            )
             return
         for where in route.paths:
             if self.conflict is None:
                 self._carry_to(step, where, route.scope, store)
 
     def _carry_to(
-        self, step: Step, where: str | None, scope: str, store: MergeStore
+        self, step: MergeStep, where: str | None, scope: str, store: MergeStore
     ) -> None:
         now = EditedTree(self.tree, self.files)
         data = now.read(where) if where is not None else None
         if where is None or data is None:
             plan = step.plan(State.GONE, "the file is gone, and nothing took its place")
-            self._stop(step, plan, None, scope, None, None, store)
+            self._resolve_or_stop(step, plan, None, scope, None, None, store)
             return
         plan, after, marked = self._land(step, where, scope, data, store)
         if plan.state is State.UPSTREAMED:
-            self._found_there(step, plan, where, scope, data, store)
+            self._already_in(step, plan, where, scope, data, store)
         elif plan.state.lands:
             self.files[where] = after
             moved = (where, scope) != (step.path, step.locked.scope)
-            outcome = Outcome.MOVED if moved else Outcome.CARRIED
+            outcome = HunkOutcome.MOVED if moved else HunkOutcome.CARRIED
             self._note(step, outcome, plan.state, where, scope, plan.detail)
         else:
-            self._stop(step, plan, where, scope, data, marked, store)
+            self._resolve_or_stop(step, plan, where, scope, data, marked, store)
 
     def _land(
-        self, step: Step, where: str, scope: str, data: bytes, store: MergeStore
+        self, step: MergeStep, where: str, scope: str, data: bytes, store: MergeStore
     ) -> tuple[HunkPlan, bytes, bytes | None]:
         """Git follows to the same file, and to what a vanished one has become."""
         follows = where == step.path or self.tree.read(step.path) is None
@@ -183,8 +185,8 @@ class _Run:
             return *land(step, where, data, store), None
         return land_moved(step, where, scope, data, store)
 
-    def _found_there(
-        self, step: Step, plan: HunkPlan, where: str, scope: str, data: bytes,
+    def _already_in(
+        self, step: MergeStep, plan: HunkPlan, where: str, scope: str, data: bytes,
         store: MergeStore,
     ) -> None:  # fmt: skip
         """A hunk that is in already: by upstream, or by hand with an earlier one."""
@@ -193,15 +195,15 @@ class _Run:
             plain, *_ = self._land(step, where, scope, pristine, store)
             if plain.state is not State.UPSTREAMED:
                 detail = "came with the resolution of an earlier hunk"
-                self._note(step, Outcome.RESOLVED, None, where, scope, detail)
+                self._note(step, HunkOutcome.RESOLVED, None, where, scope, detail)
                 return
         key = Key(step.patch.name, step.path, step.hunk.number)
         self.upstreamed[key] = plan.detail
-        self._note(step, Outcome.DROPPED, plan.state, where, scope, plan.detail)
+        self._note(step, HunkOutcome.DROPPED, plan.state, where, scope, plan.detail)
 
-    def _stop(
+    def _resolve_or_stop(
         self,
-        step: Step,
+        step: MergeStep,
         plan: HunkPlan,
         where: str | None,
         scope: str,
@@ -224,27 +226,27 @@ class _Run:
                 if changed is not None and changed <= conflict.scopes:
                     self.files[where] = made
                     self._note(
-                        step, Outcome.REGENERATED, plan.state, where, scope,
+                        step, HunkOutcome.REGENERATED, plan.state, where, scope,
                         "made anew from what it is for: its text could not be merged",
                     )  # fmt: skip
                     return
         self.conflict = conflict
 
     def _resolved(
-        self, step: Step, conflict: Conflict, scope: str, data: bytes | None
+        self, step: MergeStep, conflict: Conflict, scope: str, data: bytes | None
     ) -> None:
         if data is None or data == conflict.upstream:
             detail = "left out by the maintainer"
-            self._note(step, Outcome.DROPPED, None, None, scope, detail)
+            self._note(step, HunkOutcome.DROPPED, None, None, scope, detail)
             return
         assert conflict.path is not None and conflict.upstream is not None
         self.files[conflict.path] = data
         changed = scopes_changed(conflict.upstream, data) or set()
         if scope not in changed and len(changed - conflict.scopes) == 1:
             [scope] = changed - conflict.scopes
-        self._note(step, Outcome.RESOLVED, None, conflict.path, scope, "")
+        self._note(step, HunkOutcome.RESOLVED, None, conflict.path, scope, "")
 
-    def _scopes(self, step: Step, where: str | None, scope: str) -> frozenset[str]:
+    def _scopes(self, step: MergeStep, where: str | None, scope: str) -> frozenset[str]:
         """What this patch may change in a file of the new base."""
         return frozenset({scope}) | {
             route.scope
@@ -254,15 +256,15 @@ class _Run:
 
     def _note(
         self,
-        step: Step,
-        outcome: Outcome,
+        step: MergeStep,
+        outcome: HunkOutcome,
         landing: State | None,
         path: str | None,
         scope: str,
         detail: str,
     ) -> None:
-        self.fates.append(
-            Fate(
+        self.hunks.append(
+            RebasedHunk(
                 step.patch.name,
                 step.hunk.number,
                 step.path,

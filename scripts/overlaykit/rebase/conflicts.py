@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from overlaykit.core.errors import CannotApply, Finding
 from overlaykit.core.objects import blob_id
 from overlaykit.core.syntax import fault
-from overlaykit.planning.placement import Step, changes_between
+from overlaykit.planning.placement import MergeStep, changes_between
 from overlaykit.planning.plan import HunkPlan
 from overlaykit.repository.merge import MergeStore
 from overlaykit.series.patches import split_lines
@@ -44,7 +44,7 @@ class Conflict:
 
 
 def conflict_of(
-    step: Step,
+    step: MergeStep,
     plan: HunkPlan,
     path: str | None,
     upstream: bytes | None,
@@ -64,7 +64,7 @@ def conflict_of(
         if set(found.files) == {path} and found.conflicts:
             merged = found.files[path]
         else:
-            merged = _beside(step, upstream)
+            merged = _hunk_with_markers(step, upstream)
     return Conflict(
         hashlib.sha256(about.encode()).hexdigest(),
         plan,
@@ -77,7 +77,7 @@ def conflict_of(
     )
 
 
-def _beside(step: Step, upstream: bytes) -> bytes:
+def _hunk_with_markers(step: MergeStep, upstream: bytes) -> bytes:
     """The hunk between markers, at the head of its scope or at the end of the file."""
     lines = split_lines(upstream)
     scopes = map_scopes(upstream)
@@ -95,7 +95,7 @@ def _beside(step: Step, upstream: bytes) -> bytes:
     return b"".join([*lines[:at], *block, *lines[at:]])
 
 
-def _labelled(merged: bytes, step: Step) -> bytes:
+def _labelled(merged: bytes, step: MergeStep) -> bytes:
     """Markers that name the sides, not the scratch commits they were merged from."""
     hunk = f"{step.patch.name} hunk {step.hunk.number}".encode()
     names = {b"<<<<<<<": b"upstream", b"|||||||": b"base", b">>>>>>>": hunk}
@@ -128,7 +128,7 @@ def check_resolution(conflict: Conflict, data: bytes, name: str) -> None:
     markers = (m for m in _MARKER.finditer(data) if m[0] + b"\n" not in known)
     if (marker := next(markers, None)) is not None:
         at = data[: marker.start()].count(b"\n") + 1
-        raise _refusal(
+        raise _refused(
             conflict, name, "has conflict markers", at,
             "no line that begins with <<<<<<<, |||||||, ======= or >>>>>>>",
             marker[0].decode(errors="replace"),
@@ -136,33 +136,33 @@ def check_resolution(conflict: Conflict, data: bytes, name: str) -> None:
         )  # fmt: skip
     changed = scopes_changed(conflict.upstream, data)
     if changed is None:
-        raise _refusal(
+        raise _refused(
             conflict, name, "does not parse as Python", _error_line(data),
             "Python", "a syntax error", "correct it, then run --continue again",
         )  # fmt: skip
-    astray = changed - conflict.scopes
+    outside = changed - conflict.scopes
     scopes = map_scopes(conflict.upstream)
     renamed = scopes is not None and conflict.plan.scope not in scopes
-    if astray and not (renamed and len(astray) == 1):
+    if outside and not (renamed and len(outside) == 1):
         after = map_scopes(data)
         line = next(
             (
                 change.new_line + i
                 for change in changes_between(conflict.upstream, data)
                 for i in range(len(change.added))
-                if after and after.at(change.new_line + i) in astray
+                if after and after.at(change.new_line + i) in outside
             ),
             None,
         )
-        raise _refusal(
+        raise _refused(
             conflict, name, "changes more than the patch may", line,
             f"changed lines in {', '.join(sorted(conflict.scopes))} only",
-            f"changed lines in {', '.join(sorted(astray))}",
+            f"changed lines in {', '.join(sorted(outside))}",
             "take them back; another change is a patch of its own",
         )  # fmt: skip
 
 
-def _refusal(
+def _refused(
     conflict: Conflict,
     name: str,
     what: str,

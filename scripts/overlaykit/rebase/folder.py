@@ -156,7 +156,7 @@ def rebases_folder(root: Path) -> Path:
     return root / "build" / "rebase"
 
 
-def under_way(root: Path) -> Iterator[Work]:
+def active_rebases(root: Path) -> Iterator[Work]:
     """The rebases that were begun and neither adopted nor aborted."""
     parent = rebases_folder(root)
     _sweep(parent)

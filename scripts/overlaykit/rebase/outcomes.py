@@ -13,7 +13,7 @@ from overlaykit.series.patches import Patch
 from overlaykit.series.quilt import read_header
 
 
-class Outcome(Enum):
+class HunkOutcome(Enum):
     """What becomes of a hunk on the new base."""
 
     CARRIED = "carried"
@@ -24,7 +24,7 @@ class Outcome(Enum):
 
 
 @dataclass(frozen=True)
-class Fate:
+class RebasedHunk:
     """A hunk on the new base; ``path`` and ``scope`` are where it is there."""
 
     patch: str
@@ -32,7 +32,7 @@ class Fate:
     was_path: str
     was_scope: str
     sites: tuple[str, ...]
-    outcome: Outcome
+    outcome: HunkOutcome
     landing: State | None
     path: str | None
     scope: str
@@ -40,15 +40,15 @@ class Fate:
 
     @property
     def kept(self) -> bool:
-        return self.outcome is not Outcome.DROPPED
+        return self.outcome is not HunkOutcome.DROPPED
 
 
-def header_of(patch: Patch, fates: Iterable[Fate]) -> bytes:
+def header_of(patch: Patch, hunks: Iterable[RebasedHunk]) -> bytes:
     """The patch's header; its X-Sites says where the sites are on the new base."""
     scopes: dict[str, dict[str, None]] = {}
-    for fate in fates:
-        if fate.kept and fate.sites:
-            scopes.setdefault(fate.scope, {}).update(dict.fromkeys(fate.sites))
+    for hunk in hunks:
+        if hunk.kept and hunk.sites:
+            scopes.setdefault(hunk.scope, {}).update(dict.fromkeys(hunk.sites))
     wanted = {scope: tuple(names) for scope, names in scopes.items()}
     if wanted == read_header(patch).sites:
         return patch.header

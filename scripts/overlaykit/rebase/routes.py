@@ -2,7 +2,7 @@
 
 A hunk's file may be renamed, its function may stand in another file and under another
 name, and what it is for may be upstream already. Who knows the contract says so, site
-by site (:class:`Sighting`); for the rest, files are known by their place and functions
+by site (:class:`SiteOnBase`); for the rest, files are known by their place and functions
 by their qualified name. Nothing here decides that a hunk fits: merging and judging do.
 """
 
@@ -16,7 +16,7 @@ from functools import cache
 
 from overlaykit.core.syntax import parsed
 from overlaykit.planning.landing import successors
-from overlaykit.planning.placement import Step
+from overlaykit.planning.placement import MergeStep
 from overlaykit.series.carried import Carried
 from overlaykit.series.patches import Hunk
 from overlaykit.series.scopes import MODULE, map_scopes
@@ -24,7 +24,7 @@ from overlaykit.trees.tree import Tree
 
 
 @dataclass(frozen=True)
-class Sighting:
+class SiteOnBase:
     """A site on the new base: the files and scopes it stands in, and, where upstream
     has by now what the series is for, in which way (``adopted``)."""
 
@@ -32,7 +32,7 @@ class Sighting:
     adopted: str | None = None
 
 
-Regenerate = Callable[[Step, str, str, bytes], bytes | None]
+Regenerate = Callable[[MergeStep, str, str, bytes], bytes | None]
 """Makes a hunk's change anew: in a file, a scope of it, and what the file holds by
 now; None where it cannot."""
 
@@ -41,7 +41,7 @@ now; None where it cannot."""
 class Sites:
     """What whoever knows the contract says of a release; empty where nobody does."""
 
-    sightings: Mapping[str, Sighting]
+    on_base: Mapping[str, SiteOnBase]
     regenerate: Regenerate | None = None
 
 
@@ -148,7 +148,7 @@ class _Files:
 
 
 def _route(one: _Hunk, files: _Files, sites: Sites) -> Route:
-    seen = [s for name in one.sites if (s := sites.sightings.get(name)) is not None]
+    seen = [s for name in one.sites if (s := sites.on_base.get(name)) is not None]
     reasons = [s.adopted for s in seen if s.adopted]
     if len(reasons) == len(one.sites):
         return _drop(one, "; ".join(dict.fromkeys(reasons)))

@@ -19,8 +19,8 @@ from overlaykit.refresh.ownership import (
     edits_of,
     file_chain,
     owner_of,
-    shown,
-    unowned,
+    summary,
+    unowned_finding,
 )
 from overlaykit.repository.merge import MergeStore
 from overlaykit.series.carried import Carried
@@ -29,12 +29,12 @@ from overlaykit.series.quilt import NewFile, Series, read_header
 from overlaykit.series.remake import Contents, remake, with_sites
 from overlaykit.trees.tree import Tree
 
-Sites = Callable[[str, str], tuple[str, ...]]
+FindSites = Callable[[str, str], tuple[str, ...]]
 """The sites that a contract knows in a scope of a file."""
 
 
 @dataclass(frozen=True)
-class Placed:
+class PlacedEdit:
     """An edit, where it is in the tree, and the patch it went to."""
 
     path: str
@@ -52,11 +52,11 @@ class Refreshed:
 
     series: Series
     new_files: tuple[NewFile, ...]
-    placed: tuple[Placed, ...]
+    placed: tuple[PlacedEdit, ...]
 
 
 def refresh(
-    carried: Carried, edits: Edits, release: Tree, into: str | None, sites: Sites
+    carried: Carried, edits: Edits, release: Tree, into: str | None, sites: FindSites
 ) -> Refreshed:
     """The series that leaves the edited tree.
 
@@ -70,7 +70,7 @@ def refresh(
         for path in dict.fromkeys((*carried.series.paths, *edits.changed))
     }
     chains = {path: file.chain for path, file in files.items()}
-    placed: list[Placed] = []
+    placed: list[PlacedEdit] = []
     refused: list[Finding] = []
     with MergeStore() as store:
         for path, data in edits.changed.items():
@@ -79,12 +79,14 @@ def refresh(
                 owner = owner_of(carried, files[path], edit)
                 owner = forced if owner is None else owner
                 if owner is None:
-                    refused.append(unowned(carried, files[path], edit))
+                    refused.append(unowned_finding(carried, files[path], edit))
                 else:
                     owned.append((edit, owner))
-                    placed.append(_placed(carried, path, edit, owner))
+                    placed.append(_placed_edit(carried, path, edit, owner))
             if not refused:
-                chains[path] = _carry(carried, files[path], data, owned, store)
+                chains[path] = _chain_with_edits(
+                    carried, files[path], data, owned, store
+                )
         if refused:
             message = "it cannot be told which patches the edits belong to"
             raise CannotApply(message, tuple(refused))
@@ -102,8 +104,8 @@ def _index(carried: Carried, name: str) -> int:
     raise InputError(f"there is no patch {name}", (finding,))
 
 
-def _placed(carried: Carried, path: str, edit: Edit, owner: int) -> Placed:
-    return Placed(
+def _placed_edit(carried: Carried, path: str, edit: Edit, owner: int) -> PlacedEdit:
+    return PlacedEdit(
         path,
         edit.change.new_line,
         ", ".join(sorted(edit.scopes)),
@@ -113,7 +115,7 @@ def _placed(carried: Carried, path: str, edit: Edit, owner: int) -> Placed:
     )
 
 
-def _carry(
+def _chain_with_edits(
     carried: Carried,
     file: FileChain,
     data: bytes,
@@ -141,10 +143,10 @@ def _carry(
         result = merge(after, now, below) if now is not None and below else None
         if result is None:
             earlier = [edit for edit, owner in owned if owner <= number]
-            raise _entangled(carried, file, number, mine or earlier)
+            raise _inseparable(carried, file, number, mine or earlier)
         chain.append(result)
     if chain[-1] != data:
-        raise _entangled(carried, file, len(file.scopes) - 1, [e for e, _ in owned])
+        raise _inseparable(carried, file, len(file.scopes) - 1, [e for e, _ in owned])
     return tuple(chain)
 
 
@@ -156,7 +158,7 @@ def _with(data: bytes, edits: Sequence[Edit]) -> bytes:
     return b"".join(lines)
 
 
-def _entangled(
+def _inseparable(
     carried: Carried, file: FileChain, patch: int, edits: Sequence[Edit]
 ) -> CannotApply:
     touching = [
@@ -173,7 +175,7 @@ def _entangled(
             patch=name,
             scope=", ".join(sorted(edit.scopes)),
             expected=f"that {', '.join(touching)}, made anew, leave this very file",
-            found=shown(edit.change),
+            found=summary(edit.change),
             next_step="bring the edit into the patch file by hand, then run make lock",
         )
         for edit in edits
@@ -185,8 +187,8 @@ def _remade(
     carried: Carried,
     files: Mapping[str, FileChain],
     chains: Mapping[str, tuple[bytes, ...]],
-    placed: Sequence[Placed],
-    sites: Sites,
+    placed: Sequence[PlacedEdit],
+    sites: FindSites,
     store: MergeStore,
 ) -> Series:
     known = {

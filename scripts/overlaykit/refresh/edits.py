@@ -76,12 +76,12 @@ def find_edits(carried: Carried, tree: DirectoryTree, release: WheelTree) -> Edi
         elif path in carried.chains:
             if blob_id(data) != carried.chains[path][-1]:
                 changed[path] = data
-                refused += _unfit(path, data)
+                refused += _unpatchable(path, data)
         elif release.read(path) == data:
             continue
         elif kind is _Kind.PINNED:
             changed[path] = data
-            refused += _unfit(path, data)
+            refused += _unpatchable(path, data)
         elif kind is _Kind.OTHER:
             refused.append(_outside(path, carried))
         elif release.read(path) is not None:
@@ -182,7 +182,7 @@ def _check_applied(carried: Carried, tree: DirectoryTree) -> None:
         raise CannotApply(message, tuple(findings))
 
 
-def _unfit(path: str, data: bytes) -> list[Finding]:
+def _unpatchable(path: str, data: bytes) -> list[Finding]:
     """Why an edited file cannot be what a patch leaves."""
     line: int | None
     if b"\r" in data:

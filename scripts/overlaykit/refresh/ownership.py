@@ -136,7 +136,7 @@ def _gap(edit: Edit, first: int, end: int) -> int:
     return max(first - edit.old_end, edit.change.old_line - end, 0)
 
 
-def unowned(carried: Carried, file: FileChain, edit: Edit) -> Finding:
+def unowned_finding(carried: Carried, file: FileChain, edit: Edit) -> Finding:
     owners = [
         patch.name
         for patch, scopes in zip(carried.series.patches, file.scopes, strict=True)
@@ -154,13 +154,13 @@ def unowned(carried: Carried, file: FileChain, edit: Edit) -> Finding:
         expected="an edit that is near the lines of one patch alone"
         if owners
         else f"in {', '.join(known) or 'a file that the series changes'}",
-        found=shown(edit.change),
+        found=summary(edit.change),
         next_step="say which patch it is to go to: "
         + (" or ".join(f"--into {name}" for name in owners) or "--into PATCH"),
     )
 
 
-def shown(change: Change) -> str:
+def summary(change: Change) -> str:
     """An edit in a word: how much, and its first line."""
     first = (change.added or change.removed)[0].decode(errors="replace").strip()
     return f"-{len(change.removed)} +{len(change.added)}: {first}"

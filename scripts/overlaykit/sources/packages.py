@@ -50,7 +50,7 @@ def fetch(root: Path, target: Target, locked: LockedDist | None) -> Path:
     one that the lock names, or that was ever recorded of its release; such a file is
     not kept.
     """
-    with _kept(target):
+    with _cache_errors(target):
         if locked is not None:
             _check_release(target.dist, locked.filename)
             place = cache_folder(root) / locked.filename
@@ -71,7 +71,7 @@ def downloaded(root: Path, target: Target) -> Iterator[Path]:
     is to accept another package of a known version.
     """
     cache = cache_folder(root)
-    with _kept(target):
+    with _cache_errors(target):
         cache.mkdir(parents=True, exist_ok=True)
         folder = tempfile.TemporaryDirectory(dir=cache, ignore_cleanup_errors=True)
     with folder as scratch:
@@ -90,7 +90,7 @@ def keep(root: Path, wheel: Path) -> Path:
 
 
 @contextmanager
-def _kept(target: Target) -> Iterator[None]:
+def _cache_errors(target: Target) -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from overlaykit.core.errors import Finding, InputError
-from overlaykit.series.digests import ACCEPT, Record, changed, records, told
+from overlaykit.series.digests import ACCEPT, Record, changed, digest_text, records
 from overlaykit.series.ledger import LEDGER, encode_ledger, ledger, with_release
 from overlaykit.series.lock import LOCK, LockedDist
 from overlaykit.series.manifest import Manifest, Target
@@ -52,8 +52,8 @@ class Repinning:
             Finding(
                 f"THE DIGEST OF {target.release} CHANGED, as accepted",
                 path=one.where,
-                expected=f"{told(one.dist)}, {one.dist.filename}",
-                found=f"{told(dist)}, {dist.filename}",
+                expected=f"{digest_text(one.dist)}, {one.dist.filename}",
+                found=f"{digest_text(dist)}, {dist.filename}",
                 next_step="read how the two packages differ before you commit this",
             )
             for target, dist, other in self._changes

@@ -12,7 +12,7 @@ from lookalikes.runner import stage
 from lookalikes.scenarios import SCENARIOS, Scenario
 from overlaykit.core import gitversion
 from overlaykit.core.errors import EnvironmentFailure
-from overlaykit.planning.landing import Foreseen, foresee
+from overlaykit.planning.landing import DriftedPlan, plan_drifted
 from overlaykit.repository.merge import Merged, MergeStore
 from overlaykit.sources.releases import release_tree
 from overlaykit.trees.tree import DirectoryTree, Tree
@@ -143,8 +143,8 @@ def test_every_look_alike(
     made = stage(scenario, pins.overlay["sglang"], pins.tree("sglang"), folder)
     tree = DirectoryTree(made.clone / made.inside)
 
-    def seen() -> Foreseen:
-        return foresee(made.carried, tree, made.base)
+    def seen() -> DriftedPlan:
+        return plan_drifted(made.carried, tree, made.base)
 
     ways.without_work_tree()
     expected = seen()
@@ -161,6 +161,6 @@ def test_releases(version: str, ways: Ways, pins: Pins) -> None:
     except EnvironmentFailure as error:
         pytest.skip(f"the release cannot be had: {error}")
     ways.without_work_tree()
-    expected = foresee(carried, tree, base)
+    expected = plan_drifted(carried, tree, base)
     ways.in_work_tree()
-    assert foresee(carried, tree, base) == expected
+    assert plan_drifted(carried, tree, base) == expected

@@ -11,7 +11,7 @@ import pytest
 from conftest import IDENTITY
 from overlaykit.core import git
 from overlaykit.core.errors import InputError
-from overlaykit.series.mail import NoMail, read_mail
+from overlaykit.series.mail import UnreadableHeader, read_mail
 from overlaykit.series.patches import parse_patch
 from overlaykit.series.quilt import read_header
 
@@ -99,7 +99,7 @@ def test_as_git_am_commits_it(name: str, clone: Path, tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_what_git_cannot_read_is_refused_by_its_line(header: bytes, field: str) -> None:
-    with pytest.raises(NoMail) as refused:
+    with pytest.raises(UnreadableHeader) as refused:
         read_mail(header)
     assert refused.value.field == field
     ids = f"index {'0' * 39}1..{'0' * 39}2 100644"

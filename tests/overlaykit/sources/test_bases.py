@@ -160,9 +160,9 @@ def test_a_base_that_is_dropped(overlay: Path, slim: Slim, pins: Pins) -> None:
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        ('[targets."a/b"]', "cannot be the name of a folder"),
-        ('[targets.x]\noverlay = "none"', "shares the new files of 'none'"),
-        ('[targets.x]\noverlay = "aiter"', "shares the new files of 'aiter'"),
+        ('[targets."a/b"]', "cannot be a folder name"),
+        ('[targets.x]\noverlay = "none"', "cannot share the new files of 'none'"),
+        ('[targets.x]\noverlay = "aiter"', "cannot share the new files of 'aiter'"),
         (f'[targets.x]\noverlay = "{SECOND}"', "has new files of its own"),
     ],
 )
