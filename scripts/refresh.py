@@ -99,7 +99,7 @@ def _refreshed(found: Found, into: str | None) -> tuple[Refreshed, tuple[str, ..
     refuse_interrupted(tree)
     release = _release(carried)
     edits = find_edits(carried, tree, release)
-    left = tuple(f"left alone: {one}" for one in edits.left)
+    left = tuple(f"left alone: {one}" for one in edits.left_alone)
     return refresh(carried, edits, release, into, _sites(found)), left
 
 

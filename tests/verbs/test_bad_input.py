@@ -194,7 +194,13 @@ def test_half_applied_by_another_tool(
     tree = slim()
     pristine = {p: v[2] for p, v in snapshot(tree).items()}
     other(pins, tree)
-    said = ("of its 1 patches are in", FP8, PATCH, "quilt pop -a", "apply.py --unapply")
+    said = (
+        "of its 1 patches are applied",
+        FP8,
+        PATCH,
+        "quilt pop -a",
+        "apply.py --unapply",
+    )
     check_refused(tree, code=Exit.CANNOT_APPLY, said=said, trees=(tree,))
     status = run_verb("apply", "--status", str(tree))
     assert status.returncode == Exit.CANNOT_APPLY
@@ -375,7 +381,10 @@ PATCHES: dict[str, tuple[Edit, str]] = {
     "mode": (change_line(_INDEX, b"old mode 100644\n" + _INDEX), "mode changes"),
     "rename": (change_line(b" b/python", b" b/elsewhere"), "expected a diff header"),
     "creation": (change_line(_INDEX, b"new file mode 100644\n" + _INDEX), "new file"),
-    "short ids": (change_line(_INDEX, b"index b39da52"), "expected an index line with full ids"),
+    "short ids": (
+        change_line(_INDEX, b"index b39da52"),
+        "expected an index line with full ids",
+    ),
     "two files": (change_line(b"+++ b/python", b"+++ b/other"), "names do not match"),
     "second mail": (lambda d: d + b"-- \n2.39.5\n\n" + d, "text after the signature"),
     "CRLF": (lambda d: d.replace(b"\n", b"\r\n"), ""),
@@ -552,7 +561,7 @@ def test_no_network(overlay: Path, env: dict[str, str]) -> None:
 
 def test_cache_cannot_be_written(overlay: Path) -> None:
     (overlay / "build").write_text("in the way")
-    said = ("could not be kept", "build")
+    said = ("could not be saved", "build")
     check_refused(verb="fetch", code=Exit.ENVIRONMENT, said=said, overlay=overlay)
 
 

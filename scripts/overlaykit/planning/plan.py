@@ -317,7 +317,7 @@ def _obstacles(
             path=path,
             expected="no such file",
             found=f"blob {blob_id(position.contents[path] or b'')}",
-            next_step="move it away; apply never overwrites a file that it did not write",
+            next_step="move it away; apply never overwrites other files",
         )
         for path in position.foreign
     ]
@@ -328,10 +328,10 @@ def _obstacles(
         within = ", ".join(p.name for p, _ in diffs[:step]) or "none"
         found.append(
             Finding(
-                f"{step} of its {len(diffs)} patches are in",
+                f"{step} of its {len(diffs)} patches are applied",
                 path=path,
                 expected="all of them, or none",
-                found=f"in: {within}",
+                found=f"applied: {within}",
                 next_step="undo with the tool that applied them (quilt pop -a, "
                 "git am --abort, git checkout), or run apply.py --unapply",
             )

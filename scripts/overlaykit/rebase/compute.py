@@ -1,14 +1,13 @@
-"""The series re-made for another base: a pure function of what is asked.
+"""Rebases the series onto another base, as a pure function.
 
-Series, pinned contents, the new base and the maintainer's resolutions go in; patches,
-or the first conflict, come out. Nothing is remembered between two runs but the
-resolutions, each under a digest of the very contents that it answers for, so that an
-interrupted rebase is resumed by computing it again.
+The inputs are the series, the pinned contents, the new base and the maintainer's
+resolutions; the result is the patches or the first conflict. Only the resolutions are
+stored between two runs, each under a digest of the contents that it resolves. So
+computing an interrupted rebase again resumes it.
 
-A hunk is carried where git merges it and :mod:`overlaykit.planning.placement` finds it
-in its place; dropped where upstream has what it is for; and otherwise a conflict. That
-a merge is clean says nothing of whether it still has a meaning: routes are settled
-first.
+A hunk is carried if git merges it and :mod:`overlaykit.planning.placement` finds it in
+its place. It is dropped if upstream has its change. Otherwise it is a conflict. A clean
+merge does not show that the hunk is still needed, so routes are found first.
 """
 
 from __future__ import annotations
@@ -32,13 +31,16 @@ from overlaykit.series.remake import Contents, remake
 from overlaykit.trees.tree import EditedTree, Tree
 
 Resolutions = Mapping[str, bytes | None]
-"""The maintainer's contents by conflict; None leaves the hunk out."""
+"""The maintainer's contents, by conflict id; None leaves the hunk out."""
 
 
 @dataclass(frozen=True)
 class Rebased:
-    """The new series, complete unless there is a ``conflict``; ``files`` are the
-    contents that it leaves. No patch and no conflict: nothing is left to carry."""
+    """The new series, complete unless there is a ``conflict``.
+
+    ``files`` has the resulting contents. With no patch and no conflict, nothing is left
+    to carry.
+    """
 
     series: Series
     files: Mapping[str, bytes]
@@ -59,9 +61,9 @@ def rebase(
     sites: Sites,
     resolutions: Resolutions,
 ) -> Rebased:
-    """Carry the series from ``base``, its pinned release, to ``tree``.
+    """Rebase the series from ``base``, its pinned release, onto ``tree``.
 
-    ``modes`` are the git modes of files of the tree that are not 100644.
+    ``modes`` has the git modes of the tree's files that are not 100644.
     """
     dropped: dict[Key, str] = {}
     while True:
@@ -71,13 +73,13 @@ def rebase(
         found = {k: why for k, why in run.upstreamed.items() if k not in dropped}
         if not found or done.conflict:
             return done
-        # What only they needed, such as an import, is not to be carried either.
+        # Drop what only these hunks needed, such as an import, in another pass.
         dropped |= found
 
 
 @dataclass
 class _Run:
-    """One pass over the series with settled routes."""
+    """One pass over the series, with known routes."""
 
     carried: Carried
     base: Tree
@@ -162,7 +164,7 @@ class _Run:
         now = EditedTree(self.tree, self.files)
         data = now.read(where) if where is not None else None
         if where is None or data is None:
-            plan = step.plan(State.GONE, "the file is gone, and nothing took its place")
+            plan = step.plan(State.GONE, "the file is gone and has no successor")
             self._resolve_or_stop(step, plan, None, scope, None, None, store)
             return
         plan, after, marked = self._land(step, where, scope, data, store)
@@ -179,7 +181,7 @@ class _Run:
     def _land(
         self, step: MergeStep, where: str, scope: str, data: bytes, store: MergeStore
     ) -> tuple[HunkPlan, bytes, bytes | None]:
-        """Git follows to the same file, and to what a vanished one has become."""
+        """Merge the file if git can follow it, else only the function that moved."""
         follows = where == step.path or self.tree.read(step.path) is None
         if follows and scope == step.locked.scope:
             return *land(step, where, data, store), None
@@ -189,12 +191,12 @@ class _Run:
         self, step: MergeStep, plan: HunkPlan, where: str, scope: str, data: bytes,
         store: MergeStore,
     ) -> None:  # fmt: skip
-        """A hunk that is in already: by upstream, or by hand with an earlier one."""
+        """Note a hunk that is in the file, from upstream or from an earlier resolution."""
         pristine = self.tree.read(where)
         if pristine is not None and data != pristine:
             plain, *_ = self._land(step, where, scope, pristine, store)
             if plain.state is not State.UPSTREAMED:
-                detail = "came with the resolution of an earlier hunk"
+                detail = "the resolution of an earlier hunk includes it"
                 self._note(step, HunkOutcome.RESOLVED, None, where, scope, detail)
                 return
         key = Key(step.patch.name, step.path, step.hunk.number)
@@ -211,7 +213,7 @@ class _Run:
         marked: bytes | None,
         store: MergeStore,
     ) -> None:
-        """Not by merging: by hand, if that has been done, or anew, or not at all."""
+        """A hunk that does not merge: resolve it, regenerate it, or stop."""
         conflict = conflict_of(
             step, plan, where, data, marked, self._scopes(step, where, scope), store
         )
@@ -227,7 +229,7 @@ class _Run:
                     self.files[where] = made
                     self._note(
                         step, HunkOutcome.REGENERATED, plan.state, where, scope,
-                        "made anew from what it is for: its text could not be merged",
+                        "regenerated from its purpose: its text could not be merged",
                     )  # fmt: skip
                     return
         self.conflict = conflict
@@ -247,7 +249,7 @@ class _Run:
         self._note(step, HunkOutcome.RESOLVED, None, conflict.path, scope, "")
 
     def _scopes(self, step: MergeStep, where: str | None, scope: str) -> frozenset[str]:
-        """What this patch may change in a file of the new base."""
+        """The scopes that this patch may change in a file of the new base."""
         return frozenset({scope}) | {
             route.scope
             for key, route in self.routes.items()

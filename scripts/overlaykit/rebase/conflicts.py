@@ -1,8 +1,9 @@
-"""A hunk that a maintainer has to put in: the three versions, and what may come back.
+"""A hunk that a maintainer must resolve: the three versions, and the checks of a
+resolution.
 
-The merged file has git's markers (base in the middle) where git found a conflict; a
-hunk that git would put into the wrong place, or nowhere, stands between markers at its
-function, so that it cannot be overlooked.
+Where git found a conflict, the merged file has git's markers, with the base in the
+middle. A hunk that git would put in the wrong place, or nowhere, is between markers at
+its function, so that nobody overlooks it.
 """
 
 from __future__ import annotations
@@ -28,9 +29,10 @@ _LABEL = re.compile(rb"^(<<<<<<<|\|\|\|\|\|\|\||>>>>>>>) [^\n]*$", re.M)
 class Conflict:
     """A hunk at which the rebase stops.
 
-    ``base`` and ``ours`` are its pinned file before and after it; ``upstream`` the new
-    base's file with what has been carried so far, None where there is no such file;
-    ``merged`` what a maintainer edits; ``scopes`` those whose lines may change.
+    ``base`` and ``ours`` are the pinned file before and after the hunk. ``upstream`` is
+    the new base's file with the hunks carried so far, or None if there is no file.
+    ``merged`` is the file that the maintainer edits. ``scopes`` are the scopes whose
+    lines may change.
     """
 
     id: str
@@ -52,7 +54,7 @@ def conflict_of(
     scopes: frozenset[str],
     store: MergeStore,
 ) -> Conflict:
-    """The conflict's three-way view, under a digest of all that it depends on."""
+    """The conflict's three versions; its id is a digest of everything it depends on."""
     names = (step.patch.name, str(step.hunk.number), step.path, path or "", *scopes)
     contents = (step.old, step.new, upstream or b"")
     about = "\0".join([*sorted(names), *map(blob_id, contents)])
@@ -78,7 +80,7 @@ def conflict_of(
 
 
 def _hunk_with_markers(step: MergeStep, upstream: bytes) -> bytes:
-    """The hunk between markers, at the head of its scope or at the end of the file."""
+    """The file with the hunk between markers, before its scope or at the end."""
     lines = split_lines(upstream)
     scopes = map_scopes(upstream)
     at = len(lines)
@@ -96,7 +98,7 @@ def _hunk_with_markers(step: MergeStep, upstream: bytes) -> bytes:
 
 
 def _labelled(merged: bytes, step: MergeStep) -> bytes:
-    """Markers that name the sides, not the scratch commits they were merged from."""
+    """Label the markers with the sides instead of the scratch commits."""
     hunk = f"{step.patch.name} hunk {step.hunk.number}".encode()
     names = {b"<<<<<<<": b"upstream", b"|||||||": b"base", b">>>>>>>": hunk}
     merged = re.sub(rb"^<<<<<<<$", b"<<<<<<< -", merged, flags=re.M)
@@ -104,7 +106,7 @@ def _labelled(merged: bytes, step: MergeStep) -> bytes:
 
 
 def scopes_changed(before: bytes, after: bytes) -> set[str] | None:
-    """The scopes of all lines that differ; None where a side does not parse."""
+    """The scopes of all lines that differ; None if a side does not parse."""
     old, new = map_scopes(before), map_scopes(after)
     if old is None or new is None:
         return None
@@ -121,7 +123,7 @@ def scopes_changed(before: bytes, after: bytes) -> set[str] | None:
 
 
 def check_resolution(conflict: Conflict, data: bytes, name: str) -> None:
-    """Raises CannotApply where an edited file cannot stand for the hunk."""
+    """Raises CannotApply if an edited file is not a valid resolution of the hunk."""
     if conflict.upstream is None:
         raise ValueError("there is no file to resolve")
     known = set(split_lines(conflict.upstream))
@@ -132,7 +134,7 @@ def check_resolution(conflict: Conflict, data: bytes, name: str) -> None:
             conflict, name, "has conflict markers", at,
             "no line that begins with <<<<<<<, |||||||, ======= or >>>>>>>",
             marker[0].decode(errors="replace"),
-            "edit them away, then run --continue again",
+            "resolve and remove them, then run --continue again",
         )  # fmt: skip
     changed = scopes_changed(conflict.upstream, data)
     if changed is None:
@@ -158,7 +160,7 @@ def check_resolution(conflict: Conflict, data: bytes, name: str) -> None:
             conflict, name, "changes more than the patch may", line,
             f"changed lines in {', '.join(sorted(conflict.scopes))} only",
             f"changed lines in {', '.join(sorted(outside))}",
-            "take them back; another change is a patch of its own",
+            "undo these changes; they belong in a patch of their own",
         )  # fmt: skip
 
 

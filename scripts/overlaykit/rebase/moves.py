@@ -1,9 +1,8 @@
-"""Hunks put into a function that has moved, or into a file that took its lines along.
+"""Lands hunks in functions that moved to another file or have a new name.
 
-Git follows files that are renamed, and no function that goes to another file or gets
-another name. So the function alone is merged: as pinned, as upstream has it now, and
-as the hunk leaves it. A hunk of the module's own lines goes where its context stands,
-word for word and once.
+Git follows renamed files, but not functions. So only the function is merged: as pinned,
+as upstream has it now, and as the hunk leaves it. A hunk of module lines goes where its
+context occurs exactly once.
 """
 
 from __future__ import annotations
@@ -23,8 +22,11 @@ _FUNCTION = "function.py"
 def land_moved(
     step: MergeStep, where: str, scope: str, data: bytes, store: MergeStore
 ) -> tuple[HunkPlan, bytes, bytes | None]:
-    """Put a hunk into ``scope`` of ``where``: its plan, the contents it leaves, and,
-    where the merge conflicts, the contents with conflict markers."""
+    """Merge a hunk into ``scope`` of ``where``.
+
+    Returns the plan, the resulting contents and, after a conflict, the contents with
+    conflict markers.
+    """
     if scope == MODULE:
         return *_land_lines(step, where, data), None
     spans = [
@@ -79,7 +81,7 @@ def land_moved(
 
 
 def _reversed(step: MergeStep, where: str, data: bytes, without: bytes) -> HunkPlan:
-    """A hunk that is in already if it could be taken off again, from its own place."""
+    """The plan for a hunk that changed nothing: upstreamed only if reverting it lands."""
     plan = check_landing(step.undone(), where, data, without)
     if plan.state.lands:
         return step.plan(State.UPSTREAMED, "the tree already has these lines")
@@ -89,7 +91,7 @@ def _reversed(step: MergeStep, where: str, data: bytes, without: bytes) -> HunkP
 
 
 def _land_lines(step: MergeStep, where: str, data: bytes) -> tuple[HunkPlan, bytes]:
-    """Lines outside of all definitions: where the context stands, and nowhere else."""
+    """Land a hunk of module lines at the one place where its context occurs."""
     lines = split_lines(data)
     places = occurrences(lines, step.hunk.old)
     if len(places) != 1:
@@ -103,7 +105,7 @@ def _land_lines(step: MergeStep, where: str, data: bytes) -> tuple[HunkPlan, byt
 
 
 def _moved_step(step: MergeStep, scope: str, shift: int) -> MergeStep:
-    """The step as it is in the function's new place."""
+    """The step, moved to the function's new place."""
     lines = tuple((tag, _shift(line, shift)) for tag, line in step.hunk.lines)
     hunk = Hunk(
         step.hunk.path,
@@ -118,7 +120,7 @@ def _moved_step(step: MergeStep, scope: str, shift: int) -> MergeStep:
 
 
 def _span(scopes: ScopeMap | None, scope: str) -> range | None:
-    """The lines of a definition and of all in it, from 0; None where it is not."""
+    """The lines of a definition, counted from 0; None if the scope does not exist."""
     if scopes is None or scope not in scopes:
         return None
     inside = [

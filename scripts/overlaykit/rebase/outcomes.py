@@ -1,4 +1,4 @@
-"""What becomes of each hunk on another base, and what a patch's header says of it."""
+"""The outcome of each hunk on the new base, and the patch headers that record it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from overlaykit.series.quilt import read_header
 
 
 class HunkOutcome(Enum):
-    """What becomes of a hunk on the new base."""
+    """The outcome of a hunk on the new base."""
 
     CARRIED = "carried"
     MOVED = "moved"
@@ -25,7 +25,7 @@ class HunkOutcome(Enum):
 
 @dataclass(frozen=True)
 class RebasedHunk:
-    """A hunk on the new base; ``path`` and ``scope`` are where it is there."""
+    """A hunk on the new base; ``path`` and ``scope`` are its place there."""
 
     patch: str
     number: int
@@ -44,7 +44,7 @@ class RebasedHunk:
 
 
 def header_of(patch: Patch, hunks: Iterable[RebasedHunk]) -> bytes:
-    """The patch's header; its X-Sites says where the sites are on the new base."""
+    """The patch's header, with the sites' scopes on the new base in X-Sites."""
     scopes: dict[str, dict[str, None]] = {}
     for hunk in hunks:
         if hunk.kept and hunk.sites:
@@ -64,5 +64,7 @@ def header_of(patch: Patch, hunks: Iterable[RebasedHunk]) -> bytes:
         flags=re.M,
     )
     if count != 1:
-        raise InputError(f"{patch.name}: the header has {count} fields X-Sites")
+        raise InputError(
+            f"{patch.name}: the header has {count} X-Sites fields, not one"
+        )
     return header

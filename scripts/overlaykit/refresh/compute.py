@@ -1,9 +1,8 @@
-"""A series made anew from a tree that was edited after the series was applied.
+"""Computes the series for a tree that was edited after the series was applied.
 
-An edit goes through the contents that the patches leave one after the other: it is
-merged into what its own patch leaves, and the later patches are merged on top. What
-comes out in the end must be the edited file, byte for byte: a merge that found another
-place for anything shows there.
+Each edit is merged into the contents that its own patch leaves, and the later patches
+are merged on top. The result must be the edited file, byte for byte: that reveals a
+merge that put something in another place.
 """
 
 from __future__ import annotations
@@ -30,12 +29,12 @@ from overlaykit.series.remake import Contents, remake, with_sites
 from overlaykit.trees.tree import Tree
 
 FindSites = Callable[[str, str], tuple[str, ...]]
-"""The sites that a contract knows in a scope of a file."""
+"""Returns the sites that a contract knows in a scope of a file."""
 
 
 @dataclass(frozen=True)
 class PlacedEdit:
-    """An edit, where it is in the tree, and the patch it went to."""
+    """An edit: its place in the tree, and the patch that it went into."""
 
     path: str
     line: int
@@ -47,8 +46,7 @@ class PlacedEdit:
 
 @dataclass(frozen=True)
 class Refreshed:
-    """What the series and the new files come to; ``placed`` is empty where neither
-    changes, but for new files."""
+    """The new series and new files, with the edits that went into patches."""
 
     series: Series
     new_files: tuple[NewFile, ...]
@@ -58,11 +56,11 @@ class Refreshed:
 def refresh(
     carried: Carried, edits: Edits, release: Tree, into: str | None, sites: FindSites
 ) -> Refreshed:
-    """The series that leaves the edited tree.
+    """Compute the series that leaves the edited tree.
 
-    ``into`` names the patch for edits that scopes and lines leave without one. Raises
-    CannotApply where there is none, where a later patch changes the same lines, and
-    where the result would not be the tree's file.
+    ``into`` names the patch for edits whose owner is unclear. Raises CannotApply if an
+    edit has no owner, if a later patch changes the same lines, or if the result would
+    differ from the tree's file.
     """
     forced = None if into is None else _index(carried, into)
     files = {
@@ -88,7 +86,7 @@ def refresh(
                     carried, files[path], data, owned, store
                 )
         if refused:
-            message = "it cannot be told which patches the edits belong to"
+            message = "it is unclear which patches the edits belong to"
             raise CannotApply(message, tuple(refused))
         series = _remade(carried, files, chains, placed, sites, store)
     laid = {new.path: new for new in (*carried.new_files, *edits.new_files)}
@@ -100,8 +98,8 @@ def _index(carried: Carried, name: str) -> int:
     if name in names:
         return names.index(name)
     step = f"name one of {', '.join(names)}"
-    finding = Finding(f"is no patch of {carried.name}", path=name, next_step=step)
-    raise InputError(f"there is no patch {name}", (finding,))
+    finding = Finding(f"is not a patch of {carried.name}", path=name, next_step=step)
+    raise InputError(f"patch {name} does not exist", (finding,))
 
 
 def _placed_edit(carried: Carried, path: str, edit: Edit, owner: int) -> PlacedEdit:
@@ -122,7 +120,7 @@ def _chain_with_edits(
     owned: Sequence[tuple[Edit, int]],
     store: MergeStore,
 ) -> tuple[bytes, ...]:
-    """The file after each patch, with the edits in."""
+    """The file after each patch, including the edits."""
 
     def merge(base: bytes, ours: bytes, theirs: bytes) -> bytes | None:
         if theirs in (base, ours):
@@ -151,7 +149,7 @@ def _chain_with_edits(
 
 
 def _with(data: bytes, edits: Sequence[Edit]) -> bytes:
-    """The edited lines, and no others, put into what the series leaves."""
+    """The contents that the series leaves, with only these edits."""
     lines = split_lines(data)
     for edit in reversed(edits):
         lines[edit.change.old_line - 1 : edit.old_end - 1] = edit.change.added
@@ -169,14 +167,14 @@ def _inseparable(
     name = carried.series.patches[patch].name
     findings = tuple(
         Finding(
-            "an edit and the lines of another patch cannot be told apart",
+            "an edit cannot be separated from the lines of another patch",
             path=file.path,
             line=edit.change.new_line,
             patch=name,
             scope=", ".join(sorted(edit.scopes)),
-            expected=f"that {', '.join(touching)}, made anew, leave this very file",
+            expected=f"the regenerated {', '.join(touching)} leave exactly this file",
             found=summary(edit.change),
-            next_step="bring the edit into the patch file by hand, then run make lock",
+            next_step="put the edit into the patch file by hand, then run make lock",
         )
         for edit in edits
     )
@@ -211,11 +209,11 @@ def _remade(
             patches.append(patch)
             continue
         if not changes:
-            raise CannotApply(f"{patch.name} would change nothing any more", (
+            raise CannotApply(f"{patch.name} would no longer change anything", (
                 Finding(
-                    "all that it does was undone in the tree",
+                    "the tree reverts all of its changes",
                     patch=patch.name,
-                    next_step="drop it from the series, or restore a part of it",
+                    next_step="remove it from the series, or restore a part of it",
                 ),
             ))  # fmt: skip
         added = {

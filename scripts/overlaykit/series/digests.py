@@ -99,8 +99,8 @@ def refuse_disagreement(root: Path, lock: Lock) -> None:
                 path=target.dist.filename,
                 expected=digest_text(one.dist),
                 found=f"{digest_text(target.dist)} in {LOCK}",
-                next_step="find out which one was reviewed (git log -p) and restore the "
-                f"other file; or run scripts/lock.py {ACCEPT} {one.version}",
+                next_step="find out which one was reviewed (git log -p), restore the "
+                f"other file, or run scripts/lock.py {ACCEPT} {one.version}",
             )
             message = f"{LOCK} and {one.where} disagree on {target.dist.filename}"
             raise InputError(message, (finding,))

@@ -135,7 +135,7 @@ class Places:
             self._by_line.setdefault(line, []).append(at)
 
     def of(self, block: tuple[bytes, ...]) -> list[int]:
-        """The 1-based lines at which ``block`` occurs; an empty one occurs everywhere."""
+        """The 1-based lines at which ``block`` occurs; an empty one is everywhere."""
         if not block:
             return [*range(1, len(self._lines) + 2)]
         found = [self._by_line.get(line, []) for line in block]
@@ -272,8 +272,8 @@ def _file(reader: _Reader) -> FileDiff:
     index = _INDEX.fullmatch(reader.peek())
     if not index:
         raise reader.error(
-            "expected an index line with full ids (a series cannot add, delete or rename "
-            "files, change binary files or modes; new files go into overlay/)",
+            "expected an index line with full ids (a series cannot add, delete or "
+            "rename files, change binary files or modes; new files go into overlay/)",
             "index <40 hex>..<40 hex> <mode>",
         )
     reader.take()
