@@ -157,10 +157,10 @@ def test_nothing_is_overwritten(
     stray.parent.mkdir()
     stray.write_text("mine")
     code, said = export("--target", "sglang", "--quilt", stray.parent)
-    assert (code, f"{stray.parent}: is there already" in said) == (2, True)
+    assert (code, f"{stray.parent}: already exists" in said) == (2, True)
     for option in ("--mbox", "--quilt"):
         code, said = export("--target", "sglang", option, stray)
-        assert (code, f"{stray}: is there already" in said) == (2, True)
+        assert (code, f"{stray}: already exists" in said) == (2, True)
     box = tmp_path / "box"
     code, _ = export("--target", "sglang", "--mbox", box, "--pr-body", stray)
     assert (code, box.exists()) == (2, False)
@@ -206,5 +206,5 @@ def test_bad_input(clones: Callable[[str, str], Path], tmp_path: Path) -> None:
 
 def test_quilt_folder_must_be_empty(pins: Pins, tmp_path: Path) -> None:
     (tmp_path / "stray.patch").write_text("")
-    with pytest.raises(InputError, match="in the way"):
+    with pytest.raises(InputError, match="already exists"):
         export_quilt(pins.overlay["sglang"], tmp_path)

@@ -159,7 +159,7 @@ def test_a_release_rebased_adopted_and_used(
     assert "sglang-0.5.12: applied" in applied.stdout
     verified = call(carrier, "verify", tree)
     assert verified.returncode == 0, verified.stderr
-    assert rebase(carrier, "--status")["message"] == "no rebase is under way"
+    assert rebase(carrier, "--status")["message"] == "no rebase is active"
 
 
 @pytest.mark.slow("a whole rebase")
@@ -561,12 +561,12 @@ def test_a_shallow_clone(carrier: Path, reworded: Path, tmp_path: Path) -> None:
     [
         ((), 2, "--onto"),
         (("--onto", "newest"), 2, "not the version of a release"),
-        (("--onto", "0.5.11"), 2, "carried on 0.5.11 already"),
+        (("--onto", "0.5.11"), 2, "0.5.11 already is the base of sglang"),
         (("--onto", "0.5.12", "--from", "other"), 2, "no target other"),
         (("--onto", "0.5.12", "--from", "aiter"), 2, "not a base of sglang"),
-        (("--continue",), 2, "no rebase is under way"),
-        (("--adopt",), 2, "no rebase is under way"),
-        (("--status",), 0, "no rebase is under way"),
+        (("--continue",), 2, "no rebase is active"),
+        (("--adopt",), 2, "no rebase is active"),
+        (("--status",), 0, "no rebase is active"),
     ],
 )
 def test_usage(carrier: Path, arguments: tuple[str, ...], code: int, said: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from overlaykit.applying.transaction import hold
+from overlaykit.core.documents import to_json
 from overlaykit.core.errors import CannotApply, Finding, InputError
 from overlaykit.planning.plan import FileChange, Plan, Standing, State, plan_apply
 from overlaykit.rebase.bases import NewBase
@@ -105,6 +106,18 @@ def series_files(series: Series) -> dict[str, bytes]:
     return {**files, SERIES: "".join(f"{n}\n" for n in files).encode()}
 
 
+def result_files(made: Carried, start: str, is_release: bool) -> dict[str, bytes]:
+    """The files of a finished rebase, by name in its folder.
+
+    A release also has its table of overlay.toml and its part of the lock.
+    """
+    files = {f"patches/{n}": data for n, data in series_files(made.series).items()}
+    if is_release:
+        files["target.toml"] = target_table(made.name, made.target, start).encode()
+        files["target.lock"] = to_json(made.lock, sort=True) + b"\n"
+    return files
+
+
 def adoption(root: Path, made: Carried, start: str) -> tuple[FileChange, ...]:
     """The file changes that add the new base to the overlay; empty if it is there.
 
@@ -152,7 +165,7 @@ def adoption(root: Path, made: Carried, start: str) -> tuple[FileChange, ...]:
 
 
 def adopt(root: Path, made: Carried, start: str) -> tuple[FileChange, ...]:
-    """Add the new base to the overlay, completely or not at all; returns the changes."""
+    """Add the new base to the overlay, all or nothing; returns the changes."""
     done = f"the base {made.name} is adopted"
     with hold(DirectoryTree(root), done) as transaction:
         changes = adoption(root, made, start)

@@ -16,7 +16,7 @@ from overlaykit.series.carried import Carried
 from overlaykit.series.lock import LockedDist
 from overlaykit.series.manifest import Target
 from overlaykit.sources.bases import pinned_base
-from overlaykit.sources.packages import describe, fetch
+from overlaykit.sources.packages import describe, fetch_tree
 from overlaykit.sources.releases import obtain, released
 from overlaykit.trees.tree import GitTree, Tree, WheelTree
 
@@ -85,7 +85,7 @@ def old_base(root: Path, carried: Carried, clone: Path | None) -> Iterator[Tree]
             yield base
             return
     try:
-        wheel = fetch(root, carried.target, carried.lock.dist)
+        release_tree = fetch_tree(root, carried.target, carried.lock.dist)
     except EnvironmentFailure as error:
         release, step = carried.target.release, "run scripts/fetch.py with a network"
         if clone is not None:
@@ -102,7 +102,7 @@ def old_base(root: Path, carried: Carried, clone: Path | None) -> Iterator[Tree]
         )
         what = f"{release} was not found, and a rebase needs it"
         raise EnvironmentFailure(what, (finding, *error.findings)) from error
-    yield WheelTree(wheel, carried.target.site_layout())
+    yield release_tree
 
 
 def _is_shallow(clone: Path) -> bool:

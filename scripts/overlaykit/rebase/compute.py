@@ -191,7 +191,7 @@ class _Run:
         self, step: MergeStep, plan: HunkPlan, where: str, scope: str, data: bytes,
         store: MergeStore,
     ) -> None:  # fmt: skip
-        """Note a hunk that is in the file, from upstream or from an earlier resolution."""
+        """Note a hunk that is in the file, from upstream or from a resolution."""
         pristine = self.tree.read(where)
         if pristine is not None and data != pristine:
             plain, *_ = self._land(step, where, scope, pristine, store)

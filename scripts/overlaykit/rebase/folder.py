@@ -24,7 +24,7 @@ from overlaykit.core.effects import tell
 from overlaykit.core.errors import Finding, InputError
 from overlaykit.core.versions import order
 from overlaykit.planning.plan import FileChange
-from overlaykit.rebase.conflicts import Conflict
+from overlaykit.rebase.conflicts import Conflict, check_resolution
 from overlaykit.series.manifest import check_target_name
 from overlaykit.trees.locking import FOLDER, undisturbed
 from overlaykit.trees.tree import DirectoryTree
@@ -63,7 +63,7 @@ class Work:
     request: Request
 
     def resolutions(self) -> dict[str, bytes | None]:
-        """The maintainer's contents, by conflict id; None for a hunk that is left out."""
+        """The maintainer's contents, by conflict id; None leaves the hunk out."""
         found: dict[str, bytes | None] = {}
         for place in sorted((self.folder / "resolutions").glob("*")):
             if place.suffix == _LEFT_OUT:
@@ -83,6 +83,46 @@ class Work:
             return None if data is None else (str(self.folder / about.merged), data)
         except (FileNotFoundError, msgspec.DecodeError):
             return None
+
+    def resolved(
+        self,
+        conflict: Conflict,
+        resolutions: Mapping[str, bytes | None],
+        skip: bool,
+    ) -> dict[str, bytes | None]:
+        """The resolutions with one for this conflict: its edited file, or with ``skip``
+        None. Unchanged if nothing was edited.
+
+        Raises CannotApply if the edited file is not a valid resolution.
+        """
+        if skip:
+            return {**resolutions, conflict.id: None}
+        if (edited := self.edited(conflict)) is None:
+            return dict(resolutions)
+        name, data = edited
+        check_resolution(conflict, data, name)
+        left_out = data == conflict.upstream
+        return {**resolutions, conflict.id: None if left_out else data}
+
+    def finding(self, conflict: Conflict) -> Finding:
+        """The conflict for a report, with the next step."""
+        plan = conflict.plan
+        name = merged_name(conflict)
+        step = "scripts/rebase.py --skip leaves the hunk out; --abort ends the rebase"
+        if name is not None:
+            step = f"edit {self.folder / name}, then run --continue; {step}"
+        return Finding(
+            f"{plan.state.value}: the hunk cannot be carried over",
+            path=conflict.path or plan.path,
+            line=plan.line,
+            patch=plan.patch,
+            hunk=plan.number,
+            scope=plan.scope,
+            site=" ".join(plan.sites) or None,
+            expected="the hunk's change, in its place",
+            found=plan.detail.partition("\n")[0].rstrip(":"),
+            next_step=step,
+        )
 
     def write(
         self,

@@ -81,7 +81,7 @@ def land_moved(
 
 
 def _reversed(step: MergeStep, where: str, data: bytes, without: bytes) -> HunkPlan:
-    """The plan for a hunk that changed nothing: upstreamed only if reverting it lands."""
+    """The plan for a hunk without effect: upstreamed only if reverting it lands."""
     plan = check_landing(step.undone(), where, data, without)
     if plan.state.lands:
         return step.plan(State.UPSTREAMED, "the tree already has these lines")

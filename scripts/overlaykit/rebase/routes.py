@@ -25,8 +25,8 @@ from overlaykit.trees.tree import Tree
 
 @dataclass(frozen=True)
 class SiteOnBase:
-    """A site on the new base: its files and scopes, and how upstream adopted the change,
-    if it did (``adopted``)."""
+    """A site on the new base: its files and scopes and, if upstream adopted the change,
+    how (``adopted``)."""
 
     places: tuple[tuple[str, str], ...]
     adopted: str | None = None

@@ -1,8 +1,8 @@
 """Finds the edits in a tree that the series was applied to.
 
 On a clone, git lists the files that differ from the release's commit, and those that
-are untracked and not ignored. Any other tree is compared, file by file, with the release's
-package.
+are untracked and not ignored. Any other tree is compared, file by file, with the
+release's package.
 """
 
 from __future__ import annotations

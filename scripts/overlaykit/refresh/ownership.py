@@ -36,8 +36,8 @@ class Edit:
 
 @dataclass(frozen=True)
 class FileChain:
-    """A file as released and after each patch (``chain``), with each patch's changes and
-    scopes."""
+    """A file as released and after each patch (``chain``), with the changes and scopes
+    of each patch."""
 
     path: str
     mode: str

@@ -12,8 +12,8 @@ from overlaykit.series.carried import load_parts, new_files_folder, series_folde
 from overlaykit.series.lock import LOCK, encode_lock, load_lock, lock_target, new_lock
 from overlaykit.series.manifest import MANIFEST
 from overlaykit.series.quilt import NewFile, Series
-from overlaykit.sources.packages import fetch
-from overlaykit.trees.tree import DirectoryTree, WheelTree
+from overlaykit.sources.packages import fetch_tree
+from overlaykit.trees.tree import DirectoryTree
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def overlay_changes(root: Path, made: Mapping[str, Parts]) -> tuple[FileChange, 
         if (series, new_files) == loaded[name]:
             continue
         known = lock.targets[name]
-        tree = WheelTree(fetch(root, target, known.dist), target.site_layout())
+        tree = fetch_tree(root, target, known.dist)
         try:
             targets[name] = lock_target(
                 target, tree, known.dist, series, new_files, known.commit

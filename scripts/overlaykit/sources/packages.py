@@ -62,6 +62,11 @@ def fetch(root: Path, target: Target, locked: LockedDist | None) -> Path:
             return keep(root, wheel)
 
 
+def fetch_tree(root: Path, target: Target, locked: LockedDist) -> WheelTree:
+    """The target's wheel as a tree; see :func:`fetch`."""
+    return WheelTree(fetch(root, target, locked), target.site_layout())
+
+
 @contextmanager
 def downloaded(root: Path, target: Target) -> Iterator[Path]:
     """Download the release from the index; the file is deleted unless kept.
