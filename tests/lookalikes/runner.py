@@ -74,7 +74,7 @@ class PreparedScenario:
 
 
 def environment(home: Path) -> dict[str, str]:
-    """What a tool sees: no user's configuration, a fixed identity."""
+    """The tools' environment: no user configuration, a fixed identity."""
     who = git.identity("A Tester", "tester@localhost", "@1700000000 +0000")
     return {
         "PATH": os.environ.get("PATH", os.defpath),
@@ -134,7 +134,7 @@ def _quilt(root: Path, prepared: PreparedScenario) -> int:
 
 
 def _merge_tree(root: Path, prepared: PreparedScenario) -> int:
-    """By hand: the patch committed on the pin, that and the drift merged."""
+    """By hand: commit the patch on the pin, then merge it with the drift."""
     patch = prepared.carried.series.patches[0].data
     _must(root, "git", "checkout", "-q", "-b", "patched", "HEAD~1")
     if _call(root, "git", "apply", "--index", stdin=patch):
@@ -147,7 +147,7 @@ def _merge_tree(root: Path, prepared: PreparedScenario) -> int:
         env=environment(root.parent),
         check=False,
     )
-    # Nothing of a conflicting tree is anybody's result.
+    # A tree with conflicts is not a result.
     tree = done.stdout.decode().split("\n")[0] if not done.returncode else "drift"
     _must(root, "git", "checkout", "-q", "drift")
     _must(root, "git", "restore", "--source", tree, "--", ".")
@@ -183,7 +183,7 @@ def missing_tools() -> list[str]:
 
 
 def versions() -> dict[str, str]:
-    """The first line that each program says of itself."""
+    """The version line of each program."""
     said = {}
     for program in ("git", "patch", "quilt"):
         if shutil.which(program):
@@ -196,7 +196,7 @@ def versions() -> dict[str, str]:
 
 
 def read_all(root: Path) -> Contents:
-    """The files of a tree, without what the tools leave for themselves."""
+    """The files of a tree, without the tools' own files."""
     found = {}
     for place in sorted(root.rglob("*")):
         path = place.relative_to(root).as_posix()
@@ -206,7 +206,7 @@ def read_all(root: Path) -> Contents:
     return found
 
 
-def prepared(
+def prepare(
     scenario: Scenario, carried: Carried, pin: Tree, folder: Path
 ) -> PreparedScenario:
     """Lay a scenario out: the pin committed, then the drift."""
@@ -255,10 +255,10 @@ def run_scenario(
 ) -> dict[str, ToolOutcome]:
     """Every tool, and the engine, on one scenario."""
     with TemporaryDirectory(prefix="lookalikes-") as name:
-        ready = prepared(scenario, carried, pin, Path(name))
+        ready = prepare(scenario, carried, pin, Path(name))
         outcomes = {ENGINE: _engine(ready)}
         for tool, call in tools.items():
-            # A merge by hand begins with a commit, and a folder has none of its own.
+            # A merge by hand begins with a commit, and a nested folder has none.
             if not (scenario.nested and call is _merge_tree):
                 outcomes[tool] = _run_tool(ready, tool, call)
         return outcomes
@@ -292,7 +292,7 @@ def _engine(ready: PreparedScenario) -> ToolOutcome:
 
 def _why(hunk: HunkPlan) -> str:
     first = hunk.detail.partition("\n")[0].removesuffix(":")
-    # The folders say nothing here that the table does not.
+    # The table names the folders already.
     detail = re.sub(r"[\w/]+/(?=\w+\.py)", "", first)
     return f"hunk {hunk.number}, {hunk.scope}: {hunk.state.value}: {detail}"
 
@@ -300,7 +300,7 @@ def _why(hunk: HunkPlan) -> str:
 def locate(
     ready: PreparedScenario, carried: Carried, code: int, after: Contents
 ) -> Place:
-    """Where the edits of a series are, from the files before and after."""
+    """Find the edits of a series, from the files before and after."""
     laid = {new.path for new in carried.new_files}
     paths = sorted({*ready.before, *after} - laid)
     changed = [path for path in paths if ready.before.get(path) != after.get(path)]
@@ -326,7 +326,7 @@ def _all_taken(ready: PreparedScenario) -> bool:
 
 @dataclass(frozen=True)
 class _Spot:
-    """A line removed or added: where it is, and the text whose line it is."""
+    """A removed or added line: its place, and the text that contains it."""
 
     path: str
     scope: str
@@ -354,7 +354,7 @@ def _scopes(data: bytes) -> ScopeMap | None:
 
 
 def _homes(scenario: Scenario, carried: Carried) -> set[tuple[str, str]]:
-    """The files and scopes that the edits of a series belong in by now."""
+    """The files and scopes in which the edits of a series belong."""
     homes = set()
     for patch in carried.lock.patches:
         for file in patch.files:

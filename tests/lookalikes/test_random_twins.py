@@ -29,7 +29,7 @@ def _story(drift: Drift, answer: Answer) -> str:
 
 
 def _wrong(drifts: list[Drift]) -> list[str]:
-    """What is wrong; and that the drifts would have let an engine be so."""
+    """The wrong answers. Also checks that the drifts allow wrong answers."""
     stories, seen = [], Counter[Correctness]()
     for drift in drifts:
         answer = check_answer(drift)
@@ -54,13 +54,13 @@ def test_the_hunks_of_the_series(real: list[Case]) -> None:
 
 
 def test_without_twins_nothing_is_ambiguous(pins: Pins, real: list[Case]) -> None:
-    """What upstream does every day must not make the engine doubt."""
+    """Everyday upstream changes are never ambiguous."""
     cases = [made_case(pins.overlay["sglang"], seed) for seed in range(_MADE // 3)]
-    told = []
+    ambiguous = []
     for number, case in enumerate([*cases, *real]):
         drift = drifted(case, number, twins=False)
         answer = check_answer(drift)
         assert answer.verdict is not Correctness.WRONG, _story(drift, answer)
         if answer.state is State.AMBIGUOUS:
-            told.append(_story(drift, answer))
-    assert told == []
+            ambiguous.append(_story(drift, answer))
+    assert ambiguous == []

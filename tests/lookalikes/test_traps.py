@@ -59,7 +59,7 @@ def template(pins: Pins) -> Carried:
 def land(
     template: Carried, old: str, new: str, files: Mapping[str, str]
 ) -> DriftedPlan:
-    """What becomes of the change from ``old`` to ``new`` on a tree of ``files``."""
+    """Plan the change from ``old`` to ``new`` on a tree with ``files``."""
     carried = make(template, PATH, old.encode(), new.encode())
     return plan_drifted(carried, Files(files), Files({PATH: old}))
 
@@ -79,7 +79,7 @@ def test_a_deletion_is_not_upstream_because_its_function_is_gone(
 
 
 def test_lines_further_in_are_not_the_same_lines(template: Carried) -> None:
-    """Upstream rewrote this place, and has the new call in a deeper block."""
+    """Upstream rewrote this place and put the new call into a deeper block."""
     old = ABOVE + "def f(x):\n    y = quant(x)\n    for i in x:\n        pass\n" + BELOW
     new = swap(old, "    y = quant(x)\n", "    y = quant2(x)\n")
     drifted = swap(old, "    y = quant(x)\n", "    y = quantum(x, 3)\n")
@@ -111,7 +111,7 @@ else:
 
 
 def test_definitions_of_one_name_that_change_places(template: Carried) -> None:
-    """As many as before, but the first of the name is another one now."""
+    """As many definitions as before, but the first is a different one now."""
     old = ABOVE + CHOICE.format("quant") + BELOW
     new = ABOVE + CHOICE.format("quant2") + BELOW
     twin = CHOICE.format("quant").partition("else:")[0].replace("if A", "if not A")
@@ -140,7 +140,7 @@ def test_a_class_overridden_below_by_one_without_the_method(
 
 
 def test_a_lone_carriage_return_shifts_no_scope(template: Carried) -> None:
-    """Python counts a line more there than git: f's lines would pass for g's."""
+    """Python counts one line more than git: f's lines would count as g's."""
     twin = FUNCTION.replace("def f", "def g")
     old = f'"""Doc."""\n{ABOVE}{FUNCTION}{BELOW}'
     new = swap(old, "two(a)", "deux(a)")
@@ -218,7 +218,7 @@ def test_a_copy_of_the_block_under_the_same_guards(
 
 
 def test_a_copy_far_from_the_original_leaves_no_doubt(template: Carried) -> None:
-    """Its line stands twice now; the lines around say which of them is meant."""
+    """Its line occurs twice now; the lines around it show which is meant."""
     old = ABOVE + BODY + BELOW
     new = swap(old, "two(a)", "deux(a)")
     drifted = swap(old, "    return c\n", "    log(c)\n    b = two(a)\n    return c\n")
@@ -229,7 +229,7 @@ def test_a_copy_far_from_the_original_leaves_no_doubt(template: Carried) -> None
 
 
 def test_a_line_moved_across_the_change(template: Carried) -> None:
-    """Whether it moved, or all the rest did, does not show."""
+    """It is unclear whether this line moved or all others did."""
     old = ABOVE + BODY + BELOW
     new = swap(old, "two(a)", "deux(a)")
     drifted = swap(old, "    start(x)\n", "")
@@ -238,7 +238,7 @@ def test_a_line_moved_across_the_change(template: Carried) -> None:
 
 
 def test_lines_in_a_copy_are_not_upstream(template: Carried) -> None:
-    """Upstream took the change, copied it and took the original back."""
+    """Upstream adopted the change, copied it and reverted the original."""
     old = ABOVE + BODY + BELOW
     new = swap(old, "two(a)", "deux(a)")
     taken = swap(BLOCK, "two(a)", "deux(a)")
@@ -277,7 +277,7 @@ _REBINDINGS = {
 
 @pytest.mark.parametrize("form", _REBINDINGS)
 def test_a_name_that_means_something_else_as_well(template: Carried, form: str) -> None:
-    """The definition is there as it was, and it is not what its name stands for."""
+    """The definition is unchanged, but its name means something else."""
     more = _REBINDINGS[form]
     if "A" in more.replace("FLAG", ""):
         cls = f"class A:\n{_indented(FUNCTION)}"
@@ -290,7 +290,7 @@ def test_a_name_that_means_something_else_as_well(template: Carried, form: str) 
 
 
 @pytest.mark.parametrize("form", _REBINDINGS)
-def test_a_name_that_was_so_in_the_pinned_file(template: Carried, form: str) -> None:
+def test_a_binding_that_the_pinned_file_has_too(template: Carried, form: str) -> None:
     more = _REBINDINGS[form]
     old = f"{PLAIN}\n{more}"
     new = old.replace("two(a)", "deux(a)", 1)
@@ -312,8 +312,8 @@ class A:
 """
 
 
-def test_a_setter_is_no_second_getter(template: Carried) -> None:
-    """Upstream changes the one; the other's name means what it did."""
+def test_a_setter_is_not_a_second_getter(template: Carried) -> None:
+    """Upstream changes one; the name of the other keeps its meaning."""
     old = ABOVE + PROPERTY + BELOW
     new = swap(old, "two(a)", "deux(a)")
     drifted = swap(old, "self.q = value", "self.q = one(value)")
@@ -336,7 +336,7 @@ def test_a_second_getter(template: Carried) -> None:
 
 
 def test_the_original_under_a_new_name(template: Carried) -> None:
-    """A copy is left under the old one; the original is rewritten."""
+    """A copy has the old name; the original was rewritten."""
     old = ABOVE + FUNCTION + BELOW
     new = swap(old, "two(a)", "deux(a)")
     renamed = swap(FUNCTION, "def f", "def f_new").replace("two(a)", "all_new(a)")
@@ -346,7 +346,7 @@ def test_the_original_under_a_new_name(template: Carried) -> None:
 
 
 def test_a_copy_in_the_originals_place(template: Carried) -> None:
-    """The definition of the old name is another one, or has gone to another place."""
+    """The definition with the old name is a copy, or it moved."""
     other = "def g(x):\n    return nine(x)\n"
     old = f"{ABOVE}{FUNCTION}\n\n{other}"
     new = swap(old, "two(a)", "deux(a)")
@@ -356,7 +356,7 @@ def test_a_copy_in_the_originals_place(template: Carried) -> None:
 
 
 def test_two_files_that_became_one_keep_each_others_hunks(template: Carried) -> None:
-    """The second file's hunks go on top of the first's, not in their stead."""
+    """The second file's hunks go on top of the first's and do not replace them."""
     other = "def g(y):\n    p = five(y)\n    q = two(p)\n    return six(q)\n"
     f, g = ABOVE + FUNCTION + BELOW, ABOVE + other + BELOW
     parts = [
@@ -378,7 +378,7 @@ def test_two_files_that_became_one_keep_each_others_hunks(template: Carried) -> 
 
 
 @pytest.mark.parametrize("data", ["", "\n", "def f(:\n", "\0", "x = '\\d'\n", "\ufeff"])
-def test_odd_files_are_refused_and_crash_nothing(template: Carried, data: str) -> None:
+def test_odd_files_are_refused_without_a_crash(template: Carried, data: str) -> None:
     new = swap(PLAIN, "two(a)", "deux(a)")
     assert not land(template, PLAIN, new, {PATH: data}).lands
 
@@ -386,7 +386,7 @@ def test_odd_files_are_refused_and_crash_nothing(template: Carried, data: str) -
 def test_lines_in_a_copy_are_not_upstream_in_a_moved_function(
     template: Carried,
 ) -> None:
-    """A rebase follows the function to another file, and must not believe the copy."""
+    """A rebase follows the function to another file and must ignore the copy."""
     more = "    a = one(x)\n    extra(a)\n"
     old = ABOVE + BODY + BELOW
     new = swap(old, "    a = one(x)\n", more)
@@ -407,7 +407,7 @@ def test_lines_in_a_copy_are_not_upstream_in_a_moved_function(
     assert found["copied"] is State.AMBIGUOUS
 
 
-def test_a_series_is_no_copy_of_itself(template: Carried) -> None:
+def test_a_series_is_not_a_copy_of_itself(template: Carried) -> None:
     """A hunk whose lines another hunk adds elsewhere is upstream with that one."""
     other = "    d = four(c)\n    e = five(d)\n    f = six(e)\n    g = two(f)\n"
     body = swap(BODY, "    return c\n", f"{other}    return c\n")

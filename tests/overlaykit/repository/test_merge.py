@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from conftest import ROOT, Pins
-from lookalikes.runner import stage
+from lookalikes.runner import prepare
 from lookalikes.scenarios import SCENARIOS, Scenario
 from overlaykit.core import gitversion
 from overlaykit.core.errors import EnvironmentFailure
@@ -140,7 +140,7 @@ def test_every_look_alike(
     scenario: Scenario, ways: Ways, pins: Pins, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("scenario")
-    made = stage(scenario, pins.overlay["sglang"], pins.tree("sglang"), folder)
+    made = prepare(scenario, pins.overlay["sglang"], pins.tree("sglang"), folder)
     tree = DirectoryTree(made.clone / made.inside)
 
     def seen() -> DriftedPlan:
