@@ -1,4 +1,4 @@
-"""AITER as a target: its module moved, and later took the parameter in other words.
+"""AITER as a target: its module moved, and later adopted the parameter differently.
 
 The trees are the pinned package's own file, moved, and edited here in ways that the
 releases after the pin are known for.
@@ -69,7 +69,7 @@ def test_the_patch_lands_where_the_module_went(pins: Pins) -> None:
 
 
 def test_it_lands_with_other_changes_in_the_module(pins: Pins) -> None:
-    """As from v0.1.10 on: kernels imported from elsewhere, a parameter more."""
+    """As from v0.1.10: kernels imported from another module, and one more parameter."""
     carried, pinned = pins.overlay["aiter"], pins.tree("aiter")
     tree = moved(
         pins,
@@ -99,7 +99,7 @@ def test_the_pin_without_and_with_the_patch(pins: Pins) -> None:
 
 
 def test_adopted_in_other_words(pins: Pins) -> None:
-    """The text conflicts, and the source says that it is in."""
+    """The text conflicts, and the source shows that upstream has the change."""
     tree = moved(pins, PARAMETER, ALLOCATED)
     flatten = rows(tree)[FLATTEN]
     assert (flatten.path, flatten.parameter) == (NEW, True)
@@ -111,9 +111,9 @@ def test_adopted_in_other_words(pins: Pins) -> None:
 @pytest.mark.parametrize(
     ("edits", "presentation", "said"),
     [
-        # The parameter is there and nothing heeds it.
+        # The parameter exists, but nothing uses it.
         ([PARAMETER], "ignores the flag", "back row-major"),
-        # Written row by row into a buffer of the other shape: nobody knows.
+        # Written row by row into a buffer of the other shape: unknown.
         (
             [PARAMETER, (BUFFER, BUFFER.replace("M, triton.cdiv(N, group_size)",
              "triton.cdiv(N, group_size), M"))],
@@ -127,7 +127,7 @@ def test_adopted_in_other_words(pins: Pins) -> None:
             "ignores the flag",
             "row-major",
         ),
-        # Handed out as the contiguous shape that it is not.
+        # Returned in a contiguous shape that it does not have.
         (
             [PARAMETER, ALLOCATED, (RETURNED,
              "    out_block_scales = out_block_scales.t().view(M, groups)\n"
@@ -135,7 +135,7 @@ def test_adopted_in_other_words(pins: Pins) -> None:
             "lying",
             "contiguous (M, groups) view",
         ),
-        # With its axes exchanged.
+        # With swapped axes.
         (
             [PARAMETER, ALLOCATED, (RETURNED,
              "    out_block_scales = out_block_scales.t()\n" + RETURNED)],
@@ -145,7 +145,7 @@ def test_adopted_in_other_words(pins: Pins) -> None:
         # Strides that are no longer the scale's.
         ([PARAMETER, ALLOCATED, (STRIDES, "        1,\n        M,\n")],
          "unknown", "no strides"),
-        # Made by something that this reading does not know.
+        # Made by a call that the census does not know.
         ([PARAMETER, ALLOCATED, (RETURNED,
           "    out_block_scales = shuffled(out_block_scales)\n" + RETURNED)],
          "unknown", "shuffled"),
@@ -182,7 +182,7 @@ def test_an_option_that_makes_rms_honest(pins: Pins) -> None:
 
 
 def test_reading_agrees_with_running(pins: Pins) -> None:
-    """The kernels themselves, interpreted, on trees of every presentation."""
+    """Run the kernels themselves, interpreted, on trees of every layout."""
     for name in ("torch", "triton", "numpy"):
         if importlib.util.find_spec(name) is None:
             pytest.skip(f"AITER's producers cannot be run: {name} is not installed")

@@ -1,4 +1,4 @@
-"""Other tools take the exported series, and come to the same tree as apply."""
+"""Other tools apply the exported series, with the same tree as apply."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _GLOBS = {"GIT_LITERAL_PATHSPECS": "0"}
 
 
 def tree_of(root: Path) -> str:
-    """The git tree id of a work tree as it is, tools' own folders apart."""
+    """The git tree id of the work tree, without the tools' own folders."""
     git.run(root, "add", "-A", "-f", "--", ".", ":!patches", ":!.pc", env=_GLOBS)
     return git.text(root, "write-tree")
 
@@ -80,7 +80,7 @@ def test_am_and_commit_agree_on_messages(
 
 
 @pytest.mark.parametrize("target", ["sglang", "aiter"])
-def test_the_verb_gives_what_other_tools_take(
+def test_other_tools_accept_the_exports(
     target: str, clones: Callable[[str, str], Path], tmp_path: Path
 ) -> None:
     ours = clones(target, "ours")
@@ -143,7 +143,7 @@ def test_the_text_of_a_pull_request(pins: Pins, tmp_path: Path) -> None:
         assert "Not run" in sections[accuracy]
         assert "Not run" in sections[speed]
         assert "[x]" not in said
-        # The fields are for whoever carries the patch, not for upstream.
+        # The fields are for the carrier of the patch, not for upstream.
         for field in ("X-Sites", "X-Drop-When", "Forwarded:"):
             assert field not in said
         for patch in pins.overlay[target].series.patches:

@@ -1,4 +1,4 @@
-"""Names that git spells in a way of its own: carried by every verb, or refused.
+"""File names that git quotes: every verb carries them, or refuses them.
 
 Patches are what real git makes of them. The first name is one of SGLang's own.
 """
@@ -67,7 +67,7 @@ X-Sites:
 
 
 def format_patch(clone: Path, *more: str, quotepath: str = "true") -> bytes:
-    """The last commit as git's own command writes it."""
+    """The last commit, written by git format-patch."""
     env = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
     done = subprocess.run(
         ["git", "-c", f"core.quotePath={quotepath}", "format-patch", "--stdout",
@@ -105,7 +105,7 @@ def changed(repository: Path, name: str, quotepath: str) -> bytes:
 
 @pytest.mark.parametrize("quotepath", QUOTEPATH)
 @pytest.mark.parametrize("name", CARRIED.values(), ids=CARRIED)
-def test_gits_spelling_is_read(repository: Path, name: str, quotepath: str) -> None:
+def test_gits_quoting_is_read(repository: Path, name: str, quotepath: str) -> None:
     patch = changed(repository, name, quotepath)
     [file] = parse_patch("0001-x.patch", patch).files
     assert file.path == f"{FOLDER}/{name}"
@@ -116,7 +116,7 @@ def test_gits_spelling_is_read(repository: Path, name: str, quotepath: str) -> N
 
 @pytest.mark.parametrize("quotepath", QUOTEPATH)
 @pytest.mark.parametrize("name", REFUSED.values(), ids=REFUSED)
-def test_what_cannot_be_carried_is_refused_for_what_it_is(
+def test_an_unsupported_name_is_refused_with_the_reason(
     repository: Path, name: str, quotepath: str
 ) -> None:
     patch = changed(repository, name, quotepath)
@@ -154,7 +154,7 @@ def test_names_that_differ_are_refused(
     "spelt",
     [rb'"a/\400.py"', rb'"a/\q.py"', rb'"a/x.py', rb'"a/x"y.py"', rb'"a/"', rb'"x.py"'],
 )
-def test_a_spelling_that_is_none_of_gits(spelt: bytes) -> None:
+def test_quoting_that_git_does_not_write(spelt: bytes) -> None:
     other = spelt.replace(b'"a/', b'"b/', 1)
     patch = b"diff --git " + spelt + b" " + other + b"\nindex "
     with pytest.raises(InputError, match="expected a diff header"):
@@ -184,7 +184,7 @@ class Overlay:
         return done.stdout
 
     def contents(self, end: str = "") -> set[str]:
-        """What there is in the files of all names."""
+        """The contents of the files with all names."""
         places = [self.tree / FOLDER / f"{name}{end}" for name in CARRIED.values()]
         return {p.read_text() if p.exists() else "none" for p in places}
 
@@ -204,8 +204,8 @@ def make_wheel(folder: Path) -> None:
 
 @pytest.fixture
 def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Overlay:
-    """On a package with files of all these names: a patch that changes them, and new
-    files of nearly the same names."""
+    """A package with files of all these names, a patch that changes them, and new files
+    with similar names."""
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     make_wheel(tmp_path)
@@ -246,7 +246,7 @@ def test_every_verb_carries_them(odd: Overlay) -> None:
     odd.run("apply", odd.tree)
     assert (odd.contents(), odd.contents("new")) == ({"x = 2\n"}, {"y = 1\n"})
     odd.run("apply", "--status", odd.tree)
-    # Of the promises of this series none holds on such a package; of the files all do.
+    # This series' promises do not hold for such a package; its file checks do.
     said = json.loads(odd.run("verify", "--json", odd.tree))
     assert not [f for f in said["findings"] if FOLDER in str(f["path"])], said
     odd.run("apply", "--unapply", odd.tree)
@@ -272,8 +272,8 @@ def test_they_are_exported(odd: Overlay, tmp_path: Path) -> None:
     assert (folder / "0001-x.patch").is_file()
 
 
-def test_what_an_edit_becomes(odd: Overlay) -> None:
-    """Refresh and lock write what they read."""
+def test_an_edit_is_refreshed(odd: Overlay) -> None:
+    """Refresh and lock write names that they can read."""
     odd.run("apply", odd.tree)
     write_all(odd, "x = 3\n")
     odd.run("refresh", odd.tree)
@@ -284,7 +284,7 @@ def test_what_an_edit_becomes(odd: Overlay) -> None:
 
 
 def test_drift_of_commits(odd: Overlay) -> None:
-    """Which commits of a clone touch them is asked of git, by name and not pattern."""
+    """Git lists the commits that touch them, by name and not by pattern."""
     base = git.text(odd.tree, "rev-parse", "HEAD")
     write_all(odd, "# new\nx = 1\n")
     commit(odd.tree)
@@ -294,7 +294,7 @@ def test_drift_of_commits(odd: Overlay) -> None:
 
 
 def test_a_step_to_take_can_be_pasted(odd: Overlay) -> None:
-    """What is staged at such a name is refused, and named for a shell."""
+    """A staged file with such a name is refused, and its name is quoted for a shell."""
     name = CARRIED["dollar and quote"]
     (odd.tree / FOLDER / name).write_text("mine = 1\n")
     git.run(odd.tree, "add", "-A")

@@ -1,4 +1,4 @@
-"""A package that is a symbolic link in the directory that was named is not followed."""
+"""A package that is a symbolic link in the given directory is not followed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_it_is_refused(
     assert [p.name for p in named.iterdir() if p.name.startswith(".")] == []
 
 
-def test_a_link_that_is_named_stands_for_its_directory(
+def test_a_link_given_by_name_means_its_directory(
     slim: Callable[..., Path], tmp_path: Path
 ) -> None:
     clone, link = slim(), tmp_path / "link"

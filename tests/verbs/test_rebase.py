@@ -1,4 +1,4 @@
-"""rebase: real releases, real conflicts, and what a killed process leaves."""
+"""rebase: real releases, real conflicts, and killed processes."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def call(
 
 
 def rebase(overlay: Path, *arguments: str | Path) -> dict[str, Any]:
-    """A run that must say what it says in the schema of all reports."""
+    """Run rebase and check its report against the schema."""
     import jsonschema
 
     done = call(overlay, "rebase", "--json", *arguments)
@@ -86,7 +86,7 @@ def finding(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def own(overlay: Path) -> dict[str, bytes]:
-    """What an overlay is made of, rebases under way apart."""
+    """The files of an overlay, without active rebases."""
     parts = snapshot(overlay)
     return {p: data for p, (_, _, data) in parts.items() if not p.startswith("build/")}
 
@@ -163,7 +163,7 @@ def test_a_release_rebased_adopted_and_used(
 
 
 @pytest.mark.slow("a whole rebase")
-def test_the_second_base_is_what_the_tool_makes(carrier: Path) -> None:
+def test_rebase_reproduces_the_second_base(carrier: Path) -> None:
     """And adopting it again changes nothing, byte for byte."""
     before = own(carrier)
     assert rebase(carrier, "--onto", "0.5.12.post1")["exit_code"] == 0
@@ -189,7 +189,7 @@ def test_git_am_of_the_second_base_leaves_the_tree_that_apply_leaves(
     )
 
 
-def test_upstream_has_it_by_now(carrier: Path) -> None:
+def test_nothing_is_left_to_carry_on_the_newest_release(carrier: Path) -> None:
     """The newest release has every site, in other words: nothing is left to carry."""
     report = rebase(carrier, "--onto", "0.5.23")
     assert report["exit_code"] == 0
@@ -321,8 +321,8 @@ def test_a_renamed_file_is_followed(carrier: Path, slim: Slim, to: str) -> None:
 
 
 def split(clone: Path) -> str:
-    """What upstream did in 0.5.18: a class of its own, in a file of its own, takes a
-    method along and gives it another name. The imports are needed there as well."""
+    """As upstream did in 0.5.18: move a method to a new class in a new file and rename
+    it. The new file needs the imports too."""
     lines = (clone / MLA).read_text().splitlines(keepends=True)
     at = next(n for n, t in enumerate(lines) if t.startswith("class Deepseek"))
     first = next(
@@ -365,7 +365,7 @@ def test_a_method_that_moved_and_was_renamed_is_followed(
 
 
 def test_aiters_module_that_moved(carrier: Path, slim: Slim) -> None:
-    """From v0.1.10 it lies in quant/; from v0.1.16 the function has the parameter."""
+    """From v0.1.10 it is in quant/; from v0.1.16 the function has the parameter."""
     clone = slim("aiter")
     [old] = load_overlay(ROOT)["aiter"].series.paths
     new = old.replace("fused_fp8_quant", "quant/fused_fp8_quant")
@@ -415,8 +415,8 @@ finally:
 
 
 def killed(overlay: Path, at: int, *arguments: str | Path) -> int | None:
-    """Run rebase and kill it at its write number ``at``; how many writes it made, if
-    it came to its end before that."""
+    """Run rebase and kill it at write number ``at``. Returns the number of writes if it
+    ended before that, else None."""
     done = subprocess.run(
         [sys.executable, "-c", _KILLED, str(overlay), str(at), *map(str, arguments)],
         capture_output=True,
@@ -431,7 +431,7 @@ def killed(overlay: Path, at: int, *arguments: str | Path) -> int | None:
 
 
 def points(writes: int, number: int = 6) -> list[int]:
-    """Some of the writes, the first and the last among them."""
+    """Some of the writes, including the first and the last."""
     return sorted({1 + (writes - 1) * n // (number - 1) for n in range(number)})
 
 
@@ -442,7 +442,7 @@ def work(overlay: Path) -> dict[str, bytes]:
 
 @pytest.mark.slow("killed at every write")
 def test_killed_and_resumed(carrier: Path, reworded: Path, tmp_path: Path) -> None:
-    """At writes from the first to the last, of the stop and of --continue."""
+    """Kill at writes from the first to the last, of the first run and of --continue."""
     asked = ("--onto", "main", "--clone", reworded)
     writes = killed(carrier, 0, *asked)
     assert writes is not None and writes > 20
@@ -483,7 +483,7 @@ def test_killed_and_resumed(carrier: Path, reworded: Path, tmp_path: Path) -> No
         ("conflict/about.json", "merged", ".git/config"),
     ],
 )
-def test_a_folder_whose_names_lead_elsewhere(
+def test_a_folder_with_names_outside_it(
     carrier: Path, reworded: Path, file: str, key: str, value: str | None
 ) -> None:
     """Refused, and nothing is read or written there."""
@@ -501,7 +501,7 @@ def test_a_folder_whose_names_lead_elsewhere(
 
 @pytest.mark.slow("killed at every write")
 def test_an_adoption_that_is_killed(carrier: Path, tmp_path: Path) -> None:
-    """All of the new base or nothing of it, whatever verb comes next."""
+    """The new base is complete or absent, whichever verb runs next."""
     assert rebase(carrier, "--onto", "0.5.12")["exit_code"] == 0
     kept = tmp_path / "kept"
     shutil.copytree(carrier, kept, symlinks=True)
@@ -516,7 +516,7 @@ def test_an_adoption_that_is_killed(carrier: Path, tmp_path: Path) -> None:
         assert killed(carrier, at, "--adopt") is None
         rebase(carrier, "--status")
         assert own(carrier) in (before, after), at
-        # Over already, where the kill came after the last of the overlay's own files.
+        # The adoption is complete if the kill came after the overlay's last file.
         rebase(carrier, "--adopt")
         assert own(carrier) == after, at
 
@@ -532,8 +532,8 @@ def test_an_unknown_ref(carrier: Path, slim: Slim) -> None:
 
 
 def test_a_shallow_clone(carrier: Path, reworded: Path, tmp_path: Path) -> None:
-    """A ref that it lacks is asked for; a base that it lacks is read elsewhere, and
-    where it is nowhere, what to fetch is said."""
+    """A missing ref is an error with a next step. A missing base is read from the
+    cache; if it is nowhere, the error says what to fetch."""
     git.run(reworded, "tag", "old", "HEAD~1")
     shallow = tmp_path / "shallow"
     git.run(

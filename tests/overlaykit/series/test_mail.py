@@ -1,4 +1,4 @@
-"""What is read of a patch's header is what ``git am`` commits, for any header."""
+"""Headers are read as ``git am`` commits them, for any header."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_as_git_am_commits_it(name: str, clone: Path, tmp_path: Path) -> None:
         git.run(clone, "cat-file", "commit", ref).stdout.splitlines()
         for ref in ("HEAD", made)
     ]
-    # The committer of the one is who runs am; of the other, who wrote the patch.
+    # am's committer is its user; ours is the author of the patch.
     am, ours = (
         [row for row in rows if not row.startswith(b"committer ")] for rows in commits
     )
@@ -98,7 +98,9 @@ def test_as_git_am_commits_it(name: str, clone: Path, tmp_path: Path) -> None:
         (mail(From=" <>"), "From"),
     ],
 )  # fmt: skip
-def test_what_git_cannot_read_is_refused_by_its_line(header: bytes, field: str) -> None:
+def test_an_unreadable_header_is_refused_with_its_line(
+    header: bytes, field: str
+) -> None:
     with pytest.raises(UnreadableHeader) as refused:
         read_mail(header)
     assert refused.value.field == field
