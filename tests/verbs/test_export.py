@@ -15,7 +15,6 @@ from overlaykit.core.errors import InputError
 from overlaykit.export.formats import export_quilt, mailbox
 from overlaykit.series.quilt import read_header
 
-
 # The engine takes every path literally; these are patterns.
 _GLOBS = {"GIT_LITERAL_PATHSPECS": "0"}
 

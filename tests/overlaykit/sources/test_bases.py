@@ -163,7 +163,7 @@ def test_removing_a_base(overlay: Path, slim: Slim, pins: Pins) -> None:
         ('[targets."a/b"]', "cannot be a folder name"),
         ('[targets.x]\noverlay = "none"', "cannot share the new files of 'none'"),
         ('[targets.x]\noverlay = "aiter"', "cannot share the new files of 'aiter'"),
-        (f'[targets.x]\noverlay = "{SECOND}"', "has new files of its own"),
+        (f'[targets.x]\noverlay = "{SECOND}"', "with its own new files"),
     ],
 )
 def test_an_invalid_manifest_is_refused(overlay: Path, table: str, said: str) -> None:
