@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""How long the series takes to land: this engine, quilt, git am and git apply.
+"""Measure how long the series takes to land: this engine, quilt, git am, git apply.
 
-Side by side in one run, in turn, round by round, on the whole pinned SGLang tree in a
-RAM-backed directory, and on a tree five times as large. Every tool lands the same
-change (new files and five patches); taking it off again is not timed.
+All tools run in turn, round by round, on the whole pinned SGLang tree in a RAM-backed
+directory, and on a tree five times as large. Every tool lands the same change (new
+files and five patches). Reverting it is not timed.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ COMMAND = "make bench BENCH=--write"
 
 
 @dataclass(frozen=True)
-class Contestant:
-    """A way to land the series, and the way back (not timed)."""
+class Tool:
+    """A tool: how it lands the series, and how to revert that (not timed)."""
 
     name: str
     land: Callable[[Path], None]
     undo: Callable[[Path], None]
 
 
-def contestants(carried: Carried, scratch: Path) -> list[Contestant]:
-    """Everything that is compared; quilt only where it is installed."""
+def tools(carried: Carried, scratch: Path) -> list[Tool]:
+    """All tools to compare; quilt only if it is installed."""
     (scratch / "series.mbox").write_bytes(mailbox(carried))
     names = export_quilt(carried, scratch / "patches")
     patches = b"".join((scratch / "patches" / n).read_bytes() for n in names[:-1])
@@ -75,20 +75,20 @@ def contestants(carried: Carried, scratch: Path) -> list[Contestant]:
     git_am = process("git", "am", "-q", "-3", "../series.mbox")
     git_apply = process("git", "apply", "../all.patch")
     found = [
-        Contestant("apply.py, whole process", whole, unapply),
-        Contestant("apply.py, the engine's own part", in_process, unapply),
-        Contestant("git am -3", git_am, back),
-        Contestant("git apply", git_apply, back),
+        Tool("apply.py, whole process", whole, unapply),
+        Tool("apply.py, the engine's own part", in_process, unapply),
+        Tool("git am -3", git_am, back),
+        Tool("git apply", git_apply, back),
     ]
     if shutil.which("quilt"):
         push = process("quilt", "push", "-a", "-q")
         pop = process("quilt", "pop", "-a", "-q")
-        found.insert(2, Contestant("quilt push -a", push, pop))
+        found.insert(2, Tool("quilt push -a", push, pop))
     return found
 
 
 def make_tree(scratch: Path, copies: int) -> Path:
-    """The laid out release, with ``copies`` - 1 further copies of it committed."""
+    """The laid out release, with ``copies`` - 1 more copies committed."""
     tree = scratch / f"tree-{copies}x"
     shutil.copytree(ROOT / "build" / "sglang", tree, symlinks=True)
     git.run(tree, "reset", "-q", "--hard", "pin")
@@ -107,9 +107,9 @@ def make_tree(scratch: Path, copies: int) -> Path:
 
 
 def measure(
-    found: list[Contestant], trees: dict[int, Path], rounds: int
+    found: list[Tool], trees: dict[int, Path], rounds: int
 ) -> dict[str, dict[int, list[float]]]:
-    """Milliseconds by contestant and size of the tree; one round more to warm up."""
+    """Milliseconds by tool and tree size, after one round to warm up."""
     times: dict[str, dict[int, list[float]]] = {
         c.name: {size: [] for size in trees} for c in found
     }
@@ -175,7 +175,7 @@ def main() -> None:
     carried = load_overlay(ROOT)["sglang"]
     with tempfile.TemporaryDirectory(dir=ram if ram.is_dir() else None) as folder:
         scratch = Path(folder)
-        found = contestants(carried, scratch)
+        found = tools(carried, scratch)
         trees = {size: make_tree(scratch, size) for size in (1, 5)}
         files = {
             size: len(git.text(tree, "ls-files").splitlines())

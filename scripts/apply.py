@@ -132,14 +132,14 @@ def _contract_findings(one: FoundTarget) -> tuple[Finding, ...]:
 def _with_hunk_outcomes(one: FoundTarget) -> Plan:
     """The plan for a drifted tree, with the outcome of each hunk if the pinned contents
     are available."""
-    from overlaykit.planning.landing import foresee
+    from overlaykit.planning.landing import plan_drifted
     from overlaykit.sources.bases import pinned_base
 
     plan = _drifted(one)
     with pinned_base(ROOT, one.carried, one.tree.root) as base:
         if base is None:
             return plan
-        return replace(plan, hunks=foresee(one.carried, one.tree, base).hunks)
+        return replace(plan, hunks=plan_drifted(one.carried, one.tree, base).hunks)
 
 
 def _drifted(one: FoundTarget) -> Plan:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The series for other tools: a quilt directory, a mailbox, a branch, a text."""
+"""Export the series as a quilt directory, a mailbox, a branch or a pull request."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--target",
         metavar="NAME",
-        help="which series (overlay.toml names them); with --clone, told by the clone",
+        help="the target in overlay.toml; with --clone, the clone shows which one",
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument(
         "--quilt",
         metavar="DIR",
         type=Path,
-        help="a self-contained directory of patches for quilt; DIR must be empty or "
+        help="write a self-contained patches directory for quilt; DIR must be empty or "
         "missing",
     )
     what.add_argument(
         "--mbox",
         metavar="FILE",
         type=Path,
-        help="a self-contained mailbox for git am; FILE must not exist",
+        help="write a self-contained mailbox for git am; FILE must not exist",
     )
     what.add_argument(
         "--branch",
         metavar="NAME",
-        help="a new branch on --clone, one commit a patch, on top of the pinned tag or "
-        "else of HEAD; nothing is checked out",
+        help="create a branch in --clone, one commit per patch, on the pinned tag or "
+        "else on HEAD; the work tree stays as it is",
     )
     parser.add_argument(
         "--clone", metavar="PATH", type=Path, help="the clone that gets the branch"
@@ -49,20 +49,21 @@ def options(parser: ArgumentParser) -> None:
         "--pr-body",
         metavar="FILE",
         type=Path,
-        help="the text of a pull request, from the patch headers, saying what was not "
-        "run; FILE must not exist",
+        help="write the text of a pull request, from the patch headers, with a note of "
+        "what was not run; FILE must not exist",
     )
 
 
 def export(arguments: Namespace) -> Report:
-    """Write what was asked for."""
+    """Write the exports."""
     a = arguments
     if (a.branch is None) != (a.clone is None):
-        raise _usage("half a branch", "give --branch NAME and --clone PATH together")
+        what = "--branch and --clone belong together"
+        raise _usage(what, "give both: --branch NAME --clone PATH")
     carried = _carried(arguments)
-    # Looked at first: the series is not to be written when its text cannot be.
+    # Check this first: if the text cannot be written, write no series either.
     if a.pr_body is not None and os.path.lexists(a.pr_body):
-        raise _usage("is there already", "name another file", a.pr_body)
+        raise _usage("already exists", "name another file", a.pr_body)
     results = []
 
     def wrote(path: Path, outcome: str, *changed: str) -> None:
@@ -95,7 +96,9 @@ def _carried(arguments: Namespace) -> Carried:
         if len(found) == 1:
             return found[0].carried
     if len(overlay) > 1:
-        raise _usage("there are several targets", f"give --target, one of {names}")
+        raise _usage(
+            "the overlay has several targets", f"give --target, one of {names}"
+        )
     return next(iter(overlay.values()))
 
 
@@ -105,7 +108,7 @@ def _usage(what: str, step: str, path: Path | None = None) -> InputError:
 
 
 def show(report: Report) -> str:
-    """The report as a person reads it."""
+    """The report as text."""
     return "\n".join(
         line
         for result in report.results
@@ -119,8 +122,8 @@ def show(report: Report) -> str:
 if __name__ == "__main__":
     run(
         Verb(
-            "Write the series for other tools: for quilt, for git am, as a branch of a "
-            "clone, and the text of a pull request. Overwrites nothing.",
+            "Export the series for quilt, for git am or as a branch of a clone, and "
+            "write the text of a pull request. Never overwrites anything.",
             (
                 "scripts/export.py --target sglang --quilt ~/src/sglang/patches",
                 "scripts/export.py --target aiter --mbox aiter.mbox --pr-body pr.md",

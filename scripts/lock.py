@@ -70,7 +70,7 @@ def lock(arguments: Namespace) -> Report:
             else:
                 wheel = fetch(ROOT, target, recorded(ROOT, target.dist))
             dist = describe(wheel)
-            repinning.found(target, dist)
+            repinning.note(target, dist)
             old = known.targets.get(name) if known is not None else None
             made = lock_target(
                 target,
@@ -105,7 +105,7 @@ def lock(arguments: Namespace) -> Report:
         exit_code=Exit.FAILS if failed else Exit.DONE,
         message=f"{LOCK} is {outcome}"
         + ("; run scripts/lock.py and read the difference" if failed else "")
-        + repinning.said(),
+        + repinning.summary(),
         results=tuple(
             Result(name, made.dist.filename, outcome) for name, made in targets.items()
         ),

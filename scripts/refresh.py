@@ -4,29 +4,27 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 
-from overlaykit.applying.targets import FoundTarget, find_targets
+from overlaykit.applying.targets import FoundTarget
 from overlaykit.applying.transaction import hold, refuse_interrupted
 from overlaykit.cli import ROOT, Report, Result, Verb, run, table
-from overlaykit.core.errors import Finding, InputError
 from overlaykit.planning.plan import FileChange
-from overlaykit.refresh.compute import Placed, Refreshed, Sites, refresh
-from overlaykit.refresh.edits import distance, find_edits
+from overlaykit.refresh.base import find_base, pinned_release
+from overlaykit.refresh.compute import FindSites, PlacedEdit, Refreshed, refresh
+from overlaykit.refresh.edits import find_edits
 from overlaykit.refresh.relocking import Parts, overlay_changes
-from overlaykit.series.carried import Carried, load_overlay
-from overlaykit.sources.packages import fetch
-from overlaykit.trees.tree import DirectoryTree, WheelTree
+from overlaykit.series.carried import load_overlay
+from overlaykit.trees.tree import DirectoryTree
 from xscale.census import take_census
 from xscale.sites import UNKNOWN_SITE
 
 
 class RefreshResult(Result, frozen=True, omit_defaults=True):
-    """What became of one tree's edits; ``changed`` names files of this overlay."""
+    """One refreshed tree; ``changed`` names files of this overlay."""
 
-    edits: tuple[Placed, ...] = ()
+    edits: tuple[PlacedEdit, ...] = ()
 
 
 def options(parser: ArgumentParser) -> None:
@@ -35,13 +33,13 @@ def options(parser: ArgumentParser) -> None:
         metavar="PATH",
         type=Path,
         help="the edited tree: a clone, an unpacked source tree, a site-packages or an "
-        "installed package's directory; told by content",
+        "installed package's directory; recognized by content",
     )
     parser.add_argument(
         "--into",
         metavar="PATCH",
-        help="the patch for edits that scopes and lines leave without one; the others "
-        "go where they belong all the same",
+        help="the patch for edits whose owner is unclear; other edits still go into "
+        "the patch that owns them",
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="plan and report, write nothing"
@@ -49,13 +47,13 @@ def options(parser: ArgumentParser) -> None:
 
 
 def put_back(arguments: Namespace) -> Report:
-    """Put the edits back, all of them or none."""
+    """Put the edits back into the overlay: all of them, or none."""
     overlay = DirectoryTree(ROOT)
     done = "the edits are in the patches"
     with nullcontext() if arguments.dry_run else hold(overlay, done) as transaction:
         bases = load_overlay(ROOT)
-        found = _one(find_targets([arguments.path], bases), bases)
-        new, left = _refreshed(found, arguments.into)
+        found = find_base(ROOT, arguments.path, bases)
+        new, notes = _refreshed(found, arguments.into)
         made = {found.carried.name: Parts(new.series, new.new_files)}
         changes = overlay_changes(ROOT, made)
         if transaction is not None and changes:
@@ -64,34 +62,9 @@ def put_back(arguments: Namespace) -> Report:
             transaction.finish()
         repaired = transaction is not None and transaction.repaired
     if repaired:
-        left += ("an interrupted refresh had left the overlay unfinished: undone",)
-    result = _result(found, new, left, changes, arguments.dry_run)
+        notes += ("undid an interrupted refresh first",)
+    result = _result(found, new, notes, changes, arguments.dry_run)
     return Report(verb="refresh", dry_run=arguments.dry_run, results=(result,))
-
-
-def _one(found: list[FoundTarget], overlay: Mapping[str, Carried]) -> FoundTarget:
-    """The one target at the path. Edited files are no base's: where no file is left to
-    tell by, the base whose result is nearest is meant."""
-    if len(found) > 1:
-        names = ", ".join(one.carried.name for one in found)
-        step = "name the directory of one package"
-        finding = Finding(f"holds {names}", expected="one target", next_step=step)
-        raise InputError("refresh takes one tree", (finding,))
-    [one] = found
-    if not one.mismatch:
-        return one
-    package = one.carried.target.package
-    bases = [base for base in overlay.values() if base.target.package == package]
-    gaps = {base.name: distance(base, one.tree, _release(base)) for base in bases}
-    nearest = min(bases, key=lambda base: gaps[base.name])
-    if list(gaps.values()).count(gaps[nearest.name]) > 1:
-        raise InputError(f"{one.tree.name} may be several bases", one.mismatch)
-    return FoundTarget(nearest, one.tree)
-
-
-def _release(carried: Carried) -> WheelTree:
-    wheel = fetch(ROOT, carried.target, carried.lock.dist)
-    return WheelTree(wheel, carried.target.site_layout())
 
 
 def _refreshed(
@@ -99,14 +72,14 @@ def _refreshed(
 ) -> tuple[Refreshed, tuple[str, ...]]:
     carried, tree = found.carried, found.tree
     refuse_interrupted(tree)
-    release = _release(carried)
+    release = pinned_release(ROOT, carried)
     edits = find_edits(carried, tree, release)
-    left = tuple(f"left alone: {one}" for one in edits.left)
-    return refresh(carried, edits, release, into, _sites(found)), left
+    notes = tuple(f"left alone: {one}" for one in edits.left_alone)
+    return refresh(carried, edits, release, into, _sites(found)), notes
 
 
-def _sites(found: FoundTarget) -> Sites:
-    """Asks the census, and only where a patch gets a scope that it did not change."""
+def _sites(found: FoundTarget) -> FindSites:
+    """Finds sites with the census, which runs only if a patch gets a new scope."""
 
     def sites(path: str, scope: str) -> tuple[str, ...]:
         within = f"{found.carried.target.package_root}/"
@@ -139,7 +112,7 @@ def _result(
 
 
 def show(report: Report) -> str:
-    """The report as a person reads it."""
+    """The report as text."""
     blocks = []
     for result in report.results:
         assert isinstance(result, RefreshResult)
@@ -165,9 +138,9 @@ def show(report: Report) -> str:
 if __name__ == "__main__":
     run(
         Verb(
-            "Put the edits of a tree that the series is applied to back into the "
-            "patches, each into the one whose scope it is in, and into overlay/; "
-            "then make overlay.lock anew. All of it or nothing.",
+            "Put the edits of an applied tree back into the patches that own their "
+            "scopes, and into overlay/, and write overlay.lock again. All of it or "
+            "nothing.",
             (
                 "scripts/refresh.py ~/src/sglang",
                 "scripts/refresh.py --dry-run ~/src/sglang",

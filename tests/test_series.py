@@ -1,4 +1,4 @@
-"""The series itself: what it promises upstream, and what its lock says of it."""
+"""The series itself: its form for upstream, and its lock."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def test_every_prefix_leaves_files_that_parse(target: str, pins: Pins) -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_patches_quote_no_more_than_they_must(target: str, pins: Pins) -> None:
-    """Three lines of context at most: upstream's sources are not ours to copy."""
+def test_patches_quote_little_context(target: str, pins: Pins) -> None:
+    """At most three lines of context, to copy little of upstream's sources."""
     for patch in pins.overlay[target].series.patches:
         for diff in patch.files:
             for hunk in diff.hunks:
@@ -138,13 +138,15 @@ def _relock(pins: Pins, old: bytes, new: bytes) -> None:
         (b"X-Sites: fused_flatten", b"X-Sites: flattened", "no hunk changes"),
     ],
 )
-def test_what_the_lock_refuses(pins: Pins, old: bytes, new: bytes, says: str) -> None:
+def test_the_lock_refuses_a_damaged_patch(
+    pins: Pins, old: bytes, new: bytes, says: str
+) -> None:
     with pytest.raises(InputError, match=says):
         _relock(pins, old, new)
 
 
 def test_a_hunk_whose_context_has_a_twin_is_refused(pins: Pins) -> None:
-    """Without its distinguishing lines the signature's hunk fits many functions."""
+    """Without its unique lines, the hunk of the signature fits many functions."""
     carried, pristine = pins.overlay["aiter"], pins.tree("aiter")
     [path] = carried.series.paths
     lines = (pristine.read(path) or b"").splitlines(keepends=True)
@@ -173,7 +175,7 @@ def test_a_hunk_whose_context_has_a_twin_is_refused(pins: Pins) -> None:
 def test_the_lock_records_the_commit_that_a_clone_knows(
     slim: Callable[..., Path], overlay: Path
 ) -> None:
-    """And keeps it; a clone whose tag holds other files is refused."""
+    """And keeps it; a clone whose tag has other files is refused."""
     (overlay / "build").symlink_to(ROOT / "build")
 
     def lock(*arguments: str) -> tuple[int, str | None]:

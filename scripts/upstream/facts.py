@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from overlaykit.core.errors import Finding
-from overlaykit.planning.landing import Foreseen, foresee
+from overlaykit.planning.landing import DriftedPlan, plan_drifted
 from overlaykit.planning.plan import HunkPlan, Standing, locate
 from overlaykit.series.carried import Carried
 from overlaykit.series.patches import split_lines
@@ -80,12 +80,12 @@ def facts_of(
     ``others`` are the carried bases of the same package."""
     contract = contract_of(carried)
     standing = locate(carried, tree).standing(carried)
-    foreseen = foresee(carried, tree, base)
+    landed = plan_drifted(carried, tree, base)
     census = contract.census(carried.target, tree)
-    merged, wrong = _merged(carried, contract, tree, foreseen, census.rows)
+    merged, wrong = _merged(carried, contract, tree, landed, census.rows)
     return Facts(
         standing,
-        foreseen.hunks,
+        landed.hunks,
         census.rows,
         merged,
         wrong,
@@ -107,16 +107,16 @@ def _merged(
     carried: Carried,
     contract: Contract,
     tree: Tree,
-    foreseen: Foreseen,
+    landed: DriftedPlan,
     rows: Iterable[SiteRow],
 ) -> tuple[tuple[SiteRow, ...], tuple[Finding, ...]]:
     """The census of the merged tree, if a hunk lands at a site that needs it."""
     lacking = {
         row.site for row in rows if row.state is not contract.expected.get(row.site)
     }
-    if not any(h.state.lands and lacking & set(h.sites) for h in foreseen.hunks):
+    if not any(h.state.lands and lacking & set(h.sites) for h in landed.hunks):
         return (), ()
-    changes: dict[str, bytes | None] = dict(foreseen.files)
+    changes: dict[str, bytes | None] = dict(landed.files)
     changes |= {new.path: new.data for new in carried.new_files}
     census = contract.census(carried.target, EditedTree(tree, changes))
     return census.rows, contract.check(census)

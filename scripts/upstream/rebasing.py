@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from overlaykit.core.errors import Finding, InputError
-from overlaykit.planning.placement import Step
+from overlaykit.planning.placement import MergeStep
 from overlaykit.rebase.adopt import lock_rebased
 from overlaykit.rebase.bases import new_base, old_base
 from overlaykit.rebase.compute import Rebased, rebase
 from overlaykit.rebase.folder import Request
-from overlaykit.rebase.routes import Regenerate, Sighting, Sites, imported_names
+from overlaykit.rebase.routes import Regenerate, SiteOnBase, Sites, imported_names
 from overlaykit.series.carried import Carried, load_overlay
 from overlaykit.series.manifest import Target
 from overlaykit.series.scopes import MODULE
@@ -92,7 +92,7 @@ def _sites(
         for hunk in file.hunks
         for site in hunk.sites
     )
-    sightings = {}
+    on_base = {}
     for site in named:
         here = [row for row in rows if row.site == site]
         places = tuple(
@@ -103,15 +103,15 @@ def _sites(
             row = here[0]
             file = (row.path or "").rpartition("/")[2]
             adopted = f"upstream has {site}: {row.state.value}, {file}:{row.line}"
-        sightings[site] = Sighting(places, adopted)
-    producers = [s for name, s in sightings.items() if name != _CONSUMER]
-    if _CONSUMER in sightings and all(s.adopted for s in producers):
-        # No producer of the series is left, so the consumer reads no scale of ours.
-        known = sightings[_CONSUMER]
+        on_base[site] = SiteOnBase(places, adopted)
+    producers = [s for name, s in on_base.items() if name != _CONSUMER]
+    if _CONSUMER in on_base and all(s.adopted for s in producers):
+        # Whatever it does: there is no scale of ours for it to read.
+        known = on_base[_CONSUMER]
         why = known.adopted or "upstream has every producer of the series"
-        sightings[_CONSUMER] = Sighting(known.places, why)
+        on_base[_CONSUMER] = SiteOnBase(known.places, why)
     make = _regenerator(contract, target, tree) if regenerate else None
-    return Sites(sightings, make)
+    return Sites(on_base, make)
 
 
 def _regenerator(contract: Contract, target: Target, tree: Tree) -> Regenerate:
@@ -119,7 +119,7 @@ def _regenerator(contract: Contract, target: Target, tree: Tree) -> Regenerate:
 
     need_libcst()
 
-    def make(step: Step, path: str, scope: str, data: bytes) -> bytes | None:
+    def make(step: MergeStep, path: str, scope: str, data: bytes) -> bytes | None:
         census = contract.census(target, EditedTree(tree, {path: data}))
         rows = [row for row in census.rows if row.path == path]
         names = tuple(sorted(imported_names(step.hunk)))

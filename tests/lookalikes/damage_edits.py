@@ -1,4 +1,4 @@
-"""What becomes of the original, and edits that have nothing to do with it.
+"""Edits that damage or remove the original, and unrelated edits.
 
 Each returns False where it has nothing to work on.
 """
@@ -26,7 +26,7 @@ from lookalikes.edits import Definition
 
 
 def damage(drift: Drift) -> bool:
-    """A line that the hunk removes, or one beside its place, says something else."""
+    """Rewrite a line that the hunk removes, or one next to its place."""
     change = drift.random.choice(drift.case.hunk.changes)
     end = change.old_line + len(change.removed)
     removed = list(range(change.old_line, end))
@@ -39,7 +39,7 @@ def damage(drift: Drift) -> bool:
 
 
 def damage_all(drift: Drift) -> bool:
-    """All that the hunk is about says something else."""
+    """Rewrite all lines around the hunk's place."""
     hunk = drift.case.hunk
     wide = range(hunk.old_start, hunk.old_start + len(hunk.old))
     narrow = [
@@ -49,7 +49,7 @@ def damage_all(drift: Drift) -> bool:
 
 
 def delete_original(drift: Drift) -> bool:
-    """The statement that the hunk changes is gone."""
+    """Delete the statement that the hunk changes."""
     module, path = home_of(drift)
     if not path or isinstance(path[-1], Definition):
         return False
@@ -82,7 +82,7 @@ def rewrite_line(drift: Drift, origin: int) -> bool:
 
 
 def take(drift: Drift) -> bool:
-    """Upstream takes the hunk."""
+    """Upstream adopts the hunk."""
     for change in drift.case.hunk.changes:
         spot = spot_of(drift, change.old_line, change.removed)
         if spot is None:
@@ -99,7 +99,7 @@ def take(drift: Drift) -> bool:
 
 
 def revert(drift: Drift) -> bool:
-    """Upstream takes the hunk back, at its original place."""
+    """Upstream reverts the hunk, at its original place."""
     news = {
         -(c.new_line + i) for c in drift.case.hunk.changes for i in range(len(c.added))
     }
@@ -119,7 +119,7 @@ def revert(drift: Drift) -> bool:
 
 
 def rewrite_taken(drift: Drift) -> bool:
-    """What upstream took says something else by now."""
+    """Rewrite a line that upstream adopted."""
     news = [
         -(c.new_line + i) for c in drift.case.hunk.changes for i in range(len(c.added))
     ]
@@ -127,7 +127,7 @@ def rewrite_taken(drift: Drift) -> bool:
 
 
 def add_noise(drift: Drift) -> bool:
-    """A line more, somewhere."""
+    """Add a line somewhere."""
     module = ast.parse(drift.text)
     nodes = [n for n in ast.walk(module) if isinstance(n, ast.stmt)]
     near = drift.random.random() < 0.5
@@ -142,7 +142,7 @@ def add_noise(drift: Drift) -> bool:
 
 
 def rewrite_somewhere(drift: Drift) -> bool:
-    """A line says something else, mostly far from the place."""
+    """Rewrite a line, mostly far from the place."""
     hunk = drift.case.hunk
     near = range(hunk.old_start, hunk.old_start + len(hunk.old))
     origins = [ln.origin for ln in drift.lines if ln.origin and ln.origin not in near]
@@ -150,7 +150,7 @@ def rewrite_somewhere(drift: Drift) -> bool:
 
 
 def rewrite_context(drift: Drift) -> bool:
-    """A line of the hunk's context says something else."""
+    """Rewrite a line of the hunk's context."""
     hunk = drift.case.hunk
     changed = {c.old_line + i for c in hunk.changes for i in range(len(c.removed))}
     near = range(hunk.old_start, hunk.old_start + len(hunk.old))

@@ -1,7 +1,7 @@
-"""A file on its way away from the pin, line by line.
+"""A file that drifts away from the pin, line by line.
 
-Every line knows which pinned line it is: a copied line is none, a rewritten one keeps
-its identity and loses its text.
+Each line records the pinned line that it is. A copied line is not a pinned line; a
+rewritten line keeps its identity and loses its text.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from overlaykit.series.patches import Hunk
 
 @dataclass(frozen=True)
 class Line:
-    """``origin`` is the pinned line that this one is, counted from 1; of a line that
-    the hunk adds, which upstream took, the negative of its number; None of any other.
+    """A line. ``origin`` is its number in the pinned file, counted from 1.
+
+    For a line of the hunk that upstream adopted, it is the negative of its number; for
+    any other line, None.
     """
 
     text: str
@@ -45,7 +47,7 @@ class Case:
 
 @dataclass
 class Drift:
-    """A file on its way away from the pin."""
+    """A file that drifts away from the pin."""
 
     case: Case
     random: random.Random
@@ -57,12 +59,12 @@ class Drift:
         return "".join(line.text for line in self.lines)
 
     def at(self, origin: int) -> int | None:
-        """Where a pinned line is by now, from 0."""
+        """The current index of a pinned line; None if it is gone."""
         places = [i for i, line in enumerate(self.lines) if line.origin == origin]
         return places[0] if places else None
 
     def place(self) -> int:
-        """Where the hunk's first changed line is, or the line that it comes after."""
+        """The index of the hunk's first changed line, or of the line before it."""
         change = self.case.hunk.changes[0]
         for origin in range(change.old_line - (not change.removed), 0, -1):
             if (place := self.at(origin)) is not None:
@@ -78,7 +80,7 @@ def span_of(node: ast.stmt) -> range:
 
 
 def home_of(drift: Drift) -> tuple[ast.Module, list[ast.stmt]]:
-    """The statements that the hunk's place is in, outermost first."""
+    """The statements around the hunk's place, outermost first."""
     module, place = ast.parse(drift.text), drift.place()
     path: list[ast.stmt] = []
     node: ast.AST = module
@@ -100,7 +102,7 @@ def _holds(node: ast.AST, place: int) -> bool:
 
 
 def definition_of(drift: Drift) -> ast.stmt | None:
-    """The innermost definition that the hunk's place is in; sometimes its class."""
+    """The innermost definition around the hunk's place; sometimes its class."""
     _, path = home_of(drift)
     found = [node for node in path if isinstance(node, Definition)]
     if not found:
@@ -133,7 +135,7 @@ def body_of(module: ast.Module, statement: ast.stmt) -> list[ast.stmt]:
 
 
 def spot_of(drift: Drift, old_line: int, removed: tuple[bytes, ...]) -> range | None:
-    """Where a change of the hunk belongs: its pinned lines, as they were pinned."""
+    """The place of a change: its pinned lines, if they are unchanged."""
     if not removed:
         before, after = drift.at(old_line - 1), drift.at(old_line)
         if before is not None:

@@ -12,15 +12,15 @@ Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
 def swap(text: str, old: str, new: str, times: int = 1) -> str:
-    """``text`` with ``old`` replaced, which must be there ``times`` times."""
+    """``text`` with ``old`` replaced, which must occur ``times`` times."""
     found = text.count(old)
     if found != times:
-        raise ValueError(f"{old!r} stands {found} times, not {times}")
+        raise ValueError(f"{old!r} occurs {found} times, not {times}")
     return text.replace(old, new)
 
 
 def _span(text: str, scope: str) -> tuple[int, int]:
-    """First and last line of a definition, 0-based and half open."""
+    """The lines of a definition, from 0, end exclusive."""
     nodes: list[ast.stmt] = ast.parse(text).body
     found: Definition | None = None
     for name in scope.split("."):
@@ -49,13 +49,13 @@ def put(text: str, scope: str, block: str) -> str:
 
 
 def above(text: str, scope: str, block: str) -> str:
-    """``text`` with a definition more, above another one."""
+    """``text`` with a new definition above another one."""
     gap = "\n" if block.startswith(" ") else "\n\n"
     return put(text, scope, block + gap + take(text, scope))
 
 
 def below(text: str, scope: str, block: str) -> str:
-    """``text`` with a definition more, below another one."""
+    """``text`` with a new definition below another one."""
     gap = "\n" if block.startswith(" ") else "\n\n"
     return put(text, scope, take(text, scope) + gap + block)
 
@@ -70,7 +70,7 @@ def drop(text: str, scope: str) -> str:
 
 
 def deeper(block: str) -> str:
-    """``block`` one level in."""
+    """``block``, one level deeper."""
     return "".join(
         f"    {line}" if line.strip() else line for line in block.splitlines(True)
     )

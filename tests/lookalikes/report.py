@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lookalikes.runner import APPLY, ENGINE, TOOLS, Outcome, Place, Results
+from lookalikes.runner import APPLY, ENGINE, TOOLS, Place, Results, ToolOutcome
 from lookalikes.scenarios import SCENARIOS, Scenario
 
 COMMAND = ".venv/bin/python tests/lookalikes"
@@ -37,9 +37,9 @@ exit code, and where the edit is afterwards, read off the files.
 | there already | upstream has the patch; nothing to do, exit 0 |
 | **NOTHING DONE** | exit 0, but the files are as they were, without the patch |
 
-`{engine}` is `overlaykit.planning.landing.foresee`, what a rebase uses; its exit code
-stands for the verb's. `{apply}` puts the whole series on pinned files only, so it must
-refuse every row but the last, in which nothing has drifted.
+`{engine}` is `overlaykit.planning.landing.plan_drifted`, which a rebase uses; its
+exit code stands for the verb's. `{apply}` puts the whole series on pinned files
+only, so it must refuse every row but the last, in which nothing has drifted.
 """
 
 _WORDS = {
@@ -75,7 +75,7 @@ def document(results: Results, versions: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _values(outcome: Outcome) -> dict[str, Any]:
+def _values(outcome: ToolOutcome) -> dict[str, Any]:
     values: dict[str, Any] = {"exit": outcome.exit, "place": outcome.place.value}
     if outcome.states:
         values["states"] = list(outcome.states)
@@ -110,12 +110,12 @@ def page(results: Results, versions: Mapping[str, str]) -> str:
     )
 
 
-def _row(scenario: Scenario, outcomes: Mapping[str, Outcome]) -> str:
+def _row(scenario: Scenario, outcomes: Mapping[str, ToolOutcome]) -> str:
     cells = (_cell(outcomes.get(name)) for name in COLUMNS)
     return _line((scenario.what, scenario.patch, *cells))
 
 
-def _cell(outcome: Outcome | None) -> str:
+def _cell(outcome: ToolOutcome | None) -> str:
     if outcome is None:
         return "-"
     states = f": {', '.join(outcome.states)}" if outcome.states else ""

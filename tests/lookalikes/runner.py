@@ -22,7 +22,7 @@ from tempfile import TemporaryDirectory
 from lookalikes.carry import pick
 from lookalikes.scenarios import NOWHERE, SCENARIOS, Files, Scenario
 from overlaykit.core import git
-from overlaykit.planning.landing import foresee
+from overlaykit.planning.landing import plan_drifted
 from overlaykit.planning.plan import HunkPlan
 from overlaykit.series.carried import Carried
 from overlaykit.series.patches import apply_hunks, split_lines
@@ -48,7 +48,7 @@ class Place(Enum):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ToolOutcome:
     """One tool on one scenario. ``why`` is the engine's, hunk by hunk."""
 
     exit: int
@@ -58,7 +58,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Stage:
+class PreparedScenario:
     """A scenario made ready: a clone to copy, its files, what is to be applied.
 
     The files lie at ``inside`` the clone.
@@ -74,7 +74,7 @@ class Stage:
 
 
 def environment(home: Path) -> dict[str, str]:
-    """What a tool sees: no user's configuration, a fixed identity."""
+    """The tools' environment: no user configuration, a fixed identity."""
     who = git.identity("A Tester", "tester@localhost", "@1700000000 +0000")
     return {
         "PATH": os.environ.get("PATH", os.defpath),
@@ -90,7 +90,7 @@ def environment(home: Path) -> dict[str, str]:
 
 
 def _call(where: Path, *command: str, stdin: bytes = b"") -> int:
-    """Run a tool; without a terminal, so that none can ask."""
+    """Run a tool; without a terminal, so that no tool can ask a question."""
     done = subprocess.run(
         command,
         cwd=where,
@@ -112,20 +112,20 @@ def _must(where: Path, *command: str) -> None:
 # The tools. Each works in a copy of its own and returns its exit code.
 
 
-def _git_apply(root: Path, stage: Stage) -> int:
-    return _call(root, "git", "apply", stdin=stage.carried.series.patches[0].data)
+def _git_apply(root: Path, prepared: PreparedScenario) -> int:
+    return _call(root, "git", "apply", stdin=prepared.carried.series.patches[0].data)
 
 
-def _git_am(root: Path, stage: Stage) -> int:
-    return _call(root, "git", "am", "-3", stdin=stage.carried.series.patches[0].data)
+def _git_am(root: Path, prepared: PreparedScenario) -> int:
+    return _call(root, "git", "am", "-3", stdin=prepared.carried.series.patches[0].data)
 
 
-def _patch(root: Path, stage: Stage) -> int:
-    return _call(root, "patch", "-p1", stdin=stage.carried.series.patches[0].data)
+def _patch(root: Path, prepared: PreparedScenario) -> int:
+    return _call(root, "patch", "-p1", stdin=prepared.carried.series.patches[0].data)
 
 
-def _quilt(root: Path, stage: Stage) -> int:
-    [patch] = stage.carried.series.patches
+def _quilt(root: Path, prepared: PreparedScenario) -> int:
+    [patch] = prepared.carried.series.patches
     folder = root / "patches"
     folder.mkdir()
     (folder / patch.name).write_bytes(patch.data)
@@ -133,12 +133,12 @@ def _quilt(root: Path, stage: Stage) -> int:
     return _call(root, "quilt", "--quiltrc", os.devnull, "push")
 
 
-def _merge_tree(root: Path, stage: Stage) -> int:
-    """By hand: the patch committed on the pin, that and the drift merged."""
-    patch = stage.carried.series.patches[0].data
+def _merge_tree(root: Path, prepared: PreparedScenario) -> int:
+    """By hand: commit the patch on the pin, then merge it with the drift."""
+    patch = prepared.carried.series.patches[0].data
     _must(root, "git", "checkout", "-q", "-b", "patched", "HEAD~1")
     if _call(root, "git", "apply", "--index", stdin=patch):
-        raise RuntimeError(f"{stage.scenario.patch} does not fit its own base")
+        raise RuntimeError(f"{prepared.scenario.patch} does not fit its own base")
     _must(root, "git", "commit", "-q", "-m", "patch")
     done = subprocess.run(
         ["git", "merge-tree", "--write-tree", "drift", "patched"],
@@ -147,20 +147,20 @@ def _merge_tree(root: Path, stage: Stage) -> int:
         env=environment(root.parent),
         check=False,
     )
-    # Nothing of a conflicting tree is anybody's result.
+    # A tree with conflicts is not a result.
     tree = done.stdout.decode().split("\n")[0] if not done.returncode else "drift"
     _must(root, "git", "checkout", "-q", "drift")
     _must(root, "git", "restore", "--source", tree, "--", ".")
     return done.returncode
 
 
-def _apply_py(root: Path, stage: Stage) -> int:
+def _apply_py(root: Path, prepared: PreparedScenario) -> int:
     return _call(root, sys.executable, str(ROOT / "scripts/apply.py"), str(root))
 
 
 ENGINE = "this engine"
 APPLY = "scripts/apply.py"
-Tool = Callable[[Path, Stage], int]
+Tool = Callable[[Path, PreparedScenario], int]
 TOOLS: Mapping[str, tuple[str, Tool]] = {
     "git apply": ("git", _git_apply),
     "git am -3": ("git", _git_am),
@@ -183,7 +183,7 @@ def missing_tools() -> list[str]:
 
 
 def versions() -> dict[str, str]:
-    """The first line that each program says of itself."""
+    """The version line of each program."""
     said = {}
     for program in ("git", "patch", "quilt"):
         if shutil.which(program):
@@ -196,7 +196,7 @@ def versions() -> dict[str, str]:
 
 
 def read_all(root: Path) -> Contents:
-    """The files of a tree, without what the tools leave for themselves."""
+    """The files of a tree, without the tools' own files."""
     found = {}
     for place in sorted(root.rglob("*")):
         path = place.relative_to(root).as_posix()
@@ -206,7 +206,9 @@ def read_all(root: Path) -> Contents:
     return found
 
 
-def stage(scenario: Scenario, carried: Carried, pin: Tree, folder: Path) -> Stage:
+def prepare(
+    scenario: Scenario, carried: Carried, pin: Tree, folder: Path
+) -> PreparedScenario:
     """Lay a scenario out: the pin committed, then the drift."""
     one, base = pick(carried, pin, scenario.patch)
     clone = folder / "staged"
@@ -225,7 +227,7 @@ def stage(scenario: Scenario, carried: Carried, pin: Tree, folder: Path) -> Stag
     _must(clone, "git", "checkout", "-q", "-b", "drift")
     _commit(clone, "drift")
     before = read_all(clone / inside)
-    return Stage(scenario, one, carried, base, clone, inside, before)
+    return PreparedScenario(scenario, one, carried, base, clone, inside, before)
 
 
 def _commit(clone: Path, message: str) -> None:
@@ -250,19 +252,19 @@ def _write(root: Path, files: Files) -> None:
 
 def run_scenario(
     scenario: Scenario, carried: Carried, pin: Tree, tools: Mapping[str, Tool]
-) -> dict[str, Outcome]:
+) -> dict[str, ToolOutcome]:
     """Every tool, and the engine, on one scenario."""
     with TemporaryDirectory(prefix="lookalikes-") as name:
-        ready = stage(scenario, carried, pin, Path(name))
+        ready = prepare(scenario, carried, pin, Path(name))
         outcomes = {ENGINE: _engine(ready)}
         for tool, call in tools.items():
-            # A merge by hand begins with a commit, and a folder has none of its own.
+            # A merge by hand begins with a commit, and a nested folder has none.
             if not (scenario.nested and call is _merge_tree):
                 outcomes[tool] = _run_tool(ready, tool, call)
         return outcomes
 
 
-def _run_tool(ready: Stage, tool: str, call: Tool) -> Outcome:
+def _run_tool(ready: PreparedScenario, tool: str, call: Tool) -> ToolOutcome:
     copy = ready.clone.parent / "copy"
     shutil.copytree(ready.clone, copy, symlinks=True)
     root = copy / ready.inside
@@ -270,33 +272,35 @@ def _run_tool(ready: Stage, tool: str, call: Tool) -> Outcome:
     carried = ready.whole if tool == APPLY else ready.carried
     place = locate(ready, carried, code, read_all(root))
     shutil.rmtree(copy)
-    return Outcome(code, place)
+    return ToolOutcome(code, place)
 
 
-def _engine(ready: Stage) -> Outcome:
-    foreseen = foresee(
+def _engine(ready: PreparedScenario) -> ToolOutcome:
+    landed = plan_drifted(
         ready.carried, DirectoryTree(ready.clone / ready.inside), ready.base
     )
     after = dict(ready.before)
-    if foreseen.lands:
-        after |= foreseen.files
-    code = 0 if foreseen.lands else 3
-    blocking = [h for h in foreseen.hunks if not h.state.lands]
-    said = blocking or foreseen.hunks
+    if landed.lands:
+        after |= landed.files
+    code = 0 if landed.lands else 3
+    blocking = [h for h in landed.hunks if not h.state.lands]
+    said = blocking or landed.hunks
     states = tuple(sorted({hunk.state.value for hunk in said}))
     place = locate(ready, ready.carried, code, after)
-    return Outcome(code, place, states, tuple(_why(hunk) for hunk in blocking))
+    return ToolOutcome(code, place, states, tuple(_why(hunk) for hunk in blocking))
 
 
 def _why(hunk: HunkPlan) -> str:
     first = hunk.detail.partition("\n")[0].removesuffix(":")
-    # The folders say nothing here that the table does not.
+    # The table names the folders already.
     detail = re.sub(r"[\w/]+/(?=\w+\.py)", "", first)
     return f"hunk {hunk.number}, {hunk.scope}: {hunk.state.value}: {detail}"
 
 
-def locate(ready: Stage, carried: Carried, code: int, after: Contents) -> Place:
-    """Where the edits of a series are, from the files before and after."""
+def locate(
+    ready: PreparedScenario, carried: Carried, code: int, after: Contents
+) -> Place:
+    """Find the edits of a series, from the files before and after."""
     laid = {new.path for new in carried.new_files}
     paths = sorted({*ready.before, *after} - laid)
     changed = [path for path in paths if ready.before.get(path) != after.get(path)]
@@ -314,7 +318,7 @@ def locate(ready: Stage, carried: Carried, code: int, after: Contents) -> Place:
     return Place.PARTLY if code else Place.RIGHT
 
 
-def _all_taken(ready: Stage) -> bool:
+def _all_taken(ready: PreparedScenario) -> bool:
     """Whether upstream has the whole patch."""
     [(_, diff)] = ready.carried.series.diffs(ready.scenario.path)
     return len(ready.scenario.upstream) == len(diff.hunks)
@@ -322,7 +326,7 @@ def _all_taken(ready: Stage) -> bool:
 
 @dataclass(frozen=True)
 class _Spot:
-    """A line removed or added: where it is, and the text whose line it is."""
+    """A removed or added line: its place, and the text that contains it."""
 
     path: str
     scope: str
@@ -330,7 +334,7 @@ class _Spot:
     data: bytes
 
 
-def _changes(ready: Stage, path: str, after: Contents) -> Iterator[_Spot]:
+def _changes(ready: PreparedScenario, path: str, after: Contents) -> Iterator[_Spot]:
     """Every line removed or added."""
     sides = ready.before.get(path, b""), after.get(path, b"")
     old, new = (split_lines(data) for data in sides)
@@ -350,7 +354,7 @@ def _scopes(data: bytes) -> ScopeMap | None:
 
 
 def _homes(scenario: Scenario, carried: Carried) -> set[tuple[str, str]]:
-    """The files and scopes that the edits of a series belong in by now."""
+    """The files and scopes in which the edits of a series belong."""
     homes = set()
     for patch in carried.lock.patches:
         for file in patch.files:
@@ -370,7 +374,7 @@ def _in_copy(scenario: Scenario, spot: _Spot) -> bool:
     return start <= at < end
 
 
-Results = dict[str, dict[str, Outcome]]
+Results = dict[str, dict[str, ToolOutcome]]
 
 
 def run_all(carried: Carried, pin: Tree) -> Results:

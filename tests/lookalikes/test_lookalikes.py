@@ -25,7 +25,7 @@ from lookalikes.runner import (
 )
 from lookalikes.scenarios import SCENARIOS, Scenario
 
-pytestmark = pytest.mark.slow("every scenario is put through five tools")
+pytestmark = pytest.mark.slow("runs five tools on every scenario")
 
 # One process runs all tools on all scenarios, for all tests: more than a minute.
 _each = pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda s: s.name)
@@ -37,7 +37,7 @@ def results(pins: Pins) -> Results:
 
 
 @_each
-def test_the_engine_lands_in_its_place_or_says_why(
+def test_the_engine_lands_in_the_right_place_or_says_why(
     results: Results, scenario: Scenario
 ) -> None:
     outcome = results[scenario.name][ENGINE]
@@ -61,7 +61,7 @@ def test_apply_takes_pinned_files_only(results: Results, scenario: Scenario) -> 
 
 @pytest.mark.parametrize("tool", ["git apply", "git am -3", "patch -p1", "quilt push"])
 def test_the_drifts_deceive_the_textual_tools(results: Results, tool: str) -> None:
-    """A suite in which nobody errs would prove nothing of the engine."""
+    """If no tool failed, the suite would prove nothing about the engine."""
     if tool not in found_tools():
         pytest.skip(f"{tool.split()[0]} is not installed")
     twins = ("twin-above-original-rewritten", "original-deleted", "defined-twice")
@@ -71,7 +71,7 @@ def test_the_drifts_deceive_the_textual_tools(results: Results, tool: str) -> No
 
 
 def test_a_merge_by_hand_is_deceived_too(results: Results) -> None:
-    """Why the engine judges what git merges."""
+    """The reason why the engine checks git's merges."""
     wrong = {
         name
         for name, outcomes in results.items()
@@ -82,7 +82,7 @@ def test_a_merge_by_hand_is_deceived_too(results: Results) -> None:
     assert "original-deleted" in wrong
 
 
-def test_the_evidence_is_what_a_run_gives(results: Results) -> None:
+def test_the_evidence_matches_a_run(results: Results) -> None:
     committed = _committed()
     fresh = json.loads(json.dumps(document(results, committed["tools"])))
     assert _known(committed) == _known(fresh), f"run {COMMAND}"

@@ -1,7 +1,7 @@
 """Any drift of any small file: the engine refuses, or it is right.
 
-Files are made of few names and few statements, so that twins are the rule. What is
-right is told by a reading of the files of its own, not by the engine's.
+Files have few names and few statements, so that twins are common. The test decides
+what is right by reading the files itself, without the engine.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from conftest import Pins
 from lookalikes.carry import make
 from lookalikes.test_traps import Files
-from overlaykit.planning.landing import foresee
+from overlaykit.planning.landing import plan_drifted
 from overlaykit.planning.plan import State
 from overlaykit.series.carried import Carried
 
@@ -144,7 +144,7 @@ Carry = Callable[[str, str], Carried]
 
 @pytest.fixture(scope="module")
 def carry(pins: Pins) -> Carry:
-    """Makes a change a patch of one hunk, as the lock would have it."""
+    """Turns a change into a patch with one hunk, as the lock requires."""
 
     def make_carried(old: str, new: str) -> Carried:
         assume(old != new)
@@ -168,7 +168,7 @@ def carry(pins: Pins) -> Carry:
     ],
 )
 @given(_files.map(tuple), _changes, st.lists(_edits, min_size=1, max_size=5))
-def test_it_refuses_or_it_is_right(
+def test_it_refuses_or_is_right(
     carry: Carry,
     file: File,
     change: tuple[Edit, int, int, Statement],
@@ -180,30 +180,30 @@ def test_it_refuses_or_it_is_right(
     for edit in drift:
         drifted = _edit(drifted, edit)
     before = render(drifted)
-    foreseen = foresee(carried, Files({PATH: before}), Files({PATH: old}))
-    [hunk] = foreseen.hunks
+    landed = plan_drifted(carried, Files({PATH: before}), Files({PATH: old}))
+    [hunk] = landed.hunks
     event(hunk.state.value)
     assert hunk.detail or hunk.state in (State.CLEAN, State.OFFSET, State.MERGED)
-    after = foreseen.files[PATH].decode()
-    if not foreseen.lands:
+    after = landed.files[PATH].decode()
+    if not landed.lands:
         assert after == before
     elif hunk.state is State.UPSTREAMED:
         assert after == before
-        _assert_right(hunk.scope, _taken_off(carry(new, old), after, new), after)
+        _assert_right(hunk.scope, _reverted(carry(new, old), after, new), after)
     else:
         _assert_right(hunk.scope, before, after)
         assert _net(before, after) == _net(old, new)
 
 
-def _taken_off(opposite: Carried, text: str, base: str) -> str:
-    """A file that a hunk is in, without it: the opposite change, landed by it."""
-    undone = foresee(opposite, Files({PATH: text}), Files({PATH: base}))
+def _reverted(opposite: Carried, text: str, base: str) -> str:
+    """A file without its hunk: the engine lands the opposite change."""
+    undone = plan_drifted(opposite, Files({PATH: text}), Files({PATH: base}))
     assert undone.lands
     return undone.files[PATH].decode()
 
 
 def _assert_right(scope: str, before: str, after: str) -> None:
-    """All changes lie in one scope, of which there is but one."""
+    """All changes are in one scope, whose name is unique."""
     old, new = _by_scope(before), _by_scope(after)
     assert [name for name, _ in old].count(scope) == 1
     rest_old, rest_new = (

@@ -11,7 +11,7 @@ import pytest
 
 from conftest import Pins
 from lookalikes.drifting import Case, Drift
-from lookalikes.truth import Answer, Verdict, ask
+from lookalikes.truth import Answer, Correctness, check_answer
 from lookalikes.twins import drifted, made_case, real_cases
 from overlaykit.planning.plan import State
 
@@ -29,14 +29,17 @@ def _story(drift: Drift, answer: Answer) -> str:
 
 
 def _wrong(drifts: list[Drift]) -> list[str]:
-    """What is wrong; and that the drifts would have let an engine be so."""
-    stories, seen = [], Counter[Verdict]()
+    """The wrong answers. Also checks that the drifts allow wrong answers."""
+    stories, seen = [], Counter[Correctness]()
     for drift in drifts:
-        answer = ask(drift)
+        answer = check_answer(drift)
         seen[answer.verdict] += 1
-        if answer.verdict is Verdict.WRONG:
+        if answer.verdict is Correctness.WRONG:
             stories.append(_story(drift, answer))
-    assert seen[Verdict.RIGHT] and seen[Verdict.REFUSED] > seen[Verdict.UNTOLD]
+    assert (
+        seen[Correctness.RIGHT]
+        and seen[Correctness.REFUSED] > seen[Correctness.INDISTINGUISHABLE]
+    )
     return stories
 
 
@@ -51,13 +54,13 @@ def test_the_hunks_of_the_series(real: list[Case]) -> None:
 
 
 def test_without_twins_nothing_is_ambiguous(pins: Pins, real: list[Case]) -> None:
-    """What upstream does every day must not make the engine doubt."""
+    """Everyday upstream changes are never ambiguous."""
     cases = [made_case(pins.overlay["sglang"], seed) for seed in range(_MADE // 3)]
-    told = []
+    ambiguous = []
     for number, case in enumerate([*cases, *real]):
         drift = drifted(case, number, twins=False)
-        answer = ask(drift)
-        assert answer.verdict is not Verdict.WRONG, _story(drift, answer)
+        answer = check_answer(drift)
+        assert answer.verdict is not Correctness.WRONG, _story(drift, answer)
         if answer.state is State.AMBIGUOUS:
-            told.append(_story(drift, answer))
-    assert told == []
+            ambiguous.append(_story(drift, answer))
+    assert ambiguous == []

@@ -11,8 +11,8 @@ import pytest
 from conftest import Pins
 from lookalikes.carry import make
 from lookalikes.edits import swap
-from overlaykit.planning.landing import Foreseen, foresee
-from overlaykit.planning.placement import Step
+from overlaykit.planning.landing import DriftedPlan, plan_drifted
+from overlaykit.planning.placement import MergeStep
 from overlaykit.planning.plan import State
 from overlaykit.rebase.moves import land_moved
 from overlaykit.repository.merge import MergeStore
@@ -56,14 +56,16 @@ def template(pins: Pins) -> Carried:
     return pins.overlay["sglang"]
 
 
-def land(template: Carried, old: str, new: str, files: Mapping[str, str]) -> Foreseen:
-    """What becomes of the change from ``old`` to ``new`` on a tree of ``files``."""
+def land(
+    template: Carried, old: str, new: str, files: Mapping[str, str]
+) -> DriftedPlan:
+    """Plan the change from ``old`` to ``new`` on a tree with ``files``."""
     carried = make(template, PATH, old.encode(), new.encode())
-    return foresee(carried, Files(files), Files({PATH: old}))
+    return plan_drifted(carried, Files(files), Files({PATH: old}))
 
 
-def states(foreseen: Foreseen) -> set[State]:
-    return {hunk.state for hunk in foreseen.hunks}
+def states(landed: DriftedPlan) -> set[State]:
+    return {hunk.state for hunk in landed.hunks}
 
 
 def test_a_deletion_is_not_upstream_because_its_function_is_gone(
@@ -77,7 +79,7 @@ def test_a_deletion_is_not_upstream_because_its_function_is_gone(
 
 
 def test_lines_further_in_are_not_the_same_lines(template: Carried) -> None:
-    """Upstream rewrote this place, and has the new call in a deeper block."""
+    """Upstream rewrote this place and put the new call into a deeper block."""
     old = ABOVE + "def f(x):\n    y = quant(x)\n    for i in x:\n        pass\n" + BELOW
     new = swap(old, "    y = quant(x)\n", "    y = quant2(x)\n")
     drifted = swap(old, "    y = quant(x)\n", "    y = quantum(x, 3)\n")
@@ -109,7 +111,7 @@ else:
 
 
 def test_definitions_of_one_name_that_change_places(template: Carried) -> None:
-    """As many as before, but the first of the name is another one now."""
+    """As many definitions as before, but the first is a different one now."""
     old = ABOVE + CHOICE.format("quant") + BELOW
     new = ABOVE + CHOICE.format("quant2") + BELOW
     twin = CHOICE.format("quant").partition("else:")[0].replace("if A", "if not A")
@@ -121,9 +123,9 @@ def test_definitions_of_one_name_that_stay_as_they_are(template: Carried) -> Non
     """Getter and setter share a name: that alone must not stop a hunk."""
     old = ABOVE + CHOICE.format("quant") + BELOW
     new = ABOVE + CHOICE.format("quant2") + BELOW
-    foreseen = land(template, old, new, {PATH: f"import q\n{old}"})
-    assert states(foreseen) == {State.OFFSET}
-    assert foreseen.files[PATH].decode() == f"import q\n{new}"
+    landed = land(template, old, new, {PATH: f"import q\n{old}"})
+    assert states(landed) == {State.OFFSET}
+    assert landed.files[PATH].decode() == f"import q\n{new}"
 
 
 def test_a_class_overridden_below_by_one_without_the_method(
@@ -138,7 +140,7 @@ def test_a_class_overridden_below_by_one_without_the_method(
 
 
 def test_a_lone_carriage_return_shifts_no_scope(template: Carried) -> None:
-    """Python counts a line more there than git: f's lines would pass for g's."""
+    """Python counts one line more than git: f's lines would count as g's."""
     twin = FUNCTION.replace("def f", "def g")
     old = f'"""Doc."""\n{ABOVE}{FUNCTION}{BELOW}'
     new = swap(old, "two(a)", "deux(a)")
@@ -164,8 +166,8 @@ def test_a_twin_branch_of_the_same_function(template: Carried) -> None:
         f"{ABOVE}def f(x):\n    if x:\n        c = all_new(x)\n        log(c)\n"
         f"    else:\n{block}{BELOW}"
     )
-    foreseen = land(template, old, new, {PATH: drifted})
-    assert not foreseen.lands
+    landed = land(template, old, new, {PATH: drifted})
+    assert not landed.lands
 
 
 BLOCK = """\
@@ -211,23 +213,23 @@ def test_a_copy_of_the_block_under_the_same_guards(
 ) -> None:
     old = ABOVE + BODY + BELOW
     new = swap(old, "two(a)", "deux(a)")
-    foreseen = land(template, old, new, {PATH: ABOVE + drifted + BELOW})
-    assert not foreseen.lands, what
+    landed = land(template, old, new, {PATH: ABOVE + drifted + BELOW})
+    assert not landed.lands, what
 
 
 def test_a_copy_far_from_the_original_leaves_no_doubt(template: Carried) -> None:
-    """Its line stands twice now; the lines around say which of them is meant."""
+    """Its line occurs twice now; the lines around it show which is meant."""
     old = ABOVE + BODY + BELOW
     new = swap(old, "two(a)", "deux(a)")
     drifted = swap(old, "    return c\n", "    log(c)\n    b = two(a)\n    return c\n")
-    foreseen = land(template, old, new, {PATH: drifted})
-    assert states(foreseen) == {State.MERGED}
+    landed = land(template, old, new, {PATH: drifted})
+    assert states(landed) == {State.MERGED}
     expected = swap(new, "    return c\n", "    log(c)\n    b = two(a)\n    return c\n")
-    assert foreseen.files[PATH].decode() == expected
+    assert landed.files[PATH].decode() == expected
 
 
 def test_a_line_moved_across_the_change(template: Carried) -> None:
-    """Whether it moved, or all the rest did, does not show."""
+    """It is unclear whether this line moved or all others did."""
     old = ABOVE + BODY + BELOW
     new = swap(old, "two(a)", "deux(a)")
     drifted = swap(old, "    start(x)\n", "")
@@ -236,7 +238,7 @@ def test_a_line_moved_across_the_change(template: Carried) -> None:
 
 
 def test_lines_in_a_copy_are_not_upstream(template: Carried) -> None:
-    """Upstream took the change, copied it and took the original back."""
+    """Upstream adopted the change, copied it and reverted the original."""
     old = ABOVE + BODY + BELOW
     new = swap(old, "two(a)", "deux(a)")
     taken = swap(BLOCK, "two(a)", "deux(a)")
@@ -275,7 +277,7 @@ _REBINDINGS = {
 
 @pytest.mark.parametrize("form", _REBINDINGS)
 def test_a_name_that_means_something_else_as_well(template: Carried, form: str) -> None:
-    """The definition is there as it was, and it is not what its name stands for."""
+    """The definition is unchanged, but its name means something else."""
     more = _REBINDINGS[form]
     if "A" in more.replace("FLAG", ""):
         cls = f"class A:\n{_indented(FUNCTION)}"
@@ -283,18 +285,18 @@ def test_a_name_that_means_something_else_as_well(template: Carried, form: str) 
     else:
         old = PLAIN
     new = swap(old, "two(a)", "deux(a)")
-    foreseen = land(template, old, new, {PATH: f"{old}\n{more}"})
-    assert states(foreseen) == {State.AMBIGUOUS}
+    landed = land(template, old, new, {PATH: f"{old}\n{more}"})
+    assert states(landed) == {State.AMBIGUOUS}
 
 
 @pytest.mark.parametrize("form", _REBINDINGS)
-def test_a_name_that_was_so_in_the_pinned_file(template: Carried, form: str) -> None:
+def test_a_binding_that_the_pinned_file_has_too(template: Carried, form: str) -> None:
     more = _REBINDINGS[form]
     old = f"{PLAIN}\n{more}"
     new = old.replace("two(a)", "deux(a)", 1)
-    foreseen = land(template, old, new, {PATH: f"import q\n{old}"})
-    assert states(foreseen) == {State.OFFSET}
-    assert foreseen.files[PATH].decode() == f"import q\n{new}"
+    landed = land(template, old, new, {PATH: f"import q\n{old}"})
+    assert states(landed) == {State.OFFSET}
+    assert landed.files[PATH].decode() == f"import q\n{new}"
 
 
 PROPERTY = """\
@@ -310,8 +312,8 @@ class A:
 """
 
 
-def test_a_setter_is_no_second_getter(template: Carried) -> None:
-    """Upstream changes the one; the other's name means what it did."""
+def test_a_setter_is_not_a_second_getter(template: Carried) -> None:
+    """Upstream changes one; the name of the other keeps its meaning."""
     old = ABOVE + PROPERTY + BELOW
     new = swap(old, "two(a)", "deux(a)")
     drifted = swap(old, "self.q = value", "self.q = one(value)")
@@ -334,17 +336,17 @@ def test_a_second_getter(template: Carried) -> None:
 
 
 def test_the_original_under_a_new_name(template: Carried) -> None:
-    """A copy is left under the old one; the original is rewritten."""
+    """A copy has the old name; the original was rewritten."""
     old = ABOVE + FUNCTION + BELOW
     new = swap(old, "two(a)", "deux(a)")
     renamed = swap(FUNCTION, "def f", "def f_new").replace("two(a)", "all_new(a)")
     for drifted in (f"{renamed}\n\n{FUNCTION}", f"{FUNCTION}\n\n{renamed}"):
-        foreseen = land(template, old, new, {PATH: ABOVE + drifted + BELOW})
-        assert states(foreseen) == {State.AMBIGUOUS}
+        landed = land(template, old, new, {PATH: ABOVE + drifted + BELOW})
+        assert states(landed) == {State.AMBIGUOUS}
 
 
 def test_a_copy_in_the_originals_place(template: Carried) -> None:
-    """The definition of the old name is another one, or has gone to another place."""
+    """The definition with the old name is a copy, or it moved."""
     other = "def g(x):\n    return nine(x)\n"
     old = f"{ABOVE}{FUNCTION}\n\n{other}"
     new = swap(old, "two(a)", "deux(a)")
@@ -354,7 +356,7 @@ def test_a_copy_in_the_originals_place(template: Carried) -> None:
 
 
 def test_two_files_that_became_one_keep_each_others_hunks(template: Carried) -> None:
-    """The second file's hunks go on top of the first's, not in their stead."""
+    """The second file's hunks go on top of the first's and do not replace them."""
     other = "def g(y):\n    p = five(y)\n    q = two(p)\n    return six(q)\n"
     f, g = ABOVE + FUNCTION + BELOW, ABOVE + other + BELOW
     parts = [
@@ -370,13 +372,13 @@ def test_two_files_that_became_one_keep_each_others_hunks(template: Carried) -> 
     )
     both = ABOVE + FUNCTION + other + BELOW
     base = Files({"pkg/m.py": f, "pkg/m_g.py": g})
-    foreseen = foresee(carried, Files({"pkg/m_g_all.py": both}), base)
-    assert foreseen.lands
-    assert foreseen.files == {"pkg/m_g_all.py": both.replace("two", "deux").encode()}
+    landed = plan_drifted(carried, Files({"pkg/m_g_all.py": both}), base)
+    assert landed.lands
+    assert landed.files == {"pkg/m_g_all.py": both.replace("two", "deux").encode()}
 
 
 @pytest.mark.parametrize("data", ["", "\n", "def f(:\n", "\0", "x = '\\d'\n", "\ufeff"])
-def test_odd_files_are_refused_and_crash_nothing(template: Carried, data: str) -> None:
+def test_odd_files_are_refused_without_a_crash(template: Carried, data: str) -> None:
     new = swap(PLAIN, "two(a)", "deux(a)")
     assert not land(template, PLAIN, new, {PATH: data}).lands
 
@@ -384,14 +386,14 @@ def test_odd_files_are_refused_and_crash_nothing(template: Carried, data: str) -
 def test_lines_in_a_copy_are_not_upstream_in_a_moved_function(
     template: Carried,
 ) -> None:
-    """A rebase follows the function to another file, and must not believe the copy."""
+    """A rebase follows the function to another file and must ignore the copy."""
     more = "    a = one(x)\n    extra(a)\n"
     old = ABOVE + BODY + BELOW
     new = swap(old, "    a = one(x)\n", more)
     carried = make(template, PATH, old.encode(), new.encode())
     [patch], [locked] = carried.series.patches, carried.lock.patches
     [hunk], [known] = patch.files[0].hunks, locked.files[0].hunks
-    step = Step(patch, hunk, known, PATH, old.encode(), new.encode(), new.encode())
+    step = MergeStep(patch, hunk, known, PATH, old.encode(), new.encode(), new.encode())
     taken = swap(BODY, "    a = one(x)\n", more)
     copied = swap(taken, "    return c\n", f"    log(c)\n{BLOCK}    return c\n")
     found = {}
@@ -405,15 +407,15 @@ def test_lines_in_a_copy_are_not_upstream_in_a_moved_function(
     assert found["copied"] is State.AMBIGUOUS
 
 
-def test_a_series_is_no_copy_of_itself(template: Carried) -> None:
+def test_a_series_is_not_a_copy_of_itself(template: Carried) -> None:
     """A hunk whose lines another hunk adds elsewhere is upstream with that one."""
     other = "    d = four(c)\n    e = five(d)\n    f = six(e)\n    g = two(f)\n"
     body = swap(BODY, "    return c\n", f"{other}    return c\n")
     old = ABOVE + body + BELOW
     new = swap(swap(old, "two(a)", "deux(a)"), "three(b)", "three(b)\n    log(b)")
     new = swap(new, "two(f)", "deux(f)\n    log(b)\n    stop(c)")
-    foreseen = land(template, old, new, {PATH: f"import q\n{new}"})
-    assert states(foreseen) == {State.UPSTREAMED}
+    landed = land(template, old, new, {PATH: f"import q\n{new}"})
+    assert states(landed) == {State.UPSTREAMED}
 
 
 def test_one_content_is_parsed_once() -> None:

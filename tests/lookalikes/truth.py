@@ -1,7 +1,7 @@
-"""What the engine's answer to a drift is worth, from how the drift was made.
+"""Whether the engine's answer to a drift is correct, from how the drift was made.
 
-The hunk belongs to the pinned lines that it was made for, wherever they are by now, and
-nowhere else: alike does not come into it.
+The hunk belongs to the pinned lines that it was made for, wherever they are now, and
+nowhere else. Similarity does not count.
 """
 
 from __future__ import annotations
@@ -12,23 +12,24 @@ from enum import Enum
 
 from lookalikes.drifting import Case, Drift, spot_of
 from lookalikes.test_traps import PATH, Files
-from overlaykit.planning.landing import foresee
+from overlaykit.planning.landing import plan_drifted
 from overlaykit.planning.plan import State
 
 
-class Verdict(Enum):
-    """What an answer of the engine is worth."""
+class Correctness(Enum):
+    """Whether an answer of the engine is correct."""
 
     RIGHT = "right"
     REFUSED = "refused"
-    UNTOLD = "in a copy that the text alone takes for the original"
+    INDISTINGUISHABLE = "in a copy that the text alone takes for the original"
     WRONG = "WRONG"
 
 
 def truths(drift: Drift) -> set[str]:
-    """What the file may be with the hunk in: where nothing is left of what it
-    changes, there is nothing. Lines may be added after the line before them or
-    before the line after."""
+    """The correct contents with the hunk; empty if the lines that it changes are gone.
+
+    Lines may be added after the line before them or before the line after them.
+    """
     spots: list[list[tuple[range, list[str]]]] = []
     for change in drift.case.hunk.changes:
         added = [line.decode() for line in change.added]
@@ -74,43 +75,47 @@ def is_taken(drift: Drift) -> bool:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the engine says of a drift, and what it is worth."""
+    """The engine's answer to a drift, and whether it is correct."""
 
-    verdict: Verdict
+    verdict: Correctness
     state: State
     detail: str
     after: str
 
 
-def ask(drift: Drift) -> Answer:
+def check_answer(drift: Drift) -> Answer:
     case = drift.case
-    foreseen = foresee(case.carried, Files({PATH: drift.text}), Files({PATH: case.old}))
-    [hunk] = foreseen.hunks
-    after = foreseen.files[PATH].decode()
-    return Answer(_verdict(drift, hunk.state, after), hunk.state, hunk.detail, after)
+    landed = plan_drifted(
+        case.carried, Files({PATH: drift.text}), Files({PATH: case.old})
+    )
+    [hunk] = landed.hunks
+    after = landed.files[PATH].decode()
+    return Answer(
+        _correctness(drift, hunk.state, after), hunk.state, hunk.detail, after
+    )
 
 
-def _verdict(drift: Drift, state: State, after: str) -> Verdict:
+def _correctness(drift: Drift, state: State, after: str) -> Correctness:
     if not state.lands:
         assert after == drift.text
-        return Verdict.REFUSED
+        return Correctness.REFUSED
     if rebound(drift):
-        return Verdict.WRONG
+        return Correctness.WRONG
     if state is State.UPSTREAMED:
         if is_taken(drift):
-            return Verdict.RIGHT
+            return Correctness.RIGHT
         by_text = _common(drift.case.new, drift.text)
         done = _kept(drift, drift.case.new)
     else:
         if after in truths(drift) or _by_name(drift):
-            return Verdict.RIGHT
+            return Correctness.RIGHT
         by_text = _explained(drift, after)
         done = _kept(drift, drift.case.old)
-    return Verdict.UNTOLD if done < by_text else Verdict.WRONG
+    return Correctness.INDISTINGUISHABLE if done < by_text else Correctness.WRONG
 
 
 def _kept(drift: Drift, side: str) -> int:
-    """How many lines of a text are still there, by what has been done."""
+    """The number of lines of a text that still exist, from the edits made."""
     lines = side.splitlines(True)
     new = side != drift.case.old
     numbers = _numbers(drift.case, new)
@@ -132,8 +137,10 @@ def _numbers(case: Case, new: bool) -> list[int]:
 
 
 def _explained(drift: Drift, after: str) -> int:
-    """How many pinned lines would still be there, were the landing's place the
-    original: with more than there are, the text speaks for another history."""
+    """The number of pinned lines that would still exist if the landing were correct.
+
+    If that is more than really exist, the text looks like another history.
+    """
     before, done = drift.text.splitlines(True), after.splitlines(True)
     most = min(len(before), len(done))
     head = min(most, _alike(before, done))
@@ -142,7 +149,7 @@ def _explained(drift: Drift, after: str) -> int:
     end = last.old_line - 1 + len(last.removed)
     old = drift.case.old.splitlines(True)
     above, below = old[: first.old_line - 1], old[end:]
-    # A change beside a line like its own is the same one a line further on.
+    # A change next to an equal line is the same change one line further on.
     ways = (
         (head, len(before) - min(tail, most - head)),
         (
@@ -158,7 +165,7 @@ def _explained(drift: Drift, after: str) -> int:
 
 
 def _alike(one: list[str], two: list[str]) -> int:
-    """How many lines at the beginning are the same."""
+    """The number of equal lines at the beginning."""
     pairs = enumerate(zip(one, two, strict=False))
     return next((n for n, (a, b) in pairs if a != b), min(len(one), len(two)))
 
@@ -177,11 +184,13 @@ def _common(one: str, two: str) -> int:
 
 
 def rebound(drift: Drift) -> bool:
-    """Whether the original is no longer what its name means."""
+    """Whether the name of the original now means something else."""
     return "rebind" in drift.done
 
 
 def _by_name(drift: Drift) -> bool:
-    """A copy under the old name, of an original that nobody touched: the name says
-    which of two equal definitions is meant, and so does nothing else."""
+    """Whether there is a copy under the old name of an unchanged original.
+
+    Then only the name decides which of the two equal definitions is meant.
+    """
     return "rename" in drift.done and bool(truths(drift))

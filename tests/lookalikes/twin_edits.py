@@ -1,4 +1,4 @@
-"""Edits that make twins of what a hunk is about.
+"""Edits that make twins of a hunk's place.
 
 Each returns False where it has nothing to work on.
 """
@@ -38,7 +38,7 @@ def _renamed(lines: list[Line], name: str, new: str) -> list[Line]:
 
 
 def define_again(drift: Drift) -> bool:
-    """The definition stands twice under its name."""
+    """Define the same name twice."""
     node = definition_of(drift)
     if node is None:
         return False
@@ -49,7 +49,7 @@ def define_again(drift: Drift) -> bool:
 
 
 def define_in_branches(drift: Drift) -> bool:
-    """It stands in both branches of an if, or of a try."""
+    """Define it in both branches of an if or a try."""
     node = definition_of(drift)
     if node is None:
         return False
@@ -73,7 +73,7 @@ def define_in_branches(drift: Drift) -> bool:
 
 
 def define_in_a_branch(drift: Drift) -> bool:
-    """A second one stands under an if of its own, after or before the original."""
+    """Define it a second time under an if, after or before the original."""
     node = definition_of(drift)
     if node is None:
         return False
@@ -86,7 +86,7 @@ def define_in_a_branch(drift: Drift) -> bool:
 
 
 def define_within(drift: Drift) -> bool:
-    """A copy stands within the definition itself."""
+    """Put a copy into the definition itself."""
     node = definition_of(drift)
     if not isinstance(node, Definition):
         return False
@@ -99,7 +99,7 @@ def define_within(drift: Drift) -> bool:
 
 
 def rename(drift: Drift) -> bool:
-    """The original gets another name; a copy is left under the old one."""
+    """Rename the original and leave a copy under the old name."""
     node = definition_of(drift)
     if not isinstance(node, Definition):
         return False
@@ -135,7 +135,7 @@ def _same_parent(module: ast.Module, one: int, two: int) -> bool:
 
 
 def rebind(drift: Drift) -> bool:
-    """A copy under another name is bound to the name of the original, further down."""
+    """Bind a renamed copy to the name of the original, further down."""
     node = definition_of(drift)
     if not isinstance(node, Definition):
         return False
@@ -151,7 +151,7 @@ def rebind(drift: Drift) -> bool:
 
 
 def copy_block(drift: Drift) -> bool:
-    """A run of statements around the place, copied within its block."""
+    """Copy the statements around the place within their block."""
     module, path = home_of(drift)
     if not path or isinstance(path[-1], Definition):
         return False
@@ -161,7 +161,7 @@ def copy_block(drift: Drift) -> bool:
     last = drift.random.randint(at, min(len(body) - 1, at + 3))
     span = range(span_of(body[first]).start, span_of(body[last]).stop)
     copy = copied(drift.lines[span.start : span.stop])
-    # Other edges: what stands around the copy stands nowhere else.
+    # Other edges: the lines around the copy occur nowhere else.
     margin = " " * path[-1].col_offset
     edges = [plain(drift, f"{margin}edge_{n}()") for n in (1, 2)]
     copy = [
@@ -176,7 +176,7 @@ def copy_block(drift: Drift) -> bool:
 
 
 def copy_block_below(drift: Drift) -> bool:
-    """The like, to the end of the block."""
+    """Copy them to the end of the block."""
     module, path = home_of(drift)
     if not path or isinstance(path[-1], Definition):
         return False

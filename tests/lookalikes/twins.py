@@ -32,7 +32,7 @@ from lookalikes.damage_edits import (  # noqa: E402
 )
 from lookalikes.drifting import Case, Drift, Line  # noqa: E402
 from lookalikes.test_traps import PATH  # noqa: E402
-from lookalikes.truth import Verdict, ask, is_taken, truths  # noqa: E402
+from lookalikes.truth import Correctness, check_answer, is_taken, truths  # noqa: E402
 from lookalikes.twin_edits import (  # noqa: E402
     copy_block,
     copy_block_below,
@@ -199,13 +199,15 @@ def _count(first: int, last: int) -> None:
         for seed in range(first, last):
             case = any_case(carried, real, seed)
             drift = drifted(case, seed, twins)
-            answer = ask(drift)
+            answer = check_answer(drift)
             word = answer.verdict.value
-            if answer.verdict is Verdict.REFUSED and (truths(drift) or is_taken(drift)):
+            if answer.verdict is Correctness.REFUSED and (
+                truths(drift) or is_taken(drift)
+            ):
                 word += ", the original being there"
             told[f"{kind}: {word}"] += 1
             told[f"{kind}: {word}: {answer.state.value}"] += 1
-            if answer.verdict in (Verdict.WRONG, Verdict.UNTOLD):
+            if answer.verdict in (Correctness.WRONG, Correctness.INDISTINGUISHABLE):
                 done = ", ".join(drift.done)
                 print(f"{seed}, {case.name}: {done}: {answer.state.value}: {word}")
     for name, times in sorted(told.items()):

@@ -1,4 +1,4 @@
-"""AITER as a target: its module moved, and later took the parameter in other words.
+"""AITER as a target: its module moved, and later adopted the parameter differently.
 
 The trees are the pinned package's own file, moved, and edited here in ways that the
 releases after the pin are known for.
@@ -11,7 +11,7 @@ import importlib.util
 import pytest
 
 from conftest import Pins
-from overlaykit.planning.landing import foresee
+from overlaykit.planning.landing import plan_drifted
 from overlaykit.planning.plan import State
 from overlaykit.trees.tree import EditedTree
 from xscale.kernels import KernelRow, take_kernels
@@ -62,14 +62,14 @@ def rows(tree: EditedTree) -> dict[str, KernelRow]:
 
 def test_the_patch_lands_where_the_module_went(pins: Pins) -> None:
     carried, pinned = pins.overlay["aiter"], pins.tree("aiter")
-    landed = foresee(carried, moved(pins), pinned)
+    landed = plan_drifted(carried, moved(pins), pinned)
     assert [hunk.state for hunk in landed.hunks] == [State.RENAMED] * 2
     assert landed.lands
     assert landed.files == {NEW: pins.patched("aiter").read(OLD)}
 
 
 def test_it_lands_with_other_changes_in_the_module(pins: Pins) -> None:
-    """As from v0.1.10 on: kernels imported from elsewhere, a parameter more."""
+    """As from v0.1.10: kernels imported from another module, and one more parameter."""
     carried, pinned = pins.overlay["aiter"], pins.tree("aiter")
     tree = moved(
         pins,
@@ -80,7 +80,7 @@ def test_it_lands_with_other_changes_in_the_module(pins: Pins) -> None:
             "    gemma_norm=False,\n",
         ),
     )
-    landed = foresee(carried, tree, pinned)
+    landed = plan_drifted(carried, tree, pinned)
     assert [(h.state, h.shift) for h in landed.hunks] == [(State.RENAMED, 1)] * 2
     assert rows(EditedTree(tree, dict(landed.files)))[FLATTEN].presentation == "honest"
 
@@ -99,21 +99,21 @@ def test_the_pin_without_and_with_the_patch(pins: Pins) -> None:
 
 
 def test_adopted_in_other_words(pins: Pins) -> None:
-    """The text conflicts, and the source says that it is in."""
+    """The text conflicts, and the source shows that upstream has the change."""
     tree = moved(pins, PARAMETER, ALLOCATED)
     flatten = rows(tree)[FLATTEN]
     assert (flatten.path, flatten.parameter) == (NEW, True)
     assert flatten.presentation == "honest"
-    landed = foresee(pins.overlay["aiter"], tree, pins.tree("aiter"))
+    landed = plan_drifted(pins.overlay["aiter"], tree, pins.tree("aiter"))
     assert not landed.lands
 
 
 @pytest.mark.parametrize(
     ("edits", "presentation", "said"),
     [
-        # The parameter is there and nothing heeds it.
+        # The parameter exists, but nothing uses it.
         ([PARAMETER], "ignores the flag", "back row-major"),
-        # Written row by row into a buffer of the other shape: nobody knows.
+        # Written row by row into a buffer of the other shape: unknown.
         (
             [PARAMETER, (BUFFER, BUFFER.replace("M, triton.cdiv(N, group_size)",
              "triton.cdiv(N, group_size), M"))],
@@ -127,7 +127,7 @@ def test_adopted_in_other_words(pins: Pins) -> None:
             "ignores the flag",
             "row-major",
         ),
-        # Handed out as the contiguous shape that it is not.
+        # Returned in a contiguous shape that it does not have.
         (
             [PARAMETER, ALLOCATED, (RETURNED,
              "    out_block_scales = out_block_scales.t().view(M, groups)\n"
@@ -135,7 +135,7 @@ def test_adopted_in_other_words(pins: Pins) -> None:
             "lying",
             "contiguous (M, groups) view",
         ),
-        # With its axes exchanged.
+        # With swapped axes.
         (
             [PARAMETER, ALLOCATED, (RETURNED,
              "    out_block_scales = out_block_scales.t()\n" + RETURNED)],
@@ -145,7 +145,7 @@ def test_adopted_in_other_words(pins: Pins) -> None:
         # Strides that are no longer the scale's.
         ([PARAMETER, ALLOCATED, (STRIDES, "        1,\n        M,\n")],
          "unknown", "no strides"),
-        # Made by something that this reading does not know.
+        # Made by a call that the census does not know.
         ([PARAMETER, ALLOCATED, (RETURNED,
           "    out_block_scales = shuffled(out_block_scales)\n" + RETURNED)],
          "unknown", "shuffled"),
@@ -182,7 +182,7 @@ def test_an_option_that_makes_rms_honest(pins: Pins) -> None:
 
 
 def test_reading_agrees_with_running(pins: Pins) -> None:
-    """The kernels themselves, interpreted, on trees of every presentation."""
+    """Run the kernels themselves, interpreted, on trees of every layout."""
     for name in ("torch", "triton", "numpy"):
         if importlib.util.find_spec(name) is None:
             pytest.skip(f"AITER's producers cannot be run: {name} is not installed")

@@ -19,7 +19,7 @@ import pytest
 from conftest import ROOT, Pins, run_verb, snapshot
 from overlaykit.core import git
 from overlaykit.core.errors import EnvironmentFailure, Exit
-from overlaykit.export.formats import export_quilt, exported
+from overlaykit.export.formats import all_patches, export_quilt
 from overlaykit.sources.packages import cache_folder, fetch
 from overlaykit.trees.locking import FOLDER
 from overlaykit.trees.tree import WheelTree
@@ -100,7 +100,7 @@ def edit(place: Path, change: Edit) -> None:
 
 DRIFTS: dict[str, tuple[Edit, str]] = {
     "edited": (lambda d: d + b"# mine\n", "is not the pinned file"),
-    "CRLF": (lambda d: d.replace(b"\n", b"\r\n"), "has CRLF line ends"),
+    "CRLF": (lambda d: d.replace(b"\n", b"\r\n"), "has CRLF line endings"),
     "not UTF-8": (lambda d: d + b"# \xe9t\xe9\n", "is not UTF-8 text"),
     "emptied": (lambda _: b"", "is not the pinned file"),
     "no end of line": (lambda d: d.rstrip(b"\n"), "is not the pinned file"),
@@ -178,7 +178,7 @@ def push_with_quilt(pins: Pins, tree: Path) -> None:
 
 
 def mail_with_git(pins: Pins, tree: Path) -> None:
-    mails = [data for _, data in exported(pins.overlay["sglang"])][:2]
+    mails = [data for _, data in all_patches(pins.overlay["sglang"])][:2]
     subprocess.run(
         ["git", "am"], cwd=tree, input=b"\n".join(mails), check=True,
         capture_output=True,
@@ -193,7 +193,13 @@ def test_half_applied_by_another_tool(
     tree = slim()
     pristine = {p: v[2] for p, v in snapshot(tree).items()}
     other(pins, tree)
-    said = ("of its 1 patches are in", FP8, PATCH, "quilt pop -a", "apply.py --unapply")
+    said = (
+        "of its 1 patches are applied",
+        FP8,
+        PATCH,
+        "quilt pop -a",
+        "apply.py --unapply",
+    )
     check_refused(tree, code=Exit.CANNOT_APPLY, said=said, trees=(tree,))
     status = run_verb("apply", "--status", str(tree))
     assert status.returncode == Exit.CANNOT_APPLY
@@ -369,33 +375,40 @@ PATCHES: dict[str, tuple[Edit, str]] = {
     "cut": (lambda d: d[:-1], "ends early"),
     "too long": (lambda d: d + b"+    pass\n", "is longer than its header says"),
     "counts": (change_line(b"@@ -779,9", b"@@ -779,8"), "longer than its header says"),
-    "garbage": (before_hunk(b"garbage\n"), "no diff header"),
-    "empty line": (before_hunk(b"\n"), "no diff header"),
-    "no change": (lambda d: d[: d.index(b"@@")], "no hunk"),
-    "binary": (before_hunk(b"GIT binary patch\nliteral 0\n"), "no diff header"),
+    "garbage": (before_hunk(b"garbage\n"), "expected a diff header"),
+    "empty line": (before_hunk(b"\n"), "expected a diff header"),
+    "no change": (lambda d: d[: d.index(b"@@")], "expected a hunk"),
+    "binary": (before_hunk(b"GIT binary patch\nliteral 0\n"), "expected a diff header"),
     "binary only": (
         lambda d: d[: d.index(b"--- a/")] + b"GIT binary patch\nliteral 0\n",
-        "the file names disagree",
+        "the file names do not match",
     ),
-    "mode": (change_line(_INDEX, b"old mode 100644\n" + _INDEX), "mode changes"),
-    "rename": (change_line(b" b/python", b" b/elsewhere"), "no diff header"),
+    "mode": (
+        change_line(_INDEX, b"old mode 100644\n" + _INDEX),
+        "change binary files or modes",
+    ),
+    "rename": (change_line(b" b/python", b" b/elsewhere"), "expected a diff header"),
     "creation": (change_line(_INDEX, b"new file mode 100644\n" + _INDEX), "new file"),
-    "short ids": (change_line(_INDEX, b"index b39da52"), "no index line with full ids"),
-    "two files": (change_line(b"+++ b/python", b"+++ b/other"), "names disagree"),
+    "short ids": (
+        change_line(_INDEX, b"index b39da52"),
+        "expected an index line with full ids",
+    ),
+    "two files": (change_line(b"+++ b/python", b"+++ b/other"), "names do not match"),
     "second mail": (lambda d: d + b"-- \n2.39.5\n\n" + d, "text after the signature"),
     "CRLF": (lambda d: d.replace(b"\n", b"\r\n"), ""),
-    "empty": (lambda _: b"", "changes no file"),
+    "empty": (lambda _: b"", "the patch changes no file"),
 }  # fmt: skip
 
 
-BAD_NAMES = {PATCHES[key][1] for key in ("parent", "absolute", "git", "path bytes")}
+_BAD_NAMES = ("leaves", "not relative", "git's own", "not UTF-8")
+_LEAVE_OUT = "leave this file out: a series cannot carry a file with this name"
 
 
 @pytest.mark.parametrize(("change", "what"), PATCHES.values(), ids=PATCHES)
 def test_bad_patch(overlay: Path, slim: Slim, change: Edit, what: str) -> None:
     tree = slim(clone=False)
     edit(overlay / "patches" / "sglang" / PATCH, change)
-    step = "leave this file out" if what in BAD_NAMES else "re-make the patch"
+    step = _LEAVE_OUT if what in _BAD_NAMES else "re-make the patch"
     said = (PATCH, what, step)
     report = check_refused(
         tree, code=Exit.USAGE, said=said, trees=(tree,), overlay=overlay
@@ -433,7 +446,7 @@ OVERLAYS: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     "no series": (lambda o: (o / "patches/sglang/series").unlink(), ("not exist",)),
     "stray": (
         lambda o: (o / "patches/sglang/0001.patch.orig").touch(),
-        ("0001.patch.orig", "not named in series"),
+        ("0001.patch.orig", "series does not list"),
     ),
     "order": (
         lambda o: edit(
@@ -563,7 +576,7 @@ def test_no_network(overlay: Path, env: dict[str, str]) -> None:
 
 def test_cache_cannot_be_written(overlay: Path) -> None:
     (overlay / "build").write_text("in the way")
-    said = ("could not be kept", "build")
+    said = ("could not be saved", "build")
     check_refused(verb="fetch", code=Exit.ENVIRONMENT, said=said, overlay=overlay)
 
 

@@ -49,7 +49,7 @@ def test_crlf(target: str, how: str, slim: Slim) -> None:
     clone = cloned(slim(target), "crlf", core_autocrlf="true")
     assert status(clone) == ""
     found = findings(*filter(None, [how]), clone)
-    assert {one["what"] for one in found} == {"has CRLF line ends"}
+    assert {one["what"] for one in found} == {"has CRLF line endings"}
     for one in found:
         assert one["next_step"].startswith("check it out with core.autocrlf=false: ")
         subprocess.run(one["next_step"].partition(": ")[2], shell=True, check=True)
@@ -71,7 +71,7 @@ def test_crlf_outside_a_clone(slim: Slim) -> None:
     root = slim(clone=False)
     for path in root.rglob("*.py"):
         path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
-    assert {one["what"] for one in findings(root)} == {"has CRLF line ends"}
+    assert {one["what"] for one in findings(root)} == {"has CRLF line endings"}
 
 
 @pytest.mark.parametrize("cone", [True, False])

@@ -113,7 +113,10 @@ def test_only_some_releases() -> None:
 def test_without_an_index(tmp_path: Path) -> None:
     done = run(PIP_NO_INDEX="1", PIP_FIND_LINKS=str(tmp_path))
     assert done.returncode == 0, done.stderr
-    assert "only the releases in releases.lock: no package index" in done.stdout
+    assert (
+        "only the releases in releases.lock: the package index lists no releases"
+        in done.stdout
+    )
     assert "\n0.5.23: retire" in done.stdout
 
 

@@ -1,4 +1,4 @@
-"""Other tools take the exported series, and come to the same tree as apply."""
+"""Other tools apply the exported series, with the same tree as apply."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ from overlaykit.core.errors import InputError
 from overlaykit.export.formats import export_quilt, mailbox
 from overlaykit.series.quilt import read_header
 
+# The engine takes every path literally; these are patterns.
+_GLOBS = {"GIT_LITERAL_PATHSPECS": "0"}
+
 
 def tree_of(root: Path) -> str:
-    """The git tree id of a work tree as it is, tools' own folders apart."""
-    git.run(root, "add", "-A", "-f", "--", ".", ":!patches", ":!.pc")
+    """The git tree id of the work tree, without the tools' own folders."""
+    git.run(root, "add", "-A", "-f", "--", ".", ":!patches", ":!.pc", env=_GLOBS)
     return git.text(root, "write-tree")
 
 
@@ -76,7 +79,7 @@ def test_am_and_commit_agree_on_messages(
 
 
 @pytest.mark.parametrize("target", ["sglang", "aiter"])
-def test_the_verb_gives_what_other_tools_take(
+def test_other_tools_accept_the_exports(
     target: str, clones: Callable[[str, str], Path], tmp_path: Path
 ) -> None:
     ours = clones(target, "ours")
@@ -139,7 +142,7 @@ def test_the_text_of_a_pull_request(pins: Pins, tmp_path: Path) -> None:
         assert "Not run" in sections[accuracy]
         assert "Not run" in sections[speed]
         assert "[x]" not in said
-        # The fields are for whoever carries the patch, not for upstream.
+        # The fields are for the carrier of the patch, not for upstream.
         for field in ("X-Sites", "X-Drop-When", "Forwarded:"):
             assert field not in said
         for patch in pins.overlay[target].series.patches:
@@ -157,10 +160,10 @@ def test_nothing_is_overwritten(
     stray.parent.mkdir()
     stray.write_text("mine")
     code, said = export("--target", "sglang", "--quilt", stray.parent)
-    assert (code, f"{stray.parent}: is there already" in said) == (2, True)
+    assert (code, f"{stray.parent}: already exists" in said) == (2, True)
     for option in ("--mbox", "--quilt"):
         code, said = export("--target", "sglang", option, stray)
-        assert (code, f"{stray}: is there already" in said) == (2, True)
+        assert (code, f"{stray}: already exists" in said) == (2, True)
     box = tmp_path / "box"
     code, _ = export("--target", "sglang", "--mbox", box, "--pr-body", stray)
     assert (code, box.exists()) == (2, False)
@@ -191,7 +194,7 @@ def test_bad_input(clones: Callable[[str, str], Path], tmp_path: Path) -> None:
         (("--mbox", tmp_path / "box", "--clone", clone), "--clone PATH"),
         (("--branch", "a..b", "--clone", clone), "a..b"),
         (("--branch", "a", "--clone", tmp_path), "contains no target"),
-        (("--branch", "a", "--clone", clone / "aiter"), "is no clone"),
+        (("--branch", "a", "--clone", clone / "aiter"), "is not a clone"),
     ):
         code, said = export(*arguments)
         assert (code, named in said) == (2, True), said
@@ -206,5 +209,5 @@ def test_bad_input(clones: Callable[[str, str], Path], tmp_path: Path) -> None:
 
 def test_quilt_folder_must_be_empty(pins: Pins, tmp_path: Path) -> None:
     (tmp_path / "stray.patch").write_text("")
-    with pytest.raises(InputError, match="in the way"):
+    with pytest.raises(InputError, match="already exists"):
         export_quilt(pins.overlay["sglang"], tmp_path)

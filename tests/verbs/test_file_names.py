@@ -1,4 +1,4 @@
-"""Names that git quotes: every verb supports them, or refuses them.
+"""File names that git quotes: every verb carries them, or refuses them.
 
 The patches are made by real git. The first name is one of SGLang's own.
 """
@@ -67,7 +67,7 @@ X-Sites:
 
 
 def format_patch(clone: Path, *more: str, quotepath: str = "true") -> bytes:
-    """The last commit as git format-patch writes it."""
+    """The last commit, written by git format-patch."""
     env = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
     done = subprocess.run(
         ["git", "-c", f"core.quotePath={quotepath}", "format-patch", "--stdout",
@@ -116,7 +116,7 @@ def test_gits_quoting_is_read(repository: Path, name: str, quotepath: str) -> No
 
 @pytest.mark.parametrize("quotepath", QUOTEPATH)
 @pytest.mark.parametrize("name", REFUSED.values(), ids=REFUSED)
-def test_unsupported_names_are_refused_with_the_reason(
+def test_an_unsupported_name_is_refused_with_the_reason(
     repository: Path, name: str, quotepath: str
 ) -> None:
     patch = changed(repository, name, quotepath)
@@ -154,10 +154,10 @@ def test_names_that_differ_are_refused(
     "spelt",
     [rb'"a/\400.py"', rb'"a/\q.py"', rb'"a/x.py', rb'"a/x"y.py"', rb'"a/"', rb'"x.py"'],
 )
-def test_invalid_quoting_is_rejected(spelt: bytes) -> None:
+def test_quoting_that_git_does_not_write(spelt: bytes) -> None:
     other = spelt.replace(b'"a/', b'"b/', 1)
     patch = b"diff --git " + spelt + b" " + other + b"\nindex "
-    with pytest.raises(InputError, match="no diff header"):
+    with pytest.raises(InputError, match="expected a diff header"):
         parse_patch("0001-x.patch", HEADER.encode() + patch)
 
 
@@ -184,7 +184,7 @@ class Overlay:
         return done.stdout
 
     def contents(self, end: str = "") -> set[str]:
-        """The contents of the files with all these names."""
+        """The contents of the files with all names."""
         places = [self.tree / FOLDER / f"{name}{end}" for name in CARRIED.values()]
         return {p.read_text() if p.exists() else "none" for p in places}
 
@@ -204,8 +204,8 @@ def make_wheel(folder: Path) -> None:
 
 @pytest.fixture
 def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Overlay:
-    """An overlay for a package with files of all these names: a patch that changes
-    them, and new files with similar names."""
+    """A package with files of all these names, a patch that changes them, and new files
+    with similar names."""
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     make_wheel(tmp_path)
@@ -246,7 +246,7 @@ def test_every_verb_supports_them(odd: Overlay) -> None:
     odd.run("apply", odd.tree)
     assert (odd.contents(), odd.contents("new")) == ({"x = 2\n"}, {"y = 1\n"})
     odd.run("apply", "--status", odd.tree)
-    # This package has none of the series' sites, but all its files must be right.
+    # This series' promises do not hold for such a package; its file checks do.
     said = json.loads(odd.run("verify", "--json", odd.tree))
     assert not [f for f in said["findings"] if FOLDER in str(f["path"])], said
     odd.run("apply", "--unapply", odd.tree)
@@ -272,8 +272,8 @@ def test_they_are_exported(odd: Overlay, tmp_path: Path) -> None:
     assert (folder / "0001-x.patch").is_file()
 
 
-def test_edits_are_refreshed(odd: Overlay) -> None:
-    """Refresh and lock can read what they write."""
+def test_an_edit_is_refreshed(odd: Overlay) -> None:
+    """Refresh and lock write names that they can read."""
     odd.run("apply", odd.tree)
     write_all(odd, "x = 3\n")
     odd.run("refresh", odd.tree)
@@ -284,7 +284,7 @@ def test_edits_are_refreshed(odd: Overlay) -> None:
 
 
 def test_drift_of_commits(odd: Overlay) -> None:
-    """Git finds the commits that touch them by name, not by pattern."""
+    """Git lists the commits that touch them, by name and not by pattern."""
     base = git.text(odd.tree, "rev-parse", "HEAD")
     write_all(odd, "# new\nx = 1\n")
     commit(odd.tree)
@@ -293,8 +293,8 @@ def test_drift_of_commits(odd: Overlay) -> None:
     assert json.loads(said)["exit_code"] == 0
 
 
-def test_the_next_step_can_be_pasted(odd: Overlay) -> None:
-    """A staged file with such a name is refused, and its next step can be pasted."""
+def test_a_step_to_take_can_be_pasted(odd: Overlay) -> None:
+    """A staged file with such a name is refused, and its name is quoted for a shell."""
     name = CARRIED["dollar and quote"]
     (odd.tree / FOLDER / name).write_text("mine = 1\n")
     git.run(odd.tree, "add", "-A")

@@ -25,7 +25,7 @@ from gatekit.serving.points import parse
 from gatekit.traces.kernels import short
 from gatekit.traces.reading import read_trace
 from overlaykit.core.errors import Exit, OverlayError
-from overlaykit.rebase.folder import rebases_folder, under_way
+from overlaykit.rebase.folder import active_rebases, rebases_folder
 from overlaykit.series.carried import load_overlay
 from overlaykit.series.ledger import LEDGER
 from overlaykit.series.patches import parse_patch
@@ -162,7 +162,7 @@ def test_a_rebase_under_way(tmp_path: Path) -> None:
     for name, data in DOCUMENTS.items():
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "request.json").write_bytes(data)
-        refused_or_read(lambda: list(under_way(tmp_path)), name)
+        refused_or_read(lambda: list(active_rebases(tmp_path)), name)
 
 
 @pytest.mark.parametrize("name", ["deep list", "whole deep list", "not UTF-8", "torn"])

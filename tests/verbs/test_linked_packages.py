@@ -1,4 +1,4 @@
-"""A package that is a symbolic link in the named directory is not followed."""
+"""A package that is a symbolic link in the given directory is not followed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ def test_a_linked_package_is_refused(
     assert [p.name for p in named.iterdir() if p.name.startswith(".")] == []
 
 
-def test_a_named_link_is_followed(slim: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_link_given_by_name_means_its_directory(
+    slim: Callable[..., Path], tmp_path: Path
+) -> None:
     clone, link = slim(), tmp_path / "link"
     link.symlink_to(clone / PACKAGE)
     twice = run_verb("apply", "--dry-run", str(link), str(clone))

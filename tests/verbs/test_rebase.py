@@ -1,4 +1,4 @@
-"""rebase: real releases, real conflicts, and what a killed process leaves."""
+"""rebase: real releases, real conflicts, and killed processes."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def call(
 
 
 def rebase(overlay: Path, *arguments: str | Path) -> dict[str, Any]:
-    """A run that must say what it says in the schema of all reports."""
+    """Run rebase and check its report against the schema."""
     import jsonschema
 
     done = call(overlay, "rebase", "--json", *arguments)
@@ -72,7 +72,7 @@ def rebase(overlay: Path, *arguments: str | Path) -> dict[str, Any]:
     return report
 
 
-def fates(report: dict[str, Any]) -> list[dict[str, Any]]:
+def rebased_hunks(report: dict[str, Any]) -> list[dict[str, Any]]:
     return list(result_of(report)["fates"])
 
 
@@ -86,7 +86,7 @@ def finding(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def own(overlay: Path) -> dict[str, bytes]:
-    """What an overlay is made of, rebases under way apart."""
+    """The files of an overlay, without active rebases."""
     parts = snapshot(overlay)
     return {p: data for p, (_, _, data) in parts.items() if not p.startswith("build/")}
 
@@ -133,7 +133,7 @@ def test_a_release_rebased_adopted_and_used(
     before = own(carrier)
     report = rebase(carrier, "--onto", "0.5.12")
     assert report["exit_code"] == 0
-    assert {fate["outcome"] for fate in fates(report)} == {"carried"}
+    assert {hunk["outcome"] for hunk in rebased_hunks(report)} == {"carried"}
     assert own(carrier) == before, "nothing is touched before --adopt"
     folder = carrier / "build" / "rebase" / "sglang-0.5.12"
     new = load_series(folder / "patches")
@@ -159,11 +159,11 @@ def test_a_release_rebased_adopted_and_used(
     assert "sglang-0.5.12: applied" in applied.stdout
     verified = call(carrier, "verify", tree)
     assert verified.returncode == 0, verified.stderr
-    assert rebase(carrier, "--status")["message"] == "no rebase is under way"
+    assert rebase(carrier, "--status")["message"] == "no rebase is active"
 
 
 @pytest.mark.slow("a whole rebase")
-def test_the_second_base_is_what_the_tool_makes(carrier: Path) -> None:
+def test_rebase_reproduces_the_second_base(carrier: Path) -> None:
     """And adopting it again changes nothing, byte for byte."""
     before = own(carrier)
     assert rebase(carrier, "--onto", "0.5.12.post1")["exit_code"] == 0
@@ -189,18 +189,18 @@ def test_git_am_of_the_second_base_leaves_the_tree_that_apply_leaves(
     )
 
 
-def test_upstream_has_it_by_now(carrier: Path) -> None:
+def test_nothing_is_left_to_carry_on_the_newest_release(carrier: Path) -> None:
     """The newest release has every site, in other words: nothing is left to carry."""
     report = rebase(carrier, "--onto", "0.5.23")
     assert report["exit_code"] == 0
     result = result_of(report)
     assert result["outcome"] == "retired: nothing is left to carry"
-    assert all(fate["outcome"] == "dropped" for fate in fates(report))
+    assert all(hunk["outcome"] == "dropped" for hunk in rebased_hunks(report))
     assert {
         site
-        for fate in fates(report)
-        for site in fate["sites"]
-        if f"upstream has {site}" in fate["detail"]
+        for hunk in rebased_hunks(report)
+        for site in hunk["sites"]
+        if f"upstream has {site}" in hunk["detail"]
     } >= {f"S{n}" for n in range(1, 9)}
     assert not (carrier / "build" / "rebase").exists()
 
@@ -210,7 +210,7 @@ def test_a_clean_merge_into_a_dangerous_mix_is_refused(carrier: Path) -> None:
     be left behind: every hunk that remains merges, and the result is wrong."""
     report = rebase(carrier, "--onto", "0.5.13")
     assert report["exit_code"] == 3
-    kept = [fate for fate in fates(report) if fate["outcome"] == "carried"]
+    kept = [hunk for hunk in rebased_hunks(report) if hunk["outcome"] == "carried"]
     assert {site for f in kept for site in f["sites"]} == {"S8"}
     assert "dangerous mix" in finding(report)["what"]
     adopted = rebase(carrier, "--adopt")
@@ -250,7 +250,7 @@ def test_a_conflict_resolved_by_hand(carrier: Path, reworded: Path) -> None:
     assert rebase(carrier, "--status")["exit_code"] == 3
     done = rebase(carrier, "--continue")
     assert done["exit_code"] == 0
-    resolved = [f for f in fates(done) if f["outcome"] == "resolved by hand"]
+    resolved = [f for f in rebased_hunks(done) if f["outcome"] == "resolved by hand"]
     assert [f["sites"] for f in resolved] == [["S6"]]
     assert not (folder / "conflict").exists()
     series = load_series(folder / "patches")
@@ -264,7 +264,7 @@ def test_a_conflict_resolved_by_hand(carrier: Path, reworded: Path) -> None:
 def test_skip_leaves_the_hunk_out(carrier: Path, reworded: Path) -> None:
     rebase(carrier, "--onto", "main", "--clone", reworded)
     report = rebase(carrier, "--skip")
-    [left] = [f for f in fates(report) if f["outcome"] == "dropped"]
+    [left] = [f for f in rebased_hunks(report) if f["outcome"] == "dropped"]
     assert (left["sites"], left["detail"]) == (["S6"], "left out by the maintainer")
     [folder] = (carrier / "build" / "rebase").iterdir()
     header = read_header(load_series(folder / "patches").patches[3])
@@ -291,7 +291,7 @@ def test_regenerated_where_the_text_cannot_be_merged(
     asked = ("--onto", "main", "--clone", reworded, "--regenerate")
     report = rebase(carrier, *asked)
     assert report["exit_code"] == 0, report
-    made = [f for f in fates(report) if f["outcome"] == "regenerated"]
+    made = [f for f in rebased_hunks(report) if f["outcome"] == "regenerated"]
     assert [f["sites"] for f in made] == [["S6"]]
     assert "regenerated, not merged" in json.dumps(report["results"])
     [folder] = (carrier / "build" / "rebase").iterdir()
@@ -313,7 +313,7 @@ def test_a_renamed_file_is_followed(carrier: Path, slim: Slim, to: str) -> None:
     commit(clone, "renamed")
     report = rebase(carrier, "--onto", "main", "--clone", clone)
     assert report["exit_code"] == 0, report
-    moved = [f for f in fates(report) if f["outcome"] == "moved"]
+    moved = [f for f in rebased_hunks(report) if f["outcome"] == "moved"]
     assert {f["path"] for f in moved} == {there}
     assert [s for f in moved for s in f["sites"]] == ["S5", "S6", "S7"]
     [folder] = (carrier / "build" / "rebase").iterdir()
@@ -321,8 +321,8 @@ def test_a_renamed_file_is_followed(carrier: Path, slim: Slim, to: str) -> None:
 
 
 def split(clone: Path) -> str:
-    """What upstream did in 0.5.18: a class of its own, in a file of its own, takes a
-    method along and gives it another name. The imports are needed there as well."""
+    """As upstream did in 0.5.18: move a method to a new class in a new file and rename
+    it. The new file needs the imports too."""
     lines = (clone / MLA).read_text().splitlines(keepends=True)
     at = next(n for n, t in enumerate(lines) if t.startswith("class Deepseek"))
     first = next(
@@ -350,7 +350,7 @@ def test_a_method_that_moved_and_was_renamed_is_followed(
     new = split(clone)
     report = rebase(carrier, "--onto", "main", "--clone", clone)
     assert report["exit_code"] == 0, report
-    [moved] = [f for f in fates(report) if f["sites"] == ["S8"]]
+    [moved] = [f for f in rebased_hunks(report) if f["sites"] == ["S8"]]
     scope = "DeepseekMLARocmForwardMixin.forward_absorb_rocm_core"
     assert (moved["path"], moved["scope"], moved["outcome"]) == (new, scope, "moved")
     [folder] = (carrier / "build" / "rebase").iterdir()
@@ -359,11 +359,13 @@ def test_a_method_that_moved_and_was_renamed_is_followed(
     assert header.sites == {scope: ("S8",)}
     imports = [diff.path for diff in series.patches[2].files]
     assert imports == [MLA, new], "the import goes to both files that use it"
-    assert {f["path"] for f in fates(report) if f["sites"] in (["S3"], ["S4"])} == {MLA}
+    assert {
+        f["path"] for f in rebased_hunks(report) if f["sites"] in (["S3"], ["S4"])
+    } == {MLA}
 
 
 def test_aiters_module_that_moved(carrier: Path, slim: Slim) -> None:
-    """From v0.1.10 it lies in quant/; from v0.1.16 the function has the parameter."""
+    """From v0.1.10 it is in quant/; from v0.1.16 the function has the parameter."""
     clone = slim("aiter")
     [old] = load_overlay(ROOT)["aiter"].series.paths
     new = old.replace("fused_fp8_quant", "quant/fused_fp8_quant")
@@ -373,7 +375,9 @@ def test_aiters_module_that_moved(carrier: Path, slim: Slim) -> None:
     asked = ("--target", "aiter", "--onto", "main", "--clone", clone)
     report = rebase(carrier, *asked)
     assert report["exit_code"] == 0, report
-    assert {(f["path"], f["outcome"]) for f in fates(report)} == {(new, "moved")}
+    assert {(f["path"], f["outcome"]) for f in rebased_hunks(report)} == {
+        (new, "moved")
+    }
     assert rebase(carrier, "--abort")["exit_code"] == 0
     for old_text, new_text in (PARAMETER, ALLOCATED):
         edit(clone, new, old_text, new_text)
@@ -411,8 +415,8 @@ finally:
 
 
 def killed(overlay: Path, at: int, *arguments: str | Path) -> int | None:
-    """Run rebase and kill it at its write number ``at``; how many writes it made, if
-    it came to its end before that."""
+    """Run rebase and kill it at write number ``at``. Returns the number of writes if it
+    ended before that, else None."""
     done = subprocess.run(
         [sys.executable, "-c", _KILLED, str(overlay), str(at), *map(str, arguments)],
         capture_output=True,
@@ -427,7 +431,7 @@ def killed(overlay: Path, at: int, *arguments: str | Path) -> int | None:
 
 
 def points(writes: int, number: int = 6) -> list[int]:
-    """Some of the writes, the first and the last among them."""
+    """Some of the writes, including the first and the last."""
     return sorted({1 + (writes - 1) * n // (number - 1) for n in range(number)})
 
 
@@ -438,7 +442,7 @@ def work(overlay: Path) -> dict[str, bytes]:
 
 @pytest.mark.slow("killed at every write")
 def test_killed_and_resumed(carrier: Path, reworded: Path, tmp_path: Path) -> None:
-    """At writes from the first to the last, of the stop and of --continue."""
+    """Kill at writes from the first to the last, of the first run and of --continue."""
     asked = ("--onto", "main", "--clone", reworded)
     writes = killed(carrier, 0, *asked)
     assert writes is not None and writes > 20
@@ -479,7 +483,7 @@ def test_killed_and_resumed(carrier: Path, reworded: Path, tmp_path: Path) -> No
         ("conflict/about.json", "merged", ".git/config"),
     ],
 )
-def test_a_folder_whose_names_lead_elsewhere(
+def test_a_folder_with_names_outside_it(
     carrier: Path, reworded: Path, file: str, key: str, value: str | None
 ) -> None:
     """Refused, and nothing is read or written there."""
@@ -497,7 +501,7 @@ def test_a_folder_whose_names_lead_elsewhere(
 
 @pytest.mark.slow("killed at every write")
 def test_an_adoption_that_is_killed(carrier: Path, tmp_path: Path) -> None:
-    """All of the new base or nothing of it, whatever verb comes next."""
+    """The new base is complete or absent, whichever verb runs next."""
     assert rebase(carrier, "--onto", "0.5.12")["exit_code"] == 0
     kept = tmp_path / "kept"
     shutil.copytree(carrier, kept, symlinks=True)
@@ -512,7 +516,7 @@ def test_an_adoption_that_is_killed(carrier: Path, tmp_path: Path) -> None:
         assert killed(carrier, at, "--adopt") is None
         rebase(carrier, "--status")
         assert own(carrier) in (before, after), at
-        # Over already, where the kill came after the last of the overlay's own files.
+        # The adoption is complete if the kill came after the overlay's last file.
         rebase(carrier, "--adopt")
         assert own(carrier) == after, at
 
@@ -528,8 +532,8 @@ def test_an_unknown_ref(carrier: Path, slim: Slim) -> None:
 
 
 def test_a_shallow_clone(carrier: Path, reworded: Path, tmp_path: Path) -> None:
-    """A ref that it lacks is asked for; a base that it lacks is read elsewhere, and
-    where it is nowhere, what to fetch is said."""
+    """A missing ref is an error with a next step. A missing base is read from the
+    cache; if it is nowhere, the error says what to fetch."""
     git.run(reworded, "tag", "old", "HEAD~1")
     shallow = tmp_path / "shallow"
     git.run(
@@ -557,12 +561,12 @@ def test_a_shallow_clone(carrier: Path, reworded: Path, tmp_path: Path) -> None:
     [
         ((), 2, "--onto"),
         (("--onto", "newest"), 2, "not the version of a release"),
-        (("--onto", "0.5.11"), 2, "carried on 0.5.11 already"),
+        (("--onto", "0.5.11"), 2, "0.5.11 already is the base of sglang"),
         (("--onto", "0.5.12", "--from", "other"), 2, "no target other"),
         (("--onto", "0.5.12", "--from", "aiter"), 2, "not a base of sglang"),
-        (("--continue",), 2, "no rebase is under way"),
-        (("--adopt",), 2, "no rebase is under way"),
-        (("--status",), 0, "no rebase is under way"),
+        (("--continue",), 2, "no rebase is active"),
+        (("--adopt",), 2, "no rebase is active"),
+        (("--status",), 0, "no rebase is active"),
     ],
 )
 def test_usage(carrier: Path, arguments: tuple[str, ...], code: int, said: str) -> None:

@@ -43,7 +43,7 @@ def run(overlay: Path, verb: str, *arguments: str | Path) -> tuple[int, str]:
 
 
 def parts(overlay: Path) -> Made:
-    """What a refresh may change, and nothing of what it must not leave behind."""
+    """The files that a refresh may change; it must leave no other files behind."""
     found = snapshot(overlay)
     assert not [path for path in found if path.startswith(".overlay-transaction")]
     names = ("patches/", "overlay/", "overlay.lock")
@@ -51,7 +51,7 @@ def parts(overlay: Path) -> Made:
 
 
 def tree_id(root: Path) -> str:
-    """The git tree id of a work tree as it is."""
+    """The git tree id of the work tree."""
     git.run(root, "add", "-A", "-f")
     return git.text(root, "write-tree")
 
@@ -149,7 +149,7 @@ def test_round_trip_on_a_clone(
 def test_installed_and_unpacked_trees(
     ours: Path, laid_out: dict[str, Path], tmp_path: Path
 ) -> None:
-    """Without git, the release's package says what was edited and what is new."""
+    """Without git, the release's package shows which files were edited or added."""
     ignore = shutil.ignore_patterns(".git")
     site = tmp_path / "site-packages" / "sglang"
     plain = tmp_path / "plain"
@@ -167,7 +167,7 @@ def test_installed_and_unpacked_trees(
         added = parts(ours).keys() - before.keys()
         assert added == {"overlay/sglang/python/sglang/new.py"}
         (package / "built.so").unlink()
-        # Not of the series: found by comparison with the package alone.
+        # Not in the series: found only by comparison with the package.
         with (package / "version.py").open("a") as file:
             file.write("# edited\n")
         code, said = run(ours, "refresh", root)
@@ -204,7 +204,7 @@ def test_into(ours: Path, applied: Path, slim: Callable[..., Path]) -> None:
 
 
 def test_another_base(ours: Path, laid_out: dict[str, Path], tmp_path: Path) -> None:
-    """With every touched file edited, no blob id says which base a tree is."""
+    """If every touched file is edited, no blob id identifies the base."""
     overlay = load_overlay(ours)
     for name in overlay:
         if overlay[name].target.package != "sglang":
@@ -293,8 +293,11 @@ def _gutted(root: Path) -> None:
         (_laid_deleted, [f"{LAID}: was deleted"]),
         (_laid_mode, [f"{LAID}: has another mode", "100644", "100755"]),
         (_upstream_deleted, ["layernorm.py: was deleted"]),
-        (_not_of_the_package, ["README.md: was edited", "as the pinned package"]),
-        (_reverted, ["is not applied here", COMMUNICATOR, "0 of its 1 patches"]),
+        (
+            _not_of_the_package,
+            ["README.md: was edited", "differs from the pinned package"],
+        ),
+        (_reverted, ["the series is not applied", COMMUNICATOR, "0 of its 1 patches"]),
         (_link, ["symbolic link", "python/link.py"]),
         (_gutted, ["X-Sites names LayerCommunicator.prepare_attn", "next"]),
     ],
@@ -345,7 +348,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def test_killed_at_every_write(ours: Path, applied: Path, tmp_path: Path) -> None:
-    """kill -9 anywhere leaves the old overlay or the new, and says so till then."""
+    """kill -9 anywhere leaves the old overlay or the new one, and verbs report it."""
     edit(applied, COMMUNICATOR, GATHER, GATHER + "                # edited\n")
     (applied / "python" / "sglang" / "more").mkdir()
     (applied / "python" / "sglang" / "more" / "one.py").write_text("ONE = 1\n")
@@ -371,12 +374,12 @@ def test_killed_at_every_write(ours: Path, applied: Path, tmp_path: Path) -> Non
         journal = root / ".overlay-transaction" / "journal.json"
         if unfinished := journal.exists():
             code, said = run(root, "lock", "--check")
-            assert (code, "a change of it is unfinished" in said) == (3, True)
+            assert (code, "a change to the overlay is unfinished" in said) == (3, True)
         with hold(DirectoryTree(root)) as transaction:
             assert transaction.repaired == unfinished
         assert parts(root) in (old, new)
         seen.add((parts(root) == new, unfinished))
-    # Before the journal, while it stands, and after the commit.
+    # Before the journal, while it exists, and after the commit.
     assert seen == {(False, False), (False, True), (True, False)}
     assert refresh(points // 2) == -9
     code, said = run(root, "refresh", applied)

@@ -121,7 +121,7 @@ def test_round_trip(
 def test_the_locks_tree_id_equals_gits(
     base: str, laid_out: dict[str, Path], pins: Pins, tmp_path: Path
 ) -> None:
-    """The lock's tree digest is the one that git computes for the applied files."""
+    """Compare the lock's tree digest with git's, for the applied files."""
     for path in clone(laid_out, base, pins, tmp_path):
         carried = pins.overlay[path.name]
         assert run_verb("apply", str(path)).returncode == 0
@@ -149,7 +149,7 @@ def test_works_from_any_directory(slim: Callable[..., Path], tmp_path: Path) -> 
 
 
 def test_commit(slim: Callable[..., Path], pins: Pins) -> None:
-    """One commit for each patch on a separate branch, with the same ids every time."""
+    """One commit per patch on a new branch, with the same ids every time."""
     root, carried = slim(), pins.overlay["sglang"]
     (root / "unrelated.txt").write_text("not committed\n")
     base = git.text(root, "rev-parse", "HEAD")
@@ -178,7 +178,7 @@ def test_commit(slim: Callable[..., Path], pins: Pins) -> None:
 def test_commit_on_a_partial_clone(
     slim: Callable[..., Path], pins: Pins, tmp_path: Path
 ) -> None:
-    """The other files' objects are missing, and need not be fetched."""
+    """Other files of the clone are absent and need not be fetched."""
     upstream, partial = slim(), tmp_path / "partial"
     git.run(upstream, "config", "uploadpack.allowFilter", "true")
     git.run(tmp_path, "clone", "-q", "--filter=blob:none", "--no-checkout",
@@ -236,7 +236,7 @@ def test_unchecked_bytecode_is_refused(slim: Callable[..., Path], pins: Pins) ->
 def test_a_clone_and_the_package_in_it_are_one_tree(
     slim: Callable[..., Path], pins: Pins
 ) -> None:
-    """They share one lock and one journal, however the tree is named."""
+    """One lock and one journal, by either name of the tree."""
     root = slim()
     package = root / pins.overlay["sglang"].target.package_root
     both = run_verb("apply", str(root), str(package))
@@ -256,7 +256,7 @@ def test_a_report_that_cannot_be_written(slim: Callable[..., Path]) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_missing_msgspec_is_reported(tmp_path: Path) -> None:
+def test_a_python_without_the_dependency_gets_an_error(tmp_path: Path) -> None:
     empty = tmp_path / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", empty], check=True)
     for verb in ("apply", "verify", "lock", "fetch"):

@@ -1,1 +1,1 @@
-"""The series for other tools, and the text of a pull request."""
+"""Exports the series for other tools, and writes the text of a pull request."""

@@ -1,7 +1,7 @@
-"""The series for other tools: a quilt directory, a mailbox for ``git am``, a branch.
+"""Exports the series as a quilt directory, a mailbox for ``git am`` or a branch.
 
-All are self-contained: the overlay's new files come first. Nothing that is there
-already is written to, and nothing is there half written.
+Each export is self-contained: a patch with the overlay's new files comes first. An
+export never overwrites anything and never leaves a half-written result.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ NEW_FILES_PATCH = "0000-new-files.patch"
 _FROM = "From 0000000000000000000000000000000000000000 Mon Sep 17 00:00:00 2001"
 
 
-def exported(carried: Carried) -> Iterator[tuple[str, bytes]]:
-    """The patches of the self-contained series, by name, in order."""
+def all_patches(carried: Carried) -> Iterator[tuple[str, bytes]]:
+    """The patches of the self-contained series with their names, in order."""
     if carried.new_files:
         yield NEW_FILES_PATCH, _new_files_patch(carried)
     for patch in carried.series.patches:
@@ -44,14 +44,14 @@ def exported(carried: Carried) -> Iterator[tuple[str, bytes]]:
 def export_quilt(carried: Carried, folder: Path) -> tuple[str, ...]:
     """Write a ``patches`` directory for quilt; returns the names written.
 
-    Raises InputError unless the folder is empty or missing: stray patches in it would
-    look like ours.
+    Raises InputError unless the folder is empty or missing: other patches in it would
+    look like part of the series.
     """
-    patches = dict(exported(carried))
+    patches = dict(all_patches(carried))
     series = "".join(f"{name}\n" for name in patches).encode()
     try:
         if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
-            raise _in_the_way(folder, "an empty directory, or none")
+            raise _exists(folder, "an empty directory, or no directory")
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(
             prefix=f".{folder.name}-", dir=folder.parent, ignore_cleanup_errors=True
@@ -60,71 +60,72 @@ def export_quilt(carried: Carried, folder: Path) -> tuple[str, ...]:
             part.mkdir()
             for name, data in {**patches, SERIES: series}.items():
                 (part / name).write_bytes(data)
-            # Takes the place of an empty folder, and of nothing else.
+            # Rename replaces an empty folder and nothing else.
             with signals_blocked():
                 part.rename(folder)
-                record_effect(str(folder), "the patches are written")
+                record_effect(str(folder), "the patches were written")
     except OSError as error:
-        raise _unwritten(folder, error) from error
+        raise _write_failed(folder, error) from error
     return (*patches, SERIES)
 
 
 def write_new(path: Path, data: bytes) -> None:
-    """Write a whole file where there is none. Raises InputError where there is one."""
+    """Write a new file. Raises InputError if it exists."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with signals_blocked():
             write_file(path, data, new=True)
-            record_effect(str(path), "is written")
+            record_effect(str(path), "was written")
     except FileExistsError:
-        raise _in_the_way(path, "no such file") from None
+        raise _exists(path, "no such file") from None
     except OSError as error:
-        raise _unwritten(path, error) from error
+        raise _write_failed(path, error) from error
 
 
 def mailbox(carried: Carried) -> bytes:
     """The series as one mailbox."""
-    return b"\n".join(data for _, data in exported(carried))
+    return b"\n".join(data for _, data in all_patches(carried))
 
 
 def export_branch(carried: Carried, clone: Path, branch: str) -> str:
-    """Put the series on a new branch of a clone and return its tip; what is checked
-    out stays as it is.
+    """Commit the series to a new branch of a clone and return its tip. The work tree
+    stays as it is.
 
-    It goes on top of the manifest's tag where the clone has it, else of HEAD. Raises
-    InputError for a name that is none, CannotApply where the branch exists or the
-    base does not hold the pinned files.
+    The branch starts at the manifest's tag if the clone has it, else at HEAD. Raises
+    InputError for an invalid name, and CannotApply if the branch exists or the start
+    does not have the pinned files.
     """
     if git.top_of_clone(clone) is None:
-        finding = Finding("is no clone", path=str(clone), next_step="name its top")
-        raise InputError(f"{clone} is no clone: a branch needs one", (finding,))
+        step = "name the top of a clone"
+        finding = Finding("is not a clone", path=str(clone), next_step=step)
+        raise InputError(f"{clone} is not a clone: --branch needs one", (finding,))
     ref = f"refs/heads/{branch}"
     if clones.run(clone, "check-ref-format", ref, ok=(0, 1)).returncode:
-        finding = Finding(f"{branch!r} cannot be a branch", next_step="name another")
-        raise InputError("no name of a branch", (finding,))
+        finding = Finding(f"{branch!r} is not a branch name", next_step="name another")
+        raise InputError(f"{branch!r} is not a branch name", (finding,))
     tag = f"refs/tags/{carried.target.tag}^{{commit}}"
     has = clones.run(clone, "rev-parse", "--verify", "-q", tag, ok=(0, 1, 128))
     tip = commit_series(clone, "HEAD" if has.returncode else tag, carried)
     if check_branch(clone, branch, tip):
-        step = f"name another; {branch} is this very series already"
+        step = f"name another; {branch} already is this series"
         finding = Finding("exists", path=ref, found=tip, next_step=step)
         raise CannotApply(f"{clone}: branch {branch} exists", (finding,))
     with signals_blocked():
         create_branch(clone, branch, tip)
-        record_effect(str(clone), f"the branch {branch} is made")
+        record_effect(str(clone), f"the branch {branch} was created")
     return tip
 
 
-def _in_the_way(path: Path, expected: str) -> InputError:
-    step = "name another, or move it away; export overwrites nothing"
+def _exists(path: Path, expected: str) -> InputError:
+    step = "name another, or move it away; export never overwrites anything"
     finding = Finding(
-        "is there already", path=str(path), expected=expected, next_step=step
+        "already exists", path=str(path), expected=expected, next_step=step
     )
-    return InputError(f"{path} is in the way", (finding,))
+    return InputError(f"{path} already exists", (finding,))
 
 
-def _unwritten(path: Path, error: OSError) -> EnvironmentFailure:
-    step = "make room or permit writing there, then run it again"
+def _write_failed(path: Path, error: OSError) -> EnvironmentFailure:
+    step = "free some space or permit writing there, then run it again"
     finding = Finding(str(error), path=str(error.filename or path), next_step=step)
     return EnvironmentFailure(f"{path} could not be written", (finding,))
 

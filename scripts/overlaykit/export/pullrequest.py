@@ -1,7 +1,7 @@
-"""The text of a pull request, from the headers of the patches.
+"""The text of a pull request, from the patch headers.
 
-What the patches do not say stands there as not run: whoever submits it fills it in or
-leaves it so, and a reader is never led to think that silence means a pass.
+Results that the patches do not state appear as "not run". The submitter may fill them
+in; a reader never mistakes a missing result for a pass.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from overlaykit.series.quilt import Header, read_header
 
 @dataclass(frozen=True)
 class Sections:
-    """What an upstream's template calls its sections."""
+    """The section titles in an upstream's template."""
 
     motivation: str = "Motivation"
     modifications: str = "Modifications"
@@ -32,20 +32,20 @@ _TEMPLATES = {
         checklist="Submission Checklist",
     )
 }
-"""Upstreams whose template has other names; the rest get SGLang's."""
+"""Upstreams whose template has other titles; all others get SGLang's."""
 
 _ACCURACY = (
-    "Not run: this text was made from the patch headers alone, which hold no result. "
+    "Not run: this text comes from the patch headers alone, which contain no result. "
     "No end-to-end accuracy evaluation (baseline against this change) is claimed."
 )
 _SPEED = (
-    "Not run: no throughput, latency or profile of this change was given to the "
-    "export, and none is claimed."
+    "Not run: the export had no throughput, latency or profile of this change, and "
+    "none is claimed."
 )
 
 
 def pull_request(carried: Carried) -> bytes:
-    """The body, in Markdown."""
+    """The pull request text, in Markdown."""
     names = _TEMPLATES.get(carried.target.repository, Sections())
     headers = [read_header(patch) for patch in carried.series.patches]
     target = carried.target
@@ -71,7 +71,7 @@ def pull_request(carried: Carried) -> bytes:
 
 
 def _prose(header: Header) -> str:
-    """What a patch says of itself, without its fields."""
+    """A patch's description without its fields."""
     return header.body.rpartition("\n\n")[0] or header.subject
 
 

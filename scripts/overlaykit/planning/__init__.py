@@ -1,4 +1,4 @@
-"""What a series would do to a tree, and whether every hunk lands in its own scope.
+"""Plans what a series does to a tree, and checks that each hunk lands in its scope.
 
-``plan`` is the only planner; apply, verify, drift, rebase and export use it.
+``plan`` is the only planner: apply, verify, drift, rebase and export use it.
 """

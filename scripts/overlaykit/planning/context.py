@@ -1,11 +1,11 @@
-"""Whether the lines around a change single out its place in a scope.
+"""Checks that the lines around a change identify one place in a scope.
 
-A scope may hold a block and a copy of it, and a merge puts the change where its context
-fits best, be that the copy. The rest of the scope, in order, says which of them is
-meant: the lines that stood above the change must still be above it, those below still
-below, and no other place may agree with them as well. Where a copy took the lines next
-to the change along, there is such another place, also where the original was rewritten
-and only its surroundings are left.
+A scope may contain a block and a copy of it. A merge puts the change where its context
+fits best, even if that is the copy. The order of the other lines in the scope shows
+which block is meant: lines that were above the change must still be above it, lines
+below it still below, and no other place may match them as well. If a copy includes the
+lines next to the change, there is such a second place, even if the original was
+rewritten and only its surroundings remain.
 """
 
 from __future__ import annotations
@@ -21,20 +21,22 @@ from overlaykit.series.scopes import MODULE, ScopeMap
 
 @dataclass(frozen=True)
 class Side:
-    """The lines of a scope that say something, and their numbers in the file."""
+    """The significant lines of a scope, and their numbers in the file."""
 
     numbers: tuple[int, ...]
     texts: tuple[bytes, ...]
 
     def before(self, line: int) -> int:
-        """How many of them stand before a line of the file."""
+        """The number of these lines before a line of the file."""
         return sum(number < line for number in self.numbers)
 
 
 def side_of(data: bytes, scopes: ScopeMap, scope: str, shift: int = 0) -> Side:
-    """A scope's own lines and the first ones of the definitions in it; lines without a
-    word (blank ones, brackets) are everywhere, and so place nothing. ``shift`` is by
-    how much the lines are indented elsewhere."""
+    """A scope's significant lines: its own, and the first of each definition in it.
+
+    Lines without a word, such as blank lines and brackets, occur everywhere and are
+    left out. ``shift`` is the difference in indentation at the new place.
+    """
     parent = "" if scope == MODULE else f"{scope}."
     opening = {
         name: start
@@ -57,16 +59,16 @@ def side_of(data: bytes, scopes: ScopeMap, scope: str, shift: int = 0) -> Side:
 _WORD = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")
 
 
-def not_singled_out(
+def doubtful_place(
     pinned: Side,
     wanted: Sequence[Change],
     whole: Side,
     found: Side,
     landed: Sequence[Change],
 ) -> str | None:
-    """What speaks for another place than where the changes landed; None if nothing.
+    """The reason why the changes may belong in another place; None if there is none.
 
-    ``whole`` is the pinned scope with all of the series: what that has may stand there.
+    ``whole`` is the pinned scope with the whole series, whose lines may be present.
     """
     if len(wanted) != len(landed):
         wanted, landed = [_whole(wanted)], [_whole(landed)]
@@ -83,27 +85,29 @@ def not_singled_out(
                 found.before(land.old_line + len(land.removed)),
             ),
         )
-        if why := place.crossed() or place.rivalled() or place.copied():
+        if why := place.moved_across() or place.has_rival() or place.copied():
             return why
     return None
 
 
 def _whole(changes: Sequence[Change]) -> Change:
-    """All of the changes as one that removes what lies between them, too."""
+    """All changes as one, which also removes the lines between them."""
     first, last = changes[0], changes[-1]
     size = last.old_line + len(last.removed) - first.old_line
     return Change(first.old_line, first.new_line, (b"",) * size, ())
 
 
 _NEAR = 3
-"""Lines that say something, to either side of a change, by which a copy is known: two
-of them as far apart as they were, or one more than so many in a row, twice as near."""
+"""How many significant lines on either side of a change identify a copy.
+
+Two of them at their old distance do, or a run of one line more, within twice the range.
+"""
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Which lines of the pinned scope a change removes, and which of those found the
-    landing does; empty ranges where it only adds."""
+    """The lines that a change removes in the pinned scope (``want``) and in the scope
+    found (``land``). A change that only adds has empty ranges."""
 
     pinned: tuple[bytes, ...]
     want: range
@@ -111,8 +115,8 @@ class _Place:
     found: Side
     land: range
 
-    def crossed(self) -> str | None:
-        """A line, of which there is but one, on the other side of the change."""
+    def moved_across(self) -> str | None:
+        """A unique line that is now on the other side of the change."""
         texts = self.found.texts
         now, then = Counter(texts), Counter(self.pinned)
         for lines, wrong, where in (
@@ -121,11 +125,11 @@ class _Place:
         ):
             for line in lines:
                 if now[line] == then[line] == 1 and line in wrong:
-                    return f"{_told(line)} stood {where} it in the pinned file"
+                    return f"{_quoted(line)} is {where} it in the pinned file"
         return None
 
-    def rivalled(self) -> str | None:
-        """Another place that the lines around the change fit as well as this one."""
+    def has_rival(self) -> str | None:
+        """Another place that fits the lines around the change as well."""
         texts = self.found.texts
         above, below = self.pinned[: self.want.start], self.pinned[self.want.stop :]
         heads = shared(above, texts)
@@ -136,36 +140,40 @@ class _Place:
         for at, fit in enumerate(fits):
             if fit < mine or self.land.start <= at <= self.land.stop:
                 continue
-            # What lies between is new, and the place is the same one; or it is not.
+            # If all lines between the two are new, this is the same place.
             between = range(min(at, self.land.stop), max(at, self.land.start))
             if fit > mine or any(
                 fits[n] < mine or texts[n] in next_to for n in between
             ):
-                return f"the lines around it fit {self._line(at)} as well"
+                return f"the lines around it also fit {self._line(at)}"
         return None
 
     def copied(self) -> str | None:
-        """Something of a copy that the pinned scope does not have: enough to be in
-        doubt."""
+        """A sign of a copy that the pinned scope does not have."""
         texts = self.found.texts
-        now = _apart(self._likes(texts))
-        then = max(len(_apart(self._likes(t))) for t in (self.pinned, self.whole))
+        now = _merged_spans(self._similar_places(texts))
+        then = max(
+            len(_merged_spans(self._similar_places(t)))
+            for t in (self.pinned, self.whole)
+        )
         if len(now) > then:
             at = ", ".join(self._line(place.start) for place in now)
-            return f"there are {len(now)} places like it, at {at}; {then} were"
-        before = Counter(_rows(self.pinned)) | Counter(_rows(self.whole))
-        after = Counter(_rows(texts))
+            return f"there are {len(now)} similar places, at {at}; there were {then}"
+        before = Counter(_runs(self.pinned)) | Counter(_runs(self.whole))
+        after = Counter(_runs(texts))
         first = max(0, self.want.start - 2 * _NEAR)
-        for row in _rows(self.pinned[first : self.want.stop + 2 * _NEAR]):
+        for row in _runs(self.pinned[first : self.want.stop + 2 * _NEAR]):
             if after[row] > before[row]:
-                what = f"the lines from {_told(row[0])} to {_told(row[-1])}"
-                return f"{what}, next to it, stand {after[row]} times in it"
+                what = f"the lines from {_quoted(row[0])} to {_quoted(row[-1])}"
+                return f"{what}, next to it, occur {after[row]} times"
         return None
 
-    def _likes(self, texts: Sequence[bytes]) -> list[range]:
-        """The places that have two of the lines around the change, or of those that it
-        removes, but not both from above or both from below: as far apart as they were,
-        one line more, or nearer where what is between them may be gone."""
+    def _similar_places(self, texts: Sequence[bytes]) -> list[range]:
+        """Places with two of the lines that the change removes or that are around it.
+
+        The two lines are not both from above or both from below. They are as far apart
+        as before, or one line more, or nearer if the lines between them may be gone.
+        """
         first = max(0, self.want.start - _NEAR)
         window = range(first, min(self.want.stop + _NEAR, len(self.pinned)))
         offsets: dict[bytes, list[int]] = {}
@@ -186,14 +194,14 @@ class _Place:
         return f"line {self.found.numbers[min(at, len(self.found.numbers) - 1)]}"
 
 
-def _rows(texts: Sequence[bytes]) -> list[tuple[bytes, ...]]:
-    """All runs of a few lines."""
+def _runs(texts: Sequence[bytes]) -> list[tuple[bytes, ...]]:
+    """All runs of ``_NEAR`` + 1 lines."""
     size = _NEAR + 1
     return [tuple(texts[at : at + size]) for at in range(len(texts) - size + 1)]
 
 
-def _apart(spans: list[range]) -> list[range]:
-    """Runs of lines, those that overlap brought together."""
+def _merged_spans(spans: list[range]) -> list[range]:
+    """Spans of lines, with overlapping ones merged."""
     found: list[range] = []
     for span in sorted(spans, key=lambda span: span.start):
         if found and span.start < found[-1].stop:
@@ -204,9 +212,11 @@ def _apart(spans: list[range]) -> list[range]:
 
 
 def shared(lines: Sequence[bytes], texts: Sequence[bytes]) -> list[int]:
-    """For each length of the head of ``texts``, how many lines it has in common, in
-    order, with ``lines``: the longest common subsequence, a bit for each text, so that
-    a whole row is one sum (Crochemore and others, 2001)."""
+    """The length of the longest common subsequence of ``lines`` and each head of
+    ``texts``.
+
+    One bit per text, so that a whole row is one addition (Crochemore et al., 2001).
+    """
     places: dict[bytes, int] = {}
     for at, text in enumerate(texts):
         places[text] = places.get(text, 0) | 1 << at
@@ -218,5 +228,5 @@ def shared(lines: Sequence[bytes], texts: Sequence[bytes]) -> list[int]:
     return [0, *accumulate(1 - (row >> at & 1) for at in range(len(texts)))]
 
 
-def _told(line: bytes) -> str:
+def _quoted(line: bytes) -> str:
     return repr(line.decode(errors="replace").strip())

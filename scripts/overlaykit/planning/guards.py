@@ -1,7 +1,7 @@
-"""What a line stands under inside its function: if, for, while, try and with blocks.
+"""The if, for, while, try and with blocks around a line inside its function.
 
-A scope may hold a twin of a block, and the module is hardly a scope at all; the
-conditions around a line tell such places apart.
+A scope may contain two similar blocks, and the module scope spans the whole file. The
+conditions around a line distinguish such places.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from overlaykit.series.scopes import Definition, parsed
 def guards_of(
     data: bytes, changes: Iterable[Change], added: bool
 ) -> set[tuple[str, ...]]:
-    """What the changed lines of code stand under, inside their definition."""
+    """The blocks around the changed lines of code, inside their definition."""
     module = parsed(data)
     if module is None:
-        raise ValueError("no Python")
+        raise ValueError("the file does not parse as Python")
     return {
         _around(module, start + i)
         for change in changes
@@ -51,7 +51,7 @@ def _around(module: ast.Module, line: int) -> tuple[str, ...]:
 
 
 def _inner(node: ast.AST, line: int) -> tuple[str, ast.AST] | None:
-    """The statement of a block that a line is in, and in which of its branches."""
+    """The statement that contains a line, and the branch that it belongs to."""
     for branch, children in ast.iter_fields(node):
         for child in _blocks(children):
             if _covers(child, line):

@@ -1,8 +1,8 @@
-"""Whether the name of a scope says which definition is meant.
+"""Checks that the name of a scope still identifies one definition.
 
-A name is as telling as in the pinned file if there is no definition of it besides,
-nothing else is bound to it, and no other definition may be the pinned one under a new
-name. The same holds for the names of what the scope lies in.
+A name means the same as in the pinned file if it has no other definition, nothing else
+is bound to it, and no other definition may be the pinned one under a new name. The same
+must hold for the names of the enclosing scopes.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from overlaykit.series.patches import occurrences, split_lines
 from overlaykit.series.scopes import MODULE, Definition, ScopeMap, map_scopes, parsed
 
 
-def other_meaning(scope: str, pinned: bytes, data: bytes) -> str | None:
-    """Why a scope's name may mean something else in ``data`` than it did."""
+def changed_meaning(scope: str, pinned: bytes, data: bytes) -> str | None:
+    """Why a scope's name may have a new meaning in ``data``; None if it does not."""
     if scope == MODULE:
         return None
     parts = scope.split(".")
     for count in range(1, len(parts) + 1):
         name = ".".join(parts[:count])
         if _namesakes(data, name) != _namesakes(pinned, name):
-            return f"{name} has other definitions of its name than in the pinned file"
+            return f"{name} has other definitions than in the pinned file"
         if more := _new_bindings(_plain(name), pinned, data):
-            return f"{name} is bound to something else, too: {next(iter(more))[:80]}"
+            return f"{name} is also bound to something else: {next(iter(more))[:80]}"
     return None
 
 
@@ -38,8 +38,10 @@ def _plain(scope: str) -> str:
 
 
 def _namesakes(data: bytes, scope: str) -> list[bytes]:
-    """The part that a definition has among those of its name, and the sources of the
-    others that have the same part. A property's setter is none of its getter."""
+    """A definition's decorator role, and the sources of the others with that role.
+
+    A property's setter has another role than its getter, so it is not a namesake.
+    """
     scopes = map_scopes(data)
     if scopes is None:
         return []
@@ -50,16 +52,16 @@ def _namesakes(data: bytes, scope: str) -> list[bytes]:
         name = ".".join(scopes.at(number).split(".")[:depth])
         if _plain(name) == plain:
             found.setdefault(name, []).append(line)
-    part = _part(found.get(scope, []), plain)
-    return [part] + [
+    role = _role(found.get(scope, []), plain)
+    return [role] + [
         b"".join(lines)
         for name, lines in found.items()
-        if name != scope and _part(lines, plain) == part
+        if name != scope and _role(lines, plain) == role
     ]
 
 
-def _part(lines: list[bytes], plain: str) -> bytes:
-    """How a decorator sets a definition apart from others of its name."""
+def _role(lines: list[bytes], plain: str) -> bytes:
+    """The decorator that distinguishes a definition from others with its name."""
     name = plain.rpartition(".")[2].encode()
     accessor = rb"\s*@(?:%s\.(?:setter|getter|deleter)|(?:\w+\.)?overload)\b" % name
     for line in lines:
@@ -70,11 +72,11 @@ def _part(lines: list[bytes], plain: str) -> bytes:
     return b""
 
 
-# What else is bound to a name.
+# Other bindings of a name.
 
 
 def _new_bindings(scope: str, pinned: bytes, data: bytes) -> Counter[str]:
-    """The statements that bind a definition's name to something, and did not."""
+    """The statements that newly bind a definition's name."""
     word = scope.rpartition(".")[2].encode()
     if not _mentions(data, word) - _mentions(pinned, word):
         return Counter()
@@ -83,7 +85,7 @@ def _new_bindings(scope: str, pinned: bytes, data: bytes) -> Counter[str]:
 
 
 def _mentions(data: bytes, word: bytes) -> Counter[tuple[bytes, bytes]]:
-    """Lines with a word, and the ones before them: a new statement adds to them."""
+    """Lines with a word, each with the line before it. A new statement adds to them."""
     lines = [b"", *split_lines(data)]
     return Counter(
         (before, line)
@@ -106,7 +108,7 @@ def _all_bindings(data: bytes) -> dict[str, Counter[str]]:
 
 
 def _bound(node: ast.AST, prefix: str, statement: ast.AST) -> Iterator[tuple[str, str]]:
-    """Qualified names, and what binds them, in a namespace and in those within."""
+    """Qualified names and their bindings, in a namespace and the nested ones."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, Definition):
             yield from _bound(child, f"{prefix}{child.name}.", child)
@@ -123,8 +125,8 @@ def _bound(node: ast.AST, prefix: str, statement: ast.AST) -> Iterator[tuple[str
 
 
 def _text(node: ast.AST, statement: ast.AST) -> str:
-    """What binds a name: the statement, but of a block no more than the name itself,
-    and of an import no other name."""
+    """The source of a binding: the statement. For a block, only the name itself; for an
+    import, only this name."""
     if isinstance(node, ast.alias) and isinstance(statement, ast.ImportFrom):
         only = ast.ImportFrom(statement.module, [node], statement.level)
         return ast.unparse(only)
@@ -132,8 +134,11 @@ def _text(node: ast.AST, statement: ast.AST) -> str:
 
 
 def _names(node: ast.AST, prefix: str) -> Iterator[str]:
-    """The names that a node itself binds. An attribute counts by what it is written
-    as, and as a class's own where it is one of self or cls."""
+    """The names that a node itself binds.
+
+    An attribute counts under the name in the source; one of ``self`` or ``cls`` counts
+    as the class's.
+    """
     if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
         yield prefix + node.id
     elif isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load):
@@ -151,26 +156,26 @@ def _names(node: ast.AST, prefix: str) -> Iterator[str]:
 
 def _attributes(owner: str, name: str, prefix: str) -> Iterator[str]:
     if owner in ("self", "cls"):
-        # Of the class that the method is in.
+        # It belongs to the class of the method.
         yield f"{prefix.rstrip('.').rpartition('.')[0]}.{name}"
     else:
         yield f"{owner}.{name}"
 
 
-# What may be the pinned definition under a new name.
+# Definitions that may be the pinned one under a new name.
 
 _ALIKE = 3
-"""Lines in common below which two definitions are not alike, be they ever so short."""
+"""Two definitions with fewer common lines are not similar, however short they are."""
 
 
 def renamed_twin(
     scope: str, block: tuple[bytes, ...], pinned: bytes, data: bytes
 ) -> str | None:
-    """A definition that the pinned file has not and that may be the scope's by now.
+    """A new definition that may be the scope under a new name.
 
-    Half of its lines and of the scope's are the same, and those of ``block``, the
-    lines of a hunk, are not as they were; or it has the scope's place between its
-    neighbours, and the scope has not. Of two that are both as they were the name
+    At least half of the lines of both are the same. In addition, the lines of
+    ``block``, those of a hunk, differ; or the new definition is at the scope's old
+    place between its neighbours, and the scope is not. If neither holds, the name
     decides.
     """
     old, new = map_scopes(pinned), map_scopes(data)
@@ -184,9 +189,9 @@ def renamed_twin(
         if 2 * shared(own, lines)[-1] < max(len(own), len(lines), 2 * _ALIKE):
             continue
         if run and not occurrences(lines, tuple(run)):
-            return f"{name} may be it under a new name, with other lines in this place"
+            return f"{name} may be its new name, and has other lines in this place"
         if _in_place(name, scope, old, new) and not _in_place(scope, scope, old, new):
-            return f"{name} stands where {scope} stood in the pinned file"
+            return f"{name} is where {scope} was in the pinned file"
     return None
 
 
@@ -194,7 +199,7 @@ _HEADINGS = (b"def ", b"async def ", b"class ")
 
 
 def _texts(data: bytes, scopes: ScopeMap) -> dict[str, list[bytes]]:
-    """What the lines of each scope say, but for the one that has its name."""
+    """The lines of each scope, stripped and without its heading."""
     found: dict[str, list[bytes]] = {}
     for number, line in enumerate(split_lines(data), 1):
         scope = scopes.at(number)
@@ -205,7 +210,7 @@ def _texts(data: bytes, scopes: ScopeMap) -> dict[str, list[bytes]]:
 
 
 def _in_place(name: str, scope: str, old: ScopeMap, new: ScopeMap) -> bool:
-    """Whether a definition stands between those that the scope stood between."""
+    """Whether a definition is between the neighbours that the scope had."""
     paths = zip(name.split("."), scope.split("."), strict=False)
     depth = next((n for n, (its, own) in enumerate(paths) if its != own), 0)
     mine = ".".join(scope.split(".")[: depth + 1])

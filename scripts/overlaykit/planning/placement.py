@@ -1,6 +1,6 @@
-"""Whether what a merge changed is the hunk, in the hunk's own place.
+"""Checks that a merge changed exactly the hunk's lines, in the hunk's own place.
 
-Each objection is a way in which real tools put an edit where it does not belong; see
+Each objection is a way in which real tools put an edit in the wrong place; see
 ``docs/evidence/lookalikes.md``.
 """
 
@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 
-from overlaykit.planning.context import not_singled_out, side_of
+from overlaykit.planning.context import doubtful_place, side_of
 from overlaykit.planning.guards import guards_of
-from overlaykit.planning.namesakes import other_meaning, renamed_twin
+from overlaykit.planning.namesakes import changed_meaning, renamed_twin
 from overlaykit.planning.plan import HunkPlan, State
 from overlaykit.series.lock import LockedHunk
 from overlaykit.series.patches import Change, Hunk, Patch, split_lines
@@ -21,12 +21,12 @@ from overlaykit.series.scopes import MODULE, ScopeMap, map_scopes
 
 
 @dataclass(frozen=True)
-class Step:
-    """One hunk between two states of its pinned file; ``whole`` is what all of the
-    series makes of it.
+class MergeStep:
+    """The merge of one hunk: its pinned file before (``old``) and after it (``new``).
 
-    Where lines have moved to another file, or a function to another name, ``was`` is
-    the scope that they had, and ``deeper`` by how much more they are indented by now.
+    ``whole`` is the file with the whole series. If lines moved to another file, or a
+    function has a new name, ``was`` is their old scope and ``deeper`` the increase in
+    indentation.
     """
 
     patch: Patch
@@ -51,17 +51,17 @@ class Step:
         )
         return replace(made, **more)  # type: ignore[arg-type]
 
-    def undone(self) -> Step:
-        """The step that takes this one back."""
+    def undone(self) -> MergeStep:
+        """The step that reverts this one."""
         return replace(self, hunk=self.hunk.reversed(), old=self.new, new=self.old)
 
     def changes(self) -> list[Change]:
-        """What it changes, found as the changes of a landing are."""
+        """The changes of this step, found in the same way as those of a landing."""
         return changes_between(self.old, self.new)
 
 
-def judge(step: Step, path: str, before: bytes, after: bytes) -> HunkPlan:
-    """Whether what the merge changed is this hunk, in its place."""
+def check_landing(step: MergeStep, path: str, before: bytes, after: bytes) -> HunkPlan:
+    """Check that the merge changed the lines of this hunk, in its place."""
     old, new = map_scopes(before), map_scopes(after)
     if old is None or new is None:
         return step.plan(State.MISPLACED, f"{path} would not parse as Python")
@@ -73,7 +73,7 @@ def judge(step: Step, path: str, before: bytes, after: bytes) -> HunkPlan:
             if objection:
                 return step.plan(state, f"{path}:{first}: {objection}", line=first)
     except RecursionError:
-        why = "is nested too deeply for its names to be looked up"
+        why = "is nested too deeply to look up its names"
         return step.plan(State.AMBIGUOUS, f"{path} {why}")
     shift = first - step.hunk.changes[0].new_line
     start = landed[0].old_line - step.hunk.changes[0].old_line + step.hunk.old_start
@@ -87,25 +87,29 @@ def judge(step: Step, path: str, before: bytes, after: bytes) -> HunkPlan:
 
 
 def _objections(
-    step: Step, before: bytes, after: bytes, landed: list[Change], places: list[int]
+    step: MergeStep,
+    before: bytes,
+    after: bytes,
+    landed: list[Change],
+    places: list[int],
 ) -> Iterator[tuple[State, str | None]]:
-    """What speaks against a landing, what names cannot say first."""
+    """The objections to a landing, those about the scope's name first."""
     old, new = map_scopes(before), map_scopes(after)
     assert old is not None and new is not None
     scope = step.locked.scope
-    yield State.AMBIGUOUS, other_meaning(scope, step.old, before)
-    yield State.MISPLACED, _outside(step, landed, old, new)
-    yield State.AMBIGUOUS, _again(scope, places)
+    yield State.AMBIGUOUS, changed_meaning(scope, step.old, before)
+    yield State.MISPLACED, _other_scope(step, landed, old, new)
+    yield State.AMBIGUOUS, _repeated_context(scope, places)
     yield State.MISPLACED, _other_lines(step, landed)
-    yield State.MISPLACED, _strays(step, before, after, old)
-    yield State.MISPLACED, _twice(step, before, old)
-    yield State.AMBIGUOUS, _elsewhere(step, before, old, landed)
+    yield State.MISPLACED, _other_conditions(step, before, after, old)
+    yield State.MISPLACED, _already_added(step, before, old)
+    yield State.AMBIGUOUS, _doubtful_place(step, before, old, landed)
     if step.was is None:
         yield State.AMBIGUOUS, renamed_twin(scope, step.hunk.old, step.old, before)
 
 
-def _outside(
-    step: Step, landed: list[Change], old: ScopeMap, new: ScopeMap
+def _other_scope(
+    step: MergeStep, landed: list[Change], old: ScopeMap, new: ScopeMap
 ) -> str | None:
     """Changed lines in another scope than the hunk's."""
     found = {
@@ -123,20 +127,20 @@ def _outside(
     return f"the merge would put it in {where}, not in {step.locked.scope}"
 
 
-def _again(scope: str, places: list[int]) -> str | None:
-    """The hunk's whole context, more than once."""
+def _repeated_context(scope: str, places: list[int]) -> str | None:
+    """The hunk's whole context occurs more than once."""
     if len(places) < 2:
         return None
     at = ", ".join(map(str, places))
-    return f"{scope} has this context {len(places)} times, at lines {at}"
+    return f"{scope} contains this context {len(places)} times, at lines {at}"
 
 
-def _elsewhere(
-    step: Step, data: bytes, scopes: ScopeMap, landed: list[Change]
+def _doubtful_place(
+    step: MergeStep, data: bytes, scopes: ScopeMap, landed: list[Change]
 ) -> str | None:
-    """Another place in the scope that the hunk may as well be meant for."""
+    """Another place in the scope may be the right one."""
     if step.was == MODULE:
-        # Another file's own lines, which stand in an order of their own.
+        # These are module lines of another file, which have their own order.
         return None
     scope = step.locked.scope
     was = step.was or scope
@@ -145,26 +149,29 @@ def _elsewhere(
         for side in (step.old, step.whole)
     )
     found = side_of(data, scopes, scope)
-    why = not_singled_out(pinned, step.changes(), whole, found, landed)
-    return f"{scope} may have its place elsewhere: {why}" if why else None
+    why = doubtful_place(pinned, step.changes(), whole, found, landed)
+    return f"{scope} may have another place for it: {why}" if why else None
 
 
 def _scopes(pinned: bytes) -> ScopeMap:
-    """The scopes of what the lock was made from, which does parse."""
+    """The scopes of a pinned file. It parses: the lock was made from it."""
     scopes = map_scopes(pinned)
     assert scopes is not None
     return scopes
 
 
-def _other_lines(step: Step, landed: list[Change]) -> str | None:
+def _other_lines(step: MergeStep, landed: list[Change]) -> str | None:
     if _net(landed) != _net(step.hunk.changes):
-        return "the merge changes other lines than the hunk does"
+        return "the merge changes other lines than the hunk"
     return None
 
 
 def changes_between(before: bytes, after: bytes) -> list[Change]:
-    """The changed lines between two contents; what they share at the ends is cut off
-    first, so that the search is as short as the change."""
+    """The changed lines between two contents.
+
+    Skips the common lines at both ends first, so that the search is as short as the
+    change.
+    """
     a, b = split_lines(before), split_lines(after)
     head = 0
     while head < min(len(a), len(b)) and a[head] == b[head]:
@@ -181,7 +188,7 @@ def changes_between(before: bytes, after: bytes) -> list[Change]:
 
 
 def _net(changes: Sequence[Change]) -> tuple[Counter[bytes], ...]:
-    """Lines lost and lines gained, whatever way a diff pairs them up."""
+    """Lines removed and lines added, no matter how a diff pairs them."""
     removed = Counter(line for c in changes for line in c.removed)
     added = Counter(line for c in changes for line in c.added)
     return removed - added, added - removed
@@ -190,7 +197,7 @@ def _net(changes: Sequence[Change]) -> tuple[Counter[bytes], ...]:
 def _places(
     block: tuple[bytes, ...], data: bytes, scopes: ScopeMap, scope: str
 ) -> list[int]:
-    """The lines at which a run of lines stands that has part in a scope."""
+    """The lines at which a block occurs with at least one line in a scope."""
     lines = split_lines(data)
     size = len(block)
     return [
@@ -202,9 +209,11 @@ def _places(
     ]
 
 
-def _twice(step: Step, data: bytes, scopes: ScopeMap) -> str | None:
-    """Lines of a hunk that only adds, in its scope oftener than in the pinned file: it
-    must not add them twice."""
+def _already_added(step: MergeStep, data: bytes, scopes: ScopeMap) -> str | None:
+    """The scope already contains the lines of a hunk that only adds.
+
+    It contains them more often than the pinned file, so the hunk would add them twice.
+    """
     pinned = map_scopes(step.old)
     changes = step.changes()
     if pinned is None or any(change.removed for change in changes):
@@ -217,15 +226,17 @@ def _twice(step: Step, data: bytes, scopes: ScopeMap) -> str | None:
     if not all(len(f) > len(k) for f, k in zip(found, known, strict=True)):
         return None
     at = ", ".join(str(place) for place in found[0])
-    return f"{step.locked.scope} has the added lines elsewhere already, at line {at}"
+    return f"{step.locked.scope} already has the added lines, at line {at}"
 
 
-def _strays(step: Step, before: bytes, after: bytes, scopes: ScopeMap) -> str | None:
-    """Conditions, in place of the pinned ones, that a landing would come under.
+def _other_conditions(
+    step: MergeStep, before: bytes, after: bytes, scopes: ScopeMap
+) -> str | None:
+    """The landing would be under other conditions than the pinned lines.
 
-    A scope may have a twin within itself, and the module is hardly a scope at all.
-    Inside a definition other conditions are let pass if the pinned ones are no longer
-    there: then upstream changed them, and nothing else is like the hunk's place.
+    A scope may contain two similar blocks, and the module scope spans the whole file.
+    Inside a definition, other conditions are accepted if the pinned ones no longer
+    exist: then upstream changed them, and no other place is similar to the hunk's.
     """
     landed, wanted = changes_between(before, after), step.changes()
     for sides, added in (((before, step.old), False), ((after, step.new), True)):
@@ -242,5 +253,5 @@ def _strays(step: Step, before: bytes, after: bytes, scopes: ScopeMap) -> str | 
         left = guards_of(before, lines, added=False)
         if scope == MODULE or (known - found) & left:
             names = sorted(" / ".join(guards) or "none" for guards in found - known)
-            return f"it would come under other conditions: {' or '.join(names)}"
+            return f"it would be under other conditions: {' or '.join(names)}"
     return None

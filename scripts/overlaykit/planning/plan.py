@@ -1,10 +1,10 @@
-"""The planner: what a series would do to a tree, hunk by hunk, and what would result.
+"""The planner: what a series would do to a tree, hunk by hunk, and the result.
 
-Every verb asks this one planner and differs only in what it does with the answer. On a
-tree whose touched files are byte for byte the pinned ones, or byte for byte what some
-prefix of the series leaves, blob ids decide and hunks go exactly where they say. Any
-other tree has drifted; :mod:`overlaykit.planning.landing` then works out what each hunk
-would come to, so that a refusal can say it, and a rebase can use it.
+All verbs use this planner and differ only in what they do with the plan. If the touched
+files are byte for byte as pinned, or as some prefix of the series leaves them, blob ids
+decide, and hunks go exactly at their line numbers. Any other tree has drifted; then
+:mod:`overlaykit.planning.landing` plans each hunk, for the message of a refusal and for
+a rebase.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from overlaykit.series.patches import apply_hunks, reverse_hunks
 from overlaykit.trees.tree import Tree
 
 OTHER_RELEASE = (
-    "if the tree is another release, the series must be rebased onto it "
-    "(what scripts/drift.py and scripts/rebase.py are for; see README)"
+    "if the tree is another release, rebase the series onto it "
+    "(scripts/drift.py, then scripts/rebase.py; see the README)"
 )
 
 
 class State(Enum):
-    """What would become of one hunk."""
+    """The planned state of one hunk."""
 
     CLEAN = "clean"
     OFFSET = "offset"
@@ -58,7 +58,7 @@ _LANDING = {
 
 
 class Standing(Enum):
-    """Where a tree stands between the pin and the whole series."""
+    """The state of a tree, between the pin and the whole series."""
 
     PRISTINE = "pristine"
     APPLIED = "applied"
@@ -68,7 +68,7 @@ class Standing(Enum):
 
 @dataclass(frozen=True)
 class HunkPlan:
-    """One hunk: ``line`` is where its first changed line lies in the result."""
+    """The plan for one hunk; ``line`` is its first changed line in the result."""
 
     patch: str
     number: int
@@ -83,7 +83,7 @@ class HunkPlan:
 
 @dataclass(frozen=True)
 class FileChange:
-    """A file before and after; None where there is no file."""
+    """A file before and after a change; None if there is no file."""
 
     path: str
     mode: str
@@ -93,10 +93,10 @@ class FileChange:
 
 @dataclass(frozen=True)
 class Plan:
-    """What would happen. ``changes`` is empty where nothing would.
+    """The plan for a tree. ``changes`` is empty if nothing would change.
 
-    ``skipped`` names the overlay's files that this kind of tree has no place for: an
-    installed package holds no repository tests.
+    ``skipped`` are files of the overlay that have no place in this kind of tree: an
+    installed package does not contain the repository's tests.
     """
 
     target: str
@@ -110,11 +110,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class Position:
-    """The touched and new files of a tree against the lock.
+    """The touched and new files of a tree, compared with the lock.
 
-    ``steps`` gives per touched file how many of its patches are in; a file in no state
-    that the lock knows is in ``drifted`` instead. ``laid`` and ``foreign`` are the new
-    files that are there as the overlay has them, and with other contents.
+    ``steps`` has the number of applied patches per touched file. A file in a state that
+    the lock does not know is in ``drifted`` instead. ``laid`` are the new files with
+    the overlay's contents, ``foreign`` those with other contents.
     """
 
     contents: Mapping[str, bytes | None]
@@ -126,7 +126,7 @@ class Position:
     skipped: tuple[str, ...] = field(default=())
 
     def in_chain(self, carried: Carried, path: str) -> bool:
-        """Whether a touched file is in a state of the lock, but for its line ends."""
+        """Whether a touched file is in a state of the lock, ignoring its line ends."""
         data, chain = self.contents[path], carried.chains[path]
         return path in self.steps or (data is not None and _is_crlf_of(data, chain))
 
@@ -142,7 +142,7 @@ class Position:
 
 
 def locate(carried: Carried, tree: Tree) -> Position:
-    """Read the files that the series names, and those alone, and compare blob ids."""
+    """Read only the files of the series and compare their blob ids with the lock."""
     contents: dict[str, bytes | None] = {}
     steps: dict[str, int] = {}
     drifted = []
@@ -181,13 +181,13 @@ def plan_apply(
     committed: Tree | None = None,
     left_out: Mapping[str, str] | None = None,
 ) -> Plan:
-    """What putting the series on would do.
+    """The plan for applying the series.
 
-    A tree that is neither the pin nor the pin with the whole series gets a plan without
-    changes whose findings name every file that stands in the way; ``committed``, what a
-    clone has checked out, lets them tell local edits from another release, and
-    ``left_out`` (see :mod:`overlaykit.repository.sparse`) files that git has not
-    checked out.
+    For a tree that is neither the pin nor the pin with the whole series, the plan has
+    no changes, and its findings name every file that prevents it. ``committed``, a
+    clone's checked out commit, distinguishes local edits from another release;
+    ``left_out`` are files that git did not check out (see
+    :mod:`overlaykit.repository.sparse`).
     """
     position = locate(carried, tree)
     standing = position.standing(carried)
@@ -214,8 +214,8 @@ def plan_apply(
             result = apply_hunks(data, diff.hunks)
             if result is None or blob_id(result) != locked.after:
                 raise InputError(
-                    f"{patch.name} does not give {path} the contents that the lock "
-                    "promises; run scripts/lock.py"
+                    f"{patch.name} does not give {path} the contents in the lock; "
+                    "run scripts/lock.py"
                 )
             data = result
         after[path] = data
@@ -233,10 +233,10 @@ def plan_apply(
 
 
 def plan_unapply(carried: Carried, tree: Tree) -> Plan:
-    """What taking the series off would do.
+    """The plan for reverting the series.
 
-    Any mix of contents that the lock knows can be taken back to the pin exactly, also
-    one that another tool left half applied.
+    Any mix of contents that the lock knows can be reverted to the pin exactly, even if
+    another tool left it half applied.
     """
     position = locate(carried, tree)
     standing = position.standing(carried)
@@ -261,8 +261,7 @@ def plan_unapply(carried: Carried, tree: Tree) -> Plan:
             data = reverse_hunks(data, diff.hunks)
             if data is None or blob_id(data) != locked.before:
                 raise InputError(
-                    f"{patch.name} cannot be taken back from {path}; "
-                    "run scripts/lock.py"
+                    f"{patch.name} cannot be reverted in {path}; run scripts/lock.py"
                 )
         after[path] = data
     after |= dict.fromkeys(position.laid)
@@ -288,7 +287,7 @@ def _changes(
 
 
 def _hunk_plans(carried: Carried, state: State) -> tuple[HunkPlan, ...]:
-    """The hunks of a landing that blob ids prove; lines are those of the last patch."""
+    """The hunks of a landing that blob ids prove; lines count after the last patch."""
     plans = []
     for patch, locked in zip(carried.series.patches, carried.lock.patches, strict=True):
         for diff, file in zip(patch.files, locked.files, strict=True):
@@ -314,11 +313,11 @@ def _obstacles(
     found = [_drift(carried, position, path, local) for path in position.drifted]
     found += [
         Finding(
-            "stands where the overlay lays a new file, with other contents",
+            "is in the place of a new file of the overlay, with other contents",
             path=path,
             expected="no such file",
             found=f"blob {blob_id(position.contents[path] or b'')}",
-            next_step="move it away; apply never overwrites what it did not lay",
+            next_step="move it away; apply never overwrites other files",
         )
         for path in position.foreign
     ]
@@ -329,10 +328,10 @@ def _obstacles(
         within = ", ".join(p.name for p, _ in diffs[:step]) or "none"
         found.append(
             Finding(
-                f"{step} of its {len(diffs)} patches are in",
+                f"{step} of its {len(diffs)} patches are applied",
                 path=path,
-                expected="all of them or none",
-                found=f"in: {within}",
+                expected="all of them, or none",
+                found=f"applied: {within}",
                 next_step="undo with the tool that applied them (quilt pop -a, "
                 "git am --abort, git checkout), or run apply.py --unapply",
             )
@@ -366,7 +365,7 @@ def _drift(
 
 @dataclass(frozen=True)
 class _Local:
-    """A clone's own ways of having another file than it has committed."""
+    """Why a file in a clone differs from the committed one."""
 
     root: str
     committed: Tree | None
@@ -377,7 +376,7 @@ class _Local:
         return data is not None and blob_id(data) in chain
 
     def explained(self, path: str, data: bytes | None, what: str) -> tuple[str, str]:
-        """What is wrong and what to do: of what git made, that is not to undo it."""
+        """What is wrong and what to do. Changes that git made are no local edits."""
         if data is None and path in self.left_out:
             return f"{what}: git leaves it out of the work tree", self.left_out[path]
         assert self.committed is not None
@@ -403,14 +402,14 @@ _LINE_ENDS = "check it out with core.autocrlf=false"
 def _difference(
     data: bytes | None, chain: tuple[str, ...], release: str
 ) -> tuple[str, int | None, str, str]:
-    """What is wrong with a file, in which line, what it is, and what to do."""
+    """What is wrong with a file, the line, what was found, and what to do."""
     if data is None:
         step = f"check that this is {release}; {OTHER_RELEASE}"
         return "does not exist", None, "no file", step
     found = f"blob {blob_id(data)}"
     if _is_crlf_of(data, chain):
-        told = f"{found}, the pinned text with CRLF"
-        return "has CRLF line ends", None, told, _LINE_ENDS
+        found += ", the pinned text with CRLF"
+        return "has CRLF line endings", None, found, _LINE_ENDS
     try:
         data.decode()
     except UnicodeDecodeError as error:

@@ -1,4 +1,4 @@
-"""Whether the change of a hunk is in a file, and in which scopes."""
+"""Finds the scopes of a file that contain a hunk's change."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from overlaykit.series.scopes import map_scopes
 
 
 def scopes_with(hunk: Hunk, data: bytes) -> tuple[str, ...] | None:
-    """The scopes that have every run of lines the hunk adds and none that it removes.
+    """The scopes with every run of lines that the hunk adds and none that it removes.
 
-    Where the hunk only removes, those that lack the removed lines are too many to
-    tell, so the answer then names every scope of the file without them. None where
-    the file does not parse.
+    For a hunk that only removes lines, these are all scopes of the file that lack the
+    removed lines. None if the file does not parse.
     """
     scopes = map_scopes(data)
     if scopes is None:

@@ -1,6 +1,7 @@
-"""The series, re-made for another base.
+"""Rebases the series onto another base.
 
-``compute`` is the pure function; ``routes`` finds where each hunk goes, ``moves``
-follows functions that moved, ``conflicts`` asks the maintainer, ``folder`` keeps a
-rebase on disk, ``adopt`` makes the result a base of the overlay.
+``compute`` is the pure function. ``routes`` finds the place of each hunk, ``moves``
+follows functions that moved, ``conflicts`` presents a conflict to the maintainer,
+``folder`` stores a rebase on disk, ``requests`` begins one, ``adopt`` adds the result
+to the overlay.
 """

@@ -1,4 +1,4 @@
-"""A rebased series as a base of its own: checked, and made part of the overlay."""
+"""Checks a rebased series and adds it to the overlay as a new base."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from overlaykit.applying.transaction import hold
+from overlaykit.core.documents import to_json
 from overlaykit.core.errors import CannotApply, Finding, InputError
 from overlaykit.planning.plan import FileChange, Plan, Standing, State, plan_apply
 from overlaykit.rebase.bases import NewBase
@@ -32,8 +33,8 @@ _NO_RELEASE = LockedDist("", "", 0)
 
 
 @dataclass(frozen=True)
-class _Moded:
-    """A tree with its modes, as the lock needs it."""
+class _WithModes:
+    """A tree with file modes, as the lock needs it."""
 
     tree: Tree
     modes: Mapping[str, str]
@@ -58,12 +59,12 @@ class _Moded:
 def lock_rebased(
     name: str, carried: Carried, base: NewBase, done: Rebased
 ) -> tuple[Carried, Plan]:
-    """The new base as the overlay would carry it, and the plan for its own release.
+    """The new base, locked, and the plan for applying it to its own release.
 
-    Raises InputError where the lock refuses a patch, CannotApply where the series
-    would not go on cleanly or leave what was computed.
+    Raises InputError if the lock refuses a patch, and CannotApply if the series does
+    not apply cleanly or gives other contents than computed.
     """
-    tree = _Moded(base.tree, base.modes)
+    tree = _WithModes(base.tree, base.modes)
     dist = base.dist or _NO_RELEASE
     lock = lock_target(base.target, tree, dist, done.series, carried.new_files, None)
     made = replace(
@@ -76,14 +77,14 @@ def lock_rebased(
     )
     if not clean or any(left.get(path) != data for path, data in done.files.items()):
         raise CannotApply(
-            f"{name}: the series does not go on its own base", plan.findings
+            f"{name}: the rebased series does not apply to its own base", plan.findings
         )
     return made, plan
 
 
 def target_table(name: str, target: Target, start: str) -> str:
-    """The target as text for the end of overlay.toml."""
-    told = {
+    """The target as text to append to overlay.toml."""
+    fields = {
         "repository": target.repository,
         "tag": target.tag,
         "package": target.package,
@@ -94,22 +95,34 @@ def target_table(name: str, target: Target, start: str) -> str:
     pairs = ", ".join(
         f"{k} = {json.dumps(v)}" for k, v in dist.items() if v is not None
     )
-    rows = [f"{k} = {json.dumps(v)}" for k, v in told.items() if v is not None]
+    rows = [f"{k} = {json.dumps(v)}" for k, v in fields.items() if v is not None]
     head = [f'[targets."{name}"]', f"# Carried over from {start} by scripts/rebase.py."]
     return "\n".join([*head, *rows, f"dist = {{ {pairs} }}"]) + "\n"
 
 
 def series_files(series: Series) -> dict[str, bytes]:
-    """A series as the files of its folder."""
+    """The files of a series, by name in its folder."""
     files = {patch.name: patch.data for patch in series.patches}
     return {**files, SERIES: "".join(f"{n}\n" for n in files).encode()}
 
 
-def adoption(root: Path, made: Carried, start: str) -> tuple[FileChange, ...]:
-    """What makes the overlay at ``root`` carry the new base; nothing where it does.
+def result_files(made: Carried, start: str, is_release: bool) -> dict[str, bytes]:
+    """The files of a finished rebase, by name in its folder.
 
-    The manifest's text is added to and never rewritten. Raises InputError where the
-    name is taken by another release.
+    A release also has its table of overlay.toml and its part of the lock.
+    """
+    files = {f"patches/{n}": data for n, data in series_files(made.series).items()}
+    if is_release:
+        files["target.toml"] = target_table(made.name, made.target, start).encode()
+        files["target.lock"] = to_json(made.lock, sort=True) + b"\n"
+    return files
+
+
+def adoption(root: Path, made: Carried, start: str) -> tuple[FileChange, ...]:
+    """The file changes that add the new base to the overlay; empty if it is there.
+
+    Appends to the manifest and never rewrites it. Raises InputError if another release
+    has the name.
     """
     manifest = (root / MANIFEST).read_bytes()
     known = parse_manifest(manifest).targets.get(made.name)
@@ -118,7 +131,7 @@ def adoption(root: Path, made: Carried, start: str) -> tuple[FileChange, ...]:
         manifest = manifest.rstrip(b"\n") + b"\n\n" + table
         parse_manifest(manifest)
     elif known.dist != made.target.dist:
-        step = "drop that target, or rename it"
+        step = "remove that target, or rename it"
         finding = Finding(
             f"{made.name} is another release",
             path=MANIFEST,
@@ -126,7 +139,7 @@ def adoption(root: Path, made: Carried, start: str) -> tuple[FileChange, ...]:
             found=known.release,
             next_step=step,
         )
-        raise InputError(f"{MANIFEST} has a target {made.name}", (finding,))
+        raise InputError(f"{MANIFEST} already has a target {made.name}", (finding,))
     locked = load_lock(root).targets
     commit = locked[made.name].commit if made.name in locked else None
     lock = msgspec.structs.replace(made.lock, commit=commit)
@@ -140,7 +153,7 @@ def adoption(root: Path, made: Carried, start: str) -> tuple[FileChange, ...]:
         if path.is_file()
     }
     wanted |= {f"{folder}/{n}": d for n, d in series_files(made.series).items()}
-    # Until the manifest names it nobody looks at the folder, and the lock comes last.
+    # The manifest comes after the patches, which it makes visible; the lock is last.
     wanted[MANIFEST] = manifest
     wanted[LOCK] = encode_lock(new_lock(manifest, targets))
     tree = DirectoryTree(root)
@@ -152,7 +165,7 @@ def adoption(root: Path, made: Carried, start: str) -> tuple[FileChange, ...]:
 
 
 def adopt(root: Path, made: Carried, start: str) -> tuple[FileChange, ...]:
-    """Carry the new base from now on, all of it or nothing; returns what changed."""
+    """Add the new base to the overlay, all or nothing; returns the changes."""
     done = f"the base {made.name} is adopted"
     with hold(DirectoryTree(root), done) as transaction:
         changes = adoption(root, made, start)

@@ -1,4 +1,4 @@
-"""The two ends of a rebase: what the series was made for, and what it is to be for."""
+"""The old base and the new base of a rebase."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from overlaykit.series.carried import Carried
 from overlaykit.series.lock import LockedDist
 from overlaykit.series.manifest import Target
 from overlaykit.sources.bases import pinned_base
-from overlaykit.sources.packages import describe, fetch
+from overlaykit.sources.packages import describe, fetch_tree
 from overlaykit.sources.releases import obtain, released
 from overlaykit.trees.tree import GitTree, Tree, WheelTree
 
@@ -25,9 +25,9 @@ _PLAIN = "100644"
 
 @dataclass(frozen=True)
 class NewBase:
-    """The base to carry to. ``dist`` is None for a commit: it is no release.
+    """The base to rebase onto. ``dist`` is None for a commit, which has no wheel.
 
-    ``modes`` are the git modes of its files that are not plain ones.
+    ``modes`` has the git modes of files that are not 100644.
     """
 
     target: Target
@@ -37,16 +37,18 @@ class NewBase:
 
 
 def resolve(clone: Path, ref: str) -> str:
-    """The commit that a clone has under a name. Raises InputError where it has none."""
+    """Resolve a name to a commit of a clone. Raises InputError if there is none."""
     name = f"{ref}^{{commit}}"
     found = clones.run(clone, "rev-parse", "--verify", "-q", name, ok=(0, 1, 128))
     if found.returncode == 0:
         return found.stdout.decode().strip()
     here = quoted(str(clone))
-    step = f"git -C {here} fetch --tags, or name another (git branch -a, git tag)"
+    step = f"run git -C {here} fetch --tags, or name another (git branch -a, git tag)"
     if _is_shallow(clone):
-        step = f"git -C {here} fetch --unshallow --tags: it is a shallow clone"
-    finding = Finding("no such commit", path=str(clone), found=ref, next_step=step)
+        step = f"the clone is shallow: run git -C {here} fetch --unshallow --tags"
+    finding = Finding(
+        "the commit does not exist", path=str(clone), found=ref, next_step=step
+    )
     raise InputError(f"{clone} has no commit {ref}", (finding,))
 
 
@@ -54,7 +56,7 @@ def resolve(clone: Path, ref: str) -> str:
 def new_base(
     root: Path, name: str, target: Target, onto: str, clone: Path | None
 ) -> Iterator[NewBase]:
-    """A released version, or with ``clone`` a commit of that. See :func:`obtain`."""
+    """A released version, or a commit of ``clone``. See :func:`obtain`."""
     shares = target.overlay or name
     if clone is not None:
         with GitTree(clone, onto) as tree:
@@ -63,7 +65,7 @@ def new_base(
             yield NewBase(made, tree, None, modes)
         return
     wheel = obtain(root, target, onto)
-    # Upstream names its tags after its versions, or we do not know how.
+    # Derive the tag only if upstream names its tags after versions.
     tag = f"v{onto}" if target.tag == f"v{target.dist.version}" else None
     made = msgspec.structs.replace(released(target, onto), overlay=shares, tag=tag)
     release = WheelTree(wheel, target.site_layout())
@@ -74,33 +76,33 @@ def new_base(
 
 @contextmanager
 def old_base(root: Path, carried: Carried, clone: Path | None) -> Iterator[Tree]:
-    """The pinned contents: of the clone, the cache or the package index.
+    """The pinned contents, from the clone, the cache or the package index.
 
-    Raises EnvironmentFailure, which says what to fetch, where none of them has them.
+    If they are in none of these, raises EnvironmentFailure, which says what to fetch.
     """
     with pinned_base(root, carried, clone or root) as base:
         if base is not None:
             yield base
             return
     try:
-        wheel = fetch(root, carried.target, carried.lock.dist)
+        release_tree = fetch_tree(root, carried.target, carried.lock.dist)
     except EnvironmentFailure as error:
         release, step = carried.target.release, "run scripts/fetch.py with a network"
         if clone is not None:
             deepen = (
                 "fetch --unshallow --tags" if _is_shallow(clone) else "fetch --tags"
             )
-            step += f", or git -C {clone} {deepen}"
+            step += f", or run git -C {clone} {deepen}"
         finding = Finding(
-            "the files that the series was made for are not to be had",
+            "the files of the old base were not found",
             expected=f"{release}, in the cache, on the package index"
             + (f" or in {clone}" if clone is not None else ""),
             found=error.message,
             next_step=step,
         )
-        what = f"{release} cannot be had, and nothing can be carried without it"
+        what = f"{release} was not found, and a rebase needs it"
         raise EnvironmentFailure(what, (finding, *error.findings)) from error
-    yield WheelTree(wheel, carried.target.site_layout())
+    yield release_tree
 
 
 def _is_shallow(clone: Path) -> bool:

@@ -1,14 +1,13 @@
-"""The series re-made for another base: a pure function of what is asked.
+"""Rebases the series onto another base, as a pure function.
 
-Series, pinned contents, the new base and the maintainer's resolutions go in; patches,
-or the first conflict, come out. Nothing is remembered between two runs but the
-resolutions, each under a digest of the very contents that it answers for, so that an
-interrupted rebase is resumed by computing it again.
+The inputs are the series, the pinned contents, the new base and the maintainer's
+resolutions; the result is the patches or the first conflict. Only the resolutions are
+stored between two runs, each under a digest of the contents that it resolves. So
+computing an interrupted rebase again resumes it.
 
-A hunk is carried where git merges it and :mod:`overlaykit.planning.placement` finds it
-in its place; dropped where upstream has what it is for; and otherwise a conflict. That
-a merge is clean says nothing of whether it still has a meaning: routes are settled
-first.
+A hunk is carried if git merges it and :mod:`overlaykit.planning.placement` finds it in
+its place. It is dropped if upstream has its change. Otherwise it is a conflict. A clean
+merge does not show that the hunk is still needed, so routes are found first.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ from dataclasses import dataclass, field
 
 from overlaykit.core.objects import blob_id
 from overlaykit.planning.landing import land
-from overlaykit.planning.placement import Step
+from overlaykit.planning.placement import MergeStep
 from overlaykit.planning.plan import HunkPlan, State
 from overlaykit.rebase.conflicts import Conflict, conflict_of, scopes_changed
 from overlaykit.rebase.moves import land_moved
-from overlaykit.rebase.outcomes import Fate, Outcome, header_of
+from overlaykit.rebase.outcomes import HunkOutcome, RebasedHunk, header_of
 from overlaykit.rebase.routes import Key, Route, Sites, find_routes
 from overlaykit.repository.merge import MergeStore
 from overlaykit.series.carried import Carried
@@ -32,23 +31,26 @@ from overlaykit.series.remake import Contents, remake
 from overlaykit.trees.tree import EditedTree, Tree
 
 Resolutions = Mapping[str, bytes | None]
-"""The maintainer's contents by conflict; None leaves the hunk out."""
+"""The maintainer's contents, by conflict id; None leaves the hunk out."""
 
 
 @dataclass(frozen=True)
 class Rebased:
-    """The new series, complete unless there is a ``conflict``; ``files`` are the
-    contents that it leaves. No patch and no conflict: nothing is left to carry."""
+    """The new series, complete unless there is a ``conflict``.
+
+    ``files`` has the resulting contents. With no patch and no conflict, nothing is left
+    to carry.
+    """
 
     series: Series
     files: Mapping[str, bytes]
-    fates: tuple[Fate, ...]
+    hunks: tuple[RebasedHunk, ...]
     conflict: Conflict | None = None
 
     @property
     def sites(self) -> tuple[str, ...]:
         """The sites that the new series carries."""
-        return tuple(dict.fromkeys(s for f in self.fates if f.kept for s in f.sites))
+        return tuple(dict.fromkeys(s for h in self.hunks if h.kept for s in h.sites))
 
 
 def rebase(
@@ -59,9 +61,9 @@ def rebase(
     sites: Sites,
     resolutions: Resolutions,
 ) -> Rebased:
-    """Carry the series from ``base``, its pinned release, to ``tree``.
+    """Rebase the series from ``base``, its pinned release, onto ``tree``.
 
-    ``modes`` are the git modes of files of the tree that are not 100644.
+    ``modes`` has the git modes of the tree's files that are not 100644.
     """
     dropped: dict[Key, str] = {}
     while True:
@@ -71,13 +73,13 @@ def rebase(
         found = {k: why for k, why in run.upstreamed.items() if k not in dropped}
         if not found or done.conflict:
             return done
-        # What only they needed, such as an import, is not to be carried either.
+        # Drop what only these hunks needed, such as an import, in another pass.
         dropped |= found
 
 
 @dataclass
 class _Run:
-    """One pass over the series with settled routes."""
+    """One pass over the series, with known routes."""
 
     carried: Carried
     base: Tree
@@ -87,7 +89,7 @@ class _Run:
     resolutions: Resolutions
     routes: Mapping[Key, Route]
     files: dict[str, bytes] = field(default_factory=dict)
-    fates: list[Fate] = field(default_factory=list)
+    hunks: list[RebasedHunk] = field(default_factory=list)
     upstreamed: dict[Key, str] = field(default_factory=dict)
     conflict: Conflict | None = None
 
@@ -97,7 +99,7 @@ class _Run:
         with MergeStore() as store:
             for number, patch in enumerate(self.carried.series.patches):
                 before = dict(self.files)
-                first = len(self.fates)
+                first = len(self.hunks)
                 for step, route in self._steps(number, pinned):
                     self._carry(step, route, store)
                     if self.conflict:
@@ -112,13 +114,13 @@ class _Run:
                     if data != (before.get(path) or self.tree.read(path))
                 }
                 if changes:
-                    header = header_of(patch, self.fates[first:])
+                    header = header_of(patch, self.hunks[first:])
                     patches.append(remake(patch.name, header, changes, store))
         return self._result(patches)
 
     def _result(self, patches: list[Patch]) -> Rebased:
-        fates = tuple(self.fates)
-        return Rebased(Series(tuple(patches)), self.files, fates, self.conflict)
+        hunks = tuple(self.hunks)
+        return Rebased(Series(tuple(patches)), self.files, hunks, self.conflict)
 
     def _pinned(self, path: str) -> bytes:
         data = self.base.read(path)
@@ -128,7 +130,7 @@ class _Run:
 
     def _steps(
         self, number: int, pinned: dict[str, bytes]
-    ) -> Iterator[tuple[Step, Route]]:
+    ) -> Iterator[tuple[MergeStep, Route]]:
         patch = self.carried.series.patches[number]
         locked = self.carried.lock.patches[number]
         for diff, file in zip(patch.files, locked.files, strict=True):
@@ -143,65 +145,67 @@ class _Run:
                 zip(diff.hunks, file.hunks, strict=True)
             ):
                 old, new = states[at : at + 2]
-                step = Step(patch, hunk, known, diff.path, old, new, whole)
+                step = MergeStep(patch, hunk, known, diff.path, old, new, whole)
                 yield step, self.routes[Key(patch.name, diff.path, hunk.number)]
 
-    def _carry(self, step: Step, route: Route, store: MergeStore) -> None:
+    def _carry(self, step: MergeStep, route: Route, store: MergeStore) -> None:
         if route.dropped:
-            self._note(step, Outcome.DROPPED, None, None, route.scope, route.dropped)
+            self._note(
+                step, HunkOutcome.DROPPED, None, None, route.scope, route.dropped
+            )
             return
         for where in route.paths:
             if self.conflict is None:
                 self._carry_to(step, where, route.scope, store)
 
     def _carry_to(
-        self, step: Step, where: str | None, scope: str, store: MergeStore
+        self, step: MergeStep, where: str | None, scope: str, store: MergeStore
     ) -> None:
         now = EditedTree(self.tree, self.files)
         data = now.read(where) if where is not None else None
         if where is None or data is None:
-            plan = step.plan(State.GONE, "the file is gone, and nothing took its place")
-            self._stop(step, plan, None, scope, None, None, store)
+            plan = step.plan(State.GONE, "the file is gone and has no successor")
+            self._resolve_or_stop(step, plan, None, scope, None, None, store)
             return
         plan, after, marked = self._land(step, where, scope, data, store)
         if plan.state is State.UPSTREAMED:
-            self._found_there(step, plan, where, scope, data, store)
+            self._already_in(step, plan, where, scope, data, store)
         elif plan.state.lands:
             self.files[where] = after
             moved = (where, scope) != (step.path, step.locked.scope)
-            outcome = Outcome.MOVED if moved else Outcome.CARRIED
+            outcome = HunkOutcome.MOVED if moved else HunkOutcome.CARRIED
             self._note(step, outcome, plan.state, where, scope, plan.detail)
         else:
-            self._stop(step, plan, where, scope, data, marked, store)
+            self._resolve_or_stop(step, plan, where, scope, data, marked, store)
 
     def _land(
-        self, step: Step, where: str, scope: str, data: bytes, store: MergeStore
+        self, step: MergeStep, where: str, scope: str, data: bytes, store: MergeStore
     ) -> tuple[HunkPlan, bytes, bytes | None]:
-        """Git follows to the same file, and to what a vanished one has become."""
+        """Merge the file if git can follow it, else only the function that moved."""
         follows = where == step.path or self.tree.read(step.path) is None
         if follows and scope == step.locked.scope:
             return *land(step, where, data, store), None
         return land_moved(step, where, scope, data, store)
 
-    def _found_there(
-        self, step: Step, plan: HunkPlan, where: str, scope: str, data: bytes,
+    def _already_in(
+        self, step: MergeStep, plan: HunkPlan, where: str, scope: str, data: bytes,
         store: MergeStore,
     ) -> None:  # fmt: skip
-        """A hunk that is in already: by upstream, or by hand with an earlier one."""
+        """Note a hunk that is in the file, from upstream or from a resolution."""
         pristine = self.tree.read(where)
         if pristine is not None and data != pristine:
             plain, *_ = self._land(step, where, scope, pristine, store)
             if plain.state is not State.UPSTREAMED:
-                detail = "came with the resolution of an earlier hunk"
-                self._note(step, Outcome.RESOLVED, None, where, scope, detail)
+                detail = "the resolution of an earlier hunk includes it"
+                self._note(step, HunkOutcome.RESOLVED, None, where, scope, detail)
                 return
         key = Key(step.patch.name, step.path, step.hunk.number)
         self.upstreamed[key] = plan.detail
-        self._note(step, Outcome.DROPPED, plan.state, where, scope, plan.detail)
+        self._note(step, HunkOutcome.DROPPED, plan.state, where, scope, plan.detail)
 
-    def _stop(
+    def _resolve_or_stop(
         self,
-        step: Step,
+        step: MergeStep,
         plan: HunkPlan,
         where: str | None,
         scope: str,
@@ -209,7 +213,7 @@ class _Run:
         marked: bytes | None,
         store: MergeStore,
     ) -> None:
-        """Not by merging: by hand, if that has been done, or anew, or not at all."""
+        """A hunk that does not merge: resolve it, regenerate it, or stop."""
         conflict = conflict_of(
             step, plan, where, data, marked, self._scopes(step, where, scope), store
         )
@@ -224,28 +228,28 @@ class _Run:
                 if changed is not None and changed <= conflict.scopes:
                     self.files[where] = made
                     self._note(
-                        step, Outcome.REGENERATED, plan.state, where, scope,
-                        "made anew from what it is for: its text could not be merged",
+                        step, HunkOutcome.REGENERATED, plan.state, where, scope,
+                        "regenerated from its purpose: its text could not be merged",
                     )  # fmt: skip
                     return
         self.conflict = conflict
 
     def _resolved(
-        self, step: Step, conflict: Conflict, scope: str, data: bytes | None
+        self, step: MergeStep, conflict: Conflict, scope: str, data: bytes | None
     ) -> None:
         if data is None or data == conflict.upstream:
             detail = "left out by the maintainer"
-            self._note(step, Outcome.DROPPED, None, None, scope, detail)
+            self._note(step, HunkOutcome.DROPPED, None, None, scope, detail)
             return
         assert conflict.path is not None and conflict.upstream is not None
         self.files[conflict.path] = data
         changed = scopes_changed(conflict.upstream, data) or set()
         if scope not in changed and len(changed - conflict.scopes) == 1:
             [scope] = changed - conflict.scopes
-        self._note(step, Outcome.RESOLVED, None, conflict.path, scope, "")
+        self._note(step, HunkOutcome.RESOLVED, None, conflict.path, scope, "")
 
-    def _scopes(self, step: Step, where: str | None, scope: str) -> frozenset[str]:
-        """What this patch may change in a file of the new base."""
+    def _scopes(self, step: MergeStep, where: str | None, scope: str) -> frozenset[str]:
+        """The scopes that this patch may change in a file of the new base."""
         return frozenset({scope}) | {
             route.scope
             for key, route in self.routes.items()
@@ -254,15 +258,15 @@ class _Run:
 
     def _note(
         self,
-        step: Step,
-        outcome: Outcome,
+        step: MergeStep,
+        outcome: HunkOutcome,
         landing: State | None,
         path: str | None,
         scope: str,
         detail: str,
     ) -> None:
-        self.fates.append(
-            Fate(
+        self.hunks.append(
+            RebasedHunk(
                 step.patch.name,
                 step.hunk.number,
                 step.path,

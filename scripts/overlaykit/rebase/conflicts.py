@@ -1,8 +1,9 @@
-"""A hunk that a maintainer has to put in: the three versions, and what may come back.
+"""A hunk that a maintainer must resolve: the three versions, and the checks of a
+resolution.
 
-The merged file has git's markers (base in the middle) where git found a conflict; a
-hunk that git would put into the wrong place, or nowhere, stands between markers at its
-function, so that it cannot be overlooked.
+Where git found a conflict, the merged file has git's markers, with the base in the
+middle. A hunk that git would put in the wrong place, or nowhere, is between markers at
+its function, so that nobody overlooks it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from overlaykit.core.errors import CannotApply, Finding
 from overlaykit.core.objects import blob_id
 from overlaykit.core.syntax import syntax_error
-from overlaykit.planning.placement import Step, changes_between
+from overlaykit.planning.placement import MergeStep, changes_between
 from overlaykit.planning.plan import HunkPlan
 from overlaykit.repository.merge import MergeStore
 from overlaykit.series.patches import split_lines
@@ -28,9 +29,10 @@ _LABEL = re.compile(rb"^(<<<<<<<|\|\|\|\|\|\|\||>>>>>>>) [^\n]*$", re.M)
 class Conflict:
     """A hunk at which the rebase stops.
 
-    ``base`` and ``ours`` are its pinned file before and after it; ``upstream`` the new
-    base's file with what has been carried so far, None where there is no such file;
-    ``merged`` what a maintainer edits; ``scopes`` those whose lines may change.
+    ``base`` and ``ours`` are the pinned file before and after the hunk. ``upstream`` is
+    the new base's file with the hunks carried so far, or None if there is no file.
+    ``merged`` is the file that the maintainer edits. ``scopes`` are the scopes whose
+    lines may change.
     """
 
     id: str
@@ -44,7 +46,7 @@ class Conflict:
 
 
 def conflict_of(
-    step: Step,
+    step: MergeStep,
     plan: HunkPlan,
     path: str | None,
     upstream: bytes | None,
@@ -52,7 +54,7 @@ def conflict_of(
     scopes: frozenset[str],
     store: MergeStore,
 ) -> Conflict:
-    """The conflict's three-way view, under a digest of all that it depends on."""
+    """The conflict's three versions; its id is a digest of everything it depends on."""
     names = (step.patch.name, str(step.hunk.number), step.path, path or "", *scopes)
     contents = (step.old, step.new, upstream or b"")
     about = "\0".join([*sorted(names), *map(blob_id, contents)])
@@ -64,7 +66,7 @@ def conflict_of(
         if set(found.files) == {path} and found.conflicts:
             merged = found.files[path]
         else:
-            merged = _beside(step, upstream)
+            merged = _hunk_with_markers(step, upstream)
     return Conflict(
         hashlib.sha256(about.encode()).hexdigest(),
         plan,
@@ -77,8 +79,8 @@ def conflict_of(
     )
 
 
-def _beside(step: Step, upstream: bytes) -> bytes:
-    """The hunk between markers, at the head of its scope or at the end of the file."""
+def _hunk_with_markers(step: MergeStep, upstream: bytes) -> bytes:
+    """The file with the hunk between markers, before its scope or at the end."""
     lines = split_lines(upstream)
     scopes = map_scopes(upstream)
     at = len(lines)
@@ -95,8 +97,8 @@ def _beside(step: Step, upstream: bytes) -> bytes:
     return b"".join([*lines[:at], *block, *lines[at:]])
 
 
-def _labelled(merged: bytes, step: Step) -> bytes:
-    """Markers that name the sides, not the scratch commits they were merged from."""
+def _labelled(merged: bytes, step: MergeStep) -> bytes:
+    """Label the markers with the sides instead of the scratch commits."""
     hunk = f"{step.patch.name} hunk {step.hunk.number}".encode()
     names = {b"<<<<<<<": b"upstream", b"|||||||": b"base", b">>>>>>>": hunk}
     merged = re.sub(rb"^<<<<<<<$", b"<<<<<<< -", merged, flags=re.M)
@@ -104,7 +106,7 @@ def _labelled(merged: bytes, step: Step) -> bytes:
 
 
 def scopes_changed(before: bytes, after: bytes) -> set[str] | None:
-    """The scopes of all lines that differ; None where a side does not parse."""
+    """The scopes of all lines that differ; None if a side does not parse."""
     old, new = map_scopes(before), map_scopes(after)
     if old is None or new is None:
         return None
@@ -121,48 +123,48 @@ def scopes_changed(before: bytes, after: bytes) -> set[str] | None:
 
 
 def check_resolution(conflict: Conflict, data: bytes, name: str) -> None:
-    """Raises CannotApply where an edited file cannot stand for the hunk."""
+    """Raises CannotApply if an edited file is not a valid resolution of the hunk."""
     if conflict.upstream is None:
         raise ValueError("there is no file to resolve")
     known = set(split_lines(conflict.upstream))
     markers = (m for m in _MARKER.finditer(data) if m[0] + b"\n" not in known)
     if (marker := next(markers, None)) is not None:
         at = data[: marker.start()].count(b"\n") + 1
-        raise _refusal(
+        raise _refused(
             conflict, name, "has conflict markers", at,
             "no line that begins with <<<<<<<, |||||||, ======= or >>>>>>>",
             marker[0].decode(errors="replace"),
-            "edit them away, then run --continue again",
+            "resolve and remove them, then run --continue again",
         )  # fmt: skip
     changed = scopes_changed(conflict.upstream, data)
     if changed is None:
-        raise _refusal(
+        raise _refused(
             conflict, name, "does not parse as Python", _error_line(data),
             "Python", "a syntax error", "correct it, then run --continue again",
         )  # fmt: skip
-    astray = changed - conflict.scopes
+    outside = changed - conflict.scopes
     scopes = map_scopes(conflict.upstream)
     renamed = scopes is not None and conflict.plan.scope not in scopes
-    if astray and not (renamed and len(astray) == 1):
+    if outside and not (renamed and len(outside) == 1):
         after = map_scopes(data)
         line = next(
             (
                 change.new_line + i
                 for change in changes_between(conflict.upstream, data)
                 for i in range(len(change.added))
-                if after and after.at(change.new_line + i) in astray
+                if after and after.at(change.new_line + i) in outside
             ),
             None,
         )
-        raise _refusal(
+        raise _refused(
             conflict, name, "changes more than the patch may", line,
             f"changed lines in {', '.join(sorted(conflict.scopes))} only",
-            f"changed lines in {', '.join(sorted(astray))}",
-            "take them back; another change is a patch of its own",
+            f"changed lines in {', '.join(sorted(outside))}",
+            "undo these changes; they belong in a patch of their own",
         )  # fmt: skip
 
 
-def _refusal(
+def _refused(
     conflict: Conflict,
     name: str,
     what: str,

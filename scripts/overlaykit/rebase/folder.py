@@ -1,9 +1,9 @@
-"""A rebase on disk: what was asked for and how conflicts were resolved, nothing else.
+"""A rebase on disk: the request and the resolutions of conflicts.
 
-Both lie in one work folder, ``build/rebase/NAME``, with what was computed from them for
-people to read and edit. It is written like a tree that is patched, by a transaction: a
-kill at any moment leaves the state before or after. What was computed is never read
-back, but for the one file that a maintainer edits.
+Both are in one folder, ``build/rebase/NAME``, together with computed files for people
+to read and edit. A transaction writes the folder, as it writes a patched tree: a kill
+at any moment leaves the state before or after. Of the computed files, only the one
+that a maintainer edits is read back.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from overlaykit.core.effects import record_effect
 from overlaykit.core.errors import Finding, InputError
 from overlaykit.core.versions import order
 from overlaykit.planning.plan import FileChange
-from overlaykit.rebase.conflicts import Conflict
+from overlaykit.rebase.conflicts import Conflict, check_resolution
 from overlaykit.series.manifest import check_target_name
 from overlaykit.trees.locking import FOLDER, signals_blocked
 from overlaykit.trees.tree import DirectoryTree
@@ -37,7 +37,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What was asked for. ``clone`` and ``commit`` are null for a released version."""
+    """The request. ``clone`` and ``commit`` are null for a released version."""
 
     name: str
     onto: str
@@ -49,7 +49,7 @@ class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _About(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which conflict the folder shows, and the file that is edited."""
+    """The conflict that the folder shows, and the file to edit."""
 
     id: str
     merged: str | None
@@ -63,7 +63,7 @@ class Work:
     request: Request
 
     def resolutions(self) -> dict[str, bytes | None]:
-        """The maintainer's contents by conflict; None where the hunk is left out."""
+        """The maintainer's contents, by conflict id; None leaves the hunk out."""
         found: dict[str, bytes | None] = {}
         for place in sorted((self.folder / "resolutions").glob("*")):
             if place.suffix == _LEFT_OUT:
@@ -73,16 +73,56 @@ class Work:
         return found
 
     def edited(self, conflict: Conflict) -> tuple[str, bytes] | None:
-        """The name and contents of the merged file, if it is this conflict's."""
+        """The name and contents of the merged file, if it belongs to this conflict."""
         try:
             about = from_json((self.folder / _ABOUT).read_bytes(), _About)
             if about.id != conflict.id or about.merged is None:
                 return None
-            # The file may say any name; the conflict has but one.
+            # The JSON file may contain any name: read only below this folder.
             data = DirectoryTree(self.folder).read(about.merged)
             return None if data is None else (str(self.folder / about.merged), data)
         except (FileNotFoundError, msgspec.DecodeError):
             return None
+
+    def resolved(
+        self,
+        conflict: Conflict,
+        resolutions: Mapping[str, bytes | None],
+        skip: bool,
+    ) -> dict[str, bytes | None]:
+        """The resolutions with one for this conflict: its edited file, or with ``skip``
+        None. Unchanged if nothing was edited.
+
+        Raises CannotApply if the edited file is not a valid resolution.
+        """
+        if skip:
+            return {**resolutions, conflict.id: None}
+        if (edited := self.edited(conflict)) is None:
+            return dict(resolutions)
+        name, data = edited
+        check_resolution(conflict, data, name)
+        left_out = data == conflict.upstream
+        return {**resolutions, conflict.id: None if left_out else data}
+
+    def finding(self, conflict: Conflict) -> Finding:
+        """The conflict for a report, with the next step."""
+        plan = conflict.plan
+        name = merged_name(conflict)
+        step = "scripts/rebase.py --skip leaves the hunk out; --abort ends the rebase"
+        if name is not None:
+            step = f"edit {self.folder / name}, then run --continue; {step}"
+        return Finding(
+            f"{plan.state.value}: the hunk cannot be carried over",
+            path=conflict.path or plan.path,
+            line=plan.line,
+            patch=plan.patch,
+            hunk=plan.number,
+            scope=plan.scope,
+            site=" ".join(plan.sites) or None,
+            expected="the hunk's change, in its place",
+            found=plan.detail.partition("\n")[0].rstrip(":"),
+            next_step=step,
+        )
 
     def write(
         self,
@@ -90,8 +130,10 @@ class Work:
         conflict: Conflict | None,
         results: Mapping[str, bytes],
     ) -> None:
-        """Make the folder say this and nothing else; the merged file of a conflict
-        that it shows already stays as the maintainer has it."""
+        """Write exactly these contents into the folder.
+
+        If the folder already shows this conflict, its merged file stays as edited.
+        """
         wanted = {_REQUEST: to_json_line(self.request), **results}
         for name, data in resolutions.items():
             suffix = _LEFT_OUT if data is None else ""
@@ -103,7 +145,7 @@ class Work:
             wanted |= views
         make_folders(self.folder)
         tree = DirectoryTree(self.folder)
-        with hold(tree, "the rebase is written") as transaction:
+        with hold(tree, "the rebase was written") as transaction:
             there = {
                 path: tree.read(path)
                 for path in tree.paths()
@@ -120,17 +162,17 @@ class Work:
                 transaction.finish()
 
     def remove(self) -> None:
-        """Take the folder away, and the one around it if nothing else is in it."""
+        """Remove the folder, and its parent if that is empty."""
         gone = self.folder.with_name(f"{_GONE}{self.folder.name}")
         shutil.rmtree(gone, ignore_errors=True)
         with signals_blocked():
             os.replace(self.folder, gone)
-            record_effect(str(self.folder), "the rebase is ended")
+            record_effect(str(self.folder), "the rebase was ended")
         _sweep(self.folder.parent)
 
 
 def conflict_files(conflict: Conflict) -> dict[str, bytes]:
-    """The three-way view, by name in the folder."""
+    """The versions of a conflict, by name in the folder."""
     suffix = PurePosixPath(conflict.path or conflict.plan.path).suffix
     views = {"base": conflict.base, "ours": conflict.ours}
     if conflict.upstream is not None:
@@ -144,7 +186,7 @@ def conflict_files(conflict: Conflict) -> dict[str, bytes]:
 
 
 def merged_name(conflict: Conflict) -> str | None:
-    """The file in the folder that a maintainer edits; None where there is none."""
+    """The file in the folder that a maintainer edits; None if there is none."""
     if conflict.merged is None:
         return None
     suffix = PurePosixPath(conflict.path or conflict.plan.path).suffix
@@ -152,12 +194,12 @@ def merged_name(conflict: Conflict) -> str | None:
 
 
 def rebases_folder(root: Path) -> Path:
-    """Where an overlay keeps the rebases under way."""
+    """The folder of an overlay's active rebases."""
     return root / "build" / "rebase"
 
 
-def under_way(root: Path) -> Iterator[Work]:
-    """The rebases that were begun and neither adopted nor aborted."""
+def active_rebases(root: Path) -> Iterator[Work]:
+    """The rebases that are neither adopted nor aborted."""
     parent = rebases_folder(root)
     _sweep(parent)
     for folder in sorted(parent.glob("*")):
@@ -169,7 +211,7 @@ def under_way(root: Path) -> Iterator[Work]:
         try:
             data = (folder / _REQUEST).read_bytes()
         except FileNotFoundError:
-            # Killed before it had said what it is about.
+            # The rebase was killed before it wrote its request.
             shutil.rmtree(folder, ignore_errors=True)
             continue
         try:
@@ -179,19 +221,19 @@ def under_way(root: Path) -> Iterator[Work]:
         except (msgspec.DecodeError, UnicodeDecodeError, InputError) as error:
             step = f"remove {folder}, or restore the file"
             finding = Finding(str(error), path=str(folder / _REQUEST), next_step=step)
-            what = f"{folder} is not a rebase: {_REQUEST}: {error}"
+            what = f"{folder} is not a valid rebase: {_REQUEST}: {error}"
             raise InputError(what, (finding,)) from error
 
 
 def _check(folder: Path, request: Request) -> None:
-    """Raises InputError where names that lead to files are not those that were made."""
+    """Raises InputError unless the names are of the form that a rebase writes."""
     check_target_name(request.name)
     if request.name != folder.name:
-        raise InputError(f"it says to be {request.name}")
+        raise InputError(f"the request is for {request.name}")
     if request.commit is None:
         order(request.onto)
     elif not _COMMIT.fullmatch(request.commit):
-        raise InputError(f"{request.commit!r} is not the id of a commit")
+        raise InputError(f"{request.commit!r} is not a commit id")
 
 
 def _sweep(parent: Path) -> None:

@@ -1,16 +1,15 @@
-"""Hunks put into a function that has moved, or into a file that took its lines along.
+"""Lands hunks in functions that moved to another file or have a new name.
 
-Git follows files that are renamed, and no function that goes to another file or gets
-another name. So the function alone is merged: as pinned, as upstream has it now, and
-as the hunk leaves it. A hunk of the module's own lines goes where its context stands,
-word for word and once.
+Git follows renamed files, but not functions. So only the function is merged: as pinned,
+as upstream has it now, and as the hunk leaves it. A hunk of module lines goes where its
+context occurs exactly once.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from overlaykit.planning.placement import Step, judge
+from overlaykit.planning.placement import MergeStep, check_landing
 from overlaykit.planning.plan import HunkPlan, State
 from overlaykit.repository.merge import MergeStore
 from overlaykit.series.lock import LockedHunk
@@ -21,10 +20,13 @@ _FUNCTION = "function.py"
 
 
 def land_moved(
-    step: Step, where: str, scope: str, data: bytes, store: MergeStore
+    step: MergeStep, where: str, scope: str, data: bytes, store: MergeStore
 ) -> tuple[HunkPlan, bytes, bytes | None]:
-    """Put a hunk into ``scope`` of ``where``: its plan, the contents it leaves, and,
-    where the merge conflicts, the contents with conflict markers."""
+    """Merge a hunk into ``scope`` of ``where``.
+
+    Returns the plan, the resulting contents and, after a conflict, the contents with
+    conflict markers.
+    """
     if scope == MODULE:
         return *_land_lines(step, where, data), None
     spans = [
@@ -58,7 +60,7 @@ def land_moved(
     if merged.conflicts:
         detail = f"{scope} of {where} has other changes to these lines"
         return step.plan(State.CONFLICT, detail, line=span.start + 1), data, after
-    there = _there(step, scope, shift)
+    there = _moved_step(step, scope, shift)
     if after == data:
         back = store.merge(
             {_FUNCTION: b"".join(_shifted(ours, shift))},
@@ -69,27 +71,27 @@ def land_moved(
             [*lines[: span.start], back.files[_FUNCTION], *lines[span.stop :]]
         )
         if not back.conflicts and without != data:
-            plan = _taken_off(there, where, data, without)
+            plan = _reversed(there, where, data, without)
         else:
-            plan = step.plan(State.SUPERSEDED, "the merge finds nothing left to do")
+            plan = step.plan(State.SUPERSEDED, "the merge changes nothing")
         return replace(plan, scope=step.locked.scope), data, None
-    plan = judge(there, where, data, after)
+    plan = check_landing(there, where, data, after)
     plan = replace(plan, scope=scope)
     return plan, after if plan.state.lands else data, None
 
 
-def _taken_off(step: Step, where: str, data: bytes, without: bytes) -> HunkPlan:
-    """A hunk that is in already if it could be taken off again, from its own place."""
-    plan = judge(step.undone(), where, data, without)
+def _reversed(step: MergeStep, where: str, data: bytes, without: bytes) -> HunkPlan:
+    """The plan for a hunk without effect: upstreamed only if reverting it lands."""
+    plan = check_landing(step.undone(), where, data, without)
     if plan.state.lands:
-        return step.plan(State.UPSTREAMED, "the tree has these lines already")
+        return step.plan(State.UPSTREAMED, "the tree already has these lines")
     if plan.state is State.AMBIGUOUS:
         return plan
-    return step.plan(State.SUPERSEDED, "the merge finds nothing left to do")
+    return step.plan(State.SUPERSEDED, "the merge changes nothing")
 
 
-def _land_lines(step: Step, where: str, data: bytes) -> tuple[HunkPlan, bytes]:
-    """Lines outside of all definitions: where the context stands, and nowhere else."""
+def _land_lines(step: MergeStep, where: str, data: bytes) -> tuple[HunkPlan, bytes]:
+    """Land a hunk of module lines at the one place where its context occurs."""
     lines = split_lines(data)
     places = occurrences(lines, step.hunk.old)
     if len(places) != 1:
@@ -98,12 +100,12 @@ def _land_lines(step: Step, where: str, data: bytes) -> tuple[HunkPlan, bytes]:
         return step.plan(State.CONFLICT, detail), data
     at = places[0] - 1
     after = b"".join([*lines[:at], *step.hunk.new, *lines[at + len(step.hunk.old) :]])
-    plan = judge(replace(step, was=MODULE), where, data, after)
+    plan = check_landing(replace(step, was=MODULE), where, data, after)
     return plan, after if plan.state.lands else data
 
 
-def _there(step: Step, scope: str, shift: int) -> Step:
-    """The step as it is in the function's new place."""
+def _moved_step(step: MergeStep, scope: str, shift: int) -> MergeStep:
+    """The step, moved to the function's new place."""
     lines = tuple((tag, _shift(line, shift)) for tag, line in step.hunk.lines)
     hunk = Hunk(
         step.hunk.path,
@@ -118,7 +120,7 @@ def _there(step: Step, scope: str, shift: int) -> Step:
 
 
 def _span(scopes: ScopeMap | None, scope: str) -> range | None:
-    """The lines of a definition and of all in it, from 0; None where it is not."""
+    """The lines of a definition, counted from 0; None if the scope does not exist."""
     if scopes is None or scope not in scopes:
         return None
     inside = [

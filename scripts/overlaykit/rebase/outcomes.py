@@ -1,4 +1,4 @@
-"""What becomes of each hunk on another base, and what a patch's header says of it."""
+"""The outcome of each hunk on the new base, and the patch headers that record it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from overlaykit.series.patches import Patch
 from overlaykit.series.quilt import read_header
 
 
-class Outcome(Enum):
-    """What becomes of a hunk on the new base."""
+class HunkOutcome(Enum):
+    """The outcome of a hunk on the new base."""
 
     CARRIED = "carried"
     MOVED = "moved"
@@ -24,15 +24,15 @@ class Outcome(Enum):
 
 
 @dataclass(frozen=True)
-class Fate:
-    """A hunk on the new base; ``path`` and ``scope`` are where it is there."""
+class RebasedHunk:
+    """A hunk on the new base; ``path`` and ``scope`` are its place there."""
 
     patch: str
     number: int
     was_path: str
     was_scope: str
     sites: tuple[str, ...]
-    outcome: Outcome
+    outcome: HunkOutcome
     landing: State | None
     path: str | None
     scope: str
@@ -40,15 +40,15 @@ class Fate:
 
     @property
     def kept(self) -> bool:
-        return self.outcome is not Outcome.DROPPED
+        return self.outcome is not HunkOutcome.DROPPED
 
 
-def header_of(patch: Patch, fates: Iterable[Fate]) -> bytes:
-    """The patch's header; its X-Sites says where the sites are on the new base."""
+def header_of(patch: Patch, hunks: Iterable[RebasedHunk]) -> bytes:
+    """The patch's header, with the sites' scopes on the new base in X-Sites."""
     scopes: dict[str, dict[str, None]] = {}
-    for fate in fates:
-        if fate.kept and fate.sites:
-            scopes.setdefault(fate.scope, {}).update(dict.fromkeys(fate.sites))
+    for hunk in hunks:
+        if hunk.kept and hunk.sites:
+            scopes.setdefault(hunk.scope, {}).update(dict.fromkeys(hunk.sites))
     wanted = {scope: tuple(names) for scope, names in scopes.items()}
     if wanted == read_header(patch).sites:
         return patch.header
@@ -64,5 +64,7 @@ def header_of(patch: Patch, fates: Iterable[Fate]) -> bytes:
         flags=re.M,
     )
     if count != 1:
-        raise InputError(f"{patch.name}: the header has {count} fields X-Sites")
+        raise InputError(
+            f"{patch.name}: the header has {count} X-Sites fields, not one"
+        )
     return header

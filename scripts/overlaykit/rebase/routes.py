@@ -1,9 +1,9 @@
-"""Where each hunk of a series has to go on another base: found before any is merged.
+"""Finds the place of each hunk on another base, before any hunk is merged.
 
-A hunk's file may be renamed, its function may stand in another file and under another
-name, and what it is for may be upstream already. Who knows the contract says so, site
-by site (:class:`Sighting`); for the rest, files are known by their place and functions
-by their qualified name. Nothing here decides that a hunk fits: merging and judging do.
+Its file may be renamed, its function may be in another file under another name, and
+upstream may have its change already. The contract knows that for each site
+(:class:`SiteOnBase`). Other hunks are found by file path and qualified name. Nothing
+here decides that a hunk fits: the merge and its checks do.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from functools import cache
 
 from overlaykit.core.syntax import parsed
 from overlaykit.planning.landing import successors
-from overlaykit.planning.placement import Step
+from overlaykit.planning.placement import MergeStep
 from overlaykit.series.carried import Carried
 from overlaykit.series.patches import Hunk
 from overlaykit.series.scopes import MODULE, map_scopes
@@ -24,24 +24,24 @@ from overlaykit.trees.tree import Tree
 
 
 @dataclass(frozen=True)
-class Sighting:
-    """A site on the new base: the files and scopes it stands in, and, where upstream
-    has by now what the series is for, in which way (``adopted``)."""
+class SiteOnBase:
+    """A site on the new base: its files and scopes and, if upstream adopted the change,
+    how (``adopted``)."""
 
     places: tuple[tuple[str, str], ...]
     adopted: str | None = None
 
 
-Regenerate = Callable[[Step, str, str, bytes], bytes | None]
-"""Makes a hunk's change anew: in a file, a scope of it, and what the file holds by
-now; None where it cannot."""
+Regenerate = Callable[[MergeStep, str, str, bytes], bytes | None]
+"""Regenerates a hunk's change in a file, a scope and the file's current contents;
+returns None if it cannot."""
 
 
 @dataclass(frozen=True)
 class Sites:
-    """What whoever knows the contract says of a release; empty where nobody does."""
+    """The contract's knowledge about a release; empty without a contract."""
 
-    sightings: Mapping[str, Sighting]
+    on_base: Mapping[str, SiteOnBase]
     regenerate: Regenerate | None = None
 
 
@@ -56,9 +56,9 @@ class Key:
 
 @dataclass(frozen=True)
 class Route:
-    """Where a hunk goes: files (None: nobody knows) and scope; or why it goes nowhere.
+    """The place of a hunk: files (None if unknown) and scope; or why it is dropped.
 
-    Only a hunk of the module's own lines goes to more than one file.
+    Only a hunk of module lines goes into more than one file.
     """
 
     paths: tuple[str | None, ...]
@@ -77,7 +77,7 @@ class _Hunk:
 def find_routes(
     carried: Carried, tree: Tree, sites: Sites, dropped: Mapping[Key, str]
 ) -> dict[Key, Route]:
-    """The route of every hunk; ``dropped`` are those known to be upstream already."""
+    """The route of every hunk; ``dropped`` are hunks that upstream is known to have."""
     hunks = list(_hunks(carried))
     files = _Files(carried, tree)
     routes = {
@@ -96,7 +96,7 @@ def find_routes(
         elif one.scope == MODULE and (names := imported_names(one.hunk)):
             routes[one.key] = _import_route(one, names, hunks, routes, files)
         elif mates and all(routes[m.key].dropped for m in mates):
-            what = "nothing of this patch that has a site is left to carry"
+            what = "this patch has no site left to carry"
             routes[one.key] = _drop(one, what)
         else:
             routes[one.key] = _by_name(one, files)
@@ -116,7 +116,7 @@ def _drop(one: _Hunk, why: str) -> Route:
 
 
 class _Files:
-    """Which file a pinned one has become, and which hold a definition."""
+    """Finds the successor of a pinned file, and the files that contain a definition."""
 
     def __init__(self, carried: Carried, tree: Tree) -> None:
         self._carried, self._tree = carried, tree
@@ -148,7 +148,7 @@ class _Files:
 
 
 def _route(one: _Hunk, files: _Files, sites: Sites) -> Route:
-    seen = [s for name in one.sites if (s := sites.sightings.get(name)) is not None]
+    seen = [s for name in one.sites if (s := sites.on_base.get(name)) is not None]
     reasons = [s.adopted for s in seen if s.adopted]
     if len(reasons) == len(one.sites):
         return _drop(one, "; ".join(dict.fromkeys(reasons)))
@@ -161,7 +161,7 @@ def _route(one: _Hunk, files: _Files, sites: Sites) -> Route:
 
 
 def _by_name(one: _Hunk, files: _Files) -> Route:
-    """Its file, or the one other that has the very function that this one lost."""
+    """The hunk's file, or the only other file with the function that it lost."""
     path = files.became(one.key.path)
     if one.scope != MODULE and not files.has(path, one.scope):
         holding = files.holding(one.scope)
@@ -177,7 +177,7 @@ def _import_route(
     routes: Mapping[Key, Route],
     files: _Files,
 ) -> Route:
-    """An import goes wherever a hunk goes that uses it."""
+    """An import goes into every file with a hunk that uses it."""
     users = [
         user
         for user in hunks
@@ -187,17 +187,17 @@ def _import_route(
     ]
     if not users:
         return _by_name(one, files)
-    # A hunk without a site has no route yet; it stays with its file.
+    # A hunk without a site has no route yet: find it by name.
     kept = [routes.get(user.key) or _by_name(user, files) for user in users]
     paths = dict.fromkeys(p for r in kept if not r.dropped for p in r.paths)
     if not paths:
         used = ", ".join(sorted(names))
-        return _drop(one, f"nothing that is left of the series uses {used}")
+        return _drop(one, f"no remaining hunk uses {used}")
     return Route(tuple(paths), MODULE)
 
 
 def imported_names(hunk: Hunk) -> set[str]:
-    """The names that the added lines of a hunk import; none where they do else."""
+    """The names that a hunk imports; empty if it adds anything else than imports."""
     added = b"".join(line for tag, line in hunk.lines if tag == "+")
     try:
         module = parsed(textwrap.dedent(added.decode()))

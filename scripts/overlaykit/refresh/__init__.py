@@ -1,1 +1,1 @@
-"""Edits of an applied tree, put back into the patches that own them."""
+"""Puts the edits of an applied tree back into the patches that own them."""

@@ -1,9 +1,8 @@
-"""A series made anew from a tree that was edited after the series was applied.
+"""Computes the series for a tree that was edited after the series was applied.
 
-An edit goes through the contents that the patches leave one after the other: it is
-merged into what its own patch leaves, and the later patches are merged on top. What
-comes out in the end must be the edited file, byte for byte: a merge that found another
-place for anything shows there.
+Each edit is merged into the contents that its own patch leaves, and the later patches
+are merged on top. The result must be the edited file, byte for byte: that reveals a
+merge that put something in another place.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ from overlaykit.refresh.ownership import (
     edits_of,
     file_chain,
     owner_of,
-    shown,
-    unowned,
+    summary,
+    unowned_finding,
 )
 from overlaykit.repository.merge import MergeStore
 from overlaykit.series.carried import Carried
@@ -29,13 +28,13 @@ from overlaykit.series.quilt import NewFile, Series, read_header
 from overlaykit.series.remake import Contents, remake, with_sites
 from overlaykit.trees.tree import Tree
 
-Sites = Callable[[str, str], tuple[str, ...]]
-"""The sites that a contract knows in a scope of a file."""
+FindSites = Callable[[str, str], tuple[str, ...]]
+"""Returns the sites that a contract knows in a scope of a file."""
 
 
 @dataclass(frozen=True)
-class Placed:
-    """An edit, where it is in the tree, and the patch it went to."""
+class PlacedEdit:
+    """An edit: its place in the tree, and the patch that it went into."""
 
     path: str
     line: int
@@ -47,22 +46,21 @@ class Placed:
 
 @dataclass(frozen=True)
 class Refreshed:
-    """What the series and the new files come to; ``placed`` is empty where neither
-    changes, but for new files."""
+    """The new series and new files, with the edits that went into patches."""
 
     series: Series
     new_files: tuple[NewFile, ...]
-    placed: tuple[Placed, ...]
+    placed: tuple[PlacedEdit, ...]
 
 
 def refresh(
-    carried: Carried, edits: Edits, release: Tree, into: str | None, sites: Sites
+    carried: Carried, edits: Edits, release: Tree, into: str | None, sites: FindSites
 ) -> Refreshed:
-    """The series that leaves the edited tree.
+    """Compute the series that leaves the edited tree.
 
-    ``into`` names the patch for edits that scopes and lines leave without one. Raises
-    CannotApply where there is none, where a later patch changes the same lines, and
-    where the result would not be the tree's file.
+    ``into`` names the patch for edits whose owner is unclear. Raises CannotApply if an
+    edit has no owner, if a later patch changes the same lines, or if the result would
+    differ from the tree's file.
     """
     forced = None if into is None else _index(carried, into)
     files = {
@@ -70,7 +68,7 @@ def refresh(
         for path in dict.fromkeys((*carried.series.paths, *edits.changed))
     }
     chains = {path: file.chain for path, file in files.items()}
-    placed: list[Placed] = []
+    placed: list[PlacedEdit] = []
     refused: list[Finding] = []
     with MergeStore() as store:
         for path, data in edits.changed.items():
@@ -79,14 +77,16 @@ def refresh(
                 owner = owner_of(carried, files[path], edit)
                 owner = forced if owner is None else owner
                 if owner is None:
-                    refused.append(unowned(carried, files[path], edit))
+                    refused.append(unowned_finding(carried, files[path], edit))
                 else:
                     owned.append((edit, owner))
-                    placed.append(_placed(carried, path, edit, owner))
+                    placed.append(_placed_edit(carried, path, edit, owner))
             if not refused:
-                chains[path] = _carry(carried, files[path], data, owned, store)
+                chains[path] = _chain_with_edits(
+                    carried, files[path], data, owned, store
+                )
         if refused:
-            message = "it cannot be told which patches the edits belong to"
+            message = "it is unclear which patches the edits belong to"
             raise CannotApply(message, tuple(refused))
         series = _remade(carried, files, chains, placed, sites, store)
     laid = {new.path: new for new in (*carried.new_files, *edits.new_files)}
@@ -98,12 +98,12 @@ def _index(carried: Carried, name: str) -> int:
     if name in names:
         return names.index(name)
     step = f"name one of {', '.join(names)}"
-    finding = Finding(f"is no patch of {carried.name}", path=name, next_step=step)
-    raise InputError(f"there is no patch {name}", (finding,))
+    finding = Finding(f"is not a patch of {carried.name}", path=name, next_step=step)
+    raise InputError(f"patch {name} does not exist", (finding,))
 
 
-def _placed(carried: Carried, path: str, edit: Edit, owner: int) -> Placed:
-    return Placed(
+def _placed_edit(carried: Carried, path: str, edit: Edit, owner: int) -> PlacedEdit:
+    return PlacedEdit(
         path,
         edit.change.new_line,
         ", ".join(sorted(edit.scopes)),
@@ -113,14 +113,14 @@ def _placed(carried: Carried, path: str, edit: Edit, owner: int) -> Placed:
     )
 
 
-def _carry(
+def _chain_with_edits(
     carried: Carried,
     file: FileChain,
     data: bytes,
     owned: Sequence[tuple[Edit, int]],
     store: MergeStore,
 ) -> tuple[bytes, ...]:
-    """The file after each patch, with the edits in."""
+    """The file after each patch, including the edits."""
 
     def merge(base: bytes, ours: bytes, theirs: bytes) -> bytes | None:
         if theirs in (base, ours):
@@ -141,22 +141,22 @@ def _carry(
         result = merge(after, now, below) if now is not None and below else None
         if result is None:
             earlier = [edit for edit, owner in owned if owner <= number]
-            raise _entangled(carried, file, number, mine or earlier)
+            raise _inseparable(carried, file, number, mine or earlier)
         chain.append(result)
     if chain[-1] != data:
-        raise _entangled(carried, file, len(file.scopes) - 1, [e for e, _ in owned])
+        raise _inseparable(carried, file, len(file.scopes) - 1, [e for e, _ in owned])
     return tuple(chain)
 
 
 def _with(data: bytes, edits: Sequence[Edit]) -> bytes:
-    """The edited lines, and no others, put into what the series leaves."""
+    """The contents that the series leaves, with only these edits."""
     lines = split_lines(data)
     for edit in reversed(edits):
         lines[edit.change.old_line - 1 : edit.old_end - 1] = edit.change.added
     return b"".join(lines)
 
 
-def _entangled(
+def _inseparable(
     carried: Carried, file: FileChain, patch: int, edits: Sequence[Edit]
 ) -> CannotApply:
     touching = [
@@ -167,14 +167,14 @@ def _entangled(
     name = carried.series.patches[patch].name
     findings = tuple(
         Finding(
-            "an edit and the lines of another patch cannot be told apart",
+            "an edit cannot be separated from the lines of another patch",
             path=file.path,
             line=edit.change.new_line,
             patch=name,
             scope=", ".join(sorted(edit.scopes)),
-            expected=f"that {', '.join(touching)}, made anew, leave this very file",
-            found=shown(edit.change),
-            next_step="bring the edit into the patch file by hand, then run make lock",
+            expected=f"the regenerated {', '.join(touching)} leave exactly this file",
+            found=summary(edit.change),
+            next_step="put the edit into the patch file by hand, then run make lock",
         )
         for edit in edits
     )
@@ -185,8 +185,8 @@ def _remade(
     carried: Carried,
     files: Mapping[str, FileChain],
     chains: Mapping[str, tuple[bytes, ...]],
-    placed: Sequence[Placed],
-    sites: Sites,
+    placed: Sequence[PlacedEdit],
+    sites: FindSites,
     store: MergeStore,
 ) -> Series:
     known = {
@@ -209,11 +209,11 @@ def _remade(
             patches.append(patch)
             continue
         if not changes:
-            raise CannotApply(f"{patch.name} would change nothing any more", (
+            raise CannotApply(f"{patch.name} would no longer change anything", (
                 Finding(
-                    "all that it does was undone in the tree",
+                    "the tree reverts all of its changes",
                     patch=patch.name,
-                    next_step="drop it from the series, or restore a part of it",
+                    next_step="remove it from the series, or restore a part of it",
                 ),
             ))  # fmt: skip
         added = {

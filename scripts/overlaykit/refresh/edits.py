@@ -1,8 +1,8 @@
-"""What somebody edited in a tree that the series had been applied to.
+"""Finds the edits in a tree that the series was applied to.
 
-On a clone git knows: what differs from the commit that holds the release, and what is
-untracked and not ignored. Any other tree is compared, file by file, with the release's
-package.
+On a clone, git lists the files that differ from the release's commit, and those that
+are untracked and not ignored. Any other tree is compared, file by file, with the
+release's package.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _HISTORY = "256"
 
 
 class _Kind(Enum):
-    """A file as the package holds it, one of the repository that the package has not
-    or has otherwise, or one that upstream has not."""
+    """A file that is in the package, one that is only in the repository or differs
+    there, or one that upstream does not have."""
 
     PINNED = 1
     OTHER = 2
@@ -41,25 +41,25 @@ class _Kind(Enum):
 
 @dataclass(frozen=True)
 class Edits:
-    """Edited files of the release by path, with what they hold now; laid files that
-    were edited and files that are new; and what was left alone, with the reason."""
+    """Edited files of the release with their contents, edited and added new files, and
+    the files that are left alone, with the reason."""
 
     changed: dict[str, bytes]
     new_files: tuple[NewFile, ...]
-    left: tuple[str, ...]
+    left_alone: tuple[str, ...]
 
 
 def find_edits(carried: Carried, tree: DirectoryTree, release: WheelTree) -> Edits:
-    """Compare a tree with what the series leaves; reads, and writes nothing.
+    """Compare a tree with the result of the series. Writes nothing.
 
-    Raises CannotApply where the series is not on the tree, and for every edit that no
-    series can carry.
+    Raises CannotApply if the series is not applied, and for edits that a series cannot
+    carry.
     """
     _check_applied(carried, tree)
     laid = {new.path: new for new in carried.new_files}
     changed: dict[str, bytes] = {}
     new_files: list[NewFile] = []
-    left: list[str] = []
+    left_alone: list[str] = []
     refused: list[Finding] = []
     names = dict.fromkeys((*carried.series.paths, *laid), _Kind.PINNED)
     for path, kind in {**_names(carried, tree, release), **names}.items():
@@ -76,28 +76,28 @@ def find_edits(carried: Carried, tree: DirectoryTree, release: WheelTree) -> Edi
         elif path in carried.chains:
             if blob_id(data) != carried.chains[path][-1]:
                 changed[path] = data
-                refused += _unfit(path, data)
+                refused += _unpatchable(path, data)
         elif release.read(path) == data:
             continue
         elif kind is _Kind.PINNED:
             changed[path] = data
-            refused += _unfit(path, data)
+            refused += _unpatchable(path, data)
         elif kind is _Kind.OTHER:
             refused.append(_outside(path, carried))
         elif release.read(path) is not None:
-            left.append(f"{path}: the package makes one of its own")
+            left_alone.append(f"{path}: the package generates this file")
         elif _is_text(data):
             new_files.append(NewFile(path, _mode(tree, path), data))
         else:
-            left.append(f"{path}: not text")
+            left_alone.append(f"{path}: not text")
     if refused:
-        message = f"{tree.name} has edits that no series can carry"
+        message = f"{tree.name} has edits that a series cannot carry"
         raise CannotApply(message, tuple(refused))
-    return Edits(changed, tuple(new_files), tuple(left))
+    return Edits(changed, tuple(new_files), tuple(left_alone))
 
 
 def distance(carried: Carried, tree: DirectoryTree, release: WheelTree) -> int:
-    """How many lines of the touched files are not what the series leaves."""
+    """The number of lines that differ from the result of the series."""
     lines = 0
     for path in carried.series.paths:
         ours = Counter(split_lines(file_chain(carried, release, path).chain[-1]))
@@ -109,7 +109,7 @@ def distance(carried: Carried, tree: DirectoryTree, release: WheelTree) -> int:
 def _names(
     carried: Carried, tree: DirectoryTree, release: WheelTree
 ) -> dict[str, _Kind]:
-    """The files that may have been edited."""
+    """The files that may be edited."""
     if git.top_of_clone(tree.root) is not None:
         return dict(_by_git(carried, tree, release))
     root = f"{carried.target.package_root}/"
@@ -126,7 +126,7 @@ def _by_git(
         tree.root, "ls-files", "-o", "--exclude-standard", "-z"
     ).stdout
     for path in filter(None, os.fsdecode(untracked).split("\0")):
-        # A name with a slash at its end is a repository of its own.
+        # A name that ends with a slash is a nested repository.
         if not path.startswith(f"{FOLDER}/") and not path.endswith("/"):
             yield path, _Kind.NEW
     if (base := _base(carried, tree)) is None:
@@ -143,8 +143,8 @@ def _by_git(
 
 
 def _base(carried: Carried, tree: DirectoryTree) -> str | None:
-    """The newest commit under HEAD with the release's touched files, so that edits
-    that were committed count as well; HEAD where none is near, None without one."""
+    """The newest ancestor of HEAD with the release's touched files, so that committed
+    edits count too. HEAD if no such commit is near; None without a commit."""
     head = clones.run(tree.root, "rev-parse", "--verify", "-q", "HEAD", ok=(0, 1, 128))
     if head.returncode:
         return None
@@ -164,13 +164,13 @@ def _base(carried: Carried, tree: DirectoryTree) -> str | None:
 
 
 def _check_applied(carried: Carried, tree: DirectoryTree) -> None:
-    """Raises CannotApply where a file has not all of its patches, or none is in."""
+    """Raises CannotApply if a file lacks patches, or no patch is applied."""
     position = locate(carried, tree)
     findings = [
         Finding(
-            f"{step} of its {len(carried.chains[path]) - 1} patches are in",
+            f"{step} of its {len(carried.chains[path]) - 1} patches are applied",
             path=path,
-            expected="the file as the series leaves it, or edited after that",
+            expected="the file with the whole series, edited or not",
             found=f"blob {carried.chains[path][step]}",
             next_step="apply the series first (scripts/apply.py), then edit",
         )
@@ -178,19 +178,19 @@ def _check_applied(carried: Carried, tree: DirectoryTree) -> None:
         if step < len(carried.chains[path]) - 1
     ]
     if position.standing(carried) is Standing.PRISTINE or findings:
-        message = f"{tree.name}: the series is not applied here"
+        message = f"{tree.name}: the series is not applied"
         raise CannotApply(message, tuple(findings))
 
 
-def _unfit(path: str, data: bytes) -> list[Finding]:
-    """Why an edited file cannot be what a patch leaves."""
+def _unpatchable(path: str, data: bytes) -> list[Finding]:
+    """Why a patch cannot leave an edited file."""
     line: int | None
     if b"\r" in data:
         line = data[: data.index(b"\r")].count(b"\n") + 1
-        what, step = "has a carriage return", "save it with LF line ends"
+        what, step = "has a carriage return", "save it with LF line endings"
     elif map_scopes(data) is None:
         line, what = _syntax_error(data)
-        step = "make it Python that parses: scopes say which patch an edit belongs to"
+        step = "correct the syntax: scopes decide which patch an edit belongs to"
     else:
         return []
     return [Finding(what, path=path, line=line, next_step=step)]
@@ -204,14 +204,14 @@ def _syntax_error(data: bytes) -> tuple[int | None, str]:
 
 
 def _deleted(path: str, is_laid: bool) -> Finding:
-    step = "restore it; a patch of a series deletes no file"
+    step = "restore it; a series cannot delete a file"
     if is_laid:
-        step = "restore it, or delete it from overlay/ and run make lock"
+        step = "restore it, or delete it in overlay/ and run make lock"
     return Finding("was deleted", path=path, next_step=step)
 
 
 def _other_mode(path: str, was: str, now: str) -> Finding:
-    step = "change the mode back, or that of the file in overlay/ and run make lock"
+    step = "change the mode back, or change it in overlay/ and run make lock"
     return Finding(
         "has another mode", path=path, expected=was, found=now, next_step=step
     )
@@ -219,10 +219,10 @@ def _other_mode(path: str, was: str, now: str) -> Finding:
 
 def _outside(path: str, carried: Carried) -> Finding:
     return Finding(
-        "was edited, and is not as the pinned package holds it",
+        "was edited, but differs from the pinned package even without the edit",
         path=path,
-        expected=f"edits of files that {carried.lock.dist.filename} holds",
-        next_step="undo the edit: no patch of it can be checked against the package",
+        expected=f"edits of files in {carried.lock.dist.filename}",
+        next_step="undo the edit: the package cannot verify a patch of this file",
     )
 
 

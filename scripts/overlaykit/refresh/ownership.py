@@ -1,9 +1,9 @@
-"""Which patch an edit belongs to.
+"""Decides which patch an edit belongs to.
 
-The scopes decide, by the syntax trees of the file before and after; between patches
-that change one scope the lines do, where no other patch's are near. Where they leave a
-doubt, there is no answer: a guess would show in no check, for the edited file comes out
-the same whichever patch has the edit.
+The scope of the edit decides, from the syntax trees before and after it. If several
+patches change that scope, the nearest lines decide, unless another patch has lines
+nearby. In doubt there is no answer: no check could detect a wrong guess, because the
+edited file is the same whichever patch contains the edit.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from overlaykit.series.scopes import ScopeMap, map_scopes
 from overlaykit.trees.tree import Tree
 
 _NEAR = 3
-"""Lines of context: an edit this near to a patch's lines would share their hunk."""
+"""Lines of context: an edit this close to a patch's lines would share their hunk."""
 
 
 @dataclass(frozen=True)
 class Edit:
-    """One change between what the series leaves and the tree, and its scopes."""
+    """One change between the result of the series and the tree, and its scopes."""
 
     change: Change
     scopes: frozenset[str]
@@ -36,8 +36,8 @@ class Edit:
 
 @dataclass(frozen=True)
 class FileChain:
-    """A file of the release after each patch of the series, the first entry as
-    released; and what each patch changes in it, and in which scopes."""
+    """A file as released and after each patch (``chain``), with the changes and scopes
+    of each patch."""
 
     path: str
     mode: str
@@ -49,7 +49,7 @@ class FileChain:
 def file_chain(carried: Carried, release: Tree, path: str) -> FileChain:
     data = release.read(path)
     if data is None:
-        raise ValueError(f"{release.name} holds no {path}")
+        raise ValueError(f"{release.name} does not contain {path}")
     chain = [data]
     changes, scopes = [], []
     diffs = {patch.name: diff.hunks for patch, diff in carried.series.diffs(path)}
@@ -67,10 +67,10 @@ def file_chain(carried: Carried, release: Tree, path: str) -> FileChain:
 
 
 def edits_of(file: FileChain, data: bytes, store: MergeStore) -> list[Edit]:
-    """The edits of a file as git tells them."""
+    """The edits of a file, from git's diff."""
     old, new = map_scopes(file.chain[-1]), map_scopes(data)
     assert old is not None and new is not None
-    # One line of context: without any, git numbers an insertion by the line before.
+    # With no context, git numbers an insertion by the line before; so use one line.
     diff = store.diff(file.path, file.mode, file.chain[-1], data, 1)
     [parsed] = parse_patch(file.path, diff).files
     return [
@@ -89,7 +89,7 @@ def _scopes(at: ScopeMap, line: int, lines: Sequence[bytes]) -> frozenset[str]:
 
 
 def owner_of(carried: Carried, file: FileChain, edit: Edit) -> int | None:
-    """The patch that an edit belongs to beyond doubt."""
+    """The patch that clearly owns an edit; None in doubt."""
     owners = [n for n, scopes in enumerate(file.scopes) if edit.scopes <= scopes]
     if len(owners) < 2:
         return owners[0] if owners else None
@@ -98,15 +98,14 @@ def owner_of(carried: Carried, file: FileChain, edit: Edit) -> int | None:
     if within:
         return within[0] if len(within) == 1 else None
     gaps = sorted((min(_gap(edit, *span) for span in spans[n]), n) for n in owners)
-    # Nobody else's lines may stand so near that all of it would be one hunk.
+    # Another patch's lines must not be so near that they would share one hunk.
     if gaps[0][0] <= _NEAR and gaps[1][0] > 2 * _NEAR:
         return gaps[0][1]
     return None
 
 
 def _spans(file: FileChain, patch: int) -> list[tuple[int, int]]:
-    """Where the lines that a patch changes stand in what the whole series leaves:
-    the first line of each run, and the line after its last."""
+    """The lines that a patch changes, as spans in the result of the whole series."""
 
     def now(line: int) -> int:
         for later in file.changes[patch + 1 :]:
@@ -124,7 +123,7 @@ def _spans(file: FileChain, patch: int) -> list[tuple[int, int]]:
 
 
 def _within(edit: Edit, first: int, end: int) -> bool:
-    """Whether an edit changes nothing but a patch's lines, or adds between them."""
+    """Whether an edit only changes a patch's lines, or adds lines between them."""
     line = edit.change.old_line
     if edit.change.removed:
         return first <= line and edit.old_end <= end
@@ -132,11 +131,11 @@ def _within(edit: Edit, first: int, end: int) -> bool:
 
 
 def _gap(edit: Edit, first: int, end: int) -> int:
-    """How many lines stand between."""
+    """The number of lines between an edit and a span."""
     return max(first - edit.old_end, edit.change.old_line - end, 0)
 
 
-def unowned(carried: Carried, file: FileChain, edit: Edit) -> Finding:
+def unowned_finding(carried: Carried, file: FileChain, edit: Edit) -> Finding:
     owners = [
         patch.name
         for patch, scopes in zip(carried.series.patches, file.scopes, strict=True)
@@ -151,16 +150,16 @@ def unowned(carried: Carried, file: FileChain, edit: Edit) -> Finding:
         line=edit.change.new_line,
         patch=", ".join(owners) or None,
         scope=", ".join(sorted(edit.scopes)),
-        expected="an edit that is near the lines of one patch alone"
+        expected="an edit near the lines of only one patch"
         if owners
         else f"in {', '.join(known) or 'a file that the series changes'}",
-        found=shown(edit.change),
-        next_step="say which patch it is to go to: "
+        found=summary(edit.change),
+        next_step="name the patch that it belongs to: "
         + (" or ".join(f"--into {name}" for name in owners) or "--into PATCH"),
     )
 
 
-def shown(change: Change) -> str:
-    """An edit in a word: how much, and its first line."""
+def summary(change: Change) -> str:
+    """An edit in short: its size and its first line."""
     first = (change.added or change.removed)[0].decode(errors="replace").strip()
     return f"-{len(change.removed)} +{len(change.added)}: {first}"

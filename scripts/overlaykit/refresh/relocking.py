@@ -1,4 +1,4 @@
-"""An overlay with parts of it made anew, as the files to be written."""
+"""The file changes of an overlay with a new series or new files, lock included."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from overlaykit.series.carried import load_parts, new_files_folder, series_folde
 from overlaykit.series.lock import LOCK, encode_lock, load_lock, lock_target, new_lock
 from overlaykit.series.manifest import MANIFEST
 from overlaykit.series.quilt import NewFile, Series
-from overlaykit.sources.packages import fetch
-from overlaykit.trees.tree import DirectoryTree, WheelTree
+from overlaykit.sources.packages import fetch_tree
+from overlaykit.trees.tree import DirectoryTree
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What a target is carried by."""
+    """A target's series and new files."""
 
     series: Series
     new_files: tuple[NewFile, ...]
 
 
 def overlay_changes(root: Path, made: Mapping[str, Parts]) -> tuple[FileChange, ...]:
-    """What turns the overlay at ``root`` into one with those parts, its lock included.
+    """The file changes that give the overlay at ``root`` these parts and a new lock.
 
-    Targets that share the new files of one in ``made`` are locked anew as well. Raises
-    CannotApply where the lock refuses the parts: nothing is written here, so those
-    never get on disk.
+    Targets that share new files with one in ``made`` are locked again as well. Raises
+    CannotApply if the lock refuses the parts. This writes nothing, so such parts never
+    reach the disk.
     """
     manifest, loaded = load_parts(root)
     lock = load_lock(root)
@@ -45,7 +45,7 @@ def overlay_changes(root: Path, made: Mapping[str, Parts]) -> tuple[FileChange, 
         if (series, new_files) == loaded[name]:
             continue
         known = lock.targets[name]
-        tree = WheelTree(fetch(root, target, known.dist), target.site_layout())
+        tree = fetch_tree(root, target, known.dist)
         try:
             targets[name] = lock_target(
                 target, tree, known.dist, series, new_files, known.commit
@@ -68,6 +68,6 @@ def overlay_changes(root: Path, made: Mapping[str, Parts]) -> tuple[FileChange, 
 
 
 def _unlockable(name: str, error: InputError) -> CannotApply:
-    step = "undo a part of it, or edit the patch file itself and run make lock"
+    step = "undo a part of it, or edit the patch file and run make lock"
     findings = error.findings or (Finding(error.message, next_step=step),)
-    return CannotApply(f"{name}: no lock can be made of the result", findings)
+    return CannotApply(f"{name}: the result cannot be locked", findings)

@@ -1,5 +1,4 @@
-"""What is carried: patches, the quilt series, the manifest, and the lock that pins
-them.
+"""The overlay on disk: patches, the quilt series, the manifest and the lock.
 
-``carried`` loads all of it and checks that it agrees.
+``carried`` loads all of them and checks that they agree.
 """

@@ -1,4 +1,4 @@
-"""An overlay as loaded: manifest, lock, series and new files that agree."""
+"""A loaded overlay: manifest, lock, series and new files that agree."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from overlaykit.series.lock import (
     LockedPatch,
     LockedTarget,
     load_lock,
+    stale_parts,
 )
-from overlaykit.series.lock import stale as stale_parts
 from overlaykit.series.manifest import Manifest, Target, load_manifest
 from overlaykit.series.quilt import NewFile, Series, load_new_files, load_series
 from overlaykit.trees.locking import FOLDER, JOURNAL
@@ -24,7 +24,7 @@ from overlaykit.trees.locking import FOLDER, JOURNAL
 
 @dataclass(frozen=True)
 class Carried:
-    """What is carried onto one target, by which overlay."""
+    """One target of an overlay, with its series, new files and lock."""
 
     overlay: str
     name: str
@@ -34,12 +34,12 @@ class Carried:
     lock: LockedTarget
 
     def locked(self, path: str) -> Iterator[tuple[LockedPatch, LockedFile]]:
-        """What the lock says of one touched file, patch by patch."""
+        """The lock's entries for one touched file, in patch order."""
         return iter(self._locked.get(path, ()))
 
     @cached_property
     def _locked(self) -> dict[str, list[tuple[LockedPatch, LockedFile]]]:
-        """By path: every file is asked for, and each may be one of thousands."""
+        """Entries by path: callers look up every file, and there may be thousands."""
         found: dict[str, list[tuple[LockedPatch, LockedFile]]] = {}
         for patch in self.lock.patches:
             for file in patch.files:
@@ -48,24 +48,24 @@ class Carried:
 
     @cached_property
     def paths(self) -> tuple[str, ...]:
-        """Every file that the overlay answers for: touched ones, then new ones."""
+        """All files of the overlay: touched files first, then new files."""
         return (*self.series.paths, *(new.path for new in self.new_files))
 
     @cached_property
     def modes(self) -> dict[str, str]:
-        """The git mode of each of those files."""
+        """The git mode of each file in :attr:`paths`."""
         modes = {f.path: f.mode for p in self.lock.patches for f in p.files}
         return modes | {f.path: f.mode for f in self.new_files}
 
     @property
     def sites(self) -> frozenset[str]:
-        """What the patches' headers name; their meaning is the contract's affair."""
+        """The sites in the patch headers. Only the contract knows their meaning."""
         hunks = (h for p in self.lock.patches for f in p.files for h in f.hunks)
         return frozenset(site for hunk in hunks for site in hunk.sites)
 
     @cached_property
     def chains(self) -> dict[str, tuple[str, ...]]:
-        """Per touched file its blob ids: as pinned, then after each of its patches."""
+        """Blob ids of each touched file: as pinned, then after each of its patches."""
         return {
             path: (steps[0][1].before, *(file.after for _, file in steps))
             for path, steps in self._locked.items()
@@ -73,26 +73,30 @@ class Carried:
 
 
 def series_folder(root: Path, target: str) -> Path:
-    """Where an overlay keeps a target's patches."""
+    """The folder of a target's patches."""
     return root / "patches" / target
 
 
 def new_files_folder(root: Path, target: str) -> Path:
-    """Where an overlay keeps a target's new files, unless it shares another's."""
+    """The folder of a target's new files, unless the target shares another's."""
     return root / "overlay" / target
 
 
 def load_parts(
     root: Path,
 ) -> tuple[Manifest, dict[str, tuple[Series, tuple[NewFile, ...]]]]:
-    """The manifest, and per target its series and new files, without the lock.
+    """The manifest, and the series and new files of each target, without the lock.
 
-    Raises CannotApply where an interrupted verb left the overlay half written.
+    Raises CannotApply if an interrupted verb left the overlay half written.
     """
     if (root / FOLDER / JOURNAL).exists():
-        step = "run the interrupted verb again (lock, refresh, rebase): it undoes first"
-        finding = Finding("was interrupted, or is under way", FOLDER, next_step=step)
-        raise CannotApply(f"{root}: a change of it is unfinished", (finding,))
+        step = (
+            "run the interrupted verb again (lock, refresh or rebase): it undoes first"
+        )
+        finding = Finding(
+            "a verb was interrupted or is still running", FOLDER, next_step=step
+        )
+        raise CannotApply(f"{root}: a change to the overlay is unfinished", (finding,))
     manifest = load_manifest(root)
     return manifest, {
         name: (
@@ -104,7 +108,7 @@ def load_parts(
 
 
 def load_overlay(root: Path) -> dict[str, Carried]:
-    """An overlay by target. Raises InputError where its parts do not agree."""
+    """Load an overlay, by target. Raises InputError if its parts do not agree."""
     manifest, parts = load_parts(root)
     lock = load_lock(root)
     refuse_disagreement(root, lock)
@@ -121,7 +125,7 @@ def load_overlay(root: Path) -> dict[str, Carried]:
                     Finding(
                         f"changed since the lock was made: {what}",
                         path=LOCK,
-                        next_step="run scripts/lock.py, read the difference, commit it",
+                        next_step="run scripts/lock.py, review the diff, commit it",
                     ),
                 ),
             )

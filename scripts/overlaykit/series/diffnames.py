@@ -1,9 +1,9 @@
-"""File names in the headers of a diff, as git writes and reads them.
+"""File names in diff headers, as git writes and reads them.
 
-A name with a space is followed by a tab in the ``---`` and ``+++`` lines, so that other
-tools know where it ends. A name with a quotation mark, a backslash or a control
-character stands in quotation marks, with C's escapes; with ``core.quotePath``, git's
-default, so does one that is not ASCII.
+In the ``---`` and ``+++`` lines, git adds a tab after a name with a space, so that
+other tools can find its end. Git quotes a name with a quotation mark, a backslash or a
+control character, with C escapes. With ``core.quotePath``, git's default, it also
+quotes names that are not ASCII.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ _LETTERS = {
 
 @dataclass(frozen=True)
 class Named:
-    """The file that a diff header names twice: its path, and both names as spelt."""
+    """The file that a diff header names twice: its path, and both names as written."""
 
     path: bytes
     old: bytes
     new: bytes
 
     def is_line(self, line: bytes, marker: bytes) -> bool:
-        """Whether this is its ``---`` or ``+++`` line. The tab may have been lost."""
+        """Whether this is the file's ``---`` or ``+++`` line, with or without a tab."""
         name = self.old if marker == b"---" else self.new
         ends = (b"\n", b"\t\n") if b" " in name else (b"\n",)
         return any(line == marker + b" " + name + end for end in ends)
 
 
 def read_header(line: bytes) -> Named | None:
-    """What a ``diff --git`` line names; None unless it is one path, twice."""
+    """Read a ``diff --git`` line. None unless it names one path twice."""
     if quoted := _QUOTED.fullmatch(line):
         old, new = (_unquoted(name[1:-1]) for name in quoted.groups())
         if old is None or new is None or old[2:] != new[2:] or not old[2:]:
             return None
         return Named(old[2:], quoted[1], quoted[2])
-    # By its length: what is between the two names may stand in them as well.
+    # Split by length: the text between the two names may also occur inside them.
     names = line[len(_DIFF) : -1]
     path = names[: (len(names) - len(_BETWEEN)) // 2]
     if not path or line != _DIFF + path + _BETWEEN + path + b"\n":
@@ -52,18 +52,20 @@ def read_header(line: bytes) -> Named | None:
 
 
 def new_file_names(path: str) -> tuple[str, str]:
-    """The ``diff --git`` line of a new file and its ``+++`` line, without line ends.
-    No path of ours has a backslash, or what cannot be seen."""
-    old, new = (_spelt(f"{side}/{path}") for side in "ab")
+    """The ``diff --git`` and ``+++`` lines of a new file, without line ends.
+
+    Paths of an overlay have no backslash and no control character.
+    """
+    old, new = (_quoted(f"{side}/{path}") for side in "ab")
     return f"diff --git {old} {new}", f"+++ {new}" + "\t" * (" " in path)
 
 
-def _spelt(name: str) -> str:
+def _quoted(name: str) -> str:
     return '"' + name.replace('"', '\\"') + '"' if '"' in name else name
 
 
 def _unquoted(text: bytes) -> bytes | None:
-    """None where an escape is none of git's."""
+    """Resolve git's escapes. None if there is an escape that git does not write."""
     known = True
 
     def letter(found: re.Match[bytes]) -> bytes:

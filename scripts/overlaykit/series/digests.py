@@ -1,8 +1,8 @@
-"""What is known of a release's package, and that it never changes in silence.
+"""Recorded package digests, and a refusal when one changes silently.
 
-A digest that is recorded was looked at by somebody; another package of the same version
-is another program, whoever serves it. So overlay.lock and releases.lock must say one
-thing of a release, and a package that is fetched must be what they say.
+Somebody reviewed each recorded digest. A different package of the same version is a
+different program, no matter which server offers it. So overlay.lock and releases.lock
+must record the same digest for a release, and a fetched package must match it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ACCEPT = "--accept-new-digest"
 
 @dataclass(frozen=True)
 class Record:
-    """One file's word for one release."""
+    """One release as one of the two files records it."""
 
     where: str
     version: str
@@ -30,16 +30,16 @@ class Record:
     release: tuple[str, str | Order]
 
     def __str__(self) -> str:
-        return f"{told(self.dist)} in {self.where}"
+        return f"{digest_text(self.dist)} in {self.where}"
 
 
-def told(dist: LockedDist) -> str:
-    """A wheel's bytes as a message names them."""
+def digest_text(dist: LockedDist) -> str:
+    """A wheel's digest and size, for a message."""
     return f"sha256 {dist.sha256} ({dist.size} bytes)"
 
 
 def records(root: Path) -> tuple[Record, ...]:
-    """What both files say. Raises InputError where one of them cannot be read."""
+    """The records of both files. Raises InputError if one cannot be read."""
     return tuple(_records(read_lock(root), ledger(root)))
 
 
@@ -53,14 +53,14 @@ def _records(lock: Lock | None, ledger: Ledger) -> Iterator[Record]:
 
 
 def recorded(root: Path, dist: Dist) -> LockedDist | None:
-    """The release's wheel, of whichever file knows it."""
+    """The recorded wheel of a release, from either file; None without a record."""
     release = same_release(dist.name, dist.version)
     known = [one.dist for one in records(root) if one.release == release]
     return known[0] if known else None
 
 
 def changed(known: tuple[Record, ...], found: LockedDist) -> tuple[Record, ...]:
-    """The records of that wheel's release that say another digest."""
+    """The records of the wheel's release that have a different digest."""
     release = same_release(*release_of(found.filename))
     return tuple(
         one
@@ -70,19 +70,19 @@ def changed(known: tuple[Record, ...], found: LockedDist) -> tuple[Record, ...]:
 
 
 def refuse_changed(root: Path, found: LockedDist) -> None:
-    """Raises InputError where a wheel is not the one that is recorded of its release,
-    in overlay.lock or in releases.lock."""
+    """Raises InputError if overlay.lock or releases.lock records another wheel for the
+    release."""
     if other := changed(records(root), found):
         raise InputError(
-            f"{found.filename} is not the package that was recorded",
+            f"{found.filename} does not match the recorded package",
             tuple(
                 Finding(
-                    f"another package of this version is recorded in {one.where}",
+                    f"{one.where} records another package of this version",
                     path=found.filename,
-                    expected=told(one.dist),
-                    found=told(found),
-                    next_step="find out who made the other package, and why; if it is "
-                    f"to be carried, scripts/lock.py {ACCEPT} {one.version}",
+                    expected=digest_text(one.dist),
+                    found=digest_text(found),
+                    next_step="find out who changed the package and why; to accept it, "
+                    f"run scripts/lock.py {ACCEPT} {one.version}",
                 )
                 for one in other
             ),
@@ -90,17 +90,17 @@ def refuse_changed(root: Path, found: LockedDist) -> None:
 
 
 def refuse_disagreement(root: Path, lock: Lock) -> None:
-    """Raises InputError where the two files do not agree on a pinned release."""
+    """Raises InputError if the two files disagree on a pinned release."""
     known = tuple(_records(None, ledger(root)))
     for target in lock.targets.values():
         for one in changed(known, target.dist):
             finding = Finding(
-                f"{LOCK} and {one.where} record two packages of one version",
+                f"{LOCK} and {one.where} record different packages of one version",
                 path=target.dist.filename,
-                expected=told(one.dist),
-                found=f"{told(target.dist)} in {LOCK}",
-                next_step="find out which was reviewed (git log -p), and restore the "
-                f"other file; to carry another: scripts/lock.py {ACCEPT} {one.version}",
+                expected=digest_text(one.dist),
+                found=f"{digest_text(target.dist)} in {LOCK}",
+                next_step="find out which one was reviewed (git log -p), restore the "
+                f"other file, or run scripts/lock.py {ACCEPT} {one.version}",
             )
-            message = f"{LOCK} and {one.where} do not agree on {target.dist.filename}"
+            message = f"{LOCK} and {one.where} disagree on {target.dist.filename}"
             raise InputError(message, (finding,))

@@ -1,7 +1,8 @@
-"""``releases.lock``: the wheel of every release that was ever looked at.
+"""``releases.lock``: the wheel of every release that was ever examined.
 
-overlay.lock is reviewed and pins what the series is made for; the ledger is a record of
-what was seen, so that a finding about a release can be made again from the same bytes.
+overlay.lock is reviewed and pins the bases of the series. The ledger only records which
+wheels were examined, so that a finding about a release can be reproduced from the same
+bytes.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ class Ledger(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def ledger(root: Path) -> Ledger:
-    """Read ``releases.lock``; an overlay without one has met no release yet.
+    """Read ``releases.lock``. Without the file, the ledger is empty.
 
-    Raises InputError where it is malformed.
+    Raises InputError if the file is malformed.
     """
     path = root / LEDGER
     try:
@@ -53,13 +54,13 @@ def ledger(root: Path) -> Ledger:
 
 
 def _wrong(path: Path, what: str) -> InputError:
-    step = "restore it from version control; it is never edited by hand"
+    step = "restore it from version control; do not edit it by hand"
     finding = Finding(what, path=LEDGER, next_step=step)
-    return InputError(f"{path} is not a ledger of releases: {what}", (finding,))
+    return InputError(f"{path} is not a valid ledger of releases: {what}", (finding,))
 
 
 def with_release(there: Ledger, name: str, version: str, dist: LockedDist) -> Ledger:
-    """The ledger with that release in it, in order."""
+    """The ledger with one more release, in order."""
     names = {known: dict(releases) for known, releases in there.releases.items()}
     names.setdefault(name, {})[version] = dist
     releases = {
@@ -70,5 +71,5 @@ def with_release(there: Ledger, name: str, version: str, dist: LockedDist) -> Le
 
 
 def encode_ledger(there: Ledger) -> bytes:
-    """The ledger as it is committed."""
+    """The ledger's bytes, as committed."""
     return msgspec.json.format(msgspec.json.encode(there)) + b"\n"

@@ -1,9 +1,9 @@
 """``overlay.lock``: digests of everything that the manifest pins. Generated.
 
-With the lock at hand, "is this file what the series expects, or what it leaves?" is
-a comparison of blob ids, on a clone, in site-packages and inside an image alike, and
-a landing that matches them needs no further proof: scopes were checked when the lock
-was made.
+With the lock, comparing blob ids shows whether a file is as the series expects it or as
+the series leaves it. That works on a clone, in site-packages and inside an image. A
+landing that matches the blob ids needs no other proof: the scopes were checked when the
+lock was made.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class LockedHunk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The one scope that all changed lines of a hunk lie in, and its sites."""
+    """The one scope that contains all changed lines of a hunk, and its sites."""
 
     scope: str
     sites: tuple[str, ...]
 
 
 class LockedFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A file before and after one patch (blob ids), with that patch's hunks in it."""
+    """A file before and after one patch (blob ids), with the patch's hunks in it."""
 
     path: str
     mode: str
@@ -68,7 +68,7 @@ class LockedPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class LockedNewFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A file that the overlay lays into the tree."""
+    """A file that the overlay adds to the tree."""
 
     path: str
     mode: str
@@ -84,10 +84,10 @@ class LockedDist(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class LockedTarget(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One target. ``tree`` is the git tree id of the touched and new files alone.
+    """One target. ``tree`` is the git tree id of only the touched and new files.
 
-    ``commit`` is what the manifest's tag pointed to in the first clone that
-    ``scripts/lock.py --clone`` met; null until then.
+    ``commit`` is the commit of the manifest's tag, recorded by the first
+    ``scripts/lock.py --clone``; null until then.
     """
 
     tag: str | None
@@ -99,18 +99,18 @@ class LockedTarget(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Lock(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The whole of ``overlay.lock``; ``manifest`` is the sha256 of overlay.toml."""
+    """The contents of ``overlay.lock``; ``manifest`` is the sha256 of overlay.toml."""
 
     format: int
     manifest: str
     targets: dict[str, LockedTarget]
 
 
-class ModedTree(Tree, Protocol):
-    """A release: a tree that knows the git modes of its files."""
+class TreeWithModes(Tree, Protocol):
+    """A tree that knows the git modes of its files, such as a release."""
 
     def mode(self, path: str) -> str:
-        """The git mode of a file that the tree holds."""
+        """The git mode of a file in the tree."""
 
 
 def manifest_digest(root: Path) -> str:
@@ -119,10 +119,10 @@ def manifest_digest(root: Path) -> str:
 
 
 def read_lock(root: Path) -> Lock | None:
-    """The lock as it stands, be it of another state of the overlay; None without one.
+    """The lock, even if it is stale; None if there is no lock.
 
-    Raises InputError where it cannot be read. Such a lock counts as no empty one: what
-    it pins would be pinned anew in silence.
+    Raises InputError if the lock cannot be read. An unreadable lock is not treated as
+    an empty one: that would silently pin everything again.
     """
     path = root / LOCK
     try:
@@ -142,17 +142,18 @@ def read_lock(root: Path) -> Lock | None:
 
 
 def load_lock(root: Path) -> Lock:
-    """Read the lock. Raises InputError where it is missing, stale or malformed."""
+    """Read the lock. Raises InputError if it is missing, stale or malformed."""
     path = root / LOCK
     again = Finding(
-        "the lock does not fit this overlay",
+        "the lock does not match this overlay",
         path=LOCK,
-        next_step="run scripts/lock.py, read the difference, commit it",
+        next_step="run scripts/lock.py, review the diff, commit it",
     )
     if (lock := read_lock(root)) is None:
         raise InputError(f"{path} does not exist", (again,))
     if lock.manifest != manifest_digest(root):
-        raise InputError(f"{path} is stale: {MANIFEST} changed since", (again,))
+        what = f"{MANIFEST} changed since the lock was made"
+        raise InputError(f"{path} is stale: {what}", (again,))
     return lock
 
 
@@ -161,14 +162,14 @@ def _unreadable(path: Path, what: str) -> InputError:
         "cannot be read",
         path=LOCK,
         found=what,
-        next_step=f"restore it from version control (git checkout -- {LOCK}; of a "
+        next_step=f"restore it from version control (git checkout -- {LOCK}; in a "
         f"conflict, git checkout --ours {LOCK}), then run scripts/lock.py",
     )
     return InputError(f"{path}: {what}", (finding,))
 
 
 def check_dist(dist: LockedDist) -> None:
-    """Raises InputError for what is not the name and the digest of a wheel."""
+    """Raises InputError unless this is the name and the digest of a wheel."""
     check_name(dist.filename)
     if not dist.filename.endswith(".whl"):
         raise InputError(f"{dist.filename} is not the name of a wheel")
@@ -177,7 +178,7 @@ def check_dist(dist: LockedDist) -> None:
 
 
 def _check(target: LockedTarget) -> None:
-    """Names and ids lead to files, and to git: none is taken on trust."""
+    """Check every name and id: they become file names and arguments of git."""
     check_dist(target.dist)
     for patch in target.patches:
         check_name(patch.name)
@@ -198,24 +199,24 @@ def _locked_files(
 
 
 def encode_lock(lock: Lock) -> bytes:
-    """The lock as it is committed: one value a line, sorted, so that diffs read."""
+    """The lock's bytes, as committed: one value a line, sorted, for readable diffs."""
     return to_json(lock, sort=True) + b"\n"
 
 
 def new_lock(manifest: bytes, targets: dict[str, LockedTarget]) -> Lock:
-    """A lock for a manifest of this text."""
+    """A lock for a manifest with this text."""
     return Lock(_FORMAT, hashlib.sha256(manifest).hexdigest(), targets)
 
 
 def with_commit(locked: LockedTarget, commit: str) -> LockedTarget:
-    """The target with the commit that its tag was found to name."""
+    """The target with the commit of its tag."""
     return msgspec.structs.replace(locked, commit=commit)
 
 
-def stale(
+def stale_parts(
     locked: LockedTarget, series: Series, new_files: tuple[NewFile, ...]
 ) -> str | None:
-    """What in ``patches/`` or ``overlay/`` changed since the lock; None if nothing."""
+    """What changed in ``patches/`` or ``overlay/`` since the lock; None if nothing."""
     want = [(p.name, p.sha256) for p in locked.patches]
     have = [(p.name, p.sha256) for p in series.patches]
     if want != have:
@@ -230,27 +231,27 @@ def stale(
 
 def lock_target(
     target: Target,
-    tree: ModedTree,
+    tree: TreeWithModes,
     dist: LockedDist,
     series: Series,
     new_files: tuple[NewFile, ...],
     commit: str | None,
 ) -> LockedTarget:
-    """Apply the series to the pin and record what that gives.
+    """Apply the series to the pin and record the result.
 
-    Raises InputError where a patch does not fit the pin exactly, where a hunk's context
-    is not unique in its file, or where its changed lines lie in more than one scope.
+    Raises InputError if a patch does not fit the pin exactly, if a hunk's context is
+    not unique in its file, or if a hunk changes more than one scope.
     """
     contents: dict[str, bytes] = {}
     modes: dict[str, str] = {}
     for path in series.paths:
         data = tree.read(path)
         if data is None:
-            raise InputError(f"{tree.name} holds no {path}")
+            raise InputError(f"{tree.name} does not contain {path}")
         contents[path], modes[path] = data, tree.mode(path)
     for new in new_files:
         if tree.read(new.path) is not None:
-            raise InputError(f"{new.path} is no new file: {tree.name} holds one")
+            raise InputError(f"{new.path} is not a new file: {tree.name} contains it")
     patches = []
     for patch in series.patches:
         header = read_header(patch)
@@ -290,7 +291,7 @@ def _apply(patch: Patch, diff: FileDiff, before: bytes) -> bytes:
         twins = places.of(hunk.old)
         if twins != [hunk.old_start]:
             finding = Finding(
-                "the context is not unique" if twins else "the context is not there",
+                "the context is not unique" if twins else "the context was not found",
                 path=diff.path,
                 line=hunk.old_start,
                 patch=f"{patch.name}:{hunk.at}",
@@ -303,8 +304,8 @@ def _apply(patch: Patch, diff: FileDiff, before: bytes) -> bytes:
     after = apply_hunks(before, diff.hunks)
     if after is None or blob_id(after) != diff.after:
         raise InputError(
-            f"{patch.name}: its index line promises blob {diff.after} for {diff.path}; "
-            f"its hunks give another. {remake[0].upper()}{remake[1:]}."
+            f"{patch.name}: the index line promises blob {diff.after} for {diff.path}, "
+            f"but the hunks give another. {remake[0].upper()}{remake[1:]}."
         )
     return after
 
@@ -314,7 +315,7 @@ def _lock_hunks(
 ) -> tuple[LockedHunk, ...]:
     old, new = map_scopes(before), map_scopes(after)
     if old is None or new is None:
-        raise InputError(f"{patch.name}: {diff.path} is not Python that parses")
+        raise InputError(f"{patch.name}: {diff.path} does not parse as Python")
     scopes: list[str] = []
     for hunk in diff.hunks:
         found = hunk_scopes(hunk, old, new)
@@ -336,7 +337,7 @@ def _lock_hunks(
 
 
 def hunk_scopes(hunk: Hunk, old: ScopeMap, new: ScopeMap) -> set[str]:
-    """The scopes of the lines removed from the old file and added to the new one."""
+    """The scopes of all lines that a hunk removes or adds."""
     return {
         old.at(change.old_line + i)
         for change in hunk.changes
@@ -349,7 +350,7 @@ def hunk_scopes(hunk: Hunk, old: ScopeMap, new: ScopeMap) -> set[str]:
 
 
 def _spread(names: tuple[str, ...], hunks: int) -> list[tuple[str, ...]]:
-    """Sites of a scope over its hunks: one each where the numbers agree, else all."""
+    """A scope's sites, per hunk: one each if the numbers match, else all of them."""
     if len(names) == hunks:
         return [(name,) for name in names]
     return [names] * hunks

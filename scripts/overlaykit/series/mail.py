@@ -1,10 +1,10 @@
-"""The header of a patch, as git reads it.
+"""Patch headers, read by git itself.
 
-``git am`` takes author, date, subject and message from a patch by rules of its own: it
-drops tags in brackets, prefers a ``From:`` in the body, takes text without a stated
-encoding for UTF-8 and reads dates of many forms. A reader of ours would differ
-somewhere, and would make another commit. So git reads it: ``git mailinfo``, then
-``git stripspace`` for the message and ``git var`` for the author, as ``am`` does.
+``git am`` has its own rules for the author, date, subject and message of a patch: it
+drops tags in brackets, prefers a ``From:`` in the body, assumes UTF-8 where no encoding
+is stated and reads dates in many forms. A parser in Python would differ somewhere and
+produce a different commit. So git parses the header: ``git mailinfo``, then ``git
+stripspace`` for the message and ``git var`` for the author, as ``am`` does.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _IDENT = re.compile(r"(?P<name>.*) <(?P<address>[^>]*)> \d+ [+-]\d{4}", re.DOTAL
 
 @dataclass(frozen=True)
 class Mail:
-    """Author's name and address, date as it is written, subject and message body."""
+    """Author name and address, date as written, subject and message body."""
 
     name: str
     address: str
@@ -31,17 +31,17 @@ class Mail:
     body: str
 
 
-class NoMail(ValueError):
-    """Git cannot read it; ``field`` is the header line that it fails at, if known."""
+class UnreadableHeader(ValueError):
+    """Git cannot read the header; ``field`` is the line it rejects, if known."""
 
-    def __init__(self, said: str, field: str = "") -> None:
-        super().__init__(said)
+    def __init__(self, message: str, field: str = "") -> None:
+        super().__init__(message)
         self.field = field
 
 
 @lru_cache(maxsize=64)
 def read_mail(header: bytes) -> Mail:
-    """What ``git am`` would commit. Raises NoMail where git cannot read it."""
+    """Read the header as ``git am`` would. Raises UnreadableHeader if git cannot."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         done = git.run(
@@ -49,7 +49,7 @@ def read_mail(header: bytes) -> Mail:
             stdin=header, ok=(0, 1, 128),
         )  # fmt: skip
         if done.returncode:
-            raise NoMail(_said(done.stderr), "Content-Type")
+            raise UnreadableHeader(_last_line(done.stderr), "Content-Type")
         rows = (row.partition(": ") for row in done.stdout.decode().splitlines())
         found = {name: value for name, colon, value in rows if colon}
         subject = found.get("Subject", "")
@@ -63,8 +63,8 @@ def read_mail(header: bytes) -> Mail:
         ident = git.run(folder, "var", "GIT_AUTHOR_IDENT", env=who, ok=(0, 128))
         match = _IDENT.fullmatch(ident.stdout.decode().rstrip("\n"))
         if ident.returncode or match is None:
-            said = _said(ident.stderr)
-            raise NoMail(said, "Date" if "date" in said else "From")
+            error = _last_line(ident.stderr)
+            raise UnreadableHeader(error, "Date" if "date" in error else "From")
     return Mail(
         match["name"],
         match["address"],
@@ -74,6 +74,6 @@ def read_mail(header: bytes) -> Mail:
     )
 
 
-def _said(words: bytes) -> str:
-    lines = words.decode(errors="replace").strip().splitlines()
-    return lines[-1].removeprefix("fatal: ") if lines else "git gives no reason"
+def _last_line(output: bytes) -> str:
+    lines = output.decode(errors="replace").strip().splitlines()
+    return lines[-1].removeprefix("fatal: ") if lines else "git gave no reason"

@@ -1,4 +1,4 @@
-"""``overlay.toml``: what is carried, onto which upstream release."""
+"""``overlay.toml``: the targets of an overlay and the release each one pins."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ class Dist(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     name: str
     version: str
-    # Wheels built for one Python or platform are fetched for that one, whatever runs
-    # here: they are read as sources and never installed.
+    # Fetch a wheel built for a given Python or platform for that one, not for the one
+    # that runs here: it is read as source and never installed.
     python: str | None = None
     platform: str | None = None
 
 
 class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An upstream repository that the overlay changes, as one release has it.
+    """One release of an upstream repository that the overlay changes.
 
-    ``package`` is the importable package; ``package_root`` where the repository holds
-    it. Several targets may have one package: they are its bases, each with a series of
-    its own; ``overlay`` names the target whose new files such a one lays as well, so
+    ``package`` is the importable package; ``package_root`` is its folder in the
+    repository. Several targets may share one package: they are its bases, and each has
+    its own series. ``overlay`` names the target whose new files this one shares, so
     that no file is kept twice.
     """
 
@@ -47,44 +47,46 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def release(self) -> str:
-        """What a message calls the base."""
+        """The name of the base in messages."""
         return f"{self.dist.name} {self.dist.version}"
 
     def site_layout(self) -> Layout:
-        """Where a wheel, an unpacked sdist or site-packages holds the package."""
+        """The package's place in a wheel, an unpacked sdist or site-packages."""
         return Layout(((f"{self.package_root}/", f"{self.package}/"),))
 
     def package_layout(self) -> Layout:
-        """Where the installed package's own directory holds its files."""
+        """The place of the files in the installed package's own directory."""
         return Layout(((f"{self.package_root}/", ""),))
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The whole of ``overlay.toml``."""
+    """The contents of ``overlay.toml``."""
 
     name: str
     targets: dict[str, Target]
 
     def bases(self, package: str) -> tuple[str, ...]:
-        """The targets that are releases of one package, in the manifest's order."""
+        """The targets of one package, in manifest order."""
         return tuple(n for n, t in self.targets.items() if t.package == package)
 
 
 def load_manifest(root: Path) -> Manifest:
-    """Read ``overlay.toml`` of an overlay. Raises InputError where it is wrong."""
+    """Read ``overlay.toml``. Raises InputError if it is missing or invalid."""
     path = root / MANIFEST
     try:
         return parse_manifest(path.read_bytes())
     except FileNotFoundError:
-        raise InputError(f"{path} does not exist: not an overlay") from None
+        raise InputError(f"{path} does not exist: this is not an overlay") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        step = "correct it; README says what it holds"
+        step = "correct it; the README describes its fields"
         finding = Finding(str(error), path=MANIFEST, next_step=step)
-        raise InputError(f"{path} is not a manifest: {error}", (finding,)) from error
+        raise InputError(
+            f"{path} is not a valid manifest: {error}", (finding,)
+        ) from error
 
 
 def parse_manifest(data: bytes) -> Manifest:
-    """What a manifest's text says. Raises msgspec.DecodeError or InputError."""
+    """Parse a manifest. Raises msgspec.DecodeError or InputError."""
     manifest = from_toml(data, Manifest)
     for name, target in manifest.targets.items():
         try:
@@ -96,34 +98,34 @@ def parse_manifest(data: bytes) -> Manifest:
             continue
         shared = manifest.targets.get(target.overlay)
         if shared is None or (shared.package, shared.overlay) != (target.package, None):
-            what = f"{name} shares the new files of {target.overlay!r}"
-            step = f"name a target of {target.package} that has new files of its own"
+            what = f"{name} cannot share the new files of {target.overlay!r}"
+            step = f"name a target of {target.package} with its own new files"
             raise _wrong(what, step)
     return manifest
 
 
 def check_target_name(name: str) -> None:
-    """Raises InputError for what cannot be a target's name: it names folders."""
+    """Raises InputError unless the name can be a folder name."""
     if not _NAME.fullmatch(name):
-        raise InputError(f"{name!r} cannot be the name of a folder")
+        raise InputError(f"{name!r} cannot be a folder name")
 
 
 def _check(name: str, target: Target) -> None:
-    """What leads to files, and to the command lines of pip."""
+    """Check the fields that become file paths or arguments of pip."""
     try:
         check_path(target.package_root)
     except InputError as error:
-        step = "write the folder of the package as the repository has it"
+        step = "write the package's folder in the repository"
         raise _wrong(f"{name}: package_root: {error.message}", step) from None
     if not target.package.isidentifier():
-        what = f"{name}: package {target.package!r} cannot be imported"
-        raise _wrong(what, "write the name of one package")
+        what = f"{name}: {target.package!r} is not the name of a Python package"
+        raise _wrong(what, "write the name that Python imports")
     dist = target.dist
-    told = (dist.name, dist.version, dist.python, dist.platform)
-    for word, rule in zip(told, (_NAME, _VERSION, _VERSION, _NAME), strict=True):
+    words = (dist.name, dist.version, dist.python, dist.platform)
+    for word, rule in zip(words, (_NAME, _VERSION, _VERSION, _NAME), strict=True):
         if word is not None and not rule.fullmatch(word):
-            what = f"{name}: dist has {word!r}, which pip would take for something else"
-            raise _wrong(what, "write it as the package index does")
+            what = f"{name}: dist has {word!r}, which pip would misread"
+            raise _wrong(what, "write it as on the package index")
 
 
 def _wrong(what: str, step: str) -> InputError:

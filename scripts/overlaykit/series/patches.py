@@ -1,8 +1,8 @@
-"""Patch files: ``git format-patch`` shape, parsed strictly.
+"""Patch files in ``git format-patch`` form, parsed strictly.
 
-Every line of a patch file is accounted for: what is not a mail header, a git diff
-header or a counted hunk line is an error with its file and line. Tools that skip
-what they do not understand apply less than the patch says.
+Every line must be part of the mail header, a git diff header or a counted hunk.
+Anything else is an error with its file and line: tools that skip lines they do not
+understand apply less than the patch says.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from overlaykit.core.paths import check_path
 from overlaykit.series.diffnames import read_header
 
 _INDEX = re.compile(rb"index ([0-9a-f]{40})\.\.([0-9a-f]{40})(?: (\d{6}))?\n")
-# No file has a thousand million lines; Python refuses numbers of thousands of digits.
+# Limit the digits: no file has a billion lines, and Python rejects very long numbers.
 _RANGE = rb"([0-9]{1,9})(?:,([0-9]{1,9}))?"
 _HUNK = re.compile(rb"@@ -" + _RANGE + rb" \+" + _RANGE + rb" @@(?: .*)?\n")
 _SIGNATURE = b"-- \n"
 _SHOWN, _LISTED = 200, 10
 _REMAKE = "re-make the patch with git format-patch --full-index"
-_UNFIT = "leave this file out: no series can carry one of such a name"
+_LEAVE_OUT = "leave this file out: a series cannot carry a file with this name"
 
 
 @dataclass(frozen=True)
 class Change:
-    """Neighbouring removed and added lines of a hunk.
+    """Adjacent removed and added lines of a hunk.
 
     ``old_line`` and ``new_line`` are the 1-based lines at which the removed and the
-    added lines begin, or would begin where there are none.
+    added lines begin, or would begin if there are none.
     """
 
     old_line: int
@@ -44,7 +44,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Hunk:
-    """A counted block of context, removed and added lines (with their line ends)."""
+    """A counted block of context, removed and added lines, with their line ends."""
 
     path: str
     number: int
@@ -55,12 +55,12 @@ class Hunk:
 
     @cached_property
     def old(self) -> tuple[bytes, ...]:
-        """The lines it expects: context and removed."""
+        """The lines that the hunk expects: context and removed."""
         return tuple(line for tag, line in self.lines if tag != "+")
 
     @cached_property
     def new(self) -> tuple[bytes, ...]:
-        """The lines it leaves: context and added."""
+        """The lines that the hunk leaves: context and added."""
         return tuple(line for tag, line in self.lines if tag != "-")
 
     @cached_property
@@ -93,7 +93,7 @@ class Hunk:
 
 @dataclass(frozen=True)
 class FileDiff:
-    """What a patch does to one file; blob ids as its index line gives them."""
+    """A patch's change to one file; the blob ids come from the index line."""
 
     path: str
     before: str
@@ -103,7 +103,7 @@ class FileDiff:
 
 @dataclass(frozen=True)
 class Patch:
-    """A patch file: its name in the series, its bytes, and what they mean."""
+    """A patch file: its name in the series, its bytes and its parsed contents."""
 
     name: str
     data: bytes
@@ -116,14 +116,17 @@ class Patch:
 
 
 def split_lines(data: bytes) -> list[bytes]:
-    """Lines with their ends, split at newlines alone, as git and diff do."""
+    """Split into lines with their ends, at newlines only, as git and diff do."""
     *whole, last = data.split(b"\n")
     return [line + b"\n" for line in whole] + ([last] if last else [])
 
 
 class Places:
-    """Where blocks of lines stand in a file: asked of every hunk of a patch, and so
-    not answered by going through the file each time."""
+    """Finds blocks of lines in a file.
+
+    Keeps an index of the lines, so that finding every hunk of a patch does not scan
+    the file each time.
+    """
 
     def __init__(self, lines: Sequence[bytes]) -> None:
         self._lines = lines
@@ -132,12 +135,12 @@ class Places:
             self._by_line.setdefault(line, []).append(at)
 
     def of(self, block: tuple[bytes, ...]) -> list[int]:
-        """The 1-based lines at which ``block`` stands; one of no lines, at them all."""
+        """The 1-based lines at which ``block`` occurs; an empty one is everywhere."""
         if not block:
             return [*range(1, len(self._lines) + 2)]
-        standing = [self._by_line.get(line, []) for line in block]
-        rarest = min(range(len(block)), key=lambda number: len(standing[number]))
-        starts = (at - rarest for at in standing[rarest])
+        found = [self._by_line.get(line, []) for line in block]
+        rarest = min(range(len(block)), key=lambda number: len(found[number]))
+        starts = (at - rarest for at in found[rarest])
         return [
             at + 1
             for at in starts
@@ -146,26 +149,26 @@ class Places:
 
 
 def listed(places: Sequence[int]) -> str:
-    """Lines for a message, of many the first."""
+    """Line numbers for a message; only the first few of many."""
     more = f" and {len(places) - _LISTED} more" if len(places) > _LISTED else ""
     return f"{[*places[:_LISTED]]}{more}"
 
 
 def occurrences(lines: Sequence[bytes], block: tuple[bytes, ...]) -> list[int]:
-    """As :meth:`Places.of`, of one block."""
+    """Like :meth:`Places.of`, for a single block."""
     return Places(lines).of(block)
 
 
 def apply_hunks(data: bytes, hunks: Sequence[Hunk]) -> bytes | None:
-    """``data`` with the hunks put exactly where they say; None where one does not fit.
+    """Apply the hunks at exactly their line numbers; None if one does not fit.
 
-    No offset and no fuzz: this is for contents whose blob id says that they fit.
+    There is no offset and no fuzz: use this for contents whose blob id matches.
     """
     lines = split_lines(data)
     out: list[bytes] = []
     done = 0
     for hunk in hunks:
-        # A hunk that expects no lines names the line it follows.
+        # A hunk that expects no lines gives the number of the line before it.
         start = hunk.old_start - 1 if hunk.old else hunk.old_start
         stop = start + len(hunk.old)
         if start < done or tuple(lines[start:stop]) != hunk.old:
@@ -177,12 +180,12 @@ def apply_hunks(data: bytes, hunks: Sequence[Hunk]) -> bytes | None:
 
 
 def reverse_hunks(data: bytes, hunks: Sequence[Hunk]) -> bytes | None:
-    """``data`` with the hunks taken back, each exactly where it says."""
+    """Undo the hunks at exactly their line numbers; None if one does not fit."""
     return apply_hunks(data, [hunk.reversed() for hunk in hunks])
 
 
 class _Reader:
-    """The lines of a patch file, with a place for errors."""
+    """Reads the lines of a patch file and reports errors with their line."""
 
     def __init__(self, name: str, data: bytes) -> None:
         self.name = name
@@ -220,19 +223,19 @@ class _Reader:
 
 
 def parse_patch(name: str, data: bytes) -> Patch:
-    """Read a patch file. Raises InputError with file and line where it is corrupt."""
+    """Parse a patch file. Raises InputError, with file and line, if it is corrupt."""
     reader = _Reader(name, data)
     while reader.peek() and not reader.peek().startswith(b"diff --git "):
         reader.take()
     header = b"".join(reader.lines[: reader.at])
     files = tuple(_files(reader))
     if not files:
-        raise reader.error("changes no file", "diff --git a/PATH b/PATH")
+        raise reader.error("the patch changes no file", "diff --git a/PATH b/PATH")
     seen: set[str] = set()
     for path in (f.path for f in files):
         if path in seen:
-            what = f"{name}: names {path} more than once"
-            step = "bring its hunks together under one header"
+            what = f"{name}: {path} occurs more than once"
+            step = "merge its hunks under one header"
             raise InputError(what, (Finding(what, path=path, next_step=step),))
         seen.add(path)
     return Patch(name, data, header, files)
@@ -241,46 +244,49 @@ def parse_patch(name: str, data: bytes) -> Patch:
 def _files(reader: _Reader) -> Iterator[FileDiff]:
     while reader.peek() and reader.peek() != _SIGNATURE:
         yield _file(reader)
-    # git's signature: a mark, one line that tells its version, and nothing else.
+    # Git's signature: a marker, one line with its version, and nothing else.
     reader.at += 2 if reader.peek() else 0
     while reader.peek():
         if reader.take().strip():
-            raise reader.error("text after the signature", "end of file", reader.at)
+            what = "there is text after the signature"
+            raise reader.error(what, "end of file", reader.at)
 
 
 def _file(reader: _Reader) -> FileDiff:
     named = read_header(reader.peek())
     if named is None:
-        raise reader.error("no diff header", "diff --git a/PATH b/PATH, one path")
+        raise reader.error(
+            "expected a diff header", "diff --git a/PATH b/PATH, one path"
+        )
     reader.take()
     try:
         path = named.path.decode()
         check_path(path)
     except InputError as error:
         raise reader.error(
-            error.message, "a path inside the tree", reader.at, _UNFIT
+            error.message, "a path inside the tree", reader.at, _LEAVE_OUT
         ) from None
     except UnicodeDecodeError:
         what = "the path is not UTF-8"
-        raise reader.error(what, "a path", reader.at, _UNFIT) from None
+        raise reader.error(what, "a path", reader.at, _LEAVE_OUT) from None
     index = _INDEX.fullmatch(reader.peek())
     if not index:
         raise reader.error(
-            "no index line with full ids (new, deleted, renamed and binary files, and "
-            "mode changes, do not belong in a series: a new file goes to overlay/)",
+            "expected an index line with full ids (a series cannot add, delete or "
+            "rename files, change binary files or modes; new files go into overlay/)",
             "index <40 hex>..<40 hex> <mode>",
         )
     reader.take()
     for marker, name in ((b"---", named.old), (b"+++", named.new)):
         if not named.is_line(reader.peek(), marker):
             expected = (marker + b" " + name).decode(errors="replace")
-            raise reader.error("the file names disagree", expected)
+            raise reader.error("the file names do not match", expected)
         reader.take()
     hunks: list[Hunk] = []
     while reader.peek().startswith(b"@@"):
         hunks.append(_hunk(reader, path, len(hunks) + 1))
     if not hunks:
-        raise reader.error("no hunk", "@@ -LINE,COUNT +LINE,COUNT @@")
+        raise reader.error("expected a hunk", "@@ -LINE,COUNT +LINE,COUNT @@")
     return FileDiff(path, index[1].decode(), index[2].decode(), tuple(hunks))
 
 

@@ -1,4 +1,4 @@
-"""A quilt series on disk: ``patches/<target>/series`` and the files it names."""
+"""A quilt series on disk: ``patches/<target>/series`` and the patches it lists."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from overlaykit.core.errors import Finding, InputError
 from overlaykit.core.paths import check_name, check_path
-from overlaykit.series.mail import NoMail, read_mail
+from overlaykit.series.mail import UnreadableHeader, read_mail
 from overlaykit.series.patches import FileDiff, Patch, apply_hunks, parse_patch
 
 SERIES = "series"
@@ -19,7 +19,7 @@ _REQUIRED_FIELDS = ("Forwarded", "X-Drop-When", "X-Sites")
 
 @dataclass(frozen=True)
 class Series:
-    """Patches in the order in which they apply."""
+    """Patches, in the order in which they apply."""
 
     patches: tuple[Patch, ...]
 
@@ -29,12 +29,12 @@ class Series:
         return tuple(dict.fromkeys(f.path for p in self.patches for f in p.files))
 
     def diffs(self, path: str) -> tuple[tuple[Patch, FileDiff], ...]:
-        """What the series does to one file, in order."""
+        """The patches that change one file, in order."""
         return tuple(self._diffs.get(path, ()))
 
     @cached_property
     def _diffs(self) -> dict[str, list[tuple[Patch, FileDiff]]]:
-        """By path: every file is asked for, and each may be one of thousands."""
+        """Diffs by path: callers look up every file, and there may be thousands."""
         found: dict[str, list[tuple[Patch, FileDiff]]] = {}
         for patch in self.patches:
             for diff in patch.files:
@@ -42,7 +42,7 @@ class Series:
         return found
 
     def patched(self, path: str, pinned: bytes) -> bytes:
-        """What all of the series makes of a file of its own release."""
+        """A file of the pinned release after the whole series."""
         for patch, diff in self.diffs(path):
             after = apply_hunks(pinned, diff.hunks)
             if after is None:
@@ -53,11 +53,11 @@ class Series:
 
 @dataclass(frozen=True)
 class Header:
-    """What a patch says about itself.
+    """A patch's own description.
 
     The mail's fields as git reads them, and the DEP-3 fields of the last paragraph of
-    its text (https://dep-team.pages.debian.net/deps/dep3/). ``X-Sites`` holds one line
-    a scope: ``Class.method: S1 S2``.
+    its text (https://dep-team.pages.debian.net/deps/dep3/). ``X-Sites`` has one line
+    per scope: ``Class.method: S1 S2``.
     """
 
     name: str
@@ -69,12 +69,12 @@ class Header:
 
     @property
     def author(self) -> str:
-        """As a mail's ``From:`` has it."""
+        """The author as in a mail's ``From:``."""
         return f"{self.name} <{self.address}>"
 
     @property
     def message(self) -> str:
-        """The commit message that ``git am`` would make of the patch."""
+        """The commit message that ``git am`` would write."""
         return f"{self.subject}\n\n{self.body}\n"
 
     @cached_property
@@ -87,22 +87,22 @@ class Header:
 
 
 def read_header(patch: Patch) -> Header:
-    """The header of a patch. Raises InputError where a field is missing, and where git
-    cannot read it."""
+    """The header of a patch. Raises InputError if a field is missing or git cannot read
+    the header."""
     try:
         mail = read_mail(patch.header)
-    except (NoMail, UnicodeDecodeError) as error:
-        field = error.field if isinstance(error, NoMail) else ""
-        line = _rowof(patch.header, field)
+    except (UnreadableHeader, UnicodeDecodeError) as error:
+        field = error.field if isinstance(error, UnreadableHeader) else ""
+        line = _line_of(patch.header, field)
         finding = Finding(
             f"{error}",
             path=patch.name,
             line=line,
-            expected="a header that git am takes",
-            next_step="correct it, or re-make the patch with git format-patch",
+            expected="a header that git am accepts",
+            next_step="correct it, or make the patch again with git format-patch",
         )
         raise InputError(
-            f"{patch.name}:{line}: git cannot read its header", (finding,)
+            f"{patch.name}:{line}: git cannot read the header", (finding,)
         ) from error
     fields: dict[str, str] = {}
     last = ""
@@ -125,8 +125,8 @@ def read_header(patch: Patch) -> Header:
     return Header(mail.name, mail.address, mail.date, mail.subject, mail.body, fields)
 
 
-def _rowof(header: bytes, field: str) -> int:
-    """The line of a header's field; the first line where there is none."""
+def _line_of(header: bytes, field: str) -> int:
+    """The line of a header field; the first line if the field is missing."""
     start = field.lower().encode() + b":"
     for number, line in enumerate(header.splitlines(), 1):
         if field and line.lower().startswith(start):
@@ -135,13 +135,13 @@ def _rowof(header: bytes, field: str) -> int:
 
 
 def load_series(folder: Path) -> Series:
-    """Read a series. Raises InputError where names are missing, twice or astray."""
+    """Read a series. Raises InputError for a missing, repeated or unlisted patch."""
     listing = folder / SERIES
     try:
         text = listing.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         what = "does not exist" if isinstance(error, FileNotFoundError) else str(error)
-        raise _wrong(listing, what, "write the names of the patches into it") from None
+        raise _wrong(listing, what, "list the patches in it, one a line") from None
     names: dict[str, None] = {}
     for number, line in enumerate(text.splitlines(), 1):
         name = line.partition("#")[0].strip()
@@ -149,19 +149,19 @@ def load_series(folder: Path) -> Series:
             continue
         if not _is_name(name):
             what = f"{name[:_SHOWN]!r} is not the name of a patch in {folder}"
-            raise _wrong(listing, what, "write one file name a line", number)
+            raise _wrong(listing, what, "write one file name per line", number)
         if not _is_file(folder / name):
-            what = f"names {name[:_SHOWN]}, which does not exist in {folder}"
-            raise _wrong(listing, what, "add the patch or drop the line", number)
+            what = f"{name[:_SHOWN]} does not exist in {folder}"
+            raise _wrong(listing, what, "add the patch or remove the line", number)
         if name in names:
-            what = f"names {name} more than once"
-            raise _wrong(listing, what, "drop one of the lines", number)
+            what = f"{name} is listed more than once"
+            raise _wrong(listing, what, "remove one of the lines", number)
         names[name] = None
     inside = (p.name for p in folder.iterdir())
     stray = sorted(n for n in inside if n != SERIES and n not in names)
     if stray:
-        what = f"{', '.join(stray)} not named in {SERIES}"
-        raise _wrong(folder, what, f"name it in {SERIES} or move it away")
+        what = f"{SERIES} does not list {', '.join(stray)}"
+        raise _wrong(folder, what, f"list it in {SERIES} or move it away")
     return Series(tuple(parse_patch(n, (folder / n).read_bytes()) for n in names))
 
 
@@ -174,7 +174,7 @@ def _is_name(name: str) -> bool:
 
 
 def _is_file(path: Path) -> bool:
-    """Also of a name that no file can have: too long, or with a null byte."""
+    """Whether the file exists; False for an impossible name, such as one too long."""
     try:
         return path.is_file()
     except OSError:
@@ -191,7 +191,7 @@ def _wrong(
 
 @dataclass(frozen=True)
 class NewFile:
-    """A whole file that the overlay lays into the tree."""
+    """A file that the overlay adds to the tree."""
 
     path: str
     mode: str
@@ -199,11 +199,11 @@ class NewFile:
 
 
 def load_new_files(folder: Path) -> tuple[NewFile, ...]:
-    """The files under ``overlay/<target>``, by their path in the repository."""
+    """The files under ``overlay/<target>``, with their paths in the repository."""
     found = []
     for place in sorted(folder.rglob("*")):
         if place.is_symlink():
-            step = "replace the link by the file it points to"
+            step = "replace the link with the file that it points to"
             raise _wrong(place, "is a symbolic link", step)
         if place.is_dir() or "__pycache__" in place.parts:
             continue

@@ -1,8 +1,8 @@
-"""Patch files made from contents: what a series says after its files have changed.
+"""Makes patch files from file contents.
 
-The diff is git's, with everything fixed that a user's configuration could change, so
-that the same contents give the same bytes everywhere: a patch that was made so and is
-made again from its own contents comes out byte for byte.
+Git writes the diff, with every option fixed that a user's configuration could change.
+So the same contents give the same bytes everywhere, and making a patch again from its
+own contents reproduces it byte for byte.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class Contents:
 def remake(
     name: str, header: bytes, changes: Mapping[str, Contents], store: MergeStore
 ) -> Patch:
-    """The patch that makes these changes, under the header it had.
+    """Make the patch for these changes, with the given header.
 
-    A file in which three lines of context leave a hunk without a place of its own gets
-    as many as are needed. Raises InputError where a file does not change, and where
-    even the whole of a function would not tell a hunk's place.
+    Where three lines of context fit more than one place in the file, the diff gets as
+    many lines as it needs. Raises InputError if a file does not change, or if a hunk's
+    place is not unique with the most context.
     """
     diffs = []
     for path, change in sorted(changes.items()):
@@ -45,7 +45,7 @@ def remake(
 
 
 def with_sites(header: bytes, added: Mapping[str, tuple[str, ...]]) -> bytes:
-    """A patch header whose X-Sites names more scopes, a line for each at its end."""
+    """The patch header with more scopes added at the end of X-Sites, one per line."""
     lines = split_lines(header)
     at = next(n for n, line in enumerate(lines) if line.startswith(b"X-Sites:")) + 1
     while at < len(lines) and lines[at][:1] in (b" ", b"\t"):
@@ -59,17 +59,17 @@ def _diff(name: str, path: str, change: Contents, store: MergeStore) -> bytes:
     for context in range(_CONTEXT, _MOST_CONTEXT):
         diff = store.diff(path, change.mode, change.before, change.after, context)
         [parsed] = parse_patch(name, diff).files
-        astray = [h for h in parsed.hunks if len(places.of(h.old)) != 1]
-        if not astray:
+        repeated = [h for h in parsed.hunks if len(places.of(h.old)) != 1]
+        if not repeated:
             return diff
     finding = Finding(
         "the context is not unique",
         path=path,
-        line=astray[0].old_start,
+        line=repeated[0].old_start,
         patch=name,
-        hunk=astray[0].number,
+        hunk=repeated[0].number,
         expected=f"one place, with up to {_MOST_CONTEXT} lines of context",
-        found=f"at lines {listed(places.of(astray[0].old))}",
-        next_step="change the lines around it as well, or split the patch",
+        found=f"at lines {listed(places.of(repeated[0].old))}",
+        next_step="change the lines around it too, or split the patch",
     )
     raise InputError(f"{name} could land in more than one place", (finding,))

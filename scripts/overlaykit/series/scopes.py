@@ -1,8 +1,8 @@
-"""Which function or class a line belongs to.
+"""The function or class that a line belongs to.
 
-A line number moves and a context can have a twin; the qualified name of the
-enclosing definition is what a hunk was written for. It comes from the syntax tree,
-never from indentation or from the text after a hunk header.
+Line numbers move, and context lines can occur twice; a hunk is written for one
+definition. Its qualified name comes from the syntax tree, never from indentation or
+from the text after a hunk header.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 class ScopeMap:
     """The scopes of one file.
 
-    A name defined twice in one parent is told apart by ``#2``, ``#3`` …, in order, so
-    that a second definition of the same name is another scope.
+    Further definitions of a name in the same parent get ``#2``, ``#3`` …, in order:
+    each one is a scope of its own.
     """
 
     starts: tuple[int, ...]
     names: tuple[str, ...]
 
     def at(self, line: int) -> str:
-        """The innermost scope of a 1-based line."""
+        """The innermost scope of a line, counted from 1."""
         return self.names[bisect_right(self.starts, line) - 1]
 
     def __contains__(self, scope: str) -> bool:
@@ -41,11 +41,10 @@ class ScopeMap:
 
 @lru_cache(maxsize=8)
 def parsed(source: bytes) -> ast.Module | None:
-    """The syntax tree of a Python file, to be read only: whoever asks for the same
-    contents gets the same tree. None where it does not parse.
+    """The syntax tree of a Python file; None if it does not parse.
 
-    None too where lines are not what they seem: Python ends one at a lone carriage
-    return, git does not.
+    Read only: the same contents give the same tree object. None, too, for a file with
+    a lone carriage return, which ends a line for Python and not for git.
     """
     if re.search(rb"\r(?!\n)", source):
         return None
@@ -57,7 +56,7 @@ def parsed(source: bytes) -> ast.Module | None:
 
 @lru_cache(maxsize=16)
 def map_scopes(source: bytes) -> ScopeMap | None:
-    """The scopes of a Python file; None where it does not parse."""
+    """The scopes of a Python file; None if it does not parse."""
     module = parsed(source)
     if module is None:
         return None
@@ -67,8 +66,8 @@ def map_scopes(source: bytes) -> ScopeMap | None:
     except RecursionError:
         return None
     events: dict[int, str] = {0: MODULE}
-    # Outer spans come before the inner ones that they hold, so an inner one overrides
-    # what its parent said, and hands back to the parent after its last line.
+    # Outer spans come before inner ones, so an inner span overrides its parent and
+    # returns to the parent after its last line.
     for first, last, name in spans:
         events[first] = name
         after = last + 1
@@ -91,7 +90,7 @@ def _collect(node: ast.AST, prefix: str, spans: list[tuple[int, int, str]]) -> N
 
 
 def _definitions(node: ast.AST) -> list[Definition]:
-    """Definitions directly in a scope, those inside its if and try blocks too."""
+    """The definitions directly in a scope, including those in its if and try blocks."""
     found: list[Definition] = []
     for child in ast.iter_child_nodes(node):
         if isinstance(child, Definition):

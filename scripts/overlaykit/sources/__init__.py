@@ -1,1 +1,1 @@
-"""Packages and releases of upstream: fetched, checked by digest, laid out."""
+"""Fetches upstream packages and releases, checks their digests and lays them out."""

@@ -1,4 +1,4 @@
-"""Where the pinned contents of a target can be had from, without a network."""
+"""Finds the pinned contents of a target without a network."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from overlaykit.trees.tree import Tree, head_tree
 
 @dataclass(frozen=True)
 class _BlobTree:
-    """The touched files as a clone's object store has them, whatever is checked out."""
+    """The touched files from a clone's object store, not from its work tree."""
 
     name: str
     files: dict[str, bytes]
@@ -32,10 +32,10 @@ class _BlobTree:
 
 @contextmanager
 def pinned_base(root: Path, carried: Carried, tree: Path) -> Iterator[Tree | None]:
-    """The pin's touched files: from the clone at ``tree`` by blob id, else from the
-    fetched package; None where neither has them.
+    """The pin's touched files, from the clone at ``tree`` by blob id or else from the
+    fetched package; None if neither has them.
 
-    Raises RefusedClone where only a clone that git refuses could have them.
+    Raises RefusedClone if the package is missing and git refuses the clone.
     """
     refused = None
     try:

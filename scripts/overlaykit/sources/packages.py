@@ -1,7 +1,7 @@
-"""Upstream sources: fetched by pip, checked by hash, laid out as clones.
+"""Upstream sources: fetched with pip, checked by digest, laid out as clones.
 
-Where packages come from is the user's own pip configuration (index, mirror, proxy,
-certificates); what they hold is the lock's business.
+The user's pip configuration decides where packages come from (index, mirror, proxy,
+certificates). The lock decides what they must contain.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ Progress = Callable[[str, int, int], None]
 
 
 def cache_folder(root: Path) -> Path:
-    """Where an overlay keeps fetched packages."""
+    """The folder of fetched packages."""
     return root / "build" / "cache"
 
 
 def cached(root: Path, carried: Carried) -> WheelTree | None:
-    """The target's pinned release, if it has been fetched already, and is it."""
+    """The target's pinned release from the cache; None if absent or different."""
     wheel = cache_folder(root) / carried.lock.dist.filename
     if not wheel.is_file() or describe(wheel).sha256 != carried.lock.dist.sha256:
         return None
@@ -46,11 +46,10 @@ def cached(root: Path, carried: Carried) -> WheelTree | None:
 def fetch(root: Path, target: Target, locked: LockedDist | None) -> Path:
     """The target's wheel, from the cache or from the package index.
 
-    Raises EnvironmentFailure where it cannot be had, InputError where it is not the
-    one that the lock names, or that was ever recorded of its release; such a file is
-    not kept.
+    Raises EnvironmentFailure if it was not found, and InputError if it does not match
+    the lock or another record of its release; such a file is not kept.
     """
-    with _kept(target):
+    with _cache_errors(target):
         if locked is not None:
             _check_release(target.dist, locked.filename)
             place = cache_folder(root) / locked.filename
@@ -63,21 +62,26 @@ def fetch(root: Path, target: Target, locked: LockedDist | None) -> Path:
             return keep(root, wheel)
 
 
+def fetch_tree(root: Path, target: Target, locked: LockedDist) -> WheelTree:
+    """The target's wheel as a tree; see :func:`fetch`."""
+    return WheelTree(fetch(root, target, locked), target.site_layout())
+
+
 @contextmanager
 def downloaded(root: Path, target: Target) -> Iterator[Path]:
-    """The release as the index has it now, and gone after the block unless kept.
+    """Download the release from the index; the file is deleted unless kept.
 
-    What was recorded of it is not looked at: that is for :func:`fetch`, or for whoever
-    is to accept another package of a known version.
+    This does not check recorded digests. :func:`fetch` does, and so does the caller
+    that accepts a different package of a known version.
     """
     cache = cache_folder(root)
-    with _kept(target):
+    with _cache_errors(target):
         cache.mkdir(parents=True, exist_ok=True)
         folder = tempfile.TemporaryDirectory(dir=cache, ignore_cleanup_errors=True)
     with folder as scratch:
         wheel = _download(target.dist, Path(scratch))
         _check_release(target.dist, wheel.name)
-        # Looked through before it is kept, or its digest recorded anywhere.
+        # Check the members before the file is kept or its digest is recorded.
         WheelTree(wheel, target.site_layout())
         yield wheel
 
@@ -90,38 +94,38 @@ def keep(root: Path, wheel: Path) -> Path:
 
 
 @contextmanager
-def _kept(target: Target) -> Iterator[None]:
+def _cache_errors(target: Target) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise EnvironmentFailure(
-            f"{target.dist.name} {target.dist.version} could not be kept: {error}",
+            f"{target.dist.name} {target.dist.version} could not be saved: {error}",
             (
                 Finding(
                     "cannot be written",
                     path=str(error.filename or "build/cache"),
-                    next_step="make room or permit writing, then run it again",
+                    next_step="free some space or permit writing, then run it again",
                 ),
             ),
         ) from error
 
 
 def _check_release(dist: Dist, filename: str) -> None:
-    """Raises InputError where a wheel's name is that of another release."""
+    """Raises InputError if the wheel's name belongs to another release."""
     if same_release(*release_of(filename)) != same_release(dist.name, dist.version):
         finding = Finding(
-            "is the package of another release",
+            "is a package of another release",
             path=filename,
             expected=f"a wheel of {dist.name} {dist.version}",
             next_step="restore overlay.lock and releases.lock from version control; "
-            "if they are as committed, see what the package index serves",
+            "if they are unchanged, check what the package index serves",
         )
-        message = f"{filename} is no package of {dist.name} {dist.version}"
+        message = f"{filename} is not a package of {dist.name} {dist.version}"
         raise InputError(message, (finding,))
 
 
 def describe(wheel: Path) -> LockedDist:
-    """A wheel as the lock records it."""
+    """The lock's record of a wheel."""
     with wheel.open("rb") as file:
         digest = hashlib.sha256()
         while block := file.read(1 << 20):
@@ -130,29 +134,28 @@ def describe(wheel: Path) -> LockedDist:
 
 
 def check_digest(wheel: Path, locked: LockedDist) -> LockedDist:
-    """Describes a wheel. Raises InputError where it is not the locked one; it is
-    removed then."""
+    """Describe a wheel. If it is not the locked one, delete it and raise InputError."""
     found = describe(wheel)
     if found.sha256 == locked.sha256:
         return found
     wheel.unlink()
     raise InputError(
-        f"{wheel.name} is not the package that was recorded",
+        f"{wheel.name} does not match the recorded package",
         (
             Finding(
                 "hash mismatch; the file was removed",
                 path=wheel.name,
                 expected=f"sha256 {locked.sha256} ({locked.size} bytes)",
                 found=f"sha256 {found.sha256} ({found.size} bytes)",
-                next_step="run it again; if it stays so, the package index serves "
-                "another file than the one that was reviewed: find out why",
+                next_step="run it again; if it fails again, the package index serves "
+                "a different file from the reviewed one: find out why",
             ),
         ),
     )
 
 
 def pip_command(dist: Dist, *verb: str) -> list[str]:
-    """pip, looking at the wheels of the Python and platform that the manifest says."""
+    """A pip command for wheels of the manifest's Python and platform."""
     command = [sys.executable, "-m", "pip", *verb]
     command += ["--only-binary=:all:", "--disable-pip-version-check"]
     if dist.platform:
@@ -179,7 +182,7 @@ def _download(dist: Dist, folder: Path) -> Path:
             f"(pip exited with {done.returncode})",
             (
                 Finding(
-                    "no package",
+                    "the package was not downloaded",
                     next_step="check the network and pip's index settings "
                     "(pip config list), then run it again",
                 ),
@@ -196,11 +199,11 @@ def lay_out(carried: Carried, wheel: Path, folder: Path, progress: Progress) -> 
 def lay_out_wheel(
     target: Target, locked: LockedDist, wheel: Path, folder: Path, progress: Progress
 ) -> bool:
-    """Lay a release out at ``folder`` as a clone of its repository would be.
+    """Lay out a release at ``folder``, as a clone of its repository would be.
 
-    ``target`` names that release, ``locked`` its wheel. Returns False where it is laid
-    out already. Another release there is refused: it may hold somebody's work. The
-    folder appears whole or not at all.
+    ``target`` names the release and ``locked`` its wheel. Returns False if it is laid
+    out already. Refuses a folder with another release, which may contain somebody's
+    work. The folder appears complete or not at all.
     """
     gitversion.check()
     release = f"{locked.filename} sha256 {locked.sha256}"
@@ -210,7 +213,7 @@ def lay_out_wheel(
             if known.stdout.decode(errors="replace").strip() == release:
                 return False
         raise InputError(
-            f"{folder} exists and is not {release}; move it away and run this again"
+            f"{folder} exists and is not {release}; move it away, then run this again"
         )
     tree = WheelTree(wheel, target.site_layout())
     modes = {path: tree.mode(path) for path in sorted(tree.paths())}
@@ -234,19 +237,19 @@ def lay_out_wheel(
 
 
 def _make_clone(dist: Dist, folder: Path, modes: Mapping[str, str], about: str) -> None:
-    """One commit with a fixed author and date: the same files, the same commit id.
+    """Commit all files with a fixed author and date, for a fixed commit id.
 
-    The files are somebody else's, and git heeds some of them: ``.gitattributes`` has
-    it change what it stores, by itself or by a command. So they are stored without a
-    look at their names, and git is told to heed none of those of the package later.
+    The files are not trusted, and git acts on some of them: ``.gitattributes`` makes it
+    convert what it stores, even by running a command. So git stores them without
+    looking at their names, and ignores the package's attributes later.
     """
     env = git.identity("overlay", "overlay@localhost", "@0 +0000")
     git.run(folder, "init", "-q", "--template=")
     info = folder / ".git" / "info"
     info.mkdir(exist_ok=True)
     (info / "attributes").write_text(git.NO_ATTRIBUTES, encoding="ascii")
-    # `./`, since a name that begins with a quotation mark would be taken for a quoted
-    # one; no name has a line end in it.
+    # The prefix `./` keeps git from reading a leading quotation mark as quoting. No
+    # name contains a line end.
     names = "".join(f"./{path}\n" for path in modes).encode()
     stored = git.run(
         folder, "hash-object", "-w", "--no-filters", "--stdin-paths", stdin=names
@@ -259,7 +262,7 @@ def _make_clone(dist: Dist, folder: Path, modes: Mapping[str, str], about: str) 
         folder, "update-index", "-z", "--add", "--index-info",
         stdin="".join(rows).encode(),
     )  # fmt: skip
-    # The index learns when each file was written, so that `git status` is quick.
+    # Record the files' times in the index, so that `git status` is quick.
     git.run(folder, "update-index", "-q", "--refresh")
     message = f"{dist.name} {dist.version} as released\n\n{about}\n"
     git.run(folder, "commit", "-q", "-m", message, env=env)

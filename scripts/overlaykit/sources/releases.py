@@ -1,4 +1,4 @@
-"""Any release of a target: fetched when it is first met, the very same ever after.
+"""Any release of a target: fetched once, and the same bytes from then on.
 
 ``releases.lock`` records each release's wheel by sha256
 (:mod:`overlaykit.series.ledger`).
@@ -28,7 +28,7 @@ from overlaykit.trees.tree import WheelTree
 
 @dataclass(frozen=True)
 class Release:
-    """A released version of a distribution, and its wheel as the ledger has it."""
+    """A released version of a distribution, with its wheel from the ledger."""
 
     name: str
     version: str
@@ -36,19 +36,19 @@ class Release:
 
 
 def known(root: Path, name: str) -> tuple[Release, ...]:
-    """The recorded releases of a distribution, oldest first. Asks no index."""
+    """The recorded releases of a distribution, oldest first; uses no index."""
     wheels = ledger(root).releases.get(name, {})
     return tuple(Release(name, v, wheels[v]) for v in sorted(wheels, key=order))
 
 
 def listed(dist: Dist) -> tuple[str, ...]:
-    """The releases that the package index has, oldest first; pre-releases left out.
+    """The final releases on the package index, oldest first.
 
-    Raises EnvironmentFailure where there is no index, or it has none.
+    Raises EnvironmentFailure if there is no index, or it lists no release.
     """
     command = [*pip_command(dist, "index", "versions"), dist.name]
     try:
-        # `python -m` looks for pip in the working directory first: an empty one.
+        # `python -m` looks for pip in the working directory first: use an empty one.
         with tempfile.TemporaryDirectory() as folder:
             done = subprocess.run(
                 command, cwd=folder, capture_output=True, text=True, check=False
@@ -57,13 +57,13 @@ def listed(dist: Dist) -> tuple[str, ...]:
         raise not_started("pip", error) from error
     line = re.search(r"^Available versions: (.*)$", done.stdout, re.MULTILINE)
     if done.returncode or line is None:
-        said = done.stderr.strip().rpartition("\n")[2]
+        last_line = done.stderr.strip().rpartition("\n")[2]
         raise EnvironmentFailure(
-            f"no package index lists {dist.name}",
+            f"the package index lists no releases of {dist.name}",
             (
                 Finding(
-                    "no releases",
-                    found=said or f"pip exited with {done.returncode}",
+                    "no releases were found",
+                    found=last_line or f"pip exited with {done.returncode}",
                     next_step="check the network and pip's index settings "
                     "(pip config list), then run it again",
                 ),
@@ -80,17 +80,17 @@ def newer(root: Path, dist: Dist) -> tuple[str, ...]:
 
 
 def released(target: Target, version: str) -> Target:
-    """The target as if it were pinned to that release; its image and tag are not."""
+    """The target, pinned to another release, without image and tag."""
     dist = msgspec.structs.replace(target.dist, version=version)
     return msgspec.structs.replace(target, dist=dist, tag=None, image=None)
 
 
 def obtain(root: Path, target: Target, version: str) -> Path:
-    """The release's wheel, from the cache or the index, and as recorded.
+    """The release's wheel, from the cache or the index, checked against its record.
 
-    A release met for the first time is recorded. What is recorded and in the cache is
-    had without pip. Raises InputError for a version that does not exist and a wheel
-    that is not the recorded one, EnvironmentFailure where it cannot be had.
+    Records a release on its first use. A recorded wheel in the cache needs no pip.
+    Raises InputError for a version that does not exist or a wheel that does not match
+    its record, and EnvironmentFailure if the wheel was not found.
     """
     name = target.dist.name
     if version not in ledger(root).releases.get(name, {}) and is_final(version):
@@ -105,30 +105,34 @@ def _check_listed(root: Path, dist: Dist, version: str) -> None:
     oldest = min([*(order(r.version) for r in known(root, dist.name)), order(version)])
     near = [v for v in there if order(v) >= oldest] or there[-1:]
     finding = Finding(
-        "no such release",
+        "the release does not exist",
         expected=f"one of {', '.join(near)}",
         found=version,
-        next_step="name one of these",
+        next_step="name one of these releases",
     )
-    raise InputError(f"the package index has no {dist.name} {version}", (finding,))
+    raise InputError(
+        f"the package index does not have {dist.name} {version}", (finding,)
+    )
 
 
 def _obtain(root: Path, target: Target, version: str) -> Path:
-    name, of = target.dist.name, released(target, version)
-    wheel = fetch(root, of, recorded(root, of.dist))
+    name, pinned = target.dist.name, released(target, version)
+    wheel = fetch(root, pinned, recorded(root, pinned.dist))
     if version not in ledger(root).releases.get(name, {}):
         _record(root, Release(name, version, describe(wheel)))
     return wheel
 
 
 def release_tree(root: Path, target: Target, version: str) -> WheelTree:
-    """The release, read in place; see :func:`obtain`."""
+    """The release's files, read from the wheel; see :func:`obtain`."""
     return WheelTree(obtain(root, target, version), target.site_layout())
 
 
 def ladder(root: Path, target: Target, progress: Progress) -> Iterator[Release]:
-    """Fetches and records every release from the oldest recorded one to the newest on
-    the index, and gives each; where none is recorded, from the pinned one on."""
+    """Fetch and record every release on the index, from the oldest recorded one.
+
+    Without a recorded release, begin with the pinned one.
+    """
     name, pinned = target.dist.name, target.dist.version
     recorded = [order(release.version) for release in known(root, name)]
     oldest = min(recorded, default=order(pinned))
@@ -140,6 +144,6 @@ def ladder(root: Path, target: Target, progress: Progress) -> Iterator[Release]:
 
 
 def _record(root: Path, release: Release) -> None:
-    """Add one release to the ledger, which is never seen half written."""
+    """Add one release to the ledger, in one atomic write."""
     made = with_release(ledger(root), release.name, release.version, release.dist)
     write_whole(root / LEDGER, encode_ledger(made))

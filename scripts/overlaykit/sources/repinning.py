@@ -1,7 +1,7 @@
-"""Another package of a version that is known: asked for by name, and said aloud.
+"""Accepts a different package of a known version, by name and with a clear report.
 
-It happens that an index replaces a package for a good reason. That one is carried from
-then on is a person's decision, made with both digests in sight.
+An index sometimes replaces a package for a good reason. Using the new one is a person's
+decision, made with both digests in view.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from overlaykit.core.errors import Finding, InputError
-from overlaykit.series.digests import ACCEPT, Record, changed, records, told
+from overlaykit.series.digests import ACCEPT, Record, changed, digest_text, records
 from overlaykit.series.ledger import LEDGER, encode_ledger, ledger, with_release
 from overlaykit.series.lock import LOCK, LockedDist
 from overlaykit.series.manifest import Manifest, Target
 
 
 class Repinning:
-    """What ``--accept-new-digest`` allows, and what came of it."""
+    """The versions that ``--accept-new-digest`` names, and the digests that changed."""
 
     def __init__(self, root: Path, manifest: Manifest, versions: Sequence[str]) -> None:
-        """Raises InputError for a version that is not pinned."""
+        """Raises InputError if a version is not pinned."""
         self.accepted = frozenset(versions)
         self._root = root
         self._records = records(root)
@@ -32,19 +32,21 @@ class Repinning:
                 step = f"name one of {', '.join(dict.fromkeys(pinned))}"
                 raise InputError(f"{ACCEPT}: {what}", (Finding(what, next_step=step),))
 
-    def found(self, target: Target, dist: LockedDist) -> None:
-        """A package that is about to be pinned. Where it was not asked for, it was
-        fetched as the one that is recorded."""
+    def note(self, target: Target, dist: LockedDist) -> None:
+        """Note a package that is about to be pinned.
+
+        If its version was not named, the package was fetched by its recorded digest.
+        """
         if target.dist.version in self.accepted:
             other = changed(self._records, dist)
             if other:
                 self._changes.append((target, dist, other))
 
     def findings(self) -> tuple[Finding, ...]:
-        """Each changed digest. Raises InputError for a version without one."""
+        """The changed digests. Raises InputError for a named version with no change."""
         there = {target.dist.version for target, _, _ in self._changes}
         for version in sorted(self.accepted - there):
-            what = f"the digest of {version} is as it was recorded, or not known yet"
+            what = f"the digest of {version} did not change, or is not recorded yet"
             finding = Finding(what, path=LOCK, next_step=f"leave {ACCEPT} out")
             message = f"{ACCEPT}: {what}; nothing was written"
             raise InputError(message, (finding,))
@@ -52,16 +54,16 @@ class Repinning:
             Finding(
                 f"THE DIGEST OF {target.release} CHANGED, as accepted",
                 path=one.where,
-                expected=f"{told(one.dist)}, {one.dist.filename}",
-                found=f"{told(dist)}, {dist.filename}",
+                expected=f"{digest_text(one.dist)}, {one.dist.filename}",
+                found=f"{digest_text(dist)}, {dist.filename}",
                 next_step="read how the two packages differ before you commit this",
             )
             for target, dist, other in self._changes
             for one in other
         )
 
-    def said(self) -> str:
-        """For the end of a message."""
+    def summary(self) -> str:
+        """The changes, for the end of a message."""
         return "".join(
             f"; THE DIGEST OF {target.release} CHANGED from "
             f"{' and '.join(sorted({one.dist.sha256 for one in other}))} "
@@ -70,7 +72,7 @@ class Repinning:
         )
 
     def ledger(self) -> dict[str, bytes]:
-        """The ledger with the new digests in place of its old ones, if it has any."""
+        """The ledger's new contents if it records a changed digest; otherwise empty."""
         before = there = ledger(self._root)
         for target, dist, other in self._changes:
             for one in other:

@@ -14,7 +14,7 @@ from gatekit.gsm8k.results import load_results
 from gatekit.run.profile import load as load_profile
 from gatekit.serving.points import points_of
 from overlaykit.core.errors import OverlayError
-from overlaykit.rebase.folder import rebases_folder, under_way
+from overlaykit.rebase.folder import active_rebases, rebases_folder
 from overlaykit.series.manifest import load_manifest
 
 REQUEST = json.dumps({"name": "one", "onto": 5})
@@ -36,7 +36,7 @@ CASES: dict[str, Case] = {
     ),
     "rebase": (
         "build/rebase/one/request.json", REQUEST,
-        lambda folder: list(under_way(folder)), ("request.json", "onto"),
+        lambda folder: list(active_rebases(folder)), ("request.json", "onto"),
     ),
     "question": (
         "q.jsonl", '{"question": "How many?"}\n',

@@ -1,4 +1,4 @@
-"""The arithmetic behind placing: common lines, by a plain count."""
+"""Common lines, compared with a simple implementation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every edit goes into the patch that it belongs to, or into none."""
+"""Every edit goes into the patch that owns it, or is refused."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def no_sites(path: str, scope: str) -> tuple[str, ...]:
 
 
 def left(series: Series, release: WheelTree, path: str) -> bytes:
-    """What a series leaves of a file, hunks exactly where they say."""
+    """A file after a series, with hunks at exactly their line numbers."""
     data = release.read(path)
     for _, diff in series.diffs(path):
         assert data is not None
@@ -58,8 +58,7 @@ def check(
     changed: dict[str, bytes],
     into: str | None = None,
 ) -> Refreshed:
-    """Refresh, and check that the new series leaves the edited files and that the
-    lock takes it."""
+    """Refresh; check that the new series gives the edited files and can be locked."""
     made = refresh(carried, Edits(changed, (), ()), release, into, no_sites)
     for path, data in changed.items():
         assert left(made.series, release, path) == data
@@ -79,7 +78,7 @@ def check(
 
 
 def other(was: Series, now: Series) -> list[str]:
-    """The patches that are not the same bytes."""
+    """The patches whose bytes differ."""
     pairs = zip(was.patches, now.patches, strict=True)
     return [a.name for a, b in pairs if a.data != b.data]
 
@@ -109,7 +108,7 @@ def test_a_line_in_each_hunk(pins: Pins, target: str) -> None:
 
 
 def test_all_scopes_at_once(pins: Pins) -> None:
-    """Edits of several files and patches, among them two patches of one file."""
+    """Edits of several files and patches, including two patches of one file."""
     carried, release = pins.overlay["sglang"], pins.tree("sglang")
     changed = {p: left(carried.series, release, p) for p in carried.series.paths}
     for path, old in (
@@ -204,7 +203,7 @@ def test_into_a_patch_with_the_sites_of_the_new_scope(pins: Pins) -> None:
     assert asked == [(COMMUNICATOR, "LayerCommunicator.prepare_mlp")]
     assert made.placed[0].patch == patch
     assert left(made.series, release, COMMUNICATOR) == changed[COMMUNICATOR]
-    # S1 is another patch's already.
+    # S1 already belongs to another patch.
     named = read_header(made.series.patches[3]).sites
     was = read_header(carried.series.patches[3]).sites
     assert named == {**was, "LayerCommunicator.prepare_mlp": ("S9",)}
@@ -231,14 +230,14 @@ def test_a_file_that_no_patch_changes(pins: Pins) -> None:
         lambda *_: (),
     )
     assert left(made.series, release, path) == changed[path]
-    with pytest.raises(InputError, match=r"there is no patch 0009\.patch"):
+    with pytest.raises(InputError, match=r"patch 0009\.patch does not exist"):
         put_back(pins, changed, "0009.patch")
 
 
 @pytest.fixture
 def shared_scope(pins: Pins) -> tuple[Carried, bytes]:
-    """A series with another patch of prepare_attn, and what it leaves: a comment at
-    the head of the function, and one right behind a line of 0002's."""
+    """A series with another patch of prepare_attn, and its result: one comment at the
+    head of the function, and one right after a line of 0002."""
     carried, release = pins.overlay["sglang"], pins.tree("sglang")
     before = left(carried.series, release, COMMUNICATOR)
     head = b"    def prepare_attn(\n"
@@ -272,15 +271,15 @@ def test_two_patches_of_one_scope(
         [placed] = check(carried, release, {COMMUNICATOR: after}, into).placed
         return placed.patch
 
-    # By nearness: nothing of 0002 for fifty lines.
+    # By distance: 0002 has no line within fifty lines.
     assert owner(edited(data, head, head + b"        # edited\n")) == more
-    # By what the edit changes, however near the other's lines are.
+    # By the lines that the edit changes, even if another patch's lines are near.
     at = data.rindex(b"# of 0006\n")
     assert owner(data[:at] + b"# edited\n" + data[at + 10 :]) == more
     at = data.rindex(b"                            quant_pretransposed_scale(\n")
     changed = data[:at] + data[at:].replace(b"scale(\n", b"scale(  # edited\n", 1)
     assert owner(changed) == first
-    # Near both, or near neither: a doubt.
+    # Near both or near neither: in doubt.
     at = data.rindex(b"# of 0006\n")
     for doubt in (data[:at] + b"# edited\n" + data[at:], _in_the_middle(data)):
         with pytest.raises(CannotApply) as refused:
@@ -306,12 +305,12 @@ def test_a_patch_with_nothing_left(pins: Pins) -> None:
     carried, release = pins.overlay["sglang"], pins.tree("sglang")
     before = release.read(COMMUNICATOR)
     assert before is not None
-    with pytest.raises(CannotApply, match="would change nothing any more"):
+    with pytest.raises(CannotApply, match="would no longer change anything"):
         put_back(pins, {COMMUNICATOR: before})
     assert carried.series.patches[1].files[0].path == COMMUNICATOR
 
 
-def test_new_files_take_the_place_of_the_laid(pins: Pins) -> None:
+def test_edited_new_files_replace_those_of_the_overlay(pins: Pins) -> None:
     carried, release = pins.overlay["sglang"], pins.tree("sglang")
     laid = replace(carried.new_files[0], data=b"# edited\n")
     more = NewFile("python/sglang/new.py", "100644", b"")

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import pytest
 
 from conftest import ROOT, Pins
-from lookalikes.runner import stage
+from lookalikes.runner import prepare
 from lookalikes.scenarios import SCENARIOS, Scenario
 from overlaykit.core import gitversion
 from overlaykit.core.errors import EnvironmentFailure
-from overlaykit.planning.landing import Foreseen, foresee
+from overlaykit.planning.landing import DriftedPlan, plan_drifted
 from overlaykit.repository.merge import Merged, MergeStore
 from overlaykit.sources.releases import release_tree
 from overlaykit.trees.tree import DirectoryTree, Tree
@@ -141,11 +141,11 @@ def test_look_alike_scenarios(
     scenario: Scenario, ways: Ways, pins: Pins, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("scenario")
-    made = stage(scenario, pins.overlay["sglang"], pins.tree("sglang"), folder)
+    made = prepare(scenario, pins.overlay["sglang"], pins.tree("sglang"), folder)
     tree = DirectoryTree(made.clone / made.inside)
 
-    def seen() -> Foreseen:
-        return foresee(made.carried, tree, made.base)
+    def seen() -> DriftedPlan:
+        return plan_drifted(made.carried, tree, made.base)
 
     ways.without_work_tree()
     expected = seen()
@@ -162,6 +162,6 @@ def test_releases(version: str, ways: Ways, pins: Pins) -> None:
     except EnvironmentFailure as error:
         pytest.skip(f"the release is not available: {error}")
     ways.without_work_tree()
-    expected = foresee(carried, tree, base)
+    expected = plan_drifted(carried, tree, base)
     ways.in_work_tree()
-    assert foresee(carried, tree, base) == expected
+    assert plan_drifted(carried, tree, base) == expected

@@ -1,4 +1,4 @@
-"""What is read of a patch's header is what ``git am`` commits, for any header."""
+"""Headers are read as ``git am`` commits them, for any header."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from conftest import IDENTITY
 from overlaykit.core import git
 from overlaykit.core.errors import InputError
-from overlaykit.series.mail import NoMail, read_mail
+from overlaykit.series.mail import UnreadableHeader, read_mail
 from overlaykit.series.patches import parse_patch
 from overlaykit.series.quilt import read_header
 
@@ -82,7 +82,7 @@ def test_as_git_am_commits_it(name: str, clone: Path, tmp_path: Path) -> None:
         git.run(clone, "cat-file", "commit", ref).stdout.splitlines()
         for ref in ("HEAD", made)
     ]
-    # The committer of the one is who runs am; of the other, who wrote the patch.
+    # am's committer is its user; ours is the author of the patch.
     am, ours = (
         [row for row in rows if not row.startswith(b"committer ")] for rows in commits
     )
@@ -98,8 +98,10 @@ def test_as_git_am_commits_it(name: str, clone: Path, tmp_path: Path) -> None:
         (mail(From=" <>"), "From"),
     ],
 )  # fmt: skip
-def test_what_git_cannot_read_is_refused_by_its_line(header: bytes, field: str) -> None:
-    with pytest.raises(NoMail) as refused:
+def test_an_unreadable_header_is_refused_with_its_line(
+    header: bytes, field: str
+) -> None:
+    with pytest.raises(UnreadableHeader) as refused:
         read_mail(header)
     assert refused.value.field == field
     ids = f"index {'0' * 39}1..{'0' * 39}2 100644"

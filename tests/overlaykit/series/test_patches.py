@@ -1,4 +1,4 @@
-"""Patch files: real diffs parse and apply; anything else is refused by its line."""
+"""Patch files: real diffs parse and apply; anything else is refused with its line."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _diff(folder: Path, old: bytes, new: bytes) -> bytes:
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(old=_TEXT, new=_TEXT, old_end=_END, new_end=_END)
-def test_what_git_diffs_goes_on_and_comes_off(
+def test_a_git_diff_applies_and_reverts(
     folder: Path, old: list[str], new: list[str], old_end: str, new_end: str
 ) -> None:
     before = ("\n".join(old) + old_end).encode()
@@ -71,7 +71,7 @@ _GOOD = (
 )
 
 
-def test_the_good_one_parses() -> None:
+def test_a_valid_patch_parses() -> None:
     patch = parse_patch("p.patch", _GOOD)
     assert [f.path for f in patch.files] == ["d/f.py"]
     assert parse_patch("p.patch", _GOOD + b"-- \n2.39\n").files == patch.files
@@ -104,7 +104,7 @@ def test_the_good_one_parses() -> None:
         (b"diff --git", b"diff --cc", 15),
     ],
 )
-def test_a_corrupt_patch_is_named_by_its_line(
+def test_a_corrupt_patch_is_refused_with_its_line(
     old: bytes, new: bytes, line: int
 ) -> None:
     assert _GOOD.count(old) >= 1
@@ -122,7 +122,7 @@ def test_one_file_twice_is_refused() -> None:
 
 @pytest.mark.parametrize("path", ["d/f.py", "a b/c", "a b/a", "x b/x b/x"])
 def test_a_path_is_what_both_sides_name(path: str) -> None:
-    """Also where what stands between the two stands in it."""
+    """Even if the separator of the two names occurs in the path."""
     patch = parse_patch("p.patch", _GOOD.replace(b"d/f.py", path.encode()))
     assert [f.path for f in patch.files] == [path]
 

@@ -1,4 +1,4 @@
-"""A patch made from contents is the patch that was made from them."""
+"""Making a patch again from contents gives the same bytes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_every_patch_comes_out_byte_for_byte(pins: Pins, target: str) -> None:
             assert made.data == patch.data
 
 
-def test_context_grows_until_it_tells_the_place() -> None:
+def test_context_grows_until_it_is_unique() -> None:
     before = b"".join(b"x\n" * 9 + b"%d\n" % n + b"x\n" * 9 for n in range(3))
     lines = before.split(b"\n")
     lines[24] = b"new"
@@ -41,13 +41,13 @@ def test_context_grows_until_it_tells_the_place() -> None:
     assert apply_hunks(before, file.hunks) == change.after
 
 
-def test_a_place_that_nothing_tells_is_refused() -> None:
+def test_a_place_that_is_never_unique_is_refused() -> None:
     before = b"x\n" * 200
     after = b"x\n" * 99 + b"new\n" + b"x\n" * 101
     with MergeStore() as store, pytest.raises(InputError, match="more than one place"):
         remake("p", b"", {"a.py": Contents("100644", before, after)}, store)
 
 
-def test_no_change_is_no_patch() -> None:
+def test_a_patch_without_a_change_is_refused() -> None:
     with MergeStore() as store, pytest.raises(InputError, match=r"not change a\.py"):
         remake("p", b"", {"a.py": Contents("100644", b"x\n", b"x\n")}, store)

@@ -64,7 +64,7 @@ def test_every_line() -> None:
     assert "A.h" not in scopes
 
 
-def test_what_does_not_parse_has_no_scopes() -> None:
+def test_a_file_that_does_not_parse_has_no_scopes() -> None:
     assert map_scopes(b"def f(:\n") is None
     assert map_scopes(b"\xff\xfe") is None
     assert map_scopes(b"a\0b") is None

@@ -1,4 +1,4 @@
-"""Several releases carried at once: the files decide which of them a tree is."""
+"""An overlay with several bases: the files show which base a tree is."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def found(path: Path, pins: Pins) -> FoundTarget:
 def prefixes(
     carried: Carried, contents: dict[str, bytes]
 ) -> Iterator[dict[str, bytes]]:
-    """The files after none, one, two ... and all of the patches."""
+    """The files after no patch, one, two ... and all patches."""
     yield dict(contents)
     for patch in carried.series.patches:
         for diff in patch.files:
@@ -41,10 +41,10 @@ def prefixes(
 
 
 @pytest.mark.parametrize("name", [FIRST, SECOND])
-def test_any_prefix_of_a_series_tells_its_base(
+def test_any_prefix_of_a_series_identifies_its_base(
     name: str, slim: Slim, pins: Pins
 ) -> None:
-    """Under whatever folder name, and whatever order the manifest has."""
+    """With any folder name and any order in the manifest."""
     root, carried = slim(name, "of some name"), pins.overlay[name]
     released = {path: (root / path).read_bytes() for path in carried.series.paths}
     backwards = dict(reversed(pins.overlay.items()))
@@ -79,8 +79,8 @@ def test_both_at_once(slim: Slim) -> None:
     assert run_verb("verify", str(one), str(two)).returncode == 0
 
 
-def test_one_edit_and_the_base_is_still_known(slim: Slim, pins: Pins) -> None:
-    """The report compares with the release that the tree is most like."""
+def test_the_base_is_known_despite_an_edit(slim: Slim, pins: Pins) -> None:
+    """The report compares with the most similar release."""
     root = slim(SECOND)
     path = pins.overlay[SECOND].series.paths[0]
     (root / path).write_bytes((root / path).read_bytes() + b"# edited\n")
@@ -95,8 +95,8 @@ def test_one_edit_and_the_base_is_still_known(slim: Slim, pins: Pins) -> None:
     assert "sglang 0.5.12.post1)" in done.stderr
 
 
-def test_files_of_two_bases_are_none(slim: Slim, pins: Pins) -> None:
-    """Half of the one and half of the other: refused, and nothing is written."""
+def test_files_of_two_bases_are_refused(slim: Slim, pins: Pins) -> None:
+    """Half of the files from each base: refused, and nothing is written."""
     root, other = slim(FIRST, "root"), slim(SECOND, "other")
     paths = pins.overlay[FIRST].series.paths
     for path in paths[:2]:
@@ -111,7 +111,7 @@ def test_files_of_two_bases_are_none(slim: Slim, pins: Pins) -> None:
     assert snapshot(root) == before
 
 
-def test_another_release_names_all_that_are_known(slim: Slim, pins: Pins) -> None:
+def test_another_release_is_refused_with_all_bases(slim: Slim, pins: Pins) -> None:
     root = slim()
     release = release_tree(ROOT, pins.overlay[FIRST].target, "0.5.13")
     for path in pins.overlay[FIRST].series.paths:
@@ -124,10 +124,10 @@ def test_another_release_names_all_that_are_known(slim: Slim, pins: Pins) -> Non
         assert "rebase" in done.stderr
 
 
-def test_of_two_bases_that_fit_the_manifests_first_is_taken(
+def test_of_two_matching_bases_the_first_in_the_manifest_wins(
     slim: Slim, pins: Pins
 ) -> None:
-    """Two releases with the same touched files are the same to a series."""
+    """Releases with the same touched files are equal for a series."""
     twin = replace(pins.overlay[FIRST], name="twin")
     [one] = find_targets([slim()], {"twin": twin, **pins.overlay})
     assert (one.carried.name, one.mismatch) == ("twin", ())
@@ -138,8 +138,8 @@ def test_new_files_are_shared(pins: Pins) -> None:
     assert not (ROOT / "overlay" / SECOND).exists()
 
 
-def test_a_base_that_is_dropped(overlay: Path, slim: Slim, pins: Pins) -> None:
-    """Its table and its folder deleted, the lock made anew: that is all."""
+def test_removing_a_base(overlay: Path, slim: Slim, pins: Pins) -> None:
+    """Delete its table and folder, and make the lock again."""
     text = (overlay / MANIFEST).read_text()
     at = text.index(f'\n[targets."{SECOND}"]')
     (overlay / MANIFEST).write_text(text[:at])
@@ -160,13 +160,13 @@ def test_a_base_that_is_dropped(overlay: Path, slim: Slim, pins: Pins) -> None:
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        ('[targets."a/b"]', "cannot be the name of a folder"),
-        ('[targets.x]\noverlay = "none"', "shares the new files of 'none'"),
-        ('[targets.x]\noverlay = "aiter"', "shares the new files of 'aiter'"),
-        (f'[targets.x]\noverlay = "{SECOND}"', "has new files of its own"),
+        ('[targets."a/b"]', "cannot be a folder name"),
+        ('[targets.x]\noverlay = "none"', "cannot share the new files of 'none'"),
+        ('[targets.x]\noverlay = "aiter"', "cannot share the new files of 'aiter'"),
+        (f'[targets.x]\noverlay = "{SECOND}"', "with its own new files"),
     ],
 )
-def test_what_the_manifest_refuses(overlay: Path, table: str, said: str) -> None:
+def test_an_invalid_manifest_is_refused(overlay: Path, table: str, said: str) -> None:
     rest = (
         'repository = "https://localhost"\npackage = "sglang"\n'
         'package_root = "python/sglang"\ndist = { name = "sglang", version = "1" }\n'

@@ -1,4 +1,4 @@
-"""Packages that wish harm: refused by member name, nothing written, nothing run.
+"""Malicious packages: refused by member name; nothing is written or run.
 
 The packages are real wheels, served by a folder that stands for the index; pip fetches
 them and git makes the clones, as for any other.
@@ -30,11 +30,11 @@ WHEEL = f"sglang-{VERSION}-py3-none-any.whl"
 TARGET = "https://github.com/sgl-project/sglang"
 
 Members = Mapping[Any, bytes]
-"""Contents by name, or by a ZipInfo that says more of the member than its name."""
+"""Contents by name, or by a ZipInfo with more details of the member."""
 
 
 def make_wheel(folder: Path, members: Members, twice: str | None = None) -> Path:
-    """A wheel of sglang with these members, which pip is content with."""
+    """A wheel of sglang with these members, which pip accepts."""
     folder.mkdir(exist_ok=True)
     about = f"sglang-{VERSION}.dist-info"
     metadata = f"Metadata-Version: 2.1\nName: sglang\nVersion: {VERSION}\n"
@@ -107,29 +107,29 @@ def test_refused_by_member_name(tmp_path: Path, members: Members, named: str) ->
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_name_that_is_there_twice(tmp_path: Path) -> None:
-    """Readers differ in which of the two they take."""
+def test_a_repeated_name(tmp_path: Path) -> None:
+    """Readers differ in which of the two they use."""
     wheel = make_wheel(tmp_path, {"sglang/a.py": b"one\n"}, twice="sglang/a.py")
     with pytest.raises(InputError, match=r"sglang/a\.py' occurs more than once"):
         WheelTree(wheel, target().site_layout())
 
 
-def test_a_name_with_more_behind_its_end(tmp_path: Path) -> None:
-    """zipfile shows what stands before the NUL; the archive's own name counts."""
+def test_a_name_with_text_after_a_nul(tmp_path: Path) -> None:
+    """zipfile shows the text before the NUL; the name in the archive counts."""
     wheel = make_wheel(tmp_path, {"sglang/aXb.py": b""})
     wheel.write_bytes(wheel.read_bytes().replace(b"sglang/aXb.py", b"sglang/a\0b.py"))
     with pytest.raises(InputError, match="invisible character"):
         WheelTree(wheel, target().site_layout())
 
 
-def test_what_lies_beside_the_package(tmp_path: Path) -> None:
-    """AITER's wheel brings a library with its `.git`: it has no place in the tree."""
+def test_files_outside_the_package(tmp_path: Path) -> None:
+    """AITER's wheel contains a library with its `.git`, which the tree leaves out."""
     wheel = make_wheel(tmp_path, {"meta/lib/.git": b"gitdir: x\n"})
     assert lay_out(wheel, tmp_path / "out")
     assert not list((tmp_path / "out").rglob("lib"))
 
 
-def test_a_member_that_is_damaged(tmp_path: Path) -> None:
+def test_a_damaged_member(tmp_path: Path) -> None:
     wheel = make_wheel(tmp_path, {"sglang/a.py": b"0123456789\n"})
     wheel.write_bytes(wheel.read_bytes().replace(b"0123456789", b"0123456780"))
     with pytest.raises(EnvironmentFailure, match="is damaged") as damaged:
@@ -167,7 +167,7 @@ def test_the_content_does_not_steer_git(tmp_path: Path) -> None:
         assert stored == data == (clone / "python" / member).read_bytes()
     tracked = git.run(clone, "ls-files", "-z").stdout.split(b"\0")
     assert len(tracked) == len(files) + 2
-    # A user who has a driver of that name; git looks at everything anew.
+    # A user has a driver with that name, and git checks every file again.
     run = tmp_path / "run"
     filters = [
         word
@@ -209,7 +209,7 @@ Fetch = Callable[..., tuple[int, str]]
 
 @pytest.fixture
 def fetch(overlay: Path) -> Fetch:
-    """That overlay's own verb, as its user runs it: exit code, and what it said."""
+    """Run the overlay's own verb as a user does: exit code and output."""
 
     def fetch(cwd: Path) -> tuple[int, str]:
         script = str(overlay / "scripts" / "fetch.py")
@@ -247,10 +247,10 @@ def test_a_package_that_plants_gits_configuration(
     assert [p.name for p in (overlay / "build").iterdir()] == ["cache"]
 
 
-def test_a_folder_that_has_a_pip_of_its_own(
+def test_a_folder_with_its_own_pip(
     index: Path, overlay: Path, fetch: Fetch, tmp_path: Path
 ) -> None:
-    """`python -m pip` looks into the working directory first: a stranger's clone."""
+    """`python -m pip` looks in the working directory first, such as a foreign clone."""
     make_wheel(index, {})
     clone, run = tmp_path / "clone", tmp_path / "run"
     clone.mkdir()

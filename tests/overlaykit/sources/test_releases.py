@@ -1,4 +1,4 @@
-"""Releases as pip gives them: from a folder of wheels that stands for the index."""
+"""Releases fetched with pip, from a folder of wheels in place of the index."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Publish = Callable[..., Path]
 
 @pytest.fixture
 def publish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Publish:
-    """Puts a wheel on the index, which has nothing else."""
+    """Puts a wheel on the index, which is empty otherwise."""
     index = tmp_path / "index"
     index.mkdir()
     monkeypatch.setenv("PIP_NO_INDEX", "1")
@@ -64,12 +64,12 @@ def target(pins: Pins) -> Target:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """An overlay that has met no release; nothing else of it is looked at."""
+    """An overlay without recorded releases; the test uses nothing else of it."""
     (tmp_path / "overlay").mkdir()
     return tmp_path / "overlay"
 
 
-def test_order_is_that_of_pep_440() -> None:
+def test_the_order_follows_pep_440() -> None:
     versions = ["0.5.9", "0.5.10.dev1", "0.5.10.dev10", "0.5.10"]
     versions += ["0.5.10.post1.dev3", "0.5.10.post1", "0.5.10.post2", "0.5.10.post10"]
     versions += ["0.5.10.1", "0.5.11", "0.6", "1", "2024.1"]
@@ -83,12 +83,12 @@ def test_order_is_that_of_pep_440() -> None:
 @pytest.mark.parametrize(
     "version", ["", "v0.5.1", "0.5.1rc1", "0.5.1a2", "0.5.", "0.5.1+cu12", "newest"]
 )
-def test_no_version_of_a_release(root: Path, target: Target, version: str) -> None:
+def test_an_invalid_version(root: Path, target: Target, version: str) -> None:
     with pytest.raises(InputError, match="not the version of a release"):
         obtain(root, target, version)
 
 
-def test_what_the_index_lists(publish: Publish, target: Target) -> None:
+def test_the_releases_on_the_index(publish: Publish, target: Target) -> None:
     """In order; no pre-releases, and no wheels for other Pythons."""
     for version in ("0.5.10.post1", "0.5.9", "0.5.10", "0.5.12rc1", "0.5.12.dev4"):
         publish(version)
@@ -98,7 +98,7 @@ def test_what_the_index_lists(publish: Publish, target: Target) -> None:
     assert found == ("0.5.9", "0.5.10", "0.5.10.post1", "0.5.11")
 
 
-def test_met_once_and_the_same_ever_after(
+def test_a_release_is_recorded_once_and_stays_the_same(
     publish: Publish, root: Path, target: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish("0.5.10")
@@ -109,7 +109,7 @@ def test_met_once_and_the_same_ever_after(
     assert [r.version for r in known(root, "sglang")] == ["0.5.9", "0.5.10"]
     written = (root / LEDGER).read_bytes()
     assert written.index(b'"0.5.9"') < written.index(b'"0.5.10"')
-    # From here on pip cannot even be started.
+    # From here on, pip cannot start.
     monkeypatch.setattr(sys, "executable", str(root / "no python"))
     assert obtain(root, target, "0.5.9").parent == cache_folder(root)
     assert (root / LEDGER).read_bytes() == written
@@ -137,7 +137,7 @@ def test_other_bytes_under_a_recorded_name(
     assert ledger(root) == recorded
 
 
-def test_unknown_and_out_of_reach(
+def test_an_unknown_release_and_an_unreachable_index(
     publish: Publish, root: Path, target: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish("0.5.10")
@@ -148,7 +148,9 @@ def test_unknown_and_out_of_reach(
     (finding,) = unknown.value.findings
     assert finding.expected == "one of 0.5.10, 0.5.11"
     monkeypatch.setenv("PIP_FIND_LINKS", str(root))
-    with pytest.raises(EnvironmentFailure, match="no package index lists sglang"):
+    with pytest.raises(
+        EnvironmentFailure, match="the package index lists no releases of sglang"
+    ):
         obtain(root, target, "0.5.11")
     assert obtain(root, target, "0.5.10").exists()
 
@@ -193,7 +195,7 @@ def test_the_committed_ledger(pins: Pins) -> None:
 
 
 def fetch(overlay: Path, *arguments: str) -> tuple[int, Mapping[str, object], str]:
-    """That overlay's own verb: exit code, its document, and what it said."""
+    """Run the overlay's own verb: exit code, report and output."""
     command = [sys.executable, str(overlay / "scripts/fetch.py"), "--json", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.returncode, json.loads(done.stdout), done.stderr
@@ -229,7 +231,7 @@ def test_verb_refuses(publish: Publish, overlay: Path) -> None:
     code, report, _ = fetch(overlay, "--ladder", "--target", "vllm")
     assert code == 2 and "sglang, aiter" in str(report["message"])
     code, report, _ = fetch(overlay, "--ladder")
-    assert code == 5 and "no package index" in str(report["message"])
+    assert code == 5 and "the package index lists no releases" in str(report["message"])
     publish("0.5.12")
     code, report, _ = fetch(overlay, "--release", "0.5.13")
     assert code == 2 and "0.5.12" in str(report["findings"])
