@@ -19,21 +19,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from overlaykit.planning.plan import HunkPlan
-from overlaykit.planning.plan import State as Landing
+from overlaykit.planning.plan import SiteState as Landing
 from overlaykit.series.carried import Carried
 from overlaykit.series.scopes import MODULE
 from upstream.contracts import contract_of
 from upstream.facts import Facts, Quote
 from upstream.outcomes import Cell, Column, Outcome, Version
-from xscale.sites import UNKNOWN_SITE, Role, State
+from xscale.sites import UNKNOWN_SITE, Role, SiteState
 
 ADOPTED = {
-    State.MARKED,
-    State.UNMARKED,
-    State.HONEST,
-    State.COPIES_UNMARKED,
-    State.ASSUMES,
-    State.NEEDS_HONEST,
+    SiteState.MARKED,
+    SiteState.UNMARKED,
+    SiteState.HONEST,
+    SiteState.COPIES_UNMARKED,
+    SiteState.ASSUMES,
+    SiteState.NEEDS_HONEST,
 }
 """States of a site in which upstream has the change, be it in other words."""
 
@@ -140,16 +140,16 @@ def _meaning(
     hunks = [hunk for hunk in facts.hunks if site in hunk.sites]
     states = {row.state for row in rows}
     readers = {row.state for row in facts.rows if row.role is Role.CONSUMER}
-    if version.before_pin and State.GONE in states | readers:
-        what = "it is" if states == {State.GONE} else "a consumer of its scale is"
+    if version.before_pin and SiteState.GONE in states | readers:
+        what = "it is" if states == {SiteState.GONE} else "a consumer of its scale is"
         return Outcome.PREDATES, (f"older than the pin: {what} not there yet",)
-    if states == {State.GONE}:
+    if states == {SiteState.GONE}:
         if any(hunk.state.lands for hunk in hunks):
             return Outcome.UNSURE, (
                 "its hunk merges, and the census sees no such call",
             )
         return Outcome.GONE, ("no call like it is left",)
-    if State.UNKNOWN in states:
+    if SiteState.UNKNOWN in states:
         return Outcome.UNSURE, ("the source does not show in which order it writes",)
     if states <= ADOPTED:
         if hunks and all(_of(hunk) is Outcome.UPSTREAMED for hunk in hunks):
@@ -158,9 +158,9 @@ def _meaning(
     if site in before:
         return Outcome.REVERTED, ("an earlier version had it",)
     others = adopted_sites(facts) - {site, UNKNOWN_SITE}
-    if states & ADOPTED or (State.COPIED not in states and others):
+    if states & ADOPTED or (SiteState.COPIED not in states and others):
         return Outcome.LEFT_BEHIND, (f"upstream changed {_span(others)} and not this",)
-    if State.GONE in readers:
+    if SiteState.GONE in readers:
         return Outcome.UNSURE, ("the census sees no consumer for its scale",)
     return _merge(carried, facts, site, hunks, states)
 
@@ -170,7 +170,7 @@ def _merge(
     facts: Facts,
     site: str,
     hunks: Sequence[HunkPlan],
-    states: set[State],
+    states: set[SiteState],
 ) -> tuple[Outcome, tuple[str, ...]]:
     """What becomes of the hunks of a site that upstream has left as it was pinned."""
     told = tuple(_told(hunk) for hunk in hunks)

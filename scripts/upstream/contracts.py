@@ -11,13 +11,13 @@ from overlaykit.series.manifest import Target
 from overlaykit.trees.tree import Tree
 from xscale.census import Census, SiteRow, check_adopted, take_census
 from xscale.kernels import take_kernels
-from xscale.numeric.presentation import Presentation
-from xscale.sites import CATALOGUE, FLATTEN, Role, State, without_parameter
+from xscale.numeric.layout import ScaleLayout
+from xscale.sites import CATALOGUE, FLATTEN, Role, SiteState, without_parameter
 
 _STATES = {
-    Presentation.NO_PARAMETER.value: State.ROW_MAJOR,
-    Presentation.LYING.value: State.UNMARKED,
-    Presentation.HONEST.value: State.HONEST,
+    ScaleLayout.NO_PARAMETER.value: SiteState.ROW_MAJOR,
+    ScaleLayout.LYING.value: SiteState.UNMARKED,
+    ScaleLayout.HONEST.value: SiteState.HONEST,
 }
 _DANGER = "dangerous"  # The word with which the census begins to warn of a mixture.
 
@@ -26,7 +26,7 @@ _DANGER = "dangerous"  # The word with which the census begins to warn of a mixt
 class Contract:
     """``expected`` gives per site the state in which the optimization is adopted."""
 
-    expected: Mapping[str, State]
+    expected: Mapping[str, SiteState]
     census: Callable[[Target, Tree], Census]
     check: Callable[[Census], tuple[Finding, ...]]
 
@@ -51,10 +51,10 @@ def _aiter(target: Target, tree: Tree) -> Census:
     del target  # Its package is where its repository has it.
     [row] = [row for row in take_kernels(tree) if row.kernel == FLATTEN]
     if row.path is None:
-        state = State.GONE
+        state = SiteState.GONE
     else:
-        state = _STATES.get(row.presentation, State.UNKNOWN)
-    detail = f"{row.presentation}; {row.detail}" if row.detail else row.presentation
+        state = _STATES.get(row.layout, SiteState.UNKNOWN)
+    detail = f"{row.layout}; {row.detail}" if row.detail else row.layout
     found = SiteRow(
         "S8", Role.PRODUCER, FLATTEN, row.path, FLATTEN, row.line, state, detail
     )
@@ -72,12 +72,12 @@ def _check_aiter(census: Census) -> tuple[Finding, ...]:
             next_step=without_parameter(FLATTEN),
         )
         for row in census.rows
-        if row.state is not State.HONEST
+        if row.state is not SiteState.HONEST
     )
 
 
 _CONTRACTS = {
     "sglang": Contract({s.id: s.expected for s in CATALOGUE}, _sglang, check_adopted),
-    "aiter": Contract({"S8": State.HONEST}, _aiter, _check_aiter),
+    "aiter": Contract({"S8": SiteState.HONEST}, _aiter, _check_aiter),
 }
 _NONE = Contract({}, lambda _, tree: Census(tree.name, ()), lambda _: ())

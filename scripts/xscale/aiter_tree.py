@@ -7,7 +7,7 @@ from pathlib import Path
 from overlaykit.core.errors import Finding, InputError
 from overlaykit.trees.tree import REPOSITORY, DirectoryTree, Layout, Tree
 from xscale.kernels import UNKNOWN, take_kernels
-from xscale.numeric.presentation import Presentation
+from xscale.numeric.layout import ScaleLayout
 from xscale.sites import FLATTEN, PARAMETER, without_parameter
 
 _KERNELS = "aiter/ops/triton"
@@ -34,9 +34,9 @@ def aiter_at(path: Path) -> DirectoryTree:
 def flatten_here(tree: Tree) -> Finding | None:
     """Of an AITER that no base carries: whether it lacks what the series adds to it."""
     [row] = [row for row in take_kernels(tree) if row.kernel == FLATTEN]
-    if row.path is None or row.presentation == UNKNOWN:
+    if row.path is None or row.layout == UNKNOWN:
         return None
-    if row.presentation == Presentation.NO_PARAMETER.value:
+    if row.layout == ScaleLayout.NO_PARAMETER.value:
         return Finding(
             f"this AITER's {FLATTEN} has no parameter {PARAMETER}",
             path=row.path,
@@ -52,6 +52,6 @@ def flatten_here(tree: Tree) -> Finding | None:
         line=row.line,
         site="S8",
         expected="nothing to apply",
-        found=f"its scale comes back {row.presentation}",
+        found=f"its scale comes back {row.layout}",
         next_step="apply the series to SGLang alone",
     )

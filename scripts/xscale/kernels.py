@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from overlaykit.core.syntax import parsed
 from overlaykit.trees.tree import Tree
-from xscale.numeric.presentation import Presentation
+from xscale.numeric.layout import ScaleLayout
 from xscale.sites import PRODUCERS
 
 PARAMETER = "transpose_scale"
@@ -27,7 +27,7 @@ _TRANSPOSES = {"t()", "T", "transpose(0, 1)", "transpose(1, 0)", "permute(1, 0)"
 
 @dataclass(frozen=True)
 class KernelRow:
-    """One quantization. ``presentation`` is the value of a :class:`Presentation`, as
+    """One quantization. ``layout`` is the value of a :class:`ScaleLayout`, as
     running it would tell, or unknown; ``path`` and ``line`` are None where the tree
     does not define it."""
 
@@ -35,7 +35,7 @@ class KernelRow:
     path: str | None
     line: int | None
     parameter: bool
-    presentation: str
+    layout: str
     detail: str
 
 
@@ -70,23 +70,23 @@ def _row(kernel: str, places: list[tuple[str, ast.FunctionDef]]) -> KernelRow:
     has = PARAMETER in names
     if len(places) > 1:
         where = ", ".join(f"{p}:{f.lineno}" for p, f in places)
-        presentation, detail = UNKNOWN, f"defined more than once: {where}"
+        layout, detail = UNKNOWN, f"defined more than once: {where}"
     elif has:
-        presentation, detail = _with_options(function)
+        layout, detail = _with_options(function)
     else:
-        presentation, detail = Presentation.NO_PARAMETER.value, ""
-    return KernelRow(kernel, path, function.lineno, has, presentation, detail)
+        layout, detail = ScaleLayout.NO_PARAMETER.value, ""
+    return KernelRow(kernel, path, function.lineno, has, layout, detail)
 
 
 def _with_options(function: ast.FunctionDef) -> tuple[str, str]:
-    """The presentation by default, and which other option would change it."""
+    """The layout by default, and which other option would change it."""
     options = _options(function)
-    said = _presentation(function, {**options, PARAMETER: True})
+    said = _layout_of(function, {**options, PARAMETER: True})
     details = [said[1]]
     for name, value in options.items():
         if name == PARAMETER:
             continue
-        other = _presentation(function, {**options, PARAMETER: True, name: not value})
+        other = _layout_of(function, {**options, PARAMETER: True, name: not value})
         if other[0] != said[0]:
             details.append(f"{other[0]} with {name}={not value}")
     return said[0], "; ".join(details)
@@ -122,7 +122,7 @@ class _Scale:
     transposed: bool | None = None
 
 
-def _presentation(
+def _layout_of(
     function: ast.FunctionDef, options: Mapping[str, bool]
 ) -> tuple[str, str]:
     try:
@@ -134,11 +134,11 @@ def _presentation(
     if not scale.transposed:
         if scale.fast != 1:
             return UNKNOWN, "row-major bytes behind exchanged strides"
-        return Presentation.IGNORED.value, "the scale comes back row-major"
+        return ScaleLayout.IGNORED.value, "the scale comes back row-major"
     if scale.fast == 0:
-        return Presentation.HONEST.value, "transposed bytes, strides (1, M)"
+        return ScaleLayout.HONEST.value, "transposed bytes, strides (1, M)"
     return (
-        Presentation.LYING.value,
+        ScaleLayout.LYING.value,
         "transposed bytes behind a contiguous (M, groups) view",
     )
 

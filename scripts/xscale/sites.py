@@ -81,7 +81,7 @@ class Role(Enum):
     CONSUMER = "consumer"
 
 
-class State(Enum):
+class SiteState(Enum):
     """What the source says about a site; UNKNOWN wherever it does not say.
 
     UNMARKED bytes may lie behind strides that do not say so; those of HONEST and
@@ -130,9 +130,13 @@ class Site:
         return role_of(self.kernel)
 
     @property
-    def expected(self) -> State:
+    def expected(self) -> SiteState:
         """The state in which the optimization is wholly adopted."""
-        return State.MARKED if self.role is Role.PRODUCER else State.COPIES_UNMARKED
+        return (
+            SiteState.MARKED
+            if self.role is Role.PRODUCER
+            else SiteState.COPIES_UNMARKED
+        )
 
     def fits(
         self,

@@ -15,7 +15,7 @@ from enum import Enum
 from overlaykit.core.errors import Finding
 from overlaykit.trees.tree import Tree
 from xscale.census import SiteRow, check_adopted, take_census
-from xscale.numeric import Outcome, Platform, SiteSummary, findings_of, summarize
+from xscale.numeric import CaseResult, Platform, SiteSummary, findings_of, summarize
 from xscale.sites import PRODUCERS
 
 PACKAGE = "python/sglang/"
@@ -54,7 +54,10 @@ class Surveyed:
 
 
 def survey(
-    version: str, tree: Tree, outcomes: Sequence[Outcome], missing: Iterable[str] = ()
+    version: str,
+    tree: Tree,
+    outcomes: Sequence[CaseResult],
+    missing: Iterable[str] = (),
 ) -> Surveyed:
     """Put together what the census sees and what the cases came to."""
     census = take_census(tree, within=PACKAGE)
@@ -73,7 +76,7 @@ def survey(
     )
 
 
-def verdict(outcome: Outcome, read: Collection[str]) -> Verdict:
+def verdict(outcome: CaseResult, read: Collection[str]) -> Verdict:
     """``read`` are the sites that were read in some case of this release."""
     if outcome.raised is not None:
         some = any(site in read for site in outcome.case.sites)
@@ -83,7 +86,7 @@ def verdict(outcome: Outcome, read: Collection[str]) -> Verdict:
     return Verdict.RIGHT if outcome.ok else Verdict.COSTS
 
 
-def _live(outcomes: Iterable[Outcome]) -> tuple[str, ...]:
+def _live(outcomes: Iterable[CaseResult]) -> tuple[str, ...]:
     return tuple(
         sorted(
             {
@@ -97,7 +100,7 @@ def _live(outcomes: Iterable[Outcome]) -> tuple[str, ...]:
     )
 
 
-def _not_run(outcomes: Iterable[Outcome], read: Collection[str]) -> dict[str, str]:
+def _not_run(outcomes: Iterable[CaseResult], read: Collection[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for outcome in outcomes:
         for site in outcome.case.sites:

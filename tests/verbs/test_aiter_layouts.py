@@ -19,7 +19,8 @@ import pytest
 from conftest import ROOT, Pins, run_verb, snapshot
 from overlaykit.trees.tree import EditedTree
 from xscale.kernels import take_kernels
-from xscale.numeric.presentation import Presentation, presentations
+from xscale.numeric.layout import ScaleLayout
+from xscale.numeric.layout_probe import probe_layouts
 from xscale.sites import FIRST_WITH_FLATTEN, FLATTEN, RMS
 
 OLD = "aiter/ops/triton/fused_fp8_quant.py"
@@ -116,17 +117,17 @@ def _importing(pins: Pins, text: str) -> EditedTree:
 )
 def test_jax_is_stood_in_for_and_named(pins: Pins) -> None:
     _need_kernels()
-    rms, flatten = presentations(_importing(pins, ARCH), "cpu")
+    rms, flatten = probe_layouts(_importing(pins, ARCH), "cpu")
 
-    assert rms.presentation is Presentation.LYING
-    assert flatten.presentation is Presentation.HONEST
+    assert rms.layout is ScaleLayout.LYING
+    assert flatten.layout is ScaleLayout.HONEST
     assert "stand-ins for jax" in rms.detail and "stand-ins for jax" in flatten.detail
 
 
 def test_nothing_is_named_where_nothing_is_stood_in_for(pins: Pins) -> None:
     _need_kernels()
-    rms, _ = presentations(_importing(pins, "import json\n"), "cpu")
-    assert rms.presentation is Presentation.LYING
+    rms, _ = probe_layouts(_importing(pins, "import json\n"), "cpu")
+    assert rms.layout is ScaleLayout.LYING
     assert "stand-in" not in rms.detail
 
 
@@ -145,8 +146,8 @@ def test_what_is_not_known_to_be_unused_is_not_stood_in_for(
     pins: Pins, text: str
 ) -> None:
     _need_kernels()
-    for one in presentations(_importing(pins, text), "cpu"):
-        assert one.presentation is Presentation.NOT_RUN
+    for one in probe_layouts(_importing(pins, text), "cpu"):
+        assert one.layout is ScaleLayout.NOT_RUN
         assert "Error" in one.detail
 
 
@@ -154,8 +155,8 @@ def test_a_stand_in_takes_no_real_package_s_place(tmp_path: Path) -> None:
     """In a process of its own: a real ``packaging`` before, none after."""
     program = """
 import sys
-from xscale.numeric.absent import stood_in
-with stood_in() as used:
+from xscale.numeric.stand_ins import stand_ins
+with stand_ins() as used:
     from packaging.version import Version
     print(Version("3.10.0") > Version("3.6"), Version("3.6.0") == Version("3.6"))
 print(sorted(used), "packaging" in sys.modules)
@@ -184,7 +185,7 @@ print(sorted(used), "packaging" in sys.modules)
 
 def test_the_source_alone_tells_the_parameter(pins: Pins) -> None:
     found: dict[str, Any] = {
-        row.kernel: row.presentation
+        row.kernel: row.layout
         for row in take_kernels(_importing(pins, "import json\n"))
     }
     assert found == {RMS: "lying", FLATTEN: "honest"}

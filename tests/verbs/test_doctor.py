@@ -15,7 +15,8 @@ from xscale.doctor.adoption import liveness
 from xscale.doctor.answers import Answer, Condition
 from xscale.doctor.machine import environment_conditions, machine_conditions
 from xscale.doctor.producers import producer_conditions
-from xscale.numeric.presentation import Presentation, Presented, presentations
+from xscale.numeric.layout import ProducerLayout, ScaleLayout
+from xscale.numeric.layout_probe import probe_layouts
 from xscale.numeric.sources import SWITCH
 from xscale.sites import FLATTEN, RMS
 
@@ -167,17 +168,17 @@ def {FLATTEN}(x, group_size, dtype_quant=fp8_dtype, transpose_scale=False):
     edited = EditedTree(
         tree, {KERNELS: (tree.read(KERNELS) or b"") + ignoring.encode()}
     )
-    rms, flatten = presentations(edited, "cpu")
-    assert rms.presentation is Presentation.LYING
-    assert flatten.presentation is Presentation.IGNORED
+    rms, flatten = probe_layouts(edited, "cpu")
+    assert rms.layout is ScaleLayout.LYING
+    assert flatten.layout is ScaleLayout.IGNORED
     [condition] = producer_conditions([flatten], None)
     assert (condition.sites, condition.holds) == (("S8",), Answer.NO)
 
 
 def test_an_aiter_without_the_producers(pins: Pins) -> None:
     hidden = EditedTree(pins.tree("aiter"), {KERNELS: b""})
-    for one in presentations(hidden, "cpu"):
-        assert one.presentation is Presentation.NOT_RUN
+    for one in probe_layouts(hidden, "cpu"):
+        assert one.layout is ScaleLayout.NOT_RUN
         assert FLATTEN in one.detail
 
 
@@ -207,11 +208,11 @@ def test_the_environment() -> None:
 def test_what_was_not_run_never_counts_as_live() -> None:
     good = [*machine_conditions(MI355X), *environment_conditions({})[1:]]
     assert liveness("S8", None, good).live is Answer.YES
-    for presentation, live in (
-        (Presentation.HONEST, Answer.YES),
-        (Presentation.NOT_RUN, Answer.NOT_RUN),
-        (Presentation.OTHER, Answer.NO),
+    for layout, live in (
+        (ScaleLayout.HONEST, Answer.YES),
+        (ScaleLayout.NOT_RUN, Answer.NOT_RUN),
+        (ScaleLayout.OTHER, Answer.NO),
     ):
-        flatten = producer_conditions([Presented(FLATTEN, presentation)], None)
+        flatten = producer_conditions([ProducerLayout(FLATTEN, layout)], None)
         assert liveness("S8", None, [*good, *flatten]).live is live
         assert liveness("S1", None, [*good, *flatten]).live is Answer.YES

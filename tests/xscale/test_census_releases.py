@@ -14,7 +14,7 @@ from overlaykit.series.carried import load_overlay
 from overlaykit.sources.releases import release_tree
 from overlaykit.trees.tree import EditedTree, Tree
 from xscale.census import Census, SiteRow, check_adopted, take_census
-from xscale.sites import CATALOGUE, FLATTEN, UNKNOWN_SITE, State
+from xscale.sites import CATALOGUE, FLATTEN, UNKNOWN_SITE, SiteState
 
 SRT = "python/sglang/srt"
 METHODS = f"{SRT}/models/deepseek_common/attention_forward_methods"
@@ -24,7 +24,7 @@ MLA_ROCM, MHA_ROCM = f"{METHODS}/forward_mla_rocm.py", f"{METHODS}/forward_mha_r
 FP8 = f"{SRT}/layers/quantization/fp8.py"
 RMS_SITES = [f"S{number}" for number in range(1, 8)]
 MOVED = ["S3", "S4", "S5", "S6", "S7", "S8"]
-COPIED, HONEST, UNMARKED = State.COPIED, State.HONEST, State.UNMARKED
+COPIED, HONEST, UNMARKED = SiteState.COPIED, SiteState.HONEST, SiteState.UNMARKED
 
 
 @cache
@@ -61,26 +61,31 @@ def one(census: Census, site: str) -> SiteRow:
 @pytest.mark.parametrize(
     ("version", "rms", "flatten", "consumer"),
     [
-        ("0.5.10.post1", State.ROW_MAJOR, State.ROW_MAJOR, State.GONE),
-        ("0.5.12", State.ROW_MAJOR, State.ROW_MAJOR, State.COPIES_ALL),
-        ("0.5.12.post1", State.ROW_MAJOR, State.ROW_MAJOR, State.COPIES_ALL),
-        ("0.5.13", UNMARKED, State.ROW_MAJOR, State.ASSUMES),
-        ("0.5.13.post1", UNMARKED, State.ROW_MAJOR, State.ASSUMES),
-        ("0.5.14", UNMARKED, UNMARKED, State.ASSUMES),
-        ("0.5.15", COPIED, COPIED, State.NEEDS_HONEST),
-        ("0.5.15.post1", COPIED, COPIED, State.NEEDS_HONEST),
-        ("0.5.16", COPIED, COPIED, State.NEEDS_HONEST),
-        ("0.5.17", COPIED, COPIED, State.NEEDS_HONEST),
-        ("0.5.18", COPIED, COPIED, State.NEEDS_HONEST),
-        ("0.5.19", COPIED, HONEST, State.NEEDS_HONEST),
-        ("0.5.20", COPIED, HONEST, State.NEEDS_HONEST),
-        ("0.5.21", COPIED, HONEST, State.NEEDS_HONEST),
-        ("0.5.22", HONEST, HONEST, State.NEEDS_HONEST),
-        ("0.5.23", HONEST, HONEST, State.NEEDS_HONEST),
+        ("0.5.10.post1", SiteState.ROW_MAJOR, SiteState.ROW_MAJOR, SiteState.GONE),
+        ("0.5.12", SiteState.ROW_MAJOR, SiteState.ROW_MAJOR, SiteState.COPIES_ALL),
+        (
+            "0.5.12.post1",
+            SiteState.ROW_MAJOR,
+            SiteState.ROW_MAJOR,
+            SiteState.COPIES_ALL,
+        ),
+        ("0.5.13", UNMARKED, SiteState.ROW_MAJOR, SiteState.ASSUMES),
+        ("0.5.13.post1", UNMARKED, SiteState.ROW_MAJOR, SiteState.ASSUMES),
+        ("0.5.14", UNMARKED, UNMARKED, SiteState.ASSUMES),
+        ("0.5.15", COPIED, COPIED, SiteState.NEEDS_HONEST),
+        ("0.5.15.post1", COPIED, COPIED, SiteState.NEEDS_HONEST),
+        ("0.5.16", COPIED, COPIED, SiteState.NEEDS_HONEST),
+        ("0.5.17", COPIED, COPIED, SiteState.NEEDS_HONEST),
+        ("0.5.18", COPIED, COPIED, SiteState.NEEDS_HONEST),
+        ("0.5.19", COPIED, HONEST, SiteState.NEEDS_HONEST),
+        ("0.5.20", COPIED, HONEST, SiteState.NEEDS_HONEST),
+        ("0.5.21", COPIED, HONEST, SiteState.NEEDS_HONEST),
+        ("0.5.22", HONEST, HONEST, SiteState.NEEDS_HONEST),
+        ("0.5.23", HONEST, HONEST, SiteState.NEEDS_HONEST),
     ],
 )
 def test_every_site_of_every_release_has_a_state(
-    version: str, rms: State, flatten: State, consumer: State
+    version: str, rms: SiteState, flatten: SiteState, consumer: SiteState
 ) -> None:
     census = of(version)
 
@@ -157,7 +162,7 @@ def test_the_producer_of_31490_is_a_danger(version: str) -> None:
     [("0.5.13", UNMARKED), ("0.5.14", UNMARKED)]
     + [(f"0.5.{number}", HONEST) for number in (17, 19, 21, 23)],
 )
-def test_the_same_call_is_right_elsewhere(version: str, state: State) -> None:
+def test_the_same_call_is_right_elsewhere(version: str, state: SiteState) -> None:
     paired = [row for row in outside(version, V4) if row.consumer is not None]
 
     assert {row.state for row in paired} == {state}
@@ -181,7 +186,7 @@ def test_what_cannot_be_paired_is_a_finding_of_its_own(version: str) -> None:
     ("version", "state"),
     [("0.5.13", UNMARKED), ("0.5.15", COPIED), ("0.5.17", COPIED), ("0.5.23", HONEST)],
 )
-def test_the_clamp_is_counted_and_paired(version: str, state: State) -> None:
+def test_the_clamp_is_counted_and_paired(version: str, state: SiteState) -> None:
     [row] = outside(version, V2)
 
     assert (row.kernel, row.state) == ("fused_clamp_act_mul", state)
@@ -193,7 +198,7 @@ def test_the_clamp_is_counted_and_paired(version: str, state: State) -> None:
     ("version", "fused"), [("0.5.17", COPIED), ("0.5.19", HONEST), ("0.5.23", HONEST)]
 )
 def test_the_all_reduce_and_its_fallbacks_are_counted(
-    version: str, fused: State
+    version: str, fused: SiteState
 ) -> None:
     found = outside(version, LAYERNORM)
 
@@ -283,7 +288,7 @@ def test_guards_on_a_projection(pins: Pins, test: str, live: bool | None) -> Non
     census = take_census(tree)
 
     row = one(census, "S8")
-    assert (row.state, row.live) == (State.MARKED, live)
+    assert (row.state, row.live) == (SiteState.MARKED, live)
     assert ("never runs" in row.detail) is (live is False)
     # Adopted and dead is a finding, whatever else holds.
     assert [f.site for f in check_adopted(census)] == (["S8"] if live is False else [])

@@ -10,62 +10,71 @@ from collections.abc import Mapping
 
 from overlaykit.core.errors import Finding
 from xscale.census.rows import Census, SiteRow
-from xscale.sites import CATALOGUE, Role, State
+from xscale.sites import CATALOGUE, Role, SiteState
 
 _SITES = {site.id: site for site in CATALOGUE}
 
 _AGAIN = "and the consumer transposes it again: its GEMM reads scrambled scales"
-_TOGETHER: Mapping[tuple[State, State], str] = {
+_TOGETHER: Mapping[tuple[SiteState, SiteState], str] = {
     (
-        State.ROW_MAJOR,
-        State.COPIES_UNMARKED,
+        SiteState.ROW_MAJOR,
+        SiteState.COPIES_UNMARKED,
     ): "left behind: right, but copied each time",
-    (State.ROW_MAJOR, State.ASSUMES): (
+    (SiteState.ROW_MAJOR, SiteState.ASSUMES): (
         "dangerous mix: the consumer takes it for transposed, its GEMM reads scrambled "
         "scales"
     ),
-    (State.UNMARKED, State.ASSUMES): "right only as long as every producer is so",
     (
-        State.UNMARKED,
-        State.COPIES_UNMARKED,
+        SiteState.UNMARKED,
+        SiteState.ASSUMES,
+    ): "right only as long as every producer is so",
+    (
+        SiteState.UNMARKED,
+        SiteState.COPIES_UNMARKED,
     ): f"dangerous mix: it is not marked, {_AGAIN}",
-    (State.ROW_MAJOR, State.NEEDS_HONEST): (
+    (SiteState.ROW_MAJOR, SiteState.NEEDS_HONEST): (
         "dangerous mix: the Triton GEMM takes it for transposed and reads scrambled "
         "scales"
     ),
-    (State.UNMARKED, State.NEEDS_HONEST): (
+    (SiteState.UNMARKED, SiteState.NEEDS_HONEST): (
         f"dangerous mix: its strides do not tell that it is transposed, {_AGAIN}"
     ),
-    (State.UNMARKED, State.COPIES_ALL): f"dangerous mix: it is transposed, {_AGAIN}",
+    (
+        SiteState.UNMARKED,
+        SiteState.COPIES_ALL,
+    ): f"dangerous mix: it is transposed, {_AGAIN}",
 }
 _RIGHT = {
-    *((State.ROW_MAJOR, by) for by in (State.COPIES_ALL, State.COPIES_UNMARKED)),
+    *(
+        (SiteState.ROW_MAJOR, by)
+        for by in (SiteState.COPIES_ALL, SiteState.COPIES_UNMARKED)
+    ),
     *(
         (told, by)
-        for told in (State.COPIED, State.HONEST)
+        for told in (SiteState.COPIED, SiteState.HONEST)
         for by in (
-            State.COPIES_ALL,
-            State.COPIES_UNMARKED,
-            State.ASSUMES,
-            State.NEEDS_HONEST,
+            SiteState.COPIES_ALL,
+            SiteState.COPIES_UNMARKED,
+            SiteState.ASSUMES,
+            SiteState.NEEDS_HONEST,
         )
     ),
-    (State.MARKED, State.COPIES_UNMARKED),
-    (State.MARKED, State.ASSUMES),
-    (State.UNMARKED, State.ASSUMES),
+    (SiteState.MARKED, SiteState.COPIES_UNMARKED),
+    (SiteState.MARKED, SiteState.ASSUMES),
+    (SiteState.UNMARKED, SiteState.ASSUMES),
 }
 """A producer and a consumer of which both GEMMs get right values."""
-_NEXT_STEP: Mapping[State, str] = {
-    State.ROW_MAJOR: "apply the series' patch for this call: transpose and mark",
-    State.COPIED: "apply the series' patch for this call instead of the copy",
-    State.UNMARKED: "set the marker on the very tensor that is handed on",
-    State.COPIES_ALL: "apply the series' patch for the consumer",
-    State.ASSUMES: "apply the series' patch for the consumer",
-    State.GONE: "find what took its place upstream, then rebase or drop the site",
-    State.MARKED: "guard it by what the pinned layers have",
-    State.HONEST: "apply the series' patch for this call, or retire the patch",
-    State.NEEDS_HONEST: "give it honest strides from every producer; retire the patch",
-    State.UNKNOWN: "read the source; teach contract.judge its form or rewrite it",
+_NEXT_STEP: Mapping[SiteState, str] = {
+    SiteState.ROW_MAJOR: "apply the series' patch for this call: transpose and mark",
+    SiteState.COPIED: "apply the series' patch for this call instead of the copy",
+    SiteState.UNMARKED: "set the marker on the very tensor that is handed on",
+    SiteState.COPIES_ALL: "apply the series' patch for the consumer",
+    SiteState.ASSUMES: "apply the series' patch for the consumer",
+    SiteState.GONE: "find what took its place upstream, then rebase or drop the site",
+    SiteState.MARKED: "guard it by what the pinned layers have",
+    SiteState.HONEST: "apply the series' patch for this call, or retire the patch",
+    SiteState.NEEDS_HONEST: "give it honest strides from every producer; retire the patch",
+    SiteState.UNKNOWN: "read the source; teach contract.judge its form or rewrite it",
 }
 
 
@@ -85,14 +94,14 @@ def check_adopted(census: Census) -> tuple[Finding, ...]:
     )
 
 
-def _finding(row: SiteRow, census: Census, consumers: set[State]) -> Finding:
+def _finding(row: SiteRow, census: Census, consumers: set[SiteState]) -> Finding:
     if row.site not in _SITES:
         return _outside(row, census)
     site = _SITES[row.site]
     if row.role is Role.CONSUMER:
         dangers = _mixture(row.state, census)
     else:
-        pairs = [(row.state, state) for state in State if state in consumers]
+        pairs = [(row.state, state) for state in SiteState if state in consumers]
         dangers = [_TOGETHER[pair] for pair in pairs if pair in _TOGETHER]
     dead = ", dead" if row.live is False else ""
     what = f"{site.id} ({site.meaning}): {row.state.value}{dead}"
@@ -128,7 +137,7 @@ def _together(row: SiteRow, census: Census) -> tuple[str, str]:
     expected = "no call outside the catalogue in xscale.sites"
     if row.role is Role.CONSUMER:
         return "", expected
-    if row.state is State.MISREAD:
+    if row.state is SiteState.MISREAD:
         return "; dangerous mix: the GEMM beside it reads scrambled scales", expected
     if row.consumer is None:
         return "; could not be paired with a consumer", "the consumer that reads it"
@@ -146,16 +155,16 @@ def _together(row: SiteRow, census: Census) -> tuple[str, str]:
     return f"; not seen whether {row.consumer} reads it right", expected
 
 
-def _mixture(consumer: State, census: Census) -> list[str]:
+def _mixture(consumer: SiteState, census: Census) -> list[str]:
     """What a consumer that treats all scales alike gets wrong."""
-    transposed = _sites_in(census, State.MARKED, State.UNMARKED)
-    row_major = _sites_in(census, State.ROW_MAJOR)
-    if consumer is State.ASSUMES and transposed and row_major:
+    transposed = _sites_in(census, SiteState.MARKED, SiteState.UNMARKED)
+    row_major = _sites_in(census, SiteState.ROW_MAJOR)
+    if consumer is SiteState.ASSUMES and transposed and row_major:
         return [
             f"dangerous mix: it takes every scale for transposed; {transposed} are, "
             f"{row_major} are row-major"
         ]
-    if consumer is State.COPIES_ALL and transposed:
+    if consumer is SiteState.COPIES_ALL and transposed:
         return [
             f"dangerous mix: it transposes the scales of {transposed} once more, "
             "wrong unless their strides tell of the first time"
@@ -163,7 +172,7 @@ def _mixture(consumer: State, census: Census) -> list[str]:
     return []
 
 
-def _sites_in(census: Census, *states: State) -> str:
+def _sites_in(census: Census, *states: SiteState) -> str:
     names = (
         r.site if r.site in _SITES else f"{(r.path or '').rpartition('/')[2]}:{r.line}"
         for r in census.rows

@@ -9,9 +9,9 @@ from xscale.census.interpreter import Use
 from xscale.census.modules import FunctionNode, Module, Modules
 from xscale.census.pairing import SCALE_PARAMETER
 from xscale.census.values import Tensor, local_names
-from xscale.sites import GEMM, State
+from xscale.sites import GEMM, SiteState
 
-_PRESENTATIONS = {
+_LAYOUTS = {
     "row-major": (False, False),
     "transposed behind row-major strides": (True, False),
     "transposed behind honest strides": (True, True),
@@ -19,38 +19,38 @@ _PRESENTATIONS = {
 """What a producer may hand over, and how: bytes by columns, strides by columns."""
 
 
-def producer_state(flow: Flow) -> tuple[State, str]:
+def producer_state(flow: Flow) -> tuple[SiteState, str]:
     """The state, judged by the paths on which a transposed scale is asked for."""
     asked = [use for use in flow.uses if use.transposed is not False]
     if not flow.uses or (flow.asked and not asked):
-        return State.UNKNOWN, "where its scale goes is not seen"
+        return SiteState.UNKNOWN, "where its scale goes is not seen"
     to = ", ".join(sorted({use.by for use in asked or flow.uses}))
     if not asked and any(use.marked is not False for use in flow.uses):
-        return State.UNKNOWN, "may be marked, though not asked for transposed"
+        return SiteState.UNKNOWN, "may be marked, though not asked for transposed"
     if not asked and not any(use.copied for use in flow.uses):
-        return State.ROW_MAJOR, f"row-major scale given to {to}"
+        return SiteState.ROW_MAJOR, f"row-major scale given to {to}"
     if any(use.transposed is None for use in asked):
-        return State.UNKNOWN, "whether its scale is transposed is not seen"
+        return SiteState.UNKNOWN, "whether its scale is transposed is not seen"
     if any(use.copied for use in asked):
-        return State.UNKNOWN, "asked for transposed, and transposed again by a copy"
+        return SiteState.UNKNOWN, "asked for transposed, and transposed again by a copy"
     transposed = asked or [use for use in flow.uses if use.copied]
     if any(not use.columns or use.honest is None for use in transposed):
-        return State.UNKNOWN, f"in which order its bytes go to {to} is not seen"
+        return SiteState.UNKNOWN, f"in which order its bytes go to {to} is not seen"
     strides = {use.honest for use in transposed}
     behind = f"behind {_strides(strides)} strides"
     if not asked:
-        state = State.COPIED if strides == {True} else State.UNMARKED
+        state = SiteState.COPIED if strides == {True} else SiteState.UNMARKED
         return state, f"the caller transposes the scale by a copy, for {to}, {behind}"
     marks = {use.marked for use in asked}
     if marks == {True}:
-        return State.MARKED, f"transposed scale, {behind}, marked and given to {to}"
+        return SiteState.MARKED, f"transposed scale, {behind}, marked and given to {to}"
     if marks == {False}:
-        state = State.HONEST if strides == {True} else State.UNMARKED
+        state = SiteState.HONEST if strides == {True} else SiteState.UNMARKED
         return state, f"transposed scale, {behind}, given to {to} without the marker"
-    return State.UNKNOWN, f"marked on some ways to {to}, not on all, or not seen"
+    return SiteState.UNKNOWN, f"marked on some ways to {to}, not on all, or not seen"
 
 
-def own_state(flow: Flow) -> tuple[State | None, str]:
+def own_state(flow: Flow) -> tuple[SiteState | None, str]:
     """Of a scale that is made where CK's GEMM is called: None where each GEMM there
     reads it right."""
     by_bytes = {use.columns for use in flow.uses if use.by == GEMM}
@@ -59,7 +59,7 @@ def own_state(flow: Flow) -> tuple[State | None, str]:
         return None, "right"
     what = f"CK {_right(by_bytes)}, others {_right(by_strides or {True})}"
     wrong = False in by_bytes or False in by_strides
-    return (State.MISREAD if wrong else State.UNKNOWN), what
+    return (SiteState.MISREAD if wrong else SiteState.UNKNOWN), what
 
 
 def _strides(honest: Collection[bool | None]) -> str:
@@ -70,12 +70,12 @@ def _strides(honest: Collection[bool | None]) -> str:
 
 def consumer_state(
     modules: Modules, module: Module, function: FunctionNode
-) -> tuple[State, str]:
+) -> tuple[SiteState, str]:
     """The state, judged by what both GEMMs get for every kind of scale."""
     declared = function.args
     names = {a.arg for a in (*declared.args, *declared.kwonlyargs)}
     if SCALE_PARAMETER not in names:
-        return State.UNKNOWN, f"has no parameter {SCALE_PARAMETER}"
+        return SiteState.UNKNOWN, f"has no parameter {SCALE_PARAMETER}"
 
     def uses(columns: bool, by_columns: bool, marked: bool) -> frozenset[Use]:
         given = Tensor(SCALE_PARAMETER, True, None, columns, by_columns, marked)
@@ -83,31 +83,34 @@ def consumer_state(
         return flow.uses
 
     try:
-        unmarked = {name: uses(*how, False) for name, how in _PRESENTATIONS.items()}
+        unmarked = {name: uses(*how, False) for name, how in _LAYOUTS.items()}
         marked = _copied(use for use in uses(True, True, True) if use.by == GEMM)
     except TooManyPaths:
-        return State.UNKNOWN, "branches too often to be followed"
+        return SiteState.UNKNOWN, "branches too often to be followed"
     local = local_names(function)
     routes = {name: _routes(found, local) for name, found in unmarked.items()}
     to_ck = {name: _copied(route[0]) for name, route in routes.items()}
-    told = "; ".join(f"{name}: {_outcome(*routes[name])}" for name in _PRESENTATIONS)
+    told = "; ".join(f"{name}: {_outcome(*routes[name])}" for name in _LAYOUTS)
     (row_major, *_), triton = to_ck.values(), routes["row-major"][1]
     if len(set(map(frozenset, to_ck.values()))) > 1:
-        return State.UNKNOWN, f"does not treat all scales alike ({told})"
+        return SiteState.UNKNOWN, f"does not treat all scales alike ({told})"
     if (row_major, marked) == ({True}, {False}):
-        return State.COPIES_UNMARKED, (
+        return SiteState.COPIES_UNMARKED, (
             f"hands a marked scale to CK's GEMM without a copy; unmarked, {told}"
         )
     if (row_major, marked) == ({True}, {True}):
         if any(use.honest is False for use in triton):
-            return State.NEEDS_HONEST, (
+            return SiteState.NEEDS_HONEST, (
                 "copies by the strides before CK's GEMM, takes the bytes for "
                 f"transposed before Triton's ({told})"
             )
-        return State.COPIES_ALL, f"copies each scale before CK's GEMM ({told})"
+        return SiteState.COPIES_ALL, f"copies each scale before CK's GEMM ({told})"
     if (row_major, marked) == ({False}, {False}):
-        return State.ASSUMES, f"hands each scale to CK's GEMM without a copy ({told})"
-    return State.UNKNOWN, "its scale is not seen to reach CK's GEMM one way only"
+        return (
+            SiteState.ASSUMES,
+            f"hands each scale to CK's GEMM without a copy ({told})",
+        )
+    return SiteState.UNKNOWN, "its scale is not seen to reach CK's GEMM one way only"
 
 
 def _copied(uses: Iterable[Use]) -> set[bool]:

@@ -35,7 +35,7 @@ from xscale.sites import (
     QUANTIZATIONS,
     UNKNOWN_SITE,
     Role,
-    State,
+    SiteState,
     role_of,
 )
 
@@ -68,7 +68,7 @@ class SiteRow:
     path: str | None
     scope: str | None
     line: int | None
-    state: State
+    state: SiteState
     detail: str
     live: bool | None = None
     consumer: str | None = None
@@ -123,7 +123,9 @@ def take_census(tree: Tree, within: str = "") -> Census:
     ]
     found = {row.site for row in rows}
     rows += [
-        SiteRow(s.id, s.role, s.kernel, None, s.function, None, State.GONE, s.meaning)
+        SiteRow(
+            s.id, s.role, s.kernel, None, s.function, None, SiteState.GONE, s.meaning
+        )
         for s in CATALOGUE
         if s.id not in found
     ]
@@ -194,7 +196,9 @@ def _unseen(
     kernel: str, path: str, scope: str | None, line: int | None, detail: str
 ) -> SiteRow:
     role = role_of(kernel)
-    return SiteRow(UNKNOWN_SITE, role, kernel, path, scope, line, State.UNKNOWN, detail)
+    return SiteRow(
+        UNKNOWN_SITE, role, kernel, path, scope, line, SiteState.UNKNOWN, detail
+    )
 
 
 def _producer_rows(
@@ -258,7 +262,7 @@ def _own_rows(
     try:
         state, what = own_state(follow_within(modules, module, function, call))
     except TooManyPaths:
-        state, what = State.UNKNOWN, "branches too often to be followed"
+        state, what = SiteState.UNKNOWN, "branches too often to be followed"
     if state is not None:
         yield SiteRow(
             UNKNOWN_SITE,

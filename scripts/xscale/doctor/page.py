@@ -18,7 +18,7 @@ def _show(result: Result) -> str:
     if isinstance(result, Machine):
         return _show_machine(result)
     if isinstance(result, Kernels):
-        rows = ((p.kernel, p.presentation.value, p.detail) for p in result.producers)
+        rows = ((p.kernel, p.layout.value, p.detail) for p in result.producers)
         returns = table(("PRODUCER", "ASKED FOR TRANSPOSED, RETURNS", "FOUND BY"), rows)
         return f"AITER     {result.tree}\nversion   {result.version}\n{returns}"
     assert isinstance(result, Adopted)

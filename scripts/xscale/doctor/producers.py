@@ -11,7 +11,8 @@ from overlaykit.planning.plan import Standing, locate
 from overlaykit.series.carried import load_overlay
 from overlaykit.trees.tree import DirectoryTree
 from xscale.doctor.answers import ABSENT, Condition, condition, told
-from xscale.numeric.presentation import Presentation, Presented, not_run, presentations
+from xscale.numeric.layout import ProducerLayout, ScaleLayout, not_run
+from xscale.numeric.layout_probe import probe_layouts
 from xscale.numeric.sources import SWITCH
 from xscale.sites import CATALOGUE, FLATTEN, RMS, without_parameter
 
@@ -26,12 +27,12 @@ class Kernels(Result, frozen=True, kw_only=True):
     """An AITER, and what its producers really return."""
 
     version: str
-    producers: tuple[Presented, ...]
+    producers: tuple[ProducerLayout, ...]
 
 
 def presented(
     aiter: DirectoryTree | None, facts: Mapping[str, str], device: str
-) -> tuple[Presented, ...]:
+) -> tuple[ProducerLayout, ...]:
     """Run both producers on "cpu", "cuda", or with "auto" on what there is."""
     if aiter is None:
         return not_run(f"AITER {ABSENT}")
@@ -43,14 +44,14 @@ def presented(
         device = "cuda" if "gpu" in facts else "cpu"
     if device == "cuda" and "gpu" not in facts:
         return not_run("no GPU that torch can use")
-    return presentations(aiter, device)
+    return probe_layouts(aiter, device)
 
 
 def examined(
-    aiter: DirectoryTree | None, imported: bool, producers: tuple[Presented, ...]
+    aiter: DirectoryTree | None, imported: bool, producers: tuple[ProducerLayout, ...]
 ) -> Kernels:
     """AITER's part of the report; ``imported``: it is the one Python would import."""
-    ran = any(p.presentation is not Presentation.NOT_RUN for p in producers)
+    ran = any(p.layout is not ScaleLayout.NOT_RUN for p in producers)
     return Kernels(
         target="aiter",
         tree=aiter.name if aiter is not None else ABSENT,
@@ -61,14 +62,14 @@ def examined(
 
 
 def producer_conditions(
-    producers: Iterable[Presented], aiter: DirectoryTree | None
+    producers: Iterable[ProducerLayout], aiter: DirectoryTree | None
 ) -> list[Condition]:
     """That each one really returns a transposed scale."""
     return [
         condition(
             f"AITER's {one.kernel} writes its scale transposed",
             _SITES_OF[one.kernel],
-            told(one.presentation.usable, one.presentation is not Presentation.NOT_RUN),
+            told(one.layout.usable, one.layout is not ScaleLayout.NOT_RUN),
             str(one),
             _change_aiter(one, aiter),
         )
@@ -76,12 +77,12 @@ def producer_conditions(
     ]
 
 
-def _change_aiter(one: Presented, aiter: DirectoryTree | None) -> str:
+def _change_aiter(one: ProducerLayout, aiter: DirectoryTree | None) -> str:
     if aiter is None:
         return "install AITER for this Python, or name one with --aiter PATH"
-    if one.presentation is Presentation.NOT_RUN:
+    if one.layout is ScaleLayout.NOT_RUN:
         return "mend what is named, or try another --device or --aiter"
-    if one.presentation is not Presentation.NO_PARAMETER:
+    if one.layout is not ScaleLayout.NO_PARAMETER:
         return f"the GEMM would misread it: serve with {SWITCH}=0, or replace AITER"
     step = without_parameter(one.kernel)
     if one.kernel == FLATTEN and _is_carried(aiter):

@@ -30,7 +30,8 @@ from xscale.numeric.cases import (
     reduced_matrix,
 )
 from xscale.numeric.client import Worker, run
-from xscale.numeric.outcomes import Outcome, Reading
+from xscale.numeric.pool import Pool
+from xscale.numeric.results import CaseResult, Reading
 from xscale.numeric.selftest import ModuleCase, module_cases
 from xscale.numeric.summary import (
     ChainSummary,
@@ -39,21 +40,20 @@ from xscale.numeric.summary import (
     findings_of,
     summarize,
 )
-from xscale.numeric.team import Team
 
 __all__ = [
     "SHAPES",
     "Case",
+    "CaseResult",
     "Chain",
     "ChainSummary",
     "ModuleCase",
-    "Outcome",
     "Platform",
+    "Pool",
     "Reading",
     "Shape",
     "SiteSummary",
     "Switch",
-    "Team",
     "Variant",
     "Worker",
     "about",

@@ -168,7 +168,7 @@ def full_matrix() -> tuple[Case, ...]:
 def reduced_matrix() -> tuple[Case, ...]:
     """Small shapes; every pair of values of any two factors occurs, per platform."""
     apart = _apart((3,), (Variant.INSTALLED,), (Switch.ON,))
-    once = (*_reduced(), *apart, *_gathers(), *_ways())
+    once = (*_reduced(), *apart, *_gathers(), *_input_paths())
     return (*dict.fromkeys(once), *_check_mode(), *_no_tokens())
 
 
@@ -191,7 +191,7 @@ def _gathers() -> Iterator[Case]:
             yield from (Case(chain, m) for m in (3, 4))
 
 
-def _ways() -> Iterator[Case]:
+def _input_paths() -> Iterator[Case]:
     """The ways from the input to the indexer, transposed and not."""
     for chain in (Chain.PREFILL_NSA, Chain.STREAMS_NSA):
         yield from (Case(chain, 3, switch=s) for s in (Switch.ON, Switch.OFF))

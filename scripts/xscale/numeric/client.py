@@ -21,8 +21,8 @@ from overlaykit.core.errors import EnvironmentFailure, Finding, not_started
 from overlaykit.core.python import module
 from overlaykit.trees.tree import DirectoryTree, Tree
 from xscale.numeric.cases import Case, Switch, Variant
-from xscale.numeric.outcomes import Outcome
-from xscale.numeric.server import STOOD_IN
+from xscale.numeric.results import CaseResult
+from xscale.numeric.server import STAND_INS
 from xscale.numeric.sources import Sources, aiter_sources, module_of, sglang_sources
 
 Progress = Callable[[str, int, int], None]
@@ -63,8 +63,8 @@ def completed(
     aiter: Tree | Path,
     cases: Iterable[Case],
     pristine: Tree | None,
-    do: Callable[[Job], tuple[Outcome, ...]],
-) -> tuple[Outcome, ...]:
+    do: Callable[[Job], tuple[CaseResult, ...]],
+) -> tuple[CaseResult, ...]:
     """Have the cases done; again, with more of the tree, where a scale was handed to
     modules of it that only stubs stood for."""
     job = job_of(tree, aiter, cases, pristine)
@@ -79,7 +79,7 @@ def completed(
     return outcomes
 
 
-def _stubbed(tree: Tree, outcomes: Iterable[Outcome]) -> set[str]:
+def _stubbed(tree: Tree, outcomes: Iterable[CaseResult]) -> set[str]:
     """The tree's modules that hold what the outcomes' scales were handed to."""
     names = {name for outcome in outcomes for name in outcome.handed}
     return {module for name in names if (module := module_of(tree, name)) is not None}
@@ -119,7 +119,7 @@ class Worker:
             self._log.close()
             raise not_started("Python", error) from error
 
-        self.stood_in: set[str] = set()
+        self.stand_ins: set[str] = set()
 
     @cached_property
     def about(self) -> dict[str, str]:
@@ -137,16 +137,16 @@ class Worker:
         cases: Iterable[Case],
         pristine: Tree | None = None,
         progress: Progress = lambda *_: None,
-    ) -> tuple[Outcome, ...]:
+    ) -> tuple[CaseResult, ...]:
         """Judge the cases on this tree; see :func:`run`."""
         do = partial(self.do, progress=progress)
         return completed(tree, aiter, cases, pristine, do)
 
-    def do(self, job: Job, progress: Progress) -> tuple[Outcome, ...]:
+    def do(self, job: Job, progress: Progress) -> tuple[CaseResult, ...]:
         """Judge a job's cases, in order."""
         assert self.about
         self._send((job.tree, job.aiter, job.pristine, job.cases))
-        outcomes: list[Outcome] = []
+        outcomes: list[CaseResult] = []
         try:
             for number in range(1, len(job.cases) + 1):
                 outcomes.append(self._receive())
@@ -167,10 +167,10 @@ class Worker:
 
     def _receive(self) -> Any:
         assert self._process.stdout is not None
-        kind: str = STOOD_IN
+        kind: str = STAND_INS
         value: Any = ()
-        while kind == STOOD_IN:
-            self.stood_in.update(value)
+        while kind == STAND_INS:
+            self.stand_ins.update(value)
             try:
                 kind, value = pickle.load(self._process.stdout)
             except (EOFError, pickle.UnpicklingError) as error:
@@ -221,7 +221,7 @@ def applicable(cases: Iterable[Case], sources: Sources) -> tuple[Case, ...]:
     """The cases that this tree can tell apart, each once.
 
     A tree without the switch has one behaviour, and no check mode to be tested; to
-    one that never asks for a transposed scale all presentations of it are one.
+    one that never asks for a transposed scale all probe_layouts of it are one.
     """
     if not sources.has_switch:
         cases = (case for case in cases if not case.tests_check_mode)
@@ -241,7 +241,7 @@ def run(
     device: str = "cpu",
     pristine: Tree | None = None,
     progress: Progress = lambda *_: None,
-) -> tuple[Outcome, ...]:
+) -> tuple[CaseResult, ...]:
     """Judge the cases on a SGLang tree with an AITER tree (or directory).
 
     ``pristine`` is the same release without the series: where it is given, fp8

@@ -13,14 +13,14 @@ from xscale.numeric.cases import GROUP, Chain, Platform, Variant
 from xscale.numeric.gemms import Gemms, Reads
 from xscale.numeric.producers import Kernels, Produced, Recorder, raw, stand_in_quant
 from xscale.numeric.stubs import Anything, Double
-from xscale.numeric.watch import Watch, aside
+from xscale.numeric.watch import Watch, unrecorded
 from xscale.sites import GEMM, MARKER, PRODUCERS
 
 RANKS = 2
 _EPSILON = 1e-6
 
 
-class Enough(Exception):
+class StopRun(Exception):
     """Raised by a double when what was wanted has been seen."""
 
 
@@ -109,13 +109,13 @@ class World:
 
     def _batched_gemm(self, X: Any, WQ: Any, **_: Any) -> Any:
         """(heads, M, columns) bf16, the same whatever the input."""
-        with aside():
+        with unrecorded():
             return Draw("bmm", self.device)(WQ.shape[0], X.shape[0], WQ.shape[1])
 
     def _all_gather(self, output: Any, local: Any, *_: Any, **__: Any) -> None:
         if self.gather is None:
             raise RuntimeError("a collective outside the gathering chains")
-        with aside():
+        with unrecorded():
             self.gather(output, local, self.recorder)
 
 
@@ -185,7 +185,7 @@ class Draw:
         self._device = device
 
     def __call__(self, *shape: int) -> Any:
-        with aside():
+        with unrecorded():
             return self._drawn(shape)
 
     def _drawn(self, shape: tuple[int, ...]) -> Any:
@@ -228,7 +228,7 @@ class Linear:
 
     def sized(self, n: int, k: int) -> Linear:
         """Gives it weights, (n, k) in fp8, the same for the same size."""
-        with aside():
+        with unrecorded():
             self._fill(n, k)
         return self
 

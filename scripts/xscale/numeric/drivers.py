@@ -10,18 +10,19 @@ from typing import Any
 import torch
 
 from xscale.numeric.cases import GROUP, Case, Chain
+from xscale.numeric.decoder_pass import DecoderPass, caller_of, nothing, without_scale
 from xscale.numeric.doubles import (
     RANKS,
     Draw,
-    Enough,
     Linear,
     Norm,
+    StopRun,
     Unquantized,
     World,
     gather_for,
 )
 from xscale.numeric.island import Island
-from xscale.numeric.outcomes import Route
+from xscale.numeric.results import Route
 from xscale.numeric.sources import (
     CORE,
     GATHER,
@@ -36,8 +37,7 @@ from xscale.numeric.sources import (
     PREPARE,
 )
 from xscale.numeric.stubs import Anything, double_of
-from xscale.numeric.watch import aside, tensors
-from xscale.numeric.way import Way, caller_of, nothing, without_scale
+from xscale.numeric.watch import tensors, unrecorded
 
 Leaves = list[Any]
 """The tensors that a function returned or handed on, in order."""
@@ -106,7 +106,7 @@ class Driver:
         """qkv_a and wk, from what prepare_attn makes, by way of the tree's layer."""
         if self.island.has(LAYER, LATENT):
             try:
-                return Way(self).run()
+                return DecoderPass(self).run()
             except Exception:
                 # Of another release not all that a layer needs is known here.
                 if self.island.sources.has_switch:
@@ -123,7 +123,7 @@ class Driver:
         gather = self.world.gather
         assert gather is not None
         # Only rank 0's second turn is the run itself; no copy counts before that.
-        with aside():
+        with unrecorded():
             for rank in range(RANKS):
                 gather.rank()
                 self.prepared(rank)
@@ -183,7 +183,7 @@ class Driver:
         latent = self.draw("latent")(self.m, s.q_lora + s.kv_lora + s.rope)
         # Where it keeps them is the release's affair: a field, or a forward context.
         self.attention_context().fetch_qkv_latent = lambda: latent
-        with aside():
+        with unrecorded():
             draw = Draw("attention weights", world.device)
             w_kc = draw(s.heads, s.nope, s.kv_lora).to(world.fp8)
             w_vc = draw(s.heads, s.kv_lora, s.v).to(world.fp8)
@@ -299,7 +299,7 @@ class Driver:
 
         def gate(x_for_gate: Any, *_: Any, **__: Any) -> None:
             gated.append(x_for_gate)
-            raise Enough
+            raise StopRun
 
         wk = Unquantized(self.draw("key"), self.shape.wk, self.shape.hidden)
         indexer = self.indexer_layer(wk)
@@ -310,7 +310,7 @@ class Driver:
                 x=x,
                 q_lora=self.draw("q_lora")(self.m, self.shape.q_lora),
             )
-        except Enough:
+        except StopRun:
             if isinstance(x, tuple):
                 reads = self.world.reads
                 reads.projection, reads.marked = "head gate", False

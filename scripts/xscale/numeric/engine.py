@@ -14,8 +14,8 @@ from xscale.numeric.doubles import World
 from xscale.numeric.drivers import Leaves, drive
 from xscale.numeric.island import Island, uncompiled
 from xscale.numeric.judge import Run, judge
-from xscale.numeric.outcomes import Outcome
 from xscale.numeric.producers import Kernels
+from xscale.numeric.results import CaseResult
 from xscale.numeric.selftest import ModuleCase
 from xscale.numeric.selftest.running import module_outcome
 from xscale.numeric.sources import SWITCH, Sources
@@ -33,7 +33,7 @@ class Engine:
     _islands: dict[tuple[Any, ...], tuple[Island, World]] = field(default_factory=dict)
     _pristine_runs: dict[Case, Run] = field(default_factory=dict)
 
-    def outcome(self, case: Case) -> Outcome:
+    def outcome(self, case: Case) -> CaseResult:
         """Run and judge one case; what the tree raises is part of the verdict."""
         if isinstance(case, ModuleCase):
             world = World(case.platform, case.variant, self.kernels, self.device)

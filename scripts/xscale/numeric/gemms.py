@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from xscale.numeric.cases import GROUP
-from xscale.numeric.outcomes import Route
-from xscale.numeric.watch import aside
+from xscale.numeric.results import Route
+from xscale.numeric.watch import unrecorded
 
 COLUMNS = 256
 """Output columns that a reference computes; a scale has the same say in each of them,
@@ -103,7 +103,7 @@ class Gemms:
             return self._reference(
                 Route.TRITON, q, w, x_scale, w_scale, dtype, lambda: x_scale
             )
-        with aside():
+        with unrecorded():
             read = self._reads.add(
                 Route.TRITON, "AITER's own", q, x_scale, x_scale.clone()
             )
@@ -123,7 +123,7 @@ class Gemms:
         seen: Callable[[], Any],
     ) -> Any:
         """Deterministic: float64 throughout, one rounding at the end."""
-        with aside():
+        with unrecorded():
             values = seen().clone()
             read = self._reads.add(route, "reference", q, x_scale, values)
             left = dequantized(q, values)

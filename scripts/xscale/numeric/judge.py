@@ -10,10 +10,10 @@ import torch
 
 from overlaykit.core.errors import Finding
 from xscale.numeric.cases import GROUP, Case, Chain, Switch, Variant
-from xscale.numeric.conduct import conduct
 from xscale.numeric.gemms import Read
-from xscale.numeric.outcomes import Outcome, Reading, Route
+from xscale.numeric.handling import handling_findings
 from xscale.numeric.producers import STAND_IN_QUANT, Produced, same_bits
+from xscale.numeric.results import CaseResult, Reading, Route
 from xscale.numeric.sources import Sources
 from xscale.numeric.watch import Watched
 from xscale.sites import CATALOGUE, PARAMETER, without_parameter
@@ -43,7 +43,7 @@ class Run:
 
 def judge(
     case: Case, run: Run, pristine: Run | None, tree: Sources, seconds: float
-) -> Outcome:
+) -> CaseResult:
     """``tree`` says what is claimed: to do without copies, to have a switch."""
     readings = tuple(
         reading
@@ -54,7 +54,7 @@ def judge(
     outputs = None
     if pristine is not None and run.raised is None and pristine.raised is None:
         outputs = _same_all(run.outputs, pristine.outputs)
-    outcome = Outcome(
+    outcome = CaseResult(
         case,
         readings,
         len(run.watched.relayouts),
@@ -66,13 +66,13 @@ def judge(
     )
     found = list(_findings(outcome, pristine, tree))
     if case.m and not case.tests_check_mode:
-        found += conduct(case, run, pristine, tree.has_switch)
-    handed = tuple(sorted({deed.what for deed in run.watched.handed}))
+        found += handling_findings(case, run, pristine, tree.has_switch)
+    handed = tuple(sorted({event.what for event in run.watched.handed}))
     return replace(outcome, findings=tuple(found), handed=handed)
 
 
 def _findings(
-    outcome: Outcome, pristine: Run | None, tree: Sources
+    outcome: CaseResult, pristine: Run | None, tree: Sources
 ) -> Iterator[Finding]:
     if outcome.case.tests_check_mode:
         yield from _check_mode_findings(outcome)
@@ -161,7 +161,7 @@ def _transposes(case: Case, adopts: bool) -> bool:
     return adopts and case.platform.bpreshuffle and case.switch is not Switch.OFF
 
 
-def _row_major(outcome: Outcome) -> frozenset[str]:
+def _row_major(outcome: CaseResult) -> frozenset[str]:
     """Sites whose projection Triton's GEMM serves: nothing is asked for there."""
     if not outcome.case.chain.knows_projection:
         return frozenset()
@@ -185,7 +185,7 @@ def _allowed(
 
 
 def _run_findings(
-    outcome: Outcome, adopts: bool, row_major: frozenset[str]
+    outcome: CaseResult, adopts: bool, row_major: frozenset[str]
 ) -> list[Finding]:
     case, found = outcome.case, []
     if outcome.raised is not None:
@@ -229,7 +229,7 @@ def _run_findings(
 
 
 def _reading_findings(
-    outcome: Outcome, adopts: bool, row_major: frozenset[str]
+    outcome: CaseResult, adopts: bool, row_major: frozenset[str]
 ) -> list[Finding]:
     case, found = outcome.case, []
     for r in outcome.readings:
@@ -281,7 +281,7 @@ def _reading_findings(
     return found
 
 
-def _mark_findings(outcome: Outcome, row_major: frozenset[str]) -> Iterator[Finding]:
+def _mark_findings(outcome: CaseResult, row_major: frozenset[str]) -> Iterator[Finding]:
     """What the switch and the mark promise, which bytes do not show.
 
     Behind strides that tell the truth a scale is right on any platform, marked or not.
@@ -312,7 +312,7 @@ def _mark_findings(outcome: Outcome, row_major: frozenset[str]) -> Iterator[Find
             )
 
 
-def _check_mode_findings(outcome: Outcome) -> Iterator[Finding]:
+def _check_mode_findings(outcome: CaseResult) -> Iterator[Finding]:
     """AITER ignored the flag: the tree has to say so, before a GEMM reads the scale."""
     case, silent = outcome.case, {r.site for r in outcome.readings if not r.bytes}
     expected = "an error that names the call: AITER ignored the flag"
@@ -332,7 +332,7 @@ def _names(said: str, site: str) -> bool:
     return all(text in said for text in (_COMPLAINT, one.kernel, one.function or ""))
 
 
-def _no_token_findings(outcome: Outcome, pristine: Run | None) -> Iterator[Finding]:
+def _no_token_findings(outcome: CaseResult, pristine: Run | None) -> Iterator[Finding]:
     """M = 0: no bytes to look at, and all pointers are alike. It may fail, as CK does,
     but not where it did not before."""
     case, said = outcome.case, outcome.raised

@@ -19,11 +19,11 @@ import torch
 
 from overlaykit.core.paths import check_path
 from xscale.islands import empty_packages
-from xscale.numeric.absent import stood_in
 from xscale.numeric.cases import GROUP, Variant
-from xscale.numeric.presentation import Presentation
+from xscale.numeric.layout import ScaleLayout
 from xscale.numeric.sources import Sources
-from xscale.numeric.watch import DOUBLE, Watch, aside, is_aside
+from xscale.numeric.stand_ins import stand_ins
+from xscale.numeric.watch import DOUBLE, Watch, is_unrecorded, unrecorded
 from xscale.sites import FLATTEN, PRODUCERS, RMS
 
 STAND_IN_QUANT = "stand-in per-1x128 quantization"
@@ -62,13 +62,13 @@ class Recorder:
             one.clear()
         self.calls, self.watch = 0, watch
 
-    def produced(self, one: Produced, asker: FrameType | None = None) -> None:
-        """``asker`` is the call that asked a kernel for a transposed scale."""
+    def produced(self, one: Produced, requester: FrameType | None = None) -> None:
+        """``requester`` is the call that asked a kernel for a transposed scale."""
         self.by_pointer[one.q.data_ptr()] = one
         self.kept.append(one)
         self._written.append((raw(one.q).clone(), raw(one.scale).clone()))
         if self.watch is not None:
-            self.watch.produced(one, asker)
+            self.watch.produced(one, requester)
 
     def called(self) -> None:
         """The tree itself has had something quantized."""
@@ -89,8 +89,8 @@ class Recorder:
 class Kernels:
     """AITER's functions, loaded from source. Their Triton kernels run for real.
 
-    ``stood_in`` are the packages that their modules import, that this Python lacks and
-    that the interpreter does without (see :mod:`xscale.numeric.absent`).
+    ``stand_ins`` are the packages that their modules import, that this Python lacks and
+    that the interpreter does without (see :mod:`xscale.numeric.stand_ins`).
     """
 
     def __init__(self, sources: Sources, compiled: bool) -> None:
@@ -113,7 +113,7 @@ class Kernels:
         for package in packages:
             (root / package.replace(".", "/")).mkdir(parents=True, exist_ok=True)
         self.functions: dict[str, Any] = {}
-        absent = nullcontext(set[str]()) if compiled else stood_in()
+        absent = nullcontext(set[str]()) if compiled else stand_ins()
         with absent as used, empty_packages(root, *sorted(packages)) as loaded:
             # aiter.utility.dtypes would ask ROCm which GPU this is.
             dtypes = SimpleNamespace(fp8=torch.float8_e4m3fn, bf16=torch.bfloat16)
@@ -121,7 +121,7 @@ class Kernels:
             for name, definition in sources.places.items():
                 module = importlib.import_module(definition.module)
                 self.functions[name] = getattr(module, name)
-            self.stood_in = tuple(sorted(used))
+            self.stand_ins = tuple(sorted(used))
 
     @property
     def triton_gemm(self) -> Any:
@@ -131,14 +131,14 @@ class Kernels:
     def recorded(self, name: str, variant: Variant, recorder: Recorder) -> Any:
         """The producer ``name`` as this variant's AITER has it, recording its calls."""
         real = self.real(name)
-        function = _presented(name, real, variant)
+        function = _with_layout(name, real, variant)
 
         @functools.wraps(function)
         def record(*args: Any, **kwargs: Any) -> Any:
-            if not is_aside():
+            if not is_unrecorded():
                 recorder.called()
             caller = sys._getframe(1)
-            with aside():
+            with unrecorded():
                 bound = inspect.signature(function).bind(*args, **kwargs)
                 asked = bool(bound.arguments.get("transpose_scale"))
                 outputs = function(*args, **kwargs)
@@ -174,28 +174,28 @@ class Kernels:
         return remembered
 
 
-def _presented(name: str, real: Any, variant: Variant) -> Any:
+def _with_layout(name: str, real: Any, variant: Variant) -> Any:
     if variant is Variant.INSTALLED:
         return real
-    presentation = _PRESENTATIONS[variant][name]
-    if presentation is Presentation.NO_PARAMETER:
+    layout = _LAYOUTS[variant][name]
+    if layout is ScaleLayout.NO_PARAMETER:
         return _without_parameter(real)
-    return _represented(real, presentation)
+    return _laid_out(real, layout)
 
 
-_PRESENTATIONS: Mapping[Variant, Mapping[str, Presentation]] = {
+_LAYOUTS: Mapping[Variant, Mapping[str, ScaleLayout]] = {
     variant: {RMS: rms, FLATTEN: flatten}
     for variant, rms, flatten in (
-        (Variant.NO_FLATTEN, Presentation.LYING, Presentation.NO_PARAMETER),
-        (Variant.LYING_FLATTEN, Presentation.LYING, Presentation.LYING),
-        (Variant.HONEST_FLATTEN, Presentation.LYING, Presentation.HONEST),
-        (Variant.HONEST, Presentation.HONEST, Presentation.HONEST),
-        (Variant.IGNORED, Presentation.IGNORED, Presentation.IGNORED),
+        (Variant.NO_FLATTEN, ScaleLayout.LYING, ScaleLayout.NO_PARAMETER),
+        (Variant.LYING_FLATTEN, ScaleLayout.LYING, ScaleLayout.LYING),
+        (Variant.HONEST_FLATTEN, ScaleLayout.LYING, ScaleLayout.HONEST),
+        (Variant.HONEST, ScaleLayout.HONEST, ScaleLayout.HONEST),
+        (Variant.IGNORED, ScaleLayout.IGNORED, ScaleLayout.IGNORED),
     )
 }
 
 
-def _represented(real: Any, presentation: Presentation) -> Any:
+def _laid_out(real: Any, layout: ScaleLayout) -> Any:
     """``real``, its transposed scale behind strides (1, M), hidden behind (G, 1), or
     not transposed at all."""
     native = "transpose_scale" in inspect.signature(real).parameters
@@ -203,7 +203,7 @@ def _represented(real: Any, presentation: Presentation) -> Any:
     def present(*args: Any, **kwargs: Any) -> Any:
         bound = signature.bind(*args, **kwargs)
         asked = bound.arguments.pop("transpose_scale", False)
-        asked = asked and presentation is not Presentation.IGNORED
+        asked = asked and layout is not ScaleLayout.IGNORED
         if asked and native:
             bound.arguments["transpose_scale"] = True
         outputs = real(*bound.args, **bound.kwargs)
@@ -216,7 +216,7 @@ def _represented(real: Any, presentation: Presentation) -> Any:
             stored = scale.t().contiguous()
         else:
             stored = scale.view(groups, m) if scale.is_contiguous() else scale.t()
-        honest = presentation is Presentation.HONEST
+        honest = layout is ScaleLayout.HONEST
         pair = (q, stored.t() if honest else stored.view(m, groups))
         return (pair, *outputs[1:]) if isinstance(outputs[0], tuple) else pair
 
@@ -251,9 +251,9 @@ def stand_in_quant(recorder: Recorder) -> Callable[..., Any]:
     """What AITER's HIP quantization of a bf16 tensor gives; it needs a GPU of AMD's."""
 
     def quant(x: Any, quant_dtype: Any, transpose_scale: bool = False) -> Any:
-        if not is_aside():
+        if not is_unrecorded():
             recorder.called()
-        with aside():
+        with unrecorded():
             m, k = x.shape
             blocks = x.float().view(m, k // GROUP, GROUP)
             largest = torch.finfo(quant_dtype).max

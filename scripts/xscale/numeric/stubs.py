@@ -26,7 +26,7 @@ _handed: list[Handed] = []
 
 
 @contextmanager
-def overhearing(handed: Handed) -> Iterator[None]:
+def recording_calls(handed: Handed) -> Iterator[None]:
     """Calls of stubs are told to ``handed``: what a stub does in earnest is unknown."""
     _handed.append(handed)
     try:

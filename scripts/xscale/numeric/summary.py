@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from overlaykit.core.errors import Finding
-from xscale.numeric.outcomes import Outcome, Reading
+from xscale.numeric.results import CaseResult, Reading
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ class ChainSummary:
     relayouts_unasked: str
 
 
-def chains_of(outcomes: Iterable[Outcome]) -> tuple[ChainSummary, ...]:
+def chains_of(outcomes: Iterable[CaseResult]) -> tuple[ChainSummary, ...]:
     """One row per chain and routes of its consumers; M = 1, and a test of check mode,
     left out."""
-    groups: dict[tuple[str, tuple[str, ...]], list[Outcome]] = {}
+    groups: dict[tuple[str, tuple[str, ...]], list[CaseResult]] = {}
     for outcome in outcomes:
         case = outcome.case
         if case.m > 1 and not case.tests_check_mode and outcome.readings:
@@ -65,13 +65,13 @@ def chains_of(outcomes: Iterable[Outcome]) -> tuple[ChainSummary, ...]:
     )
 
 
-def summarize(outcomes: Iterable[Outcome]) -> tuple[SiteSummary, ...]:
+def summarize(outcomes: Iterable[CaseResult]) -> tuple[SiteSummary, ...]:
     """One row per site and route, in the order of the sites.
 
     Left out are M = 0, where nothing can be wrong, and a test of check mode, where
     nothing is right.
     """
-    groups: dict[tuple[str, str], list[tuple[Outcome, Reading]]] = {}
+    groups: dict[tuple[str, str], list[tuple[CaseResult, Reading]]] = {}
     for outcome in outcomes:
         if outcome.case.m == 0 or outcome.case.tests_check_mode:
             continue
@@ -100,7 +100,7 @@ def summarize(outcomes: Iterable[Outcome]) -> tuple[SiteSummary, ...]:
     return tuple(rows)
 
 
-def findings_of(outcomes: Iterable[Outcome]) -> tuple[Finding, ...]:
+def findings_of(outcomes: Iterable[CaseResult]) -> tuple[Finding, ...]:
     """One finding for all cases in which the same is wrong with the same site; wrong
     scales come first, then copies, then how it came to them."""
     groups: dict[tuple[str, str], list[Finding]] = {}

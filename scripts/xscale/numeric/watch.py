@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from xscale.numeric.stubs import Anything, overhearing
+from xscale.numeric.stubs import Anything, recording_calls
 from xscale.sites import MARKER
 
 DOUBLE = "numeric::double"
@@ -31,7 +31,7 @@ _depth = 0
 
 
 @contextmanager
-def aside() -> Iterator[None]:
+def unrecorded() -> Iterator[None]:
     """Around work that is not the tree's own: nobody watches it."""
     global _depth
     _depth += 1
@@ -42,12 +42,12 @@ def aside() -> Iterator[None]:
         _depth -= 1
 
 
-def is_aside() -> bool:
+def is_unrecorded() -> bool:
     return _depth > 0
 
 
 @dataclass(frozen=True)
-class Deed:
+class Event:
     """Something done to what a kernel wrote; ``made`` is its Produced, if known."""
 
     what: str
@@ -57,12 +57,12 @@ class Deed:
 
 @dataclass(frozen=True)
 class Mark:
-    """One setting of the mark. ``by_asker`` says whether the call that asked for the
+    """One setting of the mark. ``by_requester`` says whether the call that asked for the
     transposed scale was still running."""
 
     tensor: Any
     made: Any
-    by_asker: bool
+    by_requester: bool
     where: str
 
 
@@ -76,12 +76,12 @@ class Watched:
     marks that did not last.
     """
 
-    relayouts: list[Deed] = field(default_factory=list)
-    writes: list[Deed] = field(default_factory=list)
-    quantizations: list[Deed] = field(default_factory=list)
-    handed: list[Deed] = field(default_factory=list)
+    relayouts: list[Event] = field(default_factory=list)
+    writes: list[Event] = field(default_factory=list)
+    quantizations: list[Event] = field(default_factory=list)
+    handed: list[Event] = field(default_factory=list)
     marks: list[Mark] = field(default_factory=list)
-    cleared: list[Deed] = field(default_factory=list)
+    cleared: list[Event] = field(default_factory=list)
 
 
 class Watch(TorchDispatchMode):  # type: ignore[misc]
@@ -98,15 +98,15 @@ class Watch(TorchDispatchMode):  # type: ignore[misc]
         self._scales: dict[int, Any] = {}
         self._values: dict[int, Any] = {}
         self._copies: dict[int, Any] = {}
-        self._askers: dict[int, FrameType] = {}
+        self._requesters: dict[int, FrameType] = {}
         self._kept: list[Any] = []
 
-    def produced(self, made: Any, asker: FrameType | None) -> None:
-        """A kernel wrote this Produced; ``asker`` asked for a transposed scale."""
+    def produced(self, made: Any, requester: FrameType | None) -> None:
+        """A kernel wrote this Produced; ``requester`` asked for a transposed scale."""
         if (place := _storage(made.scale)) != 0:
             self._scales[place] = made
-            if asker is not None:
-                self._askers[place] = asker
+            if requester is not None:
+                self._requesters[place] = requester
         if (place := _storage(made.q)) != 0:
             self._values[place] = made
 
@@ -116,20 +116,20 @@ class Watch(TorchDispatchMode):  # type: ignore[misc]
 
     def finish(self) -> Watched:
         """The run is over: what was marked should still be."""
-        told = {id(deed.made) for deed in self.seen.cleared}
+        told = {id(event.made) for event in self.seen.cleared}
         self.seen.cleared += [
-            Deed("it was set", mark.where, mark.made)
+            Event("it was set", mark.where, mark.made)
             for mark in self.seen.marks
             if not getattr(mark.tensor, MARKER, False) and id(mark.made) not in told
         ]
-        self._askers.clear()
+        self._requesters.clear()
         return self.seen
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        if is_aside():
+        if is_unrecorded():
             return func(*args, **kwargs)
         # Before it runs: an operation may give a tensor another storage.
         given = [(one, _storage(one)) for one in tensors((args, kwargs))]
@@ -146,19 +146,19 @@ class Watch(TorchDispatchMode):  # type: ignore[misc]
         for one, at in given:
             wrote = self._wrote(at)
             if id(one) in ids and wrote is not None:
-                self.seen.writes.append(Deed(what, self.where(), wrote))
+                self.seen.writes.append(Event(what, self.where(), wrote))
         made = [*tensors(outputs), *written]
         at_sources = {at for _, at in sources}
         fresh = [one for one in made if _storage(one) not in at_sources]
         for one in fresh:
             copied = self._scale_copied(one, sources)
             if copied is not None:
-                self.seen.relayouts.append(Deed(what, self.where(), copied))
+                self.seen.relayouts.append(Event(what, self.where(), copied))
                 self._kept.append(one)
                 self._copies[_storage(one)] = copied
                 return
             if one.dtype in _FP8 and sources and not _any_fp8(sources):
-                self.seen.quantizations.append(Deed(what, self.where()))
+                self.seen.quantizations.append(Event(what, self.where()))
                 return
 
     def _scale_copied(self, made: Any, sources: list[tuple[Any, int]]) -> Any:
@@ -189,24 +189,24 @@ class Watch(TorchDispatchMode):  # type: ignore[misc]
 
     def marked(self, tensor: Any, on: bool) -> None:
         """The mark is being set, or cleared, on a tensor."""
-        if is_aside():
+        if is_unrecorded():
             return
         place = _storage(tensor)
         made = self._scales.get(place)
         if on:
-            by_asker = _runs(self._askers.get(place))
-            self.seen.marks.append(Mark(tensor, made, by_asker, self.where()))
+            by_requester = _runs(self._requesters.get(place))
+            self.seen.marks.append(Mark(tensor, made, by_requester, self.where()))
         else:
-            self.seen.cleared.append(Deed("it is cleared", self.where(), made))
+            self.seen.cleared.append(Event("it is cleared", self.where(), made))
 
     def handed(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """A stub is being called."""
-        if is_aside() or not self._scales:
+        if is_unrecorded() or not self._scales:
             return
         for one in _held((args, kwargs), _DEPTH):
             wrote = self._wrote(_storage(one))
             if wrote is not None:
-                self.seen.handed.append(Deed(name, self.where(), wrote))
+                self.seen.handed.append(Event(name, self.where(), wrote))
                 return
 
 
@@ -228,7 +228,7 @@ def watching(watch: Watch) -> Iterator[None]:
     tensor_class.__setattr__ = set_attribute
     tensor_class.__delattr__ = delete_attribute
     try:
-        with watch, overhearing(watch.handed):
+        with watch, recording_calls(watch.handed):
             yield
     finally:
         del tensor_class.__setattr__, tensor_class.__delattr__
@@ -288,11 +288,11 @@ def _any_fp8(sources: list[tuple[Any, int]]) -> bool:
     return any(one.dtype in _FP8 for one, _ in sources)
 
 
-def _runs(asker: FrameType | None) -> bool:
+def _runs(requester: FrameType | None) -> bool:
     """Whether that call has not returned."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        if frame is asker:
+        if frame is requester:
             return True
         frame = frame.f_back
     return False

@@ -27,7 +27,7 @@ _OTHERS = {
     # Standard error, where it was closed.
     "scripts/overlaykit/cli.py": 1,
     # Pipes to another process.
-    "scripts/xscale/numeric/presentation.py": 1,
+    "scripts/xscale/numeric/layout_probe.py": 1,
     "scripts/xscale/numeric/server.py": 1,
     # Logs, which only grow, and whose torn end is known for one.
     "ci/gatekit/gsm8k/answers.py": 1,

@@ -9,9 +9,9 @@ import pytest
 
 from conftest import Pins
 from overlaykit.trees.tree import Tree
-from xscale.numeric import Case, Outcome, run
+from xscale.numeric import Case, CaseResult, run
 
-Prove = Callable[..., tuple[Outcome, ...]]
+Prove = Callable[..., tuple[CaseResult, ...]]
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +36,7 @@ def prove(pins: Pins, kernels: None) -> Prove:
         cases: Iterable[Case],
         aiter: Tree = patched,
         compare: bool = True,
-    ) -> tuple[Outcome, ...]:
+    ) -> tuple[CaseResult, ...]:
         return run(tree, aiter, cases, pristine=pristine if compare else None)
 
     return prove

@@ -13,7 +13,7 @@ from enum import Enum
 
 from overlaykit.trees.tree import Tree
 from xscale.census import check_adopted, take_census
-from xscale.numeric import Case, Chain, Outcome, Platform, Switch, Variant
+from xscale.numeric import Case, CaseResult, Chain, Platform, Switch, Variant
 from xscale.numeric.cases import TUNED_INPUT
 
 from .test_numeric import (
@@ -92,7 +92,9 @@ class _Few:
         return self._tree.holds(path)
 
 
-def catches(tree: Tree, outcomes: Iterable[Outcome]) -> dict[Catcher, frozenset[str]]:
+def catches(
+    tree: Tree, outcomes: Iterable[CaseResult]
+) -> dict[Catcher, frozenset[str]]:
     """The sites that each catcher names."""
     named = {
         Catcher.NUMERIC: {s for o in outcomes for s in o.wrong_sites},

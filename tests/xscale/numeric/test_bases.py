@@ -14,7 +14,7 @@ import pytest
 from conftest import Pins
 from overlaykit.trees.tree import EditedTree, Tree
 from xscale.census import take_census
-from xscale.numeric import Case, Chain, Outcome, findings_of, run, summarize
+from xscale.numeric import Case, CaseResult, Chain, findings_of, run, summarize
 from xscale.regenerate import Edit, regenerate
 
 from .test_numeric import BPRESHUFFLE, MHA, SITES, TRITON
@@ -24,7 +24,7 @@ SECOND = "sglang-0.5.12.post1"
 
 def proved(
     pins: Pins, tree: Tree, base: str, cases: tuple[Case, ...]
-) -> tuple[Outcome, ...]:
+) -> tuple[CaseResult, ...]:
     return run(tree, pins.patched("aiter"), cases, pristine=pins.tree(base))
 
 

@@ -19,8 +19,8 @@ from overlaykit.trees.tree import Tree
 from xscale.census import check_adopted, take_census
 from xscale.numeric import (
     Case,
+    CaseResult,
     Chain,
-    Outcome,
     Platform,
     Switch,
     Variant,
@@ -41,7 +41,7 @@ from .mutants import (
 )
 from .test_numeric import BPRESHUFFLE, FP8_UTILS, MLA, SCALE
 
-Prove = Callable[..., tuple[Outcome, ...]]
+Prove = Callable[..., tuple[CaseResult, ...]]
 
 _IGNORES = Edit(
     "aiter/ops/triton/fused_fp8_quant.py",
@@ -58,7 +58,7 @@ def mutant(name: str) -> Mutant:
     return found
 
 
-def wrong(outcomes: Iterable[Outcome]) -> set[str]:
+def wrong(outcomes: Iterable[CaseResult]) -> set[str]:
     """The sites whose scale somebody reads wrongly, or not at all."""
     outcomes = tuple(outcomes)
     return {r.site for o in outcomes for r in o.readings if not r.bytes} | {
@@ -297,7 +297,7 @@ def test_hazard_11_wrapper_that_ignores_the_flag(pins: Pins, prove: Prove) -> No
     assert told.raised and "pre-transposed activation scale is wrong" in told.raised
 
 
-def live(outcomes: Iterable[Outcome]) -> Collection[str]:
+def live(outcomes: Iterable[CaseResult]) -> Collection[str]:
     """The sites whose GEMM was given a scale of AITER's fused quantizations."""
     return {
         r.site

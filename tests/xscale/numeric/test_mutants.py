@@ -13,7 +13,7 @@ from collections.abc import Callable
 import pytest
 
 from conftest import ROOT, Pins
-from xscale.numeric import Case, Outcome
+from xscale.numeric import Case, CaseResult
 
 from .meddlers import MEDDLERS
 from .module_mutants import MODULE_MUTANTS
@@ -21,7 +21,7 @@ from .mutants import MUTANTS, Catcher, Mutant, catches, mutated
 
 pytestmark = pytest.mark.slow("every broken tree is run through the numeric proof")
 
-Prove = Callable[..., tuple[Outcome, ...]]
+Prove = Callable[..., tuple[CaseResult, ...]]
 ALL = (*MUTANTS, *MEDDLERS, *MODULE_MUTANTS)
 Caught = dict[str, dict[Catcher, frozenset[str]]]
 

@@ -12,8 +12,8 @@ from conftest import Pins
 from overlaykit.trees.tree import EditedTree, Tree
 from xscale.numeric import (
     Case,
+    CaseResult,
     Chain,
-    Outcome,
     Variant,
     findings_of,
     reduced_matrix,
@@ -21,7 +21,7 @@ from xscale.numeric import (
 )
 from xscale.numeric.cases import TUNED_INPUT, TUNED_LATENT, TUNED_OUTPUT, pairwise
 
-Prove = Callable[..., tuple[Outcome, ...]]
+Prove = Callable[..., tuple[CaseResult, ...]]
 
 SRT = "python/sglang/srt"
 FP8_UTILS = f"{SRT}/layers/quantization/fp8_utils.py"
@@ -43,7 +43,7 @@ TRITON = tuple(
 
 
 @pytest.fixture(scope="module")
-def reduced(pins: Pins, prove: Prove) -> tuple[Outcome, ...]:
+def reduced(pins: Pins, prove: Prove) -> tuple[CaseResult, ...]:
     return prove(pins.patched("sglang"), reduced_matrix())
 
 
@@ -55,12 +55,12 @@ def test_pairs_are_all_there() -> None:
         assert seen == set(product(factors[i], factors[j]))
 
 
-def test_the_patched_pin_holds(reduced: tuple[Outcome, ...]) -> None:
+def test_the_patched_pin_holds(reduced: tuple[CaseResult, ...]) -> None:
     assert [f.lines() for f in findings_of(reduced)] == []
     assert all(outcome.ok for outcome in reduced)
 
 
-def test_every_site_was_read_on_every_route(reduced: tuple[Outcome, ...]) -> None:
+def test_every_site_was_read_on_every_route(reduced: tuple[CaseResult, ...]) -> None:
     read = {(row.site, row.route) for row in summarize(reduced)}
     routes = ("bpreshuffle", "Triton")
     assert read == {
@@ -71,7 +71,7 @@ def test_every_site_was_read_on_every_route(reduced: tuple[Outcome, ...]) -> Non
     assert all(r.values and r.gemm for r in compared)
 
 
-def test_nothing_is_copied(reduced: tuple[Outcome, ...]) -> None:
+def test_nothing_is_copied(reduced: tuple[CaseResult, ...]) -> None:
     """By pointer and by operation, wherever a transposed scale was asked for."""
     asked = [
         outcome
@@ -85,7 +85,7 @@ def test_nothing_is_copied(reduced: tuple[Outcome, ...]) -> None:
     assert {r.copies for o in asked for r in o.readings} == {0}
 
 
-def test_check_mode_is_put_to_the_test(reduced: tuple[Outcome, ...]) -> None:
+def test_check_mode_is_put_to_the_test(reduced: tuple[CaseResult, ...]) -> None:
     """On either GEMM; what is read wrongly is said before the GEMM reads it."""
     tested = [outcome for outcome in reduced if outcome.case.tests_check_mode]
     assert {s for o in tested for s in o.case.sites} == PRODUCERS

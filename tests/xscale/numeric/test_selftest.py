@@ -10,7 +10,7 @@ from conftest import Pins
 from overlaykit.trees.tree import EditedTree
 from xscale.numeric import (
     Case,
-    Outcome,
+    CaseResult,
     chains_of,
     findings_of,
     module_cases,
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow(
     "every promise of the module, compiled and captured, per base"
 )
 
-Prove = Callable[..., tuple[Outcome, ...]]
+Prove = Callable[..., tuple[CaseResult, ...]]
 
 
 @pytest.mark.parametrize("base", ["sglang", "sglang-0.5.12.post1"])

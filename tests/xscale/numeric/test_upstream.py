@@ -12,8 +12,8 @@ from overlaykit.core.errors import EnvironmentFailure
 from overlaykit.sources.releases import release_tree
 from releases.report import DATA
 from releases.survey import survey
-from xscale.numeric import Outcome, reduced_matrix
-from xscale.sites import State
+from xscale.numeric import CaseResult, reduced_matrix
+from xscale.sites import SiteState
 
 pytestmark = pytest.mark.slow("releases of upstream are run through the numeric proof")
 
@@ -27,7 +27,7 @@ _WRONG = {
 
 
 def test_0_5_13_leaves_s8_behind(
-    pins: Pins, prove: Callable[..., tuple[Outcome, ...]]
+    pins: Pins, prove: Callable[..., tuple[CaseResult, ...]]
 ) -> None:
     """Seven producers transposed, the eighth not, and a consumer that assumes all."""
     try:
@@ -45,7 +45,7 @@ def test_0_5_13_leaves_s8_behind(
             if reading.site == "S8" and outcome.case.platform.bpreshuffle:
                 assert reading.bytes == (min(reading.shape) <= 1), outcome
     states = {row.state for row in found.census if row.site == "S8"}
-    assert states == {State.ROW_MAJOR}
+    assert states == {SiteState.ROW_MAJOR}
     assert {f.site for f in found.dangers} == {"S8", "C"}
     releases = json.loads((ROOT / DATA).read_text(encoding="utf-8"))["releases"]
     (kept,) = (one for one in releases if one["version"] == "0.5.13")

@@ -11,11 +11,11 @@ import pytest
 from conftest import Checkouts, Pins, run_verb
 from overlaykit.core.errors import EnvironmentFailure, InputError
 from xscale.aiter_tree import aiter_at
-from xscale.numeric import Case, Chain, Outcome
+from xscale.numeric import Case, CaseResult, Chain
 
 from .test_numeric import FP8_UTILS, edited
 
-Prove = Callable[..., tuple[Outcome, ...]]
+Prove = Callable[..., tuple[CaseResult, ...]]
 
 _METHODS = "python/sglang/srt/models/deepseek_common/attention_forward_methods"
 

@@ -1,4 +1,4 @@
-"""What the watch sees of a run, one deed at a time."""
+"""What the watch sees of a run, one event at a time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ torch: Any = pytest.importorskip("torch", reason="scales are PyTorch's tensors")
 
 from xscale.numeric.producers import Produced  # noqa: E402
 from xscale.numeric.stubs import Anything  # noqa: E402
-from xscale.numeric.watch import Watch, aside, watching  # noqa: E402
+from xscale.numeric.watch import Watch, unrecorded, watching  # noqa: E402
 from xscale.sites import MARKER  # noqa: E402
 
 
@@ -22,12 +22,12 @@ def produced(asked: bool = True) -> Produced:
     return Produced("kernel", q, scale, scale.contiguous(), True, asked)
 
 
-def watched(deed: Callable[[Produced], object], asked: bool = True) -> Any:
-    """What is seen of a deed; nobody who asked for the scale is still running."""
+def watched(event: Callable[[Produced], object], asked: bool = True) -> Any:
+    """What is seen of a event; nobody who asked for the scale is still running."""
     watch, one = Watch("tree"), produced(asked)
     with watching(watch):
         watch.produced(one, None)
-        deed(one)
+        event(one)
     return watch.finish()
 
 
@@ -68,14 +68,14 @@ def test_looking_is_no_copy(look: Callable[[Any], Any]) -> None:
 
 
 def test_nobody_watches_what_stands_aside() -> None:
-    def deed(one: Produced) -> None:
-        with aside():
+    def event(one: Produced) -> None:
+        with unrecorded():
             one.scale.clone().copy_(one.scale)
             one.scale.mul_(1)
             setattr(one.scale, MARKER, True)
             Anything("stub")(one.scale)
 
-    seen = watched(deed)
+    seen = watched(event)
     assert not any((seen.relayouts, seen.writes, seen.marks, seen.handed))
 
 
@@ -122,7 +122,7 @@ def test_stubs_that_are_handed_a_scale() -> None:
     )
     for given in ways:
         seen = watched(partial(hand, given))
-        assert [deed.what for deed in seen.handed] == ["a.stub"]
+        assert [event.what for event in seen.handed] == ["a.stub"]
     assert not watched(lambda _: Anything("a.stub")(torch.rand(3))).handed
 
 
@@ -142,7 +142,7 @@ def test_marks_and_who_sets_them() -> None:
         mark(one.scale[:])
         assert watch.knows_mark_on(one.scale)
     first, second = watch.finish().marks
-    assert (first.by_asker, second.by_asker) == (True, False)
+    assert (first.by_requester, second.by_requester) == (True, False)
     assert first.made is one is second.made
 
 
@@ -157,11 +157,11 @@ def test_marks_and_who_sets_them() -> None:
     ],
 )
 def test_marks_that_do_not_last(clear: Callable[[Any], Any]) -> None:
-    def deed(one: Produced) -> None:
+    def event(one: Produced) -> None:
         setattr(one.scale, MARKER, True)
         clear(one.scale)
 
-    assert len(watched(deed).cleared) == 1
+    assert len(watched(event).cleared) == 1
 
 
 @pytest.mark.parametrize(

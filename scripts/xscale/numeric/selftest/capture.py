@@ -18,12 +18,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from xscale.numeric.selftest.checking import raises
 from xscale.numeric.selftest.quantizers import (
     FORMATS,
-    PRESENTATIONS,
+    LAYOUTS,
     Quantizer,
     bits,
     scales,
 )
-from xscale.numeric.selftest.subject import Subject, Wrong, logged, told
+from xscale.numeric.selftest.subject import Subject, Wrong, describe, logged
 
 _WAITS = ("aten::_local_scalar_dense", "aten::item", "aten::is_nonzero",
           "aten::equal", "aten::nonzero", "aten::allclose")  # fmt: skip
@@ -70,8 +70,8 @@ def capturing(device: str) -> Iterator[_Captured]:
 def capture(subject: Subject) -> Iterator[Wrong]:
     """Scales made before, in and after a capture."""
     with logged() as said:
-        for presentation, bpreshuffle in product(PRESENTATIONS, (True, False)):
-            yield from _captured(subject, presentation, bpreshuffle)
+        for layout, bpreshuffle in product(LAYOUTS, (True, False)):
+            yield from _captured(subject, layout, bpreshuffle)
     if len(said) != 1:
         yield Wrong(
             "check mode does not say once that it leaves captured graphs unchecked",
@@ -80,11 +80,9 @@ def capture(subject: Subject) -> Iterator[Wrong]:
         )
 
 
-def _captured(
-    subject: Subject, presentation: str, bpreshuffle: bool
-) -> Iterator[Wrong]:
+def _captured(subject: Subject, layout: str, bpreshuffle: bool) -> Iterator[Wrong]:
     device = subject.device
-    before, within = _wrong(device, presentation), _wrong(device, presentation)
+    before, within = _wrong(device, layout), _wrong(device, layout)
     made_before = subject.produce(before, None, **FORMATS)[0][1]
     error: Exception | None = None
     with capturing(device) as graph:
@@ -97,7 +95,7 @@ def _captured(
             error = raised
         ran = list(graph.ran)
     if error is not None:
-        yield Wrong("check mode raises in graph capture", "no error", told(error))
+        yield Wrong("check mode raises in graph capture", "no error", describe(error))
     elif ran or len(within.asked) != 1:
         yield Wrong(
             "check mode adds to a captured graph",
@@ -105,12 +103,12 @@ def _captured(
             f"{len(within.asked)} quantizations, {', '.join(ran) or 'no more'}",
         )
     yield from raises(
-        subject, _wrong(device, presentation), bpreshuffle, "one after a capture"
+        subject, _wrong(device, layout), bpreshuffle, "one after a capture"
     )
 
 
-def _wrong(device: str, presentation: str) -> Quantizer:
+def _wrong(device: str, layout: str) -> Quantizer:
     truth = scales(3, 2, device)
     stored = truth.clone()
     bits(stored)[1, 1] ^= 1
-    return Quantizer(truth, stored, presentation)
+    return Quantizer(truth, stored, layout)

@@ -8,12 +8,12 @@ from typing import Any
 
 from xscale.numeric.selftest.quantizers import (
     FORMATS,
-    PRESENTATIONS,
+    LAYOUTS,
     Quantizer,
     bits,
     scales,
 )
-from xscale.numeric.selftest.subject import Subject, Wrong, told
+from xscale.numeric.selftest.subject import Subject, Wrong, describe
 
 _EVERY_PLACE = ((1, 4), (4, 1), (2, 3), (17, 5), (130, 3), (5, 48))
 _EVERY_BIT = (3, 2)
@@ -44,12 +44,12 @@ def every_bit(subject: Subject) -> Iterator[Wrong]:
     """Any difference is an error before the GEMM reads; none is none."""
     for number, (what, truth, stored) in enumerate(_alterations(subject.device)):
         for bpreshuffle in (True, False):
-            presentation = PRESENTATIONS[(number + bpreshuffle) % 2]
-            quantizer = Quantizer(truth, stored, presentation)
+            layout = LAYOUTS[(number + bpreshuffle) % 2]
+            quantizer = Quantizer(truth, stored, layout)
             yield from raises(subject, quantizer, bpreshuffle, what)
     for name, truth in _right(subject.device).items():
-        for presentation, bpreshuffle in product(PRESENTATIONS, (True, False)):
-            quantizer = Quantizer(truth, presentation=presentation)
+        for layout, bpreshuffle in product(LAYOUTS, (True, False)):
+            quantizer = Quantizer(truth, layout=layout)
             try:
                 scale = _scale(subject.produce(quantizer, None, **FORMATS))
                 for _ in range(2):
@@ -58,7 +58,7 @@ def every_bit(subject: Subject) -> Iterator[Wrong]:
                 yield Wrong(
                     "check mode takes a right scale for a wrong one",
                     f"no error with {name}",
-                    told(error),
+                    describe(error),
                 )
 
 
@@ -82,7 +82,7 @@ def raises(
             yield Wrong(
                 "check mode does not name the call",
                 f"{site.__name__} and what it called",
-                told(error),
+                describe(error),
             )
         return
     m, groups = quantizer.row_major.shape

@@ -16,7 +16,7 @@ import torch
 from xscale.numeric.cases import GROUP, Switch
 from xscale.numeric.producers import same_bits
 from xscale.numeric.selftest.quantizers import FORMATS, FP8
-from xscale.numeric.selftest.subject import PRODUCER, Subject, Wrong, logged, told
+from xscale.numeric.selftest.subject import PRODUCER, Subject, Wrong, describe, logged
 
 _ROWS, _GROUPS = (3, 17), 2
 _N = {"CK": 704, "Triton": 7168}
@@ -53,7 +53,7 @@ def compiled(subject: Subject) -> Iterator[Wrong]:
                 yield Wrong(
                     "what compiles in the release does not compile",
                     f"no error: {about}",
-                    told(got),
+                    describe(got),
                 )
             elif not all(map(_all_alike, got.outputs, eager)):
                 yield Wrong(
@@ -118,10 +118,10 @@ def _whole(
 ) -> Callable[..., Any]:
     linear, producer = subject.linear, getattr(subject.module, PRODUCER)
     projection = subject.projection(_N[gemm], _GROUPS * GROUP)
-    told_of = projection if known else None
+    known_by = projection if known else None
 
     def whole(x: Any) -> Any:
-        outputs = producer(quant, told_of, x, **FORMATS)
+        outputs = producer(quant, known_by, x, **FORMATS)
         q, scale = outputs[0] if isinstance(outputs[0], tuple) else outputs
         output = linear(
             input=q,

@@ -11,7 +11,7 @@ import torch
 from xscale.numeric.cases import GROUP, Switch
 from xscale.numeric.selftest.quantizers import (
     FORMATS,
-    PRESENTATIONS,
+    LAYOUTS,
     SHAPES,
     SIZES,
     Quantizer,
@@ -33,12 +33,10 @@ def consumer(subject: Subject) -> Iterator[Wrong]:
     if subject.case.switch is Switch.OFF:
         sources: tuple[str, ...] = ()
     else:
-        sources = PRESENTATIONS
-    for presentation, shape in product(sources, SHAPES):
+        sources = LAYOUTS
+    for layout, shape in product(sources, SHAPES):
         truth = scales(*shape, subject.device)
-        outputs = subject.produce(
-            Quantizer(truth, presentation=presentation), None, **FORMATS
-        )
+        outputs = subject.produce(Quantizer(truth, layout=layout), None, **FORMATS)
         yield from _handed_on(subject, truth, outputs[0][1])
     yield from _foreign_marks(subject)
     yield from _at_linears(subject)
@@ -144,9 +142,9 @@ def _at_linears(subject: Subject) -> Iterator[Wrong]:
     for (n, k), m in cases:
         projection = subject.projection(n, k)
         truth = scales(m, k // GROUP, subject.device)
-        for told_of in (projection, None):
+        for known_by in (projection, None):
             quantizer = Quantizer(truth)
-            outputs = subject.produce(quantizer, told_of, quantizer.x, **FORMATS)
+            outputs = subject.produce(quantizer, known_by, quantizer.x, **FORMATS)
             for scale in (outputs[0][1], truth):
                 read = subject.read(projection, quantizer.q, scale)
                 if not same(read.seen, truth):

@@ -11,12 +11,12 @@ from unittest import mock
 import torch
 
 from xscale.numeric.cases import GROUP, Switch
-from xscale.numeric.outcomes import Route
+from xscale.numeric.results import Route
 from xscale.numeric.selftest.quantizers import (
     FORMATS,
     FP8,
+    LAYOUTS,
     PADDED,
-    PRESENTATIONS,
     SHAPES,
     SIZES,
     Quantizer,
@@ -27,9 +27,9 @@ from xscale.numeric.selftest.subject import (
     PRODUCER,
     Subject,
     Wrong,
+    describe,
     logged,
     marked,
-    told,
 )
 
 # The fp8 of gfx94x is one of the others: no GEMM of gfx95 reads it.
@@ -53,9 +53,9 @@ def gate(subject: Subject) -> Iterator[Wrong]:
                 yield from _produced(
                     subject, quantizer, projection, named, asks and takes_flag
                 )
-    for shape, presentation, nested in product(SHAPES, PRESENTATIONS, (True, False)):
+    for shape, layout, nested in product(SHAPES, LAYOUTS, (True, False)):
         quantizer = Quantizer(
-            scales(*shape, subject.device), presentation=presentation, nested=nested
+            scales(*shape, subject.device), layout=layout, nested=nested
         )
         yield from _produced(subject, quantizer, None, FORMATS, here)
     if here:
@@ -90,12 +90,12 @@ def _produced(
     size = "none" if projection is None else tuple(projection.weight.shape)
     about = (
         f"{', '.join(f'{n}={v}' for n, v in named.items())}; projection {size}; "
-        f"scale ({m}, {groups}), {quantizer.presentation}"
+        f"scale ({m}, {groups}), {quantizer.layout}"
     )
     try:
         outputs = subject.produce(quantizer, projection, quantizer.x, **named)
     except Exception as error:
-        yield Wrong("the producer raises", f"no error at {about}", told(error))
+        yield Wrong("the producer raises", f"no error at {about}", describe(error))
         return
     (x, *more), options = quantizer.asked[0]
     plain = named | ({"transpose_scale": True} if asks else {})
@@ -149,8 +149,8 @@ def _scale(quantizer: Quantizer, scale: Any, asks: bool, about: str) -> Iterator
 
 def _refused(subject: Subject) -> Iterator[Wrong]:
     """A layout that CK's GEMM would misread: an error, here or at the consumer."""
-    for presentation in PADDED:
-        quantizer = Quantizer(scales(3, 2, subject.device), presentation=presentation)
+    for layout in PADDED:
+        quantizer = Quantizer(scales(3, 2, subject.device), layout=layout)
         try:
             outputs = subject.produce(quantizer, None, quantizer.x, **FORMATS)
             subject.for_gemm(outputs[0][1], True)
@@ -159,7 +159,7 @@ def _refused(subject: Subject) -> Iterator[Wrong]:
         yield Wrong(
             "a transposed scale that no GEMM can read is let through",
             "an error",
-            f"none for {presentation}",
+            f"none for {layout}",
         )
 
 

@@ -1,4 +1,4 @@
-"""Quantizers that return what they are told to, and callers to call them from."""
+"""Quantizers that return what they are describe to, and callers to call them from."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SIZES = ((704, 512), (7168, 512), (256, 7168), (512, 7168), (7168, 256))
 # All layouts are alike where M or G is 1; decoding has few rows, prefill thousands.
 SHAPES = (*product((0, 1, 2, 3, 5), (1, 2, 3)), (130, 48), (4097, 3))
 
-PRESENTATIONS = ("lying", "honest")
+LAYOUTS = ("lying", "honest")
 """How AITER's kernels return a transposed scale that a tree has to take."""
 
 PADDED = ("padded rows", "padded columns")
@@ -39,7 +39,7 @@ class Quantizer:
 
     row_major: Any
     transposed: Any = None
-    presentation: str = "lying"
+    layout: str = "lying"
     nested: bool = True
     takes_flag: bool = True
     asked: list[tuple[tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
@@ -47,7 +47,7 @@ class Quantizer:
     def __post_init__(self) -> None:
         m, groups = self.row_major.shape
         wanted = self.row_major if self.transposed is None else self.transposed
-        self.stored = _laid_out(wanted, self.presentation)
+        self.stored = _laid_out(wanted, self.layout)
         self.x = torch.empty(m, groups * GROUP, device="meta")
         row = torch.zeros(1, groups * GROUP, device=self.row_major.device).to(FP8)
         # One row for all: modules remember quantizers, and these are thousands.
@@ -65,7 +65,7 @@ class Quantizer:
         def answer(transpose_scale: bool) -> Any:
             stored = self.stored if transpose_scale else self.row_major
             pair = (self.q, stored.view_as(stored))
-            if transpose_scale and self.presentation == "lying":
+            if transpose_scale and self.layout == "lying":
                 pair = (self.q, stored.view(self.row_major.shape))
             self.outputs = (pair, *self.others) if self.nested else pair
             return self.outputs
@@ -86,17 +86,17 @@ class Quantizer:
         return function
 
 
-def _laid_out(values: Any, presentation: str) -> Any:
-    """(M, G) values in the storage of a presentation; lying ones as (G, M)."""
+def _laid_out(values: Any, layout: str) -> Any:
+    """(M, G) values in the storage of a layout; lying ones as (G, M)."""
     m, groups = values.shape
-    if presentation == "lying":
+    if layout == "lying":
         return values.t().contiguous()
     rows, columns = {
         "honest": (m, groups),
         "padded columns": (m + 1, groups),
         "padded rows": (m, groups + 1),
-    }[presentation]
-    if presentation == "padded rows":
+    }[layout]
+    if layout == "padded rows":
         room = values.new_zeros(rows, columns)[:, :groups]
     else:
         room = values.new_zeros(columns, rows).t()[:m]

@@ -10,7 +10,7 @@ import torch
 from overlaykit.core.errors import Finding
 from xscale.numeric.doubles import World
 from xscale.numeric.island import Island
-from xscale.numeric.outcomes import Outcome
+from xscale.numeric.results import CaseResult
 from xscale.numeric.selftest.capture import capture
 from xscale.numeric.selftest.cases import MODULE, ModuleCase, Promise
 from xscale.numeric.selftest.checking import every_bit, first_uses
@@ -23,9 +23,9 @@ from xscale.numeric.selftest.subject import (
     Missing,
     Subject,
     Wrong,
+    describe,
     load,
     marked,
-    told,
 )
 from xscale.numeric.sources import SWITCH, Sources
 
@@ -64,12 +64,12 @@ _TESTS: dict[Promise, Callable[[Subject], Iterator[Wrong]]] = {
 }
 
 
-def module_outcome(case: ModuleCase, sources: Sources, world: World) -> Outcome:
+def module_outcome(case: ModuleCase, sources: Sources, world: World) -> CaseResult:
     """Each case has an island of its own: what a module has said or counted stays."""
     started = time.perf_counter()
     wrong = list(_tested(case, sources, world))
     seconds = time.perf_counter() - started
-    return Outcome(case, (), 0, seconds, findings=tuple(_findings(case, wrong)))
+    return CaseResult(case, (), 0, seconds, findings=tuple(_findings(case, wrong)))
 
 
 def _tested(case: ModuleCase, sources: Sources, world: World) -> Iterator[Wrong]:
@@ -83,7 +83,7 @@ def _tested(case: ModuleCase, sources: Sources, world: World) -> Iterator[Wrong]
             expected = f"one module with {PRODUCER} and its switch"
             yield Wrong("the scale module cannot be tested", expected, str(error))
         except Exception as error:
-            yield Wrong("the scale module raises", "no error", told(error))
+            yield Wrong("the scale module raises", "no error", describe(error))
 
 
 def _findings(case: ModuleCase, wrong: Iterable[Wrong]) -> Iterator[Finding]:

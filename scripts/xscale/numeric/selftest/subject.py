@@ -120,7 +120,7 @@ def load(case: ModuleCase, island: Island, world: World) -> Subject:
 
 @contextmanager
 def logged(naming: str = SWITCH) -> Iterator[list[str]]:
-    """Warnings logged meanwhile that name something, the switch unless told."""
+    """Warnings logged meanwhile that name something, the switch unless describe."""
     said: list[str] = []
 
     class Keeping(logging.Handler):
@@ -141,6 +141,6 @@ def marked(scale: Any) -> bool:
     return bool(getattr(scale, MARKER, False))
 
 
-def told(error: Exception) -> str:
+def describe(error: Exception) -> str:
     """The error's type and the first line of what it says."""
     return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"

@@ -1,4 +1,4 @@
-"""The evidence page on generated code: ``python -m xscale.codegen``."""
+"""Write the evidence page on generated code."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from typing import Any
 
 from overlaykit.core.errors import OverlayError
 from overlaykit.core.files import write_whole
-from xscale.codegen import ARCH, FIGURES, TOKENS, Case, Code, Row, compare
+from xscale.codegen.compilation import ARCH, FIGURES, TOKENS, Case, Code, Row, compare
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 PAGE = Path("docs/evidence/codegen-gfx950.md")
 COMMAND = "PYTHONPATH=scripts .venv/bin/python -m xscale.codegen"
 
@@ -65,7 +65,7 @@ _COLUMNS = {
 
 
 def document(rows: Sequence[Row], made_of: Mapping[str, str]) -> dict[str, Any]:
-    """The rows as JSON values; ``made_of`` are versions and the target."""
+    """The rows as JSON values; ``made_of`` holds the versions and the target."""
     return {
         "command": COMMAND,
         **made_of,
@@ -114,7 +114,7 @@ def page(rows: Sequence[Row], made_of: Mapping[str, str]) -> str:
 
 
 def _summary(rows: Sequence[Row]) -> Iterator[str]:
-    """Every figure in a line or two: what it is everywhere, or how it changes."""
+    """Each figure in one or two lines: its constant value, or how it changes."""
     tally = Counter(row.verdict.partition(":")[0] for row in rows)
     yield f"Of {len(rows)} pairs of binaries, {tally['same']} are equal in all figures."
     yield f"In {tally['less']} the transposed form has less of something and more of"
@@ -160,7 +160,7 @@ def _cells(row: Row, shown: Sequence[str]) -> Iterator[str]:
 
 
 def _traded(row: Row) -> dict[str, int]:
-    """By how many of which instructions the transposed form differs."""
+    """The instructions whose counts differ: transposed minus row-major."""
     old, new = row.default.mix, row.transposed.mix
     deltas = {name: new.get(name, 0) - old.get(name, 0) for name in {*old, *new}}
     return {name: d for name, d in sorted(deltas.items()) if d}
@@ -184,7 +184,7 @@ def _line(cells: Iterable[str]) -> str:
 
 
 def made_of(aiter: Path) -> dict[str, str]:
-    """Whose code the figures are: Triton's and AITER's versions, and the target."""
+    """Triton's and AITER's versions, and the target."""
     stated = aiter / "aiter" / "_version.py"
     text = stated.read_text(encoding="utf-8") if stated.is_file() else ""
     found = re.search(r"^__version__\b.*['\"](.+)['\"]", text, re.MULTILINE)
@@ -196,16 +196,16 @@ def made_of(aiter: Path) -> dict[str, str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Compile, write page and JSON; the exit codes are the verbs'."""
+    """Compile, then write the page and the JSON. Exit codes are those of the verbs."""
     parser = argparse.ArgumentParser(
         prog="python -m xscale.codegen", description=__doc__
     )
     parser.add_argument(
         "aiter", nargs="?", type=Path, default=ROOT / "build" / "aiter",
-        help="what holds the package aiter (default: build/aiter)",
+        help="directory that holds the package aiter (default: build/aiter)",
     )  # fmt: skip
     parser.add_argument(
-        "--root", type=Path, default=ROOT, help=f"where to put {PAGE} (default: here)"
+        "--root", type=Path, default=ROOT, help=f"where to write {PAGE} (default: here)"
     )
     options = parser.parse_args(arguments)
     try:

@@ -17,10 +17,10 @@ from pathlib import Path
 from overlaykit.trees.tree import Tree
 from xscale.numeric.cases import Case
 from xscale.numeric.client import Job, Progress, Worker, completed
-from xscale.numeric.outcomes import Outcome
+from xscale.numeric.results import CaseResult
 
 
-class Team:
+class Pool:
     """Works like one :class:`Worker`; ``size`` is the number of processes."""
 
     def __init__(self, device: str, size: int) -> None:
@@ -36,7 +36,7 @@ class Team:
     def about(self) -> dict[str, str]:
         """What the cases ran with, stand-ins that AITER was given included."""
         about = self._about[0] | {"processes": str(len(self._about))}
-        used = sorted({name for worker in self._workers for name in worker.stood_in})
+        used = sorted({name for worker in self._workers for name in worker.stand_ins})
         return about | ({"stand-ins for": " and ".join(used)} if used else {})
 
     def run(
@@ -46,18 +46,18 @@ class Team:
         cases: Iterable[Case],
         pristine: Tree | None,
         progress: Progress,
-    ) -> tuple[Outcome, ...]:
+    ) -> tuple[CaseResult, ...]:
         """As :meth:`Worker.run`; the outcomes are share by share."""
         # One job, shared out: the number of cases does not depend on that of workers,
         # and no two threads parse sources at once, which Python before 3.13 can fail.
         do = partial(self._do, progress=progress)
         return completed(tree, aiter, cases, pristine, do)
 
-    def _do(self, job: Job, progress: Progress) -> tuple[Outcome, ...]:
+    def _do(self, job: Job, progress: Progress) -> tuple[CaseResult, ...]:
         size = len(self._workers)
         done = count(1)
 
-        def share(number: int) -> tuple[Outcome, ...]:
+        def share(number: int) -> tuple[CaseResult, ...]:
             return self._workers[number].do(
                 replace(job, cases=job.cases[number::size]),
                 lambda what, *_: progress(what, next(done), len(job.cases)),
@@ -73,7 +73,7 @@ class Team:
                 raise
         return tuple(outcome for part in shares for outcome in part)
 
-    def __enter__(self) -> Team:
+    def __enter__(self) -> Pool:
         return self
 
     def __exit__(self, *_: object) -> None:

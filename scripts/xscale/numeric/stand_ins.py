@@ -89,7 +89,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 @contextmanager
-def stood_in() -> Iterator[set[str]]:
+def stand_ins() -> Iterator[set[str]]:
     """Yields the packages stood in for, which is filled as they are imported. On the
     way out they are gone again, so that nobody else takes one for the real package."""
     finder = _Finder()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from overlaykit.core.errors import Finding
 from xscale.numeric.cases import Case, Switch
-from xscale.numeric.watch import Deed
+from xscale.numeric.watch import Event
 
 if TYPE_CHECKING:
     from xscale.numeric.judge import Run
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 NEXT = "read that line: between a kernel and a GEMM a scale is only handed on"
 
 
-def conduct(
+def handling_findings(
     case: Case, run: Run, pristine: Run | None, has_switch: bool
 ) -> Iterator[Finding]:
     """A finding for each site of whose scale more was made than a reading.
@@ -29,37 +29,37 @@ def conduct(
     yield from _writes(case, run)
     yield from _marks(case, run)
     yield from _quantizations(case, run, pristine)
-    for deed in run.watched.handed if has_switch else ():
+    for event in run.watched.handed if has_switch else ():
         yield from _findings(
             case,
             run,
-            deed,
+            event,
             "a scale is handed to code that is not run",
             "only code of the tree that is run here",
-            deed.what,
+            event.what,
         )
 
 
 def _writes(case: Case, run: Run) -> Iterator[Finding]:
-    for deed in run.watched.writes:
+    for event in run.watched.writes:
         yield from _findings(
             case,
             run,
-            deed,
+            event,
             "something writes into what the kernel wrote",
             "nothing after the kernel itself",
-            deed.what,
+            event.what,
         )
     if not run.watched.writes:
         for made in run.changed:
-            deed = Deed("other bytes, by no operation of PyTorch's", "", made)
+            event = Event("other bytes, by no operation of PyTorch's", "", made)
             yield from _findings(
                 case,
                 run,
-                deed,
+                event,
                 "what the kernel wrote has changed",
                 "the bytes that the kernel wrote",
-                deed.what,
+                event.what,
             )
 
 
@@ -67,26 +67,26 @@ def _marks(case: Case, run: Run) -> Iterator[Finding]:
     for mark in run.watched.marks:
         if mark.made is None or not mark.made.asked:
             found = "a tensor that no kernel was asked for transposed"
-        elif not mark.by_asker:
+        elif not mark.by_requester:
             found = "a scale, after the call that asked for it had returned"
         else:
             continue
         yield from _findings(
             case,
             run,
-            Deed("", mark.where, mark.made),
+            Event("", mark.where, mark.made),
             "is marked by another than asked for it",
             "the mark set in the call that asks the kernel for a transposed scale",
             found,
         )
-    for deed in run.watched.cleared:
+    for event in run.watched.cleared:
         yield from _findings(
             case,
             run,
-            deed,
+            event,
             "the mark does not last",
             "a mark that stays, for every reader",
-            deed.what,
+            event.what,
         )
     for read in run.reads:
         made = run.producers[id(read)]
@@ -101,7 +101,7 @@ def _marks(case: Case, run: Run) -> Iterator[Finding]:
         yield from _findings(
             case,
             run,
-            Deed("", "", made),
+            Event("", "", made),
             f"{read.projection} is given a mark that says nothing",
             "the mark that was set on what the kernel wrote transposed",
             found,
@@ -109,14 +109,14 @@ def _marks(case: Case, run: Run) -> Iterator[Finding]:
 
 
 def _quantizations(case: Case, run: Run, pristine: Run | None) -> Iterator[Finding]:
-    for deed in run.watched.quantizations:
+    for event in run.watched.quantizations:
         yield from _findings(
             case,
             run,
-            deed,
+            event,
             "fp8 values are made by the tree's own operations",
             "those of a kernel",
-            deed.what,
+            event.what,
         )
     # Check mode asks for every scale twice, which is what it is for.
     if pristine is None or case.switch is Switch.CHECK or run.raised is not None:
@@ -125,7 +125,7 @@ def _quantizations(case: Case, run: Run, pristine: Run | None) -> Iterator[Findi
         yield from _findings(
             case,
             run,
-            Deed("", ""),
+            Event("", ""),
             "something is quantized once more",
             f"{pristine.quantized} quantizations, as in the pristine tree",
             f"{run.quantized}",
@@ -133,14 +133,14 @@ def _quantizations(case: Case, run: Run, pristine: Run | None) -> Iterator[Findi
 
 
 def _findings(
-    case: Case, run: Run, deed: Deed, what: str, expected: str, found: str
+    case: Case, run: Run, event: Event, what: str, expected: str, found: str
 ) -> Iterator[Finding]:
-    for site in sorted(_sites(case, run, deed.made)):
+    for site in sorted(_sites(case, run, event.made)):
         yield Finding(
             f"{what} ({case})",
             site=site,
             expected=expected,
-            found=f"{found}, at {deed.where}" if deed.where else found,
+            found=f"{found}, at {event.where}" if event.where else found,
             next_step=NEXT,
         )
 

@@ -47,7 +47,7 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CaseResult:
     """The verdict on one case; ``ok`` where nothing is wrong.
 
     ``relayouts`` counts the operations that copy a scale, outside AITER's kernels.

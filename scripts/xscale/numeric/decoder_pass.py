@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from xscale.numeric.chains import Chain
-from xscale.numeric.doubles import Enough, Unquantized
+from xscale.numeric.doubles import StopRun, Unquantized
 from xscale.numeric.sources import HEAD_GATE, LATENT, LAYER, PREPARE
 from xscale.numeric.stubs import Anything, double_of
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from xscale.numeric.drivers import Driver
 
 
-class Way:
+class DecoderPass:
     """The way of S1's and S2's scale through the tree's own layer, to both readers.
 
     The decoder layer's forward runs, with the tree's attention layer, its linears and
@@ -38,7 +38,7 @@ class Way:
         hidden, residual = driver.inputs(0)
         self._world.capturing = self._chain is Chain.STREAMS_NSA
         layer = self._layer()
-        with _streams(), suppress(Enough):
+        with _streams(), suppress(StopRun):
             driver.call(
                 layer.forward,
                 hidden_states=hidden,
@@ -134,7 +134,7 @@ def _called(function: Callable[..., Any], *args: Any, **named: Any) -> Any:
 
 
 def _enough(*_: Any, **__: Any) -> Any:
-    raise Enough
+    raise StopRun
 
 
 class Stream:
