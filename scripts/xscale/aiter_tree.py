@@ -1,4 +1,4 @@
-"""Where an AITER of any release lies: told by its Triton modules, not by a pin."""
+"""Find an AITER of any release by its Triton modules."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _PACKAGE = Layout((("aiter/", ""),))
 def aiter_at(path: Path) -> DirectoryTree:
     """A clone, an unpacked source tree, a site-packages or the package's directory.
 
-    Raises InputError where the path is none of these.
+    Raises InputError for any other path.
     """
     for layout in (REPOSITORY, _PACKAGE):
         if (path / (layout.inside(_KERNELS) or "")).is_dir():
             return DirectoryTree(path.resolve(), layout)
     finding = Finding(
-        "no AITER here" if path.is_dir() else "is no directory",
+        "no AITER here" if path.is_dir() else "is not a directory",
         path=str(path),
         expected=f"{_KERNELS} below a clone or a site-packages",
         next_step="name the directory that holds the package aiter",
@@ -32,7 +32,8 @@ def aiter_at(path: Path) -> DirectoryTree:
 
 
 def flatten_here(tree: Tree) -> Finding | None:
-    """Of an AITER that no base carries: whether it lacks what the series adds to it."""
+    """For an AITER that is not a base: whether it lacks the parameter that the series
+    adds."""
     [row] = [row for row in take_kernels(tree) if row.kernel == FLATTEN]
     if row.path is None or row.layout == UNKNOWN:
         return None
@@ -43,7 +44,7 @@ def flatten_here(tree: Tree) -> Finding | None:
             line=row.line,
             site="S8",
             expected=f"{PARAMETER}, which the series adds",
-            found="none; SGLang's side then asks for a row-major scale and copies it",
+            found="no such parameter: SGLang requests a row-major scale, copies it",
             next_step=without_parameter(FLATTEN),
         )
     return Finding(
@@ -52,6 +53,6 @@ def flatten_here(tree: Tree) -> Finding | None:
         line=row.line,
         site="S8",
         expected="nothing to apply",
-        found=f"its scale comes back {row.layout}",
+        found=f"it returns its scale {row.layout}",
         next_step="apply the series to SGLang alone",
     )

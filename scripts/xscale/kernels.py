@@ -1,9 +1,10 @@
-"""What AITER's fused quantizations do with ``transpose_scale``, from their source.
+"""Which layout AITER's fused quantizations return, read from their source.
 
-No release says so in one place: the module moved, the parameter came to one function
-months after the other, and what comes back changed more than once. So the wrapper is
-followed, with the parameter set, from the scale's buffer over the strides that the
-kernel gets to what is returned. Forms that this does not know come out as unknown.
+No release states it in one place: the module moved, the second function got the
+parameter months after the first, and the returned layout changed more than once. So
+this follows the wrapper with the parameter set: from the scale's buffer, through the
+strides that the kernel gets, to the return value. Code in other forms gives an unknown
+layout.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ _TRANSPOSES = {"t()", "T", "transpose(0, 1)", "transpose(1, 0)", "permute(1, 0)"
 
 @dataclass(frozen=True)
 class KernelRow:
-    """One quantization. ``layout`` is the value of a :class:`ScaleLayout`, as
-    running it would tell, or unknown; ``path`` and ``line`` are None where the tree
-    does not define it."""
+    """One quantization. ``layout`` is the value of the :class:`ScaleLayout` that it
+    returns, or unknown. ``path`` and ``line`` are None if the tree does not define
+    it."""
 
     kernel: str
     path: str | None
@@ -40,7 +41,8 @@ class KernelRow:
 
 
 def take_kernels(tree: Tree) -> tuple[KernelRow, ...]:
-    """The quantizations of an AITER tree, a row each, in :data:`PRODUCERS`' order."""
+    """The quantizations of an AITER tree, one row each, in the order of
+    :data:`PRODUCERS`."""
     found: dict[str, list[tuple[str, ast.FunctionDef]]] = {k: [] for k in PRODUCERS}
     for path in sorted(tree.paths()):
         if not path.startswith(_FOLDER) or not path.endswith(".py"):
@@ -79,7 +81,7 @@ def _row(kernel: str, places: list[tuple[str, ast.FunctionDef]]) -> KernelRow:
 
 
 def _with_options(function: ast.FunctionDef) -> tuple[str, str]:
-    """The layout by default, and which other option would change it."""
+    """The default layout, and the options that would change it."""
     options = _options(function)
     said = _layout_of(function, {**options, PARAMETER: True})
     details = [said[1]]
@@ -93,7 +95,7 @@ def _with_options(function: ast.FunctionDef) -> tuple[str, str]:
 
 
 def _options(function: ast.FunctionDef) -> dict[str, bool]:
-    """The parameters that are true or false by default."""
+    """The parameters whose default is true or false."""
     args = function.args
     positional = (*args.posonlyargs, *args.args)
     tail = positional[len(positional) - len(args.defaults) :]
@@ -109,13 +111,13 @@ def _options(function: ast.FunctionDef) -> dict[str, bool]:
 
 
 class _Unread(Exception):
-    """The source has a form that this reading does not know."""
+    """The source has a form that is not supported here."""
 
 
 @dataclass(frozen=True)
 class _Scale:
-    """A scale of two axes: which of them counts rows, which is contiguous, and whether
-    its memory lies in (groups, rows) order; None before the kernel wrote it."""
+    """A two-dimensional scale: the axis of the rows, the contiguous axis, and whether
+    its bytes lie in (groups, rows) order; None before the kernel has written it."""
 
     rows: int
     fast: int
@@ -144,7 +146,7 @@ def _layout_of(
 
 
 class _Reading:
-    """One run through a wrapper, with its options known."""
+    """One pass through a wrapper, with known options."""
 
     def __init__(self, function: ast.FunctionDef, options: Mapping[str, bool]) -> None:
         self._function = function
@@ -152,13 +154,13 @@ class _Reading:
         self._rows: str | None = None
         self._name = _scale_name(function)
         self._scale: _Scale | None = None
-        # Names for strides of the scale: the axis that each is of.
+        # Names of the scale's strides, with their axes.
         self._strides: dict[str, int] = {}
 
     def run(self) -> _Scale:
         self._block(self._function.body)
         if self._scale is None or self._scale.transposed is None:
-            raise _Unread("no launch that is given the scale and its strides")
+            raise _Unread("no launch receives the scale and its strides")
         return self._scale
 
     def _block(self, body: list[ast.stmt]) -> None:
@@ -172,7 +174,7 @@ class _Reading:
             elif isinstance(statement, ast.Expr):
                 self._call(statement.value)
             elif self._touches(statement) and not isinstance(statement, ast.Return):
-                raise _Unread(f"line {statement.lineno} is of no form that is known")
+                raise _Unread(f"line {statement.lineno} has an unknown form")
 
     def _if(self, statement: ast.If) -> None:
         test = statement.test
@@ -185,7 +187,7 @@ class _Reading:
             raise _Unread(f"line {statement.lineno} asks for {ast.unparse(test)}")
 
     def _touches(self, node: ast.AST) -> bool:
-        """Whether a node has anything to do with the scale."""
+        """Whether a node mentions the scale or its strides."""
         mine = {self._name, *self._strides}
         names = (n.id for n in ast.walk(node) if isinstance(n, ast.Name))
         return not mine.isdisjoint(names)
@@ -209,7 +211,7 @@ class _Reading:
             self._call(value)
 
     def _value(self, node: ast.expr) -> _Scale:
-        """What an expression makes of the scale."""
+        """The scale that an expression returns."""
         if isinstance(node, ast.Name) and node.id == self._name and self._scale:
             return self._scale
         if isinstance(node, ast.Attribute) and node.attr in _TRANSPOSES:
@@ -228,7 +230,7 @@ class _Reading:
             if scale.fast == 1:
                 return scale
             if scale.transposed is not (scale.fast == scale.rows):
-                raise _Unread(f"line {node.lineno} copies by strides that are not its")
+                raise _Unread(f"line {node.lineno} copies by strides that are wrong")
             return replace(scale, fast=1, transposed=scale.rows == 1)
         if method in ("view", "reshape") and scale.fast == 1:
             if arguments == [f"{self._name}.shape[::-1]"]:
@@ -244,17 +246,17 @@ class _Reading:
             names = [ast.unparse(element) for element in shape.elts]
             if names.count(self._rows or "") == 1:
                 return _Scale(names.index(self._rows or ""), 1)
-        raise _Unread(f"line {line} gives it a shape whose rows are not told")
+        raise _Unread(f"line {line} gives the scale a shape whose rows are unknown")
 
     def _axis(self, node: ast.expr) -> int | None:
-        """The axis of which a name or an expression is the scale's stride."""
+        """The axis if a name or an expression is one of the scale's strides."""
         if isinstance(node, ast.Name):
             return self._strides.get(node.id)
         axes = {f"{self._name}.stride({axis})": axis % 2 for axis in (0, 1, -1, -2)}
         return axes.get(ast.unparse(node))
 
     def _call(self, node: ast.expr) -> None:
-        """A launch writes the scale by the strides that it is given."""
+        """A launch writes the scale with the strides that it receives."""
         if not isinstance(node, ast.Call) or self._scale is None:
             return
         values = [*node.args, *(keyword.value for keyword in node.keywords)]
@@ -262,17 +264,18 @@ class _Reading:
         if not given:
             return
         if not isinstance(node.func, ast.Subscript):
-            raise _Unread(f"line {node.lineno} hands the scale to another function")
+            raise _Unread(f"line {node.lineno} passes the scale to another function")
         axes = list(self._given_axes(values))
         if sorted(axes) != [0, 1]:
-            raise _Unread(f"line {node.lineno} gives the kernel no strides of it")
+            raise _Unread(f"line {node.lineno} does not give the kernel its strides")
         if axes[0] != self._scale.rows:
-            raise _Unread(f"line {node.lineno} gives strides in another order")
+            raise _Unread(f"line {node.lineno} gives the strides in another order")
         transposed = self._scale.fast == axes[0]
         self._scale = replace(self._scale, transposed=transposed)
 
     def _given_axes(self, values: list[ast.expr]) -> Iterator[int]:
-        """The axes whose strides are given, that of the rows first, as kernels ask."""
+        """The axes of the strides that are given; kernels take that of the rows
+        first."""
         for value in values:
             if isinstance(value, ast.Starred):
                 if ast.unparse(value.value) == f"{self._name}.stride()":
@@ -286,8 +289,8 @@ def _exchanged(scale: _Scale) -> _Scale:
 
 
 def _scale_name(function: ast.FunctionDef) -> str:
-    """The name under which the scale is returned: the second of (fp8, scale), which
-    may itself be the first of what is returned."""
+    """The name of the returned scale: the second element of (fp8, scale). That pair may
+    be the first element of the returned tuple."""
     last = function.body[-1]
     value = last.value if isinstance(last, ast.Return) else None
     while isinstance(value, ast.Tuple) and isinstance(value.elts[0], ast.Tuple):

@@ -1,4 +1,4 @@
-"""doctor runs AITER's producers, reads the tree, and claims nothing it cannot know."""
+"""doctor runs AITER's producers, reads the tree, and reports nothing it cannot know."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def unset(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def examined(*arguments: str | Path) -> dict[str, Any]:
-    """The report of a run, which must keep to the schema of all reports."""
+    """The report of a run; it must match the schema of all reports."""
     import jsonschema
 
     done = run_verb("doctor", "--json", "--device", "cpu", *map(str, arguments))
@@ -87,7 +87,7 @@ def test_the_whole_series_on_a_machine_without_an_amd_gpu(
 def test_an_aiter_whose_flatten_has_no_parameter(
     checkouts: Checkouts, runnable: None, unset: None, slim: Any
 ) -> None:
-    """On a pristine SGLang, which one finding tells, for all sites together."""
+    """On a pristine SGLang, which gives one finding for all sites together."""
     aiter = checkouts.pristine_aiter
     report = examined("--sglang", slim(), "--aiter", aiter)
     assert returned(report) == {RMS: "lying", FLATTEN: "no parameter"}
@@ -135,7 +135,7 @@ def test_a_torch_without_float8(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    """Its producers cannot be run, and the reason is told."""
+    """Its producers cannot be run, and the reason is reported."""
     take = "import torch\ndel torch.float8_e4m3fn, torch.float8_e4m3fnuz\n"
     (tmp_path / "sitecustomize.py").write_text(take)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -155,7 +155,7 @@ def test_bad_paths(option: str, tmp_path: Path) -> None:
 
 
 def test_a_producer_that_ignores_the_flag(pins: Pins, runnable: None) -> None:
-    """As upstream had one; the signature promises what the bytes do not hold."""
+    """As upstream had one: the signature has the flag and the bytes ignore it."""
     tree = pins.patched("aiter")
     ignoring = f"""
 
@@ -187,7 +187,7 @@ def answers(conditions: list[Condition]) -> list[Answer]:
     return [condition.holds for condition in conditions]
 
 
-def test_the_predicate_of_the_machine() -> None:
+def test_the_machine_conditions() -> None:
     yes, no, unknown = Answer
     assert answers(machine_conditions(MI355X)) == [yes, yes]
     assert answers(machine_conditions(MI355X | {"hip": "7.0.51831"})) == [yes, no]
@@ -196,7 +196,7 @@ def test_the_predicate_of_the_machine() -> None:
     assert answers(machine_conditions({})) == [unknown, unknown]
 
 
-def test_the_environment() -> None:
+def test_the_environment_conditions() -> None:
     yes, no, _ = Answer
     on = {"SGLANG_USE_AITER": "True"}
     assert answers(environment_conditions(on)) == [yes, yes]
@@ -205,7 +205,7 @@ def test_the_environment() -> None:
         assert answers(environment_conditions(on | {SWITCH: value})) == [yes, holds]
 
 
-def test_what_was_not_run_never_counts_as_live() -> None:
+def test_not_run_never_counts_as_live() -> None:
     good = [*machine_conditions(MI355X), *environment_conditions({})[1:]]
     assert liveness("S8", None, good).live is Answer.YES
     for layout, live in (

@@ -1,7 +1,7 @@
-"""What keeps a tree from having adopted the optimization, wholly and alone.
+"""Findings where a tree does not adopt the optimization completely.
 
-A producer is judged together with the consumer that reads it: right or wrong is a
-matter of both. A call that could not be paired is a finding of its own.
+A producer is judged together with the consumer that reads its scale, because only the
+pair is right or wrong. A call that could not be paired is a separate finding.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ _RIGHT = {
         for by in (SiteState.COPIES_ALL, SiteState.COPIES_UNMARKED)
     ),
     *(
-        (told, by)
-        for told in (SiteState.COPIED, SiteState.HONEST)
+        (state, by)
+        for state in (SiteState.COPIED, SiteState.HONEST)
         for by in (
             SiteState.COPIES_ALL,
             SiteState.COPIES_UNMARKED,
@@ -63,26 +63,30 @@ _RIGHT = {
     (SiteState.MARKED, SiteState.ASSUMES),
     (SiteState.UNMARKED, SiteState.ASSUMES),
 }
-"""A producer and a consumer of which both GEMMs get right values."""
+"""Pairs of producer and consumer with which both GEMMs read right values."""
 _NEXT_STEP: Mapping[SiteState, str] = {
     SiteState.ROW_MAJOR: "apply the series' patch for this call: transpose and mark",
     SiteState.COPIED: "apply the series' patch for this call instead of the copy",
-    SiteState.UNMARKED: "set the marker on the very tensor that is handed on",
+    SiteState.UNMARKED: "set the marker on the tensor object that is passed on",
     SiteState.COPIES_ALL: "apply the series' patch for the consumer",
     SiteState.ASSUMES: "apply the series' patch for the consumer",
-    SiteState.GONE: "find what took its place upstream, then rebase or drop the site",
-    SiteState.MARKED: "guard it by what the pinned layers have",
+    SiteState.GONE: "find its replacement upstream, then rebase or drop the site",
+    SiteState.MARKED: "guard it by an attribute that native block-FP8 layers have",
     SiteState.HONEST: "apply the series' patch for this call, or retire the patch",
-    SiteState.NEEDS_HONEST: "give it honest strides from every producer; retire the patch",
-    SiteState.UNKNOWN: "read the source; teach contract.judge its form or rewrite it",
+    SiteState.NEEDS_HONEST: (
+        "give it honest strides from every producer; retire the patch"
+    ),
+    SiteState.UNKNOWN: (
+        "read the source; rewrite it, or extend xscale.census.judge to its form"
+    ),
 }
 
 
 def check_adopted(census: Census) -> tuple[Finding, ...]:
-    """What keeps the tree from having adopted the optimization, wholly and alone.
+    """Report every row that differs from complete adoption.
 
-    Empty iff every site of the catalogue is in the state it should be in, none is
-    known to be dead and no call stands outside the catalogue.
+    Empty if and only if every site of the catalogue is in its expected state, no site
+    is known to be dead, and no call is outside the catalogue.
     """
     consumers = {r.state for r in census.rows if r.role is Role.CONSUMER}
     return tuple(
@@ -118,7 +122,7 @@ def _finding(row: SiteRow, census: Census, consumers: set[SiteState]) -> Finding
 
 
 def _outside(row: SiteRow, census: Census) -> Finding:
-    """Of a call outside the catalogue, by what reads its scale."""
+    """The finding for a call outside the catalogue, by the consumer of its scale."""
     what, expected = _together(row, census)
     return Finding(
         f"unforeseen {row.role.value}{what}",
@@ -128,12 +132,12 @@ def _outside(row: SiteRow, census: Census) -> Finding:
         site=row.site,
         expected=expected,
         found=f"{row.state.value}: {row.detail}",
-        next_step="show where its scale goes; adopt it and add it to the catalogue",
+        next_step="find where its scale goes; adopt it and add it to the catalogue",
     )
 
 
 def _together(row: SiteRow, census: Census) -> tuple[str, str]:
-    """What is wrong with it, and what there should be instead."""
+    """What is wrong with the row, and what is expected instead."""
     expected = "no call outside the catalogue in xscale.sites"
     if row.role is Role.CONSUMER:
         return "", expected
@@ -156,7 +160,7 @@ def _together(row: SiteRow, census: Census) -> tuple[str, str]:
 
 
 def _mixture(consumer: SiteState, census: Census) -> list[str]:
-    """What a consumer that treats all scales alike gets wrong."""
+    """What a consumer gets wrong if it treats all scales alike."""
     transposed = _sites_in(census, SiteState.MARKED, SiteState.UNMARKED)
     row_major = _sites_in(census, SiteState.ROW_MAJOR)
     if consumer is SiteState.ASSUMES and transposed and row_major:

@@ -1,13 +1,13 @@
-"""What the paths of a scale, taken together, say of a site."""
+"""Derive a site's state from all paths of its scale."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
 from xscale.census.flow import Flow, TooManyPaths, follow_parameter
-from xscale.census.interpreter import Use
 from xscale.census.modules import FunctionNode, Module, Modules
 from xscale.census.pairing import SCALE_PARAMETER
+from xscale.census.path_records import Use
 from xscale.census.values import Tensor, local_names
 from xscale.sites import GEMM, SiteState
 
@@ -16,11 +16,11 @@ _LAYOUTS = {
     "transposed behind row-major strides": (True, False),
     "transposed behind honest strides": (True, True),
 }
-"""What a producer may hand over, and how: bytes by columns, strides by columns."""
+"""The layouts that a producer may pass on: (bytes by columns, strides by columns)."""
 
 
 def producer_state(flow: Flow) -> tuple[SiteState, str]:
-    """The state, judged by the paths on which a transposed scale is asked for."""
+    """The producer's state, by the paths that request a transposed scale."""
     asked = [use for use in flow.uses if use.transposed is not False]
     if not flow.uses or (flow.asked and not asked):
         return SiteState.UNKNOWN, "where its scale goes is not seen"
@@ -51,8 +51,8 @@ def producer_state(flow: Flow) -> tuple[SiteState, str]:
 
 
 def own_state(flow: Flow) -> tuple[SiteState | None, str]:
-    """Of a scale that is made where CK's GEMM is called: None where each GEMM there
-    reads it right."""
+    """The state of a scale made in the function that calls CK's GEMM; None if each GEMM
+    there reads it correctly."""
     by_bytes = {use.columns for use in flow.uses if use.by == GEMM}
     by_strides = {use.honest for use in flow.uses if use.by != GEMM}
     if by_bytes == {True} and by_strides <= {True}:
@@ -71,7 +71,7 @@ def _strides(honest: Collection[bool | None]) -> str:
 def consumer_state(
     modules: Modules, module: Module, function: FunctionNode
 ) -> tuple[SiteState, str]:
-    """The state, judged by what both GEMMs get for every kind of scale."""
+    """The consumer's state, by what both GEMMs get for every layout."""
     declared = function.args
     names = {a.arg for a in (*declared.args, *declared.kwonlyargs)}
     if SCALE_PARAMETER not in names:
@@ -90,25 +90,25 @@ def consumer_state(
     local = local_names(function)
     routes = {name: _routes(found, local) for name, found in unmarked.items()}
     to_ck = {name: _copied(route[0]) for name, route in routes.items()}
-    told = "; ".join(f"{name}: {_outcome(*routes[name])}" for name in _LAYOUTS)
+    results = "; ".join(f"{name}: {_read_by_each(*routes[name])}" for name in _LAYOUTS)
     (row_major, *_), triton = to_ck.values(), routes["row-major"][1]
     if len(set(map(frozenset, to_ck.values()))) > 1:
-        return SiteState.UNKNOWN, f"does not treat all scales alike ({told})"
+        return SiteState.UNKNOWN, f"does not treat all scales alike ({results})"
     if (row_major, marked) == ({True}, {False}):
         return SiteState.COPIES_UNMARKED, (
-            f"hands a marked scale to CK's GEMM without a copy; unmarked, {told}"
+            f"hands a marked scale to CK's GEMM without a copy; unmarked, {results}"
         )
     if (row_major, marked) == ({True}, {True}):
         if any(use.honest is False for use in triton):
             return SiteState.NEEDS_HONEST, (
                 "copies by the strides before CK's GEMM, takes the bytes for "
-                f"transposed before Triton's ({told})"
+                f"transposed before Triton's ({results})"
             )
-        return SiteState.COPIES_ALL, f"copies each scale before CK's GEMM ({told})"
+        return SiteState.COPIES_ALL, f"copies each scale before CK's GEMM ({results})"
     if (row_major, marked) == ({False}, {False}):
         return (
             SiteState.ASSUMES,
-            f"hands each scale to CK's GEMM without a copy ({told})",
+            f"hands each scale to CK's GEMM without a copy ({results})",
         )
     return SiteState.UNKNOWN, "its scale is not seen to reach CK's GEMM one way only"
 
@@ -120,10 +120,10 @@ def _copied(uses: Iterable[Use]) -> set[bool]:
 def _routes(
     uses: Collection[Use], local: Collection[str]
 ) -> tuple[list[Use], list[Use]]:
-    """What CK's GEMM gets, and what Triton's gets on the same machine.
+    """The uses by CK's GEMM, and those by Triton's on the same machine.
 
-    Module-level names on which CK's depends say which machine that is; on others
-    the producers write otherwise too.
+    The module-level names that CK's route depends on identify the machine. On other
+    machines, the producers write another layout as well.
     """
     to_ck = [use for use in uses if use.by == GEMM]
     always = frozenset.intersection(*(use.known for use in to_ck)) if to_ck else ()
@@ -136,7 +136,7 @@ def _routes(
     return to_ck, triton
 
 
-def _outcome(to_ck: Collection[Use], triton: Collection[Use]) -> str:
+def _read_by_each(to_ck: Collection[Use], triton: Collection[Use]) -> str:
     """Whether each GEMM reads right values: CK's by bytes, Triton's by strides."""
     by_bytes, by_strides = ({u.columns for u in to_ck}, {u.honest for u in triton})
     return f"CK {_right(by_bytes)}, Triton {_right(by_strides)}"

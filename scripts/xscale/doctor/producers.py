@@ -1,4 +1,4 @@
-"""An AITER: which it is, and how its producers present a scale when they are run."""
+"""An AITER: its version, and the layout of the scales that its producers return."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from overlaykit.core.versions import said_version
 from overlaykit.planning.plan import Standing, locate
 from overlaykit.series.carried import load_overlay
 from overlaykit.trees.tree import DirectoryTree
-from xscale.doctor.answers import ABSENT, Condition, condition, told
+from xscale.doctor.answers import ABSENT, Condition, answer, condition
 from xscale.numeric.layout import ProducerLayout, ScaleLayout, not_run
 from xscale.numeric.layout_probe import probe_layouts
 from xscale.numeric.sources import SWITCH
@@ -23,17 +23,18 @@ _SITES_OF = {
 }
 
 
-class Kernels(Result, frozen=True, kw_only=True):
-    """An AITER, and what its producers really return."""
+class AiterReport(Result, frozen=True, kw_only=True):
+    """The report on an AITER and what its producers return."""
 
     version: str
     producers: tuple[ProducerLayout, ...]
 
 
-def presented(
+def layouts(
     aiter: DirectoryTree | None, facts: Mapping[str, str], device: str
 ) -> tuple[ProducerLayout, ...]:
-    """Run both producers on "cpu", "cuda", or with "auto" on what there is."""
+    """Run both producers on "cpu", on "cuda", or with "auto" on the GPU if there is
+    one."""
     if aiter is None:
         return not_run(f"AITER {ABSENT}")
     if "error" in facts:
@@ -47,12 +48,12 @@ def presented(
     return probe_layouts(aiter, device)
 
 
-def examined(
+def report_of(
     aiter: DirectoryTree | None, imported: bool, producers: tuple[ProducerLayout, ...]
-) -> Kernels:
-    """AITER's part of the report; ``imported``: it is the one Python would import."""
+) -> AiterReport:
+    """The report on AITER; ``imported``: this Python would import it."""
     ran = any(p.layout is not ScaleLayout.NOT_RUN for p in producers)
-    return Kernels(
+    return AiterReport(
         target="aiter",
         tree=aiter.name if aiter is not None else ABSENT,
         outcome="examined" if ran else "not run",
@@ -64,12 +65,12 @@ def examined(
 def producer_conditions(
     producers: Iterable[ProducerLayout], aiter: DirectoryTree | None
 ) -> list[Condition]:
-    """That each one really returns a transposed scale."""
+    """The conditions that each producer returns a transposed scale."""
     return [
         condition(
             f"AITER's {one.kernel} writes its scale transposed",
             _SITES_OF[one.kernel],
-            told(one.layout.usable, one.layout is not ScaleLayout.NOT_RUN),
+            answer(one.layout.usable, one.layout is not ScaleLayout.NOT_RUN),
             str(one),
             _change_aiter(one, aiter),
         )
@@ -81,17 +82,17 @@ def _change_aiter(one: ProducerLayout, aiter: DirectoryTree | None) -> str:
     if aiter is None:
         return "install AITER for this Python, or name one with --aiter PATH"
     if one.layout is ScaleLayout.NOT_RUN:
-        return "mend what is named, or try another --device or --aiter"
+        return "fix the reason given, or use another --device or --aiter"
     if one.layout is not ScaleLayout.NO_PARAMETER:
         return f"the GEMM would misread it: serve with {SWITCH}=0, or replace AITER"
     step = without_parameter(one.kernel)
     if one.kernel == FLATTEN and _is_carried(aiter):
         step = f"run scripts/apply.py {aiter.root}, or {step}"
-    return f"{step}; until then its scale is copied, as before"
+    return f"{step}; until then its scale is copied as before"
 
 
 def _is_carried(aiter: DirectoryTree) -> bool:
-    """Whether ``scripts/apply.py`` has patches for this very AITER."""
+    """Whether ``scripts/apply.py`` has patches for this AITER."""
     return any(
         locate(carried, aiter).standing(carried) is Standing.PRISTINE
         for carried in load_overlay(ROOT).values()
@@ -100,9 +101,9 @@ def _is_carried(aiter: DirectoryTree) -> bool:
 
 
 def _version(tree: DirectoryTree, imported: bool) -> str:
-    """Of the distribution around the package, or what the package says itself."""
+    """The version of the distribution, or the one in the package itself."""
     package = tree.root / (tree.layout.inside("aiter/") or "")
-    # An editable installation's metadata lies apart from its package.
+    # An editable installation's metadata is not beside its package.
     return said_version(package, _AITER_PACKAGES, sys.path if imported else ()) or (
         ABSENT
     )

@@ -57,8 +57,8 @@ class Event:
 
 @dataclass(frozen=True)
 class Mark:
-    """One setting of the mark. ``by_requester`` says whether the call that asked for the
-    transposed scale was still running."""
+    """One setting of the mark. ``by_requester`` says whether the call that requested
+    the transposed scale was still running."""
 
     tensor: Any
     made: Any

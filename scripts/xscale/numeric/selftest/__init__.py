@@ -3,7 +3,7 @@
 The matrix runs the calls that a tree makes; what the module would do with another
 dtype, a wrong bit, a captured graph or a compiled region, none of them asks. So here
 the module's two functions are called themselves, between quantizers that return what
-a case needs (AITER's kernels cannot be describe to be wrong at one place) and the tree's
+a case needs (AITER's kernels cannot be made wrong at one place) and the tree's
 own consumer. Only trees with this series' switch are asked: others promise none of it.
 
 Importing this package needs no PyTorch; ``running`` does, in the worker.

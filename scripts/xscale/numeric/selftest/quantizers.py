@@ -1,4 +1,4 @@
-"""Quantizers that return what they are describe to, and callers to call them from."""
+"""Quantizers that return what they are given, and callers to call them from."""
 
 from __future__ import annotations
 

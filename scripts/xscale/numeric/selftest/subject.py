@@ -120,7 +120,7 @@ def load(case: ModuleCase, island: Island, world: World) -> Subject:
 
 @contextmanager
 def logged(naming: str = SWITCH) -> Iterator[list[str]]:
-    """Warnings logged meanwhile that name something, the switch unless describe."""
+    """Warnings logged meanwhile that name something, the switch unless told."""
     said: list[str] = []
 
     class Keeping(logging.Handler):
