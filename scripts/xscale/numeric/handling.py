@@ -1,7 +1,7 @@
-"""What else was done to a scale than reading it, judged. Worker side.
+"""Findings about operations on a scale other than reading it. Worker side.
 
-The values may be right for all that: a scale made twice, marked by who did not write
-it, or handed to code that nobody ran here is right by luck, or not known to be.
+The values may still be right. But a scale that was made twice, marked by code that did
+not write it, or passed to code that is not run here is right by luck, or unknown.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from xscale.numeric.watch import Event
 if TYPE_CHECKING:
     from xscale.numeric.judge import Run
 
-NEXT = "read that line: between a kernel and a GEMM a scale is only handed on"
+NEXT = "read that line: between a kernel and a GEMM, a scale may only be passed on"
 
 
 def handling_findings(
     case: Case, run: Run, pristine: Run | None, has_switch: bool
 ) -> Iterator[Finding]:
-    """A finding for each site of whose scale more was made than a reading.
+    """A finding for each site whose scale was used in other ways than by a reading.
 
-    Of a tree without the series' switch what it hands to stubs is left open.
+    For a tree without the series' switch, scales passed to stubs are ignored.
     """
     yield from _writes(case, run)
     yield from _marks(case, run)
@@ -34,8 +34,8 @@ def handling_findings(
             case,
             run,
             event,
-            "a scale is handed to code that is not run",
-            "only code of the tree that is run here",
+            "a scale is passed to code that is not run",
+            "passed only to code of the tree that is run here",
             event.what,
         )
 
@@ -46,18 +46,18 @@ def _writes(case: Case, run: Run) -> Iterator[Finding]:
             case,
             run,
             event,
-            "something writes into what the kernel wrote",
-            "nothing after the kernel itself",
+            "something overwrites what the kernel wrote",
+            "no write after the kernel",
             event.what,
         )
     if not run.watched.writes:
         for made in run.changed:
-            event = Event("other bytes, by no operation of PyTorch's", "", made)
+            event = Event("other bytes, not by an operation of PyTorch", "", made)
             yield from _findings(
                 case,
                 run,
                 event,
-                "what the kernel wrote has changed",
+                "the kernel's output has changed",
                 "the bytes that the kernel wrote",
                 event.what,
             )
@@ -66,17 +66,17 @@ def _writes(case: Case, run: Run) -> Iterator[Finding]:
 def _marks(case: Case, run: Run) -> Iterator[Finding]:
     for mark in run.watched.marks:
         if mark.made is None or not mark.made.asked:
-            found = "a tensor that no kernel was asked for transposed"
+            found = "a tensor that was not requested transposed from a kernel"
         elif not mark.by_requester:
-            found = "a scale, after the call that asked for it had returned"
+            found = "a scale, after the call that requested it had returned"
         else:
             continue
         yield from _findings(
             case,
             run,
             Event("", mark.where, mark.made),
-            "is marked by another than asked for it",
-            "the mark set in the call that asks the kernel for a transposed scale",
+            "is marked by code that did not request it",
+            "the mark set in the call that requests a transposed scale from the kernel",
             found,
         )
     for event in run.watched.cleared:
@@ -84,8 +84,8 @@ def _marks(case: Case, run: Run) -> Iterator[Finding]:
             case,
             run,
             event,
-            "the mark does not last",
-            "a mark that stays, for every reader",
+            "the mark is lost",
+            "a mark that stays for every reader",
             event.what,
         )
     for read in run.reads:
@@ -95,15 +95,15 @@ def _marks(case: Case, run: Run) -> Iterator[Finding]:
         if not read.mark_known:
             found = "a mark that was not set as an attribute of that tensor"
         elif made is not None and not made.asked:
-            found = "a mark on a scale that was not asked for transposed"
+            found = "a mark on a scale that was not requested transposed"
         else:
             continue
         yield from _findings(
             case,
             run,
             Event("", "", made),
-            f"{read.projection} is given a mark that says nothing",
-            "the mark that was set on what the kernel wrote transposed",
+            f"{read.projection} receives an unfounded mark",
+            "the mark that was set on the transposed scale",
             found,
         )
 
@@ -114,11 +114,11 @@ def _quantizations(case: Case, run: Run, pristine: Run | None) -> Iterator[Findi
             case,
             run,
             event,
-            "fp8 values are made by the tree's own operations",
-            "those of a kernel",
+            "the tree's own operations make fp8 values",
+            "fp8 values from a kernel",
             event.what,
         )
-    # Check mode asks for every scale twice, which is what it is for.
+    # Check mode computes every scale twice, by design.
     if pristine is None or case.switch is Switch.CHECK or run.raised is not None:
         return
     if pristine.raised is None and run.quantized > pristine.quantized:
@@ -126,7 +126,7 @@ def _quantizations(case: Case, run: Run, pristine: Run | None) -> Iterator[Findi
             case,
             run,
             Event("", ""),
-            "something is quantized once more",
+            "an additional quantization runs",
             f"{pristine.quantized} quantizations, as in the pristine tree",
             f"{run.quantized}",
         )
@@ -146,7 +146,7 @@ def _findings(
 
 
 def _sites(case: Case, run: Run, made: Any) -> Iterable[str]:
-    """The sites that the scale is of, by who reads it; else all of the case's."""
+    """The scale's sites, by its readers; if unknown, all sites of the case."""
     sites = case.chain.sites
     return {
         sites[read.projection]

@@ -1,7 +1,7 @@
-"""Several workers on one device, each with its share of the cases.
+"""Several workers on one device, each with a share of the cases.
 
-A case is mostly Python between small kernels, so that more processes finish sooner on
-a machine with cores to spare; what they find does not depend on their number.
+A case is mostly Python between small kernels, so several processes are faster on a
+machine with enough cores. The results do not depend on their number.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from xscale.numeric.results import CaseResult
 
 
 class Pool:
-    """Works like one :class:`Worker`; ``size`` is the number of processes."""
+    """Has the interface of :class:`Worker`; ``size`` is the number of processes."""
 
     def __init__(self, device: str, size: int) -> None:
         self._stack = ExitStack()
@@ -34,7 +34,7 @@ class Pool:
 
     @property
     def about(self) -> dict[str, str]:
-        """What the cases ran with, stand-ins that AITER was given included."""
+        """The versions that the cases ran with, and AITER's stand-ins."""
         about = self._about[0] | {"processes": str(len(self._about))}
         used = sorted({name for worker in self._workers for name in worker.stand_ins})
         return about | ({"stand-ins for": " and ".join(used)} if used else {})
@@ -47,9 +47,10 @@ class Pool:
         pristine: Tree | None,
         progress: Progress,
     ) -> tuple[CaseResult, ...]:
-        """As :meth:`Worker.run`; the outcomes are share by share."""
-        # One job, shared out: the number of cases does not depend on that of workers,
-        # and no two threads parse sources at once, which Python before 3.13 can fail.
+        """Like :meth:`Worker.run`; the results are grouped by share."""
+        # One job is divided: the number of cases does not depend on that of workers,
+        # and no two threads parse sources at once, which can fail in Python before
+        # 3.13.
         do = partial(self._do, progress=progress)
         return completed(tree, aiter, cases, pristine, do)
 
@@ -67,7 +68,7 @@ class Pool:
             try:
                 shares = list(pool.map(share, range(size)))
             except BaseException:
-                # The others would go on until their shares are done.
+                # Otherwise the others would run until their shares are done.
                 for worker in self._workers:
                     worker.kill()
                 raise

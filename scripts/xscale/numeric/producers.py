@@ -1,4 +1,4 @@
-"""AITER's real quantizations, each call recorded, in the variants of the matrix."""
+"""AITER's real quantizations in the variants of the matrix; each call is recorded."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ TRITON_GEMM = "gemm_a8w8_blockscale"
 
 @dataclass(frozen=True)
 class Produced:
-    """One fp8 tensor (M, K) with the scale that was written for it.
+    """One fp8 tensor (M, K) with its scale.
 
-    ``truth`` is (M, G), row-major, of an independent row-major run of the same kernel
-    on the same input; ``q_right`` says whether that run gave the same fp8 bits.
+    ``truth`` is (M, G), row-major, from an independent row-major run of the same kernel
+    on the same input. ``q_right`` says whether that run gave the same fp8 bits.
     """
 
     kernel: str
@@ -48,7 +48,8 @@ class Produced:
 
 @dataclass
 class Recorder:
-    """All fp8 tensors of one run, by pointer. Keeps them alive: no pointer recurs."""
+    """All fp8 tensors of one run, by pointer. It keeps them alive, so no pointer
+    recurs."""
 
     by_pointer: dict[int, Produced] = field(default_factory=dict)
     kept: list[Produced] = field(default_factory=list)
@@ -57,13 +58,14 @@ class Recorder:
     _written: list[Any] = field(default_factory=list)
 
     def clear(self, watch: Watch | None = None) -> None:
-        """Forget the last run; ``watch`` is told of what the next one's kernels do."""
+        """Forget the last run; the kernels of the next one are reported to
+        ``watch``."""
         for one in (self.by_pointer, self.kept, self._written):
             one.clear()
         self.calls, self.watch = 0, watch
 
     def produced(self, one: Produced, requester: FrameType | None = None) -> None:
-        """``requester`` is the call that asked a kernel for a transposed scale."""
+        """``requester`` is the call that requested a transposed scale."""
         self.by_pointer[one.q.data_ptr()] = one
         self.kept.append(one)
         self._written.append((raw(one.q).clone(), raw(one.scale).clone()))
@@ -71,14 +73,14 @@ class Recorder:
             self.watch.produced(one, requester)
 
     def called(self) -> None:
-        """The tree itself has had something quantized."""
+        """The tree itself called a quantization."""
         self.calls += 1
 
     def of(self, q: Any) -> Produced | None:
         return self.by_pointer.get(q.data_ptr())
 
     def changed(self) -> list[Produced]:
-        """What does not hold the bytes any more that its kernel wrote."""
+        """The tensors whose bytes differ from what their kernel wrote."""
         return [
             one
             for one, before in zip(self.kept, self._written, strict=True)
@@ -89,14 +91,14 @@ class Recorder:
 class Kernels:
     """AITER's functions, loaded from source. Their Triton kernels run for real.
 
-    ``stand_ins`` are the packages that their modules import, that this Python lacks and
-    that the interpreter does without (see :mod:`xscale.numeric.stand_ins`).
+    ``stand_ins`` names the packages that their modules import, that are not installed
+    and that the interpreter does not need (see :mod:`xscale.numeric.stand_ins`).
     """
 
     def __init__(self, sources: Sources, compiled: bool) -> None:
         self._compiled = compiled
         self._memory: dict[str, Any] = {}
-        # On disk, since Triton reads its kernels' sources from files.
+        # On disk, because Triton reads its kernels' sources from files.
         self._folder = tempfile.TemporaryDirectory(prefix="numeric-aiter-")
         root = Path(self._folder.name)
         for path, data in sources.modules.values():
@@ -125,7 +127,7 @@ class Kernels:
 
     @property
     def triton_gemm(self) -> Any:
-        """AITER's ``gemm_a8w8_blockscale``; None where this AITER has none."""
+        """AITER's ``gemm_a8w8_blockscale``; None if this AITER has none."""
         return self.functions.get(TRITON_GEMM)
 
     def recorded(self, name: str, variant: Variant, recorder: Recorder) -> Any:
@@ -154,10 +156,10 @@ class Kernels:
         return record
 
     def real(self, name: str) -> Any:
-        """AITER's function; interpreted, the same input is computed only once.
+        """AITER's function; with the interpreter, the same input is computed only once.
 
-        A call with bit-identical arguments gets copies, strides and all, of what the
-        kernel made of them the first time: the interpreter is deterministic, and slow.
+        A call with bit-identical arguments returns copies of the first results, with
+        their strides: the interpreter is deterministic and slow.
         """
         real = self.functions[name]
         if self._compiled:
@@ -196,8 +198,8 @@ _LAYOUTS: Mapping[Variant, Mapping[str, ScaleLayout]] = {
 
 
 def _laid_out(real: Any, layout: ScaleLayout) -> Any:
-    """``real``, its transposed scale behind strides (1, M), hidden behind (G, 1), or
-    not transposed at all."""
+    """Wrap ``real`` so that its transposed scale has strides (1, M), or has strides (G,
+    1), or is not transposed at all."""
     native = "transpose_scale" in inspect.signature(real).parameters
 
     def present(*args: Any, **kwargs: Any) -> Any:
@@ -211,7 +213,7 @@ def _laid_out(real: Any, layout: ScaleLayout) -> Any:
             return outputs
         q, scale = _pair(outputs)
         m, groups = scale.shape
-        # (G, M) as stored, whichever way the kernel's own wrapper returned it.
+        # (G, M) as stored, for either layout that the kernel's own wrapper returns.
         if not native:
             stored = scale.t().contiguous()
         else:
@@ -233,7 +235,7 @@ def _laid_out(real: Any, layout: ScaleLayout) -> Any:
 
 
 def _without_parameter(real: Any) -> Any:
-    """``real`` as it was before it had ``transpose_scale``."""
+    """``real`` without its parameter ``transpose_scale``."""
     signature = inspect.signature(real)
     kept = [p for n, p in signature.parameters.items() if n != "transpose_scale"]
     signature = signature.replace(parameters=kept)
@@ -248,7 +250,7 @@ def _without_parameter(real: Any) -> Any:
 
 
 def stand_in_quant(recorder: Recorder) -> Callable[..., Any]:
-    """What AITER's HIP quantization of a bf16 tensor gives; it needs a GPU of AMD's."""
+    """Replaces AITER's HIP quantization of a bf16 tensor, which needs an AMD GPU."""
 
     def quant(x: Any, quant_dtype: Any, transpose_scale: bool = False) -> Any:
         if not is_unrecorded():
@@ -271,13 +273,13 @@ def stand_in_quant(recorder: Recorder) -> Callable[..., Any]:
 
 
 def raw(tensor: Any) -> Any:
-    """As many bytes as the tensor has elements' worth of, from its data pointer on."""
+    """The bytes from the tensor's data pointer on, as many as its elements occupy."""
     flat = torch.as_strided(tensor, (tensor.numel(),), (1,), tensor.storage_offset())
     return flat.view(torch.uint8)
 
 
 def same_bits(left: Any, right: Any) -> bool:
-    """Whether shapes, dtypes and every element's bits agree, whatever the strides."""
+    """Whether shapes, dtypes and the bits of every element agree, with any strides."""
     if left.shape != right.shape or left.dtype != right.dtype:
         return False
     bits = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}

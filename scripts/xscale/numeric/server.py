@@ -1,6 +1,7 @@
-"""The worker process: takes jobs on standard input, gives outcomes on standard output.
+"""The worker process: reads jobs from standard input, writes results to standard
+output.
 
-Started by ``client`` only. What libraries print goes to standard error.
+Only ``client`` starts it. Output of libraries goes to standard error.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, BinaryIO
 
 STAND_INS = "stood in"
-"""The kind of message that names the packages stood in for; others are answers."""
+"""The kind of message that names the packages with stand-ins; others are answers."""
 _INSTALL = "pip install --group kernels"
 
 
@@ -40,7 +41,7 @@ def main(device: str) -> None:
 
 
 def look_around(device: str) -> dict[str, str]:
-    """Versions; raises CannotRun for what is missing."""
+    """Return the versions; raise CannotRun if something is missing."""
     try:
         import torch
     except ImportError as error:
@@ -68,8 +69,8 @@ def look_around(device: str) -> dict[str, str]:
         )
     else:
         name = torch.cuda.get_device_name()
-    # A case is many small kernels: a second thread is never given enough to do, and
-    # several workers with a thread per core each hold one another up.
+    # A case is many small kernels: a second thread never has enough work, and several
+    # workers with one thread per core slow each other down.
     torch.set_num_threads(1)
     versions = {"torch": str(torch.__version__), "triton": str(triton.__version__)}
     return {**versions, "device": name}
@@ -92,7 +93,7 @@ def _worker(device: str) -> Callable[..., Any]:
                 raise CannotRun(
                     f"AITER's Triton modules in {aiter.tree} cannot be imported",
                     f"{type(error).__name__}: {error}",
-                    "give another AITER with --aiter",
+                    "use another AITER with --aiter",
                 ) from error
             yield STAND_INS, known[key].stand_ins
         engine = Engine(tree, known[key], pristine, device)

@@ -1,4 +1,4 @@
-"""Sizes of models, chosen for which GEMM serves which of their projections."""
+"""Model sizes, chosen by which GEMM their projections use."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from xscale.numeric.chains import Chain
 
 @dataclass(frozen=True)
 class Shape:
-    """A model's sizes on one rank; which GEMM serves them the tree itself decides.
+    """A model's sizes on one rank; the tree itself selects the GEMM.
 
-    ``qkv_a`` and ``wk`` are output columns; those of the other projections follow.
-    ``chains`` says where the shape is of use, None everywhere.
+    ``qkv_a`` and ``wk`` are output columns; those of the other projections are derived.
+    ``chains`` limits the shape to some chains; None means all.
     """
 
     name: str

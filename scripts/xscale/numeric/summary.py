@@ -1,4 +1,4 @@
-"""Many outcomes as one row per site and route, and as few findings as tell it all."""
+"""Summarize results: one row per site and route, and one finding per kind of fault."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from xscale.numeric.results import CaseResult, Reading
 
 @dataclass(frozen=True)
 class SiteSummary:
-    """All readings of one site on one route. Counts of readings that are right, of all.
+    """All readings of one site on one route, with counts of right readings.
 
     ``values`` and ``gemm`` count those compared with a pristine tree. ``copies`` is
     the range of copies from storage written to storage read, over cases in which the
@@ -33,9 +33,9 @@ class SiteSummary:
 
 @dataclass(frozen=True)
 class ChainSummary:
-    """Operations that copy a scale, between a chain's producer and its GEMMs, as a
-    range over cases: ``asked`` for transposed scales, and not. ``routes`` has one entry
-    per reading. At M = 1 and G = 1 there is nothing to copy."""
+    """Operations that copy a scale between a chain's producer and its GEMMs, as ranges
+    over cases in which transposed scales were ``asked`` for and in which not.
+    ``routes`` has one entry per reading. At M = 1 and G = 1 nothing is copied."""
 
     chain: str
     routes: tuple[str, ...]
@@ -45,8 +45,8 @@ class ChainSummary:
 
 
 def chains_of(outcomes: Iterable[CaseResult]) -> tuple[ChainSummary, ...]:
-    """One row per chain and routes of its consumers; M = 1, and a test of check mode,
-    left out."""
+    """One row per chain and routes of its consumers, without M = 1 and without tests of
+    check mode."""
     groups: dict[tuple[str, tuple[str, ...]], list[CaseResult]] = {}
     for outcome in outcomes:
         case = outcome.case
@@ -101,8 +101,8 @@ def summarize(outcomes: Iterable[CaseResult]) -> tuple[SiteSummary, ...]:
 
 
 def findings_of(outcomes: Iterable[CaseResult]) -> tuple[Finding, ...]:
-    """One finding for all cases in which the same is wrong with the same site; wrong
-    scales come first, then copies, then how it came to them."""
+    """One finding for all cases with the same fault at the same site. Wrong scales come
+    first, then copies, then other findings."""
     groups: dict[tuple[str, str], list[Finding]] = {}
     for outcome in outcomes:
         for finding in outcome.findings:

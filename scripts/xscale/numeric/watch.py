@@ -1,8 +1,8 @@
-"""What a run does to a scale besides reading it: seen as it happens. Worker side.
+"""Records what a run does to a scale besides reading it. Worker side.
 
-Code is not searched for forms of doing so. Every operation of PyTorch's passes by here
-while the tree's own code runs, every assignment of the mark does, and every call of a
-stub, which is code that the proof does not have.
+The source is not searched. While the tree's own code runs, every PyTorch operation,
+every assignment of the mark and every call of a stub (code that the proof does not
+have) is recorded.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from xscale.numeric.stubs import Anything, recording_calls
 from xscale.sites import MARKER
 
 DOUBLE = "numeric::double"
-"""Label, in a profile, of work that is not the tree's own."""
+"""Label in a profile for work that is not the tree's own."""
 
 _FP8 = (torch.float8_e4m3fn, torch.float8_e4m3fnuz)
 _OPAQUE = (type, ModuleType, FunctionType, Anything)
@@ -32,7 +32,7 @@ _depth = 0
 
 @contextmanager
 def unrecorded() -> Iterator[None]:
-    """Around work that is not the tree's own: nobody watches it."""
+    """Run work that is not the tree's own without recording it."""
     global _depth
     _depth += 1
     try:
@@ -48,7 +48,7 @@ def is_unrecorded() -> bool:
 
 @dataclass(frozen=True)
 class Event:
-    """Something done to what a kernel wrote; ``made`` is its Produced, if known."""
+    """An operation on a kernel's output; ``made`` is its Produced, if known."""
 
     what: str
     where: str
@@ -68,12 +68,12 @@ class Mark:
 
 @dataclass
 class Watched:
-    """All that was seen in one run.
+    """Everything recorded in one run.
 
-    ``relayouts`` are copies of a scale, ``writes`` operations that write into what a
-    kernel wrote, ``quantizations`` fp8 tensors made of others by the tree's own
-    operations, ``handed`` stubs that were given a scale or its fp8 values, ``cleared``
-    marks that did not last.
+    ``relayouts`` are copies of a scale, ``writes`` are operations that overwrite a
+    kernel's output, ``quantizations`` are fp8 tensors that the tree's own operations
+    made from other types, ``handed`` are stubs that received a scale or its fp8 values,
+    and ``cleared`` are marks that were lost.
     """
 
     relayouts: list[Event] = field(default_factory=list)
@@ -85,7 +85,7 @@ class Watched:
 
 
 class Watch(TorchDispatchMode):  # type: ignore[misc]
-    """Sees the operations of one run and follows the storages that kernels wrote."""
+    """Records the operations of one run and tracks the storages that kernels wrote."""
 
     def __init__(self, tree: str) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ class Watch(TorchDispatchMode):  # type: ignore[misc]
         self.forget()
 
     def forget(self) -> None:
-        """Nothing has been seen yet."""
+        """Discard all records."""
         self.seen = Watched()
         self._scales: dict[int, Any] = {}
         self._values: dict[int, Any] = {}
@@ -102,7 +102,7 @@ class Watch(TorchDispatchMode):  # type: ignore[misc]
         self._kept: list[Any] = []
 
     def produced(self, made: Any, requester: FrameType | None) -> None:
-        """A kernel wrote this Produced; ``requester`` asked for a transposed scale."""
+        """A kernel wrote this Produced; ``requester`` requested a transposed scale."""
         if (place := _storage(made.scale)) != 0:
             self._scales[place] = made
             if requester is not None:
@@ -111,16 +111,16 @@ class Watch(TorchDispatchMode):  # type: ignore[misc]
             self._values[place] = made
 
     def knows_mark_on(self, tensor: Any) -> bool:
-        """Whether its mark was seen being set."""
+        """Whether setting its mark was recorded."""
         return any(mark.tensor is tensor for mark in self.seen.marks)
 
     def finish(self) -> Watched:
-        """The run is over: what was marked should still be."""
-        told = {id(event.made) for event in self.seen.cleared}
+        """The run is over: marked tensors should still be marked."""
+        cleared = {id(event.made) for event in self.seen.cleared}
         self.seen.cleared += [
             Event("it was set", mark.where, mark.made)
             for mark in self.seen.marks
-            if not getattr(mark.tensor, MARKER, False) and id(mark.made) not in told
+            if not getattr(mark.tensor, MARKER, False) and id(mark.made) not in cleared
         ]
         self._requesters.clear()
         return self.seen
@@ -131,7 +131,7 @@ class Watch(TorchDispatchMode):  # type: ignore[misc]
         kwargs = kwargs or {}
         if is_unrecorded():
             return func(*args, **kwargs)
-        # Before it runs: an operation may give a tensor another storage.
+        # Before it runs, because an operation may replace a tensor's storage.
         given = [(one, _storage(one)) for one in tensors((args, kwargs))]
         written = _written(func, args, kwargs)
         outputs = func(*args, **kwargs)
@@ -162,7 +162,8 @@ class Watch(TorchDispatchMode):  # type: ignore[misc]
                 return
 
     def _scale_copied(self, made: Any, sources: list[tuple[Any, int]]) -> Any:
-        """Whose scale ``made`` holds as many and as wide values as, made of it."""
+        """The scale that ``made`` is a copy of: about as many values, of the same
+        width."""
         if made.element_size() != 4:
             return None
         for source, at in sources:
@@ -173,7 +174,8 @@ class Watch(TorchDispatchMode):  # type: ignore[misc]
         return None
 
     def _wrote(self, storage: int) -> Any:
-        """What a kernel wrote there: a scale, or the fp8 values; None if nothing."""
+        """The kernel output in that storage: a scale or the fp8 values; None if
+        neither."""
         return self._scales.get(storage, self._values.get(storage))
 
     def where(self) -> str:
@@ -212,7 +214,7 @@ class Watch(TorchDispatchMode):  # type: ignore[misc]
 
 @contextmanager
 def watching(watch: Watch) -> Iterator[None]:
-    """Whatever is done in here is seen by ``watch``."""
+    """Record everything in this block with ``watch``."""
 
     def set_attribute(tensor: Any, name: str, value: Any) -> None:
         object.__setattr__(tensor, name, value)
@@ -235,7 +237,7 @@ def watching(watch: Watch) -> Iterator[None]:
 
 
 def tensors(value: Any) -> Iterator[Any]:
-    """The tensors in a nest of tuples, lists and mappings, in order."""
+    """The tensors in nested tuples, lists and mappings, in order."""
     if isinstance(value, torch.Tensor):
         yield value
     elif isinstance(value, (tuple, list)):
@@ -259,7 +261,7 @@ def _held(value: Any, depth: int) -> Iterator[Any]:
 
 
 def _storage(tensor: Any) -> int:
-    """Where its storage lies; 0 where it has none."""
+    """The address of its storage; 0 if it has none."""
     if tensor.device.type == "meta":
         return 0
     place: int = tensor.untyped_storage().data_ptr()
@@ -289,7 +291,7 @@ def _any_fp8(sources: list[tuple[Any, int]]) -> bool:
 
 
 def _runs(requester: FrameType | None) -> bool:
-    """Whether that call has not returned."""
+    """Whether that call is still running."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if frame is requester:

@@ -1,7 +1,7 @@
-"""Check mode while a graph is captured: nothing runs that was not to run anyway.
+"""Check mode during graph capture: it must not add any operation.
 
-On a GPU a graph is really captured. On a CPU PyTorch is made to say that one is, and
-what a capture forbids is refused as it refuses it: everything that waits for a value.
+On a GPU a graph is really captured. On a CPU PyTorch is patched to report a capture,
+and operations that wait for a value are refused, as a capture refuses them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ _WAITS = ("aten::_local_scalar_dense", "aten::item", "aten::is_nonzero",
 
 
 class _Captured(TorchDispatchMode):  # type: ignore[misc]
-    """Keeps what would go into the graph: all but views. Refuses what would wait."""
+    """Records the operations that would go into the graph (all except views) and
+    refuses those that would wait."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,7 +50,7 @@ class _Captured(TorchDispatchMode):  # type: ignore[misc]
 
 @contextmanager
 def capturing(device: str) -> Iterator[_Captured]:
-    """As if a graph were captured here, or with one that is."""
+    """Capture a graph, or pretend to on a CPU."""
     with ExitStack() as stack:
         if device == "cpu":
             for owner, name in (
@@ -68,15 +69,15 @@ def capturing(device: str) -> Iterator[_Captured]:
 
 
 def capture(subject: Subject) -> Iterator[Wrong]:
-    """Scales made before, in and after a capture."""
+    """Scales made before, during and after a capture."""
     with logged() as said:
         for layout, bpreshuffle in product(LAYOUTS, (True, False)):
             yield from _captured(subject, layout, bpreshuffle)
     if len(said) != 1:
         yield Wrong(
-            "check mode does not say once that it leaves captured graphs unchecked",
+            "check mode does not warn once that captured graphs are not checked",
             "one warning that names the switch",
-            f"{len(said)} of them",
+            f"{len(said)} warnings",
         )
 
 
@@ -86,7 +87,7 @@ def _captured(subject: Subject, layout: str, bpreshuffle: bool) -> Iterator[Wron
     made_before = subject.produce(before, None, **FORMATS)[0][1]
     error: Exception | None = None
     with capturing(device) as graph:
-        # An error must not leave a real capture: that would be another one.
+        # An error must not leave a real capture, because that would raise another one.
         try:
             made_within = subject.produce(within, None, **FORMATS)[0][1]
             subject.for_gemm(made_within, bpreshuffle)
@@ -100,7 +101,7 @@ def _captured(subject: Subject, layout: str, bpreshuffle: bool) -> Iterator[Wron
         yield Wrong(
             "check mode adds to a captured graph",
             "one quantization, and views of its scale",
-            f"{len(within.asked)} quantizations, {', '.join(ran) or 'no more'}",
+            f"{len(within.asked)} quantizations, {', '.join(ran) or 'no operation'}",
         )
     yield from raises(
         subject, _wrong(device, layout), bpreshuffle, "one after a capture"

@@ -1,7 +1,8 @@
-"""The module within ``torch.compile(fullgraph=True)``: no break, and eager's bits.
+"""The module in ``torch.compile(fullgraph=True)``: no graph break, and the same bits as
+eager mode.
 
-Held against what the release does at the same place: where that does not compile, say
-on a Python that Dynamo does not know, nothing is asked.
+It is compared with the release's code: if that does not compile, for instance on a
+Python that Dynamo does not support, the case is skipped.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from xscale.numeric.selftest.subject import PRODUCER, Subject, Wrong, describe, 
 
 _ROWS, _GROUPS = (3, 17), 2
 _N = {"CK": 704, "Triton": 7168}
-# Triton's is given a transposed scale only where the projection is not known.
+# Triton's GEMM gets a transposed scale only if the projection is unknown.
 _ENDS = (("CK", True), ("Triton", True), ("Triton", False))
 
 
 def compiled(subject: Subject) -> Iterator[Wrong]:
-    """A producer, the tree's own linear and a GEMM, in one graph."""
+    """Compile a producer, the tree's own linear and a GEMM in one graph."""
     generator = torch.Generator().manual_seed(0)
     inputs = [
         torch.randn(m, _GROUPS * GROUP, generator=generator).to(subject.device)
@@ -51,7 +52,7 @@ def compiled(subject: Subject) -> Iterator[Wrong]:
             eager, got = list(map(whole, inputs)), _compiled(whole, inputs)
             if isinstance(got, Exception):
                 yield Wrong(
-                    "what compiles in the release does not compile",
+                    "code that compiles in the release does not compile",
                     f"no error: {about}",
                     describe(got),
                 )
@@ -61,14 +62,14 @@ def compiled(subject: Subject) -> Iterator[Wrong]:
                 )
             elif got.graphs > before.graphs:
                 yield Wrong(
-                    "compiled code is compiled anew where the release's is not",
+                    "compiled code is recompiled where the release's is not",
                     f"{before.graphs} graphs for {_ROWS} rows: {about}",
                     f"{got.graphs}",
                 )
     checks = subject.case.switch is Switch.CHECK
     if compiles and subject.case.platform.bpreshuffle and len(said) != int(checks):
         yield Wrong(
-            "check mode does not say once that it leaves compiled code unchecked",
+            "check mode does not warn once that compiled code is not checked",
             f"{int(checks)} warnings that name the switch",
             f"{len(said)} of them",
         )
@@ -76,14 +77,14 @@ def compiled(subject: Subject) -> Iterator[Wrong]:
 
 @dataclass
 class _Compiled:
-    """What compiled code returned for each input, in how many graphs."""
+    """The outputs of compiled code for each input, and its number of graphs."""
 
     outputs: list[Any]
     graphs: int
 
 
 def _compiled(function: Callable[..., Any], inputs: list[Any]) -> Any:
-    """That, or the error."""
+    """The :class:`_Compiled`, or the error."""
     graphs: list[Any] = []
 
     def keep(graph: Any, _: Any) -> Any:
@@ -94,7 +95,7 @@ def _compiled(function: Callable[..., Any], inputs: list[Any]) -> Any:
     whole = torch.compile(function, fullgraph=True, backend=keep)
     inputs = [x.clone() for x in inputs]
     for x in inputs:
-        # Rows alone: with more unknowns Dynamo can take minutes over its guards.
+        # Only rows: with more unknowns, Dynamo's guards can take minutes.
         torch._dynamo.maybe_mark_dynamic(x, 0)
     try:
         return _Compiled(list(map(whole, inputs)), len(graphs))
@@ -137,7 +138,7 @@ def _whole(
 
 
 def _release(quant: Callable[..., Any], gemm: str) -> Callable[..., Any]:
-    """The same in an unpatched tree."""
+    """The same code in an unpatched tree."""
 
     def whole(x: Any) -> Any:
         outputs = quant(x, **FORMATS)
@@ -162,7 +163,7 @@ def _triton(q: Any, w: Any, x_scale: Any, w_scale: Any, dtype: Any) -> Any:
 
 
 def _product(q: Any, w: Any, scale: Any, dtype: Any) -> Any:
-    """Something that any wrong scale shows in; it need be no GEMM."""
+    """A result in which any wrong scale shows; it need not be a GEMM."""
     m, groups = scale.shape
     blocks = q.float().view(m, groups, GROUP).abs().sum(-1)
     columns = (blocks * scale).repeat_interleave(w.shape[0] // groups, 1)
@@ -198,7 +199,7 @@ def _like(x: torch.Tensor, group_size: int) -> tuple[torch.Tensor, torch.Tensor]
     return torch.empty_like(x, dtype=FP8), x.new_empty(groups, m).t()
 
 
-# An operator, as some of AITER's are: on what it returns Dynamo sets no attribute.
+# An operator, like some of AITER's: Dynamo sets no attribute on its results.
 _operator: Any = torch.library.custom_op(
     "scale_module_selftest::strided", _strided, mutates_args=()
 )

@@ -1,4 +1,4 @@
-"""What either GEMM is given: of marked scales, of all others, and at the linear."""
+"""What each GEMM receives for marked scales, for all others, and at the linear."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ROWS = (1, 3, 130, 4097)
 
 
 def consumer(subject: Subject) -> Iterator[Wrong]:
-    """What either GEMM is given, of marked scales and of all others."""
+    """Test what each GEMM receives for marked scales and for all others."""
     for shape in SHAPES:
         truth = scales(*shape, subject.device)
         for name, scale in _unmarked(truth).items():
@@ -71,8 +71,8 @@ def _as_ever(subject: Subject, name: str, scale: Any) -> Iterator[Wrong]:
             or _state(scale) != before
         ):
             yield Wrong(
-                "an unmarked scale is not handed on as it was before this series",
-                f"the release's own treatment of {name} {tuple(scale.shape)}",
+                "an unmarked scale is not passed on as it was before this series",
+                f"the release's own handling of {name} {tuple(scale.shape)}",
                 f"strides {got.stride()}, "
                 f"{'right' if same(got, expected) else 'wrong'} values, for "
                 f"{'CK' if bpreshuffle else 'Triton'}'s GEMM",
@@ -95,9 +95,9 @@ def _handed_on(subject: Subject, truth: Any, scale: Any) -> Iterator[Wrong]:
             or _state(scale) != before
         ):
             yield Wrong(
-                "a marked scale is not handed on as the GEMM reads it",
+                "a marked scale is not passed on as the GEMM reads it",
                 f"the values that were computed, of shape {(m, groups)}, uncopied, "
-                "and the scale itself left as it is",
+                "and the scale itself unchanged",
                 f"{'right' if right else 'wrong'} values, strides {got.stride()}, for "
                 f"{'CK' if bpreshuffle else 'Triton'}'s GEMM",
             )
@@ -114,7 +114,7 @@ def _state(scale: Any) -> tuple[Any, ...]:
 
 
 def _foreign_marks(subject: Subject) -> Iterator[Wrong]:
-    """A mark on bytes that are not transposed: refused on either route."""
+    """A mark on bytes that are not transposed must be refused on either route."""
     truth = scales(3, 2, subject.device)
     wide = scales(3, 4, subject.device).t().contiguous().t()
     foreign = {
@@ -130,14 +130,14 @@ def _foreign_marks(subject: Subject) -> Iterator[Wrong]:
         except RuntimeError:
             continue
         yield Wrong(
-            "a mark that strides contradict is believed",
+            "a mark that contradicts the strides is trusted",
             f"an error for {name}",
-            f"none for {'CK' if bpreshuffle else 'Triton'}'s GEMM",
+            f"no error for {'CK' if bpreshuffle else 'Triton'}'s GEMM",
         )
 
 
 def _at_linears(subject: Subject) -> Iterator[Wrong]:
-    """The tree's own linear, on either GEMM: what that GEMM sees is the truth."""
+    """The tree's own linear with either GEMM: that GEMM must see the true values."""
     cases = [*product(SIZES, (3,)), *product(SIZES[:1], _ROWS)]
     for (n, k), m in cases:
         projection = subject.projection(n, k)

@@ -1,4 +1,4 @@
-"""Which scales are asked for transposed and marked, and which are not."""
+"""Which scales are requested transposed and marked, and which are not."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from xscale.numeric.selftest.subject import (
     marked,
 )
 
-# The fp8 of gfx94x is one of the others: no GEMM of gfx95 reads it.
+# The fp8 type of gfx94x is among the others: no GEMM of gfx95 reads it.
 _DTYPES = (FP8, torch.float8_e4m3fnuz, torch.float8_e5m2, torch.float8_e5m2fnuz,
            torch.int8, torch.uint8, torch.bfloat16, None)  # fmt: skip
 _GROUPS = (GROUP, 1, 32, 64, 127, 129, 256, None)
 
 
 def gate(subject: Subject) -> Iterator[Wrong]:
-    """What the producer asks its quantization for, and returns."""
+    """Test what the producer requests from its quantization, and what it returns."""
     here = subject.case.platform.bpreshuffle and subject.case.switch is not Switch.OFF
     for projection, ck in _projections(subject):
         for dtype, group in _formats_for(projection):
@@ -64,13 +64,13 @@ def gate(subject: Subject) -> Iterator[Wrong]:
 
 
 def _formats_for(projection: Any) -> Iterator[tuple[Any, Any]]:
-    """All of them, and of projections whose size is what matters the usual one."""
+    """All formats; only the usual one for projections that differ by size."""
     small = projection is None or projection.weight.shape[0] == SIZES[0][0]
     yield from product(_DTYPES, _GROUPS) if small else [(FP8, GROUP)]
 
 
 def _projections(subject: Subject) -> Iterator[tuple[Any, bool]]:
-    """Projections, and whether the tree's own linear takes them to CK's GEMM."""
+    """Projections, and whether the tree's own linear uses CK's GEMM for them."""
     yield None, True
     for n, k in SIZES:
         projection = subject.projection(n, k)
@@ -101,15 +101,15 @@ def _produced(
     plain = named | ({"transpose_scale": True} if asks else {})
     if x is not quantizer.x or more or options != plain:
         yield Wrong(
-            "the quantization is not asked for what it is to be",
-            f"{'a transposed' if asks else 'the release own'} scale at {about}",
-            f"asked with {', '.join(f'{n}={v}' for n, v in options.items())}",
+            "the quantization receives the wrong request",
+            f"{'a transposed' if asks else 'a row-major'} scale at {about}",
+            f"called with {', '.join(f'{n}={v}' for n, v in options.items())}",
         )
         return
     most = 2 if asks and subject.case.switch is Switch.CHECK else 1
     if len(quantizer.asked) > most or quantizer.times_transposed != int(asks):
         yield Wrong(
-            "the quantization is run more often than it has to be",
+            "the quantization runs more often than necessary",
             f"at most {most} times at {about}",
             f"{len(quantizer.asked)} times",
         )
@@ -131,12 +131,12 @@ def _scale(quantizer: Quantizer, scale: Any, asks: bool, about: str) -> Iterator
     m, groups = quantizer.row_major.shape
     stored = quantizer.stored if asks else quantizer.row_major
     strides = (1, m) if asks else (groups, 1)
-    tells = min(m, groups) > 1
+    distinct = min(m, groups) > 1
     if (
         marked(scale) is not asks
         or not same(scale, quantizer.row_major)
         or scale.data_ptr() != stored.data_ptr()
-        or (tells and tuple(scale.stride()) != strides)
+        or (distinct and tuple(scale.stride()) != strides)
     ):
         yield Wrong(
             "the producer returns a scale in the wrong state",
@@ -148,7 +148,7 @@ def _scale(quantizer: Quantizer, scale: Any, asks: bool, about: str) -> Iterator
 
 
 def _refused(subject: Subject) -> Iterator[Wrong]:
-    """A layout that CK's GEMM would misread: an error, here or at the consumer."""
+    """A layout that CK's GEMM would misread must raise, here or at the consumer."""
     for layout in PADDED:
         quantizer = Quantizer(scales(3, 2, subject.device), layout=layout)
         try:
@@ -157,14 +157,15 @@ def _refused(subject: Subject) -> Iterator[Wrong]:
         except RuntimeError:
             continue
         yield Wrong(
-            "a transposed scale that no GEMM can read is let through",
+            "a transposed scale that no GEMM can read is accepted",
             "an error",
-            f"none for {layout}",
+            f"no error for {layout}",
         )
 
 
 def _asked_once(subject: Subject) -> Iterator[Wrong]:
-    """Every layer of every step comes by: what a quantization can is found out once."""
+    """Each quantization is inspected once, because every layer of every step calls
+    it."""
     for takes_flag in (True, False):
         quantizer = Quantizer(scales(3, 2, subject.device), takes_flag=takes_flag)
         function, site = quantizer.function(), subject.call_site()
@@ -177,8 +178,8 @@ def _asked_once(subject: Subject) -> Iterator[Wrong]:
                 site(True, producer, function, None, quantizer.x, **FORMATS)
         if len(said) != int(not takes_flag) or looked.call_count > 1:
             yield Wrong(
-                "what AITER's quantization can is not found out once",
-                f"one look, and {int(not takes_flag)} warnings, in three calls of one "
+                "AITER's quantization is not inspected exactly once",
+                f"one inspection and {int(not takes_flag)} warnings in 3 calls of one "
                 f"{'with' if takes_flag else 'without'} transpose_scale",
-                f"{looked.call_count} looks, {len(said)} warnings",
+                f"{looked.call_count} inspections, {len(said)} warnings",
             )

@@ -1,4 +1,4 @@
-"""Put one promise of a tree's scale module to the test. Worker side."""
+"""Test one promise of a tree's scale module. Worker side."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ from xscale.numeric.sources import SWITCH, Sources
 
 
 def _switch(subject: Subject) -> Iterator[Wrong]:
-    """Set to nothing it is on; set to something else the module does not load."""
+    """If it is not set, it is on; with an invalid value the module does not load."""
     for value in (None, *_BAD):
         island = Island(subject.island.sources, subject.world.answer, {SWITCH: value})
-        # The outer island's modules are withdrawn for as long as this one is entered.
+        # The outer island's modules are removed while this one is entered.
         with island.entered():
             try:
                 inner = load(subject.case, island, subject.world)
@@ -46,7 +46,7 @@ def _switch(subject: Subject) -> Iterator[Wrong]:
             yield Wrong("the switch is not on by default", "a marked scale", "none")
         elif value is not None and outputs is not None:
             yield Wrong(
-                "a value that the switch does not have is taken",
+                "an invalid value of the switch is accepted",
                 f"an error at {SWITCH}={value!r}",
                 "none",
             )
@@ -65,7 +65,7 @@ _TESTS: dict[Promise, Callable[[Subject], Iterator[Wrong]]] = {
 
 
 def module_outcome(case: ModuleCase, sources: Sources, world: World) -> CaseResult:
-    """Each case has an island of its own: what a module has said or counted stays."""
+    """Each case has its own island, because a module keeps its warnings and counts."""
     started = time.perf_counter()
     wrong = list(_tested(case, sources, world))
     seconds = time.perf_counter() - started
@@ -87,7 +87,7 @@ def _tested(case: ModuleCase, sources: Sources, world: World) -> Iterator[Wrong]
 
 
 def _findings(case: ModuleCase, wrong: Iterable[Wrong]) -> Iterator[Finding]:
-    """One finding for all that is wrong in the same way, with the first of it."""
+    """One finding per kind of fault, with the first example."""
     alike: dict[str, list[Wrong]] = {}
     for one in wrong:
         alike.setdefault(one.what, []).append(one)
@@ -98,6 +98,6 @@ def _findings(case: ModuleCase, wrong: Iterable[Wrong]) -> Iterator[Finding]:
             site=MODULE,
             expected=same[0].expected,
             found=f"{same[0].found}{more}",
-            next_step="run verify.py without --numeric: it says in which file the "
+            next_step="run verify.py without --numeric: it names the file in which the "
             "tree differs from the series",
         )
