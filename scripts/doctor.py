@@ -123,8 +123,8 @@ if __name__ == "__main__":
     run(
         Verb(
             "Report whether each site of the series would be live on this machine. Run "
-            "it on the GPU node, with the Python that serves. Exit code 0 means that all "
-            "sites would be live.",
+            "it on the GPU node, with the Python that serves. Exit code 0 means that "
+            "all sites would be live.",
             (
                 "scripts/doctor.py",
                 "scripts/doctor.py --sglang ~/src/sglang --aiter ~/src/aiter",

@@ -1,4 +1,4 @@
-"""The census against the real releases, and against small edits of them."""
+"""The census on real releases, and on small edits of them."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def rest(census: Census, *sites: str) -> set[SiteState]:
     }
 
 
-def test_pristine_tree_holds_the_catalogue_and_nothing_else(pins: Pins) -> None:
+def test_a_pristine_tree_has_the_catalogue_and_nothing_else(pins: Pins) -> None:
     census = take_census(pins.tree("sglang"))
 
     assert [row.site for row in census.rows] == [site.id for site in CATALOGUE]
@@ -102,7 +102,7 @@ def test_patched_tree_has_adopted(pins: Pins) -> None:
     ("patch", "sites"),
     [
         ("communicator", ["S1", "S2"]),
-        # The patch of S8 builds on the import that the one of S3 and S4 adds.
+        # The patch for S8 needs the import that the patch for S3 and S4 adds.
         ("forward-mla", ["S3", "S4", "S8"]),
         ("forward-mha", ["S5", "S6", "S7"]),
         ("o-proj", ["S8"]),
@@ -120,15 +120,15 @@ def test_a_patch_left_out_names_its_sites(
         assert finding.expected and finding.found and finding.next_step
 
 
-def test_sites_left_behind_are_told_apart_from_wrong_ones(pins: Pins) -> None:
+def test_sites_left_behind_are_distinguished_from_wrong_ones(pins: Pins) -> None:
     without = take_census(pins.patched("sglang", without=["o-proj"]))
     assuming = edited(pins.tree("sglang"), FP8_UTILS, (COPY, "pass"))
-    asking = edited(
+    requesting = edited(
         assuming,
         COMMUNICATOR,
         ("res1=residual,", "res1=residual, transpose_scale=True,"),
     )
-    mixed = take_census(asking)
+    mixed = take_census(requesting)
 
     (left_behind,) = check_adopted(without)
     assert "left behind" in left_behind.what and "danger" not in left_behind.what
@@ -162,7 +162,7 @@ def test_unpatched_consumer_of_transposed_scales_is_a_dangerous_mix(pins: Pins) 
 def test_adapter_that_loses_the_marker(pins: Pins, edit: tuple[str, str]) -> None:
     census = take_census(edited(pins.patched("sglang"), OVERLAY, edit))
 
-    # The adapter gives the scale honest strides, which say what the marker would.
+    # The adapter gives the scale honest strides, which replace the marker.
     assert rest(census) == {SiteState.HONEST}
     findings = [f for f in check_adopted(census) if f.site in PRODUCERS]
     assert not any("danger" in finding.what for finding in findings)
@@ -172,9 +172,11 @@ def test_adapter_that_loses_the_marker(pins: Pins, edit: tuple[str, str]) -> Non
 @pytest.mark.parametrize(
     ("mark", "state"), [("pass", SiteState.ROW_MAJOR), (MARK, SiteState.UNKNOWN)]
 )
-def test_adapter_that_does_not_ask(pins: Pins, mark: str, state: SiteState) -> None:
-    asking = ("(*args, transpose_scale=True, **kwargs)", "(*args, **kwargs)")
-    census = take_census(edited(pins.patched("sglang"), OVERLAY, asking, (MARK, mark)))
+def test_adapter_that_does_not_request(pins: Pins, mark: str, state: SiteState) -> None:
+    requesting = ("(*args, transpose_scale=True, **kwargs)", "(*args, **kwargs)")
+    census = take_census(
+        edited(pins.patched("sglang"), OVERLAY, requesting, (MARK, mark))
+    )
     assert rest(census) == {state}
 
 
@@ -188,9 +190,7 @@ def test_adapter_that_does_not_ask(pins: Pins, mark: str, state: SiteState) -> N
         ("transpose_scale=True, **kwargs", "**_more(kwargs)"),
     ],
 )
-def test_adapter_that_cannot_be_told_is_not_guessed_at(
-    pins: Pins, edit: tuple[str, str]
-) -> None:
+def test_an_unclear_adapter_is_not_guessed(pins: Pins, edit: tuple[str, str]) -> None:
     census = take_census(edited(pins.patched("sglang"), OVERLAY, edit))
 
     assert rest(census) == {SiteState.UNKNOWN}
@@ -296,13 +296,13 @@ def _mark(pair):
         ),
     ],
 )
-def test_direct_call_that_asks(pins: Pins, after: str, state: SiteState) -> None:
-    asking = FLATTENED.replace("group_size", "transpose_scale=gate, group_size")
+def test_direct_call_that_requests(pins: Pins, after: str, state: SiteState) -> None:
+    requesting = FLATTENED.replace("group_size", "transpose_scale=gate, group_size")
     census = take_census(
         edited(
             pins.tree("sglang"),
             MLA,
-            (FLATTENED, asking + "    " * 4 + f"{after or 'pass'}\n"),
+            (FLATTENED, requesting + "    " * 4 + f"{after or 'pass'}\n"),
             (
                 "\nclass DeepseekMLAForwardMixin",
                 f"{HELPER}\nclass DeepseekMLAForwardMixin",
@@ -323,7 +323,7 @@ def test_direct_call_that_asks(pins: Pins, after: str, state: SiteState) -> None
         ("s.t().contiguous().view(1)", SiteState.UNKNOWN, False),
     ],
 )
-def test_explicit_copy_of_the_caller_is_told_apart(
+def test_explicit_copy_of_the_caller_is_recognized(
     pins: Pins, expression: str, state: SiteState, danger: bool
 ) -> None:
     copy = (
@@ -354,13 +354,15 @@ def test_explicit_copy_of_the_caller_is_told_apart(
 def test_strides_of_a_transposed_scale_are_followed(
     pins: Pins, view: str, state: SiteState
 ) -> None:
-    """Flatten's own strides depend on AITER's release; as_strided makes them so."""
-    asking = FLATTENED.replace("group_size", "transpose_scale=True, group_size")
+    """Flatten's own strides depend on AITER's release; as_strided makes them honest."""
+    requesting = FLATTENED.replace("group_size", "transpose_scale=True, group_size")
     viewed = (
         "                q, s = attn_bmm_output\n"
         f"                attn_bmm_output = (q, {view})\n"
     )
-    census = take_census(edited(pins.tree("sglang"), MLA, (FLATTENED, asking + viewed)))
+    census = take_census(
+        edited(pins.tree("sglang"), MLA, (FLATTENED, requesting + viewed))
+    )
     assert only(census, "S8").state is state
 
 
@@ -388,7 +390,7 @@ def test_consumer_forms(pins: Pins, guarded: str, state: SiteState) -> None:
     assert only(census, "C").state is state
 
 
-def test_renamed_consumer_is_found_by_what_it_does(pins: Pins) -> None:
+def test_renamed_consumer_is_found_by_its_code(pins: Pins) -> None:
     renamed = ("def aiter_w8a8_block_fp8_linear(", "def linear(")
     census = take_census(edited(pins.tree("sglang"), FP8_UTILS, renamed))
 
@@ -481,7 +483,7 @@ class Net:
         ("y = fused_rms_fp8_group_quant(x, w, e, group_size=w)", [RMS]),
     ],
 )
-def test_what_counts_as_making_a_block_scale(
+def test_which_calls_make_a_block_scale(
     pins: Pins, body: str, kernels: list[str]
 ) -> None:
     source = (
@@ -495,7 +497,7 @@ def test_what_counts_as_making_a_block_scale(
 @pytest.mark.parametrize(
     ("body", "paired", "danger"),
     [
-        # The patched consumer copies what is not marked: right only if row-major.
+        # The patched consumer copies unmarked scales: right only if they are row-major.
         ("self.down(quantize(x, transpose_scale=False))", True, False),
         ("self.down(fused_clamp_act_mul(x, dtype_quant=F))", True, False),
         (
@@ -516,7 +518,7 @@ def test_what_counts_as_making_a_block_scale(
         ),
     ],
 )
-def test_a_call_is_judged_with_what_reads_its_scale(
+def test_a_call_is_judged_with_its_consumer(
     pins: Pins, body: str, paired: bool, danger: bool
 ) -> None:
     source = (
@@ -536,8 +538,8 @@ def test_a_call_is_judged_with_what_reads_its_scale(
     assert ("could not be paired" in finding.what) is not paired
 
 
-def test_what_the_consumer_makes_for_its_own_gemm_is_judged(pins: Pins) -> None:
-    """Asked for the wrong order, its GEMM misreads it; that has a row of its own."""
+def test_a_scale_that_the_consumer_makes_is_judged(pins: Pins) -> None:
+    """With the wrong layout, its GEMM misreads it; this gives a separate row."""
     wrong = ("transpose_scale=not use_triton", "transpose_scale=use_triton")
     census = take_census(edited(pins.tree("sglang"), FP8_UTILS, wrong))
 

@@ -1,8 +1,8 @@
-"""The numeric proof on the second base: every site on each route, not the matrix.
+"""The numeric proof on the second base: every site on each route, without the matrix.
 
-``verify --numeric`` runs the whole reduced matrix on any base; here it runs on the
-first, and of the others what a rebase could have got wrong: that each site's code is
-right where it stands now.
+``verify --numeric`` runs the reduced matrix on any base; the tests run it on the first
+one. For the others they test only what a rebase could break: that each site's code is
+right in its new place.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def test_the_second_base_holds(pins: Pins, kernels: None) -> None:
     assert {o.relayouts for o in asked} == {0}
 
 
-def test_a_reworded_call_made_anew_holds(pins: Pins, kernels: None) -> None:
-    """A call whose text no merge can follow: what is made of it is right by bytes."""
+def test_a_regenerated_call_holds(pins: Pins, kernels: None) -> None:
+    """A call whose text cannot be merged: the regenerated call is right by bytes."""
     if importlib.util.find_spec("libcst") is None:
         pytest.skip("regenerating hunks needs libcst")
     call = b"q, _, _, _ = fused_rms_fp8_group_quant(\n                    q,"

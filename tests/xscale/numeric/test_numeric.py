@@ -1,4 +1,4 @@
-"""The judge on the patched pin, on the pristine one, and on trees made wrong."""
+"""The judge on the patched pin, on the pristine one, and on broken trees."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def reduced(pins: Pins, prove: Prove) -> tuple[CaseResult, ...]:
     return prove(pins.patched("sglang"), reduced_matrix())
 
 
-def test_pairs_are_all_there() -> None:
+def test_all_pairs_occur() -> None:
     factors = ((0, 1, 2), "abcd", (True, False))
     rows = list(pairwise(*factors))
     for i, j in combinations(range(3), 2):
@@ -72,7 +72,7 @@ def test_every_site_was_read_on_every_route(reduced: tuple[CaseResult, ...]) -> 
 
 
 def test_nothing_is_copied(reduced: tuple[CaseResult, ...]) -> None:
-    """By pointer and by operation, wherever a transposed scale was asked for."""
+    """By pointer and by operation, wherever a transposed scale was requested."""
     asked = [
         outcome
         for outcome in reduced
@@ -85,8 +85,8 @@ def test_nothing_is_copied(reduced: tuple[CaseResult, ...]) -> None:
     assert {r.copies for o in asked for r in o.readings} == {0}
 
 
-def test_check_mode_is_put_to_the_test(reduced: tuple[CaseResult, ...]) -> None:
-    """On either GEMM; what is read wrongly is said before the GEMM reads it."""
+def test_check_mode_is_tested(reduced: tuple[CaseResult, ...]) -> None:
+    """On either GEMM; a wrong scale raises before the GEMM reads it."""
     tested = [outcome for outcome in reduced if outcome.case.tests_check_mode]
     assert {s for o in tested for s in o.case.sites} == PRODUCERS
     for gemm in ("bpreshuffle", "Triton"):
@@ -95,13 +95,14 @@ def test_check_mode_is_put_to_the_test(reduced: tuple[CaseResult, ...]) -> None:
 
 
 def test_no_switch_no_check_mode(pins: Pins, prove: Prove) -> None:
-    """Nothing is demanded of a release that promised nothing."""
+    """A release without the switch is not tested for check mode."""
     cases = [case for case in reduced_matrix() if case.tests_check_mode]
     assert cases and prove(pins.tree("sglang"), cases) == ()
 
 
 def test_the_pristine_pin_copies(pins: Pins, prove: Prove) -> None:
-    """Right as it is: a copy for each consumer on bpreshuffle, none on Triton."""
+    """The release is right: one copy for each consumer on bpreshuffle, none on
+    Triton."""
     tree = pins.tree("sglang")
     cases = BPRESHUFFLE + TRITON
     outcomes = prove(tree, cases, aiter=pins.tree("aiter"))
@@ -145,7 +146,7 @@ LYING = (
 def test_producers_alone_with_honest_strides_are_harmless(
     pins: Pins, prove: Prove
 ) -> None:
-    """The design's point: a consumer that knows nothing still reads right values."""
+    """The reason for honest strides: an unpatched consumer still reads right values."""
     tree = pins.patched("sglang", without=["consumer"])
     outcomes = prove(tree, BPRESHUFFLE + TRITON)
     assert findings_of(outcomes) == ()
@@ -156,10 +157,6 @@ def test_producers_alone_with_lying_strides(pins: Pins, prove: Prove) -> None:
     outcomes = prove(tree, BPRESHUFFLE + TRITON)
     wrong = {r.site for o in outcomes for r in o.readings if not r.bytes}
     assert wrong == SITES
-
-
-# A call as the series writes it -> the release's own; which is which, by what follows.
-_CALL = "quant_pretransposed_scale(\n"
 
 
 def forgotten(pins: Pins, patch: str) -> Tree:
@@ -204,7 +201,7 @@ def test_one_forgotten_site(pins: Pins, prove: Prove) -> None:
 
 
 def test_marked_without_being_transposed(pins: Pins, prove: Prove) -> None:
-    """The reference's consumer, which trusts the mark: it has no look at strides."""
+    """The consumer trusts the mark; the check of strides does not find this."""
     tree = edited(
         pins.patched("sglang"),
         SCALE,
@@ -213,13 +210,13 @@ def test_marked_without_being_transposed(pins: Pins, prove: Prove) -> None:
     )  # fmt: skip
     outcomes = prove(tree, BPRESHUFFLE)
     wrong = {s for o in outcomes for s in o.wrong_sites}
-    # The gather and the indexer see strides that lie as well.
+    # The gather and the indexer see lying strides as well.
     assert wrong == SITES
 
 
 def test_lying_and_marked_on_triton(pins: Pins, prove: Prove) -> None:
-    """Right for CK if the consumer lets it through; wrong for Triton, where it is
-    asked for: by the two sites that may not know what reads their scale."""
+    """Right for CK if the consumer accepts it; wrong for Triton at the two sites that
+    may not know the reader of their scale."""
     through = (
         "    transposed = x_scale.t()\n    if not transposed.is_contiguous():",
         "    transposed = x_scale.view(x_scale.shape[::-1])\n"
@@ -256,8 +253,8 @@ def test_gather_without_its_fix(pins: Pins, prove: Prove) -> None:
     assert not any(r.bytes for r in pynccl.readings)
 
 
-def test_at_one_token_nothing_can_be_seen(pins: Pins, prove: Prove) -> None:
-    """Why no case of M = 1 proves anything: even this tree passes them."""
+def test_one_token_shows_nothing(pins: Pins, prove: Prove) -> None:
+    """Cases of M = 1 prove nothing: even this tree passes them."""
     tree = edited(pins.patched("sglang", without=["consumer"]), SCALE, LYING)
     case = partial(Case, Chain.MLA)
     one, two = prove(tree, [case(1), case(2)])
