@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from overlaykit.planning.plan import HunkPlan
-from overlaykit.planning.plan import SiteState as Landing
+from overlaykit.planning.plan import State as Landing
 from overlaykit.series.carried import Carried
 from overlaykit.series.scopes import MODULE
 from upstream.contracts import contract_of

@@ -22,7 +22,7 @@ from overlaykit.series.manifest import Target
 from overlaykit.series.scopes import MODULE
 from overlaykit.trees.tree import EditedTree, Tree
 from upstream.contracts import Contract, contract_of
-from xscale.sites import SiteState as SiteState
+from xscale.sites import SiteState
 
 _ADOPTED = {
     SiteState.MARKED,
