@@ -110,7 +110,7 @@ def _options(function: ast.FunctionDef) -> dict[str, bool]:
     }
 
 
-class _Unread(Exception):
+class _Unknown(Exception):
     """The source has a form that is not supported here."""
 
 
@@ -128,8 +128,8 @@ def _layout_of(
     function: ast.FunctionDef, options: Mapping[str, bool]
 ) -> tuple[str, str]:
     try:
-        scale = _Reading(function, options).run()
-    except _Unread as unread:
+        scale = _WrapperReader(function, options).run()
+    except _Unknown as unread:
         return UNKNOWN, str(unread)
     if scale.rows != 0:
         return UNKNOWN, "returns the scale with its axes exchanged"
@@ -145,7 +145,7 @@ def _layout_of(
     )
 
 
-class _Reading:
+class _WrapperReader:
     """One pass through a wrapper, with known options."""
 
     def __init__(self, function: ast.FunctionDef, options: Mapping[str, bool]) -> None:
@@ -160,7 +160,7 @@ class _Reading:
     def run(self) -> _Scale:
         self._block(self._function.body)
         if self._scale is None or self._scale.transposed is None:
-            raise _Unread("no launch receives the scale and its strides")
+            raise _Unknown("no launch receives the scale and its strides")
         return self._scale
 
     def _block(self, body: list[ast.stmt]) -> None:
@@ -174,7 +174,7 @@ class _Reading:
             elif isinstance(statement, ast.Expr):
                 self._call(statement.value)
             elif self._touches(statement) and not isinstance(statement, ast.Return):
-                raise _Unread(f"line {statement.lineno} has an unknown form")
+                raise _Unknown(f"line {statement.lineno} has an unknown form")
 
     def _if(self, statement: ast.If) -> None:
         test = statement.test
@@ -184,7 +184,7 @@ class _Reading:
             chosen = self._options[name] != turned
             self._block(statement.body if chosen else statement.orelse)
         elif self._touches(statement):
-            raise _Unread(f"line {statement.lineno} asks for {ast.unparse(test)}")
+            raise _Unknown(f"line {statement.lineno} asks for {ast.unparse(test)}")
 
     def _touches(self, node: ast.AST) -> bool:
         """Whether a node mentions the scale or its strides."""
@@ -199,7 +199,7 @@ class _Reading:
             if ast.unparse(value) == f"{parameter}.shape" and self._rows is None:
                 self._rows = ast.unparse(first)
             elif any(ast.unparse(e) == self._name for e in target.elts):
-                raise _Unread(f"line {target.lineno} unpacks the scale")
+                raise _Unknown(f"line {target.lineno} unpacks the scale")
             return
         name = ast.unparse(target)
         if name == self._name:
@@ -217,7 +217,7 @@ class _Reading:
         if isinstance(node, ast.Attribute) and node.attr in _TRANSPOSES:
             return _exchanged(self._value(node.value))
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
-            raise _Unread(f"line {node.lineno} makes the scale of {ast.unparse(node)}")
+            raise _Unknown(f"line {node.lineno} makes the scale of {ast.unparse(node)}")
         method = node.func.attr
         arguments = [ast.unparse(argument) for argument in node.args]
         if ast.unparse(node.func) == "torch.empty":
@@ -230,7 +230,7 @@ class _Reading:
             if scale.fast == 1:
                 return scale
             if scale.transposed is not (scale.fast == scale.rows):
-                raise _Unread(f"line {node.lineno} copies by strides that are wrong")
+                raise _Unknown(f"line {node.lineno} copies by strides that are wrong")
             return replace(scale, fast=1, transposed=scale.rows == 1)
         if method in ("view", "reshape") and scale.fast == 1:
             if arguments == [f"{self._name}.shape[::-1]"]:
@@ -239,14 +239,14 @@ class _Reading:
             return replace(
                 self._shaped(shape, node.lineno), transposed=scale.transposed
             )
-        raise _Unread(f"line {node.lineno} does {method} to the scale")
+        raise _Unknown(f"line {node.lineno} does {method} to the scale")
 
     def _shaped(self, shape: ast.expr, line: int) -> _Scale:
         if isinstance(shape, ast.Tuple) and len(shape.elts) == 2:
             names = [ast.unparse(element) for element in shape.elts]
             if names.count(self._rows or "") == 1:
                 return _Scale(names.index(self._rows or ""), 1)
-        raise _Unread(f"line {line} gives the scale a shape whose rows are unknown")
+        raise _Unknown(f"line {line} gives the scale a shape whose rows are unknown")
 
     def _axis(self, node: ast.expr) -> int | None:
         """The axis if a name or an expression is one of the scale's strides."""
@@ -264,12 +264,12 @@ class _Reading:
         if not given:
             return
         if not isinstance(node.func, ast.Subscript):
-            raise _Unread(f"line {node.lineno} passes the scale to another function")
+            raise _Unknown(f"line {node.lineno} passes the scale to another function")
         axes = list(self._given_axes(values))
         if sorted(axes) != [0, 1]:
-            raise _Unread(f"line {node.lineno} does not give the kernel its strides")
+            raise _Unknown(f"line {node.lineno} does not give the kernel its strides")
         if axes[0] != self._scale.rows:
-            raise _Unread(f"line {node.lineno} gives the strides in another order")
+            raise _Unknown(f"line {node.lineno} gives the strides in another order")
         transposed = self._scale.fast == axes[0]
         self._scale = replace(self._scale, transposed=transposed)
 

@@ -153,7 +153,7 @@ class Site:
         """
         return (
             kernel == self.kernel
-            and any(self._stands_in(s) for s in (scopes if self.feeds else scopes[:1]))
+            and any(self._is_in(s) for s in (scopes if self.feeds else scopes[:1]))
             and (None in (self.residual, residual) or self.residual == residual)
             and (
                 None in (self.unquantized, unquantized)
@@ -162,7 +162,7 @@ class Site:
             and (self.feeds is None or any(_has_words(by, self.feeds) for by in fed))
         )
 
-    def _stands_in(self, scope: str) -> bool:
+    def _is_in(self, scope: str) -> bool:
         *classes, function = scope.split(".")
         if function == self.function:
             return True

@@ -50,7 +50,11 @@ def follow(
     if call is None:
         return Journey(Flow(frozenset(), asked=True), (place.scope,))
     flow = follow_call(modules, module, function, call, result)
-    named = list(_named(modules, module, function)) if flow.returned and hops else []
+    named = (
+        list(_references_to(modules, module, function))
+        if flow.returned and hops
+        else []
+    )
     if not named:
         return Journey(flow, (place.scope,))
     onward = [
@@ -76,7 +80,7 @@ def _is_call(place: Place) -> bool:
     return place.call is not None and place.call.func is place.node
 
 
-def _named(
+def _references_to(
     modules: Modules, home: Module, function: FunctionNode | None
 ) -> Iterator[tuple[Module, Place]]:
     """Where the function is called or passed as a value: in its own module and, unless
@@ -90,7 +94,7 @@ def _named(
         if module is None:
             continue
         for place in module.reads.get(name, ()):
-            meaning = modules.stands_for(module, place.node)
+            meaning = modules.meaning_of(module, place.node)
             if isinstance(meaning, Imported):
                 meaning = modules.resolve(meaning)
             if isinstance(meaning, Function) and meaning.node is function:

@@ -40,7 +40,7 @@ def references(modules: Modules, module: Module) -> Iterator[Reference]:
     )
     for name in {*modules.kernels, *aliases}:
         for place in module.reads.get(name, ()):
-            meaning = modules.stands_for(module, place.node)
+            meaning = modules.meaning_of(module, place.node)
             if isinstance(meaning, Kernel) and _makes_a_scale(meaning.name, place):
                 yield Reference(meaning.name, place)
     yield from _other_calls_with_parameter(modules, module)
@@ -111,16 +111,16 @@ def _other_calls_with_parameter(
             if call is None or call.func is not place.node:
                 continue
             order = next((k.value for k in call.keywords if k.arg == PARAMETER), None)
-            if order is None or _hands_through(place, call, order):
+            if order is None or _passes_through(place, call, order):
                 continue
             values = (place.node, *call.args)
             if not any(
-                isinstance(modules.stands_for(module, v), Kernel) for v in values
+                isinstance(modules.meaning_of(module, v), Kernel) for v in values
             ):
                 yield Reference(ast.unparse(call.func), place)
 
 
-def _hands_through(place: Place, call: ast.Call, order: ast.expr) -> bool:
+def _passes_through(place: Place, call: ast.Call, order: ast.expr) -> bool:
     """Whether the function only passes on its caller's request or callee; then the
     caller is examined instead."""
     if place.function is None:
@@ -188,13 +188,13 @@ def _gives_residual(
         node
         for node in ast.walk(reference.at.function)
         if isinstance(node, ast.If | ast.IfExp)
-        and any(_asks_for_none(part, residual) for part in ast.walk(node.test))
+        and any(_tests_for_none(part, residual) for part in ast.walk(node.test))
     ]
     around = any(call is part for node in tests for part in ast.walk(node))
     return True if around or not tests else None
 
 
-def _asks_for_none(node: ast.AST, value: ast.expr) -> bool:
+def _tests_for_none(node: ast.AST, value: ast.expr) -> bool:
     return (
         isinstance(node, ast.Compare)
         and isinstance(node.ops[0], ast.Is | ast.IsNot)
@@ -212,7 +212,7 @@ def describe_call(
     if reference.at.node is call.func:
         return "no transpose_scale"
     name = ast.unparse(call.func)
-    adapter = modules.stands_for(module, call.func)
+    adapter = modules.meaning_of(module, call.func)
     if isinstance(adapter, Imported):
         adapter = modules.resolve(adapter)
     if isinstance(adapter, Function):

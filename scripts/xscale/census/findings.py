@@ -15,7 +15,7 @@ from xscale.sites import CATALOGUE, Role, SiteState
 _SITES = {site.id: site for site in CATALOGUE}
 
 _AGAIN = "and the consumer transposes it again: its GEMM reads scrambled scales"
-_TOGETHER: Mapping[tuple[SiteState, SiteState], str] = {
+_PAIR_FAULTS: Mapping[tuple[SiteState, SiteState], str] = {
     (
         SiteState.ROW_MAJOR,
         SiteState.COPIES_UNMARKED,
@@ -106,7 +106,7 @@ def _finding(row: SiteRow, census: Census, consumers: set[SiteState]) -> Finding
         dangers = _mixture(row.state, census)
     else:
         pairs = [(row.state, state) for state in SiteState if state in consumers]
-        dangers = [_TOGETHER[pair] for pair in pairs if pair in _TOGETHER]
+        dangers = [_PAIR_FAULTS[pair] for pair in pairs if pair in _PAIR_FAULTS]
     dead = ", dead" if row.live is False else ""
     what = f"{site.id} ({site.meaning}): {row.state.value}{dead}"
     return Finding(
@@ -123,7 +123,7 @@ def _finding(row: SiteRow, census: Census, consumers: set[SiteState]) -> Finding
 
 def _outside(row: SiteRow, census: Census) -> Finding:
     """The finding for a call outside the catalogue, by the consumer of its scale."""
-    what, expected = _together(row, census)
+    what, expected = _judged_pair(row, census)
     return Finding(
         f"unforeseen {row.role.value}{what}",
         path=row.path,
@@ -136,7 +136,7 @@ def _outside(row: SiteRow, census: Census) -> Finding:
     )
 
 
-def _together(row: SiteRow, census: Census) -> tuple[str, str]:
+def _judged_pair(row: SiteRow, census: Census) -> tuple[str, str]:
     """What is wrong with the row, and what is expected instead."""
     expected = "no call outside the catalogue in xscale.sites"
     if row.role is Role.CONSUMER:
@@ -151,7 +151,9 @@ def _together(row: SiteRow, census: Census) -> tuple[str, str]:
         if other.role is Role.CONSUMER and f"{other.path}:{other.line}" == row.consumer
     }
     pairs = {(row.state, state) for state in states}
-    if dangers := [_TOGETHER[p] for p in pairs if "dangerous" in _TOGETHER.get(p, "")]:
+    if dangers := [
+        _PAIR_FAULTS[p] for p in pairs if "dangerous" in _PAIR_FAULTS.get(p, "")
+    ]:
         return f"; {dangers[0]} ({row.consumer})", expected
     if pairs and pairs <= _RIGHT:
         return f"; read right by {row.consumer}", expected

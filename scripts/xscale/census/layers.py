@@ -196,7 +196,7 @@ class _Reader:
             owner = ast.unparse(callee.value)
             if owner in ("self", "cls", NATIVE_LINEAR):
                 return self._module, self._methods[callee.attr]
-        meaning = self._modules.stands_for(module, callee)
+        meaning = self._modules.meaning_of(module, callee)
         if isinstance(meaning, Imported):
             meaning = self._modules.resolve(meaning)
         if isinstance(meaning, Function):

@@ -179,7 +179,7 @@ def _read(path: str, tree: ast.Module) -> Module:
             elif isinstance(node, ast.Name):
                 stored[name] += 1
         elif isinstance(node, ast.Import | ast.ImportFrom):
-            for local, target in _imported(node, path):
+            for local, target in _imports_of(node, path):
                 imports[local] = (*imports.get(local, ()), target)
         elif isinstance(node, FunctionNode | ast.ClassDef):
             around = (*around, node)
@@ -244,12 +244,12 @@ class Modules:
             return Imported(module.path, targets)
         return module.constants.get(name)
 
-    def stands_for(self, module: Module, node: ast.expr) -> Meaning | None:
+    def meaning_of(self, module: Module, node: ast.expr) -> Meaning | None:
         """The same for a dotted name in ``module``."""
         if isinstance(node, ast.Name):
             return self.meaning(module, node.id)
         if isinstance(node, ast.Attribute):
-            owner = self.stands_for(module, node.value)
+            owner = self.meaning_of(module, node.value)
             if isinstance(owner, Imported):
                 return self.member(owner, node.attr)
         return None
@@ -265,7 +265,7 @@ class Modules:
         if name in module.classes:
             return module, module.classes[name]
         for dotted, member in module.imports.get(name, ()) if hops else ():
-            for path in _places(module.path, dotted):
+            for path in _module_paths(module.path, dotted):
                 where = self.module(path)
                 if where is not None and member is not None:
                     return self.class_of(where, member, hops - 1)
@@ -274,7 +274,7 @@ class Modules:
     def resolve(self, imported: Imported, hops: int = 4) -> Meaning:
         """The meaning of an imported name, if this tree defines it."""
         for module_name, member in imported.targets if hops else ():
-            for path in _places(imported.importer, module_name):
+            for path in _module_paths(imported.importer, module_name):
                 module = self.module(path)
                 if module is None or member is None:
                     continue
@@ -290,7 +290,7 @@ class Modules:
         return imported
 
 
-def _imported(node: ast.AST, path: str) -> Iterator[tuple[str, Target]]:
+def _imports_of(node: ast.AST, path: str) -> Iterator[tuple[str, Target]]:
     if isinstance(node, ast.Import):
         for alias in node.names:
             top = alias.name.partition(".")[0]
@@ -302,7 +302,7 @@ def _imported(node: ast.AST, path: str) -> Iterator[tuple[str, Target]]:
             yield (alias.asname or alias.name, (dotted, alias.name))
 
 
-def _places(importer: str, dotted: str) -> Iterator[str]:
+def _module_paths(importer: str, dotted: str) -> Iterator[str]:
     """The paths where a tree may hold a module, relative to its importer."""
     parts, folders = dotted.split("."), importer.split("/")[:-1]
     roots = [folders[:i] for i, name in enumerate(folders) if name == parts[0]]

@@ -64,7 +64,7 @@ class Pairing:
         if not makers or not all(self._is_linear(module, m) for m in makers):
             return None
         near = self._nearest(module.path)
-        return near if near and self._native_hands_on(module.path) else None
+        return near if near and self._native_passes_on(module.path) else None
 
     def _nearest(self, path: str) -> Consumer | None:
         """A tree may contain several runtimes: take the consumer with the longest
@@ -101,7 +101,7 @@ class Pairing:
         bases = (ast.unparse(base) for base in node.bases)
         return any(self._is_linear(where, base, depth - 1) for base in bases)
 
-    def _native_hands_on(self, near: str) -> bool:
+    def _native_passes_on(self, near: str) -> bool:
         """Whether the method for native block FP8 passes on the scale of a pair."""
 
         def shared(path: str) -> int:
@@ -115,10 +115,10 @@ class Pairing:
         if apply is None or len(apply.args.args) < 3:
             return False
         given = apply.args.args[2].arg
-        return f"{given}[1]" in set(_handed_as_scale(apply))
+        return f"{given}[1]" in set(_passed_as_scale(apply))
 
 
-def _handed_as_scale(function: ast.AST) -> Iterator[str]:
+def _passed_as_scale(function: ast.AST) -> Iterator[str]:
     for node in ast.walk(function):
         if isinstance(node, ast.keyword) and node.arg == SCALE_PARAMETER:
             yield ast.unparse(node.value)

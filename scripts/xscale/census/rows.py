@@ -153,10 +153,10 @@ def _searched(tree: Tree, path: str, modules: Modules) -> bytes | None:
         )
     if any(text in source for text in _SEARCHED):
         modules.keep(path, source)
-    return source if any(_is_said(kernel, source) for kernel in _NAMED) else None
+    return source if any(_is_mentioned(kernel, source) for kernel in _NAMED) else None
 
 
-def _is_said(kernel: bytes, source: bytes) -> bool:
+def _is_mentioned(kernel: bytes, source: bytes) -> bool:
     """Whether the source contains a text outside comment lines."""
     if kernel not in source:
         return False

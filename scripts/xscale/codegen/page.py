@@ -28,13 +28,14 @@ _HEAD = """\
 Made by `{command}`; do not edit.
 Triton {triton}, AITER {aiter}, target {target}.
 
-The producing kernels, compiled for {target} without a GPU: AITER's own wrappers are
-called as SGLang calls them, once as they are and once with `transpose_scale=True`, and
-Triton's warm-up compiles what they launch, specialized by the arguments they pass.
+This page shows the producing kernels, compiled for {target} without a GPU. AITER's own
+wrappers are called as SGLang calls them, once unchanged and once with
+`transpose_scale=True`. Triton's warm-up compiles the kernels that they launch,
+specialized for their arguments.
 
-Compiled, not run, and another Triton makes other code. What these figures cannot show:
-row-major, a token's scales lie side by side; transposed, they lie M apart, and one
-store instruction touches more lines of memory.
+The code is compiled and not run, and another version of Triton generates other code.
+The figures do not show memory accesses: row-major, a token's scales are adjacent;
+transposed, they are M apart, and one store instruction touches more lines of memory.
 
 ## In short
 
@@ -42,10 +43,10 @@ store instruction touches more lines of memory.
 
 ## Figures
 
-`row-major -> transposed`; one figure where both are equal. M is each of {tokens};
-figures that are the same everywhere are left out. Bytes are of instructions; LDS is in
-bytes per workgroup; waves are those that fit a SIMD, by the compiler's reckoning. The
-last column has the instructions that differ.
+`row-major -> transposed`; one figure if both are equal. M is each of {tokens};
+figures that are the same everywhere are left out. Bytes counts the instructions only.
+LDS is in bytes per workgroup. Waves is the compiler's estimate of how many fit on a
+SIMD. The last column lists the instructions that differ.
 """
 
 _COLUMNS = {
@@ -117,8 +118,8 @@ def _summary(rows: Sequence[Row]) -> Iterator[str]:
     """Each figure in one or two lines: its constant value, or how it changes."""
     tally = Counter(row.verdict.partition(":")[0] for row in rows)
     yield f"Of {len(rows)} pairs of binaries, {tally['same']} are equal in all figures."
-    yield f"In {tally['less']} the transposed form has less of something and more of"
-    yield f"nothing; in {tally['more']} it has more of something:"
+    yield f"In {tally['less']} the transposed form has only lower figures; in"
+    yield f"{tally['more']} it has some higher figures:"
     yield ""
     for figure in FIGURES:
         changes = [row.changes.get(figure, 0) for row in rows]

@@ -186,9 +186,9 @@ class Worker:
     def _died(self) -> EnvironmentFailure:
         code = self._process.wait()
         self._log.seek(0)
-        said = self._log.read()[-_TAIL:].decode(errors="replace").strip()
+        log = self._log.read()[-_TAIL:].decode(errors="replace").strip()
         finding = Finding(
-            f"the worker process exited with {code}", found=said or "no message"
+            f"the worker process exited with {code}", found=log or "no message"
         )
         return EnvironmentFailure("the numeric proof cannot run", (finding,))
 

@@ -134,7 +134,7 @@ class Driver:
         """The layer's communicator on one rank, set up for the chain; ``latent_of`` is
         the method by which it finds the attention layer."""
         gathers = self.case.chain.gathers
-        move = getattr(self.island.owner(GATHER), GATHER) if gathers else _stays
+        move = getattr(self.island.owner(GATHER), GATHER) if gathers else _unchanged
         self.attention_context()
         return double_of(
             self.island.owner(PREPARE),
@@ -247,14 +247,14 @@ class Driver:
     def mla(self) -> Any:
         """q_b, from the output of forward_absorb_prepare."""
         handed: list[Any] = []
-        layer = self.attention(MLA, indexer=_keeping(handed))
+        layer = self.attention(MLA, indexer=_recorder_of(handed))
         outputs = self.call(getattr(layer, MLA), hidden_states=self.hidden())
         return outputs, handed
 
     def mha(self) -> Any:
         """q_b and kv_b, from the output of forward_normal_prepare."""
         handed: list[Any] = []
-        keep = _keeping(handed)
+        keep = _recorder_of(handed)
         layer = self.attention(MHA, indexer=keep, _set_mla_kv_buffer=keep)
         vars(layer)["_concat_and_cast_mha_k"] = lambda k_nope, k_pe, _: (k_nope, k_pe)
         outputs = self.call(getattr(layer, MHA), hidden_states=self.hidden())
@@ -288,7 +288,7 @@ class Driver:
             wk=wk,
             wq_b=Unquantized(draw("query"), 2 * s.wk, s.q_lora),
             weights_proj=Unquantized(draw("weights"), 2, s.hidden),
-            k_norm=_stays,
+            k_norm=_unchanged,
             rotary_emb=lambda _, q, k: (q, k),
             _store_index_k_cache=nothing,
         )
@@ -320,11 +320,11 @@ class Driver:
         return gated
 
 
-def _stays(hidden_states: Any, *_: Any, **__: Any) -> Any:
+def _unchanged(hidden_states: Any, *_: Any, **__: Any) -> Any:
     return hidden_states
 
 
-def _keeping(handed: list[Any]) -> Callable[..., Any]:
+def _recorder_of(handed: list[Any]) -> Callable[..., Any]:
     def keep(*args: Any, **kwargs: Any) -> Any:
         handed.append((args, kwargs))
         return Anything("top-k")

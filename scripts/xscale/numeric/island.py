@@ -42,7 +42,7 @@ class Island:
     @contextmanager
     def entered(self) -> Iterator[Island]:
         """Use the island's modules and environment in this process."""
-        before = _withdraw(self._families)
+        before = _removed(self._families)
         environ = {name: os.environ.get(name) for name in self._environ}
         sys.modules.update(self._modules)
         sys.meta_path.insert(0, self._finder)
@@ -52,7 +52,7 @@ class Island:
         finally:
             _set_environ(environ)
             sys.meta_path.remove(self._finder)
-            self._modules = _withdraw(self._families)
+            self._modules = _removed(self._families)
             sys.modules.update(before)
 
     def definition(self, name: str) -> Any:
@@ -162,7 +162,7 @@ def _importable(name: str) -> bool:
         return False
 
 
-def _withdraw(families: frozenset[str] | set[str]) -> dict[str, ModuleType]:
+def _removed(families: frozenset[str] | set[str]) -> dict[str, ModuleType]:
     names = [name for name in sys.modules if name.partition(".")[0] in families]
     return {name: sys.modules.pop(name) for name in names}
 

@@ -18,7 +18,7 @@ from xscale.numeric.sources import Sources
 from xscale.numeric.watch import Watched
 from xscale.sites import CATALOGUE, PARAMETER, without_parameter
 
-_COMPLAINT = "activation scale is wrong"
+_CHECK_MODE_ERROR = "activation scale is wrong"
 """The error of this series' check mode."""
 
 
@@ -324,29 +324,33 @@ def _check_mode_findings(outcome: CaseResult) -> Iterator[Finding]:
         yield _finding(
             site, case, "check mode lets a wrong scale through", expected, "no error"
         )
-    said = outcome.raised
-    if said is not None and not any(_names(said, s) for s in case.sites - silent):
+    message = outcome.raised
+    if message is not None and not any(
+        _is_error_of(message, s) for s in case.sites - silent
+    ):
         for site in sorted(case.sites):
             yield _finding(
-                site, case, "check mode raises another error", expected, said
+                site, case, "check mode raises another error", expected, message
             )
 
 
-def _names(said: str, site: str) -> bool:
+def _is_error_of(message: str, site: str) -> bool:
     """Whether this is check mode's error for the call of the site."""
     (one,) = (entry for entry in CATALOGUE if entry.id == site)
-    return all(text in said for text in (_COMPLAINT, one.kernel, one.function or ""))
+    return all(
+        text in message for text in (_CHECK_MODE_ERROR, one.kernel, one.function or "")
+    )
 
 
 def _no_token_findings(outcome: CaseResult, pristine: Run | None) -> Iterator[Finding]:
     """M = 0: there are no bytes, and all pointers are equal. A run may fail, as with
     CK, but only if the pristine tree fails as well."""
-    case, said = outcome.case, outcome.raised
+    case, message = outcome.case, outcome.raised
     before = pristine.raised if pristine is not None else None
-    if said is not None:
-        if _error(said) == _error(before):
+    if message is not None:
+        if _error(message) == _error(before):
             return
-        what, expected, found = "raises", before or "no error", said
+        what, expected, found = "raises", before or "no error", message
     elif outcome.outputs is False or any(r.gemm is False for r in outcome.readings):
         what, expected, found = "returns other values", "the pristine tree's", "others"
     else:

@@ -30,7 +30,7 @@ LAYER, LATENT = "decoder layer", "prepare_qkv_latent"
 METHOD, KINDS = "Fp8LinearMethod", ("ReplicatedLinear", "ColumnParallelLinear",
                                     "RowParallelLinear")  # fmt: skip
 
-_AROUND = {
+_BETWEEN = {
     LAYER: ("models/deepseek_v2", "DeepseekV2DecoderLayer.forward"),
     LATENT: ("models/deepseek_v2", f"DeepseekV2AttentionMLA.{LATENT}"),
     METHOD: ("layers/quantization/fp8", f"{METHOD}.apply"),
@@ -117,7 +117,7 @@ def sglang_sources(tree: Tree, also: Iterable[str] = ()) -> Sources:
     missing = [name for name in _FUNCTIONS if name not in places]
     if missing:
         raise _missing(tree, missing, "python/sglang/srt", "SGLang")
-    places |= _around(tree)
+    places |= _places_between(tree)
     owners = {place.owner.encode() for place in places.values() if place.owner}
     modules: dict[str, tuple[str, bytes]] = {}
     queue = [*also, *(place.module for place in places.values())]
@@ -126,7 +126,7 @@ def sglang_sources(tree: Tree, also: Iterable[str] = ()) -> Sources:
         if module in modules or (found := _module(tree, module, _SGLANG_ROOT)) is None:
             continue
         modules[module] = found
-        queue += _takes_part(tree, module, *found, owners)
+        queue += _related_modules(tree, module, *found, owners)
     foreign = {
         name.partition(".")[0]
         for module, (path, data) in modules.items()
@@ -170,14 +170,14 @@ def aiter_sources(tree: Tree) -> Sources:
     return Sources(tree.name, places, modules, frozenset())
 
 
-def _around(tree: Tree) -> dict[str, Place]:
+def _places_between(tree: Tree) -> dict[str, Place]:
     found = {}
-    for name, (module, dotted) in _AROUND.items():
+    for name, (module, dotted) in _BETWEEN.items():
         path = f"{_SGLANG_ROOT}{_SGLANG}/srt/{module}.py"
         data = tree.read(path) or b""
         method = dotted.rpartition(".")[2]
         if any(dotted == one for _, one in _definitions(path, data, (method,))):
-            found[name] = Place(_dotted(path), dotted)
+            found[name] = Place(_module_name(path), dotted)
     return found
 
 
@@ -210,7 +210,7 @@ def _find(
         # Prefer a file that mentions these kernels.
         strong = any(k.encode() in data for k in (*PRODUCERS, GEMM, HEAD_GATE))
         for name, dotted in _definitions(path, data, names):
-            place = Place(_dotted(path), dotted)
+            place = Place(_module_name(path), dotted)
             (found if strong else weak).setdefault(name, place)
 
     for path in likely:
@@ -239,7 +239,7 @@ def _definitions(
     return tuple(walk(_parse(path, data), ""))
 
 
-def _takes_part(
+def _related_modules(
     tree: Tree, module: str, path: str, data: bytes, owners: set[bytes]
 ) -> Iterator[str]:
     """Imported modules that define flags of this one or handle a scale's layout, and
@@ -254,8 +254,8 @@ def _takes_part(
             if found is None:
                 continue
             path, text = found
-            hands_on = path.endswith("__init__.py") and any(o in text for o in owners)
-            if hands_on or MARKER.encode() in text or SWITCH.encode() in text:
+            re_exports = path.endswith("__init__.py") and any(o in text for o in owners)
+            if re_exports or MARKER.encode() in text or SWITCH.encode() in text:
                 yield candidate
 
 
@@ -309,6 +309,6 @@ def _module(tree: Tree, module: str, root: str) -> tuple[str, bytes] | None:
     return None
 
 
-def _dotted(path: str) -> str:
+def _module_name(path: str) -> str:
     inside = path.removeprefix(_SGLANG_ROOT).removesuffix(".py")
     return inside.removesuffix("/__init__").replace("/", ".")

@@ -29,7 +29,7 @@ def consumer(subject: Subject) -> Iterator[Wrong]:
     for shape in SHAPES:
         truth = scales(*shape, subject.device)
         for name, scale in _unmarked(truth).items():
-            yield from _as_ever(subject, name, scale)
+            yield from _check_unmarked(subject, name, scale)
     if subject.case.switch is Switch.OFF:
         sources: tuple[str, ...] = ()
     else:
@@ -37,9 +37,9 @@ def consumer(subject: Subject) -> Iterator[Wrong]:
     for layout, shape in product(sources, SHAPES):
         truth = scales(*shape, subject.device)
         outputs = subject.produce(Quantizer(truth, layout=layout), None, **FORMATS)
-        yield from _handed_on(subject, truth, outputs[0][1])
-    yield from _foreign_marks(subject)
-    yield from _at_linears(subject)
+        yield from _check_marked(subject, truth, outputs[0][1])
+    yield from _check_foreign_marks(subject)
+    yield from _check_linears(subject)
 
 
 def _unmarked(truth: Any) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def _unmarked(truth: Any) -> dict[str, Any]:
     }
 
 
-def _as_ever(subject: Subject, name: str, scale: Any) -> Iterator[Wrong]:
+def _check_unmarked(subject: Subject, name: str, scale: Any) -> Iterator[Wrong]:
     copied = scale.transpose(-1, -2).contiguous().view(*scale.shape)
     for bpreshuffle, expected in ((True, copied), (False, scale)):
         before = _state(scale)
@@ -79,7 +79,7 @@ def _as_ever(subject: Subject, name: str, scale: Any) -> Iterator[Wrong]:
             )
 
 
-def _handed_on(subject: Subject, truth: Any, scale: Any) -> Iterator[Wrong]:
+def _check_marked(subject: Subject, truth: Any, scale: Any) -> Iterator[Wrong]:
     m, groups = truth.shape
     before = _state(scale)
     for bpreshuffle in (True, False, True):
@@ -113,7 +113,7 @@ def _state(scale: Any) -> tuple[Any, ...]:
     )
 
 
-def _foreign_marks(subject: Subject) -> Iterator[Wrong]:
+def _check_foreign_marks(subject: Subject) -> Iterator[Wrong]:
     """A mark on bytes that are not transposed must be refused on either route."""
     truth = scales(3, 2, subject.device)
     wide = scales(3, 4, subject.device).t().contiguous().t()
@@ -136,7 +136,7 @@ def _foreign_marks(subject: Subject) -> Iterator[Wrong]:
         )
 
 
-def _at_linears(subject: Subject) -> Iterator[Wrong]:
+def _check_linears(subject: Subject) -> Iterator[Wrong]:
     """The tree's own linear with either GEMM: that GEMM must see the true values."""
     cases = [*product(SIZES, (3,)), *product(SIZES[:1], _ROWS)]
     for (n, k), m in cases:

@@ -50,17 +50,17 @@ def gate(subject: Subject) -> Iterator[Wrong]:
                 quantizer = Quantizer(
                     scales(3, 2, subject.device), takes_flag=takes_flag
                 )
-                yield from _produced(
+                yield from _check_produced(
                     subject, quantizer, projection, named, asks and takes_flag
                 )
     for shape, layout, nested in product(SHAPES, LAYOUTS, (True, False)):
         quantizer = Quantizer(
             scales(*shape, subject.device), layout=layout, nested=nested
         )
-        yield from _produced(subject, quantizer, None, FORMATS, here)
+        yield from _check_produced(subject, quantizer, None, FORMATS, here)
     if here:
-        yield from _refused(subject)
-        yield from _asked_once(subject)
+        yield from _check_refused(subject)
+        yield from _check_inspected_once(subject)
 
 
 def _formats_for(projection: Any) -> Iterator[tuple[Any, Any]]:
@@ -79,7 +79,7 @@ def _projections(subject: Subject) -> Iterator[tuple[Any, bool]]:
         yield projection, read.route is Route.BPRESHUFFLE
 
 
-def _produced(
+def _check_produced(
     subject: Subject,
     quantizer: Quantizer,
     projection: Any,
@@ -124,10 +124,12 @@ def _produced(
             "others",
         )
         return
-    yield from _scale(quantizer, pair[1], asks, about)
+    yield from _check_scale(quantizer, pair[1], asks, about)
 
 
-def _scale(quantizer: Quantizer, scale: Any, asks: bool, about: str) -> Iterator[Wrong]:
+def _check_scale(
+    quantizer: Quantizer, scale: Any, asks: bool, about: str
+) -> Iterator[Wrong]:
     m, groups = quantizer.row_major.shape
     stored = quantizer.stored if asks else quantizer.row_major
     strides = (1, m) if asks else (groups, 1)
@@ -147,7 +149,7 @@ def _scale(quantizer: Quantizer, scale: Any, asks: bool, about: str) -> Iterator
         )
 
 
-def _refused(subject: Subject) -> Iterator[Wrong]:
+def _check_refused(subject: Subject) -> Iterator[Wrong]:
     """A layout that CK's GEMM would misread must raise, here or at the consumer."""
     for layout in PADDED:
         quantizer = Quantizer(scales(3, 2, subject.device), layout=layout)
@@ -163,7 +165,7 @@ def _refused(subject: Subject) -> Iterator[Wrong]:
         )
 
 
-def _asked_once(subject: Subject) -> Iterator[Wrong]:
+def _check_inspected_once(subject: Subject) -> Iterator[Wrong]:
     """Each quantization is inspected once, because every layer of every step calls
     it."""
     for takes_flag in (True, False):
