@@ -118,8 +118,8 @@ def _summary(rows: Sequence[Row]) -> Iterator[str]:
     """Each figure in one or two lines: its constant value, or how it changes."""
     tally = Counter(row.verdict.partition(":")[0] for row in rows)
     yield f"Of {len(rows)} pairs of binaries, {tally['same']} are equal in all figures."
-    yield f"In {tally['less']} the transposed form has only lower figures; in"
-    yield f"{tally['more']} it has some higher figures:"
+    yield f"In {tally['less']} the transposed form costs less in some figures and more"
+    yield f"in no figure; in {tally['more']} it costs more in some:"
     yield ""
     for figure in FIGURES:
         changes = [row.changes.get(figure, 0) for row in rows]
