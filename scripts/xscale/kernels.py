@@ -83,15 +83,15 @@ def _row(kernel: str, places: list[tuple[str, ast.FunctionDef]]) -> KernelRow:
 def _with_options(function: ast.FunctionDef) -> tuple[str, str]:
     """The default layout, and the options that would change it."""
     options = _options(function)
-    said = _layout_of(function, {**options, PARAMETER: True})
-    details = [said[1]]
+    default = _layout_of(function, {**options, PARAMETER: True})
+    details = [default[1]]
     for name, value in options.items():
         if name == PARAMETER:
             continue
         other = _layout_of(function, {**options, PARAMETER: True, name: not value})
-        if other[0] != said[0]:
+        if other[0] != default[0]:
             details.append(f"{other[0]} with {name}={not value}")
-    return said[0], "; ".join(details)
+    return default[0], "; ".join(details)
 
 
 def _options(function: ast.FunctionDef) -> dict[str, bool]:

@@ -419,7 +419,7 @@ class Path:
             return result
         target = self._resolved(callee)
         if self._layers and about_layers:
-            self._layers.ask(target, values)
+            self._layers.record_call(target, values)
         if isinstance(target, Function) and frame.depth < _DEEPEST_CALL:
             return self._inline(target, given, frame.depth + 1)
         method = self._method(node.func, frame) if self._into_methods else None

@@ -80,7 +80,7 @@ class Layers:
         self.asked.add((layer.text.rpartition(".")[2], name))
         return True if name in self.has else False if name in self.has_not else None
 
-    def ask(self, callee: Value, given: Collection[Value]) -> None:
+    def record_call(self, callee: Value, given: Collection[Value]) -> None:
         """Record a call that receives projections. Its tests are unknown unless the
         function is in the tree."""
         if isinstance(callee, Function):

@@ -73,15 +73,15 @@ def completed(
     # A tree without the switch promises nothing that this could show.
     while job.tree.has_switch and (more := _stubbed(tree, outcomes) - also):
         also |= more
-        again = [outcome.case for outcome in outcomes if outcome.handed]
-        kept = tuple(outcome for outcome in outcomes if not outcome.handed)
+        again = [outcome.case for outcome in outcomes if outcome.reached_stubs]
+        kept = tuple(outcome for outcome in outcomes if not outcome.reached_stubs)
         outcomes = kept + do(job_of(tree, aiter, again, pristine, also))
     return outcomes
 
 
 def _stubbed(tree: Tree, outcomes: Iterable[CaseResult]) -> set[str]:
     """The tree's modules whose stubs received a scale."""
-    names = {name for outcome in outcomes for name in outcome.handed}
+    names = {name for outcome in outcomes for name in outcome.reached_stubs}
     return {module for name in names if (module := module_of(tree, name)) is not None}
 
 

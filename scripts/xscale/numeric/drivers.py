@@ -246,19 +246,19 @@ class Driver:
 
     def mla(self) -> Any:
         """q_b, from the output of forward_absorb_prepare."""
-        handed: list[Any] = []
-        layer = self.attention(MLA, indexer=_recorder_of(handed))
+        passed_on: list[Any] = []
+        layer = self.attention(MLA, indexer=_recorder_of(passed_on))
         outputs = self.call(getattr(layer, MLA), hidden_states=self.hidden())
-        return outputs, handed
+        return outputs, passed_on
 
     def mha(self) -> Any:
         """q_b and kv_b, from the output of forward_normal_prepare."""
-        handed: list[Any] = []
-        keep = _recorder_of(handed)
+        passed_on: list[Any] = []
+        keep = _recorder_of(passed_on)
         layer = self.attention(MHA, indexer=keep, _set_mla_kv_buffer=keep)
         vars(layer)["_concat_and_cast_mha_k"] = lambda k_nope, k_pe, _: (k_nope, k_pe)
         outputs = self.call(getattr(layer, MHA), hidden_states=self.hidden())
-        return outputs, handed
+        return outputs, passed_on
 
     def core(self) -> Any:
         """o_proj, from the output of forward_absorb_core."""
@@ -324,9 +324,9 @@ def _unchanged(hidden_states: Any, *_: Any, **__: Any) -> Any:
     return hidden_states
 
 
-def _recorder_of(handed: list[Any]) -> Callable[..., Any]:
+def _recorder_of(passed_on: list[Any]) -> Callable[..., Any]:
     def keep(*args: Any, **kwargs: Any) -> Any:
-        handed.append((args, kwargs))
+        passed_on.append((args, kwargs))
         return Anything("top-k")
 
     return keep

@@ -29,7 +29,7 @@ def handling_findings(
     yield from _writes(case, run)
     yield from _marks(case, run)
     yield from _quantizations(case, run, pristine)
-    for event in run.watched.handed if has_switch else ():
+    for event in run.watched.stub_calls if has_switch else ():
         yield from _findings(
             case,
             run,

@@ -69,8 +69,8 @@ def judge(
     found = list(_findings(outcome, pristine, tree))
     if case.m and not case.tests_check_mode:
         found += handling_findings(case, run, pristine, tree.has_switch)
-    handed = tuple(sorted({event.what for event in run.watched.handed}))
-    return replace(outcome, findings=tuple(found), handed=handed)
+    reached_stubs = tuple(sorted({event.what for event in run.watched.stub_calls}))
+    return replace(outcome, findings=tuple(found), reached_stubs=reached_stubs)
 
 
 def _findings(

@@ -52,8 +52,8 @@ class CaseResult:
 
     ``relayouts`` counts the operations that copy a scale outside AITER's kernels.
     ``outputs`` compares all returned values with the pristine tree's. ``asked`` says
-    whether any producer was asked for a transposed scale. ``handed`` names the stubs
-    that received a scale.
+    whether any producer was asked for a transposed scale. ``reached_stubs`` names the
+    stubs that received one.
     """
 
     case: Case
@@ -65,7 +65,7 @@ class CaseResult:
     raised: str | None = None
     detail: str = ""
     findings: tuple[Finding, ...] = ()
-    handed: tuple[str, ...] = ()
+    reached_stubs: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:

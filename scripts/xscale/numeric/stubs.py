@@ -19,21 +19,21 @@ Answer = Callable[[str, str], Any]
 Raises AttributeError if the attribute must not exist.
 """
 
-Handed = Callable[[str, tuple[Any, ...], dict[str, Any]], None]
+CallObserver = Callable[[str, tuple[Any, ...], dict[str, Any]], None]
 """Receives the name of a called stub, and the arguments."""
 
-_handed: list[Handed] = []
+_observers: list[CallObserver] = []
 
 
 @contextmanager
-def recording_calls(handed: Handed) -> Iterator[None]:
-    """Report calls of stubs to ``handed``, because the real function's effects are
+def recording_calls(observer: CallObserver) -> Iterator[None]:
+    """Report calls of stubs to ``observer``, because the real function's effects are
     unknown."""
-    _handed.append(handed)
+    _observers.append(observer)
     try:
         yield
     finally:
-        _handed.remove(handed)
+        _observers.remove(observer)
 
 
 class _Base:
@@ -57,8 +57,8 @@ class Anything:
         # As a decorator, return the function itself: its body is needed.
         if len(args) == 1 and not kwargs and isinstance(args[0], (FunctionType, type)):
             return args[0]
-        for handed in _handed:
-            handed(self._path, args, kwargs)
+        for observer in _observers:
+            observer(self._path, args, kwargs)
         return Anything(f"{self._path}()")
 
     def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[type, ...]:

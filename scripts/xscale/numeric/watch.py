@@ -72,14 +72,14 @@ class Watched:
 
     ``relayouts`` are copies of a scale, ``writes`` are operations that overwrite a
     kernel's output, ``quantizations`` are fp8 tensors that the tree's own operations
-    made from other types, ``handed`` are stubs that received a scale or its fp8 values,
-    and ``cleared`` are marks that were lost.
+    made from other types, ``stub_calls`` are calls of stubs that received a scale or
+    its fp8 values, and ``cleared`` are marks that were lost.
     """
 
     relayouts: list[Event] = field(default_factory=list)
     writes: list[Event] = field(default_factory=list)
     quantizations: list[Event] = field(default_factory=list)
-    handed: list[Event] = field(default_factory=list)
+    stub_calls: list[Event] = field(default_factory=list)
     marks: list[Mark] = field(default_factory=list)
     cleared: list[Event] = field(default_factory=list)
 
@@ -201,14 +201,16 @@ class Watch(TorchDispatchMode):  # type: ignore[misc]
         else:
             self.seen.cleared.append(Event("it is cleared", self.where(), made))
 
-    def handed(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def stub_called(
+        self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
         """A stub is being called."""
         if is_unrecorded() or not self._scales:
             return
         for one in _held((args, kwargs), _DEPTH):
             wrote = self._wrote(_storage(one))
             if wrote is not None:
-                self.seen.handed.append(Event(name, self.where(), wrote))
+                self.seen.stub_calls.append(Event(name, self.where(), wrote))
                 return
 
 
@@ -230,7 +232,7 @@ def watching(watch: Watch) -> Iterator[None]:
     tensor_class.__setattr__ = set_attribute
     tensor_class.__delattr__ = delete_attribute
     try:
-        with watch, recording_calls(watch.handed):
+        with watch, recording_calls(watch.stub_called):
             yield
     finally:
         del tensor_class.__setattr__, tensor_class.__delattr__

@@ -76,7 +76,7 @@ def test_unrecorded_work_is_not_recorded() -> None:
             Anything("stub")(one.scale)
 
     seen = watched(event)
-    assert not any((seen.relayouts, seen.writes, seen.marks, seen.handed))
+    assert not any((seen.relayouts, seen.writes, seen.marks, seen.stub_calls))
 
 
 @pytest.mark.parametrize(
@@ -122,8 +122,8 @@ def test_stubs_that_receive_a_scale() -> None:
     )
     for given in ways:
         seen = watched(partial(hand, given))
-        assert [event.what for event in seen.handed] == ["a.stub"]
-    assert not watched(lambda _: Anything("a.stub")(torch.rand(3))).handed
+        assert [event.what for event in seen.stub_calls] == ["a.stub"]
+    assert not watched(lambda _: Anything("a.stub")(torch.rand(3))).stub_calls
 
 
 def test_marks_and_who_sets_them() -> None:

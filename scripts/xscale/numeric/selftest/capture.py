@@ -70,14 +70,14 @@ def capturing(device: str) -> Iterator[_Captured]:
 
 def capture(subject: Subject) -> Iterator[Wrong]:
     """Scales made before, during and after a capture."""
-    with logged() as said:
+    with logged() as warnings:
         for layout, bpreshuffle in product(LAYOUTS, (True, False)):
             yield from _captured(subject, layout, bpreshuffle)
-    if len(said) != 1:
+    if len(warnings) != 1:
         yield Wrong(
             "check mode does not warn once that captured graphs are not checked",
             "one warning that names the switch",
-            f"{len(said)} warnings",
+            f"{len(warnings)} warnings",
         )
 
 

@@ -39,7 +39,7 @@ def compiled(subject: Subject) -> Iterator[Wrong]:
     }
     compiles = False
     with (
-        logged() as said,
+        logged() as warnings,
         subject.gemms_replaced(bpreshuffle=_ck, triton=_triton, row_major=_triton),
     ):
         for (name, quant), (gemm, known) in product(quants.items(), _ENDS):
@@ -67,11 +67,11 @@ def compiled(subject: Subject) -> Iterator[Wrong]:
                     f"{got.graphs}",
                 )
     checks = subject.case.switch is Switch.CHECK
-    if compiles and subject.case.platform.bpreshuffle and len(said) != int(checks):
+    if compiles and subject.case.platform.bpreshuffle and len(warnings) != int(checks):
         yield Wrong(
             "check mode does not warn once that compiled code is not checked",
             f"{int(checks)} warnings that name the switch",
-            f"{len(said)} of them",
+            f"{len(warnings)} of them",
         )
 
 

@@ -173,15 +173,15 @@ def _check_inspected_once(subject: Subject) -> Iterator[Wrong]:
         function, site = quantizer.function(), subject.call_site()
         with (
             mock.patch.object(inspect, "signature", wraps=inspect.signature) as looked,
-            logged("transpose_scale") as said,
+            logged("transpose_scale") as warnings,
         ):
             for _ in range(3):
                 producer = getattr(subject.module, PRODUCER)
                 site(True, producer, function, None, quantizer.x, **FORMATS)
-        if len(said) != int(not takes_flag) or looked.call_count > 1:
+        if len(warnings) != int(not takes_flag) or looked.call_count > 1:
             yield Wrong(
                 "AITER's quantization is not inspected exactly once",
                 f"one inspection and {int(not takes_flag)} warnings in 3 calls of one "
                 f"{'with' if takes_flag else 'without'} transpose_scale",
-                f"{looked.call_count} inspections, {len(said)} warnings",
+                f"{looked.call_count} inspections, {len(warnings)} warnings",
             )

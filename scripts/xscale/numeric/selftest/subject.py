@@ -121,17 +121,17 @@ def load(case: ModuleCase, island: Island, world: World) -> Subject:
 @contextmanager
 def logged(naming: str = SWITCH) -> Iterator[list[str]]:
     """Collect the logged warnings that contain ``naming``, by default the switch."""
-    said: list[str] = []
+    warnings: list[str] = []
 
     class Keeping(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             if naming in (message := record.getMessage()):
-                said.append(message)
+                warnings.append(message)
 
     handler = Keeping(logging.WARNING)
     logging.getLogger().addHandler(handler)
     try:
-        yield said
+        yield warnings
     finally:
         logging.getLogger().removeHandler(handler)
 
