@@ -75,7 +75,7 @@ def aiter_fp8_quant(checkout: Path, fp8_dtype: object) -> ModuleType:
     this process first imported Triton.
     """
     with empty_packages(checkout, *AITER_PARENTS) as packages:
-        # aiter.utility.dtypes would ask ROCm which GPU this is.
+        # aiter.utility.dtypes would query ROCm for the GPU.
         vars(packages["aiter"])["dtypes"] = SimpleNamespace(fp8=fp8_dtype)
         return importlib.import_module("aiter.ops.triton.fused_fp8_quant")
 

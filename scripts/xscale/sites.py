@@ -38,7 +38,7 @@ PRODUCERS: Mapping[str, tuple[str, ...]] = {
     ),
     FLATTEN: ("x", "group_size", "dtype_quant", "transpose_scale"),
 }
-"""AITER's fused quantizations and their parameters, in order, 3041's included."""
+"""AITER's fused quantizations and their parameters in order, including that of 3041."""
 
 PARAMETER = "transpose_scale"
 """The parameter of every quantization that selects the layout. Any other call with this

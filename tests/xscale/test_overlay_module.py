@@ -1,8 +1,8 @@
 """The overlay's scale module against upstream's unit test and AITER's real kernels.
 
-Run as a script, this file is its own worker: Triton decides between interpreter
-and GPU when it is first imported, and two checkouts want two sets of modules, so
-each job gets a process of its own.
+Run as a script, this file is its own worker: Triton chooses between interpreter and GPU
+when it is first imported, and two checkouts need two sets of modules, so each job runs
+in a separate process.
 
     test_overlay_module.py unit SGLANG
     test_overlay_module.py produce SGLANG AITER RESULTS
@@ -43,9 +43,9 @@ CASES = tuple((kernel, m) for kernel in (*RMS_CASES, *FLATTEN_CASES) for m in RO
 class Produced:
     """What one real kernel wrote for one input, in both layouts.
 
-    ``scale`` is what the producer's caller gets, ``for_ck`` and ``for_triton`` what
-    the consumer hands to either GEMM; all share storage where nothing was copied.
-    ``complaint`` is what the switch's check mode says of the same call.
+    ``scale`` is returned to the producer's caller; ``for_ck`` and ``for_triton`` are
+    what the consumer passes to each GEMM. All share storage if nothing was copied.
+    ``complaint`` is the error of check mode for the same call.
     """
 
     q: Any
@@ -87,7 +87,7 @@ def test_upstream_unit_test_passes(checkouts: Any) -> None:
 def test_both_gemms_read_what_the_row_major_kernel_computes(
     patched: Results, kernel: str, m: int
 ) -> None:
-    """CK by bytes, Triton by strides, without a copy."""
+    """CK reads by bytes and Triton by strides, without a copy."""
     case = patched[kernel, m]
     assert same_bits(case.q, case.row_major_q)
     assert same_bits(read_by_ck(case.for_ck), case.row_major)

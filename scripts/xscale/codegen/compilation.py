@@ -268,7 +268,7 @@ def _pretended_gpu() -> Iterator[None]:
         get_current_stream=lambda device: 0,
     )
     driver = triton.runtime.driver
-    # The driver's own property would look for a GPU, and fail without one.
+    # The driver's own property would search for a GPU and fail without one.
     before = vars(driver).get("_active", vars(driver).get("active"))
     driver.set_active(gpu)
     try:
@@ -287,7 +287,7 @@ def _load(aiter: Path) -> ModuleType:
 
     try:
         with empty_packages(aiter, *dict.fromkeys((*AITER_PARENTS, place))) as packages:
-            # aiter.utility.dtypes would ask ROCm which GPU this is.
+            # aiter.utility.dtypes would query ROCm for the GPU.
             dtypes = SimpleNamespace(fp8=torch.float8_e4m3fn)
             vars(packages["aiter"])["dtypes"] = dtypes
             return importlib.import_module(f"{place}.{MODULE}")

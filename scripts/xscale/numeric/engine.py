@@ -24,7 +24,7 @@ from xscale.numeric.watch import Watch, Watched, watching
 
 @dataclass
 class Engine:
-    """One tree, one AITER, one device. Islands and pristine runs are kept."""
+    """One tree, one AITER, one device. Islands and pristine runs are cached."""
 
     tree: Sources
     kernels: Kernels

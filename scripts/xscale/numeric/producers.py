@@ -117,7 +117,7 @@ class Kernels:
         self.functions: dict[str, Any] = {}
         absent = nullcontext(set[str]()) if compiled else stand_ins()
         with absent as used, empty_packages(root, *sorted(packages)) as loaded:
-            # aiter.utility.dtypes would ask ROCm which GPU this is.
+            # aiter.utility.dtypes would query ROCm for the GPU.
             dtypes = SimpleNamespace(fp8=torch.float8_e4m3fn, bf16=torch.bfloat16)
             vars(loaded["aiter"])["dtypes"] = dtypes
             for name, definition in sources.places.items():
@@ -131,7 +131,7 @@ class Kernels:
         return self.functions.get(TRITON_GEMM)
 
     def recorded(self, name: str, variant: Variant, recorder: Recorder) -> Any:
-        """The producer ``name`` as this variant's AITER has it, recording its calls."""
+        """The producer ``name`` of this variant's AITER, with its calls recorded."""
         real = self.real(name)
         function = _with_layout(name, real, variant)
 

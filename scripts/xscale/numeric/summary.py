@@ -68,8 +68,8 @@ def chains_of(outcomes: Iterable[CaseResult]) -> tuple[ChainSummary, ...]:
 def summarize(outcomes: Iterable[CaseResult]) -> tuple[SiteSummary, ...]:
     """One row per site and route, in the order of the sites.
 
-    Left out are M = 0, where nothing can be wrong, and a test of check mode, where
-    nothing is right.
+    M = 0 is left out, because nothing can be wrong there, and so are tests of check
+    mode.
     """
     groups: dict[tuple[str, str], list[tuple[CaseResult, Reading]]] = {}
     for outcome in outcomes:

@@ -37,7 +37,7 @@ def _apart(site: str) -> tuple[Case, ...]:
 
 
 def _other_projection(site: str, projection: str, of: str) -> Mutant:
-    """A producer that asks about a projection which does not read its scale."""
+    """A producer that asks about a projection that does not read its scale."""
     return Mutant(
         f"{site} given {projection}",
         f"{site} asks about a projection that does not read its scale",

@@ -64,7 +64,7 @@ class Mutant:
 
 
 def mutated(tree: Tree, edits: Iterable[Edit]) -> Tree:
-    """The tree with the edits made."""
+    """Apply the edits to a tree."""
     for edit in edits:
         tree = edited(tree, edit.path, (edit.old, edit.new))
     return tree
@@ -147,7 +147,7 @@ class Call:
 
     @property
     def forgotten(self) -> Edit:
-        """The release's own call instead of the series's."""
+        """The release's own call instead of the one in the series."""
         plain = f"{self.target}{self.kernel}({self._gap}"
         return Edit(self.path, self._opening(self.projection), plain)
 

@@ -268,7 +268,8 @@ def test_hazard_09_alternate_stream(pins: Pins) -> None:
 
 
 def test_hazard_10_mixed_adoption(pins: Pins, prove: Prove) -> None:
-    """0.5.13's state: seven producers transposed, flatten not, the consumer trusts."""
+    """The state of 0.5.13: seven producers transposed, flatten not, and a trusting
+    consumer."""
     trusting = Edit(
         FP8_UTILS,
         "x_scale = x_scale_for_gemm(input_scale, bpreshuffle=not use_triton)",

@@ -125,7 +125,7 @@ def test_the_patched_pin_on_pristine_aiter(pins: Pins, prove: Prove) -> None:
     assert all(r.bytes and r.gemm for o in outcomes for r in o.readings)
 
 
-# --- trees made wrong -------------------------------------------------------------
+# --- broken trees -----------------------------------------------------------------
 
 
 def edited(tree: Tree, path: str, *changes: tuple[str, str]) -> Tree:

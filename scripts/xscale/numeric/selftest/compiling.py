@@ -173,7 +173,7 @@ def _product(q: Any, w: Any, scale: Any, dtype: Any) -> Any:
 def _nested(
     x: Any, group_size: int, dtype_quant: Any, transpose_scale: bool = False
 ) -> Any:
-    """As AITER's RMSNorm: transposed bytes behind a contiguous (M, G) view."""
+    """Like AITER's RMSNorm: transposed bytes behind a contiguous (M, G) view."""
     q, scale = _quantized(x, group_size, dtype_quant)
     if transpose_scale:
         scale = scale.t().contiguous().view(scale.shape)
@@ -183,7 +183,7 @@ def _nested(
 def _pair(
     x: Any, group_size: int, dtype_quant: Any, transpose_scale: bool = False
 ) -> Any:
-    """As AITER's flatten: strides (1, M)."""
+    """Like AITER's flatten: strides (1, M)."""
     if not transpose_scale:
         return _quantized(x, group_size, dtype_quant)
     return _operator(x, group_size)
@@ -207,7 +207,7 @@ _operator.register_fake(_like)
 
 
 def _older(x: Any, group_size: int, dtype_quant: Any) -> Any:
-    """As AITER's flatten before it could transpose."""
+    """Like AITER's flatten before it could transpose."""
     return _quantized(x, group_size, dtype_quant)
 
 
