@@ -31,7 +31,7 @@ from overlaykit.core.documents import to_json
 from overlaykit.core.errors import EnvironmentFailure, Exit, Finding, InputError
 from overlaykit.core.files import write_whole
 from overlaykit.core.options import whole_number
-from xscale.numeric.server import Unable, look_around
+from xscale.numeric.server import CannotRun, look_around
 
 _VENDORS = {"nvidia", "amd", "instinct"}
 
@@ -142,7 +142,7 @@ def _environment(dry_run: bool) -> dict[str, str]:
         os.environ["TRITON_INTERPRET"] = "1"
     try:
         about = look_around("cpu" if dry_run else "cuda")
-    except Unable as error:
+    except CannotRun as error:
         what, found, next_step = error.args
         if "--device" in next_step:
             next_step = "use a machine with a GPU; --dry-run needs none"

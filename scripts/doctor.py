@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Would each site of the series be live on this machine, and if not, what to change?
+"""Reports whether each site of the series would be live on this machine.
 
-A site can be adopted and never run, or run with an AITER that ignores what it is asked
-for; neither raises anything. So nothing here is taken from a version: the GPU is asked
-for its name, AITER's producers are run, and the tree is read. What this machine cannot
-tell is reported as not run.
+A site can be adopted and never run, or run with an AITER that ignores the request;
+neither raises an error. So nothing here is inferred from a version: the GPU is queried,
+AITER's producers are run, and the tree is read. What this machine cannot determine is
+reported as not run.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from overlaykit.series.carried import load_overlay
 from overlaykit.trees.tree import DirectoryTree
 from xscale.aiter_tree import aiter_at
 from xscale.doctor import adoption, machine, producers
-from xscale.doctor.answers import SITES, Answer, Condition, absent
+from xscale.doctor.answers import SITES, Answer, Condition, missing
 from xscale.doctor.page import show
 
 
@@ -34,38 +34,38 @@ def options(parser: ArgumentParser) -> None:
             f"--{name}",
             metavar="PATH",
             type=Path,
-            help=f"{kinds}; left out, the {what} that this Python would import",
+            help=f"{kinds} (default: the {what} that this Python imports)",
         )
     parser.add_argument(
         "--device",
         choices=("auto", "cpu", "cuda"),
         default="auto",
-        help="where to run AITER's producers: cpu is Triton's interpreter, cuda the "
-        "GPU, ROCm's as well; auto (default) the GPU where there is one",
+        help="where to run AITER's producers: cpu uses Triton's interpreter, cuda the "
+        "GPU (also with ROCm), auto (default) the GPU if there is one",
     )
 
 
 def doctor(arguments: Namespace) -> Report:
-    """Examine what is there; what is missing does not stop the rest."""
+    """Examine everything that is found; a missing part does not stop the rest."""
     found = _sglang(arguments.sglang)
     aiter = _aiter(arguments.aiter)
     facts = machine.facts()
-    here = machine.examined(facts)
+    here = machine.report_of(facts)
     if found is None and aiter is None:
         return Report(
             verb="doctor",
             exit_code=Exit.ENVIRONMENT,
-            message="nothing to examine: neither SGLang nor AITER",
+            message="nothing to examine: neither SGLang nor AITER was found",
             results=(here,),
-            findings=(absent("SGLang", "--sglang"), absent("AITER", "--aiter")),
+            findings=(missing("SGLang", "--sglang"), missing("AITER", "--aiter")),
         )
-    presented = producers.presented(aiter, facts, arguments.device)
+    layouts = producers.layouts(aiter, facts, arguments.device)
     census = adoption.census_of(found) if found else None
     conditions = (
         *adoption.tree_conditions(found, census),
         *machine.machine_conditions(facts),
         *machine.environment_conditions(os.environ),
-        *producers.producer_conditions(presented, aiter),
+        *producers.producer_conditions(layouts, aiter),
     )
     sites = tuple(adoption.liveness(site, census, conditions) for site in SITES)
     findings = _findings(found, conditions)
@@ -76,15 +76,15 @@ def doctor(arguments: Namespace) -> Report:
         message=f"{live} of {len(sites)} sites would be live here",
         results=(
             here,
-            producers.examined(aiter, arguments.aiter is None, presented),
-            adoption.examined(found, census, sites, conditions),
+            producers.report_of(aiter, arguments.aiter is None, layouts),
+            adoption.report_of(found, census, sites, conditions),
         ),
         findings=findings,
     )
 
 
 def _installed(package: str) -> Path | None:
-    """Where this Python would import it from. Importing AITER would ask for ROCm."""
+    """The path that this Python would import from. Importing AITER would need ROCm."""
     try:
         spec = importlib.util.find_spec(package)
     except (ImportError, ValueError):
@@ -122,8 +122,9 @@ def _findings(
 if __name__ == "__main__":
     run(
         Verb(
-            "Would each site of the series be live on this machine? Run it on the GPU "
-            "node, with the Python that serves. Done means that all would be.",
+            "Report whether each site of the series would be live on this machine. Run "
+            "it on the GPU node, with the Python that serves. Exit code 0 means that "
+            "all sites would be live.",
             (
                 "scripts/doctor.py",
                 "scripts/doctor.py --sglang ~/src/sglang --aiter ~/src/aiter",

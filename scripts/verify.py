@@ -40,8 +40,8 @@ from xscale.aiter_tree import aiter_at
 from xscale.census import SiteRow, check_adopted, take_census
 from xscale.numeric import (
     ChainSummary,
+    Pool,
     SiteSummary,
-    Team,
     chains_of,
     findings_of,
     full_matrix,
@@ -204,7 +204,7 @@ def _verify_numeric(arguments: Namespace) -> Report:
     cases += module_cases()
     results: list[NumericResult] = []
     findings: list[Finding] = []
-    with Team(arguments.device, arguments.jobs) as team:
+    with Pool(arguments.device, arguments.jobs) as team:
         for one in trees:
             refuse_interrupted(one.tree)
             started = time.perf_counter()

@@ -26,8 +26,7 @@ from overlaykit.series.scopes import MODULE
 from upstream.contracts import ADOPTED, contract_of
 from upstream.facts import Facts, Quote
 from upstream.outcomes import Cell, Column, Outcome, Version
-from xscale.sites import UNKNOWN_SITE, Role
-from xscale.sites import State as SiteState
+from xscale.sites import UNKNOWN_SITE, Role, SiteState
 
 _OUTCOME_OF = {
     HunkState.CLEAN: Outcome.CLEAN,

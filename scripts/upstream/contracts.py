@@ -11,14 +11,13 @@ from overlaykit.series.manifest import Target
 from overlaykit.trees.tree import Tree
 from xscale.census import Census, Problem, SiteRow, problems, take_census
 from xscale.kernels import take_kernels
-from xscale.numeric.presentation import Presentation
-from xscale.sites import CATALOGUE, FLATTEN, Role, without_parameter
-from xscale.sites import State as SiteState
+from xscale.numeric.layout import ScaleLayout
+from xscale.sites import CATALOGUE, FLATTEN, Role, SiteState, without_parameter
 
 _STATES = {
-    Presentation.NO_PARAMETER.value: SiteState.ROW_MAJOR,
-    Presentation.LYING.value: SiteState.UNMARKED,
-    Presentation.HONEST.value: SiteState.HONEST,
+    ScaleLayout.NO_PARAMETER.value: SiteState.ROW_MAJOR,
+    ScaleLayout.LYING.value: SiteState.UNMARKED,
+    ScaleLayout.HONEST.value: SiteState.HONEST,
 }
 
 ADOPTED = {
@@ -66,8 +65,8 @@ def _aiter(target: Target, tree: Tree) -> Census:
     if row.path is None:
         state = SiteState.GONE
     else:
-        state = _STATES.get(row.presentation, SiteState.UNKNOWN)
-    detail = f"{row.presentation}; {row.detail}" if row.detail else row.presentation
+        state = _STATES.get(row.layout, SiteState.UNKNOWN)
+    detail = f"{row.layout}; {row.detail}" if row.detail else row.layout
     found = SiteRow(
         "S8", Role.PRODUCER, FLATTEN, row.path, FLATTEN, row.line, state, detail
     )

@@ -1,4 +1,4 @@
-"""Where an AITER of any release lies: told by its Triton modules, not by a pin."""
+"""Find an AITER of any release by its Triton modules."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from overlaykit.core.errors import Finding, InputError
 from overlaykit.trees.tree import REPOSITORY, DirectoryTree, Layout, Tree
 from xscale.kernels import UNKNOWN, take_kernels
-from xscale.numeric.presentation import Presentation
+from xscale.numeric.layout import ScaleLayout
 from xscale.sites import FLATTEN, PARAMETER, without_parameter
 
 _KERNELS = "aiter/ops/triton"
@@ -17,13 +17,13 @@ _PACKAGE = Layout((("aiter/", ""),))
 def aiter_at(path: Path) -> DirectoryTree:
     """A clone, an unpacked source tree, a site-packages or the package's directory.
 
-    Raises InputError where the path is none of these.
+    Raises InputError for any other path.
     """
     for layout in (REPOSITORY, _PACKAGE):
         if (path / (layout.inside(_KERNELS) or "")).is_dir():
             return DirectoryTree(path.resolve(), layout)
     finding = Finding(
-        "no AITER here" if path.is_dir() else "is no directory",
+        "no AITER here" if path.is_dir() else "is not a directory",
         path=str(path),
         expected=f"{_KERNELS} below a clone or a site-packages",
         next_step="name the directory that holds the package aiter",
@@ -32,18 +32,19 @@ def aiter_at(path: Path) -> DirectoryTree:
 
 
 def flatten_here(tree: Tree) -> Finding | None:
-    """Of an AITER that no base carries: whether it lacks what the series adds to it."""
+    """For an AITER that is not a base: whether it lacks the parameter that the series
+    adds."""
     [row] = [row for row in take_kernels(tree) if row.kernel == FLATTEN]
-    if row.path is None or row.presentation == UNKNOWN:
+    if row.path is None or row.layout == UNKNOWN:
         return None
-    if row.presentation == Presentation.NO_PARAMETER.value:
+    if row.layout == ScaleLayout.NO_PARAMETER.value:
         return Finding(
             f"this AITER's {FLATTEN} has no parameter {PARAMETER}",
             path=row.path,
             line=row.line,
             site="S8",
             expected=f"{PARAMETER}, which the series adds",
-            found="none; SGLang's side then asks for a row-major scale and copies it",
+            found="no such parameter: SGLang requests a row-major scale, copies it",
             next_step=without_parameter(FLATTEN),
         )
     return Finding(
@@ -52,6 +53,6 @@ def flatten_here(tree: Tree) -> Finding | None:
         line=row.line,
         site="S8",
         expected="nothing to apply",
-        found=f"its scale comes back {row.presentation}",
+        found=f"it returns its scale {row.layout}",
         next_step="apply the series to SGLang alone",
     )

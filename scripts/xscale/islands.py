@@ -1,10 +1,10 @@
 """Import single modules of a package that cannot be imported whole.
 
-The ``__init__`` files of SGLang and AITER pull in ROCm, torchvision and more on
-the way to any one module. Behind parents that only carry a ``__path__``, the
-module itself, and whatever it really needs, is the checkout's own file.
+The ``__init__`` files of SGLang and AITER import ROCm, torchvision and more. Here their
+parent packages are replaced by ones that only have a ``__path__``; the module itself
+and its real dependencies are the checkout's own files.
 
-Needs nothing but the standard library; what the island imports is its affair.
+Needs only the standard library; the imported modules may need more.
 """
 
 from __future__ import annotations
@@ -33,16 +33,15 @@ AITER_PARENTS = ("aiter", "aiter.ops", "aiter.ops.triton")
 def empty_packages(root: Path, *names: str) -> Iterator[Mapping[str, ModuleType]]:
     """Make the packages ``names``, parents first, importable from under ``root``.
 
-    Their ``__init__`` does not run; their other modules are found as ever. Yields
-    the packages by name. On the way out every module of theirs leaves
-    ``sys.modules``, and whatever was there before returns, so that two checkouts
-    can be loaded one after the other; functions already taken stay usable, their
-    late imports do not.
+    Their ``__init__`` does not run; their other modules are found as usual. Yields the
+    packages by name. On exit all their modules are removed from ``sys.modules`` and the
+    previous ones are restored, so two checkouts can be loaded one after the other.
+    Functions that were taken remain usable, but their later imports do not.
 
-    Raises ModuleNotFoundError for a package that the checkout does not hold.
+    Raises ModuleNotFoundError if the checkout does not have a package.
     """
     families = {name.partition(".")[0] for name in names}
-    before = _withdraw(families)
+    before = _removed(families)
     packages: dict[str, ModuleType] = {}
     try:
         for name in names:
@@ -58,12 +57,12 @@ def empty_packages(root: Path, *names: str) -> Iterator[Mapping[str, ModuleType]
         importlib.invalidate_caches()
         yield packages
     finally:
-        _withdraw(families)
+        _removed(families)
         sys.modules.update(before)
 
 
 def stub(name: str, **attributes: Any) -> None:
-    """Stand in for the module ``name``, for as long as its island lasts."""
+    """Replace the module ``name`` until the packages are removed."""
     module = ModuleType(name)
     vars(module).update(attributes)
     sys.modules[name] = module
@@ -72,15 +71,15 @@ def stub(name: str, **attributes: Any) -> None:
 def aiter_fp8_quant(checkout: Path, fp8_dtype: object) -> ModuleType:
     """AITER's real ``fused_fp8_quant``, with ``fp8_dtype`` as its default dtype.
 
-    Its kernels run natively, or on the CPU if ``TRITON_INTERPRET=1`` was set before
-    Triton was first imported in this process.
+    Its kernels run on the GPU, or on the CPU if ``TRITON_INTERPRET=1`` was set before
+    this process first imported Triton.
     """
     with empty_packages(checkout, *AITER_PARENTS) as packages:
-        # aiter.utility.dtypes would ask ROCm which GPU this is.
+        # aiter.utility.dtypes would query ROCm for the GPU.
         vars(packages["aiter"])["dtypes"] = SimpleNamespace(fp8=fp8_dtype)
         return importlib.import_module("aiter.ops.triton.fused_fp8_quant")
 
 
-def _withdraw(families: set[str]) -> dict[str, ModuleType]:
+def _removed(families: set[str]) -> dict[str, ModuleType]:
     names = [name for name in sys.modules if name.partition(".")[0] in families]
     return {name: sys.modules.pop(name) for name in names}

@@ -1,9 +1,10 @@
-"""What AITER's fused quantizations do with ``transpose_scale``, from their source.
+"""Which layout AITER's fused quantizations return, read from their source.
 
-No release says so in one place: the module moved, the parameter came to one function
-months after the other, and what comes back changed more than once. So the wrapper is
-followed, with the parameter set, from the scale's buffer over the strides that the
-kernel gets to what is returned. Forms that this does not know come out as unknown.
+No release states it in one place: the module moved, the second function got the
+parameter months after the first, and the returned layout changed more than once. So
+this follows the wrapper with the parameter set: from the scale's buffer, through the
+strides that the kernel gets, to the return value. Code in other forms gives an unknown
+layout.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from overlaykit.core.syntax import parsed
 from overlaykit.trees.tree import Tree
-from xscale.numeric.presentation import Presentation
+from xscale.numeric.layout import ScaleLayout
 from xscale.sites import PRODUCERS
 
 PARAMETER = "transpose_scale"
@@ -27,20 +28,21 @@ _TRANSPOSES = {"t()", "T", "transpose(0, 1)", "transpose(1, 0)", "permute(1, 0)"
 
 @dataclass(frozen=True)
 class KernelRow:
-    """One quantization. ``presentation`` is the value of a :class:`Presentation`, as
-    running it would tell, or unknown; ``path`` and ``line`` are None where the tree
-    does not define it."""
+    """One quantization. ``layout`` is the value of the :class:`ScaleLayout` that it
+    returns, or unknown. ``path`` and ``line`` are None if the tree does not define
+    it."""
 
     kernel: str
     path: str | None
     line: int | None
     parameter: bool
-    presentation: str
+    layout: str
     detail: str
 
 
 def take_kernels(tree: Tree) -> tuple[KernelRow, ...]:
-    """The quantizations of an AITER tree, a row each, in :data:`PRODUCERS`' order."""
+    """The quantizations of an AITER tree, one row each, in the order of
+    :data:`PRODUCERS`."""
     found: dict[str, list[tuple[str, ast.FunctionDef]]] = {k: [] for k in PRODUCERS}
     for path in sorted(tree.paths()):
         if not path.startswith(_FOLDER) or not path.endswith(".py"):
@@ -70,30 +72,30 @@ def _row(kernel: str, places: list[tuple[str, ast.FunctionDef]]) -> KernelRow:
     has = PARAMETER in names
     if len(places) > 1:
         where = ", ".join(f"{p}:{f.lineno}" for p, f in places)
-        presentation, detail = UNKNOWN, f"defined more than once: {where}"
+        layout, detail = UNKNOWN, f"defined more than once: {where}"
     elif has:
-        presentation, detail = _with_options(function)
+        layout, detail = _with_options(function)
     else:
-        presentation, detail = Presentation.NO_PARAMETER.value, ""
-    return KernelRow(kernel, path, function.lineno, has, presentation, detail)
+        layout, detail = ScaleLayout.NO_PARAMETER.value, ""
+    return KernelRow(kernel, path, function.lineno, has, layout, detail)
 
 
 def _with_options(function: ast.FunctionDef) -> tuple[str, str]:
-    """The presentation by default, and which other option would change it."""
+    """The default layout, and the options that would change it."""
     options = _options(function)
-    said = _presentation(function, {**options, PARAMETER: True})
-    details = [said[1]]
+    default = _layout_of(function, {**options, PARAMETER: True})
+    details = [default[1]]
     for name, value in options.items():
         if name == PARAMETER:
             continue
-        other = _presentation(function, {**options, PARAMETER: True, name: not value})
-        if other[0] != said[0]:
+        other = _layout_of(function, {**options, PARAMETER: True, name: not value})
+        if other[0] != default[0]:
             details.append(f"{other[0]} with {name}={not value}")
-    return said[0], "; ".join(details)
+    return default[0], "; ".join(details)
 
 
 def _options(function: ast.FunctionDef) -> dict[str, bool]:
-    """The parameters that are true or false by default."""
+    """The parameters whose default is true or false."""
     args = function.args
     positional = (*args.posonlyargs, *args.args)
     tail = positional[len(positional) - len(args.defaults) :]
@@ -108,43 +110,43 @@ def _options(function: ast.FunctionDef) -> dict[str, bool]:
     }
 
 
-class _Unread(Exception):
-    """The source has a form that this reading does not know."""
+class _Unknown(Exception):
+    """The source has a form that is not supported here."""
 
 
 @dataclass(frozen=True)
 class _Scale:
-    """A scale of two axes: which of them counts rows, which is contiguous, and whether
-    its memory lies in (groups, rows) order; None before the kernel wrote it."""
+    """A two-dimensional scale: the axis of the rows, the contiguous axis, and whether
+    its bytes lie in (groups, rows) order; None before the kernel has written it."""
 
     rows: int
     fast: int
     transposed: bool | None = None
 
 
-def _presentation(
+def _layout_of(
     function: ast.FunctionDef, options: Mapping[str, bool]
 ) -> tuple[str, str]:
     try:
-        scale = _Reading(function, options).run()
-    except _Unread as unread:
+        scale = _WrapperReader(function, options).run()
+    except _Unknown as unread:
         return UNKNOWN, str(unread)
     if scale.rows != 0:
         return UNKNOWN, "returns the scale with its axes exchanged"
     if not scale.transposed:
         if scale.fast != 1:
             return UNKNOWN, "row-major bytes behind exchanged strides"
-        return Presentation.IGNORED.value, "the scale comes back row-major"
+        return ScaleLayout.IGNORED.value, "the scale comes back row-major"
     if scale.fast == 0:
-        return Presentation.HONEST.value, "transposed bytes, strides (1, M)"
+        return ScaleLayout.HONEST.value, "transposed bytes, strides (1, M)"
     return (
-        Presentation.LYING.value,
+        ScaleLayout.LYING.value,
         "transposed bytes behind a contiguous (M, groups) view",
     )
 
 
-class _Reading:
-    """One run through a wrapper, with its options known."""
+class _WrapperReader:
+    """One pass through a wrapper, with known options."""
 
     def __init__(self, function: ast.FunctionDef, options: Mapping[str, bool]) -> None:
         self._function = function
@@ -152,13 +154,13 @@ class _Reading:
         self._rows: str | None = None
         self._name = _scale_name(function)
         self._scale: _Scale | None = None
-        # Names for strides of the scale: the axis that each is of.
+        # Names of the scale's strides, with their axes.
         self._strides: dict[str, int] = {}
 
     def run(self) -> _Scale:
         self._block(self._function.body)
         if self._scale is None or self._scale.transposed is None:
-            raise _Unread("no launch that is given the scale and its strides")
+            raise _Unknown("no launch receives the scale and its strides")
         return self._scale
 
     def _block(self, body: list[ast.stmt]) -> None:
@@ -172,7 +174,7 @@ class _Reading:
             elif isinstance(statement, ast.Expr):
                 self._call(statement.value)
             elif self._touches(statement) and not isinstance(statement, ast.Return):
-                raise _Unread(f"line {statement.lineno} is of no form that is known")
+                raise _Unknown(f"line {statement.lineno} has an unknown form")
 
     def _if(self, statement: ast.If) -> None:
         test = statement.test
@@ -182,10 +184,10 @@ class _Reading:
             chosen = self._options[name] != turned
             self._block(statement.body if chosen else statement.orelse)
         elif self._touches(statement):
-            raise _Unread(f"line {statement.lineno} asks for {ast.unparse(test)}")
+            raise _Unknown(f"line {statement.lineno} asks for {ast.unparse(test)}")
 
     def _touches(self, node: ast.AST) -> bool:
-        """Whether a node has anything to do with the scale."""
+        """Whether a node mentions the scale or its strides."""
         mine = {self._name, *self._strides}
         names = (n.id for n in ast.walk(node) if isinstance(n, ast.Name))
         return not mine.isdisjoint(names)
@@ -197,7 +199,7 @@ class _Reading:
             if ast.unparse(value) == f"{parameter}.shape" and self._rows is None:
                 self._rows = ast.unparse(first)
             elif any(ast.unparse(e) == self._name for e in target.elts):
-                raise _Unread(f"line {target.lineno} unpacks the scale")
+                raise _Unknown(f"line {target.lineno} unpacks the scale")
             return
         name = ast.unparse(target)
         if name == self._name:
@@ -209,13 +211,13 @@ class _Reading:
             self._call(value)
 
     def _value(self, node: ast.expr) -> _Scale:
-        """What an expression makes of the scale."""
+        """The scale that an expression returns."""
         if isinstance(node, ast.Name) and node.id == self._name and self._scale:
             return self._scale
         if isinstance(node, ast.Attribute) and node.attr in _TRANSPOSES:
             return _exchanged(self._value(node.value))
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
-            raise _Unread(f"line {node.lineno} makes the scale of {ast.unparse(node)}")
+            raise _Unknown(f"line {node.lineno} makes the scale of {ast.unparse(node)}")
         method = node.func.attr
         arguments = [ast.unparse(argument) for argument in node.args]
         if ast.unparse(node.func) == "torch.empty":
@@ -228,7 +230,7 @@ class _Reading:
             if scale.fast == 1:
                 return scale
             if scale.transposed is not (scale.fast == scale.rows):
-                raise _Unread(f"line {node.lineno} copies by strides that are not its")
+                raise _Unknown(f"line {node.lineno} copies by strides that are wrong")
             return replace(scale, fast=1, transposed=scale.rows == 1)
         if method in ("view", "reshape") and scale.fast == 1:
             if arguments == [f"{self._name}.shape[::-1]"]:
@@ -237,24 +239,24 @@ class _Reading:
             return replace(
                 self._shaped(shape, node.lineno), transposed=scale.transposed
             )
-        raise _Unread(f"line {node.lineno} does {method} to the scale")
+        raise _Unknown(f"line {node.lineno} does {method} to the scale")
 
     def _shaped(self, shape: ast.expr, line: int) -> _Scale:
         if isinstance(shape, ast.Tuple) and len(shape.elts) == 2:
             names = [ast.unparse(element) for element in shape.elts]
             if names.count(self._rows or "") == 1:
                 return _Scale(names.index(self._rows or ""), 1)
-        raise _Unread(f"line {line} gives it a shape whose rows are not told")
+        raise _Unknown(f"line {line} gives the scale a shape whose rows are unknown")
 
     def _axis(self, node: ast.expr) -> int | None:
-        """The axis of which a name or an expression is the scale's stride."""
+        """The axis if a name or an expression is one of the scale's strides."""
         if isinstance(node, ast.Name):
             return self._strides.get(node.id)
         axes = {f"{self._name}.stride({axis})": axis % 2 for axis in (0, 1, -1, -2)}
         return axes.get(ast.unparse(node))
 
     def _call(self, node: ast.expr) -> None:
-        """A launch writes the scale by the strides that it is given."""
+        """A launch writes the scale with the strides that it receives."""
         if not isinstance(node, ast.Call) or self._scale is None:
             return
         values = [*node.args, *(keyword.value for keyword in node.keywords)]
@@ -262,17 +264,18 @@ class _Reading:
         if not given:
             return
         if not isinstance(node.func, ast.Subscript):
-            raise _Unread(f"line {node.lineno} hands the scale to another function")
+            raise _Unknown(f"line {node.lineno} passes the scale to another function")
         axes = list(self._given_axes(values))
         if sorted(axes) != [0, 1]:
-            raise _Unread(f"line {node.lineno} gives the kernel no strides of it")
+            raise _Unknown(f"line {node.lineno} does not give the kernel its strides")
         if axes[0] != self._scale.rows:
-            raise _Unread(f"line {node.lineno} gives strides in another order")
+            raise _Unknown(f"line {node.lineno} gives the strides in another order")
         transposed = self._scale.fast == axes[0]
         self._scale = replace(self._scale, transposed=transposed)
 
     def _given_axes(self, values: list[ast.expr]) -> Iterator[int]:
-        """The axes whose strides are given, that of the rows first, as kernels ask."""
+        """The axes of the strides that are given; kernels take that of the rows
+        first."""
         for value in values:
             if isinstance(value, ast.Starred):
                 if ast.unparse(value.value) == f"{self._name}.stride()":
@@ -286,8 +289,8 @@ def _exchanged(scale: _Scale) -> _Scale:
 
 
 def _scale_name(function: ast.FunctionDef) -> str:
-    """The name under which the scale is returned: the second of (fp8, scale), which
-    may itself be the first of what is returned."""
+    """The name of the returned scale: the second element of (fp8, scale). That pair may
+    be the first element of the returned tuple."""
     last = function.body[-1]
     value = last.value if isinstance(last, ast.Return) else None
     while isinstance(value, ast.Tuple) and isinstance(value.elts[0], ast.Tuple):

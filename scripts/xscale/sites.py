@@ -1,8 +1,8 @@
-"""The places where activation scales are made and read, as data.
+"""The places where activation scales are written and read, as data.
 
-A site is known by what it is: the kernel it calls, the function it stands in and,
-between look-alikes in one function, what it asks of the kernel and which projection
-its result feeds. Line numbers, file names and releases come and go; these stay.
+A site is identified by the kernel it calls, the function it is in and, among similar
+calls in one function, its arguments and the projection that its result feeds. Line
+numbers, file names and releases change; these do not.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ PRODUCERS: Mapping[str, tuple[str, ...]] = {
     ),
     FLATTEN: ("x", "group_size", "dtype_quant", "transpose_scale"),
 }
-"""AITER's fused quantizations and their parameters, in order, 3041's included."""
+"""AITER's fused quantizations and their parameters in order, including that of 3041."""
 
 PARAMETER = "transpose_scale"
-"""What every quantization calls the order in which it writes. A call of something else
-that is given it makes a scale too."""
+"""The parameter of every quantization that selects the layout. Any other call with this
+parameter makes a scale too."""
 
 CLAMP = "fused_clamp_act_mul"
 ALL_REDUCE = "tensor_model_parallel_fused_allreduce_rmsnorm_quant_per_group"
@@ -69,9 +69,9 @@ QUANTIZATIONS: Mapping[str, tuple[str, ...]] = {
         PARAMETER,
     ),
 }
-"""All calls that are known by name to make a scale: the series' own, and those that it
-does not touch. The clamp makes one only where it is given ``dtype_quant``; the
-all-reduce is SGLang's function around AITER's kernel."""
+"""All functions that are known to make a scale: those that the series changes, and
+others. The clamp makes one only if it is given ``dtype_quant``. The all-reduce is
+SGLang's function around AITER's kernel."""
 
 UNKNOWN_SITE = "?"
 
@@ -81,12 +81,12 @@ class Role(Enum):
     CONSUMER = "consumer"
 
 
-class State(Enum):
-    """What the source says about a site; UNKNOWN wherever it does not say.
+class SiteState(Enum):
+    """What the source says about a site; UNKNOWN if it leaves it open.
 
-    UNMARKED bytes may lie behind strides that do not say so; those of HONEST and
-    COPIED do not. A consumer that NEEDS_HONEST copies by the strides for CK's GEMM
-    and takes bytes for transposed for Triton's: right only where both agree.
+    UNMARKED bytes may have strides that are not honest; HONEST and COPIED ones have
+    honest strides. A consumer that NEEDS_HONEST copies by the strides for CK's GEMM and
+    assumes transposed bytes for Triton's: right only if both agree.
     """
 
     ROW_MAJOR = "row-major"
@@ -105,13 +105,13 @@ class State(Enum):
 
 @dataclass(frozen=True)
 class Site:
-    """One catalogue entry. A condition of None is not looked at.
+    """One catalogue entry. A condition of None is not checked.
 
-    ``function`` and ``also`` are names of the function it stands in: a function is
-    one of these if its name has all their words, in a class whose name has the word
-    ``owner``. ``residual`` and ``unquantized`` say whether the call gives a residual
-    and whether it asks for the unquantized output as well; ``feeds`` names the
-    projection that the result goes to in the function, or in one that calls it.
+    ``function`` and ``also`` name the function that the site is in. A function matches
+    if its name has all words of one of them and the name of its class has the word
+    ``owner``. ``residual`` and ``unquantized`` say whether the call passes a residual
+    and requests the unquantized output. ``feeds`` names the projection that receives
+    the result, in the function or in a caller.
     """
 
     id: str
@@ -130,9 +130,13 @@ class Site:
         return role_of(self.kernel)
 
     @property
-    def expected(self) -> State:
-        """The state in which the optimization is wholly adopted."""
-        return State.MARKED if self.role is Role.PRODUCER else State.COPIES_UNMARKED
+    def expected(self) -> SiteState:
+        """The state that means complete adoption."""
+        return (
+            SiteState.MARKED
+            if self.role is Role.PRODUCER
+            else SiteState.COPIES_UNMARKED
+        )
 
     def fits(
         self,
@@ -142,14 +146,14 @@ class Site:
         unquantized: bool | None,
         fed: Collection[str],
     ) -> bool:
-        """Whether a call may be this site's; None says what its source leaves open.
+        """Whether a call may be this site; None means that its source leaves it open.
 
-        ``scopes`` are that of the call and those of callers its result was followed
-        to, which only count with the projection that they feed.
+        ``scopes`` are the scopes of the call and of the callers that its result was
+        followed to. The callers count only together with the projection that they feed.
         """
         return (
             kernel == self.kernel
-            and any(self._stands_in(s) for s in (scopes if self.feeds else scopes[:1]))
+            and any(self._is_in(s) for s in (scopes if self.feeds else scopes[:1]))
             and (None in (self.residual, residual) or self.residual == residual)
             and (
                 None in (self.unquantized, unquantized)
@@ -158,7 +162,7 @@ class Site:
             and (self.feeds is None or any(_has_words(by, self.feeds) for by in fed))
         )
 
-    def _stands_in(self, scope: str) -> bool:
+    def _is_in(self, scope: str) -> bool:
         *classes, function = scope.split(".")
         if function == self.function:
             return True
@@ -176,12 +180,12 @@ def _words(camel: str) -> list[str]:
 
 
 def role_of(kernel: str) -> Role:
-    """Whether the kernel makes scales or reads them."""
+    """Whether the kernel writes scales or reads them."""
     return Role.CONSUMER if kernel == GEMM else Role.PRODUCER
 
 
 def without_parameter(kernel: str) -> str:
-    """What to do about an AITER whose kernel cannot write its scale transposed."""
+    """The next step for an AITER whose kernel cannot write its scale transposed."""
     if kernel == FLATTEN:
         return f"install AITER {FIRST_WITH_FLATTEN} or newer, which has ROCm/aiter#3041"
     return "install a newer AITER"
@@ -195,7 +199,7 @@ _INPUT, _MLA, _MHA, _CORE = (
 )
 _QKV_A, _Q_B = ("fused_qkv_a_proj_with_mqa", "indexer.wk"), ("q_b_proj",)
 _KV_B, _O = ("kv_b_proj",), ("o_proj",)
-# Since the communicator's input norm became a residual's read-out.
+# The name since the communicator reads the residual for its input norm.
 _READ = ("update_and_read_residual",)
 
 CATALOGUE: tuple[Site, ...] = (
@@ -283,7 +287,7 @@ GROUP_SIZE = 128
 """The only group size whose scales these GEMMs read."""
 
 NATIVE_LINEAR = "Fp8LinearMethod"
-"""The class that gives a native block-FP8 linear what it has, by these methods."""
+"""The class that sets the attributes of a native block-FP8 linear, in these methods."""
 NATIVE_METHODS = ("create_weights", "process_weights_after_loading")
 NATIVE_FACTS: Mapping[str, bool] = {
     "block_quant": True,
@@ -296,4 +300,4 @@ NATIVE_FACTS: Mapping[str, bool] = {
     "is_npu": False,
     "is_xpu": False,
 }
-"""What its tests come to for such a layer on ROCm; underscores in front are dropped."""
+"""Results of its tests for such a layer on ROCm; leading underscores are dropped."""

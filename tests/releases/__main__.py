@@ -19,7 +19,7 @@ from overlaykit.sources.releases import known, release_tree  # noqa: E402
 from overlaykit.trees.tree import Tree  # noqa: E402
 from releases.report import write  # noqa: E402
 from releases.survey import Surveyed, survey  # noqa: E402
-from xscale.numeric import Outcome, Team, reduced_matrix  # noqa: E402
+from xscale.numeric import CaseResult, Pool, reduced_matrix  # noqa: E402
 
 
 def main() -> int:
@@ -34,7 +34,7 @@ def main() -> int:
         wheels = {n: fetch(ROOT, c.target, c.lock.dist) for n, c in overlay.items()}
         aiter = Pins(overlay, wheels).patched("aiter")
         target = overlay["sglang"].target
-        with Team("cpu", jobs) as team:
+        with Pool("cpu", jobs) as team:
             found = [
                 _survey(team, target, release.version, aiter)
                 for release in known(ROOT, target.dist.name)
@@ -50,9 +50,9 @@ def main() -> int:
     return 0
 
 
-def _survey(team: Team, target: Target, version: str, aiter: Tree) -> Surveyed:
+def _survey(team: Pool, target: Target, version: str, aiter: Tree) -> Surveyed:
     tree = release_tree(ROOT, target, version)
-    outcomes: tuple[Outcome, ...] = ()
+    outcomes: tuple[CaseResult, ...] = ()
     missing: tuple[str, ...] = ()
     try:
         outcomes = team.run(tree, aiter, reduced_matrix(), None, progress)

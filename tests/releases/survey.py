@@ -14,7 +14,7 @@ from enum import Enum
 from overlaykit.core.errors import Finding
 from overlaykit.trees.tree import Tree
 from xscale.census import SiteRow, problems, take_census
-from xscale.numeric import Outcome, Platform, SiteSummary, findings_of, summarize
+from xscale.numeric import CaseResult, Platform, SiteSummary, findings_of, summarize
 from xscale.sites import PRODUCERS
 
 PACKAGE = "python/sglang/"
@@ -53,7 +53,10 @@ class Surveyed:
 
 
 def survey(
-    version: str, tree: Tree, outcomes: Sequence[Outcome], missing: Iterable[str] = ()
+    version: str,
+    tree: Tree,
+    outcomes: Sequence[CaseResult],
+    missing: Iterable[str] = (),
 ) -> Surveyed:
     """Combine the census with the results of the cases."""
     census = take_census(tree, within=PACKAGE)
@@ -72,7 +75,7 @@ def survey(
     )
 
 
-def verdict(outcome: Outcome, read: Collection[str]) -> CaseVerdict:
+def verdict(outcome: CaseResult, read: Collection[str]) -> CaseVerdict:
     """``read`` are the sites that were read in any case of this release."""
     if outcome.raised is not None:
         some = any(site in read for site in outcome.case.sites)
@@ -82,7 +85,7 @@ def verdict(outcome: Outcome, read: Collection[str]) -> CaseVerdict:
     return CaseVerdict.RIGHT if outcome.ok else CaseVerdict.COSTS
 
 
-def _live(outcomes: Iterable[Outcome]) -> tuple[str, ...]:
+def _live(outcomes: Iterable[CaseResult]) -> tuple[str, ...]:
     return tuple(
         sorted(
             {
@@ -96,7 +99,7 @@ def _live(outcomes: Iterable[Outcome]) -> tuple[str, ...]:
     )
 
 
-def _not_run(outcomes: Iterable[Outcome], read: Collection[str]) -> dict[str, str]:
+def _not_run(outcomes: Iterable[CaseResult], read: Collection[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for outcome in outcomes:
         for site in outcome.case.sites:

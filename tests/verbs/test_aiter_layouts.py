@@ -1,7 +1,7 @@
-"""An AITER whose modules moved: it is told for what it is, and nothing is advised that
-would refuse.
+"""An AITER whose modules moved: it is recognized, and no next step is given that would
+fail.
 
-The trees are the pinned package's own files, moved and edited as later releases are.
+The trees contain the pinned package's files, moved and edited as in later releases.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import pytest
 from conftest import ROOT, Pins, run_verb, snapshot
 from overlaykit.trees.tree import EditedTree
 from xscale.kernels import take_kernels
-from xscale.numeric.presentation import Presentation, presentations
+from xscale.numeric.layout import ScaleLayout
+from xscale.numeric.layout_probe import probe_layouts
 from xscale.sites import FIRST_WITH_FLATTEN, FLATTEN, RMS
 
 OLD = "aiter/ops/triton/fused_fp8_quant.py"
@@ -43,7 +44,7 @@ def moved(slim: Callable[..., Path]) -> Path:
     return root
 
 
-def test_apply_says_what_it_is_and_where_its_files_went(moved: Path) -> None:
+def test_apply_names_the_release_and_where_its_files_moved(moved: Path) -> None:
     before = snapshot(moved)
     done = run_verb("apply", "--json", str(moved))
 
@@ -62,7 +63,7 @@ def test_apply_says_what_it_is_and_where_its_files_went(moved: Path) -> None:
     assert {hunk["state"] for hunk in hunks} == {"renamed"}
 
 
-def test_apply_says_of_one_with_the_parameter_that_nothing_is_needed(
+def test_apply_reports_that_an_aiter_with_the_parameter_needs_nothing(
     moved: Path, pins: Pins
 ) -> None:
     (moved / NEW).write_bytes(pins.patched("aiter").read(OLD) or b"")
@@ -73,13 +74,13 @@ def test_apply_says_of_one_with_the_parameter_that_nothing_is_needed(
     assert "apply the series to SGLang alone" in done.stderr
 
 
-def test_status_is_that_of_another_release(moved: Path) -> None:
+def test_status_reports_another_release(moved: Path) -> None:
     done = run_verb("apply", "--status", str(moved))
     assert done.returncode == 3
     assert "whose files are not where any base of this overlay has them" in done.stderr
 
 
-def test_doctor_advises_no_apply_that_refuses(
+def test_doctor_does_not_advise_an_apply_that_refuses(
     moved: Path, slim: Callable[..., Path], pins: Pins
 ) -> None:
     _need_kernels()
@@ -105,7 +106,7 @@ def _need_kernels() -> None:
 
 
 def _importing(pins: Pins, text: str) -> EditedTree:
-    """The patched AITER, moved, importing something on its way."""
+    """The patched AITER, moved, with a module that imports something."""
     source = pins.patched("aiter").read(OLD) or b""
     first = b"from aiter.ops.triton.utils.arch import *\n"
     arch = "aiter/ops/triton/utils/arch.py"
@@ -117,19 +118,19 @@ def _importing(pins: Pins, text: str) -> EditedTree:
 @pytest.mark.skipif(
     importlib.util.find_spec("jax") is not None, reason="JAX is installed here"
 )
-def test_jax_is_stood_in_for_and_named(pins: Pins) -> None:
+def test_a_stand_in_for_jax_is_named(pins: Pins) -> None:
     _need_kernels()
-    rms, flatten = presentations(_importing(pins, ARCH), "cpu")
+    rms, flatten = probe_layouts(_importing(pins, ARCH), "cpu")
 
-    assert rms.presentation is Presentation.LYING
-    assert flatten.presentation is Presentation.HONEST
+    assert rms.layout is ScaleLayout.LYING
+    assert flatten.layout is ScaleLayout.HONEST
     assert "stand-ins for jax" in rms.detail and "stand-ins for jax" in flatten.detail
 
 
-def test_nothing_is_named_where_nothing_is_stood_in_for(pins: Pins) -> None:
+def test_no_stand_in_is_named_if_none_is_used(pins: Pins) -> None:
     _need_kernels()
-    rms, _ = presentations(_importing(pins, "import json\n"), "cpu")
-    assert rms.presentation is Presentation.LYING
+    rms, _ = probe_layouts(_importing(pins, "import json\n"), "cpu")
+    assert rms.layout is ScaleLayout.LYING
     assert "stand-in" not in rms.detail
 
 
@@ -144,21 +145,19 @@ def test_nothing_is_named_where_nothing_is_stood_in_for(pins: Pins) -> None:
         "import not_installed_anywhere\n",
     ],
 )
-def test_what_is_not_known_to_be_unused_is_not_stood_in_for(
-    pins: Pins, text: str
-) -> None:
+def test_other_imports_get_no_stand_in(pins: Pins, text: str) -> None:
     _need_kernels()
-    for one in presentations(_importing(pins, text), "cpu"):
-        assert one.presentation is Presentation.NOT_RUN
+    for one in probe_layouts(_importing(pins, text), "cpu"):
+        assert one.layout is ScaleLayout.NOT_RUN
         assert "Error" in one.detail
 
 
-def test_a_stand_in_takes_no_real_package_s_place(tmp_path: Path) -> None:
-    """In a process of its own: a real ``packaging`` before, none after."""
+def test_a_stand_in_never_replaces_a_real_package(tmp_path: Path) -> None:
+    """In a separate process: first without ``packaging``, then with a real one."""
     program = """
 import sys
-from xscale.numeric.absent import stood_in
-with stood_in() as used:
+from xscale.numeric.stand_ins import stand_ins
+with stand_ins() as used:
     from packaging.version import Version
     print(Version("3.10.0") > Version("3.6"), Version("3.6.0") == Version("3.6"))
 print(sorted(used), "packaging" in sys.modules)
@@ -185,9 +184,9 @@ print(sorted(used), "packaging" in sys.modules)
     assert real_version == "[] True"
 
 
-def test_the_source_alone_tells_the_parameter(pins: Pins) -> None:
+def test_the_source_alone_gives_the_layouts(pins: Pins) -> None:
     found: dict[str, Any] = {
-        row.kernel: row.presentation
+        row.kernel: row.layout
         for row in take_kernels(_importing(pins, "import json\n"))
     }
     assert found == {RMS: "lying", FLATTEN: "honest"}

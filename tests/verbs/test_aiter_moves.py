@@ -15,7 +15,7 @@ from overlaykit.planning.landing import plan_drifted
 from overlaykit.planning.plan import State
 from overlaykit.trees.tree import EditedTree
 from xscale.kernels import KernelRow, take_kernels
-from xscale.numeric.presentation import presentations
+from xscale.numeric.layout_probe import probe_layouts
 from xscale.sites import FLATTEN, RMS
 
 OLD = "aiter/ops/triton/fused_fp8_quant.py"
@@ -82,20 +82,20 @@ def test_it_lands_with_other_changes_in_the_module(pins: Pins) -> None:
     )
     landed = plan_drifted(carried, tree, pinned)
     assert [(h.state, h.shift) for h in landed.hunks] == [(State.RENAMED, 1)] * 2
-    assert rows(EditedTree(tree, dict(landed.files)))[FLATTEN].presentation == "honest"
+    assert rows(EditedTree(tree, dict(landed.files)))[FLATTEN].layout == "honest"
 
 
 def test_the_pin_without_and_with_the_patch(pins: Pins) -> None:
     rms, flatten = take_kernels(pins.tree("aiter"))
     assert (rms.kernel, rms.path, rms.parameter) == (RMS, OLD, True)
-    assert rms.presentation == "lying"
+    assert rms.layout == "lying"
     assert (flatten.kernel, flatten.path, flatten.parameter) == (FLATTEN, OLD, False)
-    assert flatten.presentation == "no parameter"
+    assert flatten.layout == "no parameter"
     source = (pins.tree("aiter").read(OLD) or b"").split(b"\n")
     assert source[(flatten.line or 0) - 1].startswith(f"def {FLATTEN}(".encode())
 
     _, flatten = take_kernels(pins.patched("aiter"))
-    assert (flatten.parameter, flatten.presentation) == (True, "honest")
+    assert (flatten.parameter, flatten.layout) == (True, "honest")
 
 
 def test_adopted_in_other_words(pins: Pins) -> None:
@@ -103,13 +103,13 @@ def test_adopted_in_other_words(pins: Pins) -> None:
     tree = moved(pins, PARAMETER, ALLOCATED)
     flatten = rows(tree)[FLATTEN]
     assert (flatten.path, flatten.parameter) == (NEW, True)
-    assert flatten.presentation == "honest"
+    assert flatten.layout == "honest"
     landed = plan_drifted(pins.overlay["aiter"], tree, pins.tree("aiter"))
     assert not landed.lands
 
 
 @pytest.mark.parametrize(
-    ("edits", "presentation", "said"),
+    ("edits", "layout", "said"),
     [
         # The parameter exists, but nothing uses it.
         ([PARAMETER], "ignores the flag", "back row-major"),
@@ -156,10 +156,10 @@ def test_adopted_in_other_words(pins: Pins) -> None:
     ],
 )  # fmt: skip
 def test_what_flatten_does_with_it(
-    pins: Pins, edits: list[Edit], presentation: str, said: str
+    pins: Pins, edits: list[Edit], layout: str, said: str
 ) -> None:
     row = rows(moved(pins, *edits))[FLATTEN]
-    assert (row.parameter, row.presentation) == (True, presentation), row.detail
+    assert (row.parameter, row.layout) == (True, layout), row.detail
     assert said in row.detail
 
 
@@ -175,10 +175,10 @@ def test_an_option_that_makes_rms_honest(pins: Pins) -> None:
         ),
     )
     rms = rows(tree)[RMS]
-    assert rms.presentation == "lying"
+    assert rms.layout == "lying"
     assert "honest with strided=True" in rms.detail
     tree = moved(pins, (VIEW, "        out1_bs = out1_bs.transpose(0, 1)\n"))
-    assert rows(tree)[RMS].presentation == "honest"
+    assert rows(tree)[RMS].layout == "honest"
 
 
 def test_reading_agrees_with_running(pins: Pins) -> None:
@@ -199,23 +199,21 @@ def test_reading_agrees_with_running(pins: Pins) -> None:
         moved(pins, PARAMETER, ALLOCATED, (RETURNED, lie + RETURNED), to=OLD),
     ):
         for ran, read in zip(
-            presentations(tree, "cpu"), take_kernels(tree), strict=True
+            probe_layouts(tree, "cpu"), take_kernels(tree), strict=True
         ):
-            assert (read.kernel, read.presentation) == (
+            assert (read.kernel, read.layout) == (
                 ran.kernel,
-                ran.presentation.value,
+                ran.layout.value,
             ), ran
-            seen.add(read.presentation)
+            seen.add(read.layout)
     assert seen == {"lying", "honest", "ignores the flag", "no parameter"}
 
 
 def test_gone_and_twice(pins: Pins) -> None:
     pinned = pins.tree("aiter")
     gone = take_kernels(EditedTree(pinned, {OLD: None}))
-    assert [(r.path, r.line, r.presentation) for r in gone] == [
-        (None, None, "unknown")
-    ] * 2
+    assert [(r.path, r.line, r.layout) for r in gone] == [(None, None, "unknown")] * 2
     twice = take_kernels(EditedTree(pinned, {NEW: pinned.read(OLD)}))
     for row in twice:
-        assert row.presentation == "unknown"
+        assert row.layout == "unknown"
         assert OLD in row.detail and NEW in row.detail

@@ -1,4 +1,4 @@
-"""doctor runs AITER's producers, reads the tree, and claims nothing it cannot know."""
+"""doctor runs AITER's producers, reads the tree, and reports nothing it cannot know."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from xscale.doctor.adoption import liveness
 from xscale.doctor.answers import Answer, Condition
 from xscale.doctor.machine import environment_conditions, machine_conditions
 from xscale.doctor.producers import producer_conditions
-from xscale.numeric.presentation import Presentation, Presented, presentations
+from xscale.numeric.layout import ProducerLayout, ScaleLayout
+from xscale.numeric.layout_probe import probe_layouts
 from xscale.numeric.sources import SWITCH
 from xscale.sites import FLATTEN, RMS
 
@@ -37,7 +38,7 @@ def unset(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def examined(*arguments: str | Path) -> dict[str, Any]:
-    """The report of a run, which must keep to the schema of all reports."""
+    """The report of a run; it must match the schema of all reports."""
     import jsonschema
 
     done = run_verb("doctor", "--json", "--device", "cpu", *map(str, arguments))
@@ -86,7 +87,7 @@ def test_the_whole_series_on_a_machine_without_an_amd_gpu(
 def test_an_aiter_whose_flatten_has_no_parameter(
     checkouts: Checkouts, runnable: None, unset: None, slim: Any
 ) -> None:
-    """On a pristine SGLang, which one finding tells, for all sites together."""
+    """On a pristine SGLang, which gives one finding for all sites together."""
     aiter = checkouts.pristine_aiter
     report = examined("--sglang", slim(), "--aiter", aiter)
     assert returned(report) == {RMS: "lying", FLATTEN: "no parameter"}
@@ -134,7 +135,7 @@ def test_a_torch_without_float8(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    """Its producers cannot be run, and the reason is told."""
+    """Its producers cannot be run, and the reason is reported."""
     take = "import torch\ndel torch.float8_e4m3fn, torch.float8_e4m3fnuz\n"
     (tmp_path / "sitecustomize.py").write_text(take)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -154,7 +155,7 @@ def test_bad_paths(option: str, tmp_path: Path) -> None:
 
 
 def test_a_producer_that_ignores_the_flag(pins: Pins, runnable: None) -> None:
-    """As upstream had one; the signature promises what the bytes do not hold."""
+    """As upstream had one: the signature has the flag and the bytes ignore it."""
     tree = pins.patched("aiter")
     ignoring = f"""
 
@@ -167,17 +168,17 @@ def {FLATTEN}(x, group_size, dtype_quant=fp8_dtype, transpose_scale=False):
     edited = EditedTree(
         tree, {KERNELS: (tree.read(KERNELS) or b"") + ignoring.encode()}
     )
-    rms, flatten = presentations(edited, "cpu")
-    assert rms.presentation is Presentation.LYING
-    assert flatten.presentation is Presentation.IGNORED
+    rms, flatten = probe_layouts(edited, "cpu")
+    assert rms.layout is ScaleLayout.LYING
+    assert flatten.layout is ScaleLayout.IGNORED
     [condition] = producer_conditions([flatten], None)
     assert (condition.sites, condition.holds) == (("S8",), Answer.NO)
 
 
 def test_an_aiter_without_the_producers(pins: Pins) -> None:
     hidden = EditedTree(pins.tree("aiter"), {KERNELS: b""})
-    for one in presentations(hidden, "cpu"):
-        assert one.presentation is Presentation.NOT_RUN
+    for one in probe_layouts(hidden, "cpu"):
+        assert one.layout is ScaleLayout.NOT_RUN
         assert FLATTEN in one.detail
 
 
@@ -186,7 +187,7 @@ def answers(conditions: list[Condition]) -> list[Answer]:
     return [condition.holds for condition in conditions]
 
 
-def test_the_predicate_of_the_machine() -> None:
+def test_the_machine_conditions() -> None:
     yes, no, unknown = Answer
     assert answers(machine_conditions(MI355X)) == [yes, yes]
     assert answers(machine_conditions(MI355X | {"hip": "7.0.51831"})) == [yes, no]
@@ -195,7 +196,7 @@ def test_the_predicate_of_the_machine() -> None:
     assert answers(machine_conditions({})) == [unknown, unknown]
 
 
-def test_the_environment() -> None:
+def test_the_environment_conditions() -> None:
     yes, no, _ = Answer
     on = {"SGLANG_USE_AITER": "True"}
     assert answers(environment_conditions(on)) == [yes, yes]
@@ -204,14 +205,14 @@ def test_the_environment() -> None:
         assert answers(environment_conditions(on | {SWITCH: value})) == [yes, holds]
 
 
-def test_what_was_not_run_never_counts_as_live() -> None:
+def test_not_run_never_counts_as_live() -> None:
     good = [*machine_conditions(MI355X), *environment_conditions({})[1:]]
     assert liveness("S8", None, good).live is Answer.YES
-    for presentation, live in (
-        (Presentation.HONEST, Answer.YES),
-        (Presentation.NOT_RUN, Answer.NOT_RUN),
-        (Presentation.OTHER, Answer.NO),
+    for layout, live in (
+        (ScaleLayout.HONEST, Answer.YES),
+        (ScaleLayout.NOT_RUN, Answer.NOT_RUN),
+        (ScaleLayout.OTHER, Answer.NO),
     ):
-        flatten = producer_conditions([Presented(FLATTEN, presentation)], None)
+        flatten = producer_conditions([ProducerLayout(FLATTEN, layout)], None)
         assert liveness("S8", None, [*good, *flatten]).live is live
         assert liveness("S1", None, [*good, *flatten]).live is Answer.YES

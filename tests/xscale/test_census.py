@@ -1,4 +1,4 @@
-"""The census against the real releases, and against small edits of them."""
+"""The census on real releases, and on small edits of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from overlaykit.trees.tree import EditedTree, Tree
 from xscale.census import Census, SiteRow, check_adopted, take_census
-from xscale.sites import CATALOGUE, FLATTEN, GEMM, RMS, Role, State
+from xscale.sites import CATALOGUE, FLATTEN, GEMM, RMS, Role, SiteState
 
 SRT = "python/sglang/srt"
 COMMUNICATOR = f"{SRT}/layers/communicator.py"
@@ -44,7 +44,7 @@ def edited(tree: Tree, path: str, *replacements: tuple[str, str]) -> Tree:
     return EditedTree(tree, {path: source.encode()})
 
 
-def states(census: Census) -> dict[str, State]:
+def states(census: Census) -> dict[str, SiteState]:
     found = {row.site: row.state for row in census.rows}
     assert len(found) == len(census.rows), census.rows
     return found
@@ -55,7 +55,7 @@ def only(census: Census, site: str) -> SiteRow:
     return row
 
 
-def rest(census: Census, *sites: str) -> set[State]:
+def rest(census: Census, *sites: str) -> set[SiteState]:
     """The states of the producers that are not named."""
     return {
         row.state
@@ -64,12 +64,12 @@ def rest(census: Census, *sites: str) -> set[State]:
     }
 
 
-def test_pristine_tree_holds_the_catalogue_and_nothing_else(pins: Pins) -> None:
+def test_a_pristine_tree_has_the_catalogue_and_nothing_else(pins: Pins) -> None:
     census = take_census(pins.tree("sglang"))
 
     assert [row.site for row in census.rows] == [site.id for site in CATALOGUE]
-    assert rest(census) == {State.ROW_MAJOR}
-    assert only(census, "C").state is State.COPIES_ALL
+    assert rest(census) == {SiteState.ROW_MAJOR}
+    assert only(census, "C").state is SiteState.COPIES_ALL
     places = {
         r.site: (r.path, (r.scope or "").split(".")[-1], r.line) for r in census.rows
     }
@@ -90,7 +90,10 @@ def test_pristine_tree_holds_the_catalogue_and_nothing_else(pins: Pins) -> None:
 def test_patched_tree_has_adopted(pins: Pins) -> None:
     census = take_census(pins.patched("sglang"))
 
-    expected = {**dict.fromkeys(PRODUCERS, State.MARKED), "C": State.COPIES_UNMARKED}
+    expected = {
+        **dict.fromkeys(PRODUCERS, SiteState.MARKED),
+        "C": SiteState.COPIES_UNMARKED,
+    }
     assert states(census) == expected
     assert check_adopted(census) == ()
 
@@ -99,7 +102,7 @@ def test_patched_tree_has_adopted(pins: Pins) -> None:
     ("patch", "sites"),
     [
         ("communicator", ["S1", "S2"]),
-        # The patch of S8 builds on the import that the one of S3 and S4 adds.
+        # The patch for S8 needs the import that the patch for S3 and S4 adds.
         ("forward-mla", ["S3", "S4", "S8"]),
         ("forward-mha", ["S5", "S6", "S7"]),
         ("o-proj", ["S8"]),
@@ -117,19 +120,19 @@ def test_a_patch_left_out_names_its_sites(
         assert finding.expected and finding.found and finding.next_step
 
 
-def test_sites_left_behind_are_told_apart_from_wrong_ones(pins: Pins) -> None:
+def test_sites_left_behind_are_distinguished_from_wrong_ones(pins: Pins) -> None:
     without = take_census(pins.patched("sglang", without=["o-proj"]))
     assuming = edited(pins.tree("sglang"), FP8_UTILS, (COPY, "pass"))
-    asking = edited(
+    requesting = edited(
         assuming,
         COMMUNICATOR,
         ("res1=residual,", "res1=residual, transpose_scale=True,"),
     )
-    mixed = take_census(asking)
+    mixed = take_census(requesting)
 
     (left_behind,) = check_adopted(without)
     assert "left behind" in left_behind.what and "danger" not in left_behind.what
-    assert states(mixed)["C"] is State.ASSUMES
+    assert states(mixed)["C"] is SiteState.ASSUMES
     found = {f.site: f.what for f in check_adopted(mixed)}
     assert "dangerous mix" in found["S1"] and "dangerous mix" not in found["S2"]
     assert "S2 are, S1, S3, S4, S5, S6, S7, S8 are row-major" in found["C"]
@@ -140,7 +143,7 @@ def test_unpatched_consumer_of_transposed_scales_is_a_dangerous_mix(pins: Pins) 
         take_census(pins.patched("sglang", without=["consumer"]))
     )
     assert "dangerous mix" in finding.what
-    assert finding.found and State.COPIES_ALL.value in finding.found
+    assert finding.found and SiteState.COPIES_ALL.value in finding.found
 
 
 @pytest.mark.parametrize(
@@ -159,19 +162,21 @@ def test_unpatched_consumer_of_transposed_scales_is_a_dangerous_mix(pins: Pins) 
 def test_adapter_that_loses_the_marker(pins: Pins, edit: tuple[str, str]) -> None:
     census = take_census(edited(pins.patched("sglang"), OVERLAY, edit))
 
-    # The adapter gives the scale honest strides, which say what the marker would.
-    assert rest(census) == {State.HONEST}
+    # The adapter gives the scale honest strides, which replace the marker.
+    assert rest(census) == {SiteState.HONEST}
     findings = [f for f in check_adopted(census) if f.site in PRODUCERS]
     assert not any("danger" in finding.what for finding in findings)
     assert len(findings) == len(PRODUCERS)
 
 
 @pytest.mark.parametrize(
-    ("mark", "state"), [("pass", State.ROW_MAJOR), (MARK, State.UNKNOWN)]
+    ("mark", "state"), [("pass", SiteState.ROW_MAJOR), (MARK, SiteState.UNKNOWN)]
 )
-def test_adapter_that_does_not_ask(pins: Pins, mark: str, state: State) -> None:
-    asking = ("(*args, transpose_scale=True, **kwargs)", "(*args, **kwargs)")
-    census = take_census(edited(pins.patched("sglang"), OVERLAY, asking, (MARK, mark)))
+def test_adapter_that_does_not_request(pins: Pins, mark: str, state: SiteState) -> None:
+    requesting = ("(*args, transpose_scale=True, **kwargs)", "(*args, **kwargs)")
+    census = take_census(
+        edited(pins.patched("sglang"), OVERLAY, requesting, (MARK, mark))
+    )
     assert rest(census) == {state}
 
 
@@ -185,19 +190,17 @@ def test_adapter_that_does_not_ask(pins: Pins, mark: str, state: State) -> None:
         ("transpose_scale=True, **kwargs", "**_more(kwargs)"),
     ],
 )
-def test_adapter_that_cannot_be_told_is_not_guessed_at(
-    pins: Pins, edit: tuple[str, str]
-) -> None:
+def test_an_unclear_adapter_is_not_guessed(pins: Pins, edit: tuple[str, str]) -> None:
     census = take_census(edited(pins.patched("sglang"), OVERLAY, edit))
 
-    assert rest(census) == {State.UNKNOWN}
+    assert rest(census) == {SiteState.UNKNOWN}
 
 
 def test_missing_overlay_module_is_unknown_and_keeps_the_ids(pins: Pins) -> None:
     census = take_census(EditedTree(pins.patched("sglang"), {OVERLAY: None}))
 
     assert [row.site for row in census.rows] == [site.id for site in CATALOGUE]
-    assert {row.state for row in census.rows} == {State.UNKNOWN}
+    assert {row.state for row in census.rows} == {SiteState.UNKNOWN}
     assert "no function of this tree" in only(census, "S8").detail
 
 
@@ -205,9 +208,9 @@ def test_renamed_function_is_gone_and_its_calls_unforeseen(pins: Pins) -> None:
     renamed = ("def prepare_attn(", "def prepare_attention(")
     census = take_census(edited(pins.patched("sglang"), COMMUNICATOR, renamed))
 
-    assert only(census, "S1").state is only(census, "S2").state is State.GONE
+    assert only(census, "S1").state is only(census, "S2").state is SiteState.GONE
     unforeseen = [row for row in census.rows if row.site == "?"]
-    assert [row.state for row in unforeseen] == [State.MARKED] * 2
+    assert [row.state for row in unforeseen] == [SiteState.MARKED] * 2
     assert census.rows[-2:] == tuple(unforeseen)
     assert [f.site for f in check_adopted(census)] == ["S1", "S2", "?", "?"]
 
@@ -217,7 +220,7 @@ def test_removed_call_is_gone(pins: Pins) -> None:
         edited(pins.tree("sglang"), MLA, (FLATTENED, "    " * 4 + "pass\n"))
     )
 
-    assert only(census, "S8").state is State.GONE
+    assert only(census, "S8").state is SiteState.GONE
     assert only(census, "S8").path is None
     (finding,) = (f for f in check_adopted(census) if f.site == "S8")
     assert finding.found and "gone" in finding.found
@@ -254,7 +257,7 @@ def test_imports_are_followed(pins: Pins, imported: str, called: str) -> None:
             (" fused_rms_fp8_group_quant(", f" {called}"),
         )
     )
-    assert rest(census) == {State.ROW_MAJOR}
+    assert rest(census) == {SiteState.ROW_MAJOR}
     assert only(census, "S1").path == only(census, "S2").path == COMMUNICATOR
 
 
@@ -270,24 +273,36 @@ def _mark(pair):
 @pytest.mark.parametrize(
     ("after", "state"),
     [
-        ("", State.UNMARKED),
-        ("attn_bmm_output[1]._aiter_bpreshuffle_layout = True", State.MARKED),
-        ("q, s = attn_bmm_output; s._aiter_bpreshuffle_layout = True", State.MARKED),
-        ("if gate: attn_bmm_output[1]._aiter_bpreshuffle_layout = True", State.MARKED),
-        ("if self: attn_bmm_output[1]._aiter_bpreshuffle_layout = True", State.UNKNOWN),
-        ("_mark(attn_bmm_output)", State.MARKED),
-        ("attn_bmm_output = _mark(attn_bmm_output)", State.MARKED),
-        ("_mark(attn_bmm_output[0])", State.UNMARKED),
-        ("attn_bmm_output = tuple(t.view(1) for t in attn_bmm_output)", State.UNKNOWN),
+        ("", SiteState.UNMARKED),
+        ("attn_bmm_output[1]._aiter_bpreshuffle_layout = True", SiteState.MARKED),
+        (
+            "q, s = attn_bmm_output; s._aiter_bpreshuffle_layout = True",
+            SiteState.MARKED,
+        ),
+        (
+            "if gate: attn_bmm_output[1]._aiter_bpreshuffle_layout = True",
+            SiteState.MARKED,
+        ),
+        (
+            "if self: attn_bmm_output[1]._aiter_bpreshuffle_layout = True",
+            SiteState.UNKNOWN,
+        ),
+        ("_mark(attn_bmm_output)", SiteState.MARKED),
+        ("attn_bmm_output = _mark(attn_bmm_output)", SiteState.MARKED),
+        ("_mark(attn_bmm_output[0])", SiteState.UNMARKED),
+        (
+            "attn_bmm_output = tuple(t.view(1) for t in attn_bmm_output)",
+            SiteState.UNKNOWN,
+        ),
     ],
 )
-def test_direct_call_that_asks(pins: Pins, after: str, state: State) -> None:
-    asking = FLATTENED.replace("group_size", "transpose_scale=gate, group_size")
+def test_direct_call_that_requests(pins: Pins, after: str, state: SiteState) -> None:
+    requesting = FLATTENED.replace("group_size", "transpose_scale=gate, group_size")
     census = take_census(
         edited(
             pins.tree("sglang"),
             MLA,
-            (FLATTENED, asking + "    " * 4 + f"{after or 'pass'}\n"),
+            (FLATTENED, requesting + "    " * 4 + f"{after or 'pass'}\n"),
             (
                 "\nclass DeepseekMLAForwardMixin",
                 f"{HELPER}\nclass DeepseekMLAForwardMixin",
@@ -297,19 +312,19 @@ def test_direct_call_that_asks(pins: Pins, after: str, state: State) -> None:
     row = next(r for r in census.rows if r.kernel == FLATTEN and r.path)
     assert row.state is state
     assert "transpose_scale=gate" in row.detail
-    assert rest(census, row.site, "S8") == {State.ROW_MAJOR}
+    assert rest(census, row.site, "S8") == {SiteState.ROW_MAJOR}
 
 
 @pytest.mark.parametrize(
     ("expression", "state", "danger"),
     [
-        ("s.t().contiguous().t()", State.COPIED, False),
-        ("s.transpose(-1, -2).contiguous().view(*s.shape)", State.UNMARKED, True),
-        ("s.t().contiguous().view(1)", State.UNKNOWN, False),
+        ("s.t().contiguous().t()", SiteState.COPIED, False),
+        ("s.transpose(-1, -2).contiguous().view(*s.shape)", SiteState.UNMARKED, True),
+        ("s.t().contiguous().view(1)", SiteState.UNKNOWN, False),
     ],
 )
-def test_explicit_copy_of_the_caller_is_told_apart(
-    pins: Pins, expression: str, state: State, danger: bool
+def test_explicit_copy_of_the_caller_is_recognized(
+    pins: Pins, expression: str, state: SiteState, danger: bool
 ) -> None:
     copy = (
         "                q, s = attn_bmm_output\n"
@@ -327,25 +342,27 @@ def test_explicit_copy_of_the_caller_is_told_apart(
 @pytest.mark.parametrize(
     ("view", "state"),
     [
-        ("torch.as_strided(s, s.shape, (1, s.shape[0]))", State.HONEST),
-        ("s.as_strided(s.shape, (1, s.size(0)))", State.HONEST),
-        ("s.as_strided(s.shape, (1, s.size(1)))", State.UNKNOWN),
-        ("s.as_strided((7, 7), (1, 7))", State.UNKNOWN),
-        ("s.detach()", State.UNMARKED),
-        ("torch.as_strided(s, s.shape, (s.shape[1], 1))", State.UNMARKED),
-        ("s.contiguous()", State.UNKNOWN),
+        ("torch.as_strided(s, s.shape, (1, s.shape[0]))", SiteState.HONEST),
+        ("s.as_strided(s.shape, (1, s.size(0)))", SiteState.HONEST),
+        ("s.as_strided(s.shape, (1, s.size(1)))", SiteState.UNKNOWN),
+        ("s.as_strided((7, 7), (1, 7))", SiteState.UNKNOWN),
+        ("s.detach()", SiteState.UNMARKED),
+        ("torch.as_strided(s, s.shape, (s.shape[1], 1))", SiteState.UNMARKED),
+        ("s.contiguous()", SiteState.UNKNOWN),
     ],
 )
 def test_strides_of_a_transposed_scale_are_followed(
-    pins: Pins, view: str, state: State
+    pins: Pins, view: str, state: SiteState
 ) -> None:
-    """Flatten's own strides depend on AITER's release; as_strided makes them so."""
-    asking = FLATTENED.replace("group_size", "transpose_scale=True, group_size")
+    """Flatten's own strides depend on AITER's release; as_strided makes them honest."""
+    requesting = FLATTENED.replace("group_size", "transpose_scale=True, group_size")
     viewed = (
         "                q, s = attn_bmm_output\n"
         f"                attn_bmm_output = (q, {view})\n"
     )
-    census = take_census(edited(pins.tree("sglang"), MLA, (FLATTENED, asking + viewed)))
+    census = take_census(
+        edited(pins.tree("sglang"), MLA, (FLATTENED, requesting + viewed))
+    )
     assert only(census, "S8").state is state
 
 
@@ -353,32 +370,32 @@ def test_strides_of_a_transposed_scale_are_followed(
     ("guarded", "state"),
     [
         (f"if not getattr(x_scale, '_aiter_bpreshuffle_layout', False): {COPY}",
-         State.COPIES_UNMARKED),
+         SiteState.COPIES_UNMARKED),
         (f"if not hasattr(input_scale, '_aiter_bpreshuffle_layout'): {COPY}",
-         State.COPIES_UNMARKED),
+         SiteState.COPIES_UNMARKED),
         (f"if getattr(x_scale, '_aiter_bpreshuffle_layout', False): {COPY}",
-         State.UNKNOWN),
-        (f"if n > 1: {COPY}", State.UNKNOWN),
-        ("x_scale = torch.as_strided(x_scale, (1, 1), (1, 1))", State.ASSUMES),
+         SiteState.UNKNOWN),
+        (f"if n > 1: {COPY}", SiteState.UNKNOWN),
+        ("x_scale = torch.as_strided(x_scale, (1, 1), (1, 1))", SiteState.ASSUMES),
         ("x_scale = x_scale.t().contiguous().t() if x_scale.dim() == 2 else x_scale",
-         State.COPIES_ALL),
-        ("if x_scale.dtype != torch.float8_e8m0fnu: " + COPY, State.COPIES_ALL),
-        ("x_scale = x_scale.T.contiguous().reshape(1, 1)", State.COPIES_ALL),
-        ("x_scale = lost_in(x_scale)", State.UNKNOWN),
+         SiteState.COPIES_ALL),
+        ("if x_scale.dtype != torch.float8_e8m0fnu: " + COPY, SiteState.COPIES_ALL),
+        ("x_scale = x_scale.T.contiguous().reshape(1, 1)", SiteState.COPIES_ALL),
+        ("x_scale = lost_in(x_scale)", SiteState.UNKNOWN),
     ],
 )  # fmt: skip
-def test_consumer_forms(pins: Pins, guarded: str, state: State) -> None:
+def test_consumer_forms(pins: Pins, guarded: str, state: SiteState) -> None:
     census = take_census(edited(pins.tree("sglang"), FP8_UTILS, (COPY, guarded)))
 
     assert only(census, "C").state is state
 
 
-def test_renamed_consumer_is_found_by_what_it_does(pins: Pins) -> None:
+def test_renamed_consumer_is_found_by_its_code(pins: Pins) -> None:
     renamed = ("def aiter_w8a8_block_fp8_linear(", "def linear(")
     census = take_census(edited(pins.tree("sglang"), FP8_UTILS, renamed))
 
     assert only(census, "C").scope == "linear"
-    assert only(census, "C").state is State.COPIES_ALL
+    assert only(census, "C").state is SiteState.COPIES_ALL
 
 
 def extra(pins: Pins, source: bytes) -> list[SiteRow]:
@@ -409,10 +426,10 @@ def test_unforeseen_calls_are_never_dropped(pins: Pins) -> None:
         ("?", 8, "outer"),
     ]
     assert [row.state for row in rows] == [
-        State.UNKNOWN,
-        State.UNKNOWN,
-        State.ROW_MAJOR,
-        State.UNKNOWN,
+        SiteState.UNKNOWN,
+        SiteState.UNKNOWN,
+        SiteState.ROW_MAJOR,
+        SiteState.UNKNOWN,
     ]
 
 
@@ -466,7 +483,7 @@ class Net:
         ("y = fused_rms_fp8_group_quant(x, w, e, group_size=w)", [RMS]),
     ],
 )
-def test_what_counts_as_making_a_block_scale(
+def test_which_calls_make_a_block_scale(
     pins: Pins, body: str, kernels: list[str]
 ) -> None:
     source = (
@@ -480,7 +497,7 @@ def test_what_counts_as_making_a_block_scale(
 @pytest.mark.parametrize(
     ("body", "paired", "danger"),
     [
-        # The patched consumer copies what is not marked: right only if row-major.
+        # The patched consumer copies unmarked scales: right only if they are row-major.
         ("self.down(quantize(x, transpose_scale=False))", True, False),
         ("self.down(fused_clamp_act_mul(x, dtype_quant=F))", True, False),
         (
@@ -501,7 +518,7 @@ def test_what_counts_as_making_a_block_scale(
         ),
     ],
 )
-def test_a_call_is_judged_with_what_reads_its_scale(
+def test_a_call_is_judged_with_its_consumer(
     pins: Pins, body: str, paired: bool, danger: bool
 ) -> None:
     source = (
@@ -521,12 +538,12 @@ def test_a_call_is_judged_with_what_reads_its_scale(
     assert ("could not be paired" in finding.what) is not paired
 
 
-def test_what_the_consumer_makes_for_its_own_gemm_is_judged(pins: Pins) -> None:
-    """Asked for the wrong order, its GEMM misreads it; that has a row of its own."""
+def test_a_scale_that_the_consumer_makes_is_judged(pins: Pins) -> None:
+    """With the wrong layout, its GEMM misreads it; this gives a separate row."""
     wrong = ("transpose_scale=not use_triton", "transpose_scale=use_triton")
     census = take_census(edited(pins.tree("sglang"), FP8_UTILS, wrong))
 
     row = only(census, "?")
-    assert row.state is State.MISREAD
+    assert row.state is SiteState.MISREAD
     found = [f for f in check_adopted(census) if f.site == "?"]
     assert "dangerous mix" in found[0].what

@@ -1,4 +1,4 @@
-"""The census on upstream's other releases: sites moved, states and liveness told."""
+"""The census on upstream's other releases: moved sites, states and liveness."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from overlaykit.series.carried import load_overlay
 from overlaykit.sources.releases import release_tree
 from overlaykit.trees.tree import EditedTree, Tree
 from xscale.census import Census, SiteRow, check_adopted, take_census
-from xscale.sites import CATALOGUE, FLATTEN, UNKNOWN_SITE, State
+from xscale.sites import CATALOGUE, FLATTEN, UNKNOWN_SITE, SiteState
 
 SRT = "python/sglang/srt"
 METHODS = f"{SRT}/models/deepseek_common/attention_forward_methods"
@@ -24,17 +24,17 @@ MLA_ROCM, MHA_ROCM = f"{METHODS}/forward_mla_rocm.py", f"{METHODS}/forward_mha_r
 FP8 = f"{SRT}/layers/quantization/fp8.py"
 RMS_SITES = [f"S{number}" for number in range(1, 8)]
 MOVED = ["S3", "S4", "S5", "S6", "S7", "S8"]
-COPIED, HONEST, UNMARKED = State.COPIED, State.HONEST, State.UNMARKED
+COPIED, HONEST, UNMARKED = SiteState.COPIED, SiteState.HONEST, SiteState.UNMARKED
 
 
 @cache
 def of(version: str) -> Census:
-    """A release's census; skips where the release cannot be had."""
+    """A release's census; skips if the release is not available."""
     target = load_overlay(ROOT)["sglang"].target
     try:
         tree = release_tree(ROOT, target, version)
     except EnvironmentFailure as error:
-        pytest.skip(f"the release cannot be had: {error}")
+        pytest.skip(f"the release is not available: {error}")
     return take_census(tree, within="python/sglang/")
 
 
@@ -61,26 +61,31 @@ def one(census: Census, site: str) -> SiteRow:
 @pytest.mark.parametrize(
     ("version", "rms", "flatten", "consumer"),
     [
-        ("0.5.10.post1", State.ROW_MAJOR, State.ROW_MAJOR, State.GONE),
-        ("0.5.12", State.ROW_MAJOR, State.ROW_MAJOR, State.COPIES_ALL),
-        ("0.5.12.post1", State.ROW_MAJOR, State.ROW_MAJOR, State.COPIES_ALL),
-        ("0.5.13", UNMARKED, State.ROW_MAJOR, State.ASSUMES),
-        ("0.5.13.post1", UNMARKED, State.ROW_MAJOR, State.ASSUMES),
-        ("0.5.14", UNMARKED, UNMARKED, State.ASSUMES),
-        ("0.5.15", COPIED, COPIED, State.NEEDS_HONEST),
-        ("0.5.15.post1", COPIED, COPIED, State.NEEDS_HONEST),
-        ("0.5.16", COPIED, COPIED, State.NEEDS_HONEST),
-        ("0.5.17", COPIED, COPIED, State.NEEDS_HONEST),
-        ("0.5.18", COPIED, COPIED, State.NEEDS_HONEST),
-        ("0.5.19", COPIED, HONEST, State.NEEDS_HONEST),
-        ("0.5.20", COPIED, HONEST, State.NEEDS_HONEST),
-        ("0.5.21", COPIED, HONEST, State.NEEDS_HONEST),
-        ("0.5.22", HONEST, HONEST, State.NEEDS_HONEST),
-        ("0.5.23", HONEST, HONEST, State.NEEDS_HONEST),
+        ("0.5.10.post1", SiteState.ROW_MAJOR, SiteState.ROW_MAJOR, SiteState.GONE),
+        ("0.5.12", SiteState.ROW_MAJOR, SiteState.ROW_MAJOR, SiteState.COPIES_ALL),
+        (
+            "0.5.12.post1",
+            SiteState.ROW_MAJOR,
+            SiteState.ROW_MAJOR,
+            SiteState.COPIES_ALL,
+        ),
+        ("0.5.13", UNMARKED, SiteState.ROW_MAJOR, SiteState.ASSUMES),
+        ("0.5.13.post1", UNMARKED, SiteState.ROW_MAJOR, SiteState.ASSUMES),
+        ("0.5.14", UNMARKED, UNMARKED, SiteState.ASSUMES),
+        ("0.5.15", COPIED, COPIED, SiteState.NEEDS_HONEST),
+        ("0.5.15.post1", COPIED, COPIED, SiteState.NEEDS_HONEST),
+        ("0.5.16", COPIED, COPIED, SiteState.NEEDS_HONEST),
+        ("0.5.17", COPIED, COPIED, SiteState.NEEDS_HONEST),
+        ("0.5.18", COPIED, COPIED, SiteState.NEEDS_HONEST),
+        ("0.5.19", COPIED, HONEST, SiteState.NEEDS_HONEST),
+        ("0.5.20", COPIED, HONEST, SiteState.NEEDS_HONEST),
+        ("0.5.21", COPIED, HONEST, SiteState.NEEDS_HONEST),
+        ("0.5.22", HONEST, HONEST, SiteState.NEEDS_HONEST),
+        ("0.5.23", HONEST, HONEST, SiteState.NEEDS_HONEST),
     ],
 )
 def test_every_site_of_every_release_has_a_state(
-    version: str, rms: State, flatten: State, consumer: State
+    version: str, rms: SiteState, flatten: SiteState, consumer: SiteState
 ) -> None:
     census = of(version)
 
@@ -93,7 +98,7 @@ def test_every_site_of_every_release_has_a_state(
 
 
 @pytest.mark.parametrize("version", ["0.5.18", "0.5.20", "0.5.23"])
-def test_moved_sites_are_where_they_went(version: str) -> None:
+def test_moved_sites_are_found(version: str) -> None:
     census = of(version)
 
     places = {(r.site, r.path, (r.scope or "").split(".")[-1]) for r in census.rows}
@@ -107,12 +112,12 @@ def test_moved_sites_are_where_they_went(version: str) -> None:
         ("S8", MLA_ROCM, "rocm_absorb_v_bmm"),
     }
     for row in rows(census, ["S8"]):
-        # Its function only returns the scale: a caller hands it to the projection.
+        # Its function only returns the scale: a caller passes it to the projection.
         assert row.kernel == FLATTEN and " o_proj" in row.detail
         assert row.line is not None
 
 
-def test_one_call_for_two_sites_is_said_in_both_rows() -> None:
+def test_one_call_for_two_sites_is_named_in_both_rows() -> None:
     first, second = one(of("0.5.22"), "S1"), one(of("0.5.22"), "S2")
 
     assert first.path == f"{SRT}/layers/layer_boundary/residual/add_norm.py"
@@ -136,8 +141,9 @@ def outside(version: str, path: str) -> list[SiteRow]:
 
 @pytest.mark.parametrize("version", ["0.5.15", "0.5.15.post1", "0.5.16"])
 def test_the_producer_of_31490_is_a_danger(version: str) -> None:
-    """It writes transposed behind strides that do not tell; its consumer goes by them.
-    The same call is right before, with the consumer of then, and after, honest."""
+    """It writes transposed bytes with strides that are not honest, and its consumer
+    uses the strides. The same call is right in earlier releases with their consumer,
+    and in later ones with honest strides."""
     consumer = one(of(version), "C")
     paired = [row for row in outside(version, V4) if row.consumer is not None]
 
@@ -157,7 +163,7 @@ def test_the_producer_of_31490_is_a_danger(version: str) -> None:
     [("0.5.13", UNMARKED), ("0.5.14", UNMARKED)]
     + [(f"0.5.{number}", HONEST) for number in (17, 19, 21, 23)],
 )
-def test_the_same_call_is_right_elsewhere(version: str, state: State) -> None:
+def test_the_same_call_is_right_elsewhere(version: str, state: SiteState) -> None:
     paired = [row for row in outside(version, V4) if row.consumer is not None]
 
     assert {row.state for row in paired} == {state}
@@ -167,8 +173,8 @@ def test_the_same_call_is_right_elsewhere(version: str, state: State) -> None:
 
 
 @pytest.mark.parametrize("version", ["0.5.15", "0.5.16", "0.5.17", "0.5.23"])
-def test_what_cannot_be_paired_is_a_finding_of_its_own(version: str) -> None:
-    """A scale kept in an attribute, or made by a function that is handed on."""
+def test_an_unpaired_scale_is_a_separate_finding(version: str) -> None:
+    """A scale kept in an attribute, or made by a function that is passed as a value."""
     [row] = [row for row in outside(version, V4) if row.consumer is None]
 
     assert f"{V4}:" in row.detail
@@ -181,7 +187,7 @@ def test_what_cannot_be_paired_is_a_finding_of_its_own(version: str) -> None:
     ("version", "state"),
     [("0.5.13", UNMARKED), ("0.5.15", COPIED), ("0.5.17", COPIED), ("0.5.23", HONEST)],
 )
-def test_the_clamp_is_counted_and_paired(version: str, state: State) -> None:
+def test_the_clamp_is_counted_and_paired(version: str, state: SiteState) -> None:
     [row] = outside(version, V2)
 
     assert (row.kernel, row.state) == ("fused_clamp_act_mul", state)
@@ -193,7 +199,7 @@ def test_the_clamp_is_counted_and_paired(version: str, state: State) -> None:
     ("version", "fused"), [("0.5.17", COPIED), ("0.5.19", HONEST), ("0.5.23", HONEST)]
 )
 def test_the_all_reduce_and_its_fallbacks_are_counted(
-    version: str, fused: State
+    version: str, fused: SiteState
 ) -> None:
     found = outside(version, LAYERNORM)
 
@@ -203,18 +209,18 @@ def test_the_all_reduce_and_its_fallbacks_are_counted(
 
 
 @pytest.mark.parametrize("version", ["0.5.19", "0.5.23"])
-def test_a_scale_a_token_is_no_block_scale(version: str) -> None:
+def test_a_per_token_scale_is_not_a_block_scale(version: str) -> None:
     scopes = {row.scope for row in rows(of(version), [UNKNOWN_SITE])}
     assert "_fused_rmsnorm_fp8_per_token_quant" not in scopes
 
 
 @pytest.mark.parametrize("version", ["0.5.12", "0.5.14", "0.5.15", "0.5.20"])
-def test_what_a_linear_quantizes_for_itself_is_right_and_no_row(version: str) -> None:
+def test_a_linear_s_own_quantization_is_right_and_has_no_row(version: str) -> None:
     assert not outside(version, FP8_UTILS)
 
 
 @pytest.mark.parametrize("version", ["0.5.15", "0.5.17", "0.5.20", "0.5.23"])
-def test_what_the_consumer_does_with_each_presentation(version: str) -> None:
+def test_the_consumer_with_each_layout(version: str) -> None:
     """From 0.5.15 on only honest strides are right for both GEMMs."""
     detail = one(of(version), "C").detail
 
@@ -234,7 +240,7 @@ def test_the_dangerous_mix_of_0_5_13() -> None:
 
 
 @pytest.mark.parametrize("version", ["0.5.18", "0.5.21", "0.5.23"])
-def test_dead_sites_name_the_predicate_and_what_is_there_instead(version: str) -> None:
+def test_dead_sites_name_the_predicate_and_the_real_attribute(version: str) -> None:
     for row in rows(of(version), MOVED):
         assert row.live is False
         assert "_is_block_scale_fp8 (python/sglang/srt/models/" in row.detail
@@ -273,7 +279,7 @@ class DeepseekMLAForwardMixin"""
     ],
 )
 def test_guards_on_a_projection(pins: Pins, test: str, live: bool | None) -> None:
-    """An earlier branch asks the projection for its weight's dtype: that it has."""
+    """An earlier branch checks the dtype of the projection's weight, which exists."""
     tree = edited(
         pins.patched("sglang"),
         MLA,
@@ -283,9 +289,9 @@ def test_guards_on_a_projection(pins: Pins, test: str, live: bool | None) -> Non
     census = take_census(tree)
 
     row = one(census, "S8")
-    assert (row.state, row.live) == (State.MARKED, live)
+    assert (row.state, row.live) == (SiteState.MARKED, live)
     assert ("never runs" in row.detail) is (live is False)
-    # Adopted and dead is a finding, whatever else holds.
+    # An adopted and dead site is always a finding.
     assert [f.site for f in check_adopted(census)] == (["S8"] if live is False else [])
 
 
@@ -303,7 +309,7 @@ REGISTERED = 'layer.register_parameter("weight_scale_inv", scale)'
         (FP8_UTILS, "\ndef ", "\ndef f(a): a.o_proj.weight_scale == 1\n\ndef ", False),
     ],
 )
-def test_dead_only_if_nothing_gives_the_attribute(
+def test_dead_only_if_nothing_sets_the_attribute(
     pins: Pins, path: str, old: str, new: str, live: bool | None
 ) -> None:
     dead = (GUARD, "elif hasattr(self.o_proj, 'weight_scale'):")
@@ -313,7 +319,7 @@ def test_dead_only_if_nothing_gives_the_attribute(
 
 
 def test_callers_are_found_through_imports(pins: Pins) -> None:
-    """A producer in a file of its own, whose caller feeds the projection."""
+    """A producer in a separate file, whose caller feeds the projection."""
     tree = edited(
         pins.tree("sglang"),
         MLA,

@@ -1,7 +1,7 @@
 """What the transposed scale costs on gfx950, compiled here from AITER's real kernels.
 
-The compiler runs in processes of its own: Triton compiles nothing where it was
-imported as an interpreter, and its settings are the process's.
+The compiler runs in separate processes: Triton does not compile if it was imported as
+an interpreter, and its settings are per process.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Document = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def made(checkouts: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fresh page and JSON, made as the page says, but elsewhere."""
+    """A fresh page and JSON, written to a temporary folder."""
     root = tmp_path_factory.mktemp("codegen")
     before = set(checkouts.aiter.rglob("*"))
     done = codegen(checkouts.aiter, "--root", root)
@@ -54,7 +54,7 @@ def fresh(made: Path) -> Document:
     return load(made)
 
 
-def test_the_evidence_is_what_a_fresh_run_finds(made: Path, fresh: Document) -> None:
+def test_the_evidence_matches_a_fresh_run(made: Path, fresh: Document) -> None:
     kept = load(ROOT)
     if kept["triton"] != triton.__version__:
         pytest.skip(f"made with Triton {kept['triton']}; here is {triton.__version__}")
@@ -72,8 +72,8 @@ def test_every_producer_site_and_every_m_is_compiled(fresh: Document) -> None:
     assert shapes == {(512,), (2048,), (6144,), (8, 256), (16, 128)}
 
 
-def test_the_transposed_form_costs_nothing_that_matters(fresh: Document) -> None:
-    """On any Triton; the very figures are the evidence's."""
+def test_the_transposed_form_has_no_real_cost(fresh: Document) -> None:
+    """On any Triton; the exact figures are in the evidence."""
     for row in fresh["rows"]:
         old, new = row["row_major"], row["transposed"]
         for same in ("global_stores", "global_loads", "lds_bytes", "waves"):
@@ -84,7 +84,7 @@ def test_the_transposed_form_costs_nothing_that_matters(fresh: Document) -> None
         assert new["vgprs"] <= old["vgprs"] + 1, row
 
 
-def test_figures_are_those_of_the_kernels(fresh: Document) -> None:
+def test_figures_match_the_kernels(fresh: Document) -> None:
     """Loads and stores follow from the source: one for each tensor in or out."""
     for row in fresh["rows"]:
         form = row["form"]
@@ -97,8 +97,8 @@ def test_figures_are_those_of_the_kernels(fresh: Document) -> None:
             assert 100 < code["instructions"] < code["code_bytes"] / 4, row
 
 
-def test_the_two_orders_share_no_binary(fresh: Document) -> None:
-    """A stride of 1 is compiled in, and it is another stride in either order."""
+def test_the_two_layouts_share_no_binary(fresh: Document) -> None:
+    """A stride of 1 is compiled in, and each layout has a different one."""
     for case in {key(row) for row in fresh["rows"]}:
         rows = [row for row in fresh["rows"] if key(row) == case]
         old = {row["row_major"]["binary"] for row in rows}
@@ -107,7 +107,7 @@ def test_the_two_orders_share_no_binary(fresh: Document) -> None:
         assert len(new) == 3, "M is 1, divisible by 16, or neither"
 
 
-def test_verdicts_say_what_the_figures_say(fresh: Document) -> None:
+def test_verdicts_match_the_figures(fresh: Document) -> None:
     for row in fresh["rows"]:
         old, new = row["row_major"], row["transposed"]
         changes = [
@@ -126,7 +126,7 @@ def test_verdicts_say_what_the_figures_say(fresh: Document) -> None:
 def test_newer_aiter_keeps_its_kernels_elsewhere(
     checkouts: Any, tmp_path: Path
 ) -> None:
-    """The same files, moved as AITER moved them, are found and compile the same."""
+    """The same files are found where AITER moved them, and compile the same."""
     clone(checkouts.aiter, tmp_path)
     wrapper = tmp_path / OLD
     kernels = tmp_path / KERNELS / OLD.name
@@ -142,7 +142,7 @@ def test_newer_aiter_keeps_its_kernels_elsewhere(
     moved = read(user).replace("from .fused_fp8_quant", "from .quant.fused_fp8_quant")
     user.write_text(moved, encoding="utf-8")
     (kernels.parent / "quant.py").rename(kernels.parent / "quant" / "__init__.py")
-    # Not to be run, any more than the old packages' own.
+    # Must not run, like the old packages' own.
     (wrapper.parent / "quant" / "__init__.py").write_text("import ROCm\n")
     assert figures(tmp_path) == figures(checkouts.aiter)
 
@@ -152,7 +152,7 @@ def test_callers_settings_have_no_effect(checkouts: Any) -> None:
     assert figures(checkouts.aiter, **loud) == figures(checkouts.aiter)
 
 
-def test_pristine_aiter_is_told_what_it_lacks(checkouts: Any) -> None:
+def test_a_pristine_aiter_lacks_the_parameter(checkouts: Any) -> None:
     done = codegen(checkouts.pristine_aiter)
     assert done.returncode == 2
     assert "fused_flatten_fp8_group_quant" in done.stderr
@@ -171,10 +171,10 @@ def test_a_missing_kernel_is_named(checkouts: Any, tmp_path: Path, name: str) ->
         path.write_text(text, encoding="utf-8")
     done = codegen(tmp_path)
     assert done.returncode == 2
-    assert f"no kernel {name} in {tmp_path / OLD}" in done.stderr
+    assert f"{tmp_path / OLD} has no kernel {name}" in done.stderr
 
 
-def test_what_is_no_aiter_is_named(tmp_path: Path) -> None:
+def test_a_folder_without_aiter_is_named(tmp_path: Path) -> None:
     done = codegen(tmp_path)
     assert done.returncode == 2
     assert (
@@ -197,8 +197,8 @@ def test_an_aiter_that_cannot_be_imported_is_named(
 @pytest.mark.parametrize(
     ("first", "said"),
     [
-        ("sys.modules['triton'] = None", "PyTorch and Triton are needed"),
-        ("sys.modules['torch'] = None", "PyTorch and Triton are needed"),
+        ("sys.modules['triton'] = None", "this needs PyTorch and Triton"),
+        ("sys.modules['torch'] = None", "this needs PyTorch and Triton"),
         (
             "from triton.backends import backends; del backends['amd']",
             "this Triton has no AMD backend",
@@ -217,7 +217,7 @@ def test_an_aiter_that_cannot_be_imported_is_named(
 def test_an_environment_that_cannot_compile_says_so(
     checkouts: Any, first: str, said: str
 ) -> None:
-    code = "from xscale.codegen_page import main; sys.exit(main(sys.argv[1:]))"
+    code = "from xscale.codegen.page import main; sys.exit(main(sys.argv[1:]))"
     done = python("-c", f"import sys; {first}; {code}", checkouts.aiter)
     assert done.returncode == 5, done.stderr
     assert said in done.stderr
@@ -232,10 +232,11 @@ def codegen(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def figures(aiter: Path, **environment: str) -> str:
-    """The figures of two cases, from a process that uses the module as a library."""
+    """The figures of two cases; another process uses the module as a library."""
     code = (
         "import os, sys; from pathlib import Path; "
-        "from xscale.codegen import CASES, compare; before = dict(os.environ); "
+        "from xscale.codegen.compilation import CASES, compare; "
+        "before = dict(os.environ); "
         "print(compare(Path(sys.argv[1]), (CASES[0], CASES[-1]))); "
         "assert dict(os.environ) == before"
     )
@@ -260,7 +261,7 @@ def python(*arguments: object, **environment: str) -> subprocess.CompletedProces
 
 
 def clone(aiter: Path, place: Path) -> None:
-    """What the kernels need of AITER, and little more."""
+    """Copy the part of AITER that the kernels need."""
     folder = Path("aiter/ops/triton")
     for part in ("utils", "_triton_kernels"):
         shutil.copytree(aiter / folder / part, place / folder / part)

@@ -1,8 +1,8 @@
 """The overlay's scale module against upstream's unit test and AITER's real kernels.
 
-Run as a script, this file is its own worker: Triton decides between interpreter
-and GPU when it is first imported, and two checkouts want two sets of modules, so
-each job gets a process of its own.
+Run as a script, this file is its own worker: Triton chooses between interpreter and GPU
+when it is first imported, and two checkouts need two sets of modules, so each job runs
+in a separate process.
 
     test_overlay_module.py unit SGLANG
     test_overlay_module.py produce SGLANG AITER RESULTS
@@ -29,11 +29,10 @@ torch = pytest.importorskip("torch", reason="the scale module needs PyTorch")
 UNIT_TEST = "test/registered/unit/layers/quantization/test_bpreshuffle_scale.py"
 SWITCH = "SGLANG_AITER_PRETRANSPOSED_SCALE"
 FP8 = torch.float8_e4m3fn
-# As in patience.py, which this file cannot import where it runs as a program.
+# As in patience.py, which this file cannot import when it runs as a program.
 TIMEOUT_S = 1200
 
-# Both sides of every telling case: all layouts coincide at M = 1, and 4 is also
-# the number of groups.
+# All layouts coincide at M = 1, and 4 is also the number of groups.
 ROWS = (1, 2, 3, 4, 17)
 RMS_CASES = ("rms", "rms residual", "rms second input")
 FLATTEN_CASES = ("flatten 4x128", "flatten 3x256")
@@ -42,11 +41,11 @@ CASES = tuple((kernel, m) for kernel in (*RMS_CASES, *FLATTEN_CASES) for m in RO
 
 @dataclass(frozen=True)
 class Produced:
-    """What one real kernel wrote for one input, asked for both orders.
+    """What one real kernel wrote for one input, in both layouts.
 
-    ``scale`` is what the producer's caller gets, ``for_ck`` and ``for_triton`` what
-    the consumer hands to either GEMM; all share storage where nothing was copied.
-    ``complaint`` is what the switch's check mode says of the same call.
+    ``scale`` is returned to the producer's caller; ``for_ck`` and ``for_triton`` are
+    what the consumer passes to each GEMM. All share storage if nothing was copied.
+    ``complaint`` is the error of check mode for the same call.
     """
 
     q: Any
@@ -88,7 +87,7 @@ def test_upstream_unit_test_passes(checkouts: Any) -> None:
 def test_both_gemms_read_what_the_row_major_kernel_computes(
     patched: Results, kernel: str, m: int
 ) -> None:
-    """CK by bytes, Triton by strides, without a copy."""
+    """CK reads by bytes and Triton by strides, without a copy."""
     case = patched[kernel, m]
     assert same_bits(case.q, case.row_major_q)
     assert same_bits(read_by_ck(case.for_ck), case.row_major)
@@ -101,7 +100,7 @@ def test_both_gemms_read_what_the_row_major_kernel_computes(
 
 @pytest.mark.parametrize("m", [m for m in ROWS if m > 1])
 @pytest.mark.parametrize("kernel", RMS_CASES + FLATTEN_CASES)
-def test_the_cases_can_tell_the_orders_apart(
+def test_the_cases_distinguish_the_layouts(
     patched: Results, kernel: str, m: int
 ) -> None:
     row_major = patched[kernel, m].row_major
@@ -115,7 +114,7 @@ def test_the_cases_can_tell_the_orders_apart(
 def test_patched_aiter_computes_what_pristine_aiter_does(
     patched: Results, pristine: Results, kernel: str, m: int
 ) -> None:
-    """Asked for row-major or not: the same q and scale values, to the bit."""
+    """The same q and scale values in either layout, bit for bit."""
     new, old = patched[kernel, m], pristine[kernel, m]
     assert same_bits(new.row_major_q, old.row_major_q)
     assert same_bits(new.row_major, old.row_major)
@@ -159,7 +158,7 @@ def test_one_warning_and_only_from_pristine_aiter(
 
 
 def same_bits(left: Any, right: Any) -> bool:
-    """Whether shapes, dtypes and every element's bits agree, whatever the strides."""
+    """Whether shapes, dtypes and the bits of every element agree, with any strides."""
     if left.shape != right.shape or left.dtype != right.dtype:
         return False
     bits = torch.uint8 if left.element_size() == 1 else torch.int32
@@ -167,7 +166,7 @@ def same_bits(left: Any, right: Any) -> bool:
 
 
 def read_by_ck(x_scale: Any) -> Any:
-    """(M, G) values as CK finds them: from the data pointer on, as (G, M)."""
+    """(M, G) values as CK reads them: from the data pointer on, as (G, M)."""
     m, groups = x_scale.shape
     return x_scale.as_strided((groups, m), (m, 1)).t()
 
@@ -207,7 +206,8 @@ def run_worker(*arguments: object) -> str:
 
 
 def run_unit_test(sglang: Path) -> None:
-    """As upstream's CI does: find its registration, then ``python3 test_file.py``."""
+    """Run the test like upstream's CI: find its registration, then ``python3
+    test_file.py``."""
     from xscale.islands import SGLANG_PARENTS, empty_packages
 
     test = sglang / UNIT_TEST

@@ -1,4 +1,4 @@
-"""Hunks made anew from what they are for, on real upstream files."""
+"""Hunks regenerated from their purpose, on real upstream files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def census_of(tree: Tree) -> tuple[SiteRow, ...]:
 
 
 def regenerated(pins: Pins, base: str) -> EditedTree:
-    """The release with every hunk of its series made anew, and none merged."""
+    """The release with every hunk of its series regenerated, and none merged."""
     carried, pristine = pins.overlay[base], pins.tree(base)
     changes: dict[str, bytes | None] = {f.path: f.data for f in carried.new_files}
     tree = EditedTree(pristine, changes)
@@ -47,14 +47,14 @@ def regenerated(pins: Pins, base: str) -> EditedTree:
 
 
 @pytest.mark.parametrize("base", BASES)
-def test_the_whole_series_made_anew_is_the_series(base: str, pins: Pins) -> None:
-    """Byte for byte what the patches leave: census and numbers are theirs as well."""
+def test_the_regenerated_series_is_the_series(base: str, pins: Pins) -> None:
+    """Byte for byte the patched files, so census and numbers are the same as well."""
     made, patched = regenerated(pins, base), pins.patched(base)
     for path in pins.overlay[base].series.paths:
         assert made.read(path) == patched.read(path), path
 
 
-def test_a_call_that_says_something_of_transposing_is_left_alone(pins: Pins) -> None:
+def test_a_call_that_sets_transpose_scale_is_left_alone(pins: Pins) -> None:
     [path] = [p for p in pins.overlay["sglang"].series.paths if "forward_mha" in p]
     pristine = pins.tree("sglang")
     data = (pristine.read(path) or b"").replace(

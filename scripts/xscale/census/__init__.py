@@ -1,9 +1,10 @@
-"""The census: who makes and who reads an activation scale, and in which state.
+"""The census: which calls make and read an activation scale, and in which state.
 
-``calls`` finds the kernels, ``modules`` and ``values`` know what names stand for,
-``interpreter`` runs one path of a function and ``flow`` all of them, ``callers`` goes
-on into the functions that it returns to, ``judge`` turns what they say into a state,
-``liveness`` and ``layers`` tell whether it can run, ``rows`` puts it all together.
+``calls`` finds the kernels. ``modules`` and ``values`` know what names stand for.
+``interpreter`` runs one path of a function and ``flow`` all of them; ``path_records``
+holds what a path records. ``callers`` follows a scale into the functions that it
+returns to. ``judge`` derives the state, ``liveness`` and ``layers`` determine whether a
+call can run, ``pairing`` finds the consumer, and ``rows`` combines the results.
 """
 
 from xscale.census.findings import Problem, check_adopted, problems

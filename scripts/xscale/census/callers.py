@@ -1,7 +1,7 @@
-"""Follows a scale that a function returns on into the functions that call it.
+"""Follows a returned scale into the calling functions.
 
-Only calls of plain functions are followed: whom a method's name means, the source
-does not say. A function that is handed on as a value returns to nobody knows whom.
+Only calls of plain functions are followed, because the source does not determine which
+method a name means. The callers of a function that is passed as a value are unknown.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from xscale.census.flow import CALLER, Flow, follow_call
-from xscale.census.interpreter import use_of
 from xscale.census.modules import (
     Function,
     FunctionNode,
@@ -19,6 +18,7 @@ from xscale.census.modules import (
     Modules,
     Place,
 )
+from xscale.census.path_records import use_of
 from xscale.census.values import Value, scales_in
 
 _MOST_HOPS = 3
@@ -28,7 +28,7 @@ HANDED = "whoever is given its function"
 
 @dataclass(frozen=True)
 class Journey:
-    """What becomes of a scale, and the scopes that it was followed through."""
+    """The flow of a scale, and the scopes that it was followed through."""
 
     flow: Flow
     scopes: tuple[str, ...]
@@ -41,16 +41,20 @@ def follow(
     result: Value | None = None,
     hops: int = _MOST_HOPS,
 ) -> Journey:
-    """From the call at ``place`` to the uses of its scale, its callers' included.
+    """Follow the scale of the call at ``place`` to its uses, in callers as well.
 
-    ``result`` is what the call returns, where it is no kernel's. A use stays the
-    caller's where no caller is seen. Raises TooManyPaths.
+    ``result`` is what the call returns if it is not a kernel. If no caller is found,
+    the use is attributed to "its caller". Raises TooManyPaths.
     """
     function, call = place.function, place.call
     if call is None:
         return Journey(Flow(frozenset(), asked=True), (place.scope,))
     flow = follow_call(modules, module, function, call, result)
-    named = list(_named(modules, module, function)) if flow.returned and hops else []
+    named = (
+        list(_references_to(modules, module, function))
+        if flow.returned and hops
+        else []
+    )
     if not named:
         return Journey(flow, (place.scope,))
     onward = [
@@ -72,15 +76,15 @@ def follow(
 
 
 def _is_call(place: Place) -> bool:
-    """Whether the name is called there, rather than handed on as a value."""
+    """Whether the name is called there, not passed as a value."""
     return place.call is not None and place.call.func is place.node
 
 
-def _named(
+def _references_to(
     modules: Modules, home: Module, function: FunctionNode | None
 ) -> Iterator[tuple[Module, Place]]:
-    """Where it is called or handed on, in its own module and, unless it is private, in
-    those searched."""
+    """Where the function is called or passed as a value: in its own module and, unless
+    it is private, in all searched modules."""
     if function is None or home.functions.get(function.name) is not function:
         return
     name = function.name
@@ -90,7 +94,7 @@ def _named(
         if module is None:
             continue
         for place in module.reads.get(name, ()):
-            meaning = modules.stands_for(module, place.node)
+            meaning = modules.meaning_of(module, place.node)
             if isinstance(meaning, Imported):
                 meaning = modules.resolve(meaning)
             if isinstance(meaning, Function) and meaning.node is function:

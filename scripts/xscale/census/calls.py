@@ -1,4 +1,4 @@
-"""Finds where a module names one of the kernels, and what its calls say."""
+"""Finds where a module mentions a kernel, and reads its calls."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from xscale.sites import (
 
 @dataclass(frozen=True)
 class Reference:
-    """A mention of a kernel, or a call that is told in which order to write a scale;
-    ``kernel`` is then what the source calls it."""
+    """A mention of a kernel, or a call that selects a scale's layout; ``kernel`` is the
+    name of the callee in the source."""
 
     kernel: str
     at: Place
@@ -32,7 +32,7 @@ class Reference:
 
 
 def references(modules: Modules, module: Module) -> Iterator[Reference]:
-    """All mentions but imports and definitions, in no order."""
+    """All mentions except imports and definitions, in no particular order."""
     aliases = (
         local
         for local, targets in module.imports.items()
@@ -40,14 +40,14 @@ def references(modules: Modules, module: Module) -> Iterator[Reference]:
     )
     for name in {*modules.kernels, *aliases}:
         for place in module.reads.get(name, ()):
-            meaning = modules.stands_for(module, place.node)
+            meaning = modules.meaning_of(module, place.node)
             if isinstance(meaning, Kernel) and _makes_a_scale(meaning.name, place):
                 yield Reference(meaning.name, place)
-    yield from _told_an_order(modules, module)
+    yield from _other_calls_with_parameter(modules, module)
 
 
 def _makes_a_scale(kernel: str, place: Place) -> bool:
-    """Whether what the call says leaves open that it makes block scales."""
+    """Whether the call may make block scales."""
     call = place.call
     if kernel == GEMM or call is None:
         return True
@@ -60,7 +60,7 @@ def _makes_a_scale(kernel: str, place: Place) -> bool:
 
 
 def _is_per_token(place: Place, given: Mapping[str, ast.expr]) -> bool:
-    """Whether one group is a whole row of what is quantized: a scale a token."""
+    """Whether one group is a whole row of the input: one scale per token."""
     size, names = given.get("group_size"), ("inp1", "x", "input_")
     rows = next((ast.unparse(given[n]) for n in names if n in given), None)
     if size is None or rows is None or place.function is None:
@@ -77,8 +77,8 @@ def _is_per_token(place: Place, given: Mapping[str, ast.expr]) -> bool:
 
 
 def _bound_to(function: ast.AST, name: str) -> Iterator[str]:
-    """What each assignment of a name gives it, as text; ``a.shape[-1]`` for the last
-    of a shape that is taken apart, and a question mark where it is stored otherwise."""
+    """The values assigned to a name, as text. Unpacking a shape gives ``a.shape[-1]``
+    for its last element; any other store gives a question mark."""
     stored = 0
     for node in ast.walk(function):
         if isinstance(node, ast.Name) and node.id == name:
@@ -101,26 +101,28 @@ def _bound_to(function: ast.AST, name: str) -> Iterator[str]:
         yield "?"
 
 
-def _told_an_order(modules: Modules, module: Module) -> Iterator[Reference]:
-    """Calls of anything but the kernels that are given the parameter."""
+def _other_calls_with_parameter(
+    modules: Modules, module: Module
+) -> Iterator[Reference]:
+    """Calls with the parameter whose callee is not a kernel."""
     for places in module.reads.values():
         for place in places:
             call = place.call
             if call is None or call.func is not place.node:
                 continue
-            told = next((k.value for k in call.keywords if k.arg == PARAMETER), None)
-            if told is None or _hands_through(place, call, told):
+            order = next((k.value for k in call.keywords if k.arg == PARAMETER), None)
+            if order is None or _passes_through(place, call, order):
                 continue
             values = (place.node, *call.args)
             if not any(
-                isinstance(modules.stands_for(module, v), Kernel) for v in values
+                isinstance(modules.meaning_of(module, v), Kernel) for v in values
             ):
                 yield Reference(ast.unparse(call.func), place)
 
 
-def _hands_through(place: Place, call: ast.Call, told: ast.expr) -> bool:
-    """Whether the function only does what its own caller asks for, and what it is
-    given to do it with: then that caller is looked at."""
+def _passes_through(place: Place, call: ast.Call, order: ast.expr) -> bool:
+    """Whether the function only passes on its caller's request or callee; then the
+    caller is examined instead."""
     if place.function is None:
         return False
     declared = place.function.args
@@ -133,8 +135,8 @@ def _hands_through(place: Place, call: ast.Call, told: ast.expr) -> bool:
     pairs = zip(declared.kwonlyargs, declared.kw_defaults, strict=True)
     defaults |= {a.arg: d for a, d in pairs if d is not None}
     return (
-        isinstance(told, ast.Name)
-        and told.id == PARAMETER
+        isinstance(order, ast.Name)
+        and order.id == PARAMETER
         and _is_constant(defaults.get(PARAMETER), False)
     )
 
@@ -144,7 +146,7 @@ def _is_constant(node: ast.expr | None, value: object) -> bool:
 
 
 def arguments(reference: Reference, call: ast.Call) -> dict[str, ast.expr]:
-    """The kernel's arguments as the call writes them, an adapter's call included."""
+    """The kernel's arguments in the call, also if an adapter is called."""
     at = 0 if reference.at.node is call.func else call.args.index(reference.at.node) + 1
     named = {k.arg: k.value for k in call.keywords if k.arg is not None}
     names = QUANTIZATIONS.get(reference.kernel, ())
@@ -154,10 +156,10 @@ def arguments(reference: Reference, call: ast.Call) -> dict[str, ast.expr]:
 def sites_of(
     reference: Reference, call: ast.Call, scopes: Sequence[str], fed: Collection[str]
 ) -> list[str]:
-    """The catalogue's ids of a producing call whose result goes to ``fed``.
+    """The catalogue ids of a producing call whose result goes to ``fed``.
 
-    ``scopes`` are its own and those that the result was followed to. More than one id
-    where one call does what several did.
+    ``scopes`` are the call's own and those that the result was followed to. More than
+    one id is returned if one call covers several sites.
     """
     given = arguments(reference, call)
     size = given.get("group_size", ast.Constant(GROUP_SIZE))
@@ -177,8 +179,8 @@ def sites_of(
 def _gives_residual(
     reference: Reference, call: ast.Call, given: Mapping[str, ast.expr]
 ) -> bool | None:
-    """None where the function asks of what it gives whether it is None, but never
-    around the call."""
+    """Whether the call has a residual. None if the function tests the residual for
+    None, but not around the call."""
     residual = given.get("res1", ast.Constant(None))
     if isinstance(residual, ast.Constant) or reference.at.function is None:
         return not isinstance(residual, ast.Constant)
@@ -186,13 +188,13 @@ def _gives_residual(
         node
         for node in ast.walk(reference.at.function)
         if isinstance(node, ast.If | ast.IfExp)
-        and any(_asks_for_none(part, residual) for part in ast.walk(node.test))
+        and any(_tests_for_none(part, residual) for part in ast.walk(node.test))
     ]
     around = any(call is part for node in tests for part in ast.walk(node))
     return True if around or not tests else None
 
 
-def _asks_for_none(node: ast.AST, value: ast.expr) -> bool:
+def _tests_for_none(node: ast.AST, value: ast.expr) -> bool:
     return (
         isinstance(node, ast.Compare)
         and isinstance(node.ops[0], ast.Is | ast.IsNot)
@@ -200,17 +202,17 @@ def _asks_for_none(node: ast.AST, value: ast.expr) -> bool:
     )
 
 
-def manner(
+def describe_call(
     modules: Modules, module: Module, reference: Reference, call: ast.Call
 ) -> str:
-    """What a person should know of how the kernel is called."""
+    """A description of how the kernel is called."""
     asked = arguments(reference, call).get(PARAMETER)
     if asked is not None:
         return f"transpose_scale={ast.unparse(asked)}"
     if reference.at.node is call.func:
         return "no transpose_scale"
     name = ast.unparse(call.func)
-    adapter = modules.stands_for(module, call.func)
+    adapter = modules.meaning_of(module, call.func)
     if isinstance(adapter, Imported):
         adapter = modules.resolve(adapter)
     if isinstance(adapter, Function):

@@ -1,7 +1,7 @@
-"""What keeps a tree from having adopted the optimization, wholly and alone.
+"""Findings where a tree does not adopt the optimization completely.
 
-A producer is judged together with the consumer that reads it: right or wrong is a
-matter of both. A call that could not be paired is a finding of its own.
+A producer is judged together with the consumer that reads its scale, because only the
+pair is right or wrong. A call that could not be paired is a separate finding.
 """
 
 from __future__ import annotations
@@ -12,62 +12,75 @@ from itertools import dropwhile
 
 from overlaykit.core.errors import Finding
 from xscale.census.rows import Census, SiteRow
-from xscale.sites import CATALOGUE, Role, State
+from xscale.sites import CATALOGUE, Role, SiteState
 
 _SITES = {site.id: site for site in CATALOGUE}
 
 _AGAIN = "and the consumer transposes it again: its GEMM reads scrambled scales"
-_TOGETHER: Mapping[tuple[State, State], str] = {
+_PAIR_FAULTS: Mapping[tuple[SiteState, SiteState], str] = {
     (
-        State.ROW_MAJOR,
-        State.COPIES_UNMARKED,
+        SiteState.ROW_MAJOR,
+        SiteState.COPIES_UNMARKED,
     ): "left behind: right, but copied each time",
-    (State.ROW_MAJOR, State.ASSUMES): (
+    (SiteState.ROW_MAJOR, SiteState.ASSUMES): (
         "dangerous mix: the consumer takes it for transposed, its GEMM reads scrambled "
         "scales"
     ),
-    (State.UNMARKED, State.ASSUMES): "right only as long as every producer is so",
     (
-        State.UNMARKED,
-        State.COPIES_UNMARKED,
+        SiteState.UNMARKED,
+        SiteState.ASSUMES,
+    ): "right only as long as every producer is so",
+    (
+        SiteState.UNMARKED,
+        SiteState.COPIES_UNMARKED,
     ): f"dangerous mix: it is not marked, {_AGAIN}",
-    (State.ROW_MAJOR, State.NEEDS_HONEST): (
+    (SiteState.ROW_MAJOR, SiteState.NEEDS_HONEST): (
         "dangerous mix: the Triton GEMM takes it for transposed and reads scrambled "
         "scales"
     ),
-    (State.UNMARKED, State.NEEDS_HONEST): (
+    (SiteState.UNMARKED, SiteState.NEEDS_HONEST): (
         f"dangerous mix: its strides do not tell that it is transposed, {_AGAIN}"
     ),
-    (State.UNMARKED, State.COPIES_ALL): f"dangerous mix: it is transposed, {_AGAIN}",
+    (
+        SiteState.UNMARKED,
+        SiteState.COPIES_ALL,
+    ): f"dangerous mix: it is transposed, {_AGAIN}",
 }
 _RIGHT = {
-    *((State.ROW_MAJOR, by) for by in (State.COPIES_ALL, State.COPIES_UNMARKED)),
     *(
-        (told, by)
-        for told in (State.COPIED, State.HONEST)
+        (SiteState.ROW_MAJOR, by)
+        for by in (SiteState.COPIES_ALL, SiteState.COPIES_UNMARKED)
+    ),
+    *(
+        (state, by)
+        for state in (SiteState.COPIED, SiteState.HONEST)
         for by in (
-            State.COPIES_ALL,
-            State.COPIES_UNMARKED,
-            State.ASSUMES,
-            State.NEEDS_HONEST,
+            SiteState.COPIES_ALL,
+            SiteState.COPIES_UNMARKED,
+            SiteState.ASSUMES,
+            SiteState.NEEDS_HONEST,
         )
     ),
-    (State.MARKED, State.COPIES_UNMARKED),
-    (State.MARKED, State.ASSUMES),
-    (State.UNMARKED, State.ASSUMES),
+    (SiteState.MARKED, SiteState.COPIES_UNMARKED),
+    (SiteState.MARKED, SiteState.ASSUMES),
+    (SiteState.UNMARKED, SiteState.ASSUMES),
 }
-"""A producer and a consumer of which both GEMMs get right values."""
-_NEXT_STEP: Mapping[State, str] = {
-    State.ROW_MAJOR: "apply the series' patch for this call: transpose and mark",
-    State.COPIED: "apply the series' patch for this call instead of the copy",
-    State.UNMARKED: "set the marker on the very tensor that is handed on",
-    State.COPIES_ALL: "apply the series' patch for the consumer",
-    State.ASSUMES: "apply the series' patch for the consumer",
-    State.GONE: "find what took its place upstream, then rebase or drop the site",
-    State.MARKED: "guard it by what the pinned layers have",
-    State.HONEST: "apply the series' patch for this call, or retire the patch",
-    State.NEEDS_HONEST: "give it honest strides from every producer; retire the patch",
-    State.UNKNOWN: "read the source; teach contract.judge its form or rewrite it",
+"""Pairs of producer and consumer with which both GEMMs read right values."""
+_NEXT_STEP: Mapping[SiteState, str] = {
+    SiteState.ROW_MAJOR: "apply the series' patch for this call: transpose and mark",
+    SiteState.COPIED: "apply the series' patch for this call instead of the copy",
+    SiteState.UNMARKED: "set the marker on the tensor object that is passed on",
+    SiteState.COPIES_ALL: "apply the series' patch for the consumer",
+    SiteState.ASSUMES: "apply the series' patch for the consumer",
+    SiteState.GONE: "find its replacement upstream, then rebase or drop the site",
+    SiteState.MARKED: "guard it by an attribute that native block-FP8 layers have",
+    SiteState.HONEST: "apply the series' patch for this call, or retire the patch",
+    SiteState.NEEDS_HONEST: (
+        "give it honest strides from every producer; retire the patch"
+    ),
+    SiteState.UNKNOWN: (
+        "read the source; rewrite it, or extend xscale.census.judge to its form"
+    ),
 }
 
 
@@ -96,8 +109,8 @@ def check_adopted(census: Census) -> tuple[Finding, ...]:
 def problems(census: Census) -> tuple[Problem, ...]:
     """What keeps the tree from having adopted the optimization, wholly and alone.
 
-    Empty iff every site of the catalogue is in the state it should be in, none is
-    known to be dead and no call stands outside the catalogue.
+    Empty if and only if every site of the catalogue is in its expected state, no site
+    is known to be dead, and no call is outside the catalogue.
     """
     consumers = {r.state for r in census.rows if r.role is Role.CONSUMER}
     return tuple(
@@ -109,12 +122,12 @@ def problems(census: Census) -> tuple[Problem, ...]:
     )
 
 
-def _effects(pairs: Sequence[tuple[State, State]]) -> list[_Effect]:
+def _effects(pairs: Sequence[tuple[SiteState, SiteState]]) -> list[_Effect]:
     """What is known of each pair of a producer and a consumer."""
     return [
-        _Effect(_TOGETHER[pair], pair not in _RIGHT)
+        _Effect(_PAIR_FAULTS[pair], pair not in _RIGHT)
         for pair in pairs
-        if pair in _TOGETHER
+        if pair in _PAIR_FAULTS
     ]
 
 
@@ -124,14 +137,14 @@ def _danger(effects: Sequence[_Effect]) -> str:
     return "; ".join(effect.text for effect in rest)
 
 
-def _problem(row: SiteRow, census: Census, consumers: set[State]) -> Problem:
+def _problem(row: SiteRow, census: Census, consumers: set[SiteState]) -> Problem:
     if row.site not in _SITES:
         return _outside(row, census)
     site = _SITES[row.site]
     if row.role is Role.CONSUMER:
         effects = [_Effect(text, True) for text in _mixture(row.state, census)]
     else:
-        effects = _effects([(row.state, s) for s in State if s in consumers])
+        effects = _effects([(row.state, s) for s in SiteState if s in consumers])
     dead = ", dead" if row.live is False else ""
     what = f"{site.id} ({site.meaning}): {row.state.value}{dead}"
     finding = Finding(
@@ -159,7 +172,7 @@ def _outside(row: SiteRow, census: Census) -> Problem:
         site=row.site,
         expected=expected,
         found=f"{row.state.value}: {row.detail}",
-        next_step="show where its scale goes; adopt it and add it to the catalogue",
+        next_step="find where its scale goes; adopt it and add it to the catalogue",
     )
     return Problem(finding, _danger([effect]))
 
@@ -169,7 +182,7 @@ def _together(row: SiteRow, census: Census) -> tuple[_Effect, str]:
     expected = "no call outside the catalogue in xscale.sites"
     if row.role is Role.CONSUMER:
         return _Effect("", False), expected
-    if row.state is State.MISREAD:
+    if row.state is SiteState.MISREAD:
         text = "dangerous mix: the GEMM beside it reads scrambled scales"
         return _Effect(text, True), expected
     if row.consumer is None:
@@ -191,16 +204,16 @@ def _together(row: SiteRow, census: Census) -> tuple[_Effect, str]:
     return _Effect(text, False), expected
 
 
-def _mixture(consumer: State, census: Census) -> list[str]:
-    """What a consumer that treats all scales alike gets wrong."""
-    transposed = _sites_in(census, State.MARKED, State.UNMARKED)
-    row_major = _sites_in(census, State.ROW_MAJOR)
-    if consumer is State.ASSUMES and transposed and row_major:
+def _mixture(consumer: SiteState, census: Census) -> list[str]:
+    """What a consumer gets wrong if it treats all scales alike."""
+    transposed = _sites_in(census, SiteState.MARKED, SiteState.UNMARKED)
+    row_major = _sites_in(census, SiteState.ROW_MAJOR)
+    if consumer is SiteState.ASSUMES and transposed and row_major:
         return [
             f"dangerous mix: it takes every scale for transposed; {transposed} are, "
             f"{row_major} are row-major"
         ]
-    if consumer is State.COPIES_ALL and transposed:
+    if consumer is SiteState.COPIES_ALL and transposed:
         return [
             f"dangerous mix: it transposes the scales of {transposed} once more, "
             "wrong unless their strides tell of the first time"
@@ -208,7 +221,7 @@ def _mixture(consumer: State, census: Census) -> list[str]:
     return []
 
 
-def _sites_in(census: Census, *states: State) -> str:
+def _sites_in(census: Census, *states: SiteState) -> str:
     names = (
         r.site if r.site in _SITES else f"{(r.path or '').rpartition('/')[2]}:{r.line}"
         for r in census.rows

@@ -1,8 +1,8 @@
-"""Follows an activation scale from the call that makes it to what it is handed to.
+"""Follows an activation scale from the call that makes it to its uses.
 
-A function is run once per path. A condition that the source leaves open is taken one
-way on one path and the other way on the next, and stays as taken wherever it comes
-back, so ``if gate: copy`` and ``if gate: ck`` are never mixed up.
+A function is run once per path. A condition that the source leaves open is true on one
+path and false on the next. It keeps its value along a path, so ``if gate: copy`` and
+``if gate: ck`` are never mixed up.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from xscale.census.interpreter import (
+from xscale.census.interpreter import Path
+from xscale.census.modules import FunctionNode, Module, Modules
+from xscale.census.path_records import (
     Frame,
     Layers,
     LoopEnds,
-    Path,
     PathEnds,
     Returns,
     Use,
 )
-from xscale.census.modules import FunctionNode, Module, Modules
 from xscale.census.values import (
     Tensor,
     Value,
@@ -37,15 +37,15 @@ _MOST_INTO_METHODS = 200
 
 
 class TooManyPaths(Exception):
-    """The code branches too often to be followed."""
+    """The code has too many branches to follow."""
 
 
 @dataclass(frozen=True)
 class Flow:
-    """What becomes of a scale on all paths together.
+    """The uses of a scale on all paths together.
 
-    ``asked``: on some path it is, or may be, made transposed, used or not.
-    ``returned``: what goes back to the caller with the scale in it, where that is not
+    ``asked``: on some path the scale is or may be made transposed, even if it is not
+    used. ``returned``: values with the scale that return to the caller and are not
     among the uses.
     """
 
@@ -64,9 +64,9 @@ def follow_call(
     call: ast.Call,
     result: Value | None = None,
 ) -> Flow:
-    """The first use, on every path on from ``call``, of the scale it makes.
+    """The first use of the scale that ``call`` makes, on every path from there.
 
-    With ``result`` the call is one that returns that. Raises TooManyPaths.
+    If ``result`` is given, the call returns it. Raises TooManyPaths.
     """
     blocks, conditions = continuation((function or module.tree).body, call)
     returned: dict[object, Value] = {}
@@ -93,7 +93,7 @@ def follow_call(
             lambda script: Path(modules, script, call, result), run, _MOST_INTO_METHODS
         )
     except TooManyPaths:
-        # Who is called by way of an object is then as far as it is followed.
+        # Then do not follow calls of methods.
         returned.clear()
 
         def start(script: Sequence[bool]) -> Path:
@@ -106,8 +106,8 @@ def follow_call(
 def follow_within(
     modules: Modules, module: Module, function: FunctionNode, call: ast.Call
 ) -> Flow:
-    """The same from the function's start on: what it decides before the call, by other
-    names, holds after it as well. Raises TooManyPaths.
+    """The same, but from the start of the function: its decisions before the call then
+    hold after it. Raises TooManyPaths.
     """
 
     def run(path: Path) -> None:
@@ -127,7 +127,7 @@ def is_reachable(
     call: ast.Call,
     layers: Layers,
 ) -> bool:
-    """Whether the tests on the way to ``call`` can all go its way, with such layers.
+    """Whether all tests that guard ``call`` can pass with such layers.
 
     Raises TooManyPaths.
     """
@@ -171,7 +171,8 @@ def _on_all_paths(
     run: Callable[[Path], None],
     most: int = _MOST_PATHS,
 ) -> Flow:
-    """Each run repeats the one before up to its last open choice, taken otherwise."""
+    """Each run repeats the previous one up to its last open choice, which it
+    reverses."""
     uses: set[Use] = set()
     asked = False
     script: list[bool] = []
@@ -193,10 +194,10 @@ def _on_all_paths(
 def continuation(
     body: Sequence[ast.stmt], call: ast.Call
 ) -> tuple[list[Sequence[ast.stmt]], list[tuple[ast.expr, bool]]]:
-    """The statements from the one that holds ``call`` to the end, block by block.
+    """The statements from the one that contains ``call`` to the end, block by block.
 
-    With them the tests of the enclosing ``if`` statements and how they went; a test
-    of a name that is assigned in the meantime says nothing any more.
+    Also the tests of the enclosing ``if`` statements and their results. A test is left
+    out if one of its names is assigned in between.
     """
     at = next(i for i, statement in enumerate(body) if _holds(statement, call))
     outer = body[at]

@@ -1,25 +1,33 @@
-"""Runs one path through a function, on values that are mostly unknown.
+"""Runs one path through a function, with mostly unknown values.
 
-Calls that carry a scale or a kernel into another function of the tree are run too.
-Whatever is not understood becomes a Symbol, and a scale that goes into one is lost,
-not guessed at.
+Calls that pass a scale or a kernel to another function of the tree are run as well. An
+expression that is not understood becomes a Symbol. A scale that goes into one is lost;
+nothing is guessed.
 """
 
 from __future__ import annotations
 
 import ast
 import builtins
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from xscale.census.modules import (
     Const,
     Function,
     Imported,
     Kernel,
-    Module,
     Modules,
     method_of,
+)
+from xscale.census.path_records import (
+    Frame,
+    Layers,
+    LoopEnds,
+    PathEnds,
+    Returns,
+    Use,
+    use_of,
 )
 from xscale.census.values import (
     NONE,
@@ -46,104 +54,15 @@ from xscale.sites import ALL_REDUCE, CLAMP, FLATTEN, MARKER, PARAMETER, QUANTIZA
 _DEEPEST_CALL = 8
 
 
-class PathEnds(Exception):
-    """Nothing more is to be learnt on this path."""
-
-
-class LoopEnds(Exception):
-    """``break`` or ``continue``."""
-
-
-class Returns(Exception):
-    """The function returns ``value``."""
-
-    def __init__(self, value: Value) -> None:
-        super().__init__()
-        self.value = value
-
-
-@dataclass(frozen=True)
-class Use:
-    """What a scale was when it was handed on, to whom and on what conditions.
-
-    See :class:`Tensor`; a consumer's conditions are kept, a producer's are not.
-    ``at`` is the file and the line.
-    """
-
-    by: str
-    transposed: bool | None
-    marked: bool | None
-    copied: bool
-    columns: bool | None
-    honest: bool | None
-    known: frozenset[tuple[str, bool]] = frozenset()
-    at: str = ""
-
-
-def use_of(
-    by: str, scale: Tensor, at: str, known: frozenset[tuple[str, bool]] = frozenset()
-) -> Use:
-    """What a scale is as it is handed on."""
-    columns = False if scale.scrambled else scale.columns
-    return Use(
-        by,
-        scale.transposed,
-        scale.marked,
-        scale.copied,
-        columns,
-        scale.honest,
-        known,
-        at,
-    )
-
-
-@dataclass
-class Layers:
-    """Projections, by attribute name, and which attributes they have and have not.
-
-    ``asked`` and ``predicates`` collect which attributes paths test, of which
-    projection, and by which functions of the tree.
-    """
-
-    projections: Collection[str]
-    has: Collection[str]
-    has_not: Collection[str]
-    asked: set[tuple[str, str]] = field(default_factory=set)
-    predicates: set[str] = field(default_factory=set)
-
-    def get(self, layer: Layer, name: str) -> bool | None:
-        """Whether one has an attribute; None where that is not known."""
-        self.asked.add((layer.text.rpartition(".")[2], name))
-        return True if name in self.has else False if name in self.has_not else None
-
-    def ask(self, callee: Value, given: Collection[Value]) -> None:
-        """Note a call that is given some: what others ask of them is not known."""
-        if isinstance(callee, Function):
-            place = f"{callee.module.path}:{callee.node.lineno}"
-            self.predicates.add(f"{callee.name} ({place})")
-        else:
-            self.asked |= {(repr(v), repr(callee)) for v in given if type(v) is Layer}
-
-
-@dataclass
-class Frame:
-    """A function that is being run, its names, and the class whose method it is."""
-
-    module: Module
-    names: dict[str, Value]
-    depth: int = 0
-    owner: ast.ClassDef | None = None
-
-
 class Path:
-    """One path: the choices made on it, and what became of the scale.
+    """One path: its choices, and the uses of the scale.
 
-    ``script`` gives the first choices; later ones are taken as true. ``root`` is the
-    call whose scale is followed, a producer's or, with ``result``, one that is known
-    to return that; None follows a parameter. ``asked`` is whether ``root`` may have
-    made a transposed scale, seen to be used or not. ``layers`` is what is known of
-    projections, where it is asked whether a path can be taken at all; ``into_methods``
-    is whether methods that are given the scale are run as well.
+    ``script`` gives the first choices; later ones are true. ``root`` is the call whose
+    scale is followed: a producer, or a call that returns ``result``. If it is None, a
+    parameter is followed. ``asked`` says whether ``root`` may have made a transposed
+    scale, even if no use is seen. ``layers`` holds the known attributes of projections,
+    to find out whether a path can be taken. ``into_methods`` says whether methods that
+    receive the scale are run as well.
     """
 
     def __init__(
@@ -169,7 +88,7 @@ class Path:
         self._known: dict[str, bool] = {}
 
     def assume(self, test: ast.expr, truth: bool, frame: Frame) -> None:
-        """Take it from an enclosing ``if`` that its test went this way."""
+        """Assume the result of an enclosing ``if`` statement's test."""
         if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
             self.assume(test.operand, not truth, frame)
         elif isinstance(test, ast.BoolOp):
@@ -193,7 +112,8 @@ class Path:
             self._statement(statement, frame)
 
     def use(self, by: str, value: Value, at: str = "") -> None:
-        """Note that a scale is handed on; where a call is followed, that ends it."""
+        """Record that a scale is passed on; if a call is followed, this ends the
+        path."""
         for scale in scales_in(value):
             known = frozenset() if self._root else frozenset(self._known.items())
             self.uses.append(use_of(by, scale, at, known))
@@ -241,7 +161,7 @@ class Path:
             self._branch(node, frame)
 
     def _loop(self, node: ast.For | ast.AsyncFor | ast.While, frame: Frame) -> None:
-        """No round or one round."""
+        """Run the body once or not at all."""
         here = f"{frame.module.path}:{node.lineno}"
         if not isinstance(node, ast.While):
             self._value(node.iter, frame)
@@ -282,9 +202,9 @@ class Path:
                     break
 
     def _is_beside(self, node: ast.If, frame: Frame) -> bool:
-        """Whether a branch of the site's own function leaves the scale alone.
+        """Whether a branch in the site's own function does not touch the scale.
 
-        Such functions branch a lot; each such branch would double the paths.
+        Such functions have many branches, and each one would double the paths.
         """
         names = frame.names
         if self._picks_a_kernel(node, frame):
@@ -296,7 +216,7 @@ class Path:
         )
 
     def _picks_a_kernel(self, node: ast.If, frame: Frame) -> bool:
-        """Whether a branch names one: then it decides where the scale goes."""
+        """Whether a branch names a kernel: then it decides where the scale goes."""
         meanings = (self._modules.meaning(frame.module, n) for n in loaded_names(node))
         return any(isinstance(meaning, Kernel) for meaning in meanings)
 
@@ -322,7 +242,7 @@ class Path:
                 owner.opaque = True
 
     def _set(self, owner: Value, name: Value, value: Value, at: str) -> None:
-        """``owner.name = value``, however it is spelled."""
+        """``owner.name = value``, in any spelling."""
         name, value = self._resolved(name), self._resolved(value)
         if not isinstance(owner, Tensor):
             self.use("an attribute", value, at)
@@ -379,7 +299,7 @@ class Path:
         return self._opaque(node, frame)
 
     def _opaque(self, node: ast.AST, frame: Frame) -> Symbol:
-        """Anything else; its parts are run for what they do."""
+        """Any other node; its parts are run for their effects."""
         if isinstance(node, ast.Lambda | ast.comprehension):
             return Symbol(ast.dump(node))
         parts = [type(node).__name__]
@@ -399,7 +319,7 @@ class Path:
             yield from value if isinstance(value, tuple) else [Symbol(f"*{value!r}")]
 
     def _get(self, owner: Value, name: Value) -> Value:
-        """``owner.name``, however it is spelled."""
+        """``owner.name``, in any spelling."""
         name = self._resolved(name)
         if isinstance(name, Const) and isinstance(name.value, str):
             if isinstance(owner, Imported):
@@ -417,7 +337,8 @@ class Path:
         return Symbol(f"{owner!r}.{name!r}")
 
     def _of_layer(self, layer: Layer, name: str, default: Value | None) -> Value:
-        """An attribute of a projection; without it and a default, the path ends."""
+        """An attribute of a projection; if it is missing without a default, the path
+        ends."""
         if self._layers is not None and self._layers.get(layer, name) is False:
             if default is None:
                 raise PathEnds
@@ -484,7 +405,7 @@ class Path:
         if isinstance(callee, Kernel):
             return self._kernel(callee.name, given, node, frame)
         if self._in_root and node is self._root and not producer_among(given.all()):
-            # Not one of the kernels, and told in which order to write.
+            # Not one of the kernels, but given the layout to write.
             name = ast.unparse(node.func)
             transposed = self._transposed(given.named, given.opaque)
             return output_of(name, self._new_scale(node, name, transposed))
@@ -498,7 +419,7 @@ class Path:
             return result
         target = self._resolved(callee)
         if self._layers and about_layers:
-            self._layers.ask(target, values)
+            self._layers.record_call(target, values)
         if isinstance(target, Function) and frame.depth < _DEEPEST_CALL:
             return self._inline(target, given, frame.depth + 1)
         method = self._method(node.func, frame) if self._into_methods else None
@@ -514,15 +435,15 @@ class Path:
             return result
         if kernel:
             return output_of(kernel, self._new_scale(node, kernel, None))
-        # A consumer may choose its GEMM first: then only the value names it.
+        # A consumer may choose its GEMM first; then only the value names it.
         by = _name_of(node.func) if self._root else repr(target)
         self.use(by, values, _place(frame, node))
         return result
 
     @staticmethod
     def _method(node: ast.expr, frame: Frame) -> tuple[ast.ClassDef, Function] | None:
-        """The method that ``self.name(...)`` runs: of the class itself, or, where the
-        module makes ``name`` of one class of its own, that one's ``forward``."""
+        """The method that ``self.name(...)`` runs: the class's own method, or
+        ``forward`` of the one class in the module that ``name`` is an instance of."""
         if not (isinstance(node, ast.Attribute) and ast.unparse(node.value) == "self"):
             return None
         module, owner = frame.module, frame.owner
@@ -556,7 +477,8 @@ class Path:
         return output
 
     def _transposed(self, bound: Mapping[str, Value], opaque: bool) -> bool | None:
-        """Whether a kernel is asked for transposed bytes; None is what is not told."""
+        """Whether a kernel is asked for transposed bytes; None if the source leaves it
+        open."""
         if PARAMETER in bound:
             return self._truth(bound[PARAMETER])
         return None if opaque else False
@@ -564,9 +486,9 @@ class Path:
     def _new_scale(
         self, node: ast.Call, kernel: str, transposed: bool | None
     ) -> Tensor:
-        """AITER's flatten has put transposed bytes behind either kind of strides; its
-        all-reduce always tells them by its strides, the others never do. What some
-        other call does is not known."""
+        """AITER's flatten has returned transposed bytes with either strides, depending
+        on the release. Its all-reduce always returns honest strides; the others never
+        do. Nothing is known about other calls."""
         name = f"scale at {node.lineno}"
         self.asked |= self._in_root and transposed is not False
         by_columns: bool | None = False
@@ -624,7 +546,7 @@ class _Method:
 
 
 def _text(value: Value) -> str:
-    """A name that the source states; else something that is no name."""
+    """A name that the source states; otherwise a text that cannot be a name."""
     return str(value.value) if isinstance(value, Const) else f"<{value!r}>"
 
 

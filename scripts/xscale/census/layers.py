@@ -1,8 +1,8 @@
-"""Which attributes a native block-FP8 linear has, by the class that gives it them.
+"""Which attributes a native block-FP8 linear has, by the class that sets them.
 
 Upstream once guarded producers by an attribute that no such layer has (SGLang 39410):
-adopted, and never run. The class's methods are read, not run: under a test that is
-decided for such a layer one branch counts, else both do.
+the code was adopted and never ran. The class's methods are read and not run. If a test
+is decided for such a layer, one branch counts; otherwise both do.
 """
 
 from __future__ import annotations
@@ -17,13 +17,22 @@ from xscale.census.modules import Function, FunctionNode, Imported, Module, Modu
 from xscale.sites import NATIVE_FACTS, NATIVE_LINEAR, NATIVE_METHODS
 
 _DEEPEST = 6
-_ASKING = {"getattr", "hasattr", "isinstance", "delattr", "print", "id", "type", "repr"}
+_READ_ONLY = {
+    "getattr",
+    "hasattr",
+    "isinstance",
+    "delattr",
+    "print",
+    "id",
+    "type",
+    "repr",
+}
 _OF_MODULES = {"register_parameter", "register_buffer"}
 
 
 @dataclass
 class Attributes:
-    """Names given to a layer, and where; ``open`` where others may be."""
+    """Attributes set on a layer, and where; ``open`` if there may be others."""
 
     given: dict[str, str] = field(default_factory=dict)
     open: bool = False
@@ -31,21 +40,22 @@ class Attributes:
 
 @dataclass(frozen=True)
 class NativeLayers:
-    """What such layers have, and what only other layers of the class have."""
+    """The attributes of such layers, and those that only other layers of the class
+    have."""
 
     has: Mapping[str, str]
     has_not: frozenset[str]
 
     def instead_of(self, name: str) -> str:
-        """What they have for ``name``, and where they are given it."""
+        """The attribute that they have instead of ``name``, and where it is set."""
         near = [own for own in self.has if own.startswith(name)] or list(self.has)
         return f"{near[0]} ({self.has[near[0]]})" if near else "nothing"
 
 
 def native_layers(modules: Modules, near: str) -> NativeLayers | None:
-    """By the class that lies nearest to a path; a tree may hold several runtimes.
+    """Read the class nearest to a path; a tree may contain several runtimes.
 
-    None where its own runtime has none, or what that does cannot be read.
+    None if the runtime of that path has no such class or it cannot be read.
     """
     root = os.path.commonpath([path for path, _ in modules.holding("")] or [near])
 
@@ -67,7 +77,8 @@ def native_layers(modules: Modules, near: str) -> NativeLayers | None:
 
 
 def set_elsewhere(modules: Modules, layer: str, name: str) -> str | None:
-    """Where a file that names the projection ``layer`` gives it ``name``, if any."""
+    """Where a file that mentions the projection ``layer`` sets ``name`` on it, if
+    any."""
     given = re.compile(
         rf"\b{layer}\.{name}\s*=[^=]"
         rf"|set\w*\([^)]*\b{layer},\s*[\"']{name}[\"']"
@@ -78,7 +89,7 @@ def set_elsewhere(modules: Modules, layer: str, name: str) -> str | None:
             continue
         lines = source.splitlines()
         for number, line in enumerate(lines):
-            # A call may be spread over lines.
+            # A call may span several lines.
             if name.encode() in line and given.search(
                 b" ".join(lines[max(number - 3, 0) : number + 1])
             ):
@@ -91,7 +102,7 @@ Facts = Mapping[str, bool | str]
 
 @dataclass
 class _Scope:
-    """A function that is read: what names the layer in it, and what is known."""
+    """A function that is read: the names of the layer in it, and the known facts."""
 
     module: Module
     layers: set[str]
@@ -103,7 +114,7 @@ class _Scope:
 
 
 class _Reader:
-    """Reads the methods of one class."""
+    """Reads the methods of a class."""
 
     def __init__(self, modules: Modules, module: Module, of: ast.ClassDef) -> None:
         self._modules = modules
@@ -148,16 +159,16 @@ class _Reader:
         name = callee.id if isinstance(callee, ast.Name) else ""
         if isinstance(callee, ast.Attribute) and scope.holds_layer(callee.value):
             if callee.attr in _OF_MODULES:
-                self._give(_told(call.args[0], scope.facts), call, scope)
-        elif name in _ASKING or not any(map(scope.holds_layer, given)):
+                self._give(_known_value(call.args[0], scope.facts), call, scope)
+        elif name in _READ_ONLY or not any(map(scope.holds_layer, given)):
             return
         elif name == "setattr":
-            self._give(_told(call.args[1], scope.facts), call, scope)
+            self._give(_known_value(call.args[1], scope.facts), call, scope)
         else:
             self._into(call, scope)
 
     def _into(self, call: ast.Call, scope: _Scope) -> None:
-        """Read the function that is given the layer."""
+        """Read the function that receives the layer."""
         target = self._target(scope.module, call.func)
         if target is None or not scope.depth:
             self._found.open = True
@@ -168,11 +179,13 @@ class _Reader:
             names = names[1:]
         bound = dict(zip(names, call.args, strict=False))
         bound |= {k.arg: k.value for k in call.keywords if k.arg is not None}
-        told = {name: _told(value, scope.facts) for name, value in bound.items()}
-        facts = {n: v for n, v in scope.facts.items() if n in NATIVE_FACTS} | {
-            name: value for name, value in told.items() if value is not None
+        known = {
+            name: _known_value(value, scope.facts) for name, value in bound.items()
         }
-        facts = {n: v for n, v in facts.items() if told.get(n, v) is not None}
+        facts = {n: v for n, v in scope.facts.items() if n in NATIVE_FACTS} | {
+            name: value for name, value in known.items() if value is not None
+        }
+        facts = {n: v for n, v in facts.items() if known.get(n, v) is not None}
         layers = {name for name, value in bound.items() if scope.holds_layer(value)}
         self._body(function.body, _Scope(module, layers, facts, scope.depth - 1))
 
@@ -183,7 +196,7 @@ class _Reader:
             owner = ast.unparse(callee.value)
             if owner in ("self", "cls", NATIVE_LINEAR):
                 return self._module, self._methods[callee.attr]
-        meaning = self._modules.stands_for(module, callee)
+        meaning = self._modules.meaning_of(module, callee)
         if isinstance(meaning, Imported):
             meaning = self._modules.resolve(meaning)
         if isinstance(meaning, Function):
@@ -192,12 +205,12 @@ class _Reader:
 
 
 def _taken(body: list[ast.stmt], facts: Facts) -> Iterator[ast.AST]:
-    """All nodes but those of branches that are not taken."""
+    """All nodes except those in branches that are not taken."""
     stack: list[ast.AST] = list(reversed(body))
     while stack:
         node = stack.pop()
         if isinstance(node, ast.If | ast.IfExp):
-            truth = _told(node.test, facts)
+            truth = _known_value(node.test, facts)
             stack.append(node.test)
             for branch, taken in ((node.body, True), (node.orelse, False)):
                 if truth is None or bool(truth) is taken:
@@ -207,20 +220,20 @@ def _taken(body: list[ast.stmt], facts: Facts) -> Iterator[ast.AST]:
         stack += ast.iter_child_nodes(node)
 
 
-def _told(node: ast.expr, facts: Facts) -> bool | str | None:
-    """A test's truth, or a text; None where neither is known."""
+def _known_value(node: ast.expr, facts: Facts) -> bool | str | None:
+    """The value of a test, or a text; None if unknown."""
     if isinstance(node, ast.Constant):
         return node.value if isinstance(node.value, bool | str) else None
     if isinstance(node, ast.Call) and not node.args:
-        return _told(node.func, facts)
+        return _known_value(node.func, facts)
     if isinstance(node, ast.Name | ast.Attribute):
         name = node.id if isinstance(node, ast.Name) else node.attr
         return facts.get(name, facts.get(name.lstrip("_")))
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
-        truth = _told(node.operand, facts)
+        truth = _known_value(node.operand, facts)
         return None if truth is None else not truth
     if isinstance(node, ast.BoolOp):
-        truths = [_told(part, facts) for part in node.values]
+        truths = [_known_value(part, facts) for part in node.values]
         decides = isinstance(node.op, ast.Or)
         if any(truth is not None and bool(truth) is decides for truth in truths):
             return decides

@@ -1,11 +1,11 @@
-"""Whether the layers that the contract is about let a producing call run at all."""
+"""Whether a producing call can run with native block-FP8 layers."""
 
 from __future__ import annotations
 
 from xscale.census.flow import TooManyPaths, is_reachable
-from xscale.census.interpreter import Layers
 from xscale.census.layers import NativeLayers, native_layers, set_elsewhere
 from xscale.census.modules import Module, Modules, Place
+from xscale.census.path_records import Layers
 from xscale.sites import CATALOGUE
 
 NEVER_RUNS = "never runs: "
@@ -14,7 +14,7 @@ _PROJECTIONS = {p.rpartition(".")[2] for site in CATALOGUE for p in site.project
 
 
 class Liveness:
-    """Judges the calls of one tree."""
+    """Determines the liveness of a tree's calls."""
 
     def __init__(self, modules: Modules) -> None:
         self._modules = modules
@@ -22,19 +22,19 @@ class Liveness:
         self._elsewhere: dict[tuple[str, str], str | None] = {}
 
     def of(self, module: Module, place: Place) -> tuple[bool | None, str]:
-        """Whether native block-FP8 layers pass the tests on the way to a call.
+        """Whether native block-FP8 layers pass the tests that guard a call.
 
-        True if they can, and whether such a layer has what these ask of a projection
-        is known; False if it is proven that they fail for want of an attribute; None
-        if the source does not say or no projection is asked. With the reason.
+        True if they pass and every tested attribute is known. False if they are proven
+        to fail because an attribute is missing. None if the source leaves it open or no
+        test reads a projection. Returned together with the reason.
         """
         function, call = place.function, place.call
         if function is None or call is None:
             return None, ""
-        asking = Layers(_PROJECTIONS, (), ())
+        probe = Layers(_PROJECTIONS, (), ())
         try:
-            reached = is_reachable(self._modules, module, function, call, asking)
-            native = self._native_near(module.path) if asking.asked else None
+            reached = is_reachable(self._modules, module, function, call, probe)
+            native = self._native_near(module.path) if probe.asked else None
             if not reached or native is None:
                 return None, ""
             layers = Layers(_PROJECTIONS, native.has, native.has_not)
@@ -42,8 +42,8 @@ class Liveness:
         except TooManyPaths:
             return None, ""
         if lives:
-            told = {*native.has, *native.has_not}
-            known = all(name in told for _, name in layers.asked)
+            known_names = {*native.has, *native.has_not}
+            known = all(name in known_names for _, name in layers.asked)
             return (True if known else None), ""
         return self._reason(layers, native)
 

@@ -1,8 +1,8 @@
-"""Python modules of a tree, and what a name in one of them stands for.
+"""Python modules of a tree, and the meaning of names in them.
 
-Names are followed through imports, wherever in the file those stand and whatever
-they are renamed to. One of the kernels is known by its own name alone: AITER is not
-part of the tree, and its modules move between releases.
+Names are followed through imports anywhere in the file, under any alias. A kernel is
+recognized by its own name alone: AITER is not part of the tree, and its modules move
+between releases.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Const:
 
 @dataclass(frozen=True)
 class Kernel:
-    """One of the kernels, under whatever name it is called."""
+    """One of the kernels, under any name."""
 
     name: str
 
@@ -44,7 +44,7 @@ class Function:
 
 @dataclass(frozen=True)
 class Imported:
-    """Anything else that is imported; each target a module and a name in it."""
+    """Any other import; each target is a module and a name in it."""
 
     importer: str
     targets: tuple[Target, ...]
@@ -57,7 +57,7 @@ class Imported:
         return self.name
 
     def member(self, name: str) -> Imported:
-        """``name`` of this, taken to be a module."""
+        """``name`` in this, which is assumed to be a module."""
         modules = [".".join(filter(None, target)) for target in self.targets]
         return Imported(self.importer, tuple((module, name) for module in modules))
 
@@ -68,9 +68,10 @@ Meaning = Const | Kernel | Function | Imported
 
 @dataclass(frozen=True)
 class Place:
-    """Where a name or attribute is read, and the definitions around, outermost first.
+    """Where a name or attribute is read, and the enclosing definitions, outermost
+    first.
 
-    ``parent`` is the node that it is a part of.
+    ``parent`` is the node that contains it.
     """
 
     node: ast.expr
@@ -79,7 +80,7 @@ class Place:
 
     @property
     def function(self) -> FunctionNode | None:
-        """The innermost one."""
+        """The innermost enclosing function."""
         inner = (n for n in reversed(self.around) if isinstance(n, FunctionNode))
         return next(inner, None)
 
@@ -90,7 +91,7 @@ class Place:
 
     @property
     def call(self) -> ast.Call | None:
-        """The call of it, or the call that is given it."""
+        """The call of the name, or the call that it is an argument of."""
         parent = self.parent
         if not isinstance(parent, ast.Call):
             return None
@@ -99,9 +100,9 @@ class Place:
 
 @dataclass(frozen=True, eq=False)
 class Module:
-    """A parsed file: what it imports (by local name), defines, states and reads.
+    """A parsed file: its imports (by local name), definitions, constants and reads.
 
-    ``reads`` lists, in the file's order, where a name or an attribute is read.
+    ``reads`` lists where each name or attribute is read, in the file's order.
     """
 
     path: str
@@ -125,7 +126,8 @@ class Module:
         return {name: frozenset(makers - {"None"}) for name, makers in made.items()}
 
     def _makers(self, value: ast.expr) -> set[str]:
-        """What is called for a value; where that is a method, what it returns."""
+        """The callable that makes a value; for a method, the callables of what it
+        returns."""
         maker = ast.unparse(value.func if isinstance(value, ast.Call) else value)
         own, _, name = maker.partition(".")
         methods = [m for c in self.classes.values() if (m := method_of(c, name))]
@@ -138,12 +140,12 @@ class Module:
         return {ast.unparse(v.func if isinstance(v, ast.Call) else v) for v in values}
 
     def made(self, attribute: str) -> frozenset[str]:
-        """The classes, by their names here, of which the module makes an attribute;
-        anything else that it gives it, as it is written; None left out."""
+        """The classes, by their local names, whose instances the module assigns to an
+        attribute. Other assigned values are given as source text; None is left out."""
         return self._made.get(attribute, frozenset())
 
     def owner_of(self, function: FunctionNode | None) -> ast.ClassDef | None:
-        """The class at module level whose method a function is."""
+        """The module-level class that has a function as a method."""
         owners = (c for c in self.classes.values() if function in c.body)
         return next(owners, None)
 
@@ -155,7 +157,7 @@ def method_of(owner: ast.ClassDef, name: str) -> FunctionNode | None:
 
 
 def parse(path: str, source: bytes) -> Module:
-    """Raises SyntaxError where the bytes are no Python, or nested beyond reading."""
+    """Raises SyntaxError if the bytes are not Python or are nested too deeply."""
     try:
         return _read(path, parsed(source))
     except RecursionError as error:
@@ -177,7 +179,7 @@ def _read(path: str, tree: ast.Module) -> Module:
             elif isinstance(node, ast.Name):
                 stored[name] += 1
         elif isinstance(node, ast.Import | ast.ImportFrom):
-            for local, target in _imported(node, path):
+            for local, target in _imports_of(node, path):
                 imports[local] = (*imports.get(local, ()), target)
         elif isinstance(node, FunctionNode | ast.ClassDef):
             around = (*around, node)
@@ -191,9 +193,9 @@ def _read(path: str, tree: ast.Module) -> Module:
 
 
 class Modules:
-    """The modules of one tree, parsed when first asked for.
+    """The modules of one tree, parsed on first use.
 
-    Some are searched besides for texts: their sources are kept as bytes.
+    Sources of modules that are also searched for texts are kept as bytes.
     """
 
     def __init__(self, tree: Tree, kernels: Collection[str]) -> None:
@@ -203,13 +205,14 @@ class Modules:
         self._kept: dict[str, bytes] = {}
 
     def parse(self, path: str, source: bytes) -> Module:
-        """The module, if not at hand. Raises SyntaxError or ValueError."""
+        """Parse a module, or return it from the cache. Raises SyntaxError or
+        ValueError."""
         module = self._parsed.get(path) or parse(path, source)
         self._parsed[path] = module
         return module
 
     def keep(self, path: str, source: bytes) -> None:
-        """Have a file searched."""
+        """Add a file to the searched ones."""
         self._kept[path] = source
 
     def holding(self, text: str) -> Iterator[tuple[str, bytes]]:
@@ -218,7 +221,7 @@ class Modules:
         return ((p, source) for p, source in self._kept.items() if sought in source)
 
     def module(self, path: str) -> Module | None:
-        """None where the tree has no such file or it is no Python."""
+        """None if the tree has no such file or if it is not Python."""
         if path not in self._parsed:
             source = self._kept.get(path) or self._tree.read(path)
             try:
@@ -228,7 +231,7 @@ class Modules:
         return self._parsed[path]
 
     def meaning(self, module: Module, name: str) -> Meaning | None:
-        """What a name stands for at module level; None where that is not plain."""
+        """The meaning of a name at module level; None if it is not clear."""
         targets = module.imports.get(name, ())
         if name in self.kernels and name in module.functions:
             return Kernel(name)
@@ -241,37 +244,37 @@ class Modules:
             return Imported(module.path, targets)
         return module.constants.get(name)
 
-    def stands_for(self, module: Module, node: ast.expr) -> Meaning | None:
-        """The same for a dotted name, as it is written in ``module``."""
+    def meaning_of(self, module: Module, node: ast.expr) -> Meaning | None:
+        """The same for a dotted name in ``module``."""
         if isinstance(node, ast.Name):
             return self.meaning(module, node.id)
         if isinstance(node, ast.Attribute):
-            owner = self.stands_for(module, node.value)
+            owner = self.meaning_of(module, node.value)
             if isinstance(owner, Imported):
                 return self.member(owner, node.attr)
         return None
 
     def member(self, owner: Imported, name: str) -> Meaning:
-        """What ``owner.name`` stands for."""
+        """The meaning of ``owner.name``."""
         return Kernel(name) if name in self.kernels else owner.member(name)
 
     def class_of(
         self, module: Module, name: str, hops: int = 4
     ) -> tuple[Module, ast.ClassDef] | None:
-        """The class of this tree that a name stands for at module level."""
+        """The class in this tree that a module-level name refers to."""
         if name in module.classes:
             return module, module.classes[name]
         for dotted, member in module.imports.get(name, ()) if hops else ():
-            for path in _places(module.path, dotted):
+            for path in _module_paths(module.path, dotted):
                 where = self.module(path)
                 if where is not None and member is not None:
                     return self.class_of(where, member, hops - 1)
         return None
 
     def resolve(self, imported: Imported, hops: int = 4) -> Meaning:
-        """What an imported name stands for, if this tree defines it."""
+        """The meaning of an imported name, if this tree defines it."""
         for module_name, member in imported.targets if hops else ():
-            for path in _places(imported.importer, module_name):
+            for path in _module_paths(imported.importer, module_name):
                 module = self.module(path)
                 if module is None or member is None:
                     continue
@@ -287,7 +290,7 @@ class Modules:
         return imported
 
 
-def _imported(node: ast.AST, path: str) -> Iterator[tuple[str, Target]]:
+def _imports_of(node: ast.AST, path: str) -> Iterator[tuple[str, Target]]:
     if isinstance(node, ast.Import):
         for alias in node.names:
             top = alias.name.partition(".")[0]
@@ -299,8 +302,8 @@ def _imported(node: ast.AST, path: str) -> Iterator[tuple[str, Target]]:
             yield (alias.asname or alias.name, (dotted, alias.name))
 
 
-def _places(importer: str, dotted: str) -> Iterator[str]:
-    """Where a tree may hold a module, judged by where its importer lies."""
+def _module_paths(importer: str, dotted: str) -> Iterator[str]:
+    """The paths where a tree may hold a module, relative to its importer."""
     parts, folders = dotted.split("."), importer.split("/")[:-1]
     roots = [folders[:i] for i, name in enumerate(folders) if name == parts[0]]
     for root in [*roots, []]:
@@ -309,7 +312,7 @@ def _places(importer: str, dotted: str) -> Iterator[str]:
 
 
 def _module_level(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
-    """The statements that run on import, those under ``if`` and ``try`` too."""
+    """The statements that run on import, including those under ``if`` and ``try``."""
     for statement in body:
         yield statement
         if not isinstance(statement, FunctionNode | ast.ClassDef):
@@ -323,7 +326,7 @@ def _module_level(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
 def _constants(
     stored: Mapping[str, int], statements: Iterable[ast.stmt]
 ) -> dict[str, Const]:
-    """Names given a literal on import and nothing else anywhere in the file."""
+    """Names that are assigned one literal on import and nothing else in the file."""
     return {
         target.id: Const(node.value.value)
         for node in statements

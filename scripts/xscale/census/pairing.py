@@ -1,10 +1,10 @@
-"""Pairs a scale with the consumer that reads it, by the way from one to the other.
+"""Pairs a scale with the consumer that reads it, by following the links between them.
 
-Every link is read in the tree itself: the module makes the projection of a linear
-class; that class hands what it is given to its quantization method; the method for
-native block FP8 hands the second of a pair on as ``input_scale``; and the consumer is
-a function with a parameter of that name. Where a link is not seen, there is no pair,
-and nothing is said of whether the scale is right.
+Every link is read in the tree: the module creates the projection from a linear class;
+that class passes its input to its quantization method; the method for native block FP8
+passes the second element of a pair as ``input_scale``; and the consumer is a function
+with a parameter of that name. If a link is missing there is no pair, and the scale is
+not judged.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import os.path
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from xscale.census.interpreter import Use
 from xscale.census.modules import Module, Modules, method_of
+from xscale.census.path_records import Use
 from xscale.sites import GEMM, NATIVE_LINEAR
 
 SCALE_PARAMETER = "input_scale"
@@ -24,7 +24,7 @@ _DEEPEST = 4
 
 @dataclass(frozen=True)
 class Consumer:
-    """A function that hands a scale to CK's GEMM."""
+    """A function that passes a scale to CK's GEMM."""
 
     path: str
     line: int
@@ -36,7 +36,7 @@ class Consumer:
 
 
 class Pairing:
-    """The consumers of one tree, and who reads what."""
+    """The consumers of one tree, and which scale each one reads."""
 
     def __init__(self, modules: Modules, consumers: Collection[Consumer]) -> None:
         self._modules = modules
@@ -44,12 +44,12 @@ class Pairing:
         self._of_names: dict[tuple[str, str], Consumer | None] = {}
 
     def at(self, path: str, line: int) -> Consumer | None:
-        """The consumer that stands there."""
+        """The consumer at that place."""
         found = (c for c in self._consumers if (c.path, c.line) == (path, line))
         return next(found, None)
 
     def of(self, use: Use) -> Consumer | None:
-        """Who reads a scale that is handed on so; None where that is not seen."""
+        """The consumer that reads the scale of a use; None if it is not found."""
         path = use.at.rpartition(":")[0]
         if use.by == GEMM:
             return next((c for c in self._consumers if c.path == path), None)
@@ -64,10 +64,11 @@ class Pairing:
         if not makers or not all(self._is_linear(module, m) for m in makers):
             return None
         near = self._nearest(module.path)
-        return near if near and self._native_hands_on(module.path) else None
+        return near if near and self._native_passes_on(module.path) else None
 
     def _nearest(self, path: str) -> Consumer | None:
-        """A tree may hold several runtimes: that which shares the longest path."""
+        """A tree may contain several runtimes: take the consumer with the longest
+        common path."""
 
         def shared(consumer: Consumer) -> int:
             return len(os.path.commonpath([consumer.path, path]))
@@ -83,8 +84,8 @@ class Pairing:
         return any(a.arg == SCALE_PARAMETER for a in names)
 
     def _is_linear(self, module: Module, name: str, depth: int = _DEEPEST) -> bool:
-        """Whether a class, or one that it is derived from, asks its quantization
-        method for its result."""
+        """Whether a class or a base class computes its result by its quantization
+        method."""
         found = self._modules.class_of(module, name) if depth else None
         if found is None:
             return False
@@ -100,8 +101,8 @@ class Pairing:
         bases = (ast.unparse(base) for base in node.bases)
         return any(self._is_linear(where, base, depth - 1) for base in bases)
 
-    def _native_hands_on(self, near: str) -> bool:
-        """Whether the method of native block FP8 hands the scale of a pair on."""
+    def _native_passes_on(self, near: str) -> bool:
+        """Whether the method for native block FP8 passes on the scale of a pair."""
 
         def shared(path: str) -> int:
             return len(os.path.commonpath([path, near]))
@@ -114,10 +115,10 @@ class Pairing:
         if apply is None or len(apply.args.args) < 3:
             return False
         given = apply.args.args[2].arg
-        return f"{given}[1]" in set(_handed_as_scale(apply))
+        return f"{given}[1]" in set(_passed_as_scale(apply))
 
 
-def _handed_as_scale(function: ast.AST) -> Iterator[str]:
+def _passed_as_scale(function: ast.AST) -> Iterator[str]:
     for node in ast.walk(function):
         if isinstance(node, ast.keyword) and node.arg == SCALE_PARAMETER:
             yield ast.unparse(node.value)

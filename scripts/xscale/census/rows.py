@@ -1,15 +1,15 @@
 """Every call that makes or reads an FP8 activation scale, and in which state it is.
 
-A tree that adopts the transposed scale at some producers and not at others is the
-worst there is: it computes with scrambled scales and may still score well enough not
-to be noticed (SGLang 27798, 31490). So all calls are looked at, and a call that
-nobody foresaw is listed as ``?`` rather than left out.
+The worst tree adopts the transposed scale at some producers and not at others: it
+computes with scrambled scales and may still score well enough to go unnoticed (SGLang
+27798, 31490). So every call is examined, and a call outside the catalogue is listed as
+``?`` instead of being left out.
 
-Calls are found by the kernels' own names, imported under whatever name, and by the
-parameter that tells an order to write in. A kernel that one module of the tree renames
-and another imports from there is not found. A scale for each token has one order only
-and is no block scale; what a block-FP8 linear quantizes for itself is part of C, and
-gets a row of its own where its GEMM is not seen to read it right.
+Calls are found by the kernels' own names, under any import alias, and by the parameter
+that selects the layout. A kernel is not found if one module of the tree renames it and
+another imports the new name. A per-token scale has one layout only and is not a block
+scale. Values that a block-FP8 linear quantizes itself are part of C; they get a
+separate row unless its GEMM is seen to read them correctly.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from dataclasses import dataclass, replace
 from overlaykit.core.errors import CannotApply
 from overlaykit.trees.tree import Tree
 from xscale.census.callers import Journey, follow
-from xscale.census.calls import Reference, manner, references, sites_of
+from xscale.census.calls import Reference, describe_call, references, sites_of
 from xscale.census.flow import Flow, TooManyPaths, follow_within
-from xscale.census.interpreter import Use
 from xscale.census.judge import consumer_state, own_state, producer_state
 from xscale.census.liveness import Liveness
 from xscale.census.modules import FunctionNode, Module, Modules
 from xscale.census.pairing import Consumer, Pairing
+from xscale.census.path_records import Use
 from xscale.sites import (
     CATALOGUE,
     GEMM,
@@ -35,7 +35,7 @@ from xscale.sites import (
     QUANTIZATIONS,
     UNKNOWN_SITE,
     Role,
-    State,
+    SiteState,
     role_of,
 )
 
@@ -46,20 +46,21 @@ _SEARCHED = (
     f"class {NATIVE_LINEAR}".encode(),
     *{site.feeds.encode() for site in CATALOGUE if site.feeds},
 )
-"""In the files that may call a producer's function or say what a layer has."""
+"""Texts in files that may call a producer's function or define a layer's attributes."""
 
 
 @dataclass(frozen=True)
 class SiteRow:
-    """One call, consumer or missing catalogue entry (that has no path and line).
+    """One call, consumer or missing catalogue entry (without path and line).
 
-    One site may have several rows, where several calls do what one did, and one call
-    a row for each of several sites. ``live`` is whether native block-FP8 layers let
-    it run (see :meth:`Liveness.of`); None is what the source does not say.
+    A site has several rows if several calls replace one, and a call has several rows if
+    it covers several sites. ``live`` says whether the call can run with native
+    block-FP8 layers (see :meth:`Liveness.of`); None means that the source leaves it
+    open.
 
-    A call outside the catalogue has a row for what ``consumer`` (path and line) reads
-    of its scale, and one without for what could not be paired with any; a site of the
-    catalogue goes to C by what the catalogue says of it.
+    A call outside the catalogue has one row per ``consumer`` (path and line) that reads
+    its scale, and one without a consumer for uses that could not be paired. Sites of
+    the catalogue belong to C by definition.
     """
 
     site: str
@@ -68,7 +69,7 @@ class SiteRow:
     path: str | None
     scope: str | None
     line: int | None
-    state: State
+    state: SiteState
     detail: str
     live: bool | None = None
     consumer: str | None = None
@@ -76,14 +77,14 @@ class SiteRow:
 
 @dataclass(frozen=True)
 class Census:
-    """All rows, in the catalogue's order, then the unforeseen by path and line."""
+    """All rows in the catalogue's order, then the calls outside it by path and line."""
 
     tree: str
     rows: tuple[SiteRow, ...]
 
 
 def take_census(tree: Tree, within: str = "") -> Census:
-    """Look at every Python file below ``within`` that mentions one of the kernels."""
+    """Examine every Python file below ``within`` that mentions one of the kernels."""
     modules = Modules(tree, _KERNELS)
     naming = {
         path: source
@@ -123,7 +124,9 @@ def take_census(tree: Tree, within: str = "") -> Census:
     ]
     found = {row.site for row in rows}
     rows += [
-        SiteRow(s.id, s.role, s.kernel, None, s.function, None, State.GONE, s.meaning)
+        SiteRow(
+            s.id, s.role, s.kernel, None, s.function, None, SiteState.GONE, s.meaning
+        )
         for s in CATALOGUE
         if s.id not in found
     ]
@@ -145,14 +148,16 @@ def _searched(tree: Tree, path: str, modules: Modules) -> bytes | None:
     try:
         source = tree.read(path) or b""
     except CannotApply:
-        return None  # a symbolic link: what it points to, if in the tree, is read there
+        return (
+            None  # a symbolic link; its target is read on its own if it is in the tree
+        )
     if any(text in source for text in _SEARCHED):
         modules.keep(path, source)
-    return source if any(_is_said(kernel, source) for kernel in _NAMED) else None
+    return source if any(_is_mentioned(kernel, source) for kernel in _NAMED) else None
 
 
-def _is_said(kernel: bytes, source: bytes) -> bool:
-    """Whether a text is there, and not on lines of comment only."""
+def _is_mentioned(kernel: bytes, source: bytes) -> bool:
+    """Whether the source contains a text outside comment lines."""
     if kernel not in source:
         return False
     lines = (line for line in source.splitlines() if kernel in line)
@@ -194,7 +199,9 @@ def _unseen(
     kernel: str, path: str, scope: str | None, line: int | None, detail: str
 ) -> SiteRow:
     role = role_of(kernel)
-    return SiteRow(UNKNOWN_SITE, role, kernel, path, scope, line, State.UNKNOWN, detail)
+    return SiteRow(
+        UNKNOWN_SITE, role, kernel, path, scope, line, SiteState.UNKNOWN, detail
+    )
 
 
 def _producer_rows(
@@ -222,7 +229,7 @@ def _producer_rows(
     state, what = producer_state(flow)
     sites = sites_of(reference, call, journey.scopes, {use.by for use in flow.uses})
     live, why = liveness.of(module, reference.at)
-    how = manner(modules, module, reference, call)
+    how = describe_call(modules, module, reference, call)
     row = SiteRow(
         UNKNOWN_SITE,
         Role.PRODUCER,
@@ -252,13 +259,13 @@ def _own_rows(
     own: Consumer,
     function: FunctionNode,
 ) -> Iterator[SiteRow]:
-    """What a function makes for the GEMM that it calls itself, if that is not right."""
+    """A row for a scale that a function makes for its own GEMM, unless it is right."""
     call = reference.at.call
     assert call is not None
     try:
         state, what = own_state(follow_within(modules, module, function, call))
     except TooManyPaths:
-        state, what = State.UNKNOWN, "branches too often to be followed"
+        state, what = SiteState.UNKNOWN, "branches too often to be followed"
     if state is not None:
         yield SiteRow(
             UNKNOWN_SITE,
@@ -268,7 +275,7 @@ def _own_rows(
             reference.at.scope,
             call.lineno,
             state,
-            f"{manner(modules, module, reference, call)}; {what}",
+            f"{describe_call(modules, module, reference, call)}; {what}",
             consumer=own.place,
         )
 
@@ -276,7 +283,7 @@ def _own_rows(
 def _paired_rows(
     row: SiteRow, how: str, flow: Flow, pairing: Pairing
 ) -> Iterator[SiteRow]:
-    """A row for each consumer that reads the scale, and one for what is not seen."""
+    """A row for each consumer that reads the scale, and one for unpaired uses."""
     found: dict[Consumer | None, list[Use]] = {}
     for use in flow.uses:
         found.setdefault(pairing.of(use), []).append(use)
@@ -290,7 +297,7 @@ def _paired_rows(
 
 
 def _places(uses: Collection[Use]) -> str:
-    """``wq_a, wq_b (path:1, 2)``, a file once."""
+    """``wq_a, wq_b (path:1, 2)``, each file once."""
     files: dict[str, tuple[set[str], set[int]]] = {}
     for use in uses:
         path, _, line = use.at.rpartition(":")

@@ -1,4 +1,4 @@
-"""What the interpreter knows of a value: mostly nothing, of a scale what matters."""
+"""Values of the interpreter: mostly unknown, but detailed for a scale."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _DTYPE = re.compile(r"torch\.(u?int|b?float)\d+\w*")
 
 @dataclass(frozen=True)
 class Symbol:
-    """A value that the source leaves open; equal texts are equal values."""
+    """An unknown value; equal texts are equal values."""
 
     text: str
     negated: bool = False
@@ -33,16 +33,15 @@ ROWS, GROUPS = Symbol("rows of the scale"), Symbol("groups of the scale")
 
 @dataclass(eq=False)
 class Tensor:
-    """One tensor object; views of it are others and lose the marker.
+    """One tensor object; its views are other objects and lose the marker.
 
-    A scale is a matrix of (M, groups). ``columns``: its bytes lie in (groups, M)
-    order; ``by_columns``: this view's strides address them so. Where the two agree
-    the strides are honest; None is what the source does not tell. ``scrambled``: the
-    bytes lie in neither order, copied by strides that were not honest. ``turned``:
-    the view is (groups, M). ``transposed``: its kernel was asked for (groups, M)
-    bytes. ``copied``: it went through an expression that copies row-major bytes into
-    the other order. ``ours``: it is the scale made by the call, or given as the
-    parameter, that is followed.
+    A scale is a matrix of (M, groups). ``columns``: its bytes lie in (groups, M) order.
+    ``by_columns``: the strides of this view address them in that order. If the two
+    agree, the strides are honest; None means unknown. ``scrambled``: the bytes lie in
+    neither order, because they were copied by strides that were not honest. ``turned``:
+    the view is (groups, M). ``transposed``: the kernel was asked for (groups, M) bytes.
+    ``copied``: an expression copied row-major bytes into the other order. ``ours``: it
+    is the scale that is followed, made by the call or given as the parameter.
     """
 
     name: str
@@ -60,7 +59,7 @@ class Tensor:
 
     @property
     def honest(self) -> bool | None:
-        """Whether the strides address the bytes as they lie."""
+        """Whether the strides address the bytes in their actual order."""
         if self.scrambled:
             return False
         unknown = self.columns is None or self.by_columns is None
@@ -68,12 +67,13 @@ class Tensor:
 
     @property
     def key(self) -> tuple[object, ...]:
-        """Equal for tensors that nothing here tells apart."""
+        """Equal for tensors that cannot be distinguished here."""
         return astuple(self)
 
     def derived(self, how: str, given: Sequence[Value] = ()) -> Value:
-        """What a tensor method, given ``given``, or an attribute makes of it."""
-        known = self._told(how)
+        """The result of a tensor method with arguments ``given``, or of an
+        attribute."""
+        known = self._known_attribute(how)
         if how == "size" and len(given) == 1 and given[0] in (Const(0), Const(1)):
             return (GROUPS, ROWS)[(given[0] == Const(0)) is not self.turned]
         if known is not None:
@@ -93,8 +93,9 @@ class Tensor:
             return Symbol(new.name)
         return new
 
-    def _told(self, how: str) -> Value | None:
-        """What is known of every scale, or of this one; kernels write float32."""
+    def _known_attribute(self, how: str) -> Value | None:
+        """An attribute that is known for every scale or for this one; kernels write
+        float32."""
         if how in ("dim", "ndim"):
             return Const(2)
         if how == "dtype":
@@ -106,7 +107,8 @@ class Tensor:
         return None
 
     def _contiguous(self, new: Tensor) -> Tensor:
-        """Copies where strides and view disagree, and copies what the view shows."""
+        """Copies if strides and view disagree; the copy has the values that the view
+        shows."""
         new.copied |= self.turned
         if self.by_columns == self.turned:
             return new if new.copied != self.copied else self
@@ -127,7 +129,7 @@ class Tensor:
         self.by_columns = self.turned if known else None
 
     def _restride(self, given: Sequence[Value]) -> None:
-        """``as_strided(shape, strides)``; anything unusual is not known."""
+        """``as_strided(shape, strides)``; unusual arguments give unknown strides."""
         along_bytes = {(Const(1), ROWS): True, (GROUPS, Const(1)): False}
         self.turned = False
         is_known = len(given) == 2 and given[0] == (ROWS, GROUPS)
@@ -139,7 +141,7 @@ class Tensor:
 
 @dataclass(eq=False)
 class Named:
-    """Keyword arguments on their way through ``**kwargs``."""
+    """Keyword arguments passed through ``**kwargs``."""
 
     items: dict[str, Value]
     opaque: bool = False
@@ -147,7 +149,7 @@ class Named:
 
 @dataclass(frozen=True)
 class Layer:
-    """A projection of which it is known what it has and has not."""
+    """A projection whose attributes are known."""
 
     text: str
 
@@ -164,7 +166,7 @@ NONE = Const(None)
 
 @dataclass
 class Arguments:
-    """A call's arguments; ``opaque`` where others may come by ``*`` or ``**``."""
+    """A call's arguments; ``opaque`` if ``*`` or ``**`` may add others."""
 
     positional: list[Value]
     named: dict[str, Value]
@@ -175,7 +177,7 @@ class Arguments:
 
 
 def scales_in(value: Value) -> list[Tensor]:
-    """The scales in a value that are followed."""
+    """The followed scales in a value."""
     if isinstance(value, Tensor):
         return [value] if value.ours else []
     if isinstance(value, Named):
@@ -196,21 +198,21 @@ def output_of(kernel: str, scale: Tensor) -> Value:
 
 
 def copy_of(value: Value) -> Value:
-    """The same again, with tensors of its own: paths may mark theirs."""
+    """A copy with its own tensors, because paths may mark them."""
     if isinstance(value, tuple):
         return tuple(map(copy_of, value))
     return replace(value) if isinstance(value, Tensor) else value
 
 
 def key_of(value: Value) -> object:
-    """Equal for values that nothing here tells apart."""
+    """Equal for values that cannot be distinguished here."""
     if isinstance(value, tuple):
         return tuple(map(key_of, value))
     return value.key if isinstance(value, Tensor) else repr(value)
 
 
 def producer_among(values: Sequence[Value]) -> str | None:
-    """The producing kernel that is handed on as a value."""
+    """The producing kernel that is passed as a value."""
     for value in values:
         if isinstance(value, Kernel) and value.name in QUANTIZATIONS:
             return value.name
@@ -232,7 +234,7 @@ def unpack(targets: Sequence[ast.expr], value: Value) -> Sequence[Value]:
 
 
 def sliced(value: tuple[Value, ...], part: ast.Slice) -> Value:
-    """``value[a:b]`` with bounds that the source states; else unknown."""
+    """``value[a:b]`` if the source states the bounds; otherwise unknown."""
     bounds = [_bound(node) for node in (part.lower, part.upper, part.step)]
     if any(isinstance(bound, str) for bound in bounds):
         return Symbol(f"{value!r}[{ast.unparse(part)}]")
@@ -240,7 +242,7 @@ def sliced(value: tuple[Value, ...], part: ast.Slice) -> Value:
 
 
 def _bound(node: ast.expr | None) -> Any:
-    """A slice's bound; its text where it is no literal."""
+    """A slice's bound; its text if it is not a literal."""
     if node is None or isinstance(node, ast.Constant):
         return node and node.value
     return ast.unparse(node)
@@ -253,7 +255,7 @@ def compare(left: Value, op: ast.cmpop, right: Value) -> Value:
             return Const((left == right) != negated)
         if isinstance(left, Imported) and isinstance(right, Imported):
             names = {left.name, right.name}
-            # Two names of torch's: dtypes, no one of which has two names here.
+            # Two dtypes of torch: no dtype has two names here.
             if len(names) == 1 or all(_DTYPE.fullmatch(name) for name in names):
                 return Const((len(names) == 1) != negated)
         if right == NONE and isinstance(left, Tensor | tuple | Kernel | Function):
@@ -285,13 +287,13 @@ def loaded_names(node: ast.AST) -> frozenset[str]:
 
 @lru_cache(maxsize=256)
 def local_names(function: FunctionNode) -> Mapping[str, Value]:
-    """A function's own names, all open: they hide those of its module."""
+    """A function's own names, all unknown; they hide those of its module."""
     given = {n.arg for n in ast.walk(function) if isinstance(n, ast.arg)}
     return {name: Symbol(name) for name in given | stored_names(function)}
 
 
 def parameters(function: FunctionNode, given: Arguments) -> dict[str, Value]:
-    """What the parameters are bound to, as far as the call tells."""
+    """The values of the parameters, as far as the call determines them."""
     declared = function.args
     positional = [*declared.posonlyargs, *declared.args]
     every = {a.arg for a in (*positional, *declared.kwonlyargs)}

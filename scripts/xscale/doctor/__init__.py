@@ -1,6 +1,6 @@
-"""Whether the series' sites would run on a machine, and what each of them lacks.
+"""Whether the series' sites would be live on a machine, and what each of them lacks.
 
-``answers`` is what can be said of a condition. ``machine``, ``producers`` and
-``adoption`` ask the machine, an AITER and an SGLang tree, each for the conditions that
-it decides; ``page`` shows. Nothing is taken from a version.
+``answers`` defines conditions and their answers. ``machine``, ``producers`` and
+``adoption`` check the conditions of the machine, of an AITER and of an SGLang tree;
+``page`` prints the report. Nothing is inferred from a version.
 """

@@ -1,4 +1,4 @@
-"""An SGLang tree: whether the series is in it, and what becomes of every site there."""
+"""An SGLang tree: whether the series is in it, and the state of every site."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ from xscale.doctor.answers import (
     SITES,
     Answer,
     Condition,
-    absent,
+    answer,
     condition,
-    told,
+    missing,
 )
 
 _NOTES = dict.fromkeys(
     ("S3", "S4"), "saves nothing under graph capture with an alternate stream"
 )
-_UNSEEN = (
-    "the environment is this shell's; the server's own must set the same",
-    "the model is not looked at: the sites need FP8 (e4m3fn) weights in 128x128 blocks",
+_NOT_CHECKED = (
+    "the environment checked is this shell's; the server must have the same",
+    "the model is not checked: the sites need FP8 (e4m3fn) weights in 128x128 blocks",
 )
 
 
 @dataclass(frozen=True)
 class Liveness:
-    """One site: its state in the source, whether it would run, and what it lacks."""
+    """One site: its state in the source, whether it would be live, and what it
+    lacks."""
 
     site: str
     state: str
@@ -39,8 +40,8 @@ class Liveness:
     note: str = ""
 
 
-class Adopted(Result, frozen=True, kw_only=True):
-    """An SGLang tree, and each site's prospects in it."""
+class TreeReport(Result, frozen=True, kw_only=True):
+    """The report on an SGLang tree and its sites."""
 
     standing: str
     consumer: str
@@ -49,42 +50,45 @@ class Adopted(Result, frozen=True, kw_only=True):
 
 
 def census_of(found: FoundTarget) -> Census:
-    """Of the package alone."""
-    # Upstream's own tests and benchmarks may call the kernels as they like.
+    """The census of the package only."""
+    # Upstream's own tests and benchmarks may call the kernels in other ways.
     return take_census(found.tree, within=f"{found.carried.target.package_root}/")
 
 
 def tree_conditions(
     found: FoundTarget | None, census: Census | None
 ) -> list[Condition]:
-    """That the series is there, whole, and on a release whose code is known."""
+    """The conditions that the whole series is applied, to a release whose code is
+    known."""
     what = "the series is in the tree"
     if found is None or census is None:
-        missing = (absent("SGLang", "--sglang"),)
-        return [Condition(what, SITES, Answer.NOT_RUN, f"SGLang {ABSENT}", missing)]
+        findings = (missing("SGLang", "--sglang"),)
+        return [Condition(what, SITES, Answer.NOT_RUN, f"SGLang {ABSENT}", findings)]
     standing = locate(found.carried, found.tree).standing(found.carried)
     release = f"{found.carried.target.dist.name} {found.carried.target.dist.version}"
     if standing is Standing.PRISTINE:
         change = f"run scripts/apply.py {found.tree.root}"
-        return [condition(what, SITES, Answer.NO, f"{release} without it", change)]
+        return [
+            condition(what, SITES, Answer.NO, f"{release} without the series", change)
+        ]
     conditions = _adoption(what, census)
     whole = standing is Standing.APPLIED
     conditions.append(
         condition(
-            f"it is {release}, whose conditions are known",
+            f"the tree is {release}, whose conditions are known",
             SITES,
-            told(whole, known=whole),
+            answer(whole, known=whole),
             standing.value,
-            "run scripts/verify.py --numeric on it, which runs the tree's own "
-            "functions, whatever their conditions",
+            "run scripts/verify.py --numeric on the tree: it runs the tree's own "
+            "functions under any conditions",
         )
     )
     return conditions
 
 
 def _adoption(what: str, census: Census) -> list[Condition]:
-    """One per site that the census finds fault with; a fault of the consumer, or of a
-    call that nobody foresaw, is every site's."""
+    """One condition per faulty site. A fault in the consumer, or in a call outside the
+    catalogue, applies to every site."""
     wrong = check_adopted(census)
     conditions = []
     for site in dict.fromkeys(finding.site for finding in wrong):
@@ -95,14 +99,14 @@ def _adoption(what: str, census: Census) -> list[Condition]:
     faulty = {site for one in conditions for site in one.sites}
     whole = tuple(site for site in SITES if site not in faulty)
     if whole:
-        conditions.append(Condition(what, whole, Answer.YES, "by the census"))
+        conditions.append(Condition(what, whole, Answer.YES, "according to the census"))
     return conditions
 
 
 def liveness(
     site: str, census: Census | None, conditions: Iterable[Condition]
 ) -> Liveness:
-    """The worst answer of a site's conditions is its own."""
+    """A site's answer is the worst answer among its conditions."""
     lacking = [c for c in conditions if site in c.sites and c.holds is not Answer.YES]
     answers = {condition.holds for condition in lacking}
     live = next((a for a in (Answer.NO, Answer.NOT_RUN) if a in answers), Answer.YES)
@@ -121,22 +125,22 @@ def _state(site: str, census: Census | None) -> str:
     return ", ".join(states) or ABSENT
 
 
-def examined(
+def report_of(
     found: FoundTarget | None,
     census: Census | None,
     sites: tuple[Liveness, ...],
     conditions: tuple[Condition, ...],
-) -> Adopted:
-    """The tree's part of the report."""
+) -> TreeReport:
+    """The report on the tree."""
     live = {site.live for site in sites}
     standing = ABSENT
     if found is not None:
         standing = locate(found.carried, found.tree).standing(found.carried).value
-    return Adopted(
+    return TreeReport(
         target="sglang",
         tree=found.tree.name if found is not None else ABSENT,
         outcome="live" if live == {Answer.YES} else "not all live",
-        notes=_UNSEEN,
+        notes=_NOT_CHECKED,
         standing=standing,
         consumer=_state("C", census),
         sites=sites,

@@ -1,5 +1,5 @@
-"""What sites need, whether it holds, and for which of them: a third answer is that
-this machine cannot tell, which never counts as yes."""
+"""Conditions that sites need, and whether they hold. The third answer, "not run", means
+that this machine cannot determine it; it never counts as yes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SITES = tuple(site.id for site in CATALOGUE if site.role is Role.PRODUCER)
 
 
 class Answer(Enum):
-    """Whether something holds; NOT_RUN where this machine cannot tell."""
+    """Whether a condition holds; NOT_RUN if this machine cannot determine it."""
 
     YES = "yes"
     NO = "no"
@@ -25,7 +25,7 @@ class Answer(Enum):
 
 @dataclass(frozen=True)
 class Condition:
-    """One thing that sites need to be live. ``findings`` say what to change."""
+    """A requirement for sites to be live. ``findings`` say what to change."""
 
     what: str
     sites: tuple[str, ...]
@@ -37,11 +37,11 @@ class Condition:
 def condition(
     what: str, sites: Iterable[str], holds: Answer, found: str, change: str
 ) -> Condition:
-    """With one finding, for all its sites together, where it does not hold."""
+    """Make a condition; if it does not hold, with one finding for all its sites."""
     sites = tuple(sites)
     if holds is Answer.YES:
         return Condition(what, sites, holds, found)
-    state = "cannot be told here" if holds is Answer.NOT_RUN else "does not hold"
+    state = "cannot be determined here" if holds is Answer.NOT_RUN else "does not hold"
     finding = Finding(
         f"{what}: {state}",
         site=" ".join(sites),
@@ -52,17 +52,17 @@ def condition(
     return Condition(what, sites, holds, found, (finding,))
 
 
-def told(right: bool, known: bool = True) -> Answer:
-    """A yes or a no, where it is ``known`` at all."""
+def answer(right: bool, known: bool = True) -> Answer:
+    """Yes or no; NOT_RUN unless it is ``known``."""
     if not known:
         return Answer.NOT_RUN
     return Answer.YES if right else Answer.NO
 
 
-def absent(what: str, option: str) -> Finding:
-    """Of a package that is not there to be examined."""
+def missing(what: str, option: str) -> Finding:
+    """The finding for a package that was not found."""
     return Finding(
         f"{what} {ABSENT}",
-        found=f"this Python, {sys.executable}, would import none",
+        found=f"this Python, {sys.executable}, cannot import it",
         next_step=f"run this with the Python that serves, or give {option} PATH",
     )

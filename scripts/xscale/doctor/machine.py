@@ -1,4 +1,4 @@
-"""The machine: what PyTorch and Triton say of it, and what the environment sets."""
+"""The machine as PyTorch and Triton see it, and its environment variables."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 from overlaykit.cli import Result
 from overlaykit.core import gitversion
 from overlaykit.core.python import module_command
-from xscale.doctor.answers import ABSENT, SITES, Condition, condition, told
+from xscale.doctor.answers import ABSENT, SITES, Condition, answer, condition
 from xscale.numeric.sources import SWITCH
 
 _SCRIPTS = Path(__file__).resolve().parents[2]
@@ -22,16 +22,16 @@ _USE_AITER = "SGLANG_USE_AITER"
 _ROCM_FILE = Path("/opt/rocm/.info/version")
 _ROCM = (7, 2)
 _LIMIT = 180
-# Asked of the chip itself, which takes a served model: no run of this program tells.
-_ONLY_SERVING_TELLS = (
+# These need a served model on the chip; this program never runs them.
+_NEEDS_SERVING = (
     "CK's bpreshuffle GEMM reading the scale: not run",
     "the copies' absence from a decode trace: not run",
     "throughput and accuracy of a served model: not run",
 )
 
 
-class Machine(Result, frozen=True, kw_only=True):
-    """What SGLang would run on, as this Python sees it."""
+class MachineReport(Result, frozen=True, kw_only=True):
+    """The report on the machine that SGLang would run on, as this Python sees it."""
 
     python: str
     torch: str
@@ -44,8 +44,8 @@ class Machine(Result, frozen=True, kw_only=True):
 
 
 def facts() -> dict[str, str]:
-    """What a process of its own learns by importing PyTorch and Triton, which may
-    crash on a broken installation."""
+    """Import PyTorch and Triton in another process, because a broken installation may
+    crash it, and return what it finds."""
     path = os.pathsep.join(filter(None, (str(_SCRIPTS), os.environ.get("PYTHONPATH"))))
     env = os.environ | {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
     command = module_command("xscale.doctor.machine")
@@ -62,25 +62,25 @@ def facts() -> dict[str, str]:
     except subprocess.TimeoutExpired:
         return {"error": f"importing PyTorch took more than {_LIMIT} s"}
     except OSError as error:
-        return {"error": f"no process to import PyTorch in could be started: {error}"}
+        return {"error": f"the process that imports PyTorch cannot be started: {error}"}
     except ValueError:
-        said = done.stderr.strip().rpartition("\n")[2]
-        return {"error": f"importing PyTorch ended with {done.returncode}: {said}"}
+        last = done.stderr.strip().rpartition("\n")[2]
+        return {"error": f"importing PyTorch exited with {done.returncode}: {last}"}
     return found
 
 
-def _look_around() -> None:
-    """The other process: prints the facts as one line, after whatever others print."""
+def _print_facts() -> None:
+    """In the other process: print the facts on the last line, after other output."""
     facts: dict[str, str] = {}
-    for ask in (_ask_torch, _ask_triton):
+    for find in (_torch_facts, _triton_facts):
         try:
-            facts |= ask()
+            facts |= find()
         except Exception as error:
-            facts[f"no {ask.__name__}"] = f"{type(error).__name__}: {error}"
+            facts[f"no {find.__name__}"] = f"{type(error).__name__}: {error}"
     print("\n" + json.dumps(facts), end="")
 
 
-def _ask_torch() -> dict[str, str]:
+def _torch_facts() -> dict[str, str]:
     import torch
 
     facts = {"torch": torch.__version__}
@@ -94,15 +94,15 @@ def _ask_torch() -> dict[str, str]:
     return facts
 
 
-def _ask_triton() -> dict[str, str]:
+def _triton_facts() -> dict[str, str]:
     import triton
 
     return {"triton": triton.__version__}
 
 
-def examined(facts: Mapping[str, str]) -> Machine:
-    """The machine's part of the report."""
-    # A crash leaves open what it kept from being asked.
+def report_of(facts: Mapping[str, str]) -> MachineReport:
+    """The report on the machine."""
+    # After a crash, it is unknown whether they are installed.
     absent = "not known" if "error" in facts else ABSENT
     rocm = facts.get("hip")
     if rocm is None:
@@ -111,7 +111,7 @@ def examined(facts: Mapping[str, str]) -> Machine:
             rocm = f"{text} in {_ROCM_FILE}, unused by torch"
         except (OSError, UnicodeDecodeError):
             rocm = ABSENT
-    return Machine(
+    return MachineReport(
         target="machine",
         tree=platform.platform(),
         outcome="examined",
@@ -122,13 +122,13 @@ def examined(facts: Mapping[str, str]) -> Machine:
         gpu=facts.get("gpu", absent),
         arch=facts.get("arch", absent),
         git=gitversion.description(),
-        not_run=_ONLY_SERVING_TELLS,
+        not_run=_NEEDS_SERVING,
         notes=tuple(v for k, v in facts.items() if k == "error" or k[:3] == "no "),
     )
 
 
 def machine_conditions(facts: Mapping[str, str]) -> list[Condition]:
-    """SGLang's own predicate: gfx95 with ROCm 7.2 or newer."""
+    """SGLang's own conditions: gfx95 and ROCm 7.2 or newer."""
     known = "torch" in facts
     torch = f"torch {facts['torch']}" if known else f"torch {ABSENT}"
     hip = facts.get("hip", "")
@@ -140,24 +140,24 @@ def machine_conditions(facts: Mapping[str, str]) -> list[Condition]:
         condition(
             "the GPU is a gfx95",
             SITES,
-            told("gfx95" in facts.get("arch", ""), known),
+            answer("gfx95" in facts.get("arch", ""), known),
             gpu if known else torch,
             "run this on the MI350 or MI355X node, with the Python that serves; other "
-            "chips take the Triton GEMM, which has no copy to save",
+            "chips use the Triton GEMM, which needs no copy",
         ),
         condition(
             f"ROCm is {wanted} or newer",
             SITES,
-            told(version >= _ROCM, known),
+            answer(version >= _ROCM, known),
             f"{torch}, HIP {hip}" if hip else f"{torch}, without ROCm",
             f"install a torch built for ROCm {wanted} or newer; with an older one "
-            "SGLang keeps to the Triton GEMM",
+            "SGLang uses the Triton GEMM",
         ),
     ]
 
 
 def environment_conditions(environ: Mapping[str, str]) -> list[Condition]:
-    """What SGLang asks of its environment, and the series' switch."""
+    """The variables that SGLang and the series' switch read."""
     used = environ.get(_USE_AITER)
     switch = environ.get(SWITCH)
     right = switch in (None, "1", "check")
@@ -169,14 +169,14 @@ def environment_conditions(environ: Mapping[str, str]) -> list[Condition]:
         condition(
             f"{_USE_AITER} is set",
             SITES,
-            told((used or "").lower() in ("1", "true")),
+            answer((used or "").lower() in ("1", "true")),
             f"{_USE_AITER}={used}" if used is not None else "not set",
             f"export {_USE_AITER}=1 for the server",
         ),
         condition(
             f"{SWITCH} is on",
             SITES,
-            told(right),
+            answer(right),
             f"{SWITCH}={switch}" if switch is not None else "not set: 1",
             change,
         ),
@@ -184,4 +184,4 @@ def environment_conditions(environ: Mapping[str, str]) -> list[Condition]:
 
 
 if __name__ == "__main__":
-    _look_around()
+    _print_facts()

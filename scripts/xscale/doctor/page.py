@@ -1,31 +1,31 @@
-"""What was examined, as a person reads it."""
+"""The report as text."""
 
 from __future__ import annotations
 
 from overlaykit.cli import Report, Result, table
-from xscale.doctor.adoption import Adopted
+from xscale.doctor.adoption import TreeReport
 from xscale.doctor.answers import SITES
-from xscale.doctor.machine import Machine
-from xscale.doctor.producers import Kernels
+from xscale.doctor.machine import MachineReport
+from xscale.doctor.producers import AiterReport
 
 
 def show(report: Report) -> str:
-    """The report as a person reads it."""
+    """Format the report as text."""
     return "\n\n".join(_show(result) for result in report.results)
 
 
 def _show(result: Result) -> str:
-    if isinstance(result, Machine):
-        return _show_machine(result)
-    if isinstance(result, Kernels):
-        rows = ((p.kernel, p.presentation.value, p.detail) for p in result.producers)
+    if isinstance(result, MachineReport):
+        return _machine(result)
+    if isinstance(result, AiterReport):
+        rows = ((p.kernel, p.layout.value, p.detail) for p in result.producers)
         returns = table(("PRODUCER", "ASKED FOR TRANSPOSED, RETURNS", "FOUND BY"), rows)
         return f"AITER     {result.tree}\nversion   {result.version}\n{returns}"
-    assert isinstance(result, Adopted)
-    return _show_sites(result)
+    assert isinstance(result, TreeReport)
+    return _sites(result)
 
 
-def _show_machine(machine: Machine) -> str:
+def _machine(machine: MachineReport) -> str:
     names = ("python", "torch", "triton", "rocm", "gpu", "arch", "git")
     lines = [f"{name:<9} {getattr(machine, name)}" for name in names]
     lines += [f"note      {note}" for note in machine.notes]
@@ -33,7 +33,7 @@ def _show_machine(machine: Machine) -> str:
     return "\n".join(lines)
 
 
-def _show_sites(tree: Adopted) -> str:
+def _sites(tree: TreeReport) -> str:
     sites = (
         (site.site, site.state, site.live.value, str(len(site.lacks)), site.note)
         for site in tree.sites
@@ -56,7 +56,7 @@ def _show_sites(tree: Adopted) -> str:
 
 
 def _span(sites: tuple[str, ...]) -> str:
-    """Short for a run of the catalogue's sites."""
+    """The sites, shortened if they are consecutive."""
     start = SITES.index(sites[0])
     if len(sites) > 2 and sites == SITES[start : start + len(sites)]:
         return f"{sites[0]}-{sites[-1]}"

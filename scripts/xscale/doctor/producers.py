@@ -1,4 +1,4 @@
-"""An AITER: which it is, and how its producers present a scale when they are run."""
+"""An AITER: its version, and the layout of the scales that its producers return."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from overlaykit.core.versions import installed_version
 from overlaykit.planning.plan import Standing, locate
 from overlaykit.series.carried import load_overlay
 from overlaykit.trees.tree import DirectoryTree
-from xscale.doctor.answers import ABSENT, Condition, condition, told
-from xscale.numeric.presentation import Presentation, Presented, not_run, presentations
+from xscale.doctor.answers import ABSENT, Condition, answer, condition
+from xscale.numeric.layout import ProducerLayout, ScaleLayout, not_run
+from xscale.numeric.layout_probe import probe_layouts
 from xscale.numeric.sources import SWITCH
 from xscale.sites import CATALOGUE, FLATTEN, RMS, without_parameter
 
@@ -22,17 +23,18 @@ _SITES_OF = {
 }
 
 
-class Kernels(Result, frozen=True, kw_only=True):
-    """An AITER, and what its producers really return."""
+class AiterReport(Result, frozen=True, kw_only=True):
+    """The report on an AITER and what its producers return."""
 
     version: str
-    producers: tuple[Presented, ...]
+    producers: tuple[ProducerLayout, ...]
 
 
-def presented(
+def layouts(
     aiter: DirectoryTree | None, facts: Mapping[str, str], device: str
-) -> tuple[Presented, ...]:
-    """Run both producers on "cpu", "cuda", or with "auto" on what there is."""
+) -> tuple[ProducerLayout, ...]:
+    """Run both producers on "cpu", on "cuda", or with "auto" on the GPU if there is
+    one."""
     if aiter is None:
         return not_run(f"AITER {ABSENT}")
     if "error" in facts:
@@ -43,15 +45,15 @@ def presented(
         device = "cuda" if "gpu" in facts else "cpu"
     if device == "cuda" and "gpu" not in facts:
         return not_run("no GPU that torch can use")
-    return presentations(aiter, device)
+    return probe_layouts(aiter, device)
 
 
-def examined(
-    aiter: DirectoryTree | None, imported: bool, producers: tuple[Presented, ...]
-) -> Kernels:
-    """AITER's part of the report; ``imported``: it is the one Python would import."""
-    ran = any(p.presentation is not Presentation.NOT_RUN for p in producers)
-    return Kernels(
+def report_of(
+    aiter: DirectoryTree | None, imported: bool, producers: tuple[ProducerLayout, ...]
+) -> AiterReport:
+    """The report on AITER; ``imported``: this Python would import it."""
+    ran = any(p.layout is not ScaleLayout.NOT_RUN for p in producers)
+    return AiterReport(
         target="aiter",
         tree=aiter.name if aiter is not None else ABSENT,
         outcome="examined" if ran else "not run",
@@ -61,14 +63,14 @@ def examined(
 
 
 def producer_conditions(
-    producers: Iterable[Presented], aiter: DirectoryTree | None
+    producers: Iterable[ProducerLayout], aiter: DirectoryTree | None
 ) -> list[Condition]:
-    """That each one really returns a transposed scale."""
+    """The conditions that each producer returns a transposed scale."""
     return [
         condition(
             f"AITER's {one.kernel} writes its scale transposed",
             _SITES_OF[one.kernel],
-            told(one.presentation.usable, one.presentation is not Presentation.NOT_RUN),
+            answer(one.layout.usable, one.layout is not ScaleLayout.NOT_RUN),
             str(one),
             _change_aiter(one, aiter),
         )
@@ -76,21 +78,21 @@ def producer_conditions(
     ]
 
 
-def _change_aiter(one: Presented, aiter: DirectoryTree | None) -> str:
+def _change_aiter(one: ProducerLayout, aiter: DirectoryTree | None) -> str:
     if aiter is None:
         return "install AITER for this Python, or name one with --aiter PATH"
-    if one.presentation is Presentation.NOT_RUN:
-        return "mend what is named, or try another --device or --aiter"
-    if one.presentation is not Presentation.NO_PARAMETER:
+    if one.layout is ScaleLayout.NOT_RUN:
+        return "fix the reason given, or use another --device or --aiter"
+    if one.layout is not ScaleLayout.NO_PARAMETER:
         return f"the GEMM would misread it: serve with {SWITCH}=0, or replace AITER"
     step = without_parameter(one.kernel)
     if one.kernel == FLATTEN and _is_carried(aiter):
         step = f"run scripts/apply.py {aiter.root}, or {step}"
-    return f"{step}; until then its scale is copied, as before"
+    return f"{step}; until then its scale is copied as before"
 
 
 def _is_carried(aiter: DirectoryTree) -> bool:
-    """Whether ``scripts/apply.py`` has patches for this very AITER."""
+    """Whether ``scripts/apply.py`` has patches for this AITER."""
     return any(
         locate(carried, aiter).standing(carried) is Standing.PRISTINE
         for carried in load_overlay(ROOT).values()
@@ -99,9 +101,9 @@ def _is_carried(aiter: DirectoryTree) -> bool:
 
 
 def _version(tree: DirectoryTree, imported: bool) -> str:
-    """Of the distribution around the package, or what the package says itself."""
+    """The version of the distribution, or the one in the package itself."""
     package = tree.root / (tree.layout.inside("aiter/") or "")
-    # An editable installation's metadata lies apart from its package.
+    # An editable installation's metadata is not beside its package.
     return installed_version(
         package, _AITER_PACKAGES, sys.path if imported else ()
     ) or (ABSENT)

@@ -1,4 +1,5 @@
-"""The matrix, as data: what is run, on what shapes, with which AITER, on what chip."""
+"""The matrix as data: chains, shapes, variants of AITER, switch values and
+platforms."""
 
 from __future__ import annotations
 
@@ -47,10 +48,10 @@ __all__ = [
 
 
 class Variant(Enum):
-    """What AITER's producers return when asked for a transposed scale.
+    """The layouts that AITER's producers return for a transposed scale.
 
-    All but INSTALLED re-present what the real kernels computed. IGNORED is no AITER
-    to serve with: it is what a tree's check mode has to notice.
+    All except INSTALLED change the layout of what the real kernels computed. IGNORED is
+    not usable: a tree's check mode must detect it.
     """
 
     INSTALLED = "as installed"
@@ -62,7 +63,7 @@ class Variant(Enum):
 
 
 HONOURING = tuple(v for v in Variant if v is not Variant.IGNORED)
-"""The variants that a tree has to be right with."""
+"""The variants that a tree must be right with."""
 
 
 class Switch(Enum):
@@ -74,7 +75,7 @@ class Switch(Enum):
 
 
 class Platform(Enum):
-    """What the tree is told it runs on."""
+    """The platform that the tree sees."""
 
     GFX95 = "gfx95, ROCm 7.2"
     GFX95_OLD = "gfx95, ROCm 7.0"
@@ -100,7 +101,7 @@ _TWICE = (
     Chain.GATHER_C10D_NSA,
     Chain.GATHER_PYNCCL_NSA,
 )
-"""Other ways of one of the rest: they are not paired with everything."""
+"""Other paths of a chain above; they are not combined with everything."""
 _PAIRED = tuple(chain for chain in Chain if chain not in _TWICE)
 
 _ON_TRITON = (
@@ -112,7 +113,7 @@ _ON_TRITON = (
 
 @dataclass(frozen=True)
 class Case:
-    """One run of one chain. ``m`` counts tokens, of each rank where it gathers."""
+    """One run of one chain. ``m`` is the number of tokens, per rank if it gathers."""
 
     chain: Chain
     m: int
@@ -134,14 +135,14 @@ class Case:
 
     @property
     def tests_check_mode(self) -> bool:
-        """Whether the right outcome is the tree's own complaint."""
+        """Whether the right result is an error of the tree's check mode."""
         return self.variant is Variant.IGNORED and self.switch is Switch.CHECK
 
 
 def about(
     cases: Iterable[Case], *sites: str, platform: Platform | None = None
 ) -> tuple[Case, ...]:
-    """The cases that say anything of the sites, on one platform if it is given."""
+    """The cases that involve the sites, on one platform if it is given."""
     return tuple(
         case
         for case in cases
@@ -150,7 +151,7 @@ def about(
 
 
 def full_matrix() -> tuple[Case, ...]:
-    """Everything with everything: some thousands of cases."""
+    """All combinations: some thousands of cases."""
     rows = (1, 2, 3, 4, 16, 17, 64)
     everything = (
         Case(chain, m, shape, variant, switch, platform)
@@ -166,16 +167,17 @@ def full_matrix() -> tuple[Case, ...]:
 
 
 def reduced_matrix() -> tuple[Case, ...]:
-    """Small shapes; every pair of values of any two factors occurs, per platform."""
+    """Small shapes; every pair of values of any two factors occurs on each platform."""
     apart = _apart((3,), (Variant.INSTALLED,), (Switch.ON,))
-    once = (*_reduced(), *apart, *_gathers(), *_ways())
+    once = (*_reduced(), *apart, *_gathers(), *_input_paths())
     return (*dict.fromkeys(once), *_check_mode(), *_no_tokens())
 
 
 def _apart(
     rows: tuple[int, ...], variants: tuple[Variant, ...], switches: tuple[Switch, ...]
 ) -> Iterator[Case]:
-    """Whether each producer asks about the projection that reads its scale."""
+    """Cases that show whether each producer asks about the projection that reads its
+    scale."""
     for shape in APART:
         for chain, m, variant, switch in product(
             shape.chains or (), rows, variants, switches
@@ -184,15 +186,15 @@ def _apart(
 
 
 def _gathers() -> Iterator[Case]:
-    """Pairs and triples over each transport, transposed; at M = 4 it is the number of
-    groups as well."""
+    """Pairs and triples over each transport, transposed; M = 4 is also the number of
+    groups."""
     for chain in Chain:
         if chain.gathers:
             yield from (Case(chain, m) for m in (3, 4))
 
 
-def _ways() -> Iterator[Case]:
-    """The ways from the input to the indexer, transposed and not."""
+def _input_paths() -> Iterator[Case]:
+    """The paths from the input to the indexer, transposed and not."""
     for chain in (Chain.PREFILL_NSA, Chain.STREAMS_NSA):
         yield from (Case(chain, 3, switch=s) for s in (Switch.ON, Switch.OFF))
 
@@ -200,8 +202,8 @@ def _ways() -> Iterator[Case]:
 def _check_mode() -> Iterator[Case]:
     """Each producer once, and each GEMM's side of the comparison.
 
-    The first wrong scale ends a run, so that S7, read after S6 or S5, has no case of
-    its own. A gather drops what is compared, and the indexer reads no mark.
+    The first wrong scale ends a run, so S7, which is read after S6 or S5, has no
+    separate case. A gather drops the reference, and the indexer reads no mark.
     """
     chains = [c for c in _PAIRED if not c.gathers and c is not Chain.INDEXER]
     homes = [(chain, SMALL) for chain in chains]
@@ -210,10 +212,10 @@ def _check_mode() -> Iterator[Case]:
 
 
 def _no_tokens() -> Iterator[Case]:
-    """What no scale can be judged by; only that it goes no worse than it did.
+    """Cases without scales, which show only that nothing gets worse.
 
     AITER's kernels run on empty grids. CK's GEMM fails at M = 0 and its stand-in does
-    not: that the same comes to it, empty, is all that can be seen here.
+    not; here only its empty inputs can be compared.
     """
     before = (Chain.INPUT, Chain.RESIDUAL, Chain.GATHER_PYNCCL)
     after = (Chain.MLA, Chain.MHA, Chain.CORE)
@@ -230,7 +232,7 @@ def _reduced() -> Iterator[Case]:
         for shape in (TUNED_INPUT, TUNED_LATENT, TUNED_OUTPUT)
         for chain in shape.chains or ()
     ]
-    # At M = 4 (input, output), 3 (q) and 2 (kv) M is the number of groups as well.
+    # M = 4 (input, output), 3 (q) and 2 (kv) are also the numbers of groups.
     for home, m, variant, switch in pairwise(
         homes, (3, 2, 17, 4, 1), HONOURING, tuple(Switch)
     ):
@@ -251,7 +253,7 @@ def _placed(home: tuple[Chain, Shape], m: int) -> tuple[Chain, int, Shape]:
 
 
 def _square(shape: Shape, chain: Chain) -> tuple[int, ...]:
-    """An M that is the number of groups, where the usual ones hold none."""
+    """An M equal to the number of groups, if it is not among the usual ones."""
     width = {
         Chain.CORE: shape.heads * shape.v,
         **dict.fromkeys(TUNED_LATENT.chains or (), shape.q_lora),
@@ -261,7 +263,8 @@ def _square(shape: Shape, chain: Chain) -> tuple[int, ...]:
 
 
 def pairwise(*factors: Sequence[object]) -> Iterator[tuple]:  # type: ignore[type-arg]
-    """Rows that hold every pair of values of any two factors; greedy, deterministic."""
+    """Rows that contain every pair of values of any two factors; greedy,
+    deterministic."""
     left = {
         ((i, a), (j, b))
         for i, j in combinations(range(len(factors)), 2)
@@ -280,7 +283,7 @@ def pairwise(*factors: Sequence[object]) -> Iterator[tuple]:  # type: ignore[typ
                             (((o, w), (k, v)) if o < k else ((k, v), (o, w))) in left
                             for o, w in row.items()
                         ),
-                        # Else every row that is free to choose would choose alike.
+                        # Otherwise every free choice would be the same.
                         (v * 7 + a * 3 + b) % 11,
                     ),
                 )

@@ -1,4 +1,4 @@
-"""The ways of a scale: from a producer to its consumers."""
+"""The chains of a scale: from a producer to its consumers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ GROUP = 128
 
 
 class Chain(Enum):
-    """A producer to its consumers; NSA ones also ask for the unquantized output."""
+    """From a producer to its consumers; NSA ones also request the unquantized
+    output."""
 
     INPUT = "input"
     INPUT_NSA = "input, NSA"
@@ -38,7 +39,7 @@ class Chain(Enum):
 
     @property
     def over_c10d(self) -> bool:
-        """Whether what gathers refuses strides; else it moves raw bytes."""
+        """Whether the gather refuses strides; otherwise it moves raw bytes."""
         return "C10D" in self.name
 
     @property
@@ -48,17 +49,17 @@ class Chain(Enum):
 
     @property
     def first(self) -> frozenset[str]:
-        """The projection of each site that its producer has to be told of: where a
-        scale has two readers, the first."""
+        """The projection that each site's producer must be given: the first reader if
+        there are two."""
         firsts = {site: name for name, site in reversed(self.sites.items())}
         return frozenset(firsts.values())
 
     @property
     def knows_projection(self) -> bool:
-        """Whether a producer can tell what reads its scale first.
+        """Whether a producer knows the first reader of its scale.
 
-        Communicators get to it through the attention layer. Some are given none here,
-        so that scales written for CK's GEMM are seen to be right for Triton's as well.
+        Communicators find it through the attention layer. Some have no attention layer
+        here, to check that scales written for CK's GEMM are right for Triton's as well.
         """
         return self not in (Chain.INPUT, Chain.RESIDUAL, Chain.INDEXER)
 

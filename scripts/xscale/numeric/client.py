@@ -1,7 +1,7 @@
-"""Hand cases to a worker process, which has PyTorch and Triton, and get outcomes.
+"""Send cases to a worker process with PyTorch and Triton, and receive the results.
 
-Triton decides between its interpreter and a GPU when it is first imported, and what a
-tree's code does to a process should end with it: so each device has its own process.
+Triton chooses between its interpreter and a GPU when it is first imported, and a tree's
+code may change the process it runs in. So each device has its own process.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from overlaykit.core.errors import EnvironmentFailure, Finding, not_started
 from overlaykit.core.python import module_command
 from overlaykit.trees.tree import DirectoryTree, Tree
 from xscale.numeric.cases import Case, Switch, Variant
-from xscale.numeric.outcomes import Outcome
-from xscale.numeric.server import STOOD_IN
+from xscale.numeric.results import CaseResult
+from xscale.numeric.server import STAND_INS
 from xscale.numeric.sources import Sources, aiter_sources, module_of, sglang_sources
 
 Progress = Callable[[str, int, int], None]
@@ -33,7 +33,7 @@ _TAIL = 2000
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker is given: sources, and the cases to judge on them."""
+    """A job for a worker: sources, and the cases to judge on them."""
 
     tree: Sources
     aiter: Sources
@@ -48,9 +48,9 @@ def job_of(
     pristine: Tree | None,
     also: Iterable[str] = (),
 ) -> Job:
-    """Find the sources in the trees, and the cases that they can tell apart.
+    """Find the sources in the trees, and the cases that apply to them.
 
-    ``also`` are modules of SGLang's to be run besides those that are always.
+    ``also`` lists further modules of SGLang to run.
     """
     kernels = DirectoryTree(aiter) if isinstance(aiter, Path) else aiter
     sources = sglang_sources(tree, also)
@@ -63,32 +63,32 @@ def completed(
     aiter: Tree | Path,
     cases: Iterable[Case],
     pristine: Tree | None,
-    do: Callable[[Job], tuple[Outcome, ...]],
-) -> tuple[Outcome, ...]:
-    """Have the cases done; again, with more of the tree, where a scale was handed to
-    modules of it that only stubs stood for."""
+    do: Callable[[Job], tuple[CaseResult, ...]],
+) -> tuple[CaseResult, ...]:
+    """Run the cases. If a scale was passed to a stub of one of the tree's modules, run
+    them again with that module."""
     job = job_of(tree, aiter, cases, pristine)
     outcomes = do(job)
     also: set[str] = set()
-    # Of a tree without the switch nothing is promised that this could show.
+    # A tree without the switch promises nothing that this could show.
     while job.tree.has_switch and (more := _stubbed(tree, outcomes) - also):
         also |= more
-        again = [outcome.case for outcome in outcomes if outcome.handed]
-        kept = tuple(outcome for outcome in outcomes if not outcome.handed)
+        again = [outcome.case for outcome in outcomes if outcome.reached_stubs]
+        kept = tuple(outcome for outcome in outcomes if not outcome.reached_stubs)
         outcomes = kept + do(job_of(tree, aiter, again, pristine, also))
     return outcomes
 
 
-def _stubbed(tree: Tree, outcomes: Iterable[Outcome]) -> set[str]:
-    """The tree's modules that hold what the outcomes' scales were handed to."""
-    names = {name for outcome in outcomes for name in outcome.handed}
+def _stubbed(tree: Tree, outcomes: Iterable[CaseResult]) -> set[str]:
+    """The tree's modules whose stubs received a scale."""
+    names = {name for outcome in outcomes for name in outcome.reached_stubs}
     return {module for name in names if (module := module_of(tree, name)) is not None}
 
 
 class Worker:
     """A process that runs cases on one device, "cpu" (interpreted) or "cuda".
 
-    Its first answer raises EnvironmentFailure where PyTorch, Triton or the device is
+    Its first answer raises EnvironmentFailure if PyTorch, Triton or the device is
     missing.
     """
 
@@ -105,7 +105,7 @@ class Worker:
         env.pop("TRITON_INTERPRET", None)
         if device == "cpu":
             env["TRITON_INTERPRET"] = "1"
-        # Open for as long as the process lives: what it said is told if it dies.
+        # Open while the process runs: if it dies, the end of its log is reported.
         self._log = tempfile.TemporaryFile()  # noqa: SIM115
         try:
             self._process = subprocess.Popen(
@@ -119,13 +119,14 @@ class Worker:
             self._log.close()
             raise not_started("Python", error) from error
 
-        self.stood_in: set[str] = set()
+        self.stand_ins: set[str] = set()
 
     @cached_property
     def about(self) -> dict[str, str]:
-        """What it runs with; asked for after the start, so that several start at once.
+        """The versions that it runs with; read after the start, so that several start
+        at once.
 
-        Raises EnvironmentFailure, see above.
+        Raises EnvironmentFailure as described above.
         """
         about: dict[str, str] = self._receive()
         return about
@@ -137,22 +138,22 @@ class Worker:
         cases: Iterable[Case],
         pristine: Tree | None = None,
         progress: Progress = lambda *_: None,
-    ) -> tuple[Outcome, ...]:
+    ) -> tuple[CaseResult, ...]:
         """Judge the cases on this tree; see :func:`run`."""
         do = partial(self.do, progress=progress)
         return completed(tree, aiter, cases, pristine, do)
 
-    def do(self, job: Job, progress: Progress) -> tuple[Outcome, ...]:
+    def do(self, job: Job, progress: Progress) -> tuple[CaseResult, ...]:
         """Judge a job's cases, in order."""
         assert self.about
         self._send((job.tree, job.aiter, job.pristine, job.cases))
-        outcomes: list[Outcome] = []
+        outcomes: list[CaseResult] = []
         try:
             for number in range(1, len(job.cases) + 1):
                 outcomes.append(self._receive())
                 progress("numeric", number, len(job.cases))
         except BaseException:
-            # What it would still send belongs to no later run.
+            # Its remaining answers must not reach a later run.
             self.kill()
             raise
         return tuple(outcomes)
@@ -167,10 +168,10 @@ class Worker:
 
     def _receive(self) -> Any:
         assert self._process.stdout is not None
-        kind: str = STOOD_IN
+        kind: str = STAND_INS
         value: Any = ()
-        while kind == STOOD_IN:
-            self.stood_in.update(value)
+        while kind == STAND_INS:
+            self.stand_ins.update(value)
             try:
                 kind, value = pickle.load(self._process.stdout)
             except (EOFError, pickle.UnpicklingError) as error:
@@ -185,9 +186,9 @@ class Worker:
     def _died(self) -> EnvironmentFailure:
         code = self._process.wait()
         self._log.seek(0)
-        said = self._log.read()[-_TAIL:].decode(errors="replace").strip()
+        log = self._log.read()[-_TAIL:].decode(errors="replace").strip()
         finding = Finding(
-            f"the worker process ended with {code}", found=said or "no message"
+            f"the worker process exited with {code}", found=log or "no message"
         )
         return EnvironmentFailure("the numeric proof cannot run", (finding,))
 
@@ -218,10 +219,10 @@ class Worker:
 
 
 def applicable(cases: Iterable[Case], sources: Sources) -> tuple[Case, ...]:
-    """The cases that this tree can tell apart, each once.
+    """The cases that differ on this tree, each once.
 
-    A tree without the switch has one behaviour, and no check mode to be tested; to
-    one that never asks for a transposed scale all presentations of it are one.
+    A tree without the switch has one behaviour and no check mode. For a tree that never
+    requests a transposed scale, all variants of AITER are the same.
     """
     if not sources.has_switch:
         cases = (case for case in cases if not case.tests_check_mode)
@@ -241,16 +242,15 @@ def run(
     device: str = "cpu",
     pristine: Tree | None = None,
     progress: Progress = lambda *_: None,
-) -> tuple[Outcome, ...]:
+) -> tuple[CaseResult, ...]:
     """Judge the cases on a SGLang tree with an AITER tree (or directory).
 
-    ``pristine`` is the same release without the series: where it is given, fp8
-    tensors, scales, GEMM outputs and returned values must agree with it bit for bit.
-    Cases that the tree cannot tell apart are run once. The worker process is kept for
-    the next call.
+    ``pristine`` is the same release without the series. If it is given, fp8 tensors,
+    scales, GEMM outputs and returned values must be bit-identical to it. Cases that do
+    not differ on this tree are run once. The worker process is kept for the next call.
 
-    Raises InputError where a function cannot be found, EnvironmentFailure where
-    PyTorch, Triton, the device or a loadable AITER is missing.
+    Raises InputError if a function cannot be found, and EnvironmentFailure if PyTorch,
+    Triton, the device or a loadable AITER is missing.
     """
     worker = _workers.get(device)
     if worker is None or not worker.alive:

@@ -1,4 +1,4 @@
-"""The layers around the tree's functions, as light as they can be."""
+"""Minimal layers around the tree's functions."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from xscale.numeric.cases import GROUP, Chain, Platform, Variant
 from xscale.numeric.gemms import Gemms, Reads
 from xscale.numeric.producers import Kernels, Produced, Recorder, raw, stand_in_quant
 from xscale.numeric.stubs import Anything, Double
-from xscale.numeric.watch import Watch, aside
+from xscale.numeric.watch import Watch, unrecorded
 from xscale.sites import GEMM, MARKER, PRODUCERS
 
 RANKS = 2
 _EPSILON = 1e-6
 
 
-class Enough(Exception):
-    """Raised by a double when what was wanted has been seen."""
+class StopRun(Exception):
+    """Raised by a double to stop a run when everything needed is recorded."""
 
 
 @dataclass
 class World:
-    """What one island's stubs answer with, and what they record of one run."""
+    """The values of one island's stubs, and their records of one run."""
 
     platform: Platform
     variant: Variant
@@ -43,20 +43,21 @@ class World:
         return torch.float8_e4m3fn if self.platform.gfx95 else torch.float8_e4m3fnuz
 
     def clear(self, watch: Watch | None = None) -> None:
-        """Forget the last run. The objects stay: the island holds on to them."""
+        """Forget the last run. The objects stay, because the island keeps
+        references."""
         self.recorder.clear(watch)
         self.reads.all = []
         self.capturing = False
 
     def again(self) -> None:
-        """Forget how the run began: it starts anew."""
+        """Forget the beginning of the run: it starts again."""
         watch = self.recorder.watch
         if watch is not None:
             watch.forget()
         self.clear(watch)
 
     def answer(self, module: str, name: str) -> Any:
-        """As a stub module's ``Answer``; by name, since modules move."""
+        """A stub module's ``Answer``; by name, because modules move."""
         if name in PRODUCERS:
             if not self.platform.gfx95:
                 raise KeyError(name)
@@ -67,7 +68,7 @@ class World:
         return self._answers()[name]
 
     def _gemms(self) -> Gemms:
-        # The other float8 is for gfx942 alone, which no machine but that one compiles.
+        # The other float8 is for gfx942 only, and only that machine compiles it.
         own = self.device != "cpu" and self.fp8 == torch.float8_e4m3fn
         return Gemms(self.reads, self.kernels.triton_gemm if own else None)
 
@@ -100,7 +101,7 @@ class World:
             "get_attention_tp_group": lambda: group,
             "get_tp_group": lambda: group,
             "attn_tp_all_gather_into_tensor": self._all_gather,
-            # What is no tuple is gathered into a buffer of the model runner's.
+            # Values that are not tuples are gathered into the model runner's buffer.
             "get_local_dp_buffer": lambda *_: self.buffer,
             "act_quant": lambda x, *_, **__: (x, x),
             "rearrange": _in_heads,
@@ -108,23 +109,23 @@ class World:
         }
 
     def _batched_gemm(self, X: Any, WQ: Any, **_: Any) -> Any:
-        """(heads, M, columns) bf16, the same whatever the input."""
-        with aside():
+        """(heads, M, columns) bf16, the same for any input."""
+        with unrecorded():
             return Draw("bmm", self.device)(WQ.shape[0], X.shape[0], WQ.shape[1])
 
     def _all_gather(self, output: Any, local: Any, *_: Any, **__: Any) -> None:
         if self.gather is None:
             raise RuntimeError("a collective outside the gathering chains")
-        with aside():
+        with unrecorded():
             self.gather(output, local, self.recorder)
 
 
 class Gather:
-    """An all-gather along dim 0 over two ranks, as NCCL does it; ranks run in turn.
+    """An all-gather along dim 0 over two ranks, like NCCL's; ranks run in turn.
 
-    First every rank runs and hands in what it has; then rank 0 runs again and gets
-    all of it. c10d insists on contiguous tensors; pynccl moves as many bytes as there
-    are elements from the data pointer on. Neither looks at strides.
+    First every rank runs and contributes its data; then rank 0 runs again and receives
+    everything. c10d requires contiguous tensors; pynccl moves the bytes of all elements
+    from the data pointer on. Neither reads strides.
     """
 
     def __init__(self, c10d: bool) -> None:
@@ -140,7 +141,7 @@ class Gather:
         self._known.append([])
 
     def all_given(self) -> None:
-        """The next run is rank 0's, with what all ranks have given."""
+        """The next run is rank 0's, with the data of all ranks."""
         self._replay = iter(range(len(self._given[0])))
 
     def __call__(self, output: Any, local: Any, recorder: Recorder) -> None:
@@ -174,9 +175,9 @@ class Gather:
 
 
 class Draw:
-    """Reproducible bf16 activations whose every group of every row has its own size.
+    """Reproducible bf16 activations; every group of every row has its own magnitude.
 
-    Else equal maxima would make equal scales, and a transposition could not be seen.
+    Otherwise equal maxima would give equal scales and hide a transposition.
     """
 
     def __init__(self, seed: object, device: str) -> None:
@@ -185,7 +186,7 @@ class Draw:
         self._device = device
 
     def __call__(self, *shape: int) -> Any:
-        with aside():
+        with unrecorded():
             return self._drawn(shape)
 
     def _drawn(self, shape: tuple[int, ...]) -> Any:
@@ -198,7 +199,7 @@ class Draw:
 
 
 class Norm:
-    """RMSNorm: what the fused kernels take from it, and itself where none is fused."""
+    """RMSNorm: the attributes that fused kernels use, and the unfused computation."""
 
     def __init__(self, width: int, device: str) -> None:
         weight = Draw(("norm", width), "cpu")(width).abs() + 0.5
@@ -213,11 +214,10 @@ class Norm:
 
 
 class Linear:
-    """A block-FP8 linear: passes what it gets to the tree's own consumer.
+    """A block-FP8 linear that passes its input to the tree's own consumer.
 
-    As SGLang's Fp8LinearMethod does, a tuple goes in as (q, scale) and no more; that
-    method itself, where it is run, gets ``consume``. What comes out of the GEMM goes
-    through ``then``.
+    Like SGLang's Fp8LinearMethod, it passes a tuple as (q, scale) only. If that method
+    itself runs, it calls ``consume``. The GEMM's output goes through ``then``.
     """
 
     def __init__(self, world: World, consumer: Callable[..., Any], name: str) -> None:
@@ -227,8 +227,8 @@ class Linear:
         self.then: Callable[[Any], Any] = _as_it_is
 
     def sized(self, n: int, k: int) -> Linear:
-        """Gives it weights, (n, k) in fp8, the same for the same size."""
-        with aside():
+        """Set weights of (n, k) in fp8, the same for the same size."""
+        with unrecorded():
             self._fill(n, k)
         return self
 
@@ -243,7 +243,7 @@ class Linear:
         self.weight, self.weight_scale_inv = _weights[key]
 
     def consume(self, input_scale: Any = None, **given: Any) -> Any:
-        """The tree's consumer, told whose reading it is."""
+        """Call the tree's consumer and record which projection reads."""
         reads, watch = self._world.reads, self._world.recorder.watch
         reads.projection = self._name
         reads.marked = bool(getattr(input_scale, MARKER, False))
@@ -263,7 +263,7 @@ class Linear:
 
 
 class Unquantized:
-    """A linear that reads no scale: another's weights' shape, and drawn outputs."""
+    """A linear that reads no scale: it has a weight's shape and random outputs."""
 
     reduce_results = False
 
@@ -294,9 +294,9 @@ def _as_it_is(output: Any) -> Any:
 
 
 def _in_heads(x: Any, pattern: str, d: int) -> Any:
-    """As einops has it, in the one form that the indexers use."""
+    """Like einops, for the one pattern that the indexers use."""
     if pattern != "l (h d) -> l h d":
-        raise ValueError(f"the proof has no {pattern!r}")
+        raise ValueError(f"the proof does not support {pattern!r}")
     return x.view(x.shape[0], -1, d)
 
 

@@ -1,4 +1,4 @@
-"""Run one chain: the tree's own functions, from the activations to the GEMMs."""
+"""Run one chain through the tree's own functions, from the activations to the GEMMs."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from typing import Any
 import torch
 
 from xscale.numeric.cases import GROUP, Case, Chain
+from xscale.numeric.decoder_pass import DecoderPass, caller_of, nothing, without_scale
 from xscale.numeric.doubles import (
     RANKS,
     Draw,
-    Enough,
     Linear,
     Norm,
+    StopRun,
     Unquantized,
     World,
     gather_for,
 )
 from xscale.numeric.island import Island
-from xscale.numeric.outcomes import Route
+from xscale.numeric.results import Route
 from xscale.numeric.sources import (
     CORE,
     GATHER,
@@ -36,27 +37,26 @@ from xscale.numeric.sources import (
     PREPARE,
 )
 from xscale.numeric.stubs import Anything, double_of
-from xscale.numeric.watch import aside, tensors
-from xscale.numeric.way import Way, caller_of, nothing, without_scale
+from xscale.numeric.watch import tensors, unrecorded
 
 Leaves = list[Any]
-"""The tensors that a function returned or handed on, in order."""
+"""The tensors that a function returned or passed on, in order."""
 
 _KINDS = {"q_b": KINDS[1], "kv_b": KINDS[1], "o_proj": KINDS[2]}
-"""The class of each projection's linear; the others' is the first."""
+"""The class of each projection's linear; others use the first class."""
 _NAMES = {"q_b_proj": "q_b", "kv_b_proj": "kv_b", "o_proj": "o_proj"}
 _LONG = 2048
-"""Tokens up to which the indexer need not choose."""
+"""Up to this number of tokens, the indexer need not select."""
 
 
 def drive(case: Case, island: Island, world: World) -> Leaves:
-    """Run the case's chain; the world has recorded it afterwards."""
+    """Run the case's chain; the world records it."""
     world.gather = gather_for(case.chain)
     return list(tensors(_DRIVERS[case.chain](Driver(case, island, world))))
 
 
 class Driver:
-    """Builds what a chain runs: the tree's own objects, with doubles around them."""
+    """Builds the objects that a chain runs: the tree's own, surrounded by doubles."""
 
     def __init__(self, case: Case, island: Island, world: World) -> None:
         self.case, self.island, self.world = case, island, world
@@ -64,15 +64,15 @@ class Driver:
         self.consumer: Callable[..., Any] = island.definition(LINEAR)
 
     def draw(self, what: str) -> Draw:
-        """The same activations for the same chain, shape and M; no case differs."""
+        """Activations that depend only on chain, shape and M."""
         seed = (what, self.case.chain.name, self.shape.name, self.m)
         return Draw(seed, self.world.device)
 
     def linear(
         self, name: str, n: int, k: int, then: Callable[[Any], Any] | None = None
     ) -> Any:
-        """The tree's own linear and method, as far as it has them; ``then`` makes of
-        the GEMM's output what comes out."""
+        """The tree's own linear and method, if it has them; ``then`` converts the
+        GEMM's output."""
         double = Linear(self.world, self.consumer, name).sized(n, k)
         if then is not None:
             double.then = then
@@ -89,7 +89,7 @@ class Driver:
         return double_of(
             self.island.owner(kind),
             quant_method=method,
-            # What decides by a weight's attributes is to find those that there are.
+            # Code that checks a weight's attributes must find only the real ones.
             _makes_up=frozenset(
                 self.island.definition(kind).__code__.co_names
             ).__contains__,
@@ -103,12 +103,12 @@ class Driver:
         )
 
     def input(self) -> Any:
-        """qkv_a and wk, from what prepare_attn makes, by way of the tree's layer."""
+        """qkv_a and wk, from the output of prepare_attn, through the tree's layer."""
         if self.island.has(LAYER, LATENT):
             try:
-                return Way(self).run()
+                return DecoderPass(self).run()
             except Exception:
-                # Of another release not all that a layer needs is known here.
+                # Not everything that a layer of another release needs is known here.
                 if self.island.sources.has_switch:
                     raise
             self.world.again()
@@ -122,8 +122,8 @@ class Driver:
     def gathered(self) -> Any:
         gather = self.world.gather
         assert gather is not None
-        # Only rank 0's second turn is the run itself; no copy counts before that.
-        with aside():
+        # Only rank 0's second turn is recorded; copies before that do not count.
+        with unrecorded():
             for rank in range(RANKS):
                 gather.rank()
                 self.prepared(rank)
@@ -131,10 +131,10 @@ class Driver:
         return self.input()
 
     def communicator(self, rank: int, latent_of: Any = None) -> Any:
-        """The layer's communicator on one rank, told what the chain needs of it;
-        ``latent_of`` is the method that it gets to the attention layer by."""
+        """The layer's communicator on one rank, set up for the chain; ``latent_of`` is
+        the method by which it finds the attention layer."""
         gathers = self.case.chain.gathers
-        move = getattr(self.island.owner(GATHER), GATHER) if gathers else _stays
+        move = getattr(self.island.owner(GATHER), GATHER) if gathers else _unchanged
         self.attention_context()
         return double_of(
             self.island.owner(PREPARE),
@@ -147,14 +147,14 @@ class Driver:
         )
 
     def qkv_latent_func(self) -> Any:
-        """The attention layer's method, by which a communicator knows the layer."""
+        """The attention layer's method, by which a communicator finds the layer."""
         if not self.case.chain.knows_projection:
             return None
         qkv_a = self.linear("qkv_a", self.shape.qkv_a, self.shape.hidden)
         return MethodType(nothing, SimpleNamespace(fused_qkv_a_proj_with_mqa=qkv_a))
 
     def prepared(self, rank: int) -> tuple[Any, Any]:
-        """What one rank's prepare_attn returns: hidden states and residual."""
+        """The hidden states and the residual that one rank's prepare_attn returns."""
         hidden, residual = self.inputs(rank)
         outputs: tuple[Any, Any] = getattr(self.communicator(rank), PREPARE)(
             hidden, residual, Anything("forward_batch"), "fp8"
@@ -162,7 +162,7 @@ class Driver:
         return outputs
 
     def inputs(self, rank: int) -> tuple[Any, Any]:
-        """What one rank's layer is given: hidden states, and the residual or None."""
+        """The inputs of one rank's layer: hidden states, and the residual or None."""
         draw = self.draw(f"input {rank}")
         hidden = draw(self.m, self.shape.hidden)
         self.world.buffer = hidden.new_zeros(RANKS * self.m, self.shape.hidden)
@@ -171,19 +171,19 @@ class Driver:
         return hidden, None if plain else residual
 
     def attention_context(self) -> Any:
-        """The tree's own context, told whether the model is sparse-attention."""
+        """The tree's own context, set to sparse attention or not."""
         context = self.island.module(PREPARE).get_attn_tp_context()
-        # Renamed between releases; the one that nobody reads does no harm.
+        # Renamed between releases; the unused one does no harm.
         context.is_nsa = context.is_dsa = self.case.chain.nsa
         return context
 
     def attention(self, function: str, **more: Any) -> Any:
-        """The attention layer that ``function`` is a method of."""
+        """The attention layer with the method ``function``."""
         s, world = self.shape, self.world
         latent = self.draw("latent")(self.m, s.q_lora + s.kv_lora + s.rope)
-        # Where it keeps them is the release's affair: a field, or a forward context.
+        # The release decides where to keep them: a field or a forward context.
         self.attention_context().fetch_qkv_latent = lambda: latent
-        with aside():
+        with unrecorded():
             draw = Draw("attention weights", world.device)
             w_kc = draw(s.heads, s.nope, s.kv_lora).to(world.fp8)
             w_vc = draw(s.heads, s.kv_lora, s.v).to(world.fp8)
@@ -215,7 +215,7 @@ class Driver:
         return double_of(self.attention_class(function), **{**known, **more})
 
     def sizes(self) -> dict[str, tuple[int, int]]:
-        """(n, k) of the attention layer's projections behind the latent."""
+        """(n, k) of the attention layer's projections after the latent."""
         s = self.shape
         return {
             "q_b_proj": (s.heads * (s.nope + s.rope), s.q_lora),
@@ -224,7 +224,8 @@ class Driver:
         }
 
     def attention_class(self, function: str) -> type:
-        """The attention layer itself, where the tree's is one with that function."""
+        """The attention layer itself, if it has that function; otherwise the function's
+        class."""
         owner: type = self.island.owner(function)
         if self.island.has(LATENT):
             layer: type = self.island.owner(LATENT)
@@ -232,7 +233,7 @@ class Driver:
         return owner
 
     def call(self, function: Any, **known: Any) -> Any:
-        """Call by parameter names; what is not known is a stub."""
+        """Call by parameter names; unknown arguments are stubs."""
         arguments = {
             name: known[name] if name in known else Anything(name)
             for name, parameter in inspect.signature(function).parameters.items()
@@ -244,23 +245,23 @@ class Driver:
         return self.draw("hidden")(self.m, self.shape.hidden)
 
     def mla(self) -> Any:
-        """q_b, from what forward_absorb_prepare makes."""
-        handed: list[Any] = []
-        layer = self.attention(MLA, indexer=_keeping(handed))
+        """q_b, from the output of forward_absorb_prepare."""
+        passed_on: list[Any] = []
+        layer = self.attention(MLA, indexer=_recorder_of(passed_on))
         outputs = self.call(getattr(layer, MLA), hidden_states=self.hidden())
-        return outputs, handed
+        return outputs, passed_on
 
     def mha(self) -> Any:
-        """q_b and kv_b, from what forward_normal_prepare makes."""
-        handed: list[Any] = []
-        keep = _keeping(handed)
+        """q_b and kv_b, from the output of forward_normal_prepare."""
+        passed_on: list[Any] = []
+        keep = _recorder_of(passed_on)
         layer = self.attention(MHA, indexer=keep, _set_mla_kv_buffer=keep)
         vars(layer)["_concat_and_cast_mha_k"] = lambda k_nope, k_pe, _: (k_nope, k_pe)
         outputs = self.call(getattr(layer, MHA), hidden_states=self.hidden())
-        return outputs, handed
+        return outputs, passed_on
 
     def core(self) -> Any:
-        """o_proj, from what forward_absorb_core makes."""
+        """o_proj, from the output of forward_absorb_core."""
         s = self.shape
         attended = self.draw("attended")(self.m, s.heads * s.kv_lora)
         layer = self.attention(CORE, attn_mqa=lambda *_, **__: attended)
@@ -287,7 +288,7 @@ class Driver:
             wk=wk,
             wq_b=Unquantized(draw("query"), 2 * s.wk, s.q_lora),
             weights_proj=Unquantized(draw("weights"), 2, s.hidden),
-            k_norm=_stays,
+            k_norm=_unchanged,
             rotary_emb=lambda _, q, k: (q, k),
             _store_index_k_cache=nothing,
         )
@@ -299,7 +300,7 @@ class Driver:
 
         def gate(x_for_gate: Any, *_: Any, **__: Any) -> None:
             gated.append(x_for_gate)
-            raise Enough
+            raise StopRun
 
         wk = Unquantized(self.draw("key"), self.shape.wk, self.shape.hidden)
         indexer = self.indexer_layer(wk)
@@ -310,7 +311,7 @@ class Driver:
                 x=x,
                 q_lora=self.draw("q_lora")(self.m, self.shape.q_lora),
             )
-        except Enough:
+        except StopRun:
             if isinstance(x, tuple):
                 reads = self.world.reads
                 reads.projection, reads.marked = "head gate", False
@@ -319,13 +320,13 @@ class Driver:
         return gated
 
 
-def _stays(hidden_states: Any, *_: Any, **__: Any) -> Any:
+def _unchanged(hidden_states: Any, *_: Any, **__: Any) -> Any:
     return hidden_states
 
 
-def _keeping(handed: list[Any]) -> Callable[..., Any]:
+def _recorder_of(passed_on: list[Any]) -> Callable[..., Any]:
     def keep(*args: Any, **kwargs: Any) -> Any:
-        handed.append((args, kwargs))
+        passed_on.append((args, kwargs))
         return Anything("top-k")
 
     return keep

@@ -1,4 +1,4 @@
-"""Run cases of a tree, and of its pristine counterpart, and judge them. Worker side."""
+"""Run cases on a tree and on its pristine counterpart, and judge them. Worker side."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from xscale.numeric.doubles import World
 from xscale.numeric.drivers import Leaves, drive
 from xscale.numeric.island import Island, uncompiled
 from xscale.numeric.judge import Run, judge
-from xscale.numeric.outcomes import Outcome
 from xscale.numeric.producers import Kernels
+from xscale.numeric.results import CaseResult
 from xscale.numeric.selftest import ModuleCase
 from xscale.numeric.selftest.running import module_outcome
 from xscale.numeric.sources import SWITCH, Sources
@@ -24,7 +24,7 @@ from xscale.numeric.watch import Watch, Watched, watching
 
 @dataclass
 class Engine:
-    """One tree, one AITER, one device. Islands and pristine runs are kept."""
+    """One tree, one AITER, one device. Islands and pristine runs are cached."""
 
     tree: Sources
     kernels: Kernels
@@ -33,8 +33,8 @@ class Engine:
     _islands: dict[tuple[Any, ...], tuple[Island, World]] = field(default_factory=dict)
     _pristine_runs: dict[Case, Run] = field(default_factory=dict)
 
-    def outcome(self, case: Case) -> Outcome:
-        """Run and judge one case; what the tree raises is part of the verdict."""
+    def outcome(self, case: Case) -> CaseResult:
+        """Run and judge one case; an exception in the tree is part of the verdict."""
         if isinstance(case, ModuleCase):
             world = World(case.platform, case.variant, self.kernels, self.device)
             return module_outcome(case, self.tree, world)
@@ -45,7 +45,7 @@ class Engine:
         return judge(case, run, base, self.tree, seconds)
 
     def _pristine_run(self, case: Case) -> Run:
-        # A pristine tree has no switch and asks for nothing that variants differ in.
+        # A pristine tree has no switch and requests nothing in which variants differ.
         case = Case(case.chain, case.m, case.shape, platform=case.platform)
         if case not in self._pristine_runs:
             assert self.pristine is not None
@@ -63,7 +63,7 @@ class Engine:
             except torch.OutOfMemoryError:
                 raise
             except Exception as error:
-                raised = _told(error, sources)
+                raised = _describe(error, sources)
         return _frozen(world, outputs, raised, watch.finish())
 
     def _island(
@@ -91,8 +91,8 @@ def _frozen(world: World, outputs: Leaves, raised: str | None, watched: Watched)
     )
 
 
-def _told(error: Exception, sources: Sources) -> str:
-    """The error, and the innermost line of the tree's own code that it came from."""
+def _describe(error: Exception, sources: Sources) -> str:
+    """The error, and the innermost line of the tree's own code in its traceback."""
     text = f"{type(error).__name__}: {error}"
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if f.filename.startswith(f"{sources.tree}/")]

@@ -1,8 +1,8 @@
-"""The GEMMs' ends of the chains: what they are given, as each of them addresses it.
+"""The GEMMs at the end of the chains: their inputs, as each of them addresses them.
 
-CK's kernels look at a scale's data pointer and at nothing else, so the stand-in reads
-exactly as many floats from there on, in (groups, M) order for bpreshuffle. Triton's
-reads through the strides; AITER's own kernel does it where it runs compiled.
+CK's kernels use only a scale's data pointer, so the stand-in reads exactly that many
+floats from there, in (groups, M) order for bpreshuffle. Triton's GEMM reads through the
+strides; AITER's own kernel is used if it runs compiled.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from typing import Any
 import torch
 
 from xscale.numeric.cases import GROUP
-from xscale.numeric.outcomes import Route
-from xscale.numeric.watch import aside
+from xscale.numeric.results import Route
+from xscale.numeric.watch import unrecorded
 
 COLUMNS = 256
-"""Output columns that a reference computes; a scale has the same say in each of them,
-and the rest stays zero. AITER's own GEMM computes them all."""
+"""Output columns that a reference computes; a scale affects all of them alike, and the
+rest stays zero. AITER's own GEMM computes all columns."""
 
 
 class OutOfBounds(Exception):
-    """A GEMM would have read past the end of a scale's storage."""
+    """A GEMM would read past the end of a scale's storage."""
 
 
 @dataclass
 class Read:
-    """What one consumer was given: ``seen`` is (M, G) through its own addressing."""
+    """The inputs of one consumer; ``seen`` is (M, G) through its own addressing."""
 
     projection: str
     route: Route
@@ -43,7 +43,7 @@ class Read:
 
 @dataclass
 class Reads:
-    """All reads of one run. The linear double says for which projection they are."""
+    """All reads of one run. The linear double sets their projection."""
 
     projection: str = "?"
     marked: bool = False
@@ -103,7 +103,7 @@ class Gemms:
             return self._reference(
                 Route.TRITON, q, w, x_scale, w_scale, dtype, lambda: x_scale
             )
-        with aside():
+        with unrecorded():
             read = self._reads.add(
                 Route.TRITON, "AITER's own", q, x_scale, x_scale.clone()
             )
@@ -122,8 +122,9 @@ class Gemms:
         dtype: Any,
         seen: Callable[[], Any],
     ) -> Any:
-        """Deterministic: float64 throughout, one rounding at the end."""
-        with aside():
+        """Compute in float64 with one rounding at the end, so that it is
+        deterministic."""
+        with unrecorded():
             values = seen().clone()
             read = self._reads.add(route, "reference", q, x_scale, values)
             left = dequantized(q, values)
@@ -140,7 +141,7 @@ class Gemms:
 
 
 def stored(scale: Any, shape: tuple[int, int]) -> Any:
-    """The floats from the scale's data pointer on, strides ignored, as ``shape``."""
+    """The floats from the scale's data pointer on, as ``shape``, ignoring strides."""
     rows, columns = shape
     held = scale.untyped_storage().nbytes() // scale.element_size()
     if scale.storage_offset() + rows * columns > held:

@@ -1,7 +1,7 @@
-"""Load chosen modules of SGLang for real, from bytes, in a sea of stubs.
+"""Load selected modules of SGLang from bytes, with stubs for everything else.
 
-While an island is entered its modules are the ones in ``sys.modules``, late imports
-included; afterwards whatever was there before returns. Sources need not be on disk;
+While an island is entered, its modules are the ones in ``sys.modules``, also for late
+imports; afterwards the previous ones are restored. Sources need not be on disk;
 tracebacks and ``inspect`` still show them.
 """
 
@@ -27,7 +27,7 @@ STUBBED = frozenset({"sglang", "aiter", "sgl_kernel"})
 
 
 class Island:
-    """The real modules of ``sources``; ``answer`` says what their imports give."""
+    """The real modules of ``sources``; ``answer`` provides their imports."""
 
     def __init__(
         self, sources: Sources, answer: Answer, environ: Mapping[str, str | None]
@@ -41,8 +41,8 @@ class Island:
 
     @contextmanager
     def entered(self) -> Iterator[Island]:
-        """Make the island's modules and environment the process's own."""
-        before = _withdraw(self._families)
+        """Use the island's modules and environment in this process."""
+        before = _removed(self._families)
         environ = {name: os.environ.get(name) for name in self._environ}
         sys.modules.update(self._modules)
         sys.meta_path.insert(0, self._finder)
@@ -52,25 +52,25 @@ class Island:
         finally:
             _set_environ(environ)
             sys.meta_path.remove(self._finder)
-            self._modules = _withdraw(self._families)
+            self._modules = _removed(self._families)
             sys.modules.update(before)
 
     def definition(self, name: str) -> Any:
-        """The function of that name as its module holds it. Only while entered."""
+        """The function of that name in its module. Only while entered."""
         place = self.sources.places[name]
         return _within(importlib.import_module(place.module), place.name)
 
     def owner(self, name: str) -> Any:
-        """The class that the function stands in. Only while entered."""
+        """The class that the function is in. Only while entered."""
         place = self.sources.places[name]
         return _within(importlib.import_module(place.module), place.owner)
 
     def has(self, *names: str) -> bool:
-        """Whether the tree defines them all where they were looked for."""
+        """Whether the tree defines all of them in the expected places."""
         return all(name in self.sources.places for name in names)
 
     def module(self, name: str) -> ModuleType:
-        """The module that the function stands in. Only while entered."""
+        """The module that the function is in. Only while entered."""
         return importlib.import_module(self.sources.places[name].module)
 
 
@@ -113,7 +113,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 class _Loader(importlib.abc.InspectLoader):
-    """Source from memory. ``path`` is what a traceback calls it."""
+    """Loads source from memory. ``path`` is its name in tracebacks."""
 
     def __init__(self, path: str, data: bytes) -> None:
         self.path, self._data = path, data
@@ -135,7 +135,8 @@ def _compiled(data: bytes, path: str) -> CodeType:
 
 @contextmanager
 def uncompiled() -> Iterator[None]:
-    """Classes that compile their methods on definition: leave them as they are."""
+    """Disable ``torch.compile``, for classes that compile their methods on
+    definition."""
     import torch
 
     before = torch.compile
@@ -161,7 +162,7 @@ def _importable(name: str) -> bool:
         return False
 
 
-def _withdraw(families: frozenset[str] | set[str]) -> dict[str, ModuleType]:
+def _removed(families: frozenset[str] | set[str]) -> dict[str, ModuleType]:
     names = [name for name in sys.modules if name.partition(".")[0] in families]
     return {name: sys.modules.pop(name) for name in names}
 

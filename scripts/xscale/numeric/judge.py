@@ -1,4 +1,4 @@
-"""From what was recorded to a verdict. Worker side."""
+"""Judge a recorded run. Worker side."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ import torch
 
 from overlaykit.core.errors import Finding
 from xscale.numeric.cases import GROUP, Case, Chain, Switch, Variant
-from xscale.numeric.conduct import conduct
 from xscale.numeric.gemms import Read
-from xscale.numeric.outcomes import Outcome, Reading, Route
+from xscale.numeric.handling import handling_findings
 from xscale.numeric.producers import STAND_IN_QUANT, Produced, same_bits
+from xscale.numeric.results import CaseResult, Reading, Route
 from xscale.numeric.sources import Sources
 from xscale.numeric.watch import Watched
 from xscale.sites import CATALOGUE, PARAMETER, without_parameter
 
-_COMPLAINT = "activation scale is wrong"
-"""Of the check mode of trees with the switch, which is this series's own."""
+_CHECK_MODE_ERROR = "activation scale is wrong"
+"""The error of this series' check mode."""
 
 
 @dataclass
 class Run:
-    """What one run of one chain came to. ``producers`` is by ``id`` of a read."""
+    """The record of one run of one chain. ``producers`` is keyed by ``id`` of a
+    read."""
 
     reads: list[Read]
     producers: dict[int, Produced | None]
@@ -36,15 +37,16 @@ class Run:
     watched: Watched
 
     def read(self, projection: str, number: int = 0) -> Read | None:
-        """That projection's reading of that number, if there was one."""
+        """The projection's reading with that number, if any."""
         found = [read for read in self.reads if read.projection == projection]
         return found[number] if number < len(found) else None
 
 
 def judge(
     case: Case, run: Run, pristine: Run | None, tree: Sources, seconds: float
-) -> Outcome:
-    """``tree`` says what is claimed: to do without copies, to have a switch."""
+) -> CaseResult:
+    """Judge a run. ``tree`` says whether it claims to avoid copies and to have a
+    switch."""
     readings = tuple(
         reading
         for projection in case.chain.sites
@@ -54,7 +56,7 @@ def judge(
     outputs = None
     if pristine is not None and run.raised is None and pristine.raised is None:
         outputs = _same_all(run.outputs, pristine.outputs)
-    outcome = Outcome(
+    outcome = CaseResult(
         case,
         readings,
         len(run.watched.relayouts),
@@ -66,13 +68,13 @@ def judge(
     )
     found = list(_findings(outcome, pristine, tree))
     if case.m and not case.tests_check_mode:
-        found += conduct(case, run, pristine, tree.has_switch)
-    handed = tuple(sorted({deed.what for deed in run.watched.handed}))
-    return replace(outcome, findings=tuple(found), handed=handed)
+        found += handling_findings(case, run, pristine, tree.has_switch)
+    reached_stubs = tuple(sorted({event.what for event in run.watched.stub_calls}))
+    return replace(outcome, findings=tuple(found), reached_stubs=reached_stubs)
 
 
 def _findings(
-    outcome: Outcome, pristine: Run | None, tree: Sources
+    outcome: CaseResult, pristine: Run | None, tree: Sources
 ) -> Iterator[Finding]:
     if outcome.case.tests_check_mode:
         yield from _check_mode_findings(outcome)
@@ -96,7 +98,7 @@ def _reading(
     base = pristine.read(projection, number) if pristine is not None else None
     wrong, values, gemm = _wrong(read, made), None, None
     if base is not None:
-        # None: the GEMM itself raised.
+        # None means that the GEMM itself raised.
         got = read.output is not None and base.output is not None
         gemm = got and same_bits(read.output, base.output)
         values = same_bits(read.q, base.q) and (
@@ -123,7 +125,8 @@ def _reading(
 
 
 def _wrong(read: Read, made: Produced | None) -> int:
-    """How many values differ from what the kernel computed; all, if none is known."""
+    """The number of values that differ from the kernel's; all if the kernel is
+    unknown."""
     total = int(read.scale.numel())
     if made is None or not made.q_right:
         return total
@@ -161,8 +164,9 @@ def _transposes(case: Case, adopts: bool) -> bool:
     return adopts and case.platform.bpreshuffle and case.switch is not Switch.OFF
 
 
-def _row_major(outcome: Outcome) -> frozenset[str]:
-    """Sites whose projection Triton's GEMM serves: nothing is asked for there."""
+def _row_major(outcome: CaseResult) -> frozenset[str]:
+    """Sites whose projection uses Triton's GEMM; no transposed scale is requested
+    there."""
     if not outcome.case.chain.knows_projection:
         return frozenset()
     return frozenset(
@@ -175,7 +179,7 @@ def _row_major(outcome: Outcome) -> frozenset[str]:
 def _allowed(
     case: Case, reading: Reading, adopts: bool, row_major: frozenset[str]
 ) -> int:
-    """Copies between a producer and one reader that are no surprise."""
+    """The number of copies that are expected between a producer and one reader."""
     if reading.route is not Route.BPRESHUFFLE:
         return 0
     site = reading.site
@@ -185,7 +189,7 @@ def _allowed(
 
 
 def _run_findings(
-    outcome: Outcome, adopts: bool, row_major: frozenset[str]
+    outcome: CaseResult, adopts: bool, row_major: frozenset[str]
 ) -> list[Finding]:
     case, found = outcome.case, []
     if outcome.raised is not None:
@@ -197,7 +201,7 @@ def _run_findings(
     if case.platform.gfx95:
         found += [
             _finding(
-                site, case, f"{projection} gets no scale", "one reading", "none at all"
+                site, case, f"{projection} gets no scale", "one reading", "no reading"
             )
             for projection, site in case.chain.sites.items()
             if projection not in read
@@ -211,9 +215,9 @@ def _run_findings(
             _finding(
                 site,
                 case,
-                "a scale is copied on the way",
-                f"at most {allowed} relayout copies",
-                f"{outcome.relayouts} of them",
+                "a scale is copied between producer and GEMM",
+                f"at most {allowed} copies",
+                f"{outcome.relayouts} copies",
             )
             for site in sorted(case.sites)
         ]
@@ -229,7 +233,7 @@ def _run_findings(
 
 
 def _reading_findings(
-    outcome: Outcome, adopts: bool, row_major: frozenset[str]
+    outcome: CaseResult, adopts: bool, row_major: frozenset[str]
 ) -> list[Finding]:
     case, found = outcome.case, []
     for r in outcome.readings:
@@ -274,18 +278,18 @@ def _reading_findings(
                     r.site,
                     case,
                     f"{where} is never given a fused scale",
-                    "a scale of AITER's fused quantization",
+                    "a scale from AITER's fused quantization",
                     "a quantization in the linear itself: the site is dead",
                 )
             )
     return found
 
 
-def _mark_findings(outcome: Outcome, row_major: frozenset[str]) -> Iterator[Finding]:
-    """What the switch and the mark promise, which bytes do not show.
+def _mark_findings(outcome: CaseResult, row_major: frozenset[str]) -> Iterator[Finding]:
+    """Findings about the switch and the mark, which bytes do not show.
 
-    Behind strides that tell the truth a scale is right on any platform, marked or not.
-    Of a tree without the switch nothing is asked here: it promised none of this.
+    With honest strides a scale is right on any platform, marked or not. A tree without
+    the switch is not judged here, because it promises none of this.
     """
     case = outcome.case
     keeps = not case.chain.gathers and case.chain is not Chain.INDEXER
@@ -297,50 +301,56 @@ def _mark_findings(outcome: Outcome, row_major: frozenset[str]) -> Iterator[Find
             yield _finding(
                 r.site,
                 case,
-                f"{where} is given a scale that is not the release's own",
-                "no transposed scale asked for, and no mark, on this platform, with "
+                f"{where} receives a scale that is not the release's own",
+                "no transposed scale requested, and no mark, on this platform, with "
                 "this switch and for this GEMM",
-                f"a {'transposed' if r.asked else 'row-major'} scale asked for, {mark}",
+                f"a {'transposed' if r.asked else 'row-major'} scale requested, {mark}",
             )
         elif transposes and keeps and r.asked and not r.marked:
             yield _finding(
                 r.site,
                 case,
-                f"{where} is given a transposed scale without its mark",
-                "marked: the consumer and check mode go by it",
+                f"{where} receives a transposed scale without its mark",
+                "marked: the consumer and check mode rely on it",
                 mark,
             )
 
 
-def _check_mode_findings(outcome: Outcome) -> Iterator[Finding]:
-    """AITER ignored the flag: the tree has to say so, before a GEMM reads the scale."""
+def _check_mode_findings(outcome: CaseResult) -> Iterator[Finding]:
+    """AITER ignored the flag: the tree must raise before a GEMM reads the scale."""
     case, silent = outcome.case, {r.site for r in outcome.readings if not r.bytes}
     expected = "an error that names the call: AITER ignored the flag"
     for site in sorted(silent):
         yield _finding(
             site, case, "check mode lets a wrong scale through", expected, "no error"
         )
-    said = outcome.raised
-    if said is not None and not any(_names(said, s) for s in case.sites - silent):
+    message = outcome.raised
+    if message is not None and not any(
+        _is_error_of(message, s) for s in case.sites - silent
+    ):
         for site in sorted(case.sites):
-            yield _finding(site, case, "check mode says something else", expected, said)
+            yield _finding(
+                site, case, "check mode raises another error", expected, message
+            )
 
 
-def _names(said: str, site: str) -> bool:
-    """Whether this is check mode's complaint, of the call that the site is."""
+def _is_error_of(message: str, site: str) -> bool:
+    """Whether this is check mode's error for the call of the site."""
     (one,) = (entry for entry in CATALOGUE if entry.id == site)
-    return all(text in said for text in (_COMPLAINT, one.kernel, one.function or ""))
+    return all(
+        text in message for text in (_CHECK_MODE_ERROR, one.kernel, one.function or "")
+    )
 
 
-def _no_token_findings(outcome: Outcome, pristine: Run | None) -> Iterator[Finding]:
-    """M = 0: no bytes to look at, and all pointers are alike. It may fail, as CK does,
-    but not where it did not before."""
-    case, said = outcome.case, outcome.raised
+def _no_token_findings(outcome: CaseResult, pristine: Run | None) -> Iterator[Finding]:
+    """M = 0: there are no bytes, and all pointers are equal. A run may fail, as with
+    CK, but only if the pristine tree fails as well."""
+    case, message = outcome.case, outcome.raised
     before = pristine.raised if pristine is not None else None
-    if said is not None:
-        if _error(said) == _error(before):
+    if message is not None:
+        if _error(message) == _error(before):
             return
-        what, expected, found = "raises", before or "no error", said
+        what, expected, found = "raises", before or "no error", message
     elif outcome.outputs is False or any(r.gemm is False for r in outcome.readings):
         what, expected, found = "returns other values", "the pristine tree's", "others"
     else:
@@ -350,7 +360,7 @@ def _no_token_findings(outcome: Outcome, pristine: Run | None) -> Iterator[Findi
 
 
 def _error(raised: str | None) -> str | None:
-    """The error without the line that it came from."""
+    """The error without its line."""
     return raised.partition(" (")[0] if raised is not None else None
 
 
@@ -363,16 +373,16 @@ def _finding(site: str, case: Case, what: str, expected: str, found: str) -> Fin
         return Finding(
             f"{what}: this AITER's {kernel} has no parameter {PARAMETER} ({case})",
             site=site,
-            expected="a tree that does without it, or an AITER that has it",
+            expected="a tree that does not need it, or an AITER that has it",
             found=found,
-            next_step=f"{without_parameter(kernel)}; or ask for a row-major scale "
-            "where the parameter is missing, as the series does",
+            next_step=f"{without_parameter(kernel)}; or request a row-major scale "
+            "if the parameter is missing, as the series does",
         )
     return Finding(
         f"{what} ({case})",
         site=site,
         expected=expected,
         found=found,
-        next_step="run verify.py without --numeric: the census says what the source "
-        "of this site asks for",
+        next_step="run verify.py without --numeric: the census shows what the source "
+        "of this site requests",
     )

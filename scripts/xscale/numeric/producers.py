@@ -1,4 +1,4 @@
-"""AITER's real quantizations, each call recorded, in the variants of the matrix."""
+"""AITER's real quantizations in the variants of the matrix; each call is recorded."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ import torch
 
 from overlaykit.core.paths import check_path
 from xscale.islands import empty_packages
-from xscale.numeric.absent import stood_in
 from xscale.numeric.cases import GROUP, Variant
-from xscale.numeric.presentation import Presentation
+from xscale.numeric.layout import ScaleLayout
 from xscale.numeric.sources import Sources
-from xscale.numeric.watch import DOUBLE, Watch, aside, is_aside
+from xscale.numeric.stand_ins import stand_ins
+from xscale.numeric.watch import DOUBLE, Watch, is_unrecorded, unrecorded
 from xscale.sites import FLATTEN, PRODUCERS, RMS
 
 STAND_IN_QUANT = "stand-in per-1x128 quantization"
@@ -32,10 +32,10 @@ TRITON_GEMM = "gemm_a8w8_blockscale"
 
 @dataclass(frozen=True)
 class Produced:
-    """One fp8 tensor (M, K) with the scale that was written for it.
+    """One fp8 tensor (M, K) with its scale.
 
-    ``truth`` is (M, G), row-major, of an independent row-major run of the same kernel
-    on the same input; ``q_right`` says whether that run gave the same fp8 bits.
+    ``truth`` is (M, G), row-major, from an independent row-major run of the same kernel
+    on the same input. ``q_right`` says whether that run gave the same fp8 bits.
     """
 
     kernel: str
@@ -48,7 +48,8 @@ class Produced:
 
 @dataclass
 class Recorder:
-    """All fp8 tensors of one run, by pointer. Keeps them alive: no pointer recurs."""
+    """All fp8 tensors of one run, by pointer. It keeps them alive, so no pointer
+    recurs."""
 
     by_pointer: dict[int, Produced] = field(default_factory=dict)
     kept: list[Produced] = field(default_factory=list)
@@ -57,28 +58,29 @@ class Recorder:
     _written: list[Any] = field(default_factory=list)
 
     def clear(self, watch: Watch | None = None) -> None:
-        """Forget the last run; ``watch`` is told of what the next one's kernels do."""
+        """Forget the last run; the kernels of the next one are reported to
+        ``watch``."""
         for one in (self.by_pointer, self.kept, self._written):
             one.clear()
         self.calls, self.watch = 0, watch
 
-    def produced(self, one: Produced, asker: FrameType | None = None) -> None:
-        """``asker`` is the call that asked a kernel for a transposed scale."""
+    def produced(self, one: Produced, requester: FrameType | None = None) -> None:
+        """``requester`` is the call that requested a transposed scale."""
         self.by_pointer[one.q.data_ptr()] = one
         self.kept.append(one)
         self._written.append((raw(one.q).clone(), raw(one.scale).clone()))
         if self.watch is not None:
-            self.watch.produced(one, asker)
+            self.watch.produced(one, requester)
 
     def called(self) -> None:
-        """The tree itself has had something quantized."""
+        """The tree itself called a quantization."""
         self.calls += 1
 
     def of(self, q: Any) -> Produced | None:
         return self.by_pointer.get(q.data_ptr())
 
     def changed(self) -> list[Produced]:
-        """What does not hold the bytes any more that its kernel wrote."""
+        """The tensors whose bytes differ from what their kernel wrote."""
         return [
             one
             for one, before in zip(self.kept, self._written, strict=True)
@@ -89,14 +91,14 @@ class Recorder:
 class Kernels:
     """AITER's functions, loaded from source. Their Triton kernels run for real.
 
-    ``stood_in`` are the packages that their modules import, that this Python lacks and
-    that the interpreter does without (see :mod:`xscale.numeric.absent`).
+    ``stand_ins`` names the packages that their modules import, that are not installed
+    and that the interpreter does not need (see :mod:`xscale.numeric.stand_ins`).
     """
 
     def __init__(self, sources: Sources, compiled: bool) -> None:
         self._compiled = compiled
         self._memory: dict[str, Any] = {}
-        # On disk, since Triton reads its kernels' sources from files.
+        # On disk, because Triton reads its kernels' sources from files.
         self._folder = tempfile.TemporaryDirectory(prefix="numeric-aiter-")
         root = Path(self._folder.name)
         for path, data in sources.modules.values():
@@ -113,32 +115,32 @@ class Kernels:
         for package in packages:
             (root / package.replace(".", "/")).mkdir(parents=True, exist_ok=True)
         self.functions: dict[str, Any] = {}
-        absent = nullcontext(set[str]()) if compiled else stood_in()
+        absent = nullcontext(set[str]()) if compiled else stand_ins()
         with absent as used, empty_packages(root, *sorted(packages)) as loaded:
-            # aiter.utility.dtypes would ask ROCm which GPU this is.
+            # aiter.utility.dtypes would query ROCm for the GPU.
             dtypes = SimpleNamespace(fp8=torch.float8_e4m3fn, bf16=torch.bfloat16)
             vars(loaded["aiter"])["dtypes"] = dtypes
             for name, definition in sources.places.items():
                 module = importlib.import_module(definition.module)
                 self.functions[name] = getattr(module, name)
-            self.stood_in = tuple(sorted(used))
+            self.stand_ins = tuple(sorted(used))
 
     @property
     def triton_gemm(self) -> Any:
-        """AITER's ``gemm_a8w8_blockscale``; None where this AITER has none."""
+        """AITER's ``gemm_a8w8_blockscale``; None if this AITER has none."""
         return self.functions.get(TRITON_GEMM)
 
     def recorded(self, name: str, variant: Variant, recorder: Recorder) -> Any:
-        """The producer ``name`` as this variant's AITER has it, recording its calls."""
+        """The producer ``name`` of this variant's AITER, with its calls recorded."""
         real = self.real(name)
-        function = _presented(name, real, variant)
+        function = _with_layout(name, real, variant)
 
         @functools.wraps(function)
         def record(*args: Any, **kwargs: Any) -> Any:
-            if not is_aside():
+            if not is_unrecorded():
                 recorder.called()
             caller = sys._getframe(1)
-            with aside():
+            with unrecorded():
                 bound = inspect.signature(function).bind(*args, **kwargs)
                 asked = bool(bound.arguments.get("transpose_scale"))
                 outputs = function(*args, **kwargs)
@@ -154,10 +156,10 @@ class Kernels:
         return record
 
     def real(self, name: str) -> Any:
-        """AITER's function; interpreted, the same input is computed only once.
+        """AITER's function; with the interpreter, the same input is computed only once.
 
-        A call with bit-identical arguments gets copies, strides and all, of what the
-        kernel made of them the first time: the interpreter is deterministic, and slow.
+        A call with bit-identical arguments returns copies of the first results, with
+        their strides: the interpreter is deterministic and slow.
         """
         real = self.functions[name]
         if self._compiled:
@@ -174,36 +176,36 @@ class Kernels:
         return remembered
 
 
-def _presented(name: str, real: Any, variant: Variant) -> Any:
+def _with_layout(name: str, real: Any, variant: Variant) -> Any:
     if variant is Variant.INSTALLED:
         return real
-    presentation = _PRESENTATIONS[variant][name]
-    if presentation is Presentation.NO_PARAMETER:
+    layout = _LAYOUTS[variant][name]
+    if layout is ScaleLayout.NO_PARAMETER:
         return _without_parameter(real)
-    return _represented(real, presentation)
+    return _laid_out(real, layout)
 
 
-_PRESENTATIONS: Mapping[Variant, Mapping[str, Presentation]] = {
+_LAYOUTS: Mapping[Variant, Mapping[str, ScaleLayout]] = {
     variant: {RMS: rms, FLATTEN: flatten}
     for variant, rms, flatten in (
-        (Variant.NO_FLATTEN, Presentation.LYING, Presentation.NO_PARAMETER),
-        (Variant.LYING_FLATTEN, Presentation.LYING, Presentation.LYING),
-        (Variant.HONEST_FLATTEN, Presentation.LYING, Presentation.HONEST),
-        (Variant.HONEST, Presentation.HONEST, Presentation.HONEST),
-        (Variant.IGNORED, Presentation.IGNORED, Presentation.IGNORED),
+        (Variant.NO_FLATTEN, ScaleLayout.LYING, ScaleLayout.NO_PARAMETER),
+        (Variant.LYING_FLATTEN, ScaleLayout.LYING, ScaleLayout.LYING),
+        (Variant.HONEST_FLATTEN, ScaleLayout.LYING, ScaleLayout.HONEST),
+        (Variant.HONEST, ScaleLayout.HONEST, ScaleLayout.HONEST),
+        (Variant.IGNORED, ScaleLayout.IGNORED, ScaleLayout.IGNORED),
     )
 }
 
 
-def _represented(real: Any, presentation: Presentation) -> Any:
-    """``real``, its transposed scale behind strides (1, M), hidden behind (G, 1), or
-    not transposed at all."""
+def _laid_out(real: Any, layout: ScaleLayout) -> Any:
+    """Wrap ``real`` so that its transposed scale has strides (1, M), or has strides (G,
+    1), or is not transposed at all."""
     native = "transpose_scale" in inspect.signature(real).parameters
 
     def present(*args: Any, **kwargs: Any) -> Any:
         bound = signature.bind(*args, **kwargs)
         asked = bound.arguments.pop("transpose_scale", False)
-        asked = asked and presentation is not Presentation.IGNORED
+        asked = asked and layout is not ScaleLayout.IGNORED
         if asked and native:
             bound.arguments["transpose_scale"] = True
         outputs = real(*bound.args, **bound.kwargs)
@@ -211,12 +213,12 @@ def _represented(real: Any, presentation: Presentation) -> Any:
             return outputs
         q, scale = _pair(outputs)
         m, groups = scale.shape
-        # (G, M) as stored, whichever way the kernel's own wrapper returned it.
+        # (G, M) as stored, for either layout that the kernel's own wrapper returns.
         if not native:
             stored = scale.t().contiguous()
         else:
             stored = scale.view(groups, m) if scale.is_contiguous() else scale.t()
-        honest = presentation is Presentation.HONEST
+        honest = layout is ScaleLayout.HONEST
         pair = (q, stored.t() if honest else stored.view(m, groups))
         return (pair, *outputs[1:]) if isinstance(outputs[0], tuple) else pair
 
@@ -233,7 +235,7 @@ def _represented(real: Any, presentation: Presentation) -> Any:
 
 
 def _without_parameter(real: Any) -> Any:
-    """``real`` as it was before it had ``transpose_scale``."""
+    """``real`` without its parameter ``transpose_scale``."""
     signature = inspect.signature(real)
     kept = [p for n, p in signature.parameters.items() if n != "transpose_scale"]
     signature = signature.replace(parameters=kept)
@@ -248,12 +250,12 @@ def _without_parameter(real: Any) -> Any:
 
 
 def stand_in_quant(recorder: Recorder) -> Callable[..., Any]:
-    """What AITER's HIP quantization of a bf16 tensor gives; it needs a GPU of AMD's."""
+    """Replaces AITER's HIP quantization of a bf16 tensor, which needs an AMD GPU."""
 
     def quant(x: Any, quant_dtype: Any, transpose_scale: bool = False) -> Any:
-        if not is_aside():
+        if not is_unrecorded():
             recorder.called()
-        with aside():
+        with unrecorded():
             m, k = x.shape
             blocks = x.float().view(m, k // GROUP, GROUP)
             largest = torch.finfo(quant_dtype).max
@@ -271,13 +273,13 @@ def stand_in_quant(recorder: Recorder) -> Callable[..., Any]:
 
 
 def raw(tensor: Any) -> Any:
-    """As many bytes as the tensor has elements' worth of, from its data pointer on."""
+    """The bytes from the tensor's data pointer on, as many as its elements occupy."""
     flat = torch.as_strided(tensor, (tensor.numel(),), (1,), tensor.storage_offset())
     return flat.view(torch.uint8)
 
 
 def same_bits(left: Any, right: Any) -> bool:
-    """Whether shapes, dtypes and every element's bits agree, whatever the strides."""
+    """Whether shapes, dtypes and the bits of every element agree, with any strides."""
     if left.shape != right.shape or left.dtype != right.dtype:
         return False
     bits = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}

@@ -1,6 +1,7 @@
-"""The worker process: takes jobs on standard input, gives outcomes on standard output.
+"""The worker process: reads jobs from standard input, writes results to standard
+output.
 
-Started by ``client`` only. What libraries print goes to standard error.
+Only ``client`` starts it. Output of libraries goes to standard error.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ import sys
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
-STOOD_IN = "stood in"
-"""The kind of message that names the packages stood in for; others are answers."""
+STAND_INS = "stood in"
+"""The kind of message that names the packages with stand-ins; others are answers."""
 _INSTALL = "pip install --group kernels"
 
 
-class Unable(Exception):
+class CannotRun(Exception):
     """(what, found, next step)"""
 
 
@@ -33,43 +34,43 @@ def main(device: str) -> None:
                 return
             for kind, value in work(*job):
                 _send(answers, kind, value)
-    except Unable as error:
+    except CannotRun as error:
         _send(answers, "failed", error.args)
     except BrokenPipeError:
         return
 
 
 def look_around(device: str) -> dict[str, str]:
-    """Versions; raises Unable for what is missing."""
+    """Return the versions; raise CannotRun if something is missing."""
     try:
         import torch
     except ImportError as error:
-        raise Unable("PyTorch cannot be imported", str(error), _INSTALL) from error
+        raise CannotRun("PyTorch cannot be imported", str(error), _INSTALL) from error
     if not hasattr(torch, "float8_e4m3fn") or not hasattr(torch, "float8_e4m3fnuz"):
-        raise Unable(
+        raise CannotRun(
             "this PyTorch has no float8 types", f"torch {torch.__version__}", _INSTALL
         )
     try:
         import triton
     except ImportError as error:
-        raise Unable("Triton cannot be imported", str(error), _INSTALL) from error
+        raise CannotRun("Triton cannot be imported", str(error), _INSTALL) from error
     if device == "cpu":
         try:
             import numpy  # noqa: F401
         except ImportError as error:
             found = f"{error}; Triton's interpreter needs it"
-            raise Unable("NumPy cannot be imported", found, _INSTALL) from error
+            raise CannotRun("NumPy cannot be imported", found, _INSTALL) from error
         name = "cpu, Triton's interpreter"
     elif not torch.cuda.is_available():
-        raise Unable(
+        raise CannotRun(
             "no GPU can be used",
             f"torch {torch.__version__}: torch.cuda.is_available() is False",
             "run with --device cpu",
         )
     else:
         name = torch.cuda.get_device_name()
-    # A case is many small kernels: a second thread is never given enough to do, and
-    # several workers with a thread per core each hold one another up.
+    # A case is many small kernels: a second thread never has enough work, and several
+    # workers with one thread per core slow each other down.
     torch.set_num_threads(1)
     versions = {"torch": str(torch.__version__), "triton": str(triton.__version__)}
     return {**versions, "device": name}
@@ -89,18 +90,18 @@ def _worker(device: str) -> Callable[..., Any]:
             try:
                 known[key] = Kernels(aiter, compiled=device != "cpu")
             except Exception as error:
-                raise Unable(
+                raise CannotRun(
                     f"AITER's Triton modules in {aiter.tree} cannot be imported",
                     f"{type(error).__name__}: {error}",
-                    "give another AITER with --aiter",
+                    "use another AITER with --aiter",
                 ) from error
-            yield STOOD_IN, known[key].stood_in
+            yield STAND_INS, known[key].stand_ins
         engine = Engine(tree, known[key], pristine, device)
         for case in cases:
             try:
                 yield "outcome", engine.outcome(case)
             except torch.OutOfMemoryError as error:
-                raise Unable(
+                raise CannotRun(
                     f"out of memory on {device} at: {case}",
                     str(error).partition("\n")[0],
                     "free the device, or run with --device cpu",

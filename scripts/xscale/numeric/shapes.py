@@ -1,4 +1,4 @@
-"""Sizes of models, chosen for which GEMM serves which of their projections."""
+"""Model sizes, chosen by which GEMM their projections use."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from xscale.numeric.chains import Chain
 
 @dataclass(frozen=True)
 class Shape:
-    """A model's sizes on one rank; which GEMM serves them the tree itself decides.
+    """A model's sizes on one rank; the tree itself selects the GEMM.
 
-    ``qkv_a`` and ``wk`` are output columns; those of the other projections follow.
-    ``chains`` says where the shape is of use, None everywhere.
+    ``qkv_a`` and ``wk`` are output columns; those of the other projections are derived.
+    ``chains`` limits the shape to some chains; None means all.
     """
 
     name: str
@@ -54,7 +54,8 @@ DEEPSEEK_V3 = Shape("DeepSeek-V3 TP=8", 7168, 1536, 512, 16, 128, 64, 128, 2112)
 MODELS = (GLM51, DEEPSEEK_V3)
 
 SHAPES = (SMALL, TUNED_INPUT, TUNED_LATENT, TUNED_OUTPUT, *MODELS)
-"""The tuned ones are the smallest whose GEMMs upstream's table gives to Triton."""
+"""The tuned shapes are the smallest ones that upstream's table gives to Triton's
+GEMM."""
 
 _KNOWING = (Chain.INPUT_NSA, Chain.RESIDUAL_NSA)
 _OF_KV_B = (Chain.MHA, Chain.MHA_NSA)
@@ -91,8 +92,8 @@ APART = (
         7168, 256, 256, 8, 768, 128, 128, 2112, wk=512, chains=_OF_O,
     ),
 )  # fmt: skip
-"""Shapes at which one projection's GEMM is another than all the rest's, either way.
+"""Shapes in which one projection uses another GEMM than all others, in both directions.
 
-A producer that asks about a projection which does not read its scale gets the wrong
-answer at one of them, whichever of the others it asks about.
+A producer that asks about any projection that does not read its scale gets the wrong
+answer for one of these shapes.
 """

@@ -1,8 +1,7 @@
-"""Find, in a tree, the code that makes, moves and reads activation scales.
+"""Find the code in a tree that writes, moves and reads activation scales.
 
-What is looked for are definitions, wherever they stand; what a module takes part in is
-told by what it imports and mentions. The result is small, plain data, so that a worker
-process needs no tree.
+Definitions are found in any file. The modules to load are found by their imports and
+texts. The result is small, plain data, so a worker process needs no tree.
 """
 
 from __future__ import annotations
@@ -25,19 +24,19 @@ MLA = "forward_absorb_prepare"
 CORE = "forward_absorb_core"
 MHA = "forward_normal_prepare"
 HEAD_GATE = "_get_logits_head_gate"
-"""The indexer's use of its input besides its GEMM; its caller dequantizes."""
+"""The indexer's other use of its input besides its GEMM; its caller dequantizes."""
 
 LAYER, LATENT = "decoder layer", "prepare_qkv_latent"
 METHOD, KINDS = "Fp8LinearMethod", ("ReplicatedLinear", "ColumnParallelLinear",
                                     "RowParallelLinear")  # fmt: skip
 
-_AROUND = {
+_BETWEEN = {
     LAYER: ("models/deepseek_v2", "DeepseekV2DecoderLayer.forward"),
     LATENT: ("models/deepseek_v2", f"DeepseekV2AttentionMLA.{LATENT}"),
     METHOD: ("layers/quantization/fp8", f"{METHOD}.apply"),
     **{kind: ("layers/linear", f"{kind}.forward") for kind in KINDS},
 }
-"""What stands between a producer and its consumers, run where a tree has it there."""
+"""Code between a producer and its consumers; it is run if the tree has it here."""
 
 SWITCH = "SGLANG_AITER_PRETRANSPOSED_SCALE"
 
@@ -46,7 +45,7 @@ _SGLANG_ROOT = "python/"
 _SGLANG = "sglang"
 _TRITON_GEMM = "gemm_a8w8_blockscale"
 _AITER_FOLDER = "aiter/ops/triton/"
-# Where to look before walking a tree of thousands of files; nothing depends on it.
+# Where to look before searching thousands of files; only speed depends on it.
 _LIKELY = tuple(
     f"python/sglang/srt/{path}.py"
     for path in (
@@ -71,7 +70,8 @@ _LIKELY_KERNELS = tuple(
 
 @dataclass(frozen=True)
 class Place:
-    """A definition: module and dotted name in it. ``owner`` is its class, or ''."""
+    """A definition: its module and its dotted name there. ``owner`` is its class, or
+    ''."""
 
     module: str
     name: str
@@ -83,9 +83,9 @@ class Place:
 
 @dataclass(frozen=True)
 class Sources:
-    """The modules to be loaded for real, by dotted name as (path, source).
+    """The modules to load, by dotted name as (path, source).
 
-    ``foreign`` are the top-level names that they import.
+    ``foreign`` holds the top-level names that they import.
     """
 
     tree: str
@@ -95,7 +95,7 @@ class Sources:
 
     @property
     def adopts(self) -> bool:
-        """Whether any caller of a producing kernel knows of transposed scales."""
+        """Whether any caller of a producing kernel handles transposed scales."""
         texts = [data.decode(errors="replace") for _, data in self.modules.values()]
         return any(
             MARKER in text
@@ -109,15 +109,15 @@ class Sources:
 
 
 def sglang_sources(tree: Tree, also: Iterable[str] = ()) -> Sources:
-    """``also`` are modules to be run as well, if the tree has them.
+    """Collect the sources; ``also`` lists further modules to run, if the tree has them.
 
-    Raises InputError where a function is nowhere in the tree; it names them all.
+    Raises InputError if functions are missing in the tree; it names them all.
     """
     places = _find(tree, _FUNCTIONS, _LIKELY, f"{_SGLANG_ROOT}{_SGLANG}/srt/")
     missing = [name for name in _FUNCTIONS if name not in places]
     if missing:
         raise _missing(tree, missing, "python/sglang/srt", "SGLang")
-    places |= _around(tree)
+    places |= _places_between(tree)
     owners = {place.owner.encode() for place in places.values() if place.owner}
     modules: dict[str, tuple[str, bytes]] = {}
     queue = [*also, *(place.module for place in places.values())]
@@ -126,7 +126,7 @@ def sglang_sources(tree: Tree, also: Iterable[str] = ()) -> Sources:
         if module in modules or (found := _module(tree, module, _SGLANG_ROOT)) is None:
             continue
         modules[module] = found
-        queue += _takes_part(tree, module, *found, owners)
+        queue += _related_modules(tree, module, *found, owners)
     foreign = {
         name.partition(".")[0]
         for module, (path, data) in modules.items()
@@ -136,7 +136,7 @@ def sglang_sources(tree: Tree, also: Iterable[str] = ()) -> Sources:
 
 
 def module_of(tree: Tree, name: str) -> str | None:
-    """The module of SGLang's tree that a dotted name is in, if it is in one."""
+    """The module of SGLang's tree that contains a dotted name, if any."""
     parts = name.partition("(")[0].split(".")
     if parts[0] != _SGLANG:
         return None
@@ -146,9 +146,9 @@ def module_of(tree: Tree, name: str) -> str | None:
 
 
 def aiter_sources(tree: Tree) -> Sources:
-    """Raises InputError where the tree holds none of the producing kernels' wrappers.
+    """Raises InputError if a wrapper of a producing kernel is missing in the tree.
 
-    A wrapper that only later releases have is left out; its callers find it missing.
+    A wrapper that only later releases have is left out.
     """
     wanted = (*PRODUCERS, _TRITON_GEMM)
     places = _find(tree, wanted, _LIKELY_KERNELS, _AITER_FOLDER)
@@ -170,14 +170,14 @@ def aiter_sources(tree: Tree) -> Sources:
     return Sources(tree.name, places, modules, frozenset())
 
 
-def _around(tree: Tree) -> dict[str, Place]:
+def _places_between(tree: Tree) -> dict[str, Place]:
     found = {}
-    for name, (module, dotted) in _AROUND.items():
+    for name, (module, dotted) in _BETWEEN.items():
         path = f"{_SGLANG_ROOT}{_SGLANG}/srt/{module}.py"
         data = tree.read(path) or b""
         method = dotted.rpartition(".")[2]
         if any(dotted == one for _, one in _definitions(path, data, (method,))):
-            found[name] = Place(_dotted(path), dotted)
+            found[name] = Place(_module_name(path), dotted)
     return found
 
 
@@ -187,9 +187,9 @@ def _missing(tree: Tree, names: list[str], where: str, what: str) -> InputError:
             f"function {name} cannot be found",
             path=where,
             expected=f"a definition of {name}",
-            found="none in any module",
-            next_step=f"give an {what} tree that defines it; where upstream renamed "
-            "it, the numeric proof must learn the new name",
+            found="no module defines it",
+            next_step=f"use a tree of {what} that defines it; if upstream renamed it, "
+            "add the new name to xscale.numeric.sources",
         )
         for name in names
     )
@@ -207,10 +207,10 @@ def _find(
         data = tree.read(path)
         if data is None or not any(f"def {n}".encode() in data for n in names):
             return
-        # A function of that name that has to do with these kernels, if there is one.
+        # Prefer a file that mentions these kernels.
         strong = any(k.encode() in data for k in (*PRODUCERS, GEMM, HEAD_GATE))
         for name, dotted in _definitions(path, data, names):
-            place = Place(_dotted(path), dotted)
+            place = Place(_module_name(path), dotted)
             (found if strong else weak).setdefault(name, place)
 
     for path in likely:
@@ -239,11 +239,11 @@ def _definitions(
     return tuple(walk(_parse(path, data), ""))
 
 
-def _takes_part(
+def _related_modules(
     tree: Tree, module: str, path: str, data: bytes, owners: set[bytes]
 ) -> Iterator[str]:
-    """Imported modules that own flags of this one or touch a scale's layout, and
-    packages that hand on one of the classes."""
+    """Imported modules that define flags of this one or handle a scale's layout, and
+    packages that re-export one of the classes."""
     for imported, names in _imports(module, path, data):
         if imported.partition(".")[0] != _SGLANG:
             continue
@@ -254,8 +254,8 @@ def _takes_part(
             if found is None:
                 continue
             path, text = found
-            hands_on = path.endswith("__init__.py") and any(o in text for o in owners)
-            if hands_on or MARKER.encode() in text or SWITCH.encode() in text:
+            re_exports = path.endswith("__init__.py") and any(o in text for o in owners)
+            if re_exports or MARKER.encode() in text or SWITCH.encode() in text:
                 yield candidate
 
 
@@ -263,7 +263,7 @@ def _takes_part(
 def _imports(
     module: str, path: str, data: bytes
 ) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """All imports that can run: (module, names), not those for type checkers."""
+    """All imports that can run, as (module, names); not those for type checkers."""
     package = module if path.endswith("__init__.py") else module.rpartition(".")[0]
 
     def walk(node: ast.AST) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -309,6 +309,6 @@ def _module(tree: Tree, module: str, root: str) -> tuple[str, bytes] | None:
     return None
 
 
-def _dotted(path: str) -> str:
+def _module_name(path: str) -> str:
     inside = path.removeprefix(_SGLANG_ROOT).removesuffix(".py")
     return inside.removesuffix("/__init__").replace("/", ".")

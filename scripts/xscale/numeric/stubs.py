@@ -1,9 +1,9 @@
-"""Stand-ins for everything that a function of interest imports but is not judged by.
+"""Stubs for everything that a function imports and that is not judged.
 
-A stub module makes its attributes on demand and remembers what was asked of it. What
-the case decides (platform flags, AITER's kernels, collectives) is answered; all else
-is an :class:`Anything`: callable, falsy, equal to nothing, empty. So every optional
-feature of a tree that the case does not ask for is off.
+A stub module creates its attributes on demand and records their names. Attributes that
+the case defines (platform flags, AITER's kernels, collectives) get a value; all others
+are an :class:`Anything`: callable, falsy, equal to nothing, empty. So every optional
+feature of a tree is off unless the case enables it.
 """
 
 from __future__ import annotations
@@ -14,33 +14,34 @@ from types import FunctionType, ModuleType, TracebackType
 from typing import Any
 
 Answer = Callable[[str, str], Any]
-"""What a stub module answers, given its name and the attribute's; or raises KeyError.
+"""Returns a stub module's attribute, given both names; raises KeyError if unknown.
 
-Raises AttributeError where the attribute must not exist.
+Raises AttributeError if the attribute must not exist.
 """
 
-Handed = Callable[[str, tuple[Any, ...], dict[str, Any]], None]
-"""Told the name of a stub that is called, and the arguments."""
+CallObserver = Callable[[str, tuple[Any, ...], dict[str, Any]], None]
+"""Receives the name of a called stub, and the arguments."""
 
-_handed: list[Handed] = []
+_observers: list[CallObserver] = []
 
 
 @contextmanager
-def overhearing(handed: Handed) -> Iterator[None]:
-    """Calls of stubs are told to ``handed``: what a stub does in earnest is unknown."""
-    _handed.append(handed)
+def recording_calls(observer: CallObserver) -> Iterator[None]:
+    """Report calls of stubs to ``observer``, because the real function's effects are
+    unknown."""
+    _observers.append(observer)
     try:
         yield
     finally:
-        _handed.remove(handed)
+        _observers.remove(observer)
 
 
 class _Base:
-    """What classes that derive from something unknown derive from."""
+    """Base class of classes with an unknown base."""
 
 
 class Anything:
-    """A value about which nothing is known."""
+    """An unknown value."""
 
     def __init__(self, path: str) -> None:
         vars(self)["_path"] = path
@@ -53,17 +54,17 @@ class Anything:
         return child
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        # As a decorator, the function itself: bodies are what is wanted.
+        # As a decorator, return the function itself: its body is needed.
         if len(args) == 1 and not kwargs and isinstance(args[0], (FunctionType, type)):
             return args[0]
-        for handed in _handed:
-            handed(self._path, args, kwargs)
+        for observer in _observers:
+            observer(self._path, args, kwargs)
         return Anything(f"{self._path}()")
 
     def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[type, ...]:
         if any(isinstance(base, type) for base in bases):
             return ()
-        # One of its own: a class may derive from several unknown ones.
+        # A separate class each time: a class may have several unknown bases.
         return (type(self._path.rpartition(".")[2], (_Base,), {}),)
 
     def __instancecheck__(self, instance: object) -> bool:
@@ -118,10 +119,10 @@ def stub_module(
     real: Callable[[str], ModuleType | None],
     asked: set[str],
 ) -> ModuleType:
-    """A module, and a package, whose attributes come into being when asked for.
+    """A module that is also a package and creates its attributes on demand.
 
-    Of the very type of modules, by its own ``__getattr__`` (PEP 562): before PyTorch
-    2.13 Dynamo refuses to trace an import of anything derived from it.
+    It is a plain module with its own ``__getattr__`` (PEP 562): before PyTorch 2.13,
+    Dynamo refuses to trace an import of a subclass.
     """
     module = ModuleType(name)
 
@@ -144,10 +145,10 @@ def stub_module(
 
 
 class Double:
-    """Mixed into a real class: attributes that nobody set are :class:`Anything`."""
+    """Mixin for a real class: attributes that are not set are :class:`Anything`."""
 
     _makes_up: Callable[[str], bool] | None = None
-    """If given, which names without an underscore in front are made up at all."""
+    """If given, selects the names without a leading underscore that are created."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -158,12 +159,12 @@ class Double:
         setattr(self, name, value)
         return value
 
-    # A torch module asks more of its attributes; its constructor has not run.
+    # A torch module checks its attributes; its constructor has not run.
     __setattr__ = object.__setattr__
 
 
 def double_of(real: type, **attributes: Any) -> Any:
-    """An instance of a real class, without its constructor, with these attributes."""
+    """An instance of a real class with these attributes; its constructor is not run."""
     instance: Any = object.__new__(type(real.__name__, (Double, real), {}))
     vars(instance).update(attributes)
     return instance

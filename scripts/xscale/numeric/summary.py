@@ -1,4 +1,4 @@
-"""Many outcomes as one row per site and route, and as few findings as tell it all."""
+"""Summarize results: one row per site and route, and one finding per kind of fault."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from overlaykit.core.errors import Finding
-from xscale.numeric.outcomes import Outcome, Reading
+from xscale.numeric.results import CaseResult, Reading
 
 
 @dataclass(frozen=True)
 class SiteSummary:
-    """All readings of one site on one route. Counts of readings that are right, of all.
+    """All readings of one site on one route, with counts of right readings.
 
     ``values`` and ``gemm`` count those compared with a pristine tree. ``copies`` is
     the range of copies from storage written to storage read, over cases in which the
@@ -33,9 +33,9 @@ class SiteSummary:
 
 @dataclass(frozen=True)
 class ChainSummary:
-    """Operations that copy a scale, between a chain's producer and its GEMMs, as a
-    range over cases: ``asked`` for transposed scales, and not. ``routes`` has one entry
-    per reading. At M = 1 and G = 1 there is nothing to copy."""
+    """Operations that copy a scale between a chain's producer and its GEMMs, as ranges
+    over cases in which transposed scales were ``asked`` for and in which not.
+    ``routes`` has one entry per reading. At M = 1 and G = 1 nothing is copied."""
 
     chain: str
     routes: tuple[str, ...]
@@ -44,10 +44,10 @@ class ChainSummary:
     relayouts_unasked: str
 
 
-def chains_of(outcomes: Iterable[Outcome]) -> tuple[ChainSummary, ...]:
-    """One row per chain and routes of its consumers; M = 1, and a test of check mode,
-    left out."""
-    groups: dict[tuple[str, tuple[str, ...]], list[Outcome]] = {}
+def chains_of(outcomes: Iterable[CaseResult]) -> tuple[ChainSummary, ...]:
+    """One row per chain and routes of its consumers, without M = 1 and without tests of
+    check mode."""
+    groups: dict[tuple[str, tuple[str, ...]], list[CaseResult]] = {}
     for outcome in outcomes:
         case = outcome.case
         if case.m > 1 and not case.tests_check_mode and outcome.readings:
@@ -65,13 +65,13 @@ def chains_of(outcomes: Iterable[Outcome]) -> tuple[ChainSummary, ...]:
     )
 
 
-def summarize(outcomes: Iterable[Outcome]) -> tuple[SiteSummary, ...]:
+def summarize(outcomes: Iterable[CaseResult]) -> tuple[SiteSummary, ...]:
     """One row per site and route, in the order of the sites.
 
-    Left out are M = 0, where nothing can be wrong, and a test of check mode, where
-    nothing is right.
+    M = 0 is left out, because nothing can be wrong there, and so are tests of check
+    mode.
     """
-    groups: dict[tuple[str, str], list[tuple[Outcome, Reading]]] = {}
+    groups: dict[tuple[str, str], list[tuple[CaseResult, Reading]]] = {}
     for outcome in outcomes:
         if outcome.case.m == 0 or outcome.case.tests_check_mode:
             continue
@@ -100,9 +100,9 @@ def summarize(outcomes: Iterable[Outcome]) -> tuple[SiteSummary, ...]:
     return tuple(rows)
 
 
-def findings_of(outcomes: Iterable[Outcome]) -> tuple[Finding, ...]:
-    """One finding for all cases in which the same is wrong with the same site; wrong
-    scales come first, then copies, then how it came to them."""
+def findings_of(outcomes: Iterable[CaseResult]) -> tuple[Finding, ...]:
+    """One finding for all cases with the same fault at the same site. Wrong scales come
+    first, then copies, then other findings."""
     groups: dict[tuple[str, str], list[Finding]] = {}
     for outcome in outcomes:
         for finding in outcome.findings:

@@ -1,8 +1,8 @@
-"""What a run does to a scale besides reading it: seen as it happens. Worker side.
+"""Records what a run does to a scale besides reading it. Worker side.
 
-Code is not searched for forms of doing so. Every operation of PyTorch's passes by here
-while the tree's own code runs, every assignment of the mark does, and every call of a
-stub, which is code that the proof does not have.
+The source is not searched. While the tree's own code runs, every PyTorch operation,
+every assignment of the mark and every call of a stub (code that the proof does not
+have) is recorded.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from xscale.numeric.stubs import Anything, overhearing
+from xscale.numeric.stubs import Anything, recording_calls
 from xscale.sites import MARKER
 
 DOUBLE = "numeric::double"
-"""Label, in a profile, of work that is not the tree's own."""
+"""Label in a profile for work that is not the tree's own."""
 
 _FP8 = (torch.float8_e4m3fn, torch.float8_e4m3fnuz)
 _OPAQUE = (type, ModuleType, FunctionType, Anything)
@@ -31,8 +31,8 @@ _depth = 0
 
 
 @contextmanager
-def aside() -> Iterator[None]:
-    """Around work that is not the tree's own: nobody watches it."""
+def unrecorded() -> Iterator[None]:
+    """Run work that is not the tree's own without recording it."""
     global _depth
     _depth += 1
     try:
@@ -42,13 +42,13 @@ def aside() -> Iterator[None]:
         _depth -= 1
 
 
-def is_aside() -> bool:
+def is_unrecorded() -> bool:
     return _depth > 0
 
 
 @dataclass(frozen=True)
-class Deed:
-    """Something done to what a kernel wrote; ``made`` is its Produced, if known."""
+class Event:
+    """An operation on a kernel's output; ``made`` is its Produced, if known."""
 
     what: str
     where: str
@@ -57,35 +57,35 @@ class Deed:
 
 @dataclass(frozen=True)
 class Mark:
-    """One setting of the mark. ``by_asker`` says whether the call that asked for the
-    transposed scale was still running."""
+    """One setting of the mark. ``by_requester`` says whether the call that requested
+    the transposed scale was still running."""
 
     tensor: Any
     made: Any
-    by_asker: bool
+    by_requester: bool
     where: str
 
 
 @dataclass
 class Watched:
-    """All that was seen in one run.
+    """Everything recorded in one run.
 
-    ``relayouts`` are copies of a scale, ``writes`` operations that write into what a
-    kernel wrote, ``quantizations`` fp8 tensors made of others by the tree's own
-    operations, ``handed`` stubs that were given a scale or its fp8 values, ``cleared``
-    marks that did not last.
+    ``relayouts`` are copies of a scale, ``writes`` are operations that overwrite a
+    kernel's output, ``quantizations`` are fp8 tensors that the tree's own operations
+    made from other types, ``stub_calls`` are calls of stubs that received a scale or
+    its fp8 values, and ``cleared`` are marks that were lost.
     """
 
-    relayouts: list[Deed] = field(default_factory=list)
-    writes: list[Deed] = field(default_factory=list)
-    quantizations: list[Deed] = field(default_factory=list)
-    handed: list[Deed] = field(default_factory=list)
+    relayouts: list[Event] = field(default_factory=list)
+    writes: list[Event] = field(default_factory=list)
+    quantizations: list[Event] = field(default_factory=list)
+    stub_calls: list[Event] = field(default_factory=list)
     marks: list[Mark] = field(default_factory=list)
-    cleared: list[Deed] = field(default_factory=list)
+    cleared: list[Event] = field(default_factory=list)
 
 
 class Watch(TorchDispatchMode):  # type: ignore[misc]
-    """Sees the operations of one run and follows the storages that kernels wrote."""
+    """Records the operations of one run and tracks the storages that kernels wrote."""
 
     def __init__(self, tree: str) -> None:
         super().__init__()
@@ -93,45 +93,45 @@ class Watch(TorchDispatchMode):  # type: ignore[misc]
         self.forget()
 
     def forget(self) -> None:
-        """Nothing has been seen yet."""
+        """Discard all records."""
         self.seen = Watched()
         self._scales: dict[int, Any] = {}
         self._values: dict[int, Any] = {}
         self._copies: dict[int, Any] = {}
-        self._askers: dict[int, FrameType] = {}
+        self._requesters: dict[int, FrameType] = {}
         self._kept: list[Any] = []
 
-    def produced(self, made: Any, asker: FrameType | None) -> None:
-        """A kernel wrote this Produced; ``asker`` asked for a transposed scale."""
+    def produced(self, made: Any, requester: FrameType | None) -> None:
+        """A kernel wrote this Produced; ``requester`` requested a transposed scale."""
         if (place := _storage(made.scale)) != 0:
             self._scales[place] = made
-            if asker is not None:
-                self._askers[place] = asker
+            if requester is not None:
+                self._requesters[place] = requester
         if (place := _storage(made.q)) != 0:
             self._values[place] = made
 
     def knows_mark_on(self, tensor: Any) -> bool:
-        """Whether its mark was seen being set."""
+        """Whether setting its mark was recorded."""
         return any(mark.tensor is tensor for mark in self.seen.marks)
 
     def finish(self) -> Watched:
-        """The run is over: what was marked should still be."""
-        told = {id(deed.made) for deed in self.seen.cleared}
+        """The run is over: marked tensors should still be marked."""
+        cleared = {id(event.made) for event in self.seen.cleared}
         self.seen.cleared += [
-            Deed("it was set", mark.where, mark.made)
+            Event("it was set", mark.where, mark.made)
             for mark in self.seen.marks
-            if not getattr(mark.tensor, MARKER, False) and id(mark.made) not in told
+            if not getattr(mark.tensor, MARKER, False) and id(mark.made) not in cleared
         ]
-        self._askers.clear()
+        self._requesters.clear()
         return self.seen
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        if is_aside():
+        if is_unrecorded():
             return func(*args, **kwargs)
-        # Before it runs: an operation may give a tensor another storage.
+        # Before it runs, because an operation may replace a tensor's storage.
         given = [(one, _storage(one)) for one in tensors((args, kwargs))]
         written = _written(func, args, kwargs)
         outputs = func(*args, **kwargs)
@@ -146,23 +146,24 @@ class Watch(TorchDispatchMode):  # type: ignore[misc]
         for one, at in given:
             wrote = self._wrote(at)
             if id(one) in ids and wrote is not None:
-                self.seen.writes.append(Deed(what, self.where(), wrote))
+                self.seen.writes.append(Event(what, self.where(), wrote))
         made = [*tensors(outputs), *written]
         at_sources = {at for _, at in sources}
         fresh = [one for one in made if _storage(one) not in at_sources]
         for one in fresh:
             copied = self._scale_copied(one, sources)
             if copied is not None:
-                self.seen.relayouts.append(Deed(what, self.where(), copied))
+                self.seen.relayouts.append(Event(what, self.where(), copied))
                 self._kept.append(one)
                 self._copies[_storage(one)] = copied
                 return
             if one.dtype in _FP8 and sources and not _any_fp8(sources):
-                self.seen.quantizations.append(Deed(what, self.where()))
+                self.seen.quantizations.append(Event(what, self.where()))
                 return
 
     def _scale_copied(self, made: Any, sources: list[tuple[Any, int]]) -> Any:
-        """Whose scale ``made`` holds as many and as wide values as, made of it."""
+        """The scale that ``made`` is a copy of: about as many values, of the same
+        width."""
         if made.element_size() != 4:
             return None
         for source, at in sources:
@@ -173,7 +174,8 @@ class Watch(TorchDispatchMode):  # type: ignore[misc]
         return None
 
     def _wrote(self, storage: int) -> Any:
-        """What a kernel wrote there: a scale, or the fp8 values; None if nothing."""
+        """The kernel output in that storage: a scale or the fp8 values; None if
+        neither."""
         return self._scales.get(storage, self._values.get(storage))
 
     def where(self) -> str:
@@ -189,30 +191,32 @@ class Watch(TorchDispatchMode):  # type: ignore[misc]
 
     def marked(self, tensor: Any, on: bool) -> None:
         """The mark is being set, or cleared, on a tensor."""
-        if is_aside():
+        if is_unrecorded():
             return
         place = _storage(tensor)
         made = self._scales.get(place)
         if on:
-            by_asker = _runs(self._askers.get(place))
-            self.seen.marks.append(Mark(tensor, made, by_asker, self.where()))
+            by_requester = _runs(self._requesters.get(place))
+            self.seen.marks.append(Mark(tensor, made, by_requester, self.where()))
         else:
-            self.seen.cleared.append(Deed("it is cleared", self.where(), made))
+            self.seen.cleared.append(Event("it is cleared", self.where(), made))
 
-    def handed(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def stub_called(
+        self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
         """A stub is being called."""
-        if is_aside() or not self._scales:
+        if is_unrecorded() or not self._scales:
             return
         for one in _held((args, kwargs), _DEPTH):
             wrote = self._wrote(_storage(one))
             if wrote is not None:
-                self.seen.handed.append(Deed(name, self.where(), wrote))
+                self.seen.stub_calls.append(Event(name, self.where(), wrote))
                 return
 
 
 @contextmanager
 def watching(watch: Watch) -> Iterator[None]:
-    """Whatever is done in here is seen by ``watch``."""
+    """Record everything in this block with ``watch``."""
 
     def set_attribute(tensor: Any, name: str, value: Any) -> None:
         object.__setattr__(tensor, name, value)
@@ -228,14 +232,14 @@ def watching(watch: Watch) -> Iterator[None]:
     tensor_class.__setattr__ = set_attribute
     tensor_class.__delattr__ = delete_attribute
     try:
-        with watch, overhearing(watch.handed):
+        with watch, recording_calls(watch.stub_called):
             yield
     finally:
         del tensor_class.__setattr__, tensor_class.__delattr__
 
 
 def tensors(value: Any) -> Iterator[Any]:
-    """The tensors in a nest of tuples, lists and mappings, in order."""
+    """The tensors in nested tuples, lists and mappings, in order."""
     if isinstance(value, torch.Tensor):
         yield value
     elif isinstance(value, (tuple, list)):
@@ -259,7 +263,7 @@ def _held(value: Any, depth: int) -> Iterator[Any]:
 
 
 def _storage(tensor: Any) -> int:
-    """Where its storage lies; 0 where it has none."""
+    """The address of its storage; 0 if it has none."""
     if tensor.device.type == "meta":
         return 0
     place: int = tensor.untyped_storage().data_ptr()
@@ -288,11 +292,11 @@ def _any_fp8(sources: list[tuple[Any, int]]) -> bool:
     return any(one.dtype in _FP8 for one, _ in sources)
 
 
-def _runs(asker: FrameType | None) -> bool:
-    """Whether that call has not returned."""
+def _runs(requester: FrameType | None) -> bool:
+    """Whether that call is still running."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        if frame is asker:
+        if frame is requester:
             return True
         frame = frame.f_back
     return False

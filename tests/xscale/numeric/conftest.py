@@ -1,4 +1,4 @@
-"""The pinned trees, and a way to prove any tree made of them."""
+"""Fixtures that run the numeric proof on any tree."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import pytest
 
 from conftest import Pins
 from overlaykit.trees.tree import Tree
-from xscale.numeric import Case, Outcome, run
+from xscale.numeric import Case, CaseResult, run
 
-Prove = Callable[..., tuple[Outcome, ...]]
+Prove = Callable[..., tuple[CaseResult, ...]]
 
 
 @pytest.fixture(scope="session")
 def kernels() -> None:
-    """Skips where what runs AITER's kernels is not installed."""
+    """Skips if a package that AITER's kernels need is not installed."""
     for name, why in (
         ("torch", "running SGLang's functions needs PyTorch"),
         ("triton", "AITER's producers are Triton kernels"),
@@ -28,7 +28,7 @@ def kernels() -> None:
 
 @pytest.fixture(scope="session")
 def prove(pins: Pins, kernels: None) -> Prove:
-    """Judges a tree, with patched AITER and against pristine SGLang unless told."""
+    """Judges a tree, by default with patched AITER and against pristine SGLang."""
     pristine, patched = pins.tree("sglang"), pins.patched("aiter")
 
     def prove(
@@ -36,7 +36,7 @@ def prove(pins: Pins, kernels: None) -> Prove:
         cases: Iterable[Case],
         aiter: Tree = patched,
         compare: bool = True,
-    ) -> tuple[Outcome, ...]:
+    ) -> tuple[CaseResult, ...]:
         return run(tree, aiter, cases, pristine=pristine if compare else None)
 
     return prove

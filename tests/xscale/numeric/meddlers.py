@@ -1,8 +1,8 @@
-"""More broken trees: producers told of another projection, and who else may make, mark
-or re-make a scale between the kernel that writes it and the GEMM that reads it.
+"""More broken trees: producers given another projection, and other code that makes,
+marks or changes a scale between its kernel and its GEMM.
 
-Most of these leave every byte right where it is read. They are copies, marks and
-quantizations that nobody asked for, in places where no call of a kernel stands.
+Most of these leave every byte that is read right. They are unrequested copies, marks
+and quantizations in places without a call of a kernel.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _BOTH = frozenset({"S1", "S2"})
 
 
 def _apart(site: str) -> tuple[Case, ...]:
-    """The cases at which the site's projection has a GEMM of its own."""
+    """The cases in which the site's projection has another GEMM than the rest."""
     return tuple(
         Case(chain, 3, shape)
         for shape in APART
@@ -36,12 +36,12 @@ def _apart(site: str) -> tuple[Case, ...]:
     )
 
 
-def _told(site: str, projection: str, of: str) -> Mutant:
-    """A producer that asks about a projection which does not read its scale."""
+def _other_projection(site: str, projection: str, of: str) -> Mutant:
+    """A producer that asks about a projection that does not read its scale."""
     return Mutant(
-        f"{site} told of {projection}",
+        f"{site} given {projection}",
         f"{site} asks about a projection that does not read its scale",
-        (CALLS[site].told(of),),
+        (CALLS[site].with_projection(of),),
         frozenset({site}),
         _apart(site),
     )
@@ -51,13 +51,13 @@ def _of_layer(projection: str) -> str:
     return f'getattr(self.qkv_latent_func.__self__, "{projection}", None)'
 
 
-TOLD = (
-    _told("S1", "wk", f'getattr({_of_layer("indexer")}, "wk", None)'),
-    _told("S1", "q_b", _of_layer("q_b_proj")),
-    _told("S2", "wk", f'getattr({_of_layer("indexer")}, "wk", None)'),
-    _told("S2", "o_proj", _of_layer("o_proj")),
+OTHER_PROJECTIONS = (
+    _other_projection("S1", "wk", f'getattr({_of_layer("indexer")}, "wk", None)'),
+    _other_projection("S1", "q_b", _of_layer("q_b_proj")),
+    _other_projection("S2", "wk", f'getattr({_of_layer("indexer")}, "wk", None)'),
+    _other_projection("S2", "o_proj", _of_layer("o_proj")),
     *(
-        _told(site, projection, f"self.{projection}_proj")
+        _other_projection(site, projection, f"self.{projection}_proj")
         for site, projections in (
             ("S3", ("kv_b",)),
             ("S4", ("kv_b",)),
@@ -69,7 +69,7 @@ TOLD = (
         for projection in projections
     ),
 )
-"""Each producer once; that the shapes tell every two apart is a test of the shapes."""
+"""Each producer once. Another test checks that the shapes distinguish all pairs."""
 
 
 # --- between kernel and GEMM --------------------------------------------------------
@@ -142,14 +142,14 @@ def _layer(name: str, broken: str, code: str, **more: object) -> Mutant:
 
 
 def _communicator(name: str, broken: str, code: str, **more: object) -> Mutant:
-    """Code at the end of prepare_attn's norm, before what is scattered is gathered."""
+    """Code at the end of prepare_attn's norm, before the gather."""
     fields = {"sites": _BOTH, "cases": _NSA, **more}
     edit = Edit(COMMUNICATOR, f"\n{_NORMED}", f"\n{code}{_NORMED}")
     return Mutant(name, broken, (edit,), **fields)  # type: ignore[arg-type]
 
 
 def _helper(name: str, broken: str, body: str) -> Mutant:
-    """A module of its own, which the decoder layer hands the input to."""
+    """A separate module, which the decoder layer passes the input to."""
     used = "        tidy(hidden_states)\n"
     imported = "\nfrom sglang.srt.layers.utils.scale_helpers import tidy\n\n"
     return Mutant(
@@ -221,7 +221,7 @@ REMAKING = (
     ),
     Mutant(
         "indexer re-lays and marks",
-        "a copy with strides that tell the truth, and the mark copied to it",
+        "a copy with honest strides, with the mark copied to it",
         (
             Edit(
                 INDEXER,
@@ -236,7 +236,7 @@ REMAKING = (
     ),
     _layer(
         "decoder layer clones the scale",
-        "wk is given a clone; qkv_a what was written",
+        "wk gets a clone; qkv_a the original",
         "        hidden_states = (\n"
         "            hidden_states[0], hidden_states[1].clone(), *hidden_states[2:]\n"
         "        )\n",
@@ -279,7 +279,7 @@ REMAKING = (
     ),
     _communicator(
         "communicator re-lays the scale",
-        "a copy with strides that tell the truth",
+        "a copy with honest strides",
         "        hidden_states = (\n"
         "            hidden_states[0],\n"
         "            hidden_states[1].t().contiguous().t(),\n"
@@ -287,7 +287,7 @@ REMAKING = (
         "        )\n",
     ),
     _communicator(
-        "communicator quantizes for nobody",
+        "communicator quantizes without need",
         "the unquantized output is quantized once more, and dropped",
         "        hidden_states[2].float().to(torch.float8_e4m3fn)\n",
     ),
@@ -412,7 +412,7 @@ REMAKING = (
     ),
     _helper(
         "a helper elsewhere writes into the scale",
-        "in a module that says nothing of scales",
+        "in a module that does not mention scales",
         "def tidy(x):\n    x[1].copy_(x[1].contiguous())\n",
     ),
 )
@@ -425,14 +425,14 @@ MARKING = (
     ),
     _communicator(
         "communicator marks again",
-        "what is marked already, by functools.partial",
+        "a marked scale, by functools.partial",
         "        import functools\n"
         "\n"
         "        mark = functools.partial(setattr, hidden_states[1])\n"
         f'        mark("{_MARK}", True)\n',
     ),
     _communicator(
-        "communicator marks what is row-major",
+        "communicator marks a row-major scale",
         "with the switch at 0, where one row or group hides it from the consumer",
         f"        hidden_states[1].{_MARK} = True\n",
         cases=tuple(
@@ -441,28 +441,28 @@ MARKING = (
     ),
     _layer(
         "mark copied to a view",
-        "past setattr, on a slice that is all of the scale",
+        "bypassing setattr, on a slice of the whole scale",
         "        scale = hidden_states[1][:]\n"
         f'        scale.__dict__["{_MARK}"] = True\n'
         "        hidden_states = (hidden_states[0], scale, *hidden_states[2:])\n",
     ),
     Mutant(
         "consumer clears the mark alone",
-        "the next reader copies, or none is left to notice",
+        "the next reader copies, or there is no other reader",
         (Edit(SCALE, _GIVES, f"{_GIVES}\n    delattr(x_scale, _MARKER)"),),
         frozenset({"S1", "S4"}),
         (*_INPUT_NSA, Case(Chain.MLA, 3)),
     ),
     Mutant(
-        "consumer clears the mark past delattr",
-        "it takes it out of the tensor's dictionary",
+        "consumer clears the mark without delattr",
+        "it removes it from the tensor's dictionary",
         (Edit(SCALE, _GIVES, f"{_GIVES}\n    vars(x_scale).pop(_MARKER)"),),
         frozenset({"S1", "S4"}),
         (*_INPUT_NSA, Case(Chain.MLA, 3)),
     ),
     Mutant(
         "a second function that marks",
-        "the consumer goes by strides, and marks what looks transposed",
+        "the consumer checks strides, and marks what looks transposed",
         (
             Edit(
                 SCALE,
@@ -497,4 +497,4 @@ MARKING = (
     ),
 )
 
-MEDDLERS = (*TOLD, *REMAKING, *MARKING)
+MEDDLERS = (*OTHER_PROJECTIONS, *REMAKING, *MARKING)

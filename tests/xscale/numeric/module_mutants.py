@@ -1,7 +1,7 @@
-"""Broken scale modules: what no call site shows, and the module's own cases have to.
+"""Broken scale modules that no call site shows, only the module's own cases.
 
-Each kind of promise, broken in the ways that a change might; see ``mutants`` for how
-a mutant is written.
+Each promise is broken in ways that a change might break it; see ``mutants`` for the
+form of a mutant.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _mutant(
 
 
 def _compares(name: str, broken: str, new: str) -> Mutant:
-    """The comparison of check mode, by something else than all bits."""
+    """Check mode compares something other than all bits."""
     return _mutant(name, broken, _DIFFERS, new, _cases(Promise.EVERY_BIT))
 
 
@@ -95,7 +95,7 @@ MODULE_MUTANTS = (
     ),
     _compares(
         "check mode compares a sum of values",
-        "an exchange of two is none",
+        "it misses an exchange of two",
         "differs = seen.double().sum() != reference.double().sum()",
     ),
     _compares(
@@ -121,7 +121,7 @@ MODULE_MUTANTS = (
     ),
     _compares(
         "check mode compares ordered values",
-        "what is too large is let through",
+        "it misses values that are too large",
         "differs = seen.view(torch.int32) < reference.view(torch.int32)",
     ),
     _compares(
@@ -131,7 +131,7 @@ MODULE_MUTANTS = (
         "reference.bfloat16().view(torch.int16)",
     ),
     _mutant(
-        "check mode lets one place pass",
+        "check mode ignores one difference",
         "it raises from the second difference on",
         "if differs.any():",
         "if differs.sum() > 1:",
@@ -139,21 +139,21 @@ MODULE_MUTANTS = (
     ),
     _mutant(
         "check mode compares CK's side alone",
-        "what Triton's GEMM reads is taken on trust",
+        "scales for Triton's GEMM are not checked",
         _READS,
         f"if bpreshuffle and {_READS.removeprefix('if ')}",
         _EVERY_BIT,
     ),
     _mutant(
         "check mode skips single tokens",
-        "the orders coincide there, the values need not",
+        "the layouts coincide there, the values may differ",
         _READS,
         f"if x_scale.shape[0] > 1 and {_READS.removeprefix('if ')}",
         _EVERY_BIT,
     ),
     _mutant(
-        "check mode asks for its reference transposed",
-        "what is compared with was made the same way",
+        "check mode requests its reference transposed",
+        "the reference is made the same way",
         "row_major = quant(*args, **kwargs)",
         "row_major = quant(*args, transpose_scale=True, **kwargs)",
         _EVERY_BIT,
@@ -161,14 +161,14 @@ MODULE_MUTANTS = (
     # Which uses it checks.
     _mutant(
         "check mode checks one use",
-        "the first layer's, of all that share a call",
+        "only the first of the layers that share a call",
         "_CHECKED_USES = 64",
         "_CHECKED_USES = 1",
         _FIRST_USES,
     ),
     Mutant(
         "check mode counts uses of any shape",
-        "warming up with one token uses them up",
+        "a warm-up with one token uses them up",
         (
             Edit(SCALE, "if _uses[(site, *scale.shape)]", "if _uses[(site, 0, 0)]"),
             Edit(SCALE, f"    {_USES} += 1", "    _uses[(site, 0, 0)] += 1"),
@@ -186,7 +186,7 @@ MODULE_MUTANTS = (
     ),
     _mutant(
         "check mode looks once at each scale",
-        "the indexer's wk reads what qkv_a has read",
+        "the indexer's wk reads the same scale as qkv_a",
         "    site, reference = getattr(x_scale, _REFERENCE)\n",
         "    site, reference = getattr(x_scale, _REFERENCE)\n"
         "    delattr(x_scale, _REFERENCE)\n",
@@ -195,14 +195,14 @@ MODULE_MUTANTS = (
     # Graph capture.
     _mutant(
         "check mode on under capture",
-        "it does not ask whether a graph is captured",
+        "it does not check whether a graph is captured",
         _CAPTURING,
         "",
         _CAPTURE,
     ),
     _mutant(
         "check mode compares under capture",
-        "what was made before a capture is compared in it",
+        "a scale made before a capture is compared in it",
         _LOOKS,
         "",
         _CAPTURE,
@@ -216,14 +216,14 @@ MODULE_MUTANTS = (
     ),
     _mutant(
         "check mode silent under capture",
-        "it leaves graphs unchecked and does not say so",
+        "it does not check graphs and does not warn",
         '        return _unchecked("in a captured graph")\n',
         "        return False\n",
         _CAPTURE,
     ),
     # Compiled code.
     _mutant(
-        "the missing parameter is told in a traced region",
+        "the missing parameter is reported in a traced region",
         "fullgraph=True fails at the warning, where the release compiles",
         f"{_CONSTANT}_takes_transpose_scale",
         "def _takes_transpose_scale",
@@ -238,14 +238,14 @@ MODULE_MUTANTS = (
     ),
     _mutant(
         "check mode silent in compiled code",
-        "it leaves it unchecked and does not say so",
+        "it does not check it and does not warn",
         '        return _unchecked("in code compiled by torch.compile")\n',
         "        return False\n",
         _COMPILED_CHECK,
     ),
     _mutant(
         "marked as it came",
-        "Dynamo sets no attribute on what an operator returns",
+        "Dynamo sets no attribute on an operator's result",
         "return transposed.t()",
         "return scale",
         _COMPILED,
@@ -267,7 +267,7 @@ MODULE_MUTANTS = (
     ),
     _mutant(
         "dtype taken for granted",
-        "where none is named, AITER's default is not asked for",
+        "without a dtype, AITER's default is assumed",
         _DTYPE,
         'kwargs.get("dtype_quant", torch.float8_e4m3fn) == torch.float8_e4m3fn',
         _GATE,
@@ -281,7 +281,7 @@ MODULE_MUTANTS = (
     ),
     _mutant(
         "group size taken for granted",
-        "where none is named",
+        "without a group size",
         _GROUP,
         'kwargs.get("group_size", _GROUP_SIZE) == _GROUP_SIZE',
         _GATE,
@@ -309,7 +309,7 @@ MODULE_MUTANTS = (
     ),
     _mutant(
         "few rows marked",
-        "prefill is not asked for transposed scales",
+        "prefill gets no transposed scales",
         "    if not _wants_transposed(quant, projection, kwargs):\n",
         "    if not _wants_transposed(quant, projection, kwargs) or (\n"
         '        getattr(args[0], "shape", (0,))[0] > 1024\n'
@@ -324,21 +324,21 @@ MODULE_MUTANTS = (
         _GATE,
     ),
     _mutant(
-        "AITER looked at in every call",
-        "and warned of as often",
+        "AITER inspected in every call",
+        "with a warning each time",
         "@lru_cache(maxsize=None)\ndef _probed",
         "def _probed",
         _GATE,
     ),
     _mutant(
-        "an old AITER not told of",
-        "it copies as before, and nobody learns why",
+        "no warning for an old AITER",
+        "it copies as before without a warning",
         "    logger.warning(\n        \"AITER's",
         "    logger.debug(\n        \"AITER's",
         _GATE,
     ),
     _mutant(
-        "gaps between columns taken",
+        "gaps between columns accepted",
         "CK's GEMM would read them",
         "    if transposed.is_contiguous():\n        # A view",
         "    if scale.stride(0) == 1:\n"
@@ -347,7 +347,7 @@ MODULE_MUTANTS = (
     ),
     # The switch.
     _mutant(
-        "any value of the switch taken",
+        "any value of the switch accepted",
         "a misspelt 0 or check is on",
         '        raise ValueError(f"{_SWITCH}={mode!r}: expected 0, 1 or check")\n',
         '        mode = "1"\n',
@@ -362,8 +362,8 @@ MODULE_MUTANTS = (
     ),
     # The consumer.
     _mutant(
-        "any mark believed",
-        "its strides are not looked at for Triton's GEMM",
+        "any mark trusted",
+        "its strides are not checked for Triton's GEMM",
         "    if not transposed.is_contiguous():",
         "    if bpreshuffle and not transposed.is_contiguous():",
         _CONSUMER,
@@ -391,7 +391,7 @@ MODULE_MUTANTS = (
         FP8_UTILS,
     ),
     _mutant(
-        "the consumer always told CK",
+        "the consumer always given CK",
         "Triton's GEMM reads transposed bytes",
         _CONSUMES,
         "x_scale = x_scale_for_gemm(input_scale, bpreshuffle=True)",

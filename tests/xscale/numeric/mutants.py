@@ -1,8 +1,8 @@
-"""Broken trees: what each breaks, which sites it breaks, and what has to say so.
+"""Broken trees: what each breaks, at which sites, and what must detect it.
 
-A judge is worth as much as the mistakes it has been seen to find. Each mutant is the
-patched pin with a few texts replaced, every one of which has to occur exactly once;
-a mutant whose text has moved fails loudly rather than being no mutant any more.
+A judge is only as good as the mistakes it is shown to find. Each mutant is the patched
+pin with a few texts replaced. Every text must occur exactly once, so a mutant whose
+text has moved fails.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from enum import Enum
 
 from overlaykit.trees.tree import Tree
 from xscale.census import check_adopted, take_census
-from xscale.numeric import Case, Chain, Outcome, Platform, Switch, Variant
+from xscale.numeric import Case, CaseResult, Chain, Platform, Switch, Variant
 from xscale.numeric.cases import TUNED_INPUT
 
 from .test_numeric import (
@@ -31,7 +31,7 @@ from .test_numeric import (
 
 
 class Catcher(Enum):
-    """What can tell a mutant from the patched pin."""
+    """The checks that can detect a mutant."""
 
     NUMERIC = "numeric"
     """A finding of the judge: bytes, values, copies, marks, a dead site, an error."""
@@ -50,9 +50,9 @@ class Edit:
 
 @dataclass(frozen=True)
 class Mutant:
-    """``caught`` is the least that has to name all of ``sites``.
+    """``caught`` are the catchers that must name all of ``sites``.
 
-    ``cases`` suffice to show it.
+    ``cases`` are enough to show it.
     """
 
     name: str
@@ -64,14 +64,14 @@ class Mutant:
 
 
 def mutated(tree: Tree, edits: Iterable[Edit]) -> Tree:
-    """The tree with the edits made."""
+    """Apply the edits to a tree."""
     for edit in edits:
         tree = edited(tree, edit.path, (edit.old, edit.new))
     return tree
 
 
 def small_tree(tree: Tree) -> Tree:
-    """The tree as the census has to see it: a thousandth of its files."""
+    """The files of the tree that the census needs: a thousandth of them."""
     return _Few(tree)
 
 
@@ -92,7 +92,9 @@ class _Few:
         return self._tree.holds(path)
 
 
-def catches(tree: Tree, outcomes: Iterable[Outcome]) -> dict[Catcher, frozenset[str]]:
+def catches(
+    tree: Tree, outcomes: Iterable[CaseResult]
+) -> dict[Catcher, frozenset[str]]:
     """The sites that each catcher names."""
     named = {
         Catcher.NUMERIC: {s for o in outcomes for s in o.wrong_sites},
@@ -117,19 +119,19 @@ _LOCAL = "local_hidden_states"
 _IN_GROUPS = '        and kwargs.get("group_size") == _GROUP_SIZE\n'
 
 LIES = Edit(SCALE, *LYING)
-"""Transposed bytes behind strides that do not say so."""
+"""Transposed bytes with row-major strides."""
 TRUSTS = Edit(
     SCALE,
     _REFUSES,
     "    transposed = x_scale.view(x_scale.shape[::-1])\n"
     "    if not transposed.is_contiguous():",
 )
-"""A consumer that takes such strides."""
+"""A consumer that accepts such strides."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """How the series calls a site's kernel. ``target`` is what the result goes to."""
+    """How the series calls a site's kernel. ``target`` receives the result."""
 
     path: str
     target: str
@@ -137,15 +139,15 @@ class Call:
     kernel: str
     projection: str
 
-    def told(self, projection: str) -> Edit:
-        """The same call, told of another projection."""
+    def with_projection(self, projection: str) -> Edit:
+        """The same call with another projection."""
         return Edit(
             self.path, self._opening(self.projection), self._opening(projection)
         )
 
     @property
     def forgotten(self) -> Edit:
-        """The release's own call instead of the series's."""
+        """The release's own call instead of the one in the series."""
         plain = f"{self.target}{self.kernel}({self._gap}"
         return Edit(self.path, self._opening(self.projection), plain)
 
@@ -174,7 +176,7 @@ CALLS = {
 _GATHERED = frozenset({"gather"})
 _GATHER_CASES = (Case(Chain.GATHER_C10D, 3), Case(Chain.GATHER_PYNCCL, 3))
 _INPUT = (Case(Chain.INPUT, 3),)
-# Told of no projection, they write for CK's GEMM what Triton's reads as well.
+# Without a projection, they write for CK's GEMM a scale that Triton's reads as well.
 _MIXED_INPUTS = tuple(Case(c, 3, TUNED_INPUT) for c in (Chain.INPUT, Chain.RESIDUAL))
 _MIXED = frozenset({"S1", "S2"})
 _CORE = (Case(Chain.CORE, 3),)
@@ -195,7 +197,7 @@ def _chains_of(site: str) -> tuple[Case, ...]:
 
 
 def _consumer(name: str, broken: str, new: str, **more: object) -> Mutant:
-    """The line that hands a marked scale on, changed."""
+    """Change the line that passes on a marked scale."""
     fields = {"sites": _OF_EACH, "cases": _ONE_EACH, **more}
     return Mutant(name, broken, (Edit(SCALE, _GIVES, new),), **fields)  # type: ignore[arg-type]
 
@@ -227,7 +229,7 @@ MUTANTS = (
         BPRESHUFFLE,
     ),
     Mutant(
-        "marked, strides lie, nobody refuses",
+        "marked, strides lie, not refused",
         "the Triton GEMM, the gather and the indexer read wrong values",
         (LIES, TRUSTS),
         _MIXED | {"gather", "indexer"},
@@ -266,7 +268,7 @@ MUTANTS = (
     ),
     Mutant(
         "gather makes the wrong element row-major",
-        "the fp8 values, which are so already",
+        "the fp8 values, which already are",
         (
             Edit(
                 COMMUNICATOR,
@@ -353,7 +355,7 @@ MUTANTS = (
         (*_with(_ONE_EACH, switch=Switch.OFF), *_GATHER_CASES),
     ),
     Mutant(
-        "consumer told the other GEMM",
+        "consumer given the other GEMM",
         "bpreshuffle and Triton exchanged",
         (Edit(FP8_UTILS, "bpreshuffle=not use_triton)", "bpreshuffle=use_triton)"),),
         PRODUCERS | {"gather"},
@@ -411,34 +413,34 @@ MUTANTS = (
     Mutant(
         "another's projection",
         "S8 asks about q_b_proj",
-        (CALLS["S8"].told("self.q_b_proj"),),
+        (CALLS["S8"].with_projection("self.q_b_proj"),),
         frozenset({"S8"}),
         tuple(c for c in TRITON if c.chain is Chain.CORE),
     ),
     Mutant(
         "projection not found",
-        "the attention layer calls it something else",
+        "the attention layer has another name for it",
         (Edit(SCALE, '"fused_qkv_a_proj_with_mqa", None)', '"qkv_a_proj", None)'),),
         _MIXED | {"gather"},
         TRITON,
     ),
     Mutant(
         "switch 0 ignored",
-        "transposed scales although told not to",
+        "transposed scales although switched off",
         (Edit(SCALE, '_MODE != "0"', "True"),),
         _OF_EACH,
         _with(_ONE_EACH, switch=Switch.OFF),
     ),
     Mutant(
         "check mode never raises",
-        "differences are counted and not told",
+        "differences are counted and not reported",
         (Edit(SCALE, "if differs.any():", "if False:"),),
         frozenset({"S8"}),
         _IGNORED,
     ),
     Mutant(
         "check mode names no call",
-        "it raises, and leaves where to be guessed",
+        "it raises without naming the place",
         (Edit(SCALE, "places: {site}, read by", "places: read by"),),
         frozenset({"S8"}),
         _IGNORED,
@@ -458,7 +460,7 @@ MUTANTS = (
     ),
     Mutant(
         "empty scale refused",
-        "its strides are not what they would be of a full one",
+        "its strides differ from those of a full one",
         (
             Edit(
                 SCALE,

@@ -1,8 +1,8 @@
-"""The numeric proof on the second base: every site on each route, not the matrix.
+"""The numeric proof on the second base: every site on each route, without the matrix.
 
-``verify --numeric`` runs the whole reduced matrix on any base; here it runs on the
-first, and of the others what a rebase could have got wrong: that each site's code is
-right where it stands now.
+``verify --numeric`` runs the reduced matrix on any base; the tests run it on the first
+one. For the others they test only what a rebase could break: that each site's code is
+right in its new place.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pytest
 from conftest import Pins
 from overlaykit.trees.tree import EditedTree, Tree
 from xscale.census import take_census
-from xscale.numeric import Case, Chain, Outcome, findings_of, run, summarize
+from xscale.numeric import Case, CaseResult, Chain, findings_of, run, summarize
 from xscale.regenerate import Edit, regenerate
 
 from .test_numeric import BPRESHUFFLE, MHA, SITES, TRITON
@@ -24,7 +24,7 @@ SECOND = "sglang-0.5.12.post1"
 
 def proved(
     pins: Pins, tree: Tree, base: str, cases: tuple[Case, ...]
-) -> tuple[Outcome, ...]:
+) -> tuple[CaseResult, ...]:
     return run(tree, pins.patched("aiter"), cases, pristine=pins.tree(base))
 
 
@@ -38,8 +38,8 @@ def test_the_second_base_holds(pins: Pins, kernels: None) -> None:
     assert {o.relayouts for o in asked} == {0}
 
 
-def test_a_reworded_call_made_anew_holds(pins: Pins, kernels: None) -> None:
-    """A call whose text no merge can follow: what is made of it is right by bytes."""
+def test_a_regenerated_call_holds(pins: Pins, kernels: None) -> None:
+    """A call whose text cannot be merged: the regenerated call is right by bytes."""
     if importlib.util.find_spec("libcst") is None:
         pytest.skip("regenerating hunks needs libcst")
     call = b"q, _, _, _ = fused_rms_fp8_group_quant(\n                    q,"

@@ -1,4 +1,4 @@
-"""The matrix itself: that its shapes and gathers can show what they are there for."""
+"""The matrix itself: its shapes and gathers can show what they are meant to."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _READER = {
 
 @pytest.fixture(scope="module")
 def on_triton(pins: Pins) -> Callable[[int, int], bool]:
-    """The release's own table of GEMMs that Triton's serves."""
+    """The release's own table of sizes that Triton's GEMM serves."""
     (table,) = (
         node
         for node in ast.parse(pins.tree("sglang").read(FP8_UTILS) or b"").body
@@ -53,11 +53,11 @@ def sizes(shape: Shape) -> dict[str, tuple[int, int]]:
 
 @pytest.mark.parametrize("site", _READER)
 @pytest.mark.parametrize("other", _PROJECTIONS)
-def test_projections_are_told_apart_both_ways(
+def test_projections_are_distinguished_both_ways(
     site: str, other: str, on_triton: Callable[[int, int], bool]
 ) -> None:
-    """Of a producer that asks about another projection than the one that reads its
-    scale some case gets the wrong answer, whichever GEMM that is."""
+    """If a producer asks about a projection that does not read its scale, some case
+    gives it the wrong answer, for either GEMM."""
     reader = _READER[site]
     if reader == other:
         pytest.skip("it is the one that reads it")
@@ -72,8 +72,8 @@ def test_projections_are_told_apart_both_ways(
     assert {(True, False), (False, True)} <= seen
 
 
-def test_one_projection_stands_alone(on_triton: Callable[[int, int], bool]) -> None:
-    """What the shapes' names say of them."""
+def test_one_projection_differs(on_triton: Callable[[int, int], bool]) -> None:
+    """The shapes match their names."""
     for shape in APART:
         routes = {name: on_triton(*size) for name, size in sizes(shape).items()}
         alone = shape.name.partition(" ")[0]
@@ -86,15 +86,15 @@ def test_one_projection_stands_alone(on_triton: Callable[[int, int], bool]) -> N
 
 @pytest.mark.parametrize("shape", [*SHAPES, *APART], ids=lambda shape: shape.name)
 def test_kernels_write_within_bounds(shape: Shape) -> None:
-    """AITER's flatten writes a group per head at least: half a group would be one too
-    many, beyond the end."""
+    """AITER's flatten writes at least one group per head; for half a group it would
+    write past the end."""
     assert shape.hidden % GROUP == shape.q_lora % GROUP == shape.kv_lora % GROUP == 0
     if shape.serves(Chain.CORE):
         assert shape.v % GROUP == 0
 
 
 def test_pairs_and_triples_are_gathered_over_both_transports() -> None:
-    """At M = 4 the small shape has as many rows, of each rank, as groups."""
+    """At M = 4 the small shape has as many rows per rank as groups."""
     gathered = {
         (case.chain.nsa, case.chain.over_c10d, case.m)
         for case in reduced_matrix()
@@ -106,7 +106,7 @@ def test_pairs_and_triples_are_gathered_over_both_transports() -> None:
 
 
 @pytest.mark.parametrize("base", ["sglang", "sglang-0.5.12.post1"])
-def test_what_stands_between_is_run(pins: Pins, base: str) -> None:
-    """Were a class renamed, the proof would go past it without a word."""
+def test_the_code_between_is_run(pins: Pins, base: str) -> None:
+    """If a class were renamed, the proof would silently skip it."""
     found = sglang_sources(pins.patched(base))
     assert {LAYER, LATENT, METHOD, *KINDS} <= set(found.places)

@@ -1,7 +1,8 @@
-"""Hazards 1 to 12: each harmless on the patched pin, and seen on a tree that has it.
+"""Hazards 1 to 12: each is harmless on the patched pin and visible on a tree that has
+it.
 
-A test that only passes proves little of a hazard, so each first builds the tree that
-suffers it and looks at the damage.
+A test that only passes proves little, so each one first builds a tree with the hazard
+and checks the damage.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from overlaykit.trees.tree import Tree
 from xscale.census import check_adopted, take_census
 from xscale.numeric import (
     Case,
+    CaseResult,
     Chain,
-    Outcome,
     Platform,
     Switch,
     Variant,
@@ -41,7 +42,7 @@ from .mutants import (
 )
 from .test_numeric import BPRESHUFFLE, FP8_UTILS, MLA, SCALE
 
-Prove = Callable[..., tuple[Outcome, ...]]
+Prove = Callable[..., tuple[CaseResult, ...]]
 
 _IGNORES = Edit(
     "aiter/ops/triton/fused_fp8_quant.py",
@@ -58,8 +59,8 @@ def mutant(name: str) -> Mutant:
     return found
 
 
-def wrong(outcomes: Iterable[Outcome]) -> set[str]:
-    """The sites whose scale somebody reads wrongly, or not at all."""
+def wrong(outcomes: Iterable[CaseResult]) -> set[str]:
+    """The sites whose scale is read wrongly, or not at all."""
     outcomes = tuple(outcomes)
     return {r.site for o in outcomes for r in o.readings if not r.bytes} | {
         site for o in outcomes if o.raised for site in o.case.sites
@@ -67,15 +68,16 @@ def wrong(outcomes: Iterable[Outcome]) -> set[str]:
 
 
 def suffers(pins: Pins, prove: Prove, one: Mutant) -> set[str]:
-    """What is named on the broken tree; the patched one is clean on the same cases."""
+    """The sites found on the broken tree; the patched one is clean on the same
+    cases."""
     tree = pins.patched("sglang")
     assert all(outcome.ok for outcome in prove(tree, one.cases))
     outcomes = prove(mutated(tree, one.edits), one.cases)
     return {site for outcome in outcomes for site in outcome.wrong_sites}
 
 
-def test_hazard_01_two_presentations(pins: Pins, prove: Prove) -> None:
-    """An undo that is right for what lies raises on what is honest."""
+def test_hazard_01_two_layouts(pins: Pins, prove: Prove) -> None:
+    """An inverse that is right for a lying scale raises on an honest one."""
     one = mutant("the pull request's inverse")
     patched = pins.patched("sglang")
     lying = [Case(c.chain, 3, c.shape, Variant.LYING_FLATTEN) for c in one.cases]
@@ -97,7 +99,7 @@ def test_hazard_01_two_presentations(pins: Pins, prove: Prove) -> None:
     ],
 )
 def test_hazard_02_marker_lost(pins: Pins, prove: Prove, expression: str) -> None:
-    """Corruption behind strides that lie; behind honest ones the values stay right."""
+    """With lying strides the values are wrong; with honest ones they stay right."""
     loses = Edit(FP8_UTILS, _HANDED, _HANDED.replace("input_scale", expression))
     cases = (Case(Chain.MLA, 3), Case(Chain.CORE, 3))
     tree = mutated(pins.patched("sglang"), [loses])
@@ -124,7 +126,7 @@ def test_hazard_03_gather(pins: Pins, prove: Prove) -> None:
 
 
 def test_hazard_04_indexer(pins: Pins, prove: Prove) -> None:
-    """It multiplies element by element, and asks nobody for a mark."""
+    """It multiplies element by element and does not check the mark."""
     tree, cases = pins.patched("sglang"), [Case(Chain.INDEXER, 3)]
     assert wrong(prove(mutated(tree, [LIES, TRUSTS]), cases)) == {"indexer"}
     assert all(outcome.ok for outcome in prove(tree, cases))
@@ -132,7 +134,7 @@ def test_hazard_04_indexer(pins: Pins, prove: Prove) -> None:
 
 @pytest.mark.parametrize("name", ["in-place fix-up", "consumer clears the mark"])
 def test_hazard_05_two_consumers(pins: Pins, prove: Prove, name: str) -> None:
-    """The first one leaves the scale as it was, whichever GEMMs the two are."""
+    """The first consumer leaves the scale unchanged, for any two GEMMs."""
     one = mutant(name)
     assert suffers(pins, prove, one) == one.sites
     both = [
@@ -143,7 +145,7 @@ def test_hazard_05_two_consumers(pins: Pins, prove: Prove, name: str) -> None:
 
 @pytest.mark.parametrize("platform", [Platform.GFX95_OLD, Platform.GFX942])
 def test_hazard_06_platforms(pins: Pins, prove: Prove, platform: Platform) -> None:
-    """Nobody is asked for a transposed scale where only Triton's GEMM is used."""
+    """No transposed scale is requested where only Triton's GEMM is used."""
     tree = pins.patched("sglang")
     cases = [
         Case(chain, 3, platform=platform)
@@ -160,7 +162,7 @@ def test_hazard_06_platforms(pins: Pins, prove: Prove, platform: Platform) -> No
 
 
 def adapter(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The tree's scale module, told that its consumer reads transposed scales."""
+    """The tree's scale module, with a consumer that reads transposed scales."""
     name = "sglang.srt.layers.quantization"
     parts = name.split(".")
     for end in range(1, len(parts) + 1):
@@ -176,7 +178,7 @@ def adapter(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_hazard_07_other_formats(
     pins: Pins, kernels: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only FP8 (e4m3fn) in groups of 128 is asked for transposed, and marked."""
+    """Only FP8 (e4m3fn) in groups of 128 is requested transposed and marked."""
     import torch
 
     def quant(x: Any, transpose_scale: bool = False, **_: Any) -> Any:
@@ -202,7 +204,7 @@ def test_hazard_07_other_formats(
 
 
 def test_hazard_08_no_tokens(pins: Pins, prove: Prove) -> None:
-    """M = 0 gets no worse: it goes through to the GEMM, as in the release."""
+    """M = 0 gets no worse: it reaches the GEMM, as in the release."""
     cases = [case for case in reduced_matrix() if case.m == 0]
     assert all(o.raised is None for o in prove(pins.tree("sglang"), cases))
     assert all(outcome.ok for outcome in prove(pins.patched("sglang"), cases))
@@ -211,7 +213,7 @@ def test_hazard_08_no_tokens(pins: Pins, prove: Prove) -> None:
 
 
 def test_hazard_08_what_failed_before_may_fail(pins: Pins, prove: Prove) -> None:
-    """As CK's GEMM does, which no CPU runs: here the consumer raises in its stead."""
+    """CK's GEMM fails at M = 0 but no CPU runs it: here the consumer raises instead."""
     starts = "    n, k = weight.shape\n\n    if _use_aiter_bpreshuffle_gfx95:"
     fails = 'if not len(input):\n        raise RuntimeError("no tokens")\n\n    '
     raises = Edit(FP8_UTILS, starts, starts.replace("if _use", f"{fails}if _use"))
@@ -224,8 +226,8 @@ def test_hazard_08_what_failed_before_may_fail(pins: Pins, prove: Prove) -> None
 
 
 def fused_under_capture(tree: Tree) -> list[bool]:
-    """For each fused quantization of q in forward_mla: does a capture with an
-    alternate stream reach it?"""
+    """For each fused quantization of q in forward_mla: whether a capture with an
+    alternate stream reaches it."""
     parsed = ast.parse(tree.read(MLA) or b"")
     found: list[bool] = []
 
@@ -251,9 +253,9 @@ def fused_under_capture(tree: Tree) -> list[bool]:
 
 
 def test_hazard_09_alternate_stream(pins: Pins) -> None:
-    """Captured with an alternate stream, S3 and S4 are not reached: nothing saved.
+    """A capture with an alternate stream does not reach S3 and S4: nothing is saved.
 
-    A tree on which they are reached would need the claim, and this test, changed.
+    If a tree reaches them, the claim and this test must change.
     """
     tree = pins.patched("sglang")
     assert fused_under_capture(tree) == [False, False]
@@ -266,7 +268,8 @@ def test_hazard_09_alternate_stream(pins: Pins) -> None:
 
 
 def test_hazard_10_mixed_adoption(pins: Pins, prove: Prove) -> None:
-    """0.5.13's state: seven producers transposed, flatten not, the consumer trusts."""
+    """The state of 0.5.13: seven producers transposed, flatten not, and a trusting
+    consumer."""
     trusting = Edit(
         FP8_UTILS,
         "x_scale = x_scale_for_gemm(input_scale, bpreshuffle=not use_triton)",
@@ -284,21 +287,22 @@ def test_hazard_10_mixed_adoption(pins: Pins, prove: Prove) -> None:
 
 
 def test_hazard_11_wrapper_that_ignores_the_flag(pins: Pins, prove: Prove) -> None:
-    """A row-major scale from an AITER that was asked for a transposed one.
+    """A row-major scale from an AITER that should return a transposed one.
 
-    The values are wrong in either mode; check mode says so before they are used.
+    The values are wrong in both modes; check mode raises before they are used.
     """
     tree, aiter = pins.patched("sglang"), pins.patched("aiter")
     ignoring = mutated(aiter, [_IGNORES])
     on, check = (Case(Chain.CORE, 3, switch=s) for s in (Switch.ON, Switch.CHECK))
     assert all(outcome.ok for outcome in prove(tree, [on, check]))
-    silent, told = prove(tree, [on, check], ignoring)
+    silent, checked = prove(tree, [on, check], ignoring)
     assert silent.raised is None and wrong([silent]) == {"S8"}
-    assert told.raised and "pre-transposed activation scale is wrong" in told.raised
+    assert checked.raised
+    assert "pre-transposed activation scale is wrong" in checked.raised
 
 
-def live(outcomes: Iterable[Outcome]) -> Collection[str]:
-    """The sites whose GEMM was given a scale of AITER's fused quantizations."""
+def live(outcomes: Iterable[CaseResult]) -> Collection[str]:
+    """The sites whose GEMM received a scale from AITER's fused quantizations."""
     return {
         r.site
         for o in outcomes

@@ -1,6 +1,6 @@
-"""Every broken tree is caught, by what has to catch it, with its sites named.
+"""Every broken tree is caught by the right check, with its sites named.
 
-The page is compared with the run; to write it anew:
+The page is compared with the run; to write it again:
 
     WRITE_EVIDENCE=1 .venv/bin/python -m pytest tests/xscale/numeric/test_mutants.py
 """
@@ -13,7 +13,7 @@ from collections.abc import Callable
 import pytest
 
 from conftest import ROOT, Pins
-from xscale.numeric import Case, Outcome
+from xscale.numeric import Case, CaseResult
 
 from .meddlers import MEDDLERS
 from .module_mutants import MODULE_MUTANTS
@@ -21,7 +21,7 @@ from .mutants import MUTANTS, Catcher, Mutant, catches, mutated
 
 pytestmark = pytest.mark.slow("every broken tree is run through the numeric proof")
 
-Prove = Callable[..., tuple[Outcome, ...]]
+Prove = Callable[..., tuple[CaseResult, ...]]
 ALL = (*MUTANTS, *MEDDLERS, *MODULE_MUTANTS)
 Caught = dict[str, dict[Catcher, frozenset[str]]]
 
@@ -31,7 +31,7 @@ BEGIN, END = "<!-- the run: begin -->\n", "<!-- the run: end -->\n"
 
 @pytest.fixture(scope="module")
 def caught(pins: Pins, prove: Prove) -> Caught:
-    """What every mutant's run came to, by name."""
+    """The result of every mutant, by name."""
     tree = pins.patched("sglang")
 
     def run(mutant: Mutant) -> dict[Catcher, frozenset[str]]:
@@ -47,7 +47,7 @@ def test_names_are_unique() -> None:
 
 @pytest.mark.parametrize("mutant", ALL, ids=lambda mutant: mutant.name)
 def test_caught(mutant: Mutant, caught: Caught) -> None:
-    """All that has to catch it names its sites, and names no others."""
+    """Each expected catcher names exactly its sites."""
     found = caught[mutant.name]
     assert mutant.caught <= found.keys()
     for catcher in mutant.caught:
@@ -61,7 +61,7 @@ def test_no_survivors(caught: Caught) -> None:
 
 
 def test_the_patched_pin_passes_the_same_cases(pins: Pins, prove: Prove) -> None:
-    """Else a judge that is never content would catch all of them."""
+    """Otherwise a judge that rejects everything would catch all mutants."""
     cases: dict[Case, None] = {}
     for mutant in ALL:
         cases |= dict.fromkeys(mutant.cases)
@@ -69,7 +69,7 @@ def test_the_patched_pin_passes_the_same_cases(pins: Pins, prove: Prove) -> None
     assert catches(tree, prove(tree, cases)) == {}
 
 
-def test_the_page_is_this_run(caught: Caught) -> None:
+def test_the_page_matches_this_run(caught: Caught) -> None:
     before, _, rest = PAGE.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
     page = f"{before}{BEGIN}{_table(caught)}{END}{after}"

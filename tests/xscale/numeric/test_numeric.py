@@ -1,4 +1,4 @@
-"""The judge on the patched pin, on the pristine one, and on trees made wrong."""
+"""The judge on the patched pin, on the pristine one, and on broken trees."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from conftest import Pins
 from overlaykit.trees.tree import EditedTree, Tree
 from xscale.numeric import (
     Case,
+    CaseResult,
     Chain,
-    Outcome,
     Variant,
     findings_of,
     reduced_matrix,
@@ -21,7 +21,7 @@ from xscale.numeric import (
 )
 from xscale.numeric.cases import TUNED_INPUT, TUNED_LATENT, TUNED_OUTPUT, pairwise
 
-Prove = Callable[..., tuple[Outcome, ...]]
+Prove = Callable[..., tuple[CaseResult, ...]]
 
 SRT = "python/sglang/srt"
 FP8_UTILS = f"{SRT}/layers/quantization/fp8_utils.py"
@@ -43,11 +43,11 @@ TRITON = tuple(
 
 
 @pytest.fixture(scope="module")
-def reduced(pins: Pins, prove: Prove) -> tuple[Outcome, ...]:
+def reduced(pins: Pins, prove: Prove) -> tuple[CaseResult, ...]:
     return prove(pins.patched("sglang"), reduced_matrix())
 
 
-def test_pairs_are_all_there() -> None:
+def test_all_pairs_occur() -> None:
     factors = ((0, 1, 2), "abcd", (True, False))
     rows = list(pairwise(*factors))
     for i, j in combinations(range(3), 2):
@@ -55,12 +55,12 @@ def test_pairs_are_all_there() -> None:
         assert seen == set(product(factors[i], factors[j]))
 
 
-def test_the_patched_pin_holds(reduced: tuple[Outcome, ...]) -> None:
+def test_the_patched_pin_holds(reduced: tuple[CaseResult, ...]) -> None:
     assert [f.lines() for f in findings_of(reduced)] == []
     assert all(outcome.ok for outcome in reduced)
 
 
-def test_every_site_was_read_on_every_route(reduced: tuple[Outcome, ...]) -> None:
+def test_every_site_was_read_on_every_route(reduced: tuple[CaseResult, ...]) -> None:
     read = {(row.site, row.route) for row in summarize(reduced)}
     routes = ("bpreshuffle", "Triton")
     assert read == {
@@ -71,8 +71,8 @@ def test_every_site_was_read_on_every_route(reduced: tuple[Outcome, ...]) -> Non
     assert all(r.values and r.gemm for r in compared)
 
 
-def test_nothing_is_copied(reduced: tuple[Outcome, ...]) -> None:
-    """By pointer and by operation, wherever a transposed scale was asked for."""
+def test_nothing_is_copied(reduced: tuple[CaseResult, ...]) -> None:
+    """By pointer and by operation, wherever a transposed scale was requested."""
     asked = [
         outcome
         for outcome in reduced
@@ -85,8 +85,8 @@ def test_nothing_is_copied(reduced: tuple[Outcome, ...]) -> None:
     assert {r.copies for o in asked for r in o.readings} == {0}
 
 
-def test_check_mode_is_put_to_the_test(reduced: tuple[Outcome, ...]) -> None:
-    """On either GEMM; what is read wrongly is said before the GEMM reads it."""
+def test_check_mode_is_tested(reduced: tuple[CaseResult, ...]) -> None:
+    """On either GEMM; a wrong scale raises before the GEMM reads it."""
     tested = [outcome for outcome in reduced if outcome.case.tests_check_mode]
     assert {s for o in tested for s in o.case.sites} == PRODUCERS
     for gemm in ("bpreshuffle", "Triton"):
@@ -95,13 +95,14 @@ def test_check_mode_is_put_to_the_test(reduced: tuple[Outcome, ...]) -> None:
 
 
 def test_no_switch_no_check_mode(pins: Pins, prove: Prove) -> None:
-    """Nothing is demanded of a release that promised nothing."""
+    """A release without the switch is not tested for check mode."""
     cases = [case for case in reduced_matrix() if case.tests_check_mode]
     assert cases and prove(pins.tree("sglang"), cases) == ()
 
 
 def test_the_pristine_pin_copies(pins: Pins, prove: Prove) -> None:
-    """Right as it is: a copy for each consumer on bpreshuffle, none on Triton."""
+    """The release is right: one copy for each consumer on bpreshuffle, none on
+    Triton."""
     tree = pins.tree("sglang")
     cases = BPRESHUFFLE + TRITON
     outcomes = prove(tree, cases, aiter=pins.tree("aiter"))
@@ -124,7 +125,7 @@ def test_the_patched_pin_on_pristine_aiter(pins: Pins, prove: Prove) -> None:
     assert all(r.bytes and r.gemm for o in outcomes for r in o.readings)
 
 
-# --- trees made wrong -------------------------------------------------------------
+# --- broken trees -----------------------------------------------------------------
 
 
 def edited(tree: Tree, path: str, *changes: tuple[str, str]) -> Tree:
@@ -145,7 +146,7 @@ LYING = (
 def test_producers_alone_with_honest_strides_are_harmless(
     pins: Pins, prove: Prove
 ) -> None:
-    """The design's point: a consumer that knows nothing still reads right values."""
+    """The reason for honest strides: an unpatched consumer still reads right values."""
     tree = pins.patched("sglang", without=["consumer"])
     outcomes = prove(tree, BPRESHUFFLE + TRITON)
     assert findings_of(outcomes) == ()
@@ -156,10 +157,6 @@ def test_producers_alone_with_lying_strides(pins: Pins, prove: Prove) -> None:
     outcomes = prove(tree, BPRESHUFFLE + TRITON)
     wrong = {r.site for o in outcomes for r in o.readings if not r.bytes}
     assert wrong == SITES
-
-
-# A call as the series writes it -> the release's own; which is which, by what follows.
-_CALL = "quant_pretransposed_scale(\n"
 
 
 def forgotten(pins: Pins, patch: str) -> Tree:
@@ -204,7 +201,7 @@ def test_one_forgotten_site(pins: Pins, prove: Prove) -> None:
 
 
 def test_marked_without_being_transposed(pins: Pins, prove: Prove) -> None:
-    """The reference's consumer, which trusts the mark: it has no look at strides."""
+    """The consumer trusts the mark; the check of strides does not find this."""
     tree = edited(
         pins.patched("sglang"),
         SCALE,
@@ -213,13 +210,13 @@ def test_marked_without_being_transposed(pins: Pins, prove: Prove) -> None:
     )  # fmt: skip
     outcomes = prove(tree, BPRESHUFFLE)
     wrong = {s for o in outcomes for s in o.wrong_sites}
-    # The gather and the indexer see strides that lie as well.
+    # The gather and the indexer see lying strides as well.
     assert wrong == SITES
 
 
 def test_lying_and_marked_on_triton(pins: Pins, prove: Prove) -> None:
-    """Right for CK if the consumer lets it through; wrong for Triton, where it is
-    asked for: by the two sites that may not know what reads their scale."""
+    """Right for CK if the consumer accepts it; wrong for Triton at the two sites that
+    may not know the reader of their scale."""
     through = (
         "    transposed = x_scale.t()\n    if not transposed.is_contiguous():",
         "    transposed = x_scale.view(x_scale.shape[::-1])\n"
@@ -256,8 +253,8 @@ def test_gather_without_its_fix(pins: Pins, prove: Prove) -> None:
     assert not any(r.bytes for r in pynccl.readings)
 
 
-def test_at_one_token_nothing_can_be_seen(pins: Pins, prove: Prove) -> None:
-    """Why no case of M = 1 proves anything: even this tree passes them."""
+def test_one_token_shows_nothing(pins: Pins, prove: Prove) -> None:
+    """Cases of M = 1 prove nothing: even this tree passes them."""
     tree = edited(pins.patched("sglang", without=["consumer"]), SCALE, LYING)
     case = partial(Case, Chain.MLA)
     one, two = prove(tree, [case(1), case(2)])

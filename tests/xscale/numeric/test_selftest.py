@@ -1,4 +1,5 @@
-"""The scale module's own promises: kept by the series, asked of no other tree."""
+"""The scale module's own promises: kept by the series, and not tested on other
+trees."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from conftest import Pins
 from overlaykit.trees.tree import EditedTree
 from xscale.numeric import (
     Case,
-    Outcome,
+    CaseResult,
     chains_of,
     findings_of,
     module_cases,
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.slow(
     "every promise of the module, compiled and captured, per base"
 )
 
-Prove = Callable[..., tuple[Outcome, ...]]
+Prove = Callable[..., tuple[CaseResult, ...]]
 
 
 @pytest.mark.parametrize("base", ["sglang", "sglang-0.5.12.post1"])
@@ -35,8 +36,8 @@ def test_every_base_keeps_them(pins: Pins, prove: Prove, base: str) -> None:
     assert len(outcomes) == len(module_cases())
 
 
-def test_every_promise_is_seen_broken() -> None:
-    """By a mutant each: a test that nothing fails says nothing."""
+def test_every_promise_is_broken_by_a_mutant() -> None:
+    """Each promise has a mutant: a test that never fails shows nothing."""
     broken = {
         case.promise
         for mutant in MODULE_MUTANTS
@@ -46,13 +47,11 @@ def test_every_promise_is_seen_broken() -> None:
     assert broken == set(Promise)
 
 
-def test_nothing_is_asked_of_a_tree_without_the_switch(
-    pins: Pins, prove: Prove
-) -> None:
+def test_a_tree_without_the_switch_is_not_tested(pins: Pins, prove: Prove) -> None:
     assert prove(pins.tree("sglang"), module_cases()) == ()
 
 
-def test_sites_are_not_summed_up_with_it(pins: Pins, prove: Prove) -> None:
+def test_it_is_not_in_the_summary_of_sites(pins: Pins, prove: Prove) -> None:
     cases = _of(Promise.GATE)[:1]
     outcomes = prove(pins.patched("sglang"), cases)
     assert len(outcomes) == 1
@@ -68,10 +67,10 @@ def test_sites_are_not_summed_up_with_it(pins: Pins, prove: Prove) -> None:
         ("\n_MODE = _mode", "\nraise RuntimeError('broken')\n_MODE = _mode", "broken"),
     ],
 )
-def test_a_module_that_is_not_all_there(
+def test_an_incomplete_module(
     pins: Pins, prove: Prove, old: str, new: str, said: str | None
 ) -> None:
-    """A finding, not a traceback; a module that nobody has is a stub, as ever."""
+    """A finding, not a traceback; a missing module becomes a stub, as usual."""
     tree = edited(pins.patched("sglang"), SCALE, (old, new))
     found = findings_of(prove(tree, _of(Promise.GATE)[:1], compare=False))
     if said is None:
@@ -83,7 +82,7 @@ def test_a_module_that_is_not_all_there(
 
 
 def test_two_modules_with_the_switch(pins: Pins, prove: Prove) -> None:
-    """Which of them is meant cannot be told, so nothing is believed."""
+    """Two modules are ambiguous, so this is a finding."""
     patched = pins.patched("sglang")
     fp8_utils = "python/sglang/srt/layers/quantization/fp8_utils.py"
     text = patched.read(fp8_utils) or b""

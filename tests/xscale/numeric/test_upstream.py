@@ -1,4 +1,4 @@
-"""An unpatched release's own defects are found, without being told where they are."""
+"""The defects of an unpatched release are found without knowing where they are."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from overlaykit.core.errors import EnvironmentFailure
 from overlaykit.sources.releases import release_tree
 from releases.report import DATA
 from releases.survey import survey
-from xscale.numeric import Outcome, reduced_matrix
-from xscale.sites import State
+from xscale.numeric import CaseResult, reduced_matrix
+from xscale.sites import SiteState
 
 pytestmark = pytest.mark.slow("releases of upstream are run through the numeric proof")
 
@@ -27,25 +27,26 @@ _WRONG = {
 
 
 def test_0_5_13_leaves_s8_behind(
-    pins: Pins, prove: Callable[..., tuple[Outcome, ...]]
+    pins: Pins, prove: Callable[..., tuple[CaseResult, ...]]
 ) -> None:
-    """Seven producers transposed, the eighth not, and a consumer that assumes all."""
+    """Seven producers are transposed, the eighth is not, and the consumer assumes
+    all."""
     try:
         tree = release_tree(ROOT, pins.overlay["sglang"].target, "0.5.13")
     except EnvironmentFailure as error:
-        pytest.skip(f"the release cannot be had: {error}")
+        pytest.skip(f"the release is not available: {error}")
     outcomes = prove(tree, reduced_matrix(), compare=False)
     found = survey("0.5.13", tree, outcomes)
     assert found.wrong() == _WRONG
     assert {f"S{number}" for number in range(1, 9)} <= set(found.live)
     assert not found.not_run
-    # Scrambled wherever there is more than one row and more than one group.
+    # Scrambled if there is more than one row and more than one group.
     for outcome in outcomes:
         for reading in outcome.readings:
             if reading.site == "S8" and outcome.case.platform.bpreshuffle:
                 assert reading.bytes == (min(reading.shape) <= 1), outcome
     states = {row.state for row in found.census if row.site == "S8"}
-    assert states == {State.ROW_MAJOR}
+    assert states == {SiteState.ROW_MAJOR}
     assert {f.site for f in found.dangers} == {"S8", "C"}
     releases = json.loads((ROOT / DATA).read_text(encoding="utf-8"))["releases"]
     (kept,) = (one for one in releases if one["version"] == "0.5.13")

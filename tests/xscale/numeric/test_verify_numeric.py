@@ -1,4 +1,4 @@
-"""``verify --numeric`` as its users run it: exit codes, what it says, bad input."""
+"""``verify --numeric`` as users run it: exit codes, messages, bad input."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import pytest
 from conftest import Checkouts, Pins, run_verb
 from overlaykit.core.errors import EnvironmentFailure, InputError
 from xscale.aiter_tree import aiter_at
-from xscale.numeric import Case, Chain, Outcome
+from xscale.numeric import Case, CaseResult, Chain
 
 from .test_numeric import FP8_UTILS, edited
 
-Prove = Callable[..., tuple[Outcome, ...]]
+Prove = Callable[..., tuple[CaseResult, ...]]
 
 _METHODS = "python/sglang/srt/models/deepseek_common/attention_forward_methods"
 
@@ -28,7 +28,7 @@ def errors(*arguments: object) -> tuple[int, str]:
 def test_unpatched_and_as_json(
     pins: Pins, laid_out: dict[str, Path], kernels: None
 ) -> None:
-    """The release as it is holds: by its own lights nothing is wrong with it."""
+    """The unpatched release passes: it keeps everything that it promises."""
     done = run_verb(
         "verify",
         "--numeric",
@@ -82,21 +82,21 @@ def test_aiter_without_its_kernels(
 def test_aiter_that_cannot_be_imported(
     slim: Callable[..., Path], checkouts: Checkouts, kernels: None
 ) -> None:
-    """A part of an AITER: the wrappers, without what they import."""
+    """A part of an AITER: the wrappers without their imports."""
     code, said = errors(checkouts.sglang, "--aiter", slim("aiter"))
     assert code == 5
     assert "cannot be imported" in said and "aiter.ops.triton.utils" in said
 
 
 @pytest.mark.parametrize("module", ["torch", "triton", "numpy"])
-def test_something_not_installed(
+def test_a_missing_package(
     checkouts: Checkouts,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     kernels: None,
     module: str,
 ) -> None:
-    """As seen by the worker; its sitecustomize hides what is to be missing."""
+    """As seen by the worker; a sitecustomize hides the module."""
     hide = f"import sys\nsys.modules[{module!r}] = None\n"
     (tmp_path / "sitecustomize.py").write_text(hide, encoding="utf-8")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -112,7 +112,7 @@ def test_a_torch_without_float8(
     monkeypatch: pytest.MonkeyPatch,
     kernels: None,
 ) -> None:
-    """A real one, from which every process takes the types as soon as it starts."""
+    """A real PyTorch; every process deletes the types at its start."""
     take = "import torch\ndel torch.float8_e4m3fn, torch.float8_e4m3fnuz\n"
     (tmp_path / "sitecustomize.py").write_text(take, encoding="utf-8")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -124,7 +124,7 @@ def test_a_torch_without_float8(
 def test_no_gpu(
     checkouts: Checkouts, monkeypatch: pytest.MonkeyPatch, kernels: None
 ) -> None:
-    """Where there are some, none is visible."""
+    """If there are GPUs, none is visible."""
     for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"):
         monkeypatch.setenv(name, "")
     code, said = errors(checkouts.sglang, checkouts.aiter, "--device", "cuda")
@@ -133,9 +133,9 @@ def test_no_gpu(
 
 
 def test_out_of_memory(pins: Pins, prove: Prove) -> None:
-    """PyTorch's own error, raised by the tree's code: a CPU gives none by itself.
+    """PyTorch's own error, raised by the tree's code, because a CPU does not raise it.
 
-    Shown is what becomes of it, from the case through the worker to the caller; not
+    This shows how the error gets from the case through the worker to the caller, not
     that a full device raises it.
     """
     starts = "    n, k = weight.shape\n\n    if _use_aiter_bpreshuffle_gfx95:"
@@ -151,11 +151,11 @@ def test_out_of_memory(pins: Pins, prove: Prove) -> None:
     assert caught.value.exit_code == 5
     assert "out of memory" in finding.what and "absorbed q; M=3" in finding.what
     assert "Tried 2 GiB" in (finding.found or "") and finding.next_step
-    # The next run has a worker of its own, and goes through.
+    # The next run has a new worker, and passes.
     assert all(o.ok for o in prove(pins.patched("sglang"), [Case(Chain.MLA, 3)]))
 
 
-def test_options_of_the_proof_alone(checkouts: Checkouts) -> None:
+def test_options_that_need_numeric(checkouts: Checkouts) -> None:
     done = run_verb("verify", str(checkouts.sglang), "--full")
     assert done.returncode == 2
     assert "--numeric" in done.stderr

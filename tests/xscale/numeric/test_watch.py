@@ -1,4 +1,4 @@
-"""What the watch sees of a run, one deed at a time."""
+"""What the watch records, one event at a time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ torch: Any = pytest.importorskip("torch", reason="scales are PyTorch's tensors")
 
 from xscale.numeric.producers import Produced  # noqa: E402
 from xscale.numeric.stubs import Anything  # noqa: E402
-from xscale.numeric.watch import Watch, aside, watching  # noqa: E402
+from xscale.numeric.watch import Watch, unrecorded, watching  # noqa: E402
 from xscale.sites import MARKER  # noqa: E402
 
 
@@ -22,12 +22,12 @@ def produced(asked: bool = True) -> Produced:
     return Produced("kernel", q, scale, scale.contiguous(), True, asked)
 
 
-def watched(deed: Callable[[Produced], object], asked: bool = True) -> Any:
-    """What is seen of a deed; nobody who asked for the scale is still running."""
+def watched(event: Callable[[Produced], object], asked: bool = True) -> Any:
+    """The record of an event, after the call that requested the scale has returned."""
     watch, one = Watch("tree"), produced(asked)
     with watching(watch):
         watch.produced(one, None)
-        deed(one)
+        event(one)
     return watch.finish()
 
 
@@ -47,7 +47,7 @@ def watched(deed: Callable[[Produced], object], asked: bool = True) -> Any:
     ],
 )
 def test_copies(copy: Callable[[Any], Any]) -> None:
-    """In whatever way a scale is laid out anew, and a copy of a copy as well."""
+    """Any operation that changes a scale's layout, and a copy of a copy."""
     assert watched(lambda one: copy(one.scale)).relayouts
 
 
@@ -62,21 +62,21 @@ def test_copies(copy: Callable[[Any], Any]) -> None:
         lambda s: torch.rand(3, 4, 128).mul_(s.unsqueeze(-1)),
     ],
 )
-def test_looking_is_no_copy(look: Callable[[Any], Any]) -> None:
+def test_reading_is_not_a_copy(look: Callable[[Any], Any]) -> None:
     seen = watched(lambda one: look(one.scale))
     assert not seen.relayouts and not seen.writes
 
 
-def test_nobody_watches_what_stands_aside() -> None:
-    def deed(one: Produced) -> None:
-        with aside():
+def test_unrecorded_work_is_not_recorded() -> None:
+    def event(one: Produced) -> None:
+        with unrecorded():
             one.scale.clone().copy_(one.scale)
             one.scale.mul_(1)
             setattr(one.scale, MARKER, True)
             Anything("stub")(one.scale)
 
-    seen = watched(deed)
-    assert not any((seen.relayouts, seen.writes, seen.marks, seen.handed))
+    seen = watched(event)
+    assert not any((seen.relayouts, seen.writes, seen.marks, seen.stub_calls))
 
 
 @pytest.mark.parametrize(
@@ -104,8 +104,8 @@ def test_quantizations(quantize: Callable[[Any], Any]) -> None:
     assert watched(lambda _: quantize(torch.rand(3, 8))).quantizations
 
 
-def test_stubs_that_are_handed_a_scale() -> None:
-    """By itself, among others, and in what an object has."""
+def test_stubs_that_receive_a_scale() -> None:
+    """As an argument, in a container, and in an object's attribute."""
 
     class Holder:
         def __init__(self, held: object) -> None:
@@ -122,8 +122,8 @@ def test_stubs_that_are_handed_a_scale() -> None:
     )
     for given in ways:
         seen = watched(partial(hand, given))
-        assert [deed.what for deed in seen.handed] == ["a.stub"]
-    assert not watched(lambda _: Anything("a.stub")(torch.rand(3))).handed
+        assert [event.what for event in seen.stub_calls] == ["a.stub"]
+    assert not watched(lambda _: Anything("a.stub")(torch.rand(3))).stub_calls
 
 
 def test_marks_and_who_sets_them() -> None:
@@ -142,7 +142,7 @@ def test_marks_and_who_sets_them() -> None:
         mark(one.scale[:])
         assert watch.knows_mark_on(one.scale)
     first, second = watch.finish().marks
-    assert (first.by_asker, second.by_asker) == (True, False)
+    assert (first.by_requester, second.by_requester) == (True, False)
     assert first.made is one is second.made
 
 
@@ -156,12 +156,12 @@ def test_marks_and_who_sets_them() -> None:
         lambda s: object.__delattr__(s, MARKER),
     ],
 )
-def test_marks_that_do_not_last(clear: Callable[[Any], Any]) -> None:
-    def deed(one: Produced) -> None:
+def test_marks_that_are_lost(clear: Callable[[Any], Any]) -> None:
+    def event(one: Produced) -> None:
         setattr(one.scale, MARKER, True)
         clear(one.scale)
 
-    assert len(watched(deed).cleared) == 1
+    assert len(watched(event).cleared) == 1
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_marks_that_do_not_last(clear: Callable[[Any], Any]) -> None:
         lambda s: object.__setattr__(s, MARKER, True),
     ],
 )
-def test_marks_past_setattr_are_not_known(mark: Callable[[Any], Any]) -> None:
+def test_marks_without_setattr_are_unknown(mark: Callable[[Any], Any]) -> None:
     watch, one = Watch("tree"), produced()
     with watching(watch):
         watch.produced(one, None)
@@ -179,7 +179,7 @@ def test_marks_past_setattr_are_not_known(mark: Callable[[Any], Any]) -> None:
         assert getattr(one.scale, MARKER) and not watch.knows_mark_on(one.scale)
 
 
-def test_tensors_are_as_they_were_afterwards() -> None:
+def test_the_tensor_class_is_restored() -> None:
     before = torch.Tensor.__setattr__, torch.Tensor.__delattr__
     watched(lambda one: setattr(one.scale, MARKER, True))
     assert (torch.Tensor.__setattr__, torch.Tensor.__delattr__) == before

@@ -1,7 +1,7 @@
-"""Check mode while a graph is captured: nothing runs that was not to run anyway.
+"""Check mode during graph capture: it must not add any operation.
 
-On a GPU a graph is really captured. On a CPU PyTorch is made to say that one is, and
-what a capture forbids is refused as it refuses it: everything that waits for a value.
+On a GPU a graph is really captured. On a CPU PyTorch is patched to report a capture,
+and operations that wait for a value are refused, as a capture refuses them.
 """
 
 from __future__ import annotations
@@ -18,19 +18,20 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from xscale.numeric.selftest.checking import raises
 from xscale.numeric.selftest.quantizers import (
     FORMATS,
-    PRESENTATIONS,
+    LAYOUTS,
     Quantizer,
     bits,
     scales,
 )
-from xscale.numeric.selftest.subject import Subject, Wrong, logged, told
+from xscale.numeric.selftest.subject import Subject, Wrong, describe, logged
 
 _WAITS = ("aten::_local_scalar_dense", "aten::item", "aten::is_nonzero",
           "aten::equal", "aten::nonzero", "aten::allclose")  # fmt: skip
 
 
 class _Captured(TorchDispatchMode):  # type: ignore[misc]
-    """Keeps what would go into the graph: all but views. Refuses what would wait."""
+    """Records the operations that would go into the graph (all except views) and
+    refuses those that would wait."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,7 +50,7 @@ class _Captured(TorchDispatchMode):  # type: ignore[misc]
 
 @contextmanager
 def capturing(device: str) -> Iterator[_Captured]:
-    """As if a graph were captured here, or with one that is."""
+    """Capture a graph, or pretend to on a CPU."""
     with ExitStack() as stack:
         if device == "cpu":
             for owner, name in (
@@ -68,27 +69,25 @@ def capturing(device: str) -> Iterator[_Captured]:
 
 
 def capture(subject: Subject) -> Iterator[Wrong]:
-    """Scales made before, in and after a capture."""
-    with logged() as said:
-        for presentation, bpreshuffle in product(PRESENTATIONS, (True, False)):
-            yield from _captured(subject, presentation, bpreshuffle)
-    if len(said) != 1:
+    """Scales made before, during and after a capture."""
+    with logged() as warnings:
+        for layout, bpreshuffle in product(LAYOUTS, (True, False)):
+            yield from _captured(subject, layout, bpreshuffle)
+    if len(warnings) != 1:
         yield Wrong(
-            "check mode does not say once that it leaves captured graphs unchecked",
+            "check mode does not warn once that captured graphs are not checked",
             "one warning that names the switch",
-            f"{len(said)} of them",
+            f"{len(warnings)} warnings",
         )
 
 
-def _captured(
-    subject: Subject, presentation: str, bpreshuffle: bool
-) -> Iterator[Wrong]:
+def _captured(subject: Subject, layout: str, bpreshuffle: bool) -> Iterator[Wrong]:
     device = subject.device
-    before, within = _wrong(device, presentation), _wrong(device, presentation)
+    before, within = _wrong(device, layout), _wrong(device, layout)
     made_before = subject.produce(before, None, **FORMATS)[0][1]
     error: Exception | None = None
     with capturing(device) as graph:
-        # An error must not leave a real capture: that would be another one.
+        # An error must not leave a real capture, because that would raise another one.
         try:
             made_within = subject.produce(within, None, **FORMATS)[0][1]
             subject.for_gemm(made_within, bpreshuffle)
@@ -97,20 +96,20 @@ def _captured(
             error = raised
         ran = list(graph.ran)
     if error is not None:
-        yield Wrong("check mode raises in graph capture", "no error", told(error))
+        yield Wrong("check mode raises in graph capture", "no error", describe(error))
     elif ran or len(within.asked) != 1:
         yield Wrong(
             "check mode adds to a captured graph",
             "one quantization, and views of its scale",
-            f"{len(within.asked)} quantizations, {', '.join(ran) or 'no more'}",
+            f"{len(within.asked)} quantizations, {', '.join(ran) or 'no operation'}",
         )
     yield from raises(
-        subject, _wrong(device, presentation), bpreshuffle, "one after a capture"
+        subject, _wrong(device, layout), bpreshuffle, "one after a capture"
     )
 
 
-def _wrong(device: str, presentation: str) -> Quantizer:
+def _wrong(device: str, layout: str) -> Quantizer:
     truth = scales(3, 2, device)
     stored = truth.clone()
     bits(stored)[1, 1] ^= 1
-    return Quantizer(truth, stored, presentation)
+    return Quantizer(truth, stored, layout)

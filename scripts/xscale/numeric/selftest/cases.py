@@ -1,4 +1,4 @@
-"""What the scale module promises, as cases beside those of the matrix."""
+"""The promises of the scale module, as cases beside those of the matrix."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from enum import Enum
 from xscale.numeric.cases import Case, Chain, Platform, Switch
 
 MODULE = "module"
-"""What findings name instead of a site."""
+"""The name used in findings instead of a site."""
 
 
 class Promise(Enum):
-    """One promise of the module's documentation; each has a way to be broken."""
+    """One promise of the module's documentation."""
 
-    SWITCH = "reads its switch, and refuses what is none of its values"
-    GATE = "asks for, and marks, group-128 float8_e4m3fn scales for CK's GEMM alone"
-    CONSUMER = "hands any scale to either GEMM as that GEMM reads it"
-    EVERY_BIT = "check mode compares every bit of every place"
+    SWITCH = "reads its switch, and refuses other values"
+    GATE = "requests and marks group-128 float8_e4m3fn scales for CK's GEMM alone"
+    CONSUMER = "passes any scale to either GEMM as that GEMM reads it"
+    EVERY_BIT = "check mode compares every bit of every element"
     FIRST_USES = "check mode checks the first uses of each shape at each call"
-    CAPTURE = "check mode leaves graph capture alone, and says so"
-    COMPILED = "compiles whole wherever the release does"
+    CAPTURE = "check mode leaves graph capture alone, and warns about it"
+    COMPILED = "compiles as one graph wherever the release does"
 
 
 @dataclass(frozen=True)
 class ModuleCase(Case):
-    """One promise, on one platform and with one value of the switch.
+    """One promise, on one platform, with one value of the switch.
 
-    A :class:`Case`, so that it travels with them; the chain says nothing.
+    A :class:`Case`, so that it is run with the others; its chain has no meaning.
     """
 
     promise: Promise = Promise.GATE
@@ -44,12 +44,13 @@ class ModuleCase(Case):
 
     @property
     def tests_check_mode(self) -> bool:
-        """As there: not to be asked of a tree without the switch, nor summed up."""
+        """As for a :class:`Case`: skipped for a tree without the switch, and not
+        summarized."""
         return True
 
 
 def module_cases() -> tuple[ModuleCase, ...]:
-    """Every promise, wherever the switch or the platform has a say in it."""
+    """Every promise, for each switch value or platform that it depends on."""
     return (
         _case(Promise.SWITCH, Switch.ON),
         *(

@@ -1,4 +1,4 @@
-"""Check mode, fed with errors: one place, one bit, one use at a time."""
+"""Check mode on wrong scales: one element, one bit, one use at a time."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 from xscale.numeric.selftest.quantizers import (
     FORMATS,
-    PRESENTATIONS,
+    LAYOUTS,
     Quantizer,
     bits,
     scales,
 )
-from xscale.numeric.selftest.subject import Subject, Wrong, told
+from xscale.numeric.selftest.subject import Subject, Wrong, describe
 
 _EVERY_PLACE = ((1, 4), (4, 1), (2, 3), (17, 5), (130, 3), (5, 48))
 _EVERY_BIT = (3, 2)
@@ -22,7 +22,7 @@ _LONG = (4097, 3)
 _INF, _NAN = 0x7F800000, 0x7FC00000
 _SIGN = -0x80000000
 
-# As bits: pairs that compare equal, or unequal to themselves, by value.
+# Pairs of bit patterns that compare equal by value, or are unequal to themselves.
 _ALIKE = {
     "-0.0 for 0.0": (0, _SIGN),
     "a NaN of another payload": (_NAN, _NAN | 1),
@@ -37,28 +37,28 @@ _ALIKE = {
 }
 
 Alteration = tuple[str, Any, Any]
-"""What is altered, and (M, G) as computed and as stored."""
+"""The description of an alteration, and (M, G) as computed and as stored."""
 
 
 def every_bit(subject: Subject) -> Iterator[Wrong]:
-    """Any difference is an error before the GEMM reads; none is none."""
+    """Any difference is an error before the GEMM reads; no difference is no error."""
     for number, (what, truth, stored) in enumerate(_alterations(subject.device)):
         for bpreshuffle in (True, False):
-            presentation = PRESENTATIONS[(number + bpreshuffle) % 2]
-            quantizer = Quantizer(truth, stored, presentation)
+            layout = LAYOUTS[(number + bpreshuffle) % 2]
+            quantizer = Quantizer(truth, stored, layout)
             yield from raises(subject, quantizer, bpreshuffle, what)
     for name, truth in _right(subject.device).items():
-        for presentation, bpreshuffle in product(PRESENTATIONS, (True, False)):
-            quantizer = Quantizer(truth, presentation=presentation)
+        for layout, bpreshuffle in product(LAYOUTS, (True, False)):
+            quantizer = Quantizer(truth, layout=layout)
             try:
                 scale = _scale(subject.produce(quantizer, None, **FORMATS))
                 for _ in range(2):
                     subject.for_gemm(scale, bpreshuffle)
             except Exception as error:
                 yield Wrong(
-                    "check mode takes a right scale for a wrong one",
+                    "check mode rejects a right scale",
                     f"no error with {name}",
-                    told(error),
+                    describe(error),
                 )
 
 
@@ -70,7 +70,7 @@ def raises(
     site: Callable[..., Any] | None = None,
     which: bool = True,
 ) -> Iterator[Wrong]:
-    """Nothing, where this wrong scale is an error that names its call."""
+    """Yield nothing if this wrong scale raises an error that names its call."""
     site = site or subject.call_site()
     gemm = "CK" if bpreshuffle else "Triton"
     try:
@@ -81,15 +81,15 @@ def raises(
         if not all(name in str(error) for name in names):
             yield Wrong(
                 "check mode does not name the call",
-                f"{site.__name__} and what it called",
-                told(error),
+                f"{site.__name__} and the function it called",
+                describe(error),
             )
         return
     m, groups = quantizer.row_major.shape
     yield Wrong(
         "check mode lets a wrong scale through",
         f"an error before {gemm}'s GEMM reads {what}",
-        f"none, scale ({m}, {groups})",
+        f"no error, scale ({m}, {groups})",
     )
 
 
@@ -114,7 +114,7 @@ def _alterations(device: str) -> Iterator[Alteration]:
 
 
 def _rows(m: int) -> list[int]:
-    """Both sides of each power of two, the first rows and the last ones."""
+    """Both sides of each power of two, and the first and last rows."""
     powers = [1 << n for n in range(m.bit_length())]
     near = {p + d for p in powers for d in (-1, 0, 1)} | {m - 2, m - 1}
     return sorted(row for row in near if 0 <= row < m)
@@ -129,7 +129,7 @@ def _flipped(truth: Any, place: tuple[int, int], mask: int) -> Alteration:
 def _balanced(
     truth: Any, one: tuple[int, int], other: tuple[int, int]
 ) -> Iterator[Alteration]:
-    """Differences that a sum, a parity or a set of the values does not show."""
+    """Differences that a sum, a parity or a set of the values would miss."""
     exchanged = truth.clone()
     exchanged[one], exchanged[other] = truth[other], truth[one]
     yield f"{one} and {other} exchanged", truth, exchanged
@@ -144,7 +144,7 @@ def _balanced(
 
 
 def _right(device: str) -> dict[str, Any]:
-    """Scales that are right, of values that are easily taken for wrong."""
+    """Right scales with values that may look wrong."""
     named = {
         f"{m} rows of {groups}": scales(m, groups, device)
         for m, groups in ((0, 3), (1, 1), (1, 3), (3, 1), (3, 3), (17, 5))
@@ -157,7 +157,7 @@ def _right(device: str) -> dict[str, Any]:
 
 
 def first_uses(subject: Subject) -> Iterator[Wrong]:
-    """What was checked elsewhere, or at another shape, says nothing of a use."""
+    """A check elsewhere, or at another shape, does not cover a use."""
     device = subject.device
 
     def wrong(m: int, groups: int) -> Quantizer:
@@ -172,7 +172,7 @@ def first_uses(subject: Subject) -> Iterator[Wrong]:
             scale = _scale(subject.produce(right, None, site=site, **FORMATS))
             subject.for_gemm(scale, True)
 
-    # Layers share a call, and a forward pass uses each scale: the first few of both.
+    # Layers share a call, and a forward pass uses each scale: test the first few.
     for times in range(8):
         site = subject.call_site()
         use(times, 3, 2, site)
@@ -197,7 +197,7 @@ def first_uses(subject: Subject) -> Iterator[Wrong]:
 
 
 def _overwritten(subject: Subject, first: bool, second: bool) -> Iterator[Wrong]:
-    """Right for its first consumer, then not: the input's scale has two of them."""
+    """Right for its first consumer, wrong for the second: the input's scale has two."""
     quantizer = Quantizer(scales(3, 2, subject.device))
     scale = _scale(subject.produce(quantizer, None, **FORMATS))
     subject.for_gemm(scale, first)
@@ -207,8 +207,8 @@ def _overwritten(subject: Subject, first: bool, second: bool) -> Iterator[Wrong]
     except RuntimeError:
         return
     yield Wrong(
-        "check mode does not look at a scale's second use",
-        "an error, since it was written to between the uses",
+        "check mode does not check a scale's second use",
+        "an error, because it was overwritten between the uses",
         "none",
     )
 

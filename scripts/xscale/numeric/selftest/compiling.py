@@ -1,7 +1,8 @@
-"""The module within ``torch.compile(fullgraph=True)``: no break, and eager's bits.
+"""The module in ``torch.compile(fullgraph=True)``: no graph break, and the same bits as
+eager mode.
 
-Held against what the release does at the same place: where that does not compile, say
-on a Python that Dynamo does not know, nothing is asked.
+It is compared with the release's code: if that does not compile, for instance on a
+Python that Dynamo does not support, the case is skipped.
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ import torch
 from xscale.numeric.cases import GROUP, Switch
 from xscale.numeric.producers import same_bits
 from xscale.numeric.selftest.quantizers import FORMATS, FP8
-from xscale.numeric.selftest.subject import PRODUCER, Subject, Wrong, logged, told
+from xscale.numeric.selftest.subject import PRODUCER, Subject, Wrong, describe, logged
 
 _ROWS, _GROUPS = (3, 17), 2
 _N = {"CK": 704, "Triton": 7168}
-# Triton's is given a transposed scale only where the projection is not known.
+# Triton's GEMM gets a transposed scale only if the projection is unknown.
 _ENDS = (("CK", True), ("Triton", True), ("Triton", False))
 
 
 def compiled(subject: Subject) -> Iterator[Wrong]:
-    """A producer, the tree's own linear and a GEMM, in one graph."""
+    """Compile a producer, the tree's own linear and a GEMM in one graph."""
     generator = torch.Generator().manual_seed(0)
     inputs = [
         torch.randn(m, _GROUPS * GROUP, generator=generator).to(subject.device)
@@ -38,7 +39,7 @@ def compiled(subject: Subject) -> Iterator[Wrong]:
     }
     compiles = False
     with (
-        logged() as said,
+        logged() as warnings,
         subject.gemms_replaced(bpreshuffle=_ck, triton=_triton, row_major=_triton),
     ):
         for (name, quant), (gemm, known) in product(quants.items(), _ENDS):
@@ -51,9 +52,9 @@ def compiled(subject: Subject) -> Iterator[Wrong]:
             eager, got = list(map(whole, inputs)), _compiled(whole, inputs)
             if isinstance(got, Exception):
                 yield Wrong(
-                    "what compiles in the release does not compile",
+                    "code that compiles in the release does not compile",
                     f"no error: {about}",
-                    told(got),
+                    describe(got),
                 )
             elif not all(map(_all_alike, got.outputs, eager)):
                 yield Wrong(
@@ -61,29 +62,29 @@ def compiled(subject: Subject) -> Iterator[Wrong]:
                 )
             elif got.graphs > before.graphs:
                 yield Wrong(
-                    "compiled code is compiled anew where the release's is not",
+                    "compiled code is recompiled where the release's is not",
                     f"{before.graphs} graphs for {_ROWS} rows: {about}",
                     f"{got.graphs}",
                 )
     checks = subject.case.switch is Switch.CHECK
-    if compiles and subject.case.platform.bpreshuffle and len(said) != int(checks):
+    if compiles and subject.case.platform.bpreshuffle and len(warnings) != int(checks):
         yield Wrong(
-            "check mode does not say once that it leaves compiled code unchecked",
+            "check mode does not warn once that compiled code is not checked",
             f"{int(checks)} warnings that name the switch",
-            f"{len(said)} of them",
+            f"{len(warnings)} of them",
         )
 
 
 @dataclass
 class _Compiled:
-    """What compiled code returned for each input, in how many graphs."""
+    """The outputs of compiled code for each input, and its number of graphs."""
 
     outputs: list[Any]
     graphs: int
 
 
 def _compiled(function: Callable[..., Any], inputs: list[Any]) -> Any:
-    """That, or the error."""
+    """The :class:`_Compiled`, or the error."""
     graphs: list[Any] = []
 
     def keep(graph: Any, _: Any) -> Any:
@@ -94,7 +95,7 @@ def _compiled(function: Callable[..., Any], inputs: list[Any]) -> Any:
     whole = torch.compile(function, fullgraph=True, backend=keep)
     inputs = [x.clone() for x in inputs]
     for x in inputs:
-        # Rows alone: with more unknowns Dynamo can take minutes over its guards.
+        # Only rows: with more unknowns, Dynamo's guards can take minutes.
         torch._dynamo.maybe_mark_dynamic(x, 0)
     try:
         return _Compiled(list(map(whole, inputs)), len(graphs))
@@ -118,10 +119,10 @@ def _whole(
 ) -> Callable[..., Any]:
     linear, producer = subject.linear, getattr(subject.module, PRODUCER)
     projection = subject.projection(_N[gemm], _GROUPS * GROUP)
-    told_of = projection if known else None
+    known_by = projection if known else None
 
     def whole(x: Any) -> Any:
-        outputs = producer(quant, told_of, x, **FORMATS)
+        outputs = producer(quant, known_by, x, **FORMATS)
         q, scale = outputs[0] if isinstance(outputs[0], tuple) else outputs
         output = linear(
             input=q,
@@ -137,7 +138,7 @@ def _whole(
 
 
 def _release(quant: Callable[..., Any], gemm: str) -> Callable[..., Any]:
-    """The same in an unpatched tree."""
+    """The same code in an unpatched tree."""
 
     def whole(x: Any) -> Any:
         outputs = quant(x, **FORMATS)
@@ -162,7 +163,7 @@ def _triton(q: Any, w: Any, x_scale: Any, w_scale: Any, dtype: Any) -> Any:
 
 
 def _product(q: Any, w: Any, scale: Any, dtype: Any) -> Any:
-    """Something that any wrong scale shows in; it need be no GEMM."""
+    """A result in which any wrong scale shows; it need not be a GEMM."""
     m, groups = scale.shape
     blocks = q.float().view(m, groups, GROUP).abs().sum(-1)
     columns = (blocks * scale).repeat_interleave(w.shape[0] // groups, 1)
@@ -172,7 +173,7 @@ def _product(q: Any, w: Any, scale: Any, dtype: Any) -> Any:
 def _nested(
     x: Any, group_size: int, dtype_quant: Any, transpose_scale: bool = False
 ) -> Any:
-    """As AITER's RMSNorm: transposed bytes behind a contiguous (M, G) view."""
+    """Like AITER's RMSNorm: transposed bytes behind a contiguous (M, G) view."""
     q, scale = _quantized(x, group_size, dtype_quant)
     if transpose_scale:
         scale = scale.t().contiguous().view(scale.shape)
@@ -182,7 +183,7 @@ def _nested(
 def _pair(
     x: Any, group_size: int, dtype_quant: Any, transpose_scale: bool = False
 ) -> Any:
-    """As AITER's flatten: strides (1, M)."""
+    """Like AITER's flatten: strides (1, M)."""
     if not transpose_scale:
         return _quantized(x, group_size, dtype_quant)
     return _operator(x, group_size)
@@ -198,7 +199,7 @@ def _like(x: torch.Tensor, group_size: int) -> tuple[torch.Tensor, torch.Tensor]
     return torch.empty_like(x, dtype=FP8), x.new_empty(groups, m).t()
 
 
-# An operator, as some of AITER's are: on what it returns Dynamo sets no attribute.
+# An operator, like some of AITER's: Dynamo sets no attribute on its results.
 _operator: Any = torch.library.custom_op(
     "scale_module_selftest::strided", _strided, mutates_args=()
 )
@@ -206,7 +207,7 @@ _operator.register_fake(_like)
 
 
 def _older(x: Any, group_size: int, dtype_quant: Any) -> Any:
-    """As AITER's flatten before it could transpose."""
+    """Like AITER's flatten before it could transpose."""
     return _quantized(x, group_size, dtype_quant)
 
 

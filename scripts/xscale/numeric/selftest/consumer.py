@@ -1,4 +1,4 @@
-"""What either GEMM is given: of marked scales, of all others, and at the linear."""
+"""What each GEMM receives for marked scales, for all others, and at the linear."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from xscale.numeric.cases import GROUP, Switch
 from xscale.numeric.selftest.quantizers import (
     FORMATS,
-    PRESENTATIONS,
+    LAYOUTS,
     SHAPES,
     SIZES,
     Quantizer,
@@ -25,23 +25,21 @@ _ROWS = (1, 3, 130, 4097)
 
 
 def consumer(subject: Subject) -> Iterator[Wrong]:
-    """What either GEMM is given, of marked scales and of all others."""
+    """Test what each GEMM receives for marked scales and for all others."""
     for shape in SHAPES:
         truth = scales(*shape, subject.device)
         for name, scale in _unmarked(truth).items():
-            yield from _as_ever(subject, name, scale)
+            yield from _check_unmarked(subject, name, scale)
     if subject.case.switch is Switch.OFF:
         sources: tuple[str, ...] = ()
     else:
-        sources = PRESENTATIONS
-    for presentation, shape in product(sources, SHAPES):
+        sources = LAYOUTS
+    for layout, shape in product(sources, SHAPES):
         truth = scales(*shape, subject.device)
-        outputs = subject.produce(
-            Quantizer(truth, presentation=presentation), None, **FORMATS
-        )
-        yield from _handed_on(subject, truth, outputs[0][1])
-    yield from _foreign_marks(subject)
-    yield from _at_linears(subject)
+        outputs = subject.produce(Quantizer(truth, layout=layout), None, **FORMATS)
+        yield from _check_marked(subject, truth, outputs[0][1])
+    yield from _check_foreign_marks(subject)
+    yield from _check_linears(subject)
 
 
 def _unmarked(truth: Any) -> dict[str, Any]:
@@ -60,7 +58,7 @@ def _unmarked(truth: Any) -> dict[str, Any]:
     }
 
 
-def _as_ever(subject: Subject, name: str, scale: Any) -> Iterator[Wrong]:
+def _check_unmarked(subject: Subject, name: str, scale: Any) -> Iterator[Wrong]:
     copied = scale.transpose(-1, -2).contiguous().view(*scale.shape)
     for bpreshuffle, expected in ((True, copied), (False, scale)):
         before = _state(scale)
@@ -73,15 +71,15 @@ def _as_ever(subject: Subject, name: str, scale: Any) -> Iterator[Wrong]:
             or _state(scale) != before
         ):
             yield Wrong(
-                "an unmarked scale is not handed on as it was before this series",
-                f"the release's own treatment of {name} {tuple(scale.shape)}",
+                "an unmarked scale is not passed on as it was before this series",
+                f"the release's own handling of {name} {tuple(scale.shape)}",
                 f"strides {got.stride()}, "
                 f"{'right' if same(got, expected) else 'wrong'} values, for "
                 f"{'CK' if bpreshuffle else 'Triton'}'s GEMM",
             )
 
 
-def _handed_on(subject: Subject, truth: Any, scale: Any) -> Iterator[Wrong]:
+def _check_marked(subject: Subject, truth: Any, scale: Any) -> Iterator[Wrong]:
     m, groups = truth.shape
     before = _state(scale)
     for bpreshuffle in (True, False, True):
@@ -97,9 +95,9 @@ def _handed_on(subject: Subject, truth: Any, scale: Any) -> Iterator[Wrong]:
             or _state(scale) != before
         ):
             yield Wrong(
-                "a marked scale is not handed on as the GEMM reads it",
+                "a marked scale is not passed on as the GEMM reads it",
                 f"the values that were computed, of shape {(m, groups)}, uncopied, "
-                "and the scale itself left as it is",
+                "and the scale itself unchanged",
                 f"{'right' if right else 'wrong'} values, strides {got.stride()}, for "
                 f"{'CK' if bpreshuffle else 'Triton'}'s GEMM",
             )
@@ -115,8 +113,8 @@ def _state(scale: Any) -> tuple[Any, ...]:
     )
 
 
-def _foreign_marks(subject: Subject) -> Iterator[Wrong]:
-    """A mark on bytes that are not transposed: refused on either route."""
+def _check_foreign_marks(subject: Subject) -> Iterator[Wrong]:
+    """A mark on bytes that are not transposed must be refused on either route."""
     truth = scales(3, 2, subject.device)
     wide = scales(3, 4, subject.device).t().contiguous().t()
     foreign = {
@@ -132,21 +130,21 @@ def _foreign_marks(subject: Subject) -> Iterator[Wrong]:
         except RuntimeError:
             continue
         yield Wrong(
-            "a mark that strides contradict is believed",
+            "a mark that contradicts the strides is trusted",
             f"an error for {name}",
-            f"none for {'CK' if bpreshuffle else 'Triton'}'s GEMM",
+            f"no error for {'CK' if bpreshuffle else 'Triton'}'s GEMM",
         )
 
 
-def _at_linears(subject: Subject) -> Iterator[Wrong]:
-    """The tree's own linear, on either GEMM: what that GEMM sees is the truth."""
+def _check_linears(subject: Subject) -> Iterator[Wrong]:
+    """The tree's own linear with either GEMM: that GEMM must see the true values."""
     cases = [*product(SIZES, (3,)), *product(SIZES[:1], _ROWS)]
     for (n, k), m in cases:
         projection = subject.projection(n, k)
         truth = scales(m, k // GROUP, subject.device)
-        for told_of in (projection, None):
+        for known_by in (projection, None):
             quantizer = Quantizer(truth)
-            outputs = subject.produce(quantizer, told_of, quantizer.x, **FORMATS)
+            outputs = subject.produce(quantizer, known_by, quantizer.x, **FORMATS)
             for scale in (outputs[0][1], truth):
                 read = subject.read(projection, quantizer.q, scale)
                 if not same(read.seen, truth):

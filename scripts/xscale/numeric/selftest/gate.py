@@ -1,4 +1,4 @@
-"""Which scales are asked for transposed and marked, and which are not."""
+"""Which scales are requested transposed and marked, and which are not."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from unittest import mock
 import torch
 
 from xscale.numeric.cases import GROUP, Switch
-from xscale.numeric.outcomes import Route
+from xscale.numeric.results import Route
 from xscale.numeric.selftest.quantizers import (
     FORMATS,
     FP8,
+    LAYOUTS,
     PADDED,
-    PRESENTATIONS,
     SHAPES,
     SIZES,
     Quantizer,
@@ -27,19 +27,19 @@ from xscale.numeric.selftest.subject import (
     PRODUCER,
     Subject,
     Wrong,
+    describe,
     logged,
     marked,
-    told,
 )
 
-# The fp8 of gfx94x is one of the others: no GEMM of gfx95 reads it.
+# The fp8 type of gfx94x is among the others: no GEMM of gfx95 reads it.
 _DTYPES = (FP8, torch.float8_e4m3fnuz, torch.float8_e5m2, torch.float8_e5m2fnuz,
            torch.int8, torch.uint8, torch.bfloat16, None)  # fmt: skip
 _GROUPS = (GROUP, 1, 32, 64, 127, 129, 256, None)
 
 
 def gate(subject: Subject) -> Iterator[Wrong]:
-    """What the producer asks its quantization for, and returns."""
+    """Test what the producer requests from its quantization, and what it returns."""
     here = subject.case.platform.bpreshuffle and subject.case.switch is not Switch.OFF
     for projection, ck in _projections(subject):
         for dtype, group in _formats_for(projection):
@@ -50,27 +50,27 @@ def gate(subject: Subject) -> Iterator[Wrong]:
                 quantizer = Quantizer(
                     scales(3, 2, subject.device), takes_flag=takes_flag
                 )
-                yield from _produced(
+                yield from _check_produced(
                     subject, quantizer, projection, named, asks and takes_flag
                 )
-    for shape, presentation, nested in product(SHAPES, PRESENTATIONS, (True, False)):
+    for shape, layout, nested in product(SHAPES, LAYOUTS, (True, False)):
         quantizer = Quantizer(
-            scales(*shape, subject.device), presentation=presentation, nested=nested
+            scales(*shape, subject.device), layout=layout, nested=nested
         )
-        yield from _produced(subject, quantizer, None, FORMATS, here)
+        yield from _check_produced(subject, quantizer, None, FORMATS, here)
     if here:
-        yield from _refused(subject)
-        yield from _asked_once(subject)
+        yield from _check_refused(subject)
+        yield from _check_inspected_once(subject)
 
 
 def _formats_for(projection: Any) -> Iterator[tuple[Any, Any]]:
-    """All of them, and of projections whose size is what matters the usual one."""
+    """All formats; only the usual one for projections that differ by size."""
     small = projection is None or projection.weight.shape[0] == SIZES[0][0]
     yield from product(_DTYPES, _GROUPS) if small else [(FP8, GROUP)]
 
 
 def _projections(subject: Subject) -> Iterator[tuple[Any, bool]]:
-    """Projections, and whether the tree's own linear takes them to CK's GEMM."""
+    """Projections, and whether the tree's own linear uses CK's GEMM for them."""
     yield None, True
     for n, k in SIZES:
         projection = subject.projection(n, k)
@@ -79,7 +79,7 @@ def _projections(subject: Subject) -> Iterator[tuple[Any, bool]]:
         yield projection, read.route is Route.BPRESHUFFLE
 
 
-def _produced(
+def _check_produced(
     subject: Subject,
     quantizer: Quantizer,
     projection: Any,
@@ -90,26 +90,26 @@ def _produced(
     size = "none" if projection is None else tuple(projection.weight.shape)
     about = (
         f"{', '.join(f'{n}={v}' for n, v in named.items())}; projection {size}; "
-        f"scale ({m}, {groups}), {quantizer.presentation}"
+        f"scale ({m}, {groups}), {quantizer.layout}"
     )
     try:
         outputs = subject.produce(quantizer, projection, quantizer.x, **named)
     except Exception as error:
-        yield Wrong("the producer raises", f"no error at {about}", told(error))
+        yield Wrong("the producer raises", f"no error at {about}", describe(error))
         return
     (x, *more), options = quantizer.asked[0]
     plain = named | ({"transpose_scale": True} if asks else {})
     if x is not quantizer.x or more or options != plain:
         yield Wrong(
-            "the quantization is not asked for what it is to be",
-            f"{'a transposed' if asks else 'the release own'} scale at {about}",
-            f"asked with {', '.join(f'{n}={v}' for n, v in options.items())}",
+            "the quantization receives the wrong request",
+            f"{'a transposed' if asks else 'a row-major'} scale at {about}",
+            f"called with {', '.join(f'{n}={v}' for n, v in options.items())}",
         )
         return
     most = 2 if asks and subject.case.switch is Switch.CHECK else 1
     if len(quantizer.asked) > most or quantizer.times_transposed != int(asks):
         yield Wrong(
-            "the quantization is run more often than it has to be",
+            "the quantization runs more often than necessary",
             f"at most {most} times at {about}",
             f"{len(quantizer.asked)} times",
         )
@@ -124,19 +124,21 @@ def _produced(
             "others",
         )
         return
-    yield from _scale(quantizer, pair[1], asks, about)
+    yield from _check_scale(quantizer, pair[1], asks, about)
 
 
-def _scale(quantizer: Quantizer, scale: Any, asks: bool, about: str) -> Iterator[Wrong]:
+def _check_scale(
+    quantizer: Quantizer, scale: Any, asks: bool, about: str
+) -> Iterator[Wrong]:
     m, groups = quantizer.row_major.shape
     stored = quantizer.stored if asks else quantizer.row_major
     strides = (1, m) if asks else (groups, 1)
-    tells = min(m, groups) > 1
+    distinct = min(m, groups) > 1
     if (
         marked(scale) is not asks
         or not same(scale, quantizer.row_major)
         or scale.data_ptr() != stored.data_ptr()
-        or (tells and tuple(scale.stride()) != strides)
+        or (distinct and tuple(scale.stride()) != strides)
     ):
         yield Wrong(
             "the producer returns a scale in the wrong state",
@@ -147,38 +149,39 @@ def _scale(quantizer: Quantizer, scale: Any, asks: bool, about: str) -> Iterator
         )
 
 
-def _refused(subject: Subject) -> Iterator[Wrong]:
-    """A layout that CK's GEMM would misread: an error, here or at the consumer."""
-    for presentation in PADDED:
-        quantizer = Quantizer(scales(3, 2, subject.device), presentation=presentation)
+def _check_refused(subject: Subject) -> Iterator[Wrong]:
+    """A layout that CK's GEMM would misread must raise, here or at the consumer."""
+    for layout in PADDED:
+        quantizer = Quantizer(scales(3, 2, subject.device), layout=layout)
         try:
             outputs = subject.produce(quantizer, None, quantizer.x, **FORMATS)
             subject.for_gemm(outputs[0][1], True)
         except RuntimeError:
             continue
         yield Wrong(
-            "a transposed scale that no GEMM can read is let through",
+            "a transposed scale that no GEMM can read is accepted",
             "an error",
-            f"none for {presentation}",
+            f"no error for {layout}",
         )
 
 
-def _asked_once(subject: Subject) -> Iterator[Wrong]:
-    """Every layer of every step comes by: what a quantization can is found out once."""
+def _check_inspected_once(subject: Subject) -> Iterator[Wrong]:
+    """Each quantization is inspected once, because every layer of every step calls
+    it."""
     for takes_flag in (True, False):
         quantizer = Quantizer(scales(3, 2, subject.device), takes_flag=takes_flag)
         function, site = quantizer.function(), subject.call_site()
         with (
             mock.patch.object(inspect, "signature", wraps=inspect.signature) as looked,
-            logged("transpose_scale") as said,
+            logged("transpose_scale") as warnings,
         ):
             for _ in range(3):
                 producer = getattr(subject.module, PRODUCER)
                 site(True, producer, function, None, quantizer.x, **FORMATS)
-        if len(said) != int(not takes_flag) or looked.call_count > 1:
+        if len(warnings) != int(not takes_flag) or looked.call_count > 1:
             yield Wrong(
-                "what AITER's quantization can is not found out once",
-                f"one look, and {int(not takes_flag)} warnings, in three calls of one "
+                "AITER's quantization is not inspected exactly once",
+                f"one inspection and {int(not takes_flag)} warnings in 3 calls of one "
                 f"{'with' if takes_flag else 'without'} transpose_scale",
-                f"{looked.call_count} looks, {len(said)} warnings",
+                f"{looked.call_count} inspections, {len(warnings)} warnings",
             )

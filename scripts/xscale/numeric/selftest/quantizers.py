@@ -1,4 +1,4 @@
-"""Quantizers that return what they are told to, and callers to call them from."""
+"""Quantizers that return given values, and functions that call them."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from xscale.numeric.cases import GROUP
 
 FP8 = torch.float8_e4m3fn
 FORMATS = {"dtype_quant": FP8, "group_size": GROUP}
-"""What a call site names, where the series is meant to do anything."""
+"""The arguments of a call site that the series applies to."""
 
-# Among them sizes whose exchange is, or is not, in upstream's table for Triton's GEMM.
+# Sizes that are, or are not, in upstream's table for Triton's GEMM when exchanged.
 SIZES = ((704, 512), (7168, 512), (256, 7168), (512, 7168), (7168, 256))
 
-# All layouts are alike where M or G is 1; decoding has few rows, prefill thousands.
+# All layouts are the same if M or G is 1; decoding has few rows, prefill thousands.
 SHAPES = (*product((0, 1, 2, 3, 5), (1, 2, 3)), (130, 48), (4097, 3))
 
-PRESENTATIONS = ("lying", "honest")
-"""How AITER's kernels return a transposed scale that a tree has to take."""
+LAYOUTS = ("lying", "honest")
+"""The layouts of AITER's transposed scales that a tree must accept."""
 
 PADDED = ("padded rows", "padded columns")
-"""Layouts that no GEMM could read without a copy; they have to be refused."""
+"""Layouts that no GEMM can read without a copy; they must be refused."""
 
 
 @dataclass
 class Quantizer:
-    """A stand-in for one of AITER's functions, and what it was asked.
+    """A stand-in for one of AITER's functions, which records its calls.
 
-    ``row_major`` is (M, G) float32, the truth; ``transposed`` what comes of
-    ``transpose_scale=True``, by its values. ``nested`` is the form of the RMSNorm's
-    outputs. Each call returns new views of storage that is kept, and launches nothing.
+    ``row_major`` is (M, G) float32, the truth; ``transposed`` has the values returned
+    for ``transpose_scale=True``. ``nested`` selects the form of the RMSNorm's outputs.
+    Each call returns new views of the same storage and launches nothing.
     """
 
     row_major: Any
     transposed: Any = None
-    presentation: str = "lying"
+    layout: str = "lying"
     nested: bool = True
     takes_flag: bool = True
     asked: list[tuple[tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
@@ -47,10 +47,10 @@ class Quantizer:
     def __post_init__(self) -> None:
         m, groups = self.row_major.shape
         wanted = self.row_major if self.transposed is None else self.transposed
-        self.stored = _laid_out(wanted, self.presentation)
+        self.stored = _laid_out(wanted, self.layout)
         self.x = torch.empty(m, groups * GROUP, device="meta")
         row = torch.zeros(1, groups * GROUP, device=self.row_major.device).to(FP8)
-        # One row for all: modules remember quantizers, and these are thousands.
+        # One row for all, because modules keep quantizers, and there are thousands.
         self.q = row.expand(m, -1)
         self.others = (object(), None, object())
         self.outputs: Any = None
@@ -60,12 +60,13 @@ class Quantizer:
         return sum("transpose_scale" in kwargs for _, kwargs in self.asked)
 
     def function(self, name: str = "quant") -> Callable[..., Any]:
-        """As SGLang imports it: a function, with its own name and signature."""
+        """The quantizer as SGLang imports it: a function with its own name and
+        signature."""
 
         def answer(transpose_scale: bool) -> Any:
             stored = self.stored if transpose_scale else self.row_major
             pair = (self.q, stored.view_as(stored))
-            if transpose_scale and self.presentation == "lying":
+            if transpose_scale and self.layout == "lying":
                 pair = (self.q, stored.view(self.row_major.shape))
             self.outputs = (pair, *self.others) if self.nested else pair
             return self.outputs
@@ -86,17 +87,17 @@ class Quantizer:
         return function
 
 
-def _laid_out(values: Any, presentation: str) -> Any:
-    """(M, G) values in the storage of a presentation; lying ones as (G, M)."""
+def _laid_out(values: Any, layout: str) -> Any:
+    """Store (M, G) values in a layout; lying ones as (G, M)."""
     m, groups = values.shape
-    if presentation == "lying":
+    if layout == "lying":
         return values.t().contiguous()
     rows, columns = {
         "honest": (m, groups),
         "padded columns": (m + 1, groups),
         "padded rows": (m, groups + 1),
-    }[presentation]
-    if presentation == "padded rows":
+    }[layout]
+    if layout == "padded rows":
         room = values.new_zeros(rows, columns)[:, :groups]
     else:
         room = values.new_zeros(columns, rows).t()[:m]
@@ -112,7 +113,7 @@ def {name}(which, function, *args, **kwargs):
 
 
 def caller(number: int) -> Callable[..., Any]:
-    """A function with two calls, by its first argument: call sites of their own."""
+    """A function with two calls, selected by its first argument: two new call sites."""
     name = f"layer_{number}"
     names: dict[str, Any] = {}
     text = "\n" * number + _CALLERS.format(name=name)
@@ -122,7 +123,8 @@ def caller(number: int) -> Callable[..., Any]:
 
 
 def scales(m: int, groups: int, device: str) -> Any:
-    """(M, G) float32: positive, finite and all different, so that any order shows."""
+    """(M, G) float32: positive, finite and all different, so that every order
+    differs."""
     count = max(m * groups, 1)
     values = torch.arange(1, count + 1, dtype=torch.float32) / count + 0.25
     order = torch.randperm(count, generator=torch.Generator().manual_seed(count))
@@ -135,5 +137,5 @@ def bits(tensor: Any) -> Any:
 
 
 def same(left: Any, right: Any) -> bool:
-    """Whether shape and every bit agree, whatever the strides."""
+    """Whether shape and every bit agree, with any strides."""
     return left.shape == right.shape and bool(torch.equal(bits(left), bits(right)))

@@ -1,4 +1,4 @@
-"""Put one promise of a tree's scale module to the test. Worker side."""
+"""Test one promise of a tree's scale module. Worker side."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from overlaykit.core.errors import Finding
 from xscale.numeric.doubles import World
 from xscale.numeric.island import Island
-from xscale.numeric.outcomes import Outcome
+from xscale.numeric.results import CaseResult
 from xscale.numeric.selftest.capture import capture
 from xscale.numeric.selftest.cases import MODULE, ModuleCase, Promise
 from xscale.numeric.selftest.checking import every_bit, first_uses
@@ -23,18 +23,18 @@ from xscale.numeric.selftest.subject import (
     Missing,
     Subject,
     Wrong,
+    describe,
     load,
     marked,
-    told,
 )
 from xscale.numeric.sources import SWITCH, Sources
 
 
 def _switch(subject: Subject) -> Iterator[Wrong]:
-    """Set to nothing it is on; set to something else the module does not load."""
+    """If it is not set, it is on; with an invalid value the module does not load."""
     for value in (None, *_BAD):
         island = Island(subject.island.sources, subject.world.answer, {SWITCH: value})
-        # The outer island's modules are withdrawn for as long as this one is entered.
+        # The outer island's modules are removed while this one is entered.
         with island.entered():
             try:
                 inner = load(subject.case, island, subject.world)
@@ -46,7 +46,7 @@ def _switch(subject: Subject) -> Iterator[Wrong]:
             yield Wrong("the switch is not on by default", "a marked scale", "none")
         elif value is not None and outputs is not None:
             yield Wrong(
-                "a value that the switch does not have is taken",
+                "an invalid value of the switch is accepted",
                 f"an error at {SWITCH}={value!r}",
                 "none",
             )
@@ -64,12 +64,12 @@ _TESTS: dict[Promise, Callable[[Subject], Iterator[Wrong]]] = {
 }
 
 
-def module_outcome(case: ModuleCase, sources: Sources, world: World) -> Outcome:
-    """Each case has an island of its own: what a module has said or counted stays."""
+def module_outcome(case: ModuleCase, sources: Sources, world: World) -> CaseResult:
+    """Each case has its own island, because a module keeps its warnings and counts."""
     started = time.perf_counter()
     wrong = list(_tested(case, sources, world))
     seconds = time.perf_counter() - started
-    return Outcome(case, (), 0, seconds, findings=tuple(_findings(case, wrong)))
+    return CaseResult(case, (), 0, seconds, findings=tuple(_findings(case, wrong)))
 
 
 def _tested(case: ModuleCase, sources: Sources, world: World) -> Iterator[Wrong]:
@@ -83,11 +83,11 @@ def _tested(case: ModuleCase, sources: Sources, world: World) -> Iterator[Wrong]
             expected = f"one module with {PRODUCER} and its switch"
             yield Wrong("the scale module cannot be tested", expected, str(error))
         except Exception as error:
-            yield Wrong("the scale module raises", "no error", told(error))
+            yield Wrong("the scale module raises", "no error", describe(error))
 
 
 def _findings(case: ModuleCase, wrong: Iterable[Wrong]) -> Iterator[Finding]:
-    """One finding for all that is wrong in the same way, with the first of it."""
+    """One finding per kind of fault, with the first example."""
     alike: dict[str, list[Wrong]] = {}
     for one in wrong:
         alike.setdefault(one.what, []).append(one)
@@ -98,6 +98,6 @@ def _findings(case: ModuleCase, wrong: Iterable[Wrong]) -> Iterator[Finding]:
             site=MODULE,
             expected=same[0].expected,
             found=f"{same[0].found}{more}",
-            next_step="run verify.py without --numeric: it says in which file the "
+            next_step="run verify.py without --numeric: it names the file in which the "
             "tree differs from the series",
         )

@@ -1,4 +1,4 @@
-"""The scale module of a tree, loaded, with the tree's own consumer behind it."""
+"""A tree's loaded scale module, with the tree's own consumer."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ PRODUCER, CONSUMER = "quant_pretransposed_scale", "x_scale_for_gemm"
 
 
 class Missing(Exception):
-    """The tree has the switch, and not the functions that it is the switch of."""
+    """The tree has the switch but not the functions that it controls."""
 
 
 @dataclass(frozen=True)
 class Wrong:
-    """One way in which a promise was not kept."""
+    """One broken promise."""
 
     what: str
     expected: str
@@ -36,7 +36,7 @@ class Wrong:
 
 @dataclass
 class Subject:
-    """What is put to the test. Use only while the island is entered."""
+    """The module under test. Use it only while the island is entered."""
 
     case: ModuleCase
     world: World
@@ -54,7 +54,7 @@ class Subject:
         return function
 
     def call_site(self) -> Callable[..., Any]:
-        """A caller that no case has called from before."""
+        """A new caller, not yet used by any case."""
         self.made += 1
         return caller(self.made)
 
@@ -80,14 +80,14 @@ class Subject:
         return Linear(self.world, self.linear, "projection").sized(n, k)
 
     def read(self, projection: Linear, q: Any, scale: Any) -> Read:
-        """What the GEMM behind the tree's own linear is given."""
+        """The input of the GEMM in the tree's own linear."""
         self.world.reads.all = []
         projection((q, scale))
         return self.world.reads.all[-1]
 
     @contextmanager
     def gemms_replaced(self, **by_route: Callable[..., Any]) -> Iterator[None]:
-        """The consumer's GEMMs, by the name of their double, exchanged."""
+        """Replace the consumer's GEMMs, by the names of their doubles."""
         names = vars(self.island.module(LINEAR))
         before = {
             name: value
@@ -102,7 +102,7 @@ class Subject:
 
 
 def load(case: ModuleCase, island: Island, world: World) -> Subject:
-    """Load the module that has the switch; raises Missing where it is not all there."""
+    """Load the module that has the switch; raises Missing if it is incomplete."""
     homes = [
         name
         for name, (_, data) in island.sources.modules.items()
@@ -120,27 +120,27 @@ def load(case: ModuleCase, island: Island, world: World) -> Subject:
 
 @contextmanager
 def logged(naming: str = SWITCH) -> Iterator[list[str]]:
-    """Warnings logged meanwhile that name something, the switch unless told."""
-    said: list[str] = []
+    """Collect the logged warnings that contain ``naming``, by default the switch."""
+    warnings: list[str] = []
 
     class Keeping(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             if naming in (message := record.getMessage()):
-                said.append(message)
+                warnings.append(message)
 
     handler = Keeping(logging.WARNING)
     logging.getLogger().addHandler(handler)
     try:
-        yield said
+        yield warnings
     finally:
         logging.getLogger().removeHandler(handler)
 
 
 def marked(scale: Any) -> bool:
-    """Whether a scale says that its bytes are transposed."""
+    """Whether a scale is marked as transposed."""
     return bool(getattr(scale, MARKER, False))
 
 
-def told(error: Exception) -> str:
-    """The error's type and the first line of what it says."""
+def describe(error: Exception) -> str:
+    """The error's type and the first line of its message."""
     return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"

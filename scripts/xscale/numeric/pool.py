@@ -1,7 +1,7 @@
-"""Several workers on one device, each with its share of the cases.
+"""Several workers on one device, each with a share of the cases.
 
-A case is mostly Python between small kernels, so that more processes finish sooner on
-a machine with cores to spare; what they find does not depend on their number.
+A case is mostly Python between small kernels, so several processes are faster on a
+machine with enough cores. The results do not depend on their number.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from pathlib import Path
 from overlaykit.trees.tree import Tree
 from xscale.numeric.cases import Case
 from xscale.numeric.client import Job, Progress, Worker, completed
-from xscale.numeric.outcomes import Outcome
+from xscale.numeric.results import CaseResult
 
 
-class Team:
-    """Works like one :class:`Worker`; ``size`` is the number of processes."""
+class Pool:
+    """Has the interface of :class:`Worker`; ``size`` is the number of processes."""
 
     def __init__(self, device: str, size: int) -> None:
         self._stack = ExitStack()
@@ -34,9 +34,9 @@ class Team:
 
     @property
     def about(self) -> dict[str, str]:
-        """What the cases ran with, stand-ins that AITER was given included."""
+        """The versions that the cases ran with, and AITER's stand-ins."""
         about = self._about[0] | {"processes": str(len(self._about))}
-        used = sorted({name for worker in self._workers for name in worker.stood_in})
+        used = sorted({name for worker in self._workers for name in worker.stand_ins})
         return about | ({"stand-ins for": " and ".join(used)} if used else {})
 
     def run(
@@ -46,18 +46,19 @@ class Team:
         cases: Iterable[Case],
         pristine: Tree | None,
         progress: Progress,
-    ) -> tuple[Outcome, ...]:
-        """As :meth:`Worker.run`; the outcomes are share by share."""
-        # One job, shared out: the number of cases does not depend on that of workers,
-        # and no two threads parse sources at once, which Python before 3.13 can fail.
+    ) -> tuple[CaseResult, ...]:
+        """Like :meth:`Worker.run`; the results are grouped by share."""
+        # One job is divided: the number of cases does not depend on that of workers,
+        # and no two threads parse sources at once, which can fail in Python before
+        # 3.13.
         do = partial(self._do, progress=progress)
         return completed(tree, aiter, cases, pristine, do)
 
-    def _do(self, job: Job, progress: Progress) -> tuple[Outcome, ...]:
+    def _do(self, job: Job, progress: Progress) -> tuple[CaseResult, ...]:
         size = len(self._workers)
         done = count(1)
 
-        def share(number: int) -> tuple[Outcome, ...]:
+        def share(number: int) -> tuple[CaseResult, ...]:
             return self._workers[number].do(
                 replace(job, cases=job.cases[number::size]),
                 lambda what, *_: progress(what, next(done), len(job.cases)),
@@ -67,13 +68,13 @@ class Team:
             try:
                 shares = list(pool.map(share, range(size)))
             except BaseException:
-                # The others would go on until their shares are done.
+                # Otherwise the others would run until their shares are done.
                 for worker in self._workers:
                     worker.kill()
                 raise
         return tuple(outcome for part in shares for outcome in part)
 
-    def __enter__(self) -> Team:
+    def __enter__(self) -> Pool:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,4 +1,4 @@
-"""The way of the input's scale, through the tree's own decoder layer. Worker side."""
+"""Run the input's scale through the tree's own decoder layer. Worker side."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from xscale.numeric.chains import Chain
-from xscale.numeric.doubles import Enough, Unquantized
+from xscale.numeric.doubles import StopRun, Unquantized
 from xscale.numeric.sources import HEAD_GATE, LATENT, LAYER, PREPARE
 from xscale.numeric.stubs import Anything, double_of
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from xscale.numeric.drivers import Driver
 
 
-class Way:
-    """The way of S1's and S2's scale through the tree's own layer, to both readers.
+class DecoderPass:
+    """A pass of S1's or S2's scale through the tree's own layer to both readers.
 
-    The decoder layer's forward runs, with the tree's attention layer, its linears and
-    its indexer, until the indexer's wk has read; what comes after has no scale of
-    these sites. How it gets there (decoding, prefill, a second stream) the chain says.
+    The decoder layer's forward runs with the tree's attention layer, linears and
+    indexer, until the indexer's wk has read the scale; later code has no scale of these
+    sites. The chain selects decoding, prefill or a second stream.
     """
 
     def __init__(self, driver: Driver) -> None:
@@ -33,12 +33,12 @@ class Way:
         self._outputs: list[Any] = []
 
     def run(self) -> Any:
-        """What prepare_attn returned, for the comparison with the pristine tree."""
+        """Return the output of prepare_attn, to compare it with the pristine tree's."""
         driver = self._driver
         hidden, residual = driver.inputs(0)
         self._world.capturing = self._chain is Chain.STREAMS_NSA
         layer = self._layer()
-        with _streams(), suppress(Enough):
+        with _streams(), suppress(StopRun):
             driver.call(
                 layer.forward,
                 hidden_states=hidden,
@@ -51,14 +51,14 @@ class Way:
         driver = self._driver
         attention = self._attention()
         bound = attention.prepare_qkv_latent
-        # A function is no method of a layer: from it nobody gets to a projection.
+        # A plain function is not bound to a layer, so no projection can be found by it.
         unbound = partial(_called, bound)
         communicator = driver.communicator(
             0, bound if self._chain.knows_projection else unbound
         )
         prepare = getattr(communicator, PREPARE)
         vars(communicator)[PREPARE] = partial(self._prepared, prepare)
-        # Without tokens the attention is left at once.
+        # Without tokens, the attention returns at once.
         communicator.prepare_mlp = _enough
         layer = double_of(driver.island.owner(LAYER), layer_communicator=communicator)
         layer.self_attn = attention
@@ -67,7 +67,7 @@ class Way:
         return layer
 
     def _format(self, layer: Any) -> Any:
-        """The quantization that the layer sees its attention's weights to be of."""
+        """The quantization that the layer detects for its attention's weights."""
         detect = getattr(type(layer), "_detect_gfx95_quant_format", None)
         return detect(layer) if detect is not None else "fp8"
 
@@ -83,7 +83,7 @@ class Way:
         methods = driver.island.module(LATENT).AttnForwardMethod
         attention = driver.attention(
             LATENT,
-            # A pair is given to the indexer as well: what it makes of it is its own.
+            # The indexer also receives a pair, and handles it itself.
             use_nsa=True,
             use_dsa=True,
             indexer=self._indexer(),
@@ -95,12 +95,13 @@ class Way:
             **{name: Unquantized(draw, *size) for name, size in driver.sizes().items()},
             _set_mla_kv_buffer=nothing,
         )
-        # The layer is to fetch what its own communicator has put there.
+        # The layer must fetch the value that its own communicator stored.
         vars(driver.attention_context()).pop("fetch_qkv_latent", None)
         return attention
 
     def _latent(self, output: Any) -> Any:
-        """Drawn: the GEMM's stand-in computes some columns only, of another width."""
+        """Random values: the GEMM's stand-in computes only some columns, of another
+        width."""
         shape = self._shape
         width = shape.q_lora + shape.kv_lora + shape.rope
         return self._driver.draw("latent")(output.shape[0], width)
@@ -114,12 +115,12 @@ class Way:
         def call(_: Any, **known: Any) -> Any:
             return driver.call(forward, **known)
 
-        # As the module that it is in earnest; the class is this double's own.
+        # A module is callable; the class belongs to this double alone.
         type(indexer).__call__ = call
         return indexer
 
     def _batch(self) -> Any:
-        """Decoding, or a prefill that is short enough for the keys alone."""
+        """Decoding, or a prefill that is so short that only keys are computed."""
         prefill = self._chain is Chain.PREFILL_NSA
         batch: Any = Anything("forward_batch")
         batch.forward_mode.is_extend_without_speculative = lambda: prefill
@@ -134,11 +135,11 @@ def _called(function: Callable[..., Any], *args: Any, **named: Any) -> Any:
 
 
 def _enough(*_: Any, **__: Any) -> Any:
-    raise Enough
+    raise StopRun
 
 
 class Stream:
-    """A second stream, on a machine that needs none: what it is given runs in turn."""
+    """A second stream on a machine without streams: its work runs in sequence."""
 
     def wait_stream(self, _: Any) -> None:
         return
@@ -156,11 +157,12 @@ def _streams() -> Iterator[None]:
 
 
 def nothing(*_: Any, **__: Any) -> None:
-    """In place of a method whose work nobody here looks at."""
+    """Replaces a method whose result is not used here."""
 
 
 def without_scale(hidden: Any) -> Any:
-    """The scale is judged where it is read; its strides may differ by design."""
+    """Leave out the scale: it is judged where it is read, and its strides may
+    differ."""
     return (hidden[0], *hidden[2:]) if isinstance(hidden, tuple) else hidden
 
 
@@ -171,5 +173,5 @@ def caller_of(owner: type, method: str) -> str:
         for name, function in vars(kind).items()
         if method in getattr(getattr(function, "__code__", None), "co_names", ())
     ]
-    # Of several, the one for GPUs, which every platform but the named ones shares.
+    # If there are several, the one for GPUs: it is the default for other platforms.
     return next((n for n in callers if "cuda" in n), callers[0])

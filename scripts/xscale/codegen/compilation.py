@@ -1,12 +1,12 @@
 """What the transposed scale costs in generated code, compiled for gfx950 on a CPU.
 
-AITER's own wrappers are called with the arguments that SGLang gives them. In place
-of the launch, Triton's warm-up compiles the kernel for the arguments it is handed:
-which integers are 1 or divisible by 16, which pointers are aligned and so on comes
-from a real call, so the code is what a launch would get. No signature is spelled out.
+AITER's own wrappers are called with the arguments that SGLang passes. Instead of
+launching the kernel, Triton's warm-up compiles it for those arguments. Triton
+specializes code by them (integers that are 1 or divisible by 16, aligned pointers), so
+the code is what a launch would get. No signature is spelled out.
 
-Compiled, not run: this says what the GPU is asked to do, not how long it takes.
-Needs PyTorch and a Triton with its AMD backend, but no GPU.
+The code is compiled and not run: it shows what the GPU has to do, not how fast. Needs
+PyTorch and a Triton with its AMD backend, but no GPU.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ TRANSPOSED = {"transpose_scale": True}
 
 @dataclass(frozen=True)
 class Case:
-    """A producer as ``sites`` call it; ``shape`` is (N,), or (heads, v_dim)."""
+    """A producer as the ``sites`` call it; ``shape`` is (N,) or (heads, v_dim)."""
 
     kernel: str
     shape: tuple[int, ...]
@@ -47,7 +47,7 @@ class Case:
     form: tuple[str, ...] = ()
 
     def arguments(self, m: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """What the sites pass for ``m`` tokens, strides included."""
+        """The arguments that the sites pass for ``m`` tokens, with their strides."""
         import torch
 
         def empty(*shape: int) -> Any:
@@ -89,12 +89,13 @@ CASES = (
 
 @dataclass(frozen=True)
 class Code:
-    """Figures of one binary; all of them are costs, but for ``waves``.
+    """Figures of one binary. All are costs, except ``waves``.
 
-    ``binary`` numbers the binaries of a case, of both orders: equal numbers are one
-    binary. ``code_bytes`` are the instructions' alone, for the code object also holds
-    the paths of its sources. ``lds_bytes`` are a workgroup's, ``waves`` those that
-    fit a SIMD, by the compiler's reckoning; ``mix`` counts each instruction.
+    ``binary`` numbers the binaries of a case, for both layouts: the same number means
+    the same binary. ``code_bytes`` counts the instructions only, because the code
+    object also contains the paths of its sources. ``lds_bytes`` is per workgroup.
+    ``waves`` is the compiler's estimate of how many fit on a SIMD. ``mix`` counts each
+    instruction.
     """
 
     binary: int
@@ -118,7 +119,7 @@ FIGURES = tuple(f.name for f in fields(Code) if f.name not in ("binary", "mix"))
 
 @dataclass(frozen=True)
 class Row:
-    """One case, for those M that share both of their binaries."""
+    """One case, for all M that share both binaries."""
 
     case: Case
     tokens: tuple[int, ...]
@@ -127,13 +128,13 @@ class Row:
 
     @property
     def changes(self) -> Mapping[str, int]:
-        """How much more of what the transposed form has."""
+        """The figures that differ: transposed minus row-major."""
         old, new = asdict(self.default), asdict(self.transposed)
         return {f: new[f] - old[f] for f in FIGURES if new[f] != old[f]}
 
     @property
     def verdict(self) -> str:
-        """``same``, ``less`` or ``more``, and by what."""
+        """``same``, ``less`` or ``more``, and the differences."""
         by = ", ".join(f"{d:+d} {f.replace('_', ' ')}" for f, d in self.changes.items())
         costs = any((d < 0) == (f == "waves") for f, d in self.changes.items())
         return f"{'more' if costs else 'less'}: {by}" if by else "same"
@@ -142,9 +143,9 @@ class Row:
 def compare(aiter: Path, cases: Sequence[Case] = CASES) -> tuple[Row, ...]:
     """Compile the cases from the AITER in ``aiter``, row-major and transposed.
 
-    ``aiter`` is what holds the package: a checkout, a site-packages. Raises InputError
-    where a kernel or its ``transpose_scale`` is missing, and EnvironmentFailure where
-    PyTorch or a Triton that compiles for AMD, not imported as an interpreter, is.
+    ``aiter`` is the directory that holds the package: a checkout or a site-packages.
+    Raises InputError if a kernel or its ``transpose_scale`` is missing, and
+    EnvironmentFailure if PyTorch is missing, or a Triton that compiles for AMD.
     """
     with _default_settings(), _pretended_gpu():
         module = _load(aiter)
@@ -168,7 +169,7 @@ def _rows(module: ModuleType, case: Case) -> Iterator[Row]:
 def _check(module: ModuleType, kernel: str) -> None:
     for name in (kernel, f"_{kernel}_kernel"):
         if not hasattr(module, name):
-            raise InputError(f"no kernel {name} in {module.__file__}")
+            raise InputError(f"{module.__file__} has no kernel {name}")
     if "transpose_scale" not in inspect.signature(vars(module)[kernel]).parameters:
         lacking = f"{kernel} of {module.__file__} has no transpose_scale parameter"
         raise InputError(f"{lacking}: apply patches/aiter")
@@ -226,7 +227,7 @@ def _code(binary: Any, number: int) -> Code:
 
 @contextmanager
 def _default_settings() -> Iterator[None]:
-    """None of the caller's settings, an empty cache, and no bytecode put into AITER."""
+    """Ignore the caller's settings, use an empty cache, write no bytecode to AITER."""
     before, writes_none = dict(os.environ), sys.dont_write_bytecode
     with tempfile.TemporaryDirectory() as cache, warnings.catch_warnings():
         # Triton announces its next release's defaults; the page names this release.
@@ -246,16 +247,16 @@ def _default_settings() -> Iterator[None]:
 
 @contextmanager
 def _pretended_gpu() -> Iterator[None]:
-    """Have Triton compile for ``ARCH``, whatever this machine has."""
+    """Make Triton compile for ``ARCH`` on any machine."""
     try:
         import torch  # noqa: F401
         import triton
         from triton.backends.compiler import GPUTarget
         from triton.compiler.compiler import make_backend
     except ImportError as error:
-        raise EnvironmentFailure(f"PyTorch and Triton are needed: {error}") from error
+        raise EnvironmentFailure(f"this needs PyTorch and Triton: {error}") from error
     if not isinstance(triton.language.sum, triton.JITFunction):
-        raise EnvironmentFailure("Triton compiles nothing: unset TRITON_INTERPRET")
+        raise EnvironmentFailure("Triton only interprets: unset TRITON_INTERPRET")
     target = GPUTarget("hip", ARCH, 64)
     try:
         make_backend(target)
@@ -267,7 +268,7 @@ def _pretended_gpu() -> Iterator[None]:
         get_current_stream=lambda device: 0,
     )
     driver = triton.runtime.driver
-    # The driver's own property would look for a GPU, and fail without one.
+    # The driver's own property would search for a GPU and fail without one.
     before = vars(driver).get("_active", vars(driver).get("active"))
     driver.set_active(gpu)
     try:
@@ -277,7 +278,7 @@ def _pretended_gpu() -> Iterator[None]:
 
 
 def _load(aiter: Path) -> ModuleType:
-    """The wrappers' module, from wherever this AITER keeps it."""
+    """The module with the wrappers; its place depends on the release."""
     files = [aiter.joinpath(*place.split("."), f"{MODULE}.py") for place in PLACES]
     place = next((p for p, f in zip(PLACES, files, strict=True) if f.is_file()), None)
     if place is None:
@@ -286,14 +287,10 @@ def _load(aiter: Path) -> ModuleType:
 
     try:
         with empty_packages(aiter, *dict.fromkeys((*AITER_PARENTS, place))) as packages:
-            # aiter.utility.dtypes would ask ROCm which GPU this is.
+            # aiter.utility.dtypes would query ROCm for the GPU.
             dtypes = SimpleNamespace(fp8=torch.float8_e4m3fn)
             vars(packages["aiter"])["dtypes"] = dtypes
             return importlib.import_module(f"{place}.{MODULE}")
     except Exception as error:
-        raise InputError(f"{place}.{MODULE} of {aiter} fails: {error!r}") from error
-
-
-if __name__ == "__main__":
-    # Not above: the page is made of what this module defines.
-    sys.exit(importlib.import_module("xscale.codegen_page").main())
+        lacking = f"{place}.{MODULE} of {aiter} cannot be imported: {error!r}"
+        raise InputError(lacking) from error

@@ -1,4 +1,4 @@
-"""The evidence page on generated code: ``python -m xscale.codegen``."""
+"""Write the evidence page on generated code."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from typing import Any
 
 from overlaykit.core.errors import OverlayError
 from overlaykit.core.files import write_whole
-from xscale.codegen import ARCH, FIGURES, TOKENS, Case, Code, Row, compare
+from xscale.codegen.compilation import ARCH, FIGURES, TOKENS, Case, Code, Row, compare
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 PAGE = Path("docs/evidence/codegen-gfx950.md")
 COMMAND = "PYTHONPATH=scripts .venv/bin/python -m xscale.codegen"
 
@@ -28,13 +28,14 @@ _HEAD = """\
 Made by `{command}`; do not edit.
 Triton {triton}, AITER {aiter}, target {target}.
 
-The producing kernels, compiled for {target} without a GPU: AITER's own wrappers are
-called as SGLang calls them, once as they are and once with `transpose_scale=True`, and
-Triton's warm-up compiles what they launch, specialized by the arguments they pass.
+This page shows the producing kernels, compiled for {target} without a GPU. AITER's own
+wrappers are called as SGLang calls them, once unchanged and once with
+`transpose_scale=True`. Triton's warm-up compiles the kernels that they launch,
+specialized for their arguments.
 
-Compiled, not run, and another Triton makes other code. What these figures cannot show:
-row-major, a token's scales lie side by side; transposed, they lie M apart, and one
-store instruction touches more lines of memory.
+The code is compiled and not run, and another version of Triton generates other code.
+The figures do not show memory accesses: row-major, a token's scales are adjacent;
+transposed, they are M apart, and one store instruction touches more lines of memory.
 
 ## In short
 
@@ -42,10 +43,10 @@ store instruction touches more lines of memory.
 
 ## Figures
 
-`row-major -> transposed`; one figure where both are equal. M is each of {tokens};
-figures that are the same everywhere are left out. Bytes are of instructions; LDS is in
-bytes per workgroup; waves are those that fit a SIMD, by the compiler's reckoning. The
-last column has the instructions that differ.
+`row-major -> transposed`; one figure if both are equal. M is each of {tokens};
+figures that are the same everywhere are left out. Bytes counts the instructions only.
+LDS is in bytes per workgroup. Waves is the compiler's estimate of how many fit on a
+SIMD. The last column lists the instructions that differ.
 """
 
 _COLUMNS = {
@@ -65,7 +66,7 @@ _COLUMNS = {
 
 
 def document(rows: Sequence[Row], made_of: Mapping[str, str]) -> dict[str, Any]:
-    """The rows as JSON values; ``made_of`` are versions and the target."""
+    """The rows as JSON values; ``made_of`` holds the versions and the target."""
     return {
         "command": COMMAND,
         **made_of,
@@ -114,11 +115,11 @@ def page(rows: Sequence[Row], made_of: Mapping[str, str]) -> str:
 
 
 def _summary(rows: Sequence[Row]) -> Iterator[str]:
-    """Every figure in a line or two: what it is everywhere, or how it changes."""
+    """Each figure in one or two lines: its constant value, or how it changes."""
     tally = Counter(row.verdict.partition(":")[0] for row in rows)
     yield f"Of {len(rows)} pairs of binaries, {tally['same']} are equal in all figures."
-    yield f"In {tally['less']} the transposed form has less of something and more of"
-    yield f"nothing; in {tally['more']} it has more of something:"
+    yield f"In {tally['less']} the transposed form costs less in some figures and more"
+    yield f"in no figure; in {tally['more']} it costs more in some:"
     yield ""
     for figure in FIGURES:
         changes = [row.changes.get(figure, 0) for row in rows]
@@ -160,7 +161,7 @@ def _cells(row: Row, shown: Sequence[str]) -> Iterator[str]:
 
 
 def _traded(row: Row) -> dict[str, int]:
-    """By how many of which instructions the transposed form differs."""
+    """The instructions whose counts differ: transposed minus row-major."""
     old, new = row.default.mix, row.transposed.mix
     deltas = {name: new.get(name, 0) - old.get(name, 0) for name in {*old, *new}}
     return {name: d for name, d in sorted(deltas.items()) if d}
@@ -184,7 +185,7 @@ def _line(cells: Iterable[str]) -> str:
 
 
 def made_of(aiter: Path) -> dict[str, str]:
-    """Whose code the figures are: Triton's and AITER's versions, and the target."""
+    """Triton's and AITER's versions, and the target."""
     stated = aiter / "aiter" / "_version.py"
     text = stated.read_text(encoding="utf-8") if stated.is_file() else ""
     found = re.search(r"^__version__\b.*['\"](.+)['\"]", text, re.MULTILINE)
@@ -196,16 +197,16 @@ def made_of(aiter: Path) -> dict[str, str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Compile, write page and JSON; the exit codes are the verbs'."""
+    """Compile, then write the page and the JSON. Exit codes are those of the verbs."""
     parser = argparse.ArgumentParser(
         prog="python -m xscale.codegen", description=__doc__
     )
     parser.add_argument(
         "aiter", nargs="?", type=Path, default=ROOT / "build" / "aiter",
-        help="what holds the package aiter (default: build/aiter)",
+        help="directory that holds the package aiter (default: build/aiter)",
     )  # fmt: skip
     parser.add_argument(
-        "--root", type=Path, default=ROOT, help=f"where to put {PAGE} (default: here)"
+        "--root", type=Path, default=ROOT, help=f"where to write {PAGE} (default: here)"
     )
     options = parser.parse_args(arguments)
     try:

@@ -1,4 +1,4 @@
-"""What a case came to. Plain data: it crosses processes and goes into JSON."""
+"""The result of a case: plain data that crosses processes and goes into JSON."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class Route(Enum):
 
 @dataclass(frozen=True)
 class Reading:
-    """One scale, as one consumer read it.
+    """One scale as one consumer read it.
 
     ``site`` is the producer's, or "gather" or "indexer". ``producer`` names the kernel
     that wrote the fp8 tensor, ``stand_in`` the GEMM that read it. ``bytes`` says
-    whether what the consumer sees through its own addressing is, bit for bit, what the
-    kernel computed; ``copies`` is 1 where it is not the storage that the kernel wrote.
-    ``values`` and ``gemm`` compare with the pristine tree; None without one. ``asked``
-    says whether the kernel was asked for a transposed scale.
+    whether the consumer sees, through its own addressing, exactly the bits that the
+    kernel computed. ``copies`` is 1 if it does not read the storage that the kernel
+    wrote. ``values`` and ``gemm`` compare with the pristine tree; without one they are
+    None. ``asked`` says whether the kernel was asked for a transposed scale.
     """
 
     site: str
@@ -47,13 +47,13 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """The verdict on one case; ``ok`` where nothing is wrong.
+class CaseResult:
+    """The verdict on one case; ``ok`` if it has no findings.
 
-    ``relayouts`` counts the operations that copy a scale, outside AITER's kernels.
-    ``outputs`` compares all that the function returned with the pristine tree's.
-    ``asked`` says whether any producer was asked for a transposed scale. ``handed``
-    names the stubs that were given one.
+    ``relayouts`` counts the operations that copy a scale outside AITER's kernels.
+    ``outputs`` compares all returned values with the pristine tree's. ``asked`` says
+    whether any producer was asked for a transposed scale. ``reached_stubs`` names the
+    stubs that received one.
     """
 
     case: Case
@@ -65,7 +65,7 @@ class Outcome:
     raised: str | None = None
     detail: str = ""
     findings: tuple[Finding, ...] = ()
-    handed: tuple[str, ...] = ()
+    reached_stubs: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:

@@ -1,10 +1,10 @@
-"""Stand-ins for what AITER imports besides Triton, where this machine has it not.
+"""Stand-ins for packages that AITER imports besides Triton, if they are not installed.
 
-From v0.1.13 on AITER asks JAX for the GPU's architecture where Triton knows of none,
-and compares Triton's version by ``packaging``: both on import, in modules that the
-fused quantizations pass through and do not depend on. Under the interpreter there is
-no architecture to be asked for. A stand-in has those few names and no others, takes no
-module's place that can be imported, and whoever uses it says so.
+Since v0.1.13 AITER gets the GPU's architecture from JAX if Triton knows none, and
+compares Triton's version with ``packaging``. Both happen on import, in modules that the
+fused quantizations import but do not use. The interpreter has no architecture. A
+stand-in has only those few names, never replaces a module that can be imported, and is
+named in the report.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ NO_ARCHITECTURE = "interpreted"
 
 @total_ordering
 class _Version:
-    """The release numbers of a version, which is all that is compared."""
+    """The release numbers of a version; only they are compared."""
 
     def __init__(self, text: str) -> None:
         found = re.match(r"v?(\d+(?:\.\d+)*)", text)
         if found is None:
-            raise ValueError(f"no version: {text!r}")
+            raise ValueError(f"not a version: {text!r}")
         numbers = [int(part) for part in found[1].split(".")]
         while numbers and not numbers[-1]:
             numbers.pop()
@@ -61,7 +61,7 @@ _HOLDS: dict[str, Callable[[], dict[str, Any]]] = {
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """The last to be asked: whatever is installed has been found by then."""
+    """The last finder: installed packages are found before it is reached."""
 
     def __init__(self) -> None:
         self.used: set[str] = set()
@@ -73,7 +73,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         target: ModuleType | None = None,
     ) -> importlib.machinery.ModuleSpec | None:
         family = fullname.partition(".")[0]
-        # Never half of a package that is there.
+        # Never replace a part of an installed package.
         if fullname not in _HOLDS or (fullname != family and family not in self.used):
             return None
         self.used.add(family)
@@ -89,9 +89,9 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 @contextmanager
-def stood_in() -> Iterator[set[str]]:
-    """Yields the packages stood in for, which is filled as they are imported. On the
-    way out they are gone again, so that nobody else takes one for the real package."""
+def stand_ins() -> Iterator[set[str]]:
+    """Yields the set of packages that have a stand-in; it is filled on import. On exit
+    the stand-ins are removed, so that no other code takes one for the real package."""
     finder = _Finder()
     sys.meta_path.append(finder)
     try:
