@@ -102,7 +102,7 @@ def _number(text: str) -> int | float:
         number = math.nan
     if not math.isfinite(number):
         shown = text.strip()[:_SHOWN] or "nothing"
-        what = f"the answer is not a number: {shown}"
+        what = "the answer is not a number"
         raise Misfit(what, "answer", "a finite number after ####", shown)
     return int(number) if number.is_integer() else number
 
