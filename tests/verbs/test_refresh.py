@@ -293,7 +293,10 @@ def _gutted(root: Path) -> None:
         (_laid_deleted, [f"{LAID}: was deleted"]),
         (_laid_mode, [f"{LAID}: has another mode", "100644", "100755"]),
         (_upstream_deleted, ["layernorm.py: was deleted"]),
-        (_not_of_the_package, ["README.md: was edited", "differs from the pinned package"]),
+        (
+            _not_of_the_package,
+            ["README.md: was edited", "differs from the pinned package"],
+        ),
         (_reverted, ["the series is not applied", COMMUNICATOR, "0 of its 1 patches"]),
         (_link, ["symbolic link", "python/link.py"]),
         (_gutted, ["X-Sites names LayerCommunicator.prepare_attn", "next"]),
