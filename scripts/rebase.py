@@ -7,6 +7,9 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
 from pathlib import Path
 
+import overlaykit  # noqa: F401  (first: it reports imports that fail)
+
+# isort: split
 import msgspec
 
 from overlaykit.applying.transaction import hold, interrupted

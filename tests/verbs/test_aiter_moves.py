@@ -144,7 +144,7 @@ def test_adopted_in_other_words(pins: Pins) -> None:
         ),
         # Strides that are no longer the scale's.
         ([PARAMETER, ALLOCATED, (STRIDES, "        1,\n        M,\n")],
-         "unknown", "no strides"),
+         "unknown", "does not give the kernel its strides"),
         # Made by a call that the census does not know.
         ([PARAMETER, ALLOCATED, (RETURNED,
           "    out_block_scales = shuffled(out_block_scales)\n" + RETURNED)],

@@ -400,7 +400,7 @@ PATCHES: dict[str, tuple[Edit, str]] = {
 }  # fmt: skip
 
 
-_BAD_NAMES = ("leaves", "not relative", "git's own", "not UTF-8")
+_BAD_NAMES = {PATCHES[key][1] for key in ("parent", "absolute", "git", "path bytes")}
 _LEAVE_OUT = "leave this file out: a series cannot carry a file with this name"
 
 

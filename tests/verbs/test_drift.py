@@ -81,6 +81,7 @@ def test_every_recorded_release() -> None:
     assert {len(r["column"]["sites"]) for r in found.values()} == {9}
 
 
+@pytest.mark.slow("every recorded release")
 @pytest.mark.parametrize("width", [80, 100, 120])
 def test_the_matrix_fits(width: int) -> None:
     done = run("--recorded", COLUMNS=str(width))
@@ -234,7 +235,7 @@ def test_first_bad(clone: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--release", "0.5.99"], ["no sglang 0.5.99", "0.5.23"]),
+        (["--release", "0.5.99"], ["does not have sglang 0.5.99", "0.5.23"]),
         (["--release", "newest"], ["not the version of a release"]),
         (["--target", "vllm"], ["no target vllm", "sglang"]),
         (["--ref", "main"], ["--ref and --range need --clone"]),
@@ -331,6 +332,7 @@ def test_pages_that_cannot_be_written(tmp_path: Path) -> None:
     assert "cannot write" in done.stderr
 
 
+@pytest.mark.slow("every recorded release")
 def test_the_evidence_is_current(tmp_path: Path) -> None:
     page = tmp_path / "drift.md"
     assert run("--recorded", "--markdown", str(page)).returncode == 0

@@ -19,6 +19,8 @@ from support.hostile_clones import give_away
 from support.other_git import older_than, on_path, too_old
 from verbs.test_rebase import call
 
+pytestmark = pytest.mark.slow("every verb with other versions of git")
+
 COMMUNICATOR = "python/sglang/srt/layers/communicator.py"
 Slim = Callable[..., Path]
 NEEDS_ROOT = pytest.mark.skipif(

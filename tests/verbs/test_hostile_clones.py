@@ -12,6 +12,8 @@ import pytest
 from support.hostile_clones import STRANGER, Traps, arm, commit, give_away, lose
 from verbs.test_rebase import call
 
+pytestmark = pytest.mark.slow("a trap in every place, for every verb")
+
 COMMUNICATOR = "python/sglang/srt/layers/communicator.py"
 Hostile = Callable[..., Path]
 NEEDS_ROOT = pytest.mark.skipif(

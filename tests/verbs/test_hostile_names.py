@@ -17,6 +17,8 @@ from conftest import ROOT, run_verb
 from overlaykit.core.errors import Exit
 from support.patience import PATIENCE_S
 
+pytestmark = pytest.mark.slow("hostile names, for every verb")
+
 HOSTILE = os.fsdecode(b"t\xff\xfe \x1b[2J\x1b]0;x\x07\nPASS \xe2\x80\xae'$(touch made)")
 ASCII = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii:strict", "PYTHONUTF8": "0"}
 

@@ -347,6 +347,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
+@pytest.mark.slow("killed at every write")
 def test_killed_at_every_write(ours: Path, applied: Path, tmp_path: Path) -> None:
     """kill -9 anywhere leaves the old overlay or the new one, and verbs report it."""
     edit(applied, COMMUNICATOR, GATHER, GATHER + "                # edited\n")

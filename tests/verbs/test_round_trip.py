@@ -14,6 +14,8 @@ import pytest
 from conftest import ROOT, Pins, run_verb, snapshot
 from overlaykit.core import git
 
+pytestmark = pytest.mark.slow("every base in every form, through every verb")
+
 AITER = "aiter"
 BASES = ("sglang", "sglang-0.5.12.post1")
 

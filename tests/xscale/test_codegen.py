@@ -54,6 +54,7 @@ def fresh(made: Path) -> Document:
     return load(made)
 
 
+@pytest.mark.slow("kernels are compiled for gfx950")
 def test_the_evidence_matches_a_fresh_run(made: Path, fresh: Document) -> None:
     kept = load(ROOT)
     if kept["triton"] != triton.__version__:
@@ -62,6 +63,7 @@ def test_the_evidence_matches_a_fresh_run(made: Path, fresh: Document) -> None:
     assert read(made / PAGE) == read(ROOT / PAGE)
 
 
+@pytest.mark.slow("kernels are compiled for gfx950")
 def test_every_producer_site_and_every_m_is_compiled(fresh: Document) -> None:
     sites = {site for row in fresh["rows"] for site in row["sites"].split()}
     assert sites == {f"S{i}" for i in range(1, 9)}
@@ -72,6 +74,7 @@ def test_every_producer_site_and_every_m_is_compiled(fresh: Document) -> None:
     assert shapes == {(512,), (2048,), (6144,), (8, 256), (16, 128)}
 
 
+@pytest.mark.slow("kernels are compiled for gfx950")
 def test_the_transposed_form_has_no_real_cost(fresh: Document) -> None:
     """On any Triton; the exact figures are in the evidence."""
     for row in fresh["rows"]:
@@ -84,6 +87,7 @@ def test_the_transposed_form_has_no_real_cost(fresh: Document) -> None:
         assert new["vgprs"] <= old["vgprs"] + 1, row
 
 
+@pytest.mark.slow("kernels are compiled for gfx950")
 def test_figures_match_the_kernels(fresh: Document) -> None:
     """Loads and stores follow from the source: one for each tensor in or out."""
     for row in fresh["rows"]:
@@ -97,6 +101,7 @@ def test_figures_match_the_kernels(fresh: Document) -> None:
             assert 100 < code["instructions"] < code["code_bytes"] / 4, row
 
 
+@pytest.mark.slow("kernels are compiled for gfx950")
 def test_the_two_layouts_share_no_binary(fresh: Document) -> None:
     """A stride of 1 is compiled in, and each layout has a different one."""
     for case in {key(row) for row in fresh["rows"]}:
@@ -107,6 +112,7 @@ def test_the_two_layouts_share_no_binary(fresh: Document) -> None:
         assert len(new) == 3, "M is 1, divisible by 16, or neither"
 
 
+@pytest.mark.slow("kernels are compiled for gfx950")
 def test_verdicts_match_the_figures(fresh: Document) -> None:
     for row in fresh["rows"]:
         old, new = row["row_major"], row["transposed"]
@@ -123,6 +129,7 @@ def test_verdicts_match_the_figures(fresh: Document) -> None:
         assert traded == new["instructions"] - old["instructions"]
 
 
+@pytest.mark.slow("kernels are compiled for gfx950")
 def test_newer_aiter_keeps_its_kernels_elsewhere(
     checkouts: Any, tmp_path: Path
 ) -> None:
@@ -147,11 +154,13 @@ def test_newer_aiter_keeps_its_kernels_elsewhere(
     assert figures(tmp_path) == figures(checkouts.aiter)
 
 
+@pytest.mark.slow("kernels are compiled for gfx950")
 def test_callers_settings_have_no_effect(checkouts: Any) -> None:
     loud = {"AMDGCN_USE_BUFFER_OPS": "0", "TRITON_DEFAULT_FP_FUSION": "0"}
     assert figures(checkouts.aiter, **loud) == figures(checkouts.aiter)
 
 
+@pytest.mark.slow("kernels are compiled for gfx950")
 def test_a_pristine_aiter_lacks_the_parameter(checkouts: Any) -> None:
     done = codegen(checkouts.pristine_aiter)
     assert done.returncode == 2
@@ -159,6 +168,7 @@ def test_a_pristine_aiter_lacks_the_parameter(checkouts: Any) -> None:
     assert "no transpose_scale parameter: apply patches/aiter" in done.stderr
 
 
+@pytest.mark.slow("kernels are compiled for gfx950")
 @pytest.mark.parametrize(
     "name", ["fused_rms_fp8_group_quant", "_fused_rms_fp8_group_quant_kernel"]
 )
@@ -174,6 +184,7 @@ def test_a_missing_kernel_is_named(checkouts: Any, tmp_path: Path, name: str) ->
     assert f"{tmp_path / OLD} has no kernel {name}" in done.stderr
 
 
+@pytest.mark.slow("kernels are compiled for gfx950")
 def test_a_folder_without_aiter_is_named(tmp_path: Path) -> None:
     done = codegen(tmp_path)
     assert done.returncode == 2
@@ -183,6 +194,7 @@ def test_a_folder_without_aiter_is_named(tmp_path: Path) -> None:
     assert f"nor {tmp_path / OLD}" in done.stderr
 
 
+@pytest.mark.slow("kernels are compiled for gfx950")
 def test_an_aiter_that_cannot_be_imported_is_named(
     checkouts: Any, tmp_path: Path
 ) -> None:
@@ -194,6 +206,7 @@ def test_an_aiter_that_cannot_be_imported_is_named(
     assert "a_module_that_nobody_has" in done.stderr
 
 
+@pytest.mark.slow("kernels are compiled for gfx950")
 @pytest.mark.parametrize(
     ("first", "said"),
     [

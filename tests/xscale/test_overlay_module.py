@@ -98,6 +98,7 @@ def test_both_gemms_read_what_the_row_major_kernel_computes(
     assert not case.complaint
 
 
+@pytest.mark.slow("kernels under Triton's interpreter")
 @pytest.mark.parametrize("m", [m for m in ROWS if m > 1])
 @pytest.mark.parametrize("kernel", RMS_CASES + FLATTEN_CASES)
 def test_the_cases_distinguish_the_layouts(
@@ -123,6 +124,7 @@ def test_patched_aiter_computes_what_pristine_aiter_does(
     assert same_bits(new.scale, old.scale)
 
 
+@pytest.mark.slow("kernels under Triton's interpreter")
 @pytest.mark.parametrize("m", ROWS)
 @pytest.mark.parametrize("kernel", FLATTEN_CASES)
 def test_pristine_flatten_falls_back_to_row_major(

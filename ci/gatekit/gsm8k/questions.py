@@ -25,7 +25,7 @@ OFFICIAL = {
     "train": "17f347dc51477c50d4efb83959dbb7c56297aba886e5544ee2aaed3024813465",
 }
 _TIMEOUT_S = 60
-_SHOWN = 40
+_SHOWN = 24
 _STEP = "give a file in GSM8K's format: one question and answer per line"
 
 

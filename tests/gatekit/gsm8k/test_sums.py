@@ -18,6 +18,8 @@ from support.gsm8k_servers import Llama, knowing, serving, smollm
 
 from .conftest import Verb
 
+pytestmark = pytest.mark.slow("a real model answers, on a CPU")
+
 SUMS = ROOT / "ci" / "stand_ins" / "sums.jsonl"
 PROMPT = SUMS.with_suffix(".yaml")
 _ASKED = 16

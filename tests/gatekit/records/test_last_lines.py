@@ -50,13 +50,13 @@ CASES: dict[str, Case] = {
     ),
     "summary of sgl-eval": (
         "metrics.json", json.dumps(METRICS), load_results,
-        ("metrics.json is not what it should be",
+        ("metrics.json is not a valid metrics.json",
          '"num_examples": expected int (the number of questions with an answer), found '
          "str"),
     ),
     "run": (
         "run.json", '{"arm": 7}', load_results,
-        ("run.json is not what it should be", '"arm": expected str, found int'),
+        ("run.json is not a valid run.json", '"arm": expected str, found int'),
     ),
 }  # fmt: skip
 

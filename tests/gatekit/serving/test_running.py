@@ -29,6 +29,8 @@ from support.serving_client import (
 )
 from support.serving_stand_in import Faults, StandIn, serving
 
+pytestmark = pytest.mark.slow("SGLang's own benchmark client runs")
+
 Words = list[str | Path]
 
 
@@ -85,7 +87,7 @@ def test_both_arms_run_once_and_are_compared(sglang: Path, tmp_path: Path) -> No
             "another",
             (2, "not a command of sglang.bench_serving"),
         ),
-        ('"schema":1', '"schema":2', (2, f"{path}:1: a record of schema 2, not 1")),
+        ('"schema":1', '"schema":2', (2, f"{path}:1: the record has schema 2, not 1")),
     ):
         assert there in text
         path.write_text(text.replace(there, put, 1), encoding="utf-8")
@@ -278,7 +280,7 @@ def test_bad_input(sglang: Path, tmp_path: Path) -> None:
             [*one, "--baseline-start", "a 'b"],
             "--baseline-start is not a valid command line",
         ),
-        ([*one, "--baseline-source", ROOT], "holds no target"),
+        ([*one, "--baseline-source", ROOT], "contains no target"),
         (
             [*one, "--baseline-source", ROOT, "--baseline-tree", "x"],
             "cannot be combined with --baseline-tree",

@@ -374,7 +374,7 @@ def test_two_lists_of_events_are_rejected(at_once: bool, tmp_path: Path) -> None
     text = one.rstrip().removesuffix(b"}") + b"," + other.lstrip().removeprefix(b"{")
     with pytest.raises(InputError) as caught:
         read(tmp_path / "t", text)
-    assert "there twice" in caught.value.findings[0].what
+    assert "appears twice" in caught.value.findings[0].what
 
 
 def json_text(document: Document) -> bytes:

@@ -158,7 +158,7 @@ def test_names_with_colons_are_names(name: str, tmp_path: Path) -> None:
         ('"rank": 0', '"rank": -1', "rank"),
         ('"rank": 0', '"rank": 0, "rank": 0', '"rank" appears twice'),
         ('"world_size": 1', '"world_size": 1.5', "world_size"),
-        ('"traceEvents"', '"traceEvents": [], "traceEvents"', "there twice"),
+        ('"traceEvents"', '"traceEvents": [], "traceEvents"', "appears twice"),
     ],
 )
 def test_an_invalid_header(found: str, given: str, said: str, tmp_path: Path) -> None:

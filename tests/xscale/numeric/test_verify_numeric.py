@@ -15,6 +15,8 @@ from xscale.numeric import Case, CaseResult, Chain
 
 from .test_numeric import FP8_UTILS, edited
 
+pytestmark = pytest.mark.slow("the numeric proof is run by its verb")
+
 Prove = Callable[..., tuple[CaseResult, ...]]
 
 _METHODS = "python/sglang/srt/models/deepseek_common/attention_forward_methods"
