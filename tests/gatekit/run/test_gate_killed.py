@@ -45,8 +45,8 @@ def profile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("triton", reason="pip install --group kernels")
     smollm()
     text = (ROOT / "ci" / "profiles" / "cpu.toml").read_text(encoding="utf-8")
-    for was, now in (("questions = 8", f"questions = {QUESTIONS}"),
-                     ("max_tokens = 128", "max_tokens = 24")):  # fmt: skip
+    for was, now in (("questions = 180", f"questions = {QUESTIONS}"),
+                     ("max_tokens = 640", "max_tokens = 24")):  # fmt: skip
         assert text.count(was) == 1
         text = text.replace(was, now)
     path = tmp_path_factory.mktemp("profile") / "small-cpu.toml"
