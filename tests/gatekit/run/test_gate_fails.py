@@ -137,12 +137,8 @@ def test_server_with_worse_answers(
     ended = repository.gate(
         profile(tmp_path, REBUILD, server, gsm8k(questions, 40)), out
     )
-    check(
-        ended,
-        "gsm8k",
-        "compare: the patched arm is worse: the baseline answers 40 of 40 correctly, and "
-        "the patched arm 20 of 40 correctly",
-        "the patch does no harm (p = 0.0000)",
-    )
+    counts = "the baseline answers 40 of 40 correctly, and the patched arm 20 of 40"
+    said = f"compare: the patched arm is worse: {counts} correctly"
+    check(ended, "gsm8k", said, "the patch does no harm (p = 0.0000)")
     (compared,) = ended.document["stages"][5]["evidence"]["compare"]["results"]
     assert compared["compared"]["verdict"] == "fail", json.dumps(compared)
