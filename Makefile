@@ -22,7 +22,7 @@ apply: $(VENV)/core.stamp # fetch the pinned releases, apply the series, verify
 drift: $(VENV)/maintain.stamp # which patches still apply, release by release, and a page
 	$(PY) scripts/drift.py --html build/drift.html $(DRIFT)
 
-lint: $(VENV)/lint.stamp # ruff, the import rules and the spelling
+lint: $(VENV)/test.stamp # ruff, the import rules and the spelling
 	$(PY) -m pytest --quiet tests/test_quality.py -k "lint or format or imports or spelling"
 
 types: $(VENV)/test.stamp # mypy, strict, over everything
@@ -51,7 +51,7 @@ test-all: # the tests on every Python from 3.10 to 3.13 that is found
 	@for python in $(PYTHONS); do \
 	  name=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])') || exit; \
 	  echo "== Python $$name ($$python)"; \
-	  $(MAKE) --no-print-directory test PYTHON=$$python VENV=build/venv-$$name \
+	  $(MAKE) --no-print-directory test test-slow PYTHON=$$python VENV=build/venv-$$name \
 	    WITHOUT_KERNELS=1 || exit; \
 	done
 
@@ -78,7 +78,7 @@ build/venv-trace-tools/tools.stamp: pyproject.toml
 	build/venv-trace-tools/bin/pip install --quiet --group trace-tools
 	@touch $@
 
-evidence: $(VENV)/test.stamp $(VENV)/kernels.stamp # docs/evidence anew; every page names its own command
+evidence: $(VENV)/test.stamp $(VENV)/kernels.stamp # make docs/evidence again; every page names its own command
 	$(MAKE) --no-print-directory bench BENCH=--write
 	$(PY) tests/lookalikes
 	$(PY) tests/releases --jobs $$(nproc)
@@ -90,7 +90,7 @@ evidence: $(VENV)/test.stamp $(VENV)/kernels.stamp # docs/evidence anew; every p
 pictures: $(VENV)/pictures.stamp # the README's pictures, from real runs
 	$(PY) docs/pictures.py
 
-lock: $(VENV)/core.stamp # overlay.lock anew, after patches/ or overlay/ changed
+lock: $(VENV)/core.stamp # make overlay.lock again, after patches/ or overlay/ changed
 	$(PY) scripts/lock.py
 
 clean: # remove .venv/ and build/
