@@ -122,13 +122,12 @@ class Clone:
         start = self._describe(since, first, last) if since != ends[0] else ""
         return Line(ends[0], since, tuple(listed), start)
 
-    def touching(self, first: str, last: str, paths: Iterable[str]) -> tuple[str, ...]:
+    def touching(self, line: Line, paths: Iterable[str]) -> tuple[str, ...]:
         """The commits of the line that change one of the paths."""
-        before = self.line(first, last).since
         return tuple(
             text(
                 self.path, "rev-list", "--first-parent", "--reverse",
-                f"{before}..{self.commit(last)}", "--", *paths,
+                f"{line.since}..{line.commits[-1]}", "--", *paths,
             ).split()
         )  # fmt: skip
 

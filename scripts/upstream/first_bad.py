@@ -136,7 +136,7 @@ def _differs(row: str, good: str, found: str, expected: str, line: Line) -> Inpu
 
 
 def _key(column: Column, facts: Facts, row: str) -> str:
-    return f"{'; '.join(site_key(facts, row))}" or column.cell(row).label
+    return "; ".join(site_key(facts, row)) or column.cell(row).label
 
 
 def _difference(

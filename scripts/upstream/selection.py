@@ -100,6 +100,6 @@ def commit_range(
         ]
     ends = [begin[-1], clone.source(last)]
     facts = all_facts(root, clone.carried, ends, progress)
-    touching = clone.touching(first, last, watched(clone.carried, facts))
+    touching = clone.touching(line, watched(clone.carried, facts))
     rest = [clone.source(commit, name=commit[:10]) for commit in touching]
     return Selection.of([*begin, *rest])

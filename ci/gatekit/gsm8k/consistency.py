@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import msgspec
 
 from gatekit.gsm8k.answers import STOP, Answer
+from gatekit.records.fields import contradiction
 
 _WHOLE = re.compile(r"-?[0-9]{1,18}")
 _ROUNDING = 1e-9
@@ -65,36 +66,30 @@ class Metrics(msgspec.Struct, frozen=True):
 
 def unequal(field: str, expected: object, found: object) -> Iterator[str]:
     if expected != found:
-        yield f'"{field}": expected {expected}, found {found}'
+        yield contradiction(field, expected, found)
 
 
 def of_answers(answers: Iterable[Answer], gen: Mapping[str, object]) -> Iterator[str]:
     """Contradictions within one answer."""
     limit = gen.get("max_tokens")
     for one in answers:
+        wrong = []
         if one.symbolic_correct and one.silent:
-            yield f'{one.id}: "symbolic_correct": expected false: no answer, found true'
+            wrong.append(("symbolic_correct", "false: no answer", "true"))
         elif (equal := _equal(one)) is not None and equal != one.symbolic_correct:
-            yield (
-                f'{one.id}: "symbolic_correct": expected {_word(equal)} of '
-                f"{one.predicted_answer} for {one.expected_answer}, found "
-                f"{_word(one.symbolic_correct)}"
-            )
-        if one.num_generated_tokens < 0:
-            yield (
-                f'{one.id}: "num_generated_tokens": expected 0 or more, found '
-                f"{one.num_generated_tokens}"
-            )
-        elif type(limit) is int and one.num_generated_tokens > limit:
-            yield (
-                f'{one.id}: "num_generated_tokens": expected {limit} (max_tokens) or '
-                f"fewer, found {one.num_generated_tokens}"
-            )
-        if one.prompt_tokens is not None and one.prompt_tokens < 1:
-            yield (
-                f'{one.id}: "prompt_tokens": expected 1 or more, found '
-                f"{one.prompt_tokens}"
-            )
+            what = f"{one.predicted_answer} for {one.expected_answer}"
+            found = _word(one.symbolic_correct)
+            wrong.append(("symbolic_correct", f"{_word(equal)} of {what}", found))
+        tokens, prompt = one.num_generated_tokens, one.prompt_tokens
+        if tokens < 0:
+            wrong.append(("num_generated_tokens", "0 or more", str(tokens)))
+        elif type(limit) is int and tokens > limit:
+            most = f"{limit} (max_tokens) or fewer"
+            wrong.append(("num_generated_tokens", most, str(tokens)))
+        if prompt is not None and prompt < 1:
+            wrong.append(("prompt_tokens", "1 or more", str(prompt)))
+        for field, expected, found in wrong:
+            yield f"{one.id}: {contradiction(field, expected, found)}"
 
 
 def of_asked(
@@ -105,14 +100,12 @@ def of_asked(
     known = set(asked)
     if len(known) < len(asked):
         twice = next(name for name in asked if asked.count(name) > 1)
-        yield f'"asked": expected each question once, found {twice} again'
+        yield contradiction("asked", "each question once", f"{twice} again")
     if len(asked) > questions:
-        yield (
-            f'"asked": expected {questions} (those of its "files") or fewer, found '
-            f"{len(asked)}"
-        )
+        most = f'{questions} (those of its "files") or fewer'
+        yield contradiction("asked", most, len(asked))
     for name in sorted(set(answers) - known):
-        yield f'"id": expected one of the {len(known)} asked, found {name}'
+        yield contradiction("id", f"one of the {len(known)} asked", name)
 
 
 def of_metrics(metrics: Metrics, repeats: Sequence[Sequence[Answer]]) -> Iterator[str]:
@@ -127,7 +120,7 @@ def of_metrics(metrics: Metrics, repeats: Sequence[Sequence[Answer]]) -> Iterato
         seen = len({answer.id for answer in every})
         yield from unequal("num_examples", seen, metrics.num_examples)
         if planned < seen:
-            yield f'"planned_examples": expected {seen} or more, found {planned}'
+            yield contradiction("planned_examples", f"{seen} or more", planned)
     if metrics.completed_samples is not None:
         yield from unequal("completed_samples", len(every), metrics.completed_samples)
     tokens = sum(answer.num_generated_tokens for answer in every)
@@ -156,7 +149,7 @@ def _rate(
     part = count / len(answers) if answers else 0.0
     if not math.isclose(found, part, rel_tol=0, abs_tol=_ROUNDING):
         expected = f"{part:.9g} ({count} of {len(answers)} answers)"
-        yield f'"aggregate.{name}": expected {expected}, found {found:.9g}'
+        yield contradiction(f"aggregate.{name}", expected, f"{found:.9g}")
 
 
 def _equal(answer: Answer) -> bool | None:

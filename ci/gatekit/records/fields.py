@@ -41,7 +41,7 @@ class Misfit(Exception):
         """The whole error in one line."""
         if not self.name:
             return self.what
-        return f'"{self.name}": expected {self.expected}, found {self.found}'
+        return contradiction(self.name, self.expected, self.found)
 
     def finding(self, path: Path, line: int | None, step: str) -> Finding:
         return Finding(
@@ -58,6 +58,11 @@ class Misfit(Exception):
     ) -> InputError:
         """An InputError: ``head`` names the file, then the field and its fault."""
         return InputError(f"{head}: {self}", (self.finding(path, line, step),))
+
+
+def contradiction(field: str, expected: object, found: object) -> str:
+    """A field, what it should be and what it is, in one line."""
+    return f'"{field}": expected {expected}, found {found}'
 
 
 def decoded(data: bytes, kind: type[T], needs: Mapping[str, str] | None = None) -> T:

@@ -180,8 +180,8 @@ def _rates(table: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
 
 
 def _score(table: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
-    names = ("questions", "gained", "lost", "difference", "lower", "upper")
     """Figures of a score that do not match its counts, or lie outside its interval."""
+    names = ("questions", "gained", "lost", "difference", "lower", "upper")
     values: list[Any] = [table.get(name) for name in names]
     if not all(type(value) in (int, float) for value in values):
         return

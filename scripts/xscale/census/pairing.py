@@ -69,12 +69,8 @@ class Pairing:
     def _nearest(self, path: str) -> Consumer | None:
         """A tree may contain several runtimes: take the consumer with the longest
         common path."""
-
-        def shared(consumer: Consumer) -> int:
-            return len(os.path.commonpath([consumer.path, path]))
-
         takers = [c for c in self._consumers if self._takes_scales(c)]
-        return max(takers, key=shared, default=None)
+        return max(takers, key=lambda c: _shared(c.path, path), default=None)
 
     def _takes_scales(self, consumer: Consumer) -> bool:
         module = self._modules.module(consumer.path)
@@ -103,12 +99,8 @@ class Pairing:
 
     def _native_passes_on(self, near: str) -> bool:
         """Whether the method for native block FP8 passes on the scale of a pair."""
-
-        def shared(path: str) -> int:
-            return len(os.path.commonpath([path, near]))
-
         holding = [path for path, _ in self._modules.holding(f"class {NATIVE_LINEAR}")]
-        nearest = max(holding, key=shared, default=None)
+        nearest = max(holding, key=lambda path: _shared(path, near), default=None)
         module = self._modules.module(nearest) if nearest else None
         owner = module.classes.get(NATIVE_LINEAR) if module else None
         apply = method_of(owner, "apply") if owner else None
@@ -116,6 +108,11 @@ class Pairing:
             return False
         given = apply.args.args[2].arg
         return f"{given}[1]" in set(_passed_as_scale(apply))
+
+
+def _shared(one: str, other: str) -> int:
+    """The length of the path that two files have in common."""
+    return len(os.path.commonpath([one, other]))
 
 
 def _passed_as_scale(function: ast.AST) -> Iterator[str]:
