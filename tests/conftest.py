@@ -22,6 +22,7 @@ from overlaykit.series.carried import Carried, load_overlay  # noqa: E402
 from overlaykit.series.ledger import LEDGER  # noqa: E402
 from overlaykit.sources.packages import fetch, lay_out  # noqa: E402
 from overlaykit.trees.tree import EditedTree, Tree, WheelTree  # noqa: E402
+from support.data import DATA  # noqa: E402
 from support.patience import PATIENCE_S  # noqa: E402
 
 # A shell makes background processes ignore SIGINT, and their children inherit that;
@@ -179,6 +180,15 @@ def carrier(overlay: Path) -> Path:
         (overlay / "build" / "cache" / wheel.name).symlink_to(wheel)
     shutil.copy2(ROOT / LEDGER, overlay / LEDGER)
     return overlay
+
+
+@pytest.fixture(scope="session")
+def questions() -> Path:
+    """GSM8K's own test set."""
+    path = DATA / "gsm8k" / "test.jsonl"
+    if not path.is_file():
+        pytest.skip(f"no {path}: set OVERLAY_TEST_DATA")
+    return path
 
 
 def run_verb(

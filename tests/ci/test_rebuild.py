@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from conftest import ROOT, Pins
+from support.ci_verb import reported
 from support.patience import PATIENCE_S
 
 pytestmark = pytest.mark.slow("packages are installed into both arms")
@@ -29,17 +30,7 @@ def command(arm: str, out: Path, *arguments: str) -> list[str]:
 
 
 def rebuild(arm: str, out: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
-    done = subprocess.run(
-        command(arm, out, *arguments),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE_S,
-    )
-    assert done.stdout, done.stderr
-    report: dict[str, Any] = json.loads(done.stdout)
-    assert report["exit_code"] == done.returncode, done.stderr
-    return done.returncode, report
+    return reported(command(arm, out, *arguments))[:2]
 
 
 def site_of(out: Path) -> Path:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import pickle
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
@@ -18,21 +17,19 @@ from typing import Any
 
 import pytest
 
+from support.data import DATA
+
 Event = dict[str, Any]
 Document = dict[str, Any]
 
-_DATA = Path(
-    os.environ.get("OVERLAY_TEST_DATA")
-    or Path(__file__).resolve().parents[3] / "shared" / "data"
-)
-TRACES = _DATA / "traces"
+TRACES = DATA / "traces"
 EAGER = TRACES / "sglang_prefilldecode" / "sglang_Qwen3-8B_prefilldecode.json.gz"
 REPLAY = TRACES / "sglang_decode" / "sglang_Qwen3-8B_decode.json.gz"
 CAPTURE = TRACES / "sglang_decode" / "capture_traces" / "bs_32_rank0.json.gz"
 
 needs_traces = pytest.mark.skipif(
     not EAGER.is_file(),
-    reason=f"no real traces under {_DATA}: set OVERLAY_TEST_DATA",
+    reason=f"no real traces under {DATA}: set OVERLAY_TESTDATA",
 )
 GPU = ("kernel", "gpu_memcpy", "gpu_memset")
 COPY = "direct_copy_kernel"

@@ -8,10 +8,8 @@ sends token ids, so a tokenizer only counts the words in the response.
 
 from __future__ import annotations
 
-import json
 import os
 import socket
-import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
@@ -19,12 +17,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from support.patience import PATIENCE_S
+from support.ci_verb import Reported, reported
 from support.serving_stand_in import StandIn, serving
 
 _VERB = Path(__file__).resolve().parents[2] / "ci" / "bench.py"
 SMALL = ("--points", "24/8/1", "16/8/2")
-Reported = tuple[int, dict[str, Any], str]
 
 _STAND_INS = {
     "sglang/__init__.py": "",
@@ -82,18 +79,7 @@ def environment(sglang: Path) -> dict[str, str]:
 
 def bench(sglang: Path, *arguments: str | Path) -> Reported:
     """Run it: exit code, report and standard error."""
-    done = subprocess.run(
-        command(*arguments, "--json"),
-        env=environment(sglang),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE_S,
-    )
-    assert done.stdout, done.stderr
-    report: dict[str, Any] = json.loads(done.stdout)
-    assert report["exit_code"] == done.returncode, done.stderr
-    return done.returncode, report, done.stderr
+    return reported(command(*arguments, "--json"), environment(sglang))
 
 
 @contextmanager

@@ -18,6 +18,7 @@ import pytest
 from conftest import ROOT, Pins
 from overlaykit.series.ledger import LEDGER
 from overlaykit.series.lock import LOCK
+from support.kill_at_write import kill_at_write
 
 VERSION = "0.5.11"
 PYC = {"PYTHONDONTWRITEBYTECODE": "1"}
@@ -328,32 +329,6 @@ def test_a_manifest_with_unsafe_values(own_overlay: Path, line: str) -> None:
     assert report["findings"][0]["next_step"]
 
 
-_KILLED = """
-import os, runpy, signal, sys
-root, at, log = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-sys.argv = [f"{root}/scripts/lock.py", *sys.argv[4:]]
-sys.path.insert(0, f"{root}/scripts")
-kinds = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod", "os.truncate"}
-done = 0
-def hook(kind, details):
-    global done
-    writes = kind == "open" and (details[2] or 0) & (os.O_WRONLY | os.O_RDWR)
-    names = (str, bytes, os.PathLike)
-    named = [os.fsdecode(d) for d in details[:2] if isinstance(d, names)]
-    if (kind in kinds or writes) and any(n.startswith(root) for n in named):
-        done += 1
-        if done == at:
-            if writes:
-                # The state after opening a file in place: it exists and is empty.
-                os.close(os.open(details[0], details[2] | os.O_CLOEXEC, 0o644))
-            os.kill(os.getpid(), signal.SIGKILL)
-        with open(log, "w") as file:
-            file.write(str(done))
-sys.addaudithook(hook)
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-
-
 @pytest.mark.slow("killed at every write")
 @pytest.mark.parametrize("accept", [False, True], ids=["a note", "another digest"])
 def test_killed_at_every_write(
@@ -379,12 +354,8 @@ def test_killed_at_every_write(
     def lock(at: int) -> int:
         shutil.rmtree(root, ignore_errors=True)
         shutil.copytree(own_overlay, root, symlinks=True)
-        command = [sys.executable, "-c", _KILLED, str(root), str(at), str(log)]
-        done = subprocess.run(
-            [*command, *arguments],
-            capture_output=True, env={**os.environ, **PYC}, check=False,
-        )  # fmt: skip
-        return done.returncode
+        env = {**os.environ, **PYC}
+        return kill_at_write(root, at, log, "lock", *arguments, env=env)
 
     assert lock(0) == 0
     old, new, points = state(own_overlay), state(root), int(log.read_text())

@@ -18,6 +18,7 @@ from overlaykit.applying.transaction import hold
 from overlaykit.core import git
 from overlaykit.series.carried import load_overlay
 from overlaykit.trees.tree import DirectoryTree
+from support.kill_at_write import kill_at_write
 from support.patience import PATIENCE_S
 
 COMMUNICATOR = "python/sglang/srt/layers/communicator.py"
@@ -324,29 +325,6 @@ def test_not_applied(ours: Path, slim: Callable[..., Path]) -> None:
     assert "apply the series first" in said
 
 
-_KILLED = """
-import os, runpy, signal, sys
-root, at, log = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-sys.argv = [f"{root}/scripts/refresh.py", *sys.argv[4:]]
-sys.path.insert(0, f"{root}/scripts")
-kinds = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod", "os.truncate"}
-done = 0
-def hook(kind, details):
-    global done
-    writes = kind == "open" and (details[2] or 0) & (os.O_WRONLY | os.O_RDWR)
-    names = (str, bytes, os.PathLike)
-    named = [os.fsdecode(d) for d in details[:2] if isinstance(d, names)]
-    if (kind in kinds or writes) and any(n.startswith(root) for n in named):
-        done += 1
-        if done == at:
-            os.kill(os.getpid(), signal.SIGKILL)
-        with open(log, "w") as file:
-            file.write(str(done))
-sys.addaudithook(hook)
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-
-
 @pytest.mark.slow("killed at every write")
 def test_killed_at_every_write(ours: Path, applied: Path, tmp_path: Path) -> None:
     """kill -9 anywhere leaves the old overlay or the new one, and verbs report it."""
@@ -359,11 +337,7 @@ def test_killed_at_every_write(ours: Path, applied: Path, tmp_path: Path) -> Non
     def refresh(at: int) -> int:
         shutil.rmtree(root, ignore_errors=True)
         shutil.copytree(ours, root, symlinks=True)
-        command = [sys.executable, "-c", _KILLED, str(root), str(at), str(log)]
-        done = subprocess.run(
-            [*command, str(applied)], capture_output=True, env=env, check=False
-        )
-        return done.returncode
+        return kill_at_write(root, at, log, "refresh", str(applied), env=env)
 
     assert refresh(0) == 0
     old, new, points = parts(ours), parts(root), int(log.read_text())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterable
 from functools import cache
 
@@ -12,9 +11,11 @@ from conftest import ROOT, Pins
 from overlaykit.core.errors import EnvironmentFailure
 from overlaykit.series.carried import load_overlay
 from overlaykit.sources.releases import release_tree
-from overlaykit.trees.tree import EditedTree, Tree
+from overlaykit.trees.tree import EditedTree
 from xscale.census import Census, SiteRow, check_adopted, take_census
 from xscale.sites import CATALOGUE, FLATTEN, UNKNOWN_SITE, SiteState
+
+from .test_census import edited
 
 SRT = "python/sglang/srt"
 METHODS = f"{SRT}/models/deepseek_common/attention_forward_methods"
@@ -36,16 +37,6 @@ def of(version: str) -> Census:
     except EnvironmentFailure as error:
         pytest.skip(f"the release is not available: {error}")
     return take_census(tree, within="python/sglang/")
-
-
-def edited(tree: Tree, path: str, *replacements: tuple[str, str]) -> Tree:
-    """The tree with the first occurrence of each text replaced in one file."""
-    source = (tree.read(path) or b"").decode()
-    for old, new in replacements:
-        assert old in source, f"{path} does not hold {old!r}"
-        source = source.replace(old, new, 1)
-    ast.parse(source)
-    return EditedTree(tree, {path: source.encode()})
 
 
 def rows(census: Census, sites: Iterable[str]) -> list[SiteRow]:

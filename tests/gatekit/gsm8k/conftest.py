@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,15 +13,6 @@ from support.patience import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[3]
 Verb = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture(scope="session")
-def questions() -> Path:
-    data = Path(os.environ.get("OVERLAY_TEST_DATA", ROOT.parent / "shared" / "data"))
-    path = data / "gsm8k" / "test.jsonl"
-    if not path.is_file():
-        pytest.skip(f"no {path}: set OVERLAY_TEST_DATA")
-    return path
 
 
 @pytest.fixture

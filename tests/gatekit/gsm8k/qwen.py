@@ -32,6 +32,7 @@ ROOT = Path(__file__).resolve().parents[3]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "scripts")]
 
 from overlaykit.core.files import write_whole  # noqa: E402
+from support.data import DATA  # noqa: E402
 from support.gsm8k_servers import Llama, Reply, forwarding, serving  # noqa: E402
 
 SHA256 = "1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32"
@@ -134,8 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.action == "join":
         print(join(options.folder))
         return 0
-    data = Path(os.environ.get("OVERLAY_TEST_DATA", ROOT.parent / "shared" / "data"))
-    test = data / "gsm8k" / "test.jsonl"
+    test = DATA / "gsm8k" / "test.jsonl"
     itself, spoiled = measure(options.model, test, options.questions, options.runs)
     about: dict[str, Any] = {
         "command": COMMAND,

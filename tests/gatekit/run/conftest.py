@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from conftest import ROOT, Pins
+from conftest import Pins
 from support.gate_runs import REBUILD, Copy, another, copy_repository, profile, running
 from support.patience import wait_until
-
-
-@pytest.fixture(scope="session")
-def questions() -> Path:
-    data = Path(os.environ.get("OVERLAY_TEST_DATA", ROOT.parent / "shared" / "data"))
-    path = data / "gsm8k" / "test.jsonl"
-    if not path.is_file():
-        pytest.skip(f"no {path}: set OVERLAY_TEST_DATA")
-    return path
 
 
 @pytest.fixture(scope="session")
