@@ -413,12 +413,20 @@ def test_sparse_index(slim: Slim) -> None:
         (clone / folder / "page").write_text("page\n")
     do(clone, "add", "docs")
     do(clone, "commit", "-qm", "pages")
-    do(clone, "sparse-checkout", "set", "--cone", "--sparse-index", "python")
-    sparse = do(clone, "ls-files", "--sparse", "docs")
-    assert sparse == "docs/"
+    # These words work with git 2.34 too; `set --sparse-index` needs 2.35.
+    do(clone, "sparse-checkout", "init", "--cone", "--sparse-index")
+    do(clone, "sparse-checkout", "set", "python")
+    assert has_folder_entry(clone, "docs")
     committed(clone)
-    assert do(clone, "ls-files", "--sparse", "docs") == sparse
+    assert has_folder_entry(clone, "docs")
     assert do(clone, "status", "--porcelain") == ""
+
+
+def has_folder_entry(clone: Path, folder: str) -> bool:
+    """Whether the index has one entry for the whole folder, read from its bytes: `git
+    ls-files --sparse` needs git 2.36."""
+    index = (clone / ".git" / "index").read_bytes()
+    return b"sdir" in index and f"{folder}/\0".encode() in index
 
 
 def test_modes_stay_as_committed(slim: Slim) -> None:
