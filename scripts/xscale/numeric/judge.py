@@ -16,7 +16,7 @@ from xscale.numeric.producers import STAND_IN_QUANT, Produced, same_bits
 from xscale.numeric.results import CaseResult, Reading, Route
 from xscale.numeric.sources import Sources
 from xscale.numeric.watch import Watched
-from xscale.sites import CATALOGUE, PARAMETER, without_parameter
+from xscale.sites import CATALOGUE, FLATTEN, PARAMETER, without_parameter
 
 _CHECK_MODE_ERROR = "activation scale is wrong"
 """The error of this series' check mode."""
@@ -121,6 +121,7 @@ def _reading(
         values,
         gemm,
         made is not None and made.asked,
+        made is None or made.can_transpose,
     )
 
 
@@ -269,6 +270,7 @@ def _reading_findings(
                     f"{where} reads a copy of the scale",
                     "the storage that the kernel wrote",
                     "another storage",
+                    r.can_transpose,
                 )
             )
         dead = r.producer == STAND_IN_QUANT and case.chain is not Chain.INDEXER
@@ -367,16 +369,32 @@ def _error(raised: str | None) -> str | None:
 _NO_PARAMETER = f"unexpected keyword argument '{PARAMETER}'"
 
 
-def _finding(site: str, case: Case, what: str, expected: str, found: str) -> Finding:
-    if _NO_PARAMETER in found:
+def _finding(
+    site: str,
+    case: Case,
+    what: str,
+    expected: str,
+    found: str,
+    can_transpose: bool = True,
+) -> Finding:
+    raises = _NO_PARAMETER in found
+    if raises or not can_transpose:
         kernel = next((s.kernel for s in CATALOGUE if s.id == site), "kernel")
+        step = without_parameter(kernel)
+        if kernel == FLATTEN:
+            step += ", or run scripts/apply.py on this AITER if it is the pinned one"
+        if raises:
+            expected = "a tree that does not need it, or an AITER that has it"
+            step += (
+                "; or request a row-major scale if the parameter is missing, as the "
+                "series does"
+            )
         return Finding(
             f"{what}: this AITER's {kernel} has no parameter {PARAMETER} ({case})",
             site=site,
-            expected="a tree that does not need it, or an AITER that has it",
+            expected=expected,
             found=found,
-            next_step=f"{without_parameter(kernel)}; or request a row-major scale "
-            "if the parameter is missing, as the series does",
+            next_step=step,
         )
     return Finding(
         f"{what} ({case})",

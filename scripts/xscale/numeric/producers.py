@@ -24,7 +24,7 @@ from xscale.numeric.layout import ScaleLayout
 from xscale.numeric.sources import Sources
 from xscale.numeric.stand_ins import stand_ins
 from xscale.numeric.watch import DOUBLE, Watch, is_unrecorded, unrecorded
-from xscale.sites import FLATTEN, PRODUCERS, RMS
+from xscale.sites import FLATTEN, PARAMETER, PRODUCERS, RMS
 
 STAND_IN_QUANT = "stand-in per-1x128 quantization"
 TRITON_GEMM = "gemm_a8w8_blockscale"
@@ -36,6 +36,7 @@ class Produced:
 
     ``truth`` is (M, G), row-major, from an independent row-major run of the same kernel
     on the same input. ``q_right`` says whether that run gave the same fp8 bits.
+    ``can_transpose`` says whether the kernel has the parameter for it.
     """
 
     kernel: str
@@ -44,6 +45,7 @@ class Produced:
     truth: Any
     q_right: bool
     asked: bool
+    can_transpose: bool = True
 
 
 @dataclass
@@ -134,6 +136,7 @@ class Kernels:
         """The producer ``name`` of this variant's AITER, with its calls recorded."""
         real = self.real(name)
         function = _with_layout(name, real, variant)
+        can_transpose = PARAMETER in inspect.signature(function).parameters
 
         @functools.wraps(function)
         def record(*args: Any, **kwargs: Any) -> Any:
@@ -142,14 +145,14 @@ class Kernels:
             caller = sys._getframe(1)
             with unrecorded():
                 bound = inspect.signature(function).bind(*args, **kwargs)
-                asked = bool(bound.arguments.get("transpose_scale"))
+                asked = bool(bound.arguments.get(PARAMETER))
                 outputs = function(*args, **kwargs)
                 q, scale = _pair(outputs)
-                bound.arguments.pop("transpose_scale", None)
+                bound.arguments.pop(PARAMETER, None)
                 true_q, truth = _pair(real(*bound.args, **bound.kwargs))
                 right = same_bits(q, true_q)
                 truth = truth.contiguous()
-                one = Produced(name, q, scale, truth, right, asked)
+                one = Produced(name, q, scale, truth, right, asked, can_transpose)
                 recorder.produced(one, caller if asked else None)
                 return outputs
 
@@ -200,14 +203,14 @@ _LAYOUTS: Mapping[Variant, Mapping[str, ScaleLayout]] = {
 def _laid_out(real: Any, layout: ScaleLayout) -> Any:
     """Wrap ``real`` so that its transposed scale has strides (1, M), or has strides (G,
     1), or is not transposed at all."""
-    native = "transpose_scale" in inspect.signature(real).parameters
+    native = PARAMETER in inspect.signature(real).parameters
 
     def present(*args: Any, **kwargs: Any) -> Any:
         bound = signature.bind(*args, **kwargs)
-        asked = bound.arguments.pop("transpose_scale", False)
+        asked = bound.arguments.pop(PARAMETER, False)
         asked = asked and layout is not ScaleLayout.IGNORED
         if asked and native:
-            bound.arguments["transpose_scale"] = True
+            bound.arguments[PARAMETER] = True
         outputs = real(*bound.args, **bound.kwargs)
         if not asked:
             return outputs
@@ -225,7 +228,7 @@ def _laid_out(real: Any, layout: ScaleLayout) -> Any:
     signature = inspect.signature(real)
     if not native:
         extra = inspect.Parameter(
-            "transpose_scale", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=False
+            PARAMETER, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=False
         )
         parameters = [*signature.parameters.values(), extra]
         signature = signature.replace(parameters=parameters)
@@ -237,7 +240,7 @@ def _laid_out(real: Any, layout: ScaleLayout) -> Any:
 def _without_parameter(real: Any) -> Any:
     """``real`` without its parameter ``transpose_scale``."""
     signature = inspect.signature(real)
-    kept = [p for n, p in signature.parameters.items() if n != "transpose_scale"]
+    kept = [p for n, p in signature.parameters.items() if n != PARAMETER]
     signature = signature.replace(parameters=kept)
 
     def old(*args: Any, **kwargs: Any) -> Any:

@@ -27,7 +27,8 @@ class Reading:
     whether the consumer sees, through its own addressing, exactly the bits that the
     kernel computed. ``copies`` is 1 if it does not read the storage that the kernel
     wrote. ``values`` and ``gemm`` compare with the pristine tree; without one they are
-    None. ``asked`` says whether the kernel was asked for a transposed scale.
+    None. ``asked`` says whether the kernel was asked for a transposed scale, and
+    ``can_transpose`` whether this AITER's kernel has the parameter for it.
     """
 
     site: str
@@ -44,6 +45,7 @@ class Reading:
     values: bool | None = None
     gemm: bool | None = None
     asked: bool = False
+    can_transpose: bool = True
 
 
 @dataclass(frozen=True)
