@@ -110,6 +110,8 @@ def _hold(
 
 def _plan(one: FoundTarget, unapply: bool) -> Plan:
     plan = (plan_unapply if unapply else plan_apply)(one.carried, one.tree)
+    if plan.standing is Standing.PARTIAL and not unapply:
+        return _obstructed(one)
     if plan.standing is Standing.DRIFTED:
         plan = _with_hunk_outcomes(one)
         about = (*one.mismatch, *_contract_findings(one))
@@ -135,16 +137,16 @@ def _with_hunk_outcomes(one: FoundTarget) -> Plan:
     from overlaykit.planning.landing import plan_drifted
     from overlaykit.sources.bases import pinned_base
 
-    plan = _drifted(one)
+    plan = _obstructed(one)
     with pinned_base(ROOT, one.carried, one.tree.root) as base:
         if base is None:
             return plan
         return replace(plan, hunks=plan_drifted(one.carried, one.tree, base).hunks)
 
 
-def _drifted(one: FoundTarget) -> Plan:
-    """The plan for a drifted tree; a clone's HEAD shows whether it has local edits or
-    is another release."""
+def _obstructed(one: FoundTarget) -> Plan:
+    """The plan for a drifted or half applied tree; a clone's HEAD shows whether it has
+    local edits or is another release, and its index what git did not check out."""
     from overlaykit.repository.places import RefusedClone
     from overlaykit.repository.sparse import skip_worktree_steps
     from overlaykit.trees.tree import head_tree
@@ -156,7 +158,7 @@ def _drifted(one: FoundTarget) -> Plan:
         head, refused = None, error.findings
     with head or nullcontext() as committed:
         missing = (
-            skip_worktree_steps(one.tree.root, one.carried.chains) if committed else {}
+            skip_worktree_steps(one.tree.root, one.carried.paths) if committed else {}
         )
         plan = plan_apply(one.carried, one.tree, committed, missing)
     return replace(plan, findings=plan.findings + refused)
@@ -229,8 +231,8 @@ def _status(found: list[FoundTarget], dry_run: bool) -> Report:
             with hold(one.tree) as transaction:
                 notes = _repaired(transaction)
         plan = plan_apply(one.carried, one.tree)
-        if plan.standing is Standing.DRIFTED:
-            plan = _drifted(one)
+        if plan.standing in (Standing.DRIFTED, Standing.PARTIAL):
+            plan = _obstructed(one)
         # If another run has just started, the tree would look half applied.
         refuse_interrupted(one.tree)
         findings += [*plan.findings, *one.mismatch]

@@ -125,3 +125,76 @@ def test_an_edited_release_is_still_recognised(slim: Slim) -> None:
     file.write_bytes(file.read_bytes() + b"# edited\n")
     git.run(clone, "commit", "-q", "-a", "-m", "edited", env=IDENTITY)
     assert any("matches no release" in one["what"] for one in findings(clone))
+
+
+def sparse_clone(clone: Path, kept: str) -> None:
+    # Git keeps files that look changed, so it looks at them first.
+    git.run(clone, "update-index", "-q", "--refresh")
+    git.run(clone, "sparse-checkout", "init", "--cone")
+    git.run(clone, "sparse-checkout", "set", kept)
+
+
+def verified(clone: Path, code: int) -> list[dict[str, Any]]:
+    done = run_verb("verify", "--json", str(clone))
+    assert done.returncode == code, done.stderr
+    found: list[dict[str, Any]] = json.loads(done.stdout)["findings"]
+    return found
+
+
+@pytest.mark.parametrize("remedy", ["disable", "add"])
+def test_verify_of_a_sparse_clone(remedy: str, slim: Slim) -> None:
+    """Only what git did not check out is named, each file once; its calls are not
+    reported as gone."""
+    clone = slim()
+    assert run_verb("apply", "--commit", str(clone)).returncode == 0
+    sparse_clone(clone, f"{LAYERS}/quantization")
+    found = verified(clone, 1)
+    assert {Path(one["path"]).name for one in found} == {
+        "forward_mla.py", "forward_mha.py", "test_bpreshuffle_scale.py"
+    }  # fmt: skip
+    assert len(found) == 3
+    for one in found:
+        assert one["found"] == "no file: git leaves it out of the work tree"
+        assert one["next_step"].startswith("the checkout is sparse: ")
+        disable, add = one["next_step"].partition(": ")[2].split(", or ")
+        subprocess.run(add if remedy == "add" else disable, shell=True, check=True)
+    assert verified(clone, 0) == []
+
+
+def test_verify_of_a_sparse_clone_with_another_fault(slim: Slim) -> None:
+    """What is checked out is judged as ever."""
+    clone = slim()
+    assert run_verb("apply", "--commit", str(clone)).returncode == 0
+    sparse_clone(clone, f"{LAYERS}/quantization")
+    file = clone / COMMUNICATOR
+    file.write_text(file.read_text().replace("transpose_scale", "transpose"))
+    file.write_text(file.read_text() + "# edited\n")
+    edited = [one for one in verified(clone, 1) if one["path"] == COMMUNICATOR]
+    assert edited and all("sparse" not in one["next_step"] for one in edited)
+
+
+def test_verify_of_a_clone_that_lost_a_file(slim: Slim) -> None:
+    """A file that git did check out is missing: no word of a sparse checkout."""
+    clone = slim()
+    assert run_verb("apply", str(clone)).returncode == 0
+    (clone / COMMUNICATOR).unlink()
+    found = verified(clone, 1)
+    assert any(one["found"] == "no file" for one in found)
+    assert "sparse" not in json.dumps(found)
+
+
+@pytest.mark.parametrize("how", ["", "--status"])
+def test_a_new_file_that_is_not_checked_out(how: str, slim: Slim) -> None:
+    """The series is applied; only the overlay's test is in a folder left out."""
+    clone = slim()
+    assert run_verb("apply", "--commit", str(clone)).returncode == 0
+    sparse_clone(clone, "python")
+    [one] = findings(*filter(None, [how]), clone)
+    assert one["path"].startswith("test/")
+    assert one["what"] == (
+        "the new file is missing: git leaves it out of the work tree"
+    )
+    assert one["next_step"].startswith("the checkout is sparse: ")
+    add = one["next_step"].rpartition(", or ")[2]
+    subprocess.run(add, shell=True, check=True)
+    assert run_verb("apply", "--status", str(clone)).returncode == 0

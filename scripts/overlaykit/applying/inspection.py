@@ -6,19 +6,22 @@ and where its lines are instead.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from overlaykit.core.errors import Finding
+from overlaykit.core.errors import Finding, OverlayError
+from overlaykit.core.git import top_of_clone
 from overlaykit.core.objects import Entry, blob_id, tree_id
 from overlaykit.planning.plan import HunkPlan, Standing, State, locate
 from overlaykit.planning.presence import scopes_with
+from overlaykit.repository.sparse import LEFT_OUT, skip_worktree_steps
 from overlaykit.series.carried import Carried
 from overlaykit.series.lock import LockedHunk
 from overlaykit.series.patches import Hunk, Patch
-from overlaykit.trees.tree import Tree
+from overlaykit.trees.tree import DirectoryTree, Tree
 
 _REPAIR = "remove the series and apply it again (scripts/apply.py), or restore the file"
+_SAME = "the same file as in overlay/"
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,8 @@ class Inspection:
 
     ``digest`` is the git tree id of the overlay's files, to be compared with the
     lock's; it leaves out files that do not exist in this kind of tree.
-    ``standing`` is the state of the tree as a whole.
+    ``standing`` is the state of the tree as a whole. ``left_out`` are the files that
+    git did not check out on purpose, as in a sparse clone.
     """
 
     hunks: tuple[HunkPlan, ...]
@@ -35,28 +39,25 @@ class Inspection:
     digest: str
     skipped: tuple[str, ...]
     standing: Standing
+    left_out: tuple[str, ...] = ()
 
 
 def inspect(carried: Carried, tree: Tree) -> Inspection:
     """Compare a tree with the lock. Reads only the files that the lock names."""
     position = locate(carried, tree)
+    missing = [path for path, data in position.contents.items() if data is None]
+    left_out, unknown = _left_out(tree, missing)
     findings = [
-        *_file_findings(carried, position.contents),
+        *_file_findings(carried, position.contents, left_out),
         *(
-            Finding(
-                "the overlay's file is missing",
-                path=path,
-                expected="the same file as in overlay/",
-                found="no file",
-                next_step=_REPAIR,
-            )
+            _missing(path, "the overlay's file is missing", _SAME, left_out)
             for path in position.absent
         ),
         *(
             Finding(
                 "is not the overlay's file",
                 path=path,
-                expected="the same file as in overlay/",
+                expected=_SAME,
                 found=f"blob {blob_id(position.contents[path] or b'')}",
                 next_step=_REPAIR,
             )
@@ -71,23 +72,54 @@ def inspect(carried: Carried, tree: Tree) -> Inspection:
             for hunk, known in zip(diff.hunks, file.hunks, strict=True):
                 plan, finding = _inspect_hunk(patch, hunk, known, data, whole)
                 hunks.append(plan)
-                findings += finding
+                if diff.path not in left_out:
+                    findings += finding
     return Inspection(
         tuple(hunks),
-        tuple(findings),
+        (*findings, *unknown),
         _digest(carried, position.contents),
         position.skipped,
         position.standing(carried),
+        tuple(left_out),
     )
 
 
+def _left_out(
+    tree: Tree, missing: Collection[str]
+) -> tuple[Mapping[str, str], tuple[Finding, ...]]:
+    """The missing files that git left out of the work tree, each with its next step;
+    or why git cannot be asked."""
+    # Git is needed for the reason alone: a tree without a missing file needs none.
+    if not missing or not isinstance(tree, DirectoryTree):
+        return {}, ()
+    if top_of_clone(tree.root) is None:
+        return {}, ()
+    try:
+        return skip_worktree_steps(tree.root, missing), ()
+    except OverlayError as error:
+        return {}, error.findings
+
+
+def _missing(
+    path: str, what: str, expected: str, left_out: Mapping[str, str]
+) -> Finding:
+    found, step = "no file", _REPAIR
+    if path in left_out:
+        found, step = f"no file: {LEFT_OUT}", left_out[path]
+    return Finding(what, path=path, expected=expected, found=found, next_step=step)
+
+
 def _file_findings(
-    carried: Carried, contents: Mapping[str, bytes | None]
+    carried: Carried, contents: Mapping[str, bytes | None], left_out: Mapping[str, str]
 ) -> list[Finding]:
     found = []
     for path, chain in carried.chains.items():
         data = contents[path]
-        oid = blob_id(data) if data is not None else None
+        if data is None:
+            what, expected = "is not the patched file", f"blob {chain[-1]}"
+            found.append(_missing(path, what, expected, left_out))
+            continue
+        oid = blob_id(data)
         if oid == chain[-1]:
             continue
         among = {chain[0]: " (as released, without the series)"}
@@ -97,7 +129,7 @@ def _file_findings(
                 "is not the patched file",
                 path=path,
                 expected=f"blob {chain[-1]}",
-                found=f"blob {oid}{among.get(oid, '')}" if oid else "no file",
+                found=f"blob {oid}{among.get(oid, '')}",
                 next_step=_REPAIR,
             )
         )

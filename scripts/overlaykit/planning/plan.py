@@ -16,6 +16,7 @@ from enum import Enum
 from overlaykit.core.errors import Finding, InputError
 from overlaykit.core.objects import blob_id
 from overlaykit.core.wording import pasteable
+from overlaykit.repository.sparse import LEFT_OUT
 from overlaykit.series.carried import Carried
 from overlaykit.series.patches import apply_hunks, reverse_hunks
 from overlaykit.trees.tree import Tree
@@ -325,6 +326,9 @@ def _obstacles(
         return tuple(found)
     for path, step in position.steps.items():
         diffs = carried.series.diffs(path)
+        if position.absent and step == len(diffs):
+            # Nothing is wrong with this file.
+            continue
         within = ", ".join(p.name for p, _ in diffs[:step]) or "none"
         found.append(
             Finding(
@@ -336,11 +340,15 @@ def _obstacles(
                 "git am --abort, git checkout), or run apply.py --unapply",
             )
         )
-    found += [
-        Finding("the new file is missing", path=path, expected="the overlay's file")
-        for path in position.absent
-    ]
+    found += [_absent(path, local) for path in position.absent]
     return tuple(found)
+
+
+def _absent(path: str, local: _Local | None) -> Finding:
+    what, step = "the new file is missing", None
+    if local and path in local.left_out:
+        what, step = f"{what}: {LEFT_OUT}", local.left_out[path]
+    return Finding(what, path=path, expected="the overlay's file", next_step=step)
 
 
 def _drift(
@@ -378,7 +386,7 @@ class _Local:
     def explained(self, path: str, data: bytes | None, what: str) -> tuple[str, str]:
         """What is wrong and what to do. Changes that git made are no local edits."""
         if data is None and path in self.left_out:
-            return f"{what}: git leaves it out of the work tree", self.left_out[path]
+            return f"{what}: {LEFT_OUT}", self.left_out[path]
         assert self.committed is not None
         if data and data.replace(b"\r\n", b"\n") == self.committed.read(path):
             git = ("git", "-C", self.root)

@@ -10,6 +10,7 @@ from overlaykit.core.wording import pasteable
 from overlaykit.repository.index import read_entries
 from overlaykit.repository.places import clone_location
 
+LEFT_OUT = "git leaves it out of the work tree"
 SKIP_WORKTREE = "is marked skip-worktree: git does not look at the file"
 SKIPPED = "S"
 _ON = ("true", "yes", "on", "1")
