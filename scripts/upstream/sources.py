@@ -7,11 +7,8 @@ with one tree at a time, so that memory does not grow with the number of version
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -26,12 +23,10 @@ from overlaykit.sources.bases import pinned_base
 from overlaykit.sources.packages import Progress, cached, fetch
 from overlaykit.sources.releases import Release
 from overlaykit.trees.tree import GitTree, Tree, WheelTree
+from upstream import workers
 from upstream.cache import FactsCache
 from upstream.facts import Facts, facts_of
 from upstream.outcomes import Version
-
-_PROCESSES = 2
-_MEMORY = "/dev/shm"
 
 
 @dataclass(frozen=True)
@@ -76,7 +71,7 @@ def all_facts(
 def _compute_all(
     root: Path, carried: Carried, todo: Mapping[str, Source], progress: Progress
 ) -> Iterator[tuple[str, Facts]]:
-    if len(todo) < _PROCESSES:
+    if len(todo) < workers.PROCESSES:
         for number, (identity, source) in enumerate(todo.items(), 1):
             yield identity, compute_facts(root, carried.name, source)
             progress("versions", number, len(todo))
@@ -84,10 +79,11 @@ def _compute_all(
     # Fetch the base here, so that the two processes do not both fetch it (or fail).
     with _base(root, carried, next(iter(todo.values())).place):
         pass
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(_PROCESSES, spawn, _scratch_in_memory) as pool:
+    with workers.pool() as pool:
         jobs: dict[str, Future[Facts]] = {
-            identity: pool.submit(compute_facts, root, carried.name, source)
+            identity: pool.submit(
+                workers.job, compute_facts, root, carried.name, source
+            )
             for identity, source in todo.items()
         }
         try:
@@ -97,12 +93,6 @@ def _compute_all(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-
-
-def _scratch_in_memory() -> None:
-    """A merge makes and removes hundreds of small files, which is slow on a disk."""
-    if os.access(_MEMORY, os.W_OK):
-        tempfile.tempdir = _MEMORY
 
 
 def compute_facts(root: Path, target: str, source: Source) -> Facts:
