@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from overlaykit.cli import progress
-from overlaykit.core.errors import InputError
+from overlaykit.core.errors import Finding, InputError
 
 # Small enough for the processor's cache, and below malloc's 128 KB threshold, so that
 # memory is reused.
@@ -22,6 +22,9 @@ _CHUNK = 1 << 15
 # The rest of the input is copied at every decompression step, so keep it small.
 _ZIPPED = 1 << 15
 _QUIET_SECONDS = 2
+# Real traces unpack to 10 to 30 times their size. A small one may repeat more.
+_MOST_TIMES = 100
+_SMALL = 1 << 28
 
 
 def _inflater() -> Any:
@@ -39,17 +42,33 @@ def is_zipped(path: Path) -> bool:
 
 
 def chunks(path: Path) -> Iterator[bytes]:
-    """Raises InputError if a gzip is truncated or damaged."""
+    """Raises InputError if a gzip is truncated or damaged, or unpacks to far more than
+    any trace."""
     total = path.stat().st_size
     quiet_until = time.monotonic() + _QUIET_SECONDS
     zipped = is_zipped(path)
     with path.open("rb") as file:
         plain = iter(lambda: file.read(_CHUNK), b"")
-        for piece in _unzipped(file) if zipped else plain:
+        unzipped = _bounded(_unzipped(file), max(_SMALL, _MOST_TIMES * total))
+        for piece in unzipped if zipped else plain:
             yield piece
             if time.monotonic() > quiet_until:
                 quiet_until += 1
                 progress(f"{path.name}, KB", file.tell() // 1000, total // 1000)
+
+
+def _bounded(pieces: Iterator[bytes], most: int) -> Iterator[bytes]:
+    size = 0
+    for piece in pieces:
+        size += len(piece)
+        if size > most:
+            what = f"the gzip unpacks to more than {most} bytes"
+            step = (
+                "do not use this file until you know who made it and why; if it is a "
+                "trace, unpack it and give the unpacked file"
+            )
+            raise InputError(what, (Finding(what, next_step=step),))
+        yield piece
 
 
 def _unzipped(file: BinaryIO) -> Iterator[bytes]:

@@ -2,12 +2,14 @@
 
 A wheel is a zip file, and a zip file may contain names that leave the folder that it is
 unpacked in, one name twice (readers differ in which they take), names that differ in
-case alone, and symbolic links. No package needs these: they mean an attack or a defect,
+case alone, and symbolic links. It may also unpack to thousands of times its size, or to
+another size than it declares. No package needs these: they mean an attack or a defect,
 so the wheel is rejected.
 """
 
 from __future__ import annotations
 
+import copy
 import stat
 import zipfile
 import zlib
@@ -17,6 +19,16 @@ from overlaykit.core.errors import EnvironmentFailure, Finding, InputError
 from overlaykit.core.paths import check_inside, check_path, folded, printable
 
 Members = dict[str, zipfile.ZipInfo]
+
+# Of SGLang's and AITER's releases the largest unpacks to 160 MB, and the largest file
+# to 25 MB. A file is read into memory.
+_LARGEST_FILE = 1 << 28
+_LARGEST_WHEEL = 1 << 32
+# Python inflates these in bounded steps; no other method occurs in a wheel.
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+# More than Python inflates in a step for a small read.
+_STEP = 1 << 16
+_FILES = "regular files in the package's folders, each once"
 
 
 def members(
@@ -30,6 +42,7 @@ def members(
     """
     found: Members = {}
     laid: dict[str, str] = {}
+    total = 0
     for info in archive.infolist():
         # The name as stored: `filename` is cut at a NUL.
         member = info.orig_filename
@@ -45,6 +58,8 @@ def members(
         if member in found:
             raise _refused(name, member, "occurs more than once")
         found[member] = info
+        total += info.file_size
+        _check_size(name, member, info, total)
         if path is not None:
             kind = stat.S_IFMT(info.external_attr >> 16)
             if kind not in (0, stat.S_IFREG):
@@ -52,6 +67,20 @@ def members(
             laid[path] = member
     _refuse_collisions(name, laid)
     return found
+
+
+def _check_size(name: str, member: str, info: zipfile.ZipInfo, total: int) -> None:
+    """``total`` is the size of all members so far. :func:`read` checks that a member
+    has its declared size."""
+    if info.compress_type not in _METHODS:
+        what = f"is compressed by method {info.compress_type}"
+        raise _refused(name, member, what, "methods 0 (stored) and 8 (deflated)")
+    if info.file_size > _LARGEST_FILE:
+        what = f"unpacks to {info.file_size} bytes"
+        raise _refused(name, member, what, f"at most {_LARGEST_FILE} bytes a file")
+    if total > _LARGEST_WHEEL:
+        what = f"makes the package unpack to more than {_LARGEST_WHEEL} bytes"
+        raise _refused(name, member, what, f"at most {_LARGEST_WHEEL} bytes in all")
 
 
 def _refuse_collisions(name: str, laid: dict[str, str]) -> None:
@@ -75,9 +104,18 @@ def _with_folders(path: str) -> Iterable[tuple[str, bool]]:
 
 
 def read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> bytes:
-    """A member's bytes. Raises EnvironmentFailure if it cannot be unpacked."""
+    """A member's bytes.
+
+    Raises EnvironmentFailure if it cannot be unpacked, and InputError if it unpacks to
+    another size than it declares. Never more than that is unpacked.
+    """
+    # Python cuts a member at its declared size, so a longer one would not be noticed;
+    # it checks the checksum of a member that ends before the size that it is given.
+    longer = copy.copy(info)
+    longer.file_size += _STEP
     try:
-        return archive.read(info)
+        with archive.open(longer) as file:
+            data = file.read(info.file_size + 1)
     except (
         OSError,
         EOFError,
@@ -93,13 +131,22 @@ def read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> bytes:
             next_step=f"remove {name} and fetch it again",
         )
         raise EnvironmentFailure(f"{name} is damaged", (finding,)) from error
+    if len(data) != info.file_size:
+        kind = "more" if len(data) > info.file_size else "fewer"
+        raise _refused(
+            name,
+            info.orig_filename,
+            f"unpacks to {kind} bytes than it declares",
+            f"{info.file_size} bytes",
+        )
+    return data
 
 
-def _refused(name: str, member: str, what: str) -> InputError:
+def _refused(name: str, member: str, what: str, expected: str = _FILES) -> InputError:
     finding = Finding(
         what,
         path=printable(member),
-        expected="regular files in the package's folders, each once",
+        expected=expected,
         next_step="do not use this package until you know who made it and why",
     )
     return InputError(f"{name}: member {printable(member)!r} {what}", (finding,))

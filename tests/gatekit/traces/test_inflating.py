@@ -13,6 +13,7 @@ import pytest
 
 from gatekit.traces import inflating
 from gatekit.traces.inflating import chunks, is_zipped
+from gatekit.traces.reading import read_trace
 from overlaykit.core.errors import InputError
 
 _PIECE = 1 << 15
@@ -53,6 +54,23 @@ def test_pieces_are_bounded(tmp_path: Path) -> None:
     path = tmp_path / "t"
     path.write_bytes(gzip.compress(b" " * 50_000_000))
     assert max(map(len, chunks(path))) <= _PIECE
+
+
+def test_a_bomb_is_refused(tmp_path: Path) -> None:
+    """Of 300 KB; no more than the limit is unpacked, and a reader gets no text."""
+    path = tmp_path / "t"
+    with gzip.open(path, "wb", 1) as file:
+        for _ in range(300):
+            file.write(b" " * 1_000_000)
+    size = 0
+    with pytest.raises(InputError, match="unpacks to more than") as refused:
+        for piece in chunks(path):
+            size += len(piece)
+    assert size <= max(1 << 28, 100 * path.stat().st_size)
+    [finding] = refused.value.findings
+    assert finding.next_step and "unpack it" in finding.next_step
+    with pytest.raises(InputError, match="not a readable trace"):
+        read_trace(path)
 
 
 def test_members_and_padding(tmp_path: Path) -> None:
