@@ -22,6 +22,7 @@ from conftest import IDENTITY, ROOT, Pins
 from overlaykit.core import git
 from overlaykit.core.errors import InputError
 from overlaykit.series.patches import parse_patch
+from verbs.test_export import tree_of
 
 CONFIG = (
     "python/sglang/srt/layers/moe/moe_runner/triton_utils/configs/triton_3_1_0/"
@@ -307,10 +308,12 @@ def test_a_step_to_take_can_be_pasted(odd: Overlay) -> None:
     odd.run("apply", "--commit", odd.tree)
 
 
-def test_a_name_of_sglangs_own(
-    overlay: Path, slim: Callable[..., Path], pins: Pins, tmp_path: Path
-) -> None:
-    """One more patch in this series, for a kernel's configuration file."""
+@pytest.fixture
+def own(
+    overlay: Path, slim: Callable[..., Path], pins: Pins
+) -> tuple[Overlay, Path, bytes]:
+    """This overlay with one more patch, for a kernel's configuration file of SGLang's
+    own; a clone of the release; and the file as released."""
     clone = slim()
     place = clone / CONFIG
     place.parent.mkdir(parents=True)
@@ -325,12 +328,68 @@ def test_a_name_of_sglangs_own(
     git.run(clone, "reset", "-q", "--hard", "HEAD~1")
     with (patches / "series").open("a") as series:
         series.write("0006-x.patch\n")
-    (overlay / "build").mkdir()
-    (overlay / "build" / "cache").symlink_to(ROOT / "build" / "cache")
+    (overlay / "build" / "cache").mkdir(parents=True)
+    # Not the folder: drift keeps what it found in it.
+    for wheel in (ROOT / "build" / "cache").glob("*.whl"):
+        (overlay / "build" / "cache" / wheel.name).symlink_to(wheel)
     one = Overlay(overlay)
     one.run("lock")
+    return one, clone, before
+
+
+def test_a_name_of_sglangs_own(own: tuple[Overlay, Path, bytes]) -> None:
+    one, clone, before = own
+    place = clone / CONFIG
     one.run("apply", clone)
     assert place.read_bytes() != before
     one.run("apply", "--status", clone)
+    one.run("verify", clone)
+    place.write_bytes(before)
+    said = json.loads(one.run("verify", "--json", clone, code=1))
+    assert {finding["path"] for finding in said["findings"]} == {CONFIG}
     one.run("apply", "--unapply", clone)
     assert place.read_bytes() == before
+
+
+def test_a_name_of_sglangs_own_is_exported(
+    own: tuple[Overlay, Path, bytes], tmp_path: Path
+) -> None:
+    """git am, git apply and quilt read the exports, with the tree of apply."""
+    one, clone, _ = own
+    copies = {
+        name: shutil.copytree(clone, tmp_path / name, symlinks=True)
+        for name in ("mailed", "piped", "quilted")
+    }
+    one.run("apply", clone)
+    want = tree_of(clone)
+
+    one.run("export", "--target", "sglang", "--mbox", tmp_path / "box")
+    git.run(copies["mailed"], "am", "-q", str(tmp_path / "box"), env=IDENTITY)
+    assert git.text(copies["mailed"], "rev-parse", "HEAD^{tree}") == want
+
+    patches = copies["quilted"] / "patches"
+    one.run("export", "--target", "sglang", "--quilt", patches)
+    git.run(copies["piped"], "update-index", "-q", "--refresh")
+    for name in (patches / "series").read_text().split():
+        git.run(copies["piped"], "apply", "--index", str(patches / name))
+    assert git.text(copies["piped"], "write-tree") == want
+
+    if shutil.which("quilt") is None:
+        pytest.skip("quilt is not installed: its part was not run")
+    push = ["quilt", "push", "-a", "-q"]
+    subprocess.run(push, cwd=copies["quilted"], check=True, stdout=subprocess.DEVNULL)
+    assert tree_of(copies["quilted"]) == want
+
+
+def test_drift_of_a_name_of_sglangs_own(own: tuple[Overlay, Path, bytes]) -> None:
+    """A commit that touches only this file is in the range, and its patch is judged."""
+    one, clone, before = own
+    base = git.text(clone, "rev-parse", "HEAD")
+    other = before.replace(b'"num_warps": 4', b'"num_warps": 2', 1)
+    (clone / CONFIG).write_bytes(other)
+    commit(clone)
+    words = ("drift", "--json", "--clone", clone, "--range", f"{base}..HEAD")
+    said = json.loads(one.run(*words))
+    cells = [result["column"]["patches"][-1] for result in said["results"]]
+    assert {cell["row"] for cell in cells} == {"0006-x"}
+    assert [cell["outcome"] for cell in cells] == ["clean", "conflict"]
