@@ -198,3 +198,16 @@ def test_a_new_file_that_is_not_checked_out(how: str, slim: Slim) -> None:
     add = one["next_step"].rpartition(", or ")[2]
     subprocess.run(add, shell=True, check=True)
     assert run_verb("apply", "--status", str(clone)).returncode == 0
+
+
+def test_refresh_of_a_sparse_clone(slim: Slim) -> None:
+    """A file that is not checked out was not deleted; refresh changes nothing."""
+    clone = slim()
+    assert run_verb("apply", "--commit", str(clone)).returncode == 0
+    sparse_clone(clone, "python")
+    done = run_verb("refresh", "--dry-run", "--json", str(clone))
+    assert done.returncode == 3, done.stderr
+    [one] = json.loads(done.stdout)["findings"]
+    assert one["path"].startswith("test/")
+    assert one["what"] == "does not exist: git leaves it out of the work tree"
+    assert one["next_step"].startswith("the checkout is sparse: ")

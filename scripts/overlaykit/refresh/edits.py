@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -20,6 +20,7 @@ from overlaykit.core.syntax import syntax_error
 from overlaykit.planning.plan import Standing, locate
 from overlaykit.refresh.ownership import file_chain
 from overlaykit.repository import clones
+from overlaykit.repository.sparse import LEFT_OUT, skip_worktree_steps
 from overlaykit.series.carried import Carried
 from overlaykit.series.patches import split_lines
 from overlaykit.series.quilt import NewFile
@@ -61,13 +62,14 @@ def find_edits(carried: Carried, tree: DirectoryTree, release: WheelTree) -> Edi
     new_files: list[NewFile] = []
     left_alone: list[str] = []
     refused: list[Finding] = []
+    missing: list[str] = []
     names = dict.fromkeys((*carried.series.paths, *laid), _Kind.PINNED)
     for path, kind in {**_names(carried, tree, release), **names}.items():
         if not tree.holds(path):
             continue
         data = tree.read(path)
         if data is None:
-            refused.append(_deleted(path, path in laid))
+            missing.append(path)
         elif path in laid:
             if (mode := _mode(tree, path)) != laid[path].mode:
                 refused.append(_other_mode(path, laid[path].mode, mode))
@@ -90,6 +92,7 @@ def find_edits(carried: Carried, tree: DirectoryTree, release: WheelTree) -> Edi
             new_files.append(NewFile(path, _mode(tree, path), data))
         else:
             left_alone.append(f"{path}: not text")
+    refused += _missing(tree, missing, laid)
     if refused:
         message = f"{tree.name} has edits that a series cannot carry"
         raise CannotApply(message, tuple(refused))
@@ -201,6 +204,21 @@ def _syntax_error(data: bytes) -> tuple[int | None, str]:
     if error is None:
         return None, "does not parse"
     return error.lineno, f"does not parse: {error.msg}"
+
+
+def _missing(
+    tree: DirectoryTree, paths: Sequence[str], laid: Collection[str]
+) -> Iterator[Finding]:
+    """A file that git left out of the work tree was not deleted."""
+    left_out: Mapping[str, str] = {}
+    if paths and git.top_of_clone(tree.root) is not None:
+        left_out = skip_worktree_steps(tree.root, paths)
+    for path in paths:
+        if path in left_out:
+            what = f"does not exist: {LEFT_OUT}"
+            yield Finding(what, path=path, next_step=left_out[path])
+        else:
+            yield _deleted(path, path in laid)
 
 
 def _deleted(path: str, is_laid: bool) -> Finding:
