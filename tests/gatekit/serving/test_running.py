@@ -361,6 +361,7 @@ def test_two_benchmarks_in_one_folder(sglang: Path, tmp_path: Path) -> None:
             first.terminate()
             first.communicate(timeout=PATIENCE_S)
     assert code == 5 and f"{out} is in use" in report["message"]
+    assert f"pid {first.pid} on " in report["findings"][0]["found"]
     assert first.returncode == 130
 
 
