@@ -17,9 +17,9 @@ from conftest import IDENTITY, ROOT, Pins, snapshot
 from overlaykit.core import git
 from overlaykit.export.formats import mailbox
 from overlaykit.series.carried import load_overlay
-from overlaykit.series.ledger import LEDGER
 from overlaykit.series.quilt import load_series, read_header
 from overlaykit.sources.releases import release_tree
+from support.kill_at_write import kill_at_write
 from support.patience import PATIENCE_S
 from verbs.test_aiter_moves import ALLOCATED, PARAMETER
 
@@ -34,15 +34,6 @@ RESOLVED = (
     "                    fused_rms_fp8_group_quant,\n"
 )
 PATCH = "0004-forward-mha-producers.patch"
-
-
-@pytest.fixture
-def carrier(overlay: Path) -> Path:
-    """A copy of this overlay with the fetched packages at hand."""
-    (overlay / "build").mkdir()
-    (overlay / "build" / "cache").symlink_to(ROOT / "build" / "cache")
-    shutil.copy2(ROOT / LEDGER, overlay / LEDGER)
-    return overlay
 
 
 def call(
@@ -389,45 +380,13 @@ def test_aiters_module_that_moved(carrier: Path, slim: Slim) -> None:
 
 # --- killed ---------------------------------------------------------------------------
 
-_KILLED = """\
-import os, runpy, signal, sys
-root, at = sys.argv[1], int(sys.argv[2])
-changes = {"os.mkdir", "os.remove", "os.rename", "os.rmdir"}
-writing = os.O_WRONLY | os.O_RDWR | os.O_CREAT
-done = 0
-def hook(name, details):
-    global done
-    if name not in changes and not (name == "open" and (details[2] or 0) & writing):
-        return
-    if not str(details[0]).startswith(root) or "__pycache__" in str(details[0]):
-        return
-    done += 1
-    if done == at:
-        os.kill(os.getpid(), signal.SIGKILL)
-sys.argv = [f"{root}/scripts/rebase.py", *sys.argv[3:]]
-sys.path.insert(0, f"{root}/scripts")
-sys.addaudithook(hook)
-try:
-    runpy.run_path(sys.argv[0], run_name="__main__")
-finally:
-    print(done, file=sys.stderr)
-"""
-
 
 def killed(overlay: Path, at: int, *arguments: str | Path) -> int | None:
     """Run rebase and kill it at write number ``at``. Returns the number of writes if it
     ended before that, else None."""
-    done = subprocess.run(
-        [sys.executable, "-c", _KILLED, str(overlay), str(at), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE_S,
-    )
-    if done.returncode == -9:
-        return None
-    assert "Traceback" not in done.stderr, done.stderr
-    return int(done.stderr.rstrip().rpartition("\n")[2])
+    log = overlay.parent / "writes"
+    code = kill_at_write(overlay, at, log, "rebase", *map(str, arguments))
+    return None if code == -9 else int(log.read_text())
 
 
 def points(writes: int, number: int = 6) -> list[int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -332,12 +331,11 @@ def test_killed_at_every_write(ours: Path, applied: Path, tmp_path: Path) -> Non
     (applied / "python" / "sglang" / "more").mkdir()
     (applied / "python" / "sglang" / "more" / "one.py").write_text("ONE = 1\n")
     log, root = tmp_path / "writes", tmp_path / "killed"
-    env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
 
     def refresh(at: int) -> int:
         shutil.rmtree(root, ignore_errors=True)
         shutil.copytree(ours, root, symlinks=True)
-        return kill_at_write(root, at, log, "refresh", str(applied), env=env)
+        return kill_at_write(root, at, log, "refresh", str(applied))
 
     assert refresh(0) == 0
     old, new, points = parts(ours), parts(root), int(log.read_text())
