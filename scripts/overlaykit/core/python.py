@@ -7,7 +7,11 @@ working directory.
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
+
+_SCRIPTS = Path(__file__).resolve().parents[2]
 
 # With -c, the empty entry of sys.path is the working directory.
 _START = (
@@ -21,3 +25,10 @@ def module_command(name: str, *arguments: str) -> list[str]:
     """The command that runs a module like ``python -m``, but not from the working
     directory."""
     return [sys.executable, "-c", _START, name, *arguments]
+
+
+def module_environment() -> dict[str, str]:
+    """The environment of such a process: it finds the packages here and writes no
+    bytecode. PyTorch itself may be on PYTHONPATH, so the caller's entries stay."""
+    path = os.pathsep.join(filter(None, (str(_SCRIPTS), os.environ.get("PYTHONPATH"))))
+    return os.environ | {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
