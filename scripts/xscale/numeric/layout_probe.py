@@ -106,11 +106,11 @@ def _probe(name: str, functions: Mapping[str, Any], device: str) -> ProducerLayo
 def _layout_at(
     name: str, quant: Callable[..., Any], m: int, groups: int, device: str
 ) -> ScaleLayout:
-    from xscale.numeric.producers import pair, same_bits
+    from xscale.numeric.producers import q_and_scale, same_bits
 
     inputs = _inputs(name, m, groups, device)
     (true_q, truth), (q, scale) = (
-        pair(quant(*inputs, transpose_scale=transpose, **_options()))
+        q_and_scale(quant(*inputs, transpose_scale=transpose, **_options()))
         for transpose in (False, True)
     )
     if not same_bits(true_q, q) or scale.shape != (m, groups):

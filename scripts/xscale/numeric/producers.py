@@ -144,9 +144,9 @@ class Kernels:
                 bound = inspect.signature(function).bind(*args, **kwargs)
                 asked = bool(bound.arguments.get("transpose_scale"))
                 outputs = function(*args, **kwargs)
-                q, scale = pair(outputs)
+                q, scale = q_and_scale(outputs)
                 bound.arguments.pop("transpose_scale", None)
-                true_q, truth = pair(real(*bound.args, **bound.kwargs))
+                true_q, truth = q_and_scale(real(*bound.args, **bound.kwargs))
                 right = same_bits(q, true_q)
                 truth = truth.contiguous()
                 one = Produced(name, q, scale, truth, right, asked)
@@ -211,7 +211,7 @@ def _laid_out(real: Any, layout: ScaleLayout) -> Any:
         outputs = real(*bound.args, **bound.kwargs)
         if not asked:
             return outputs
-        q, scale = pair(outputs)
+        q, scale = q_and_scale(outputs)
         m, groups = scale.shape
         # (G, M) as stored, for either layout that the kernel's own wrapper returns.
         if not native:
@@ -287,7 +287,7 @@ def same_bits(left: Any, right: Any) -> bool:
     return bool(torch.equal(left.view(kind), right.view(kind)))
 
 
-def pair(outputs: Any) -> tuple[Any, Any]:
+def q_and_scale(outputs: Any) -> tuple[Any, Any]:
     """A producer's quantized values and scales, among its other outputs."""
     q, scale = outputs[0] if isinstance(outputs[0], tuple) else outputs
     return q, scale
