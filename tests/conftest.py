@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import signal
@@ -159,6 +160,14 @@ def slim(pins: Pins, tmp_path: Path) -> Callable[..., Path]:
         return root
 
     return make
+
+
+@pytest.fixture(scope="session")
+def kernels() -> None:
+    """Skips if a package that AITER's kernels need is not installed."""
+    for name in ("torch", "triton", "numpy"):
+        if importlib.util.find_spec(name) is None:
+            pytest.skip(f"AITER's kernels cannot be run: {name} is not installed")
 
 
 @pytest.fixture

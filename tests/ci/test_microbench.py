@@ -7,7 +7,6 @@ the same bits, and that a broken design is detected.
 from __future__ import annotations
 
 import gzip
-import importlib.util
 import json
 import os
 import re
@@ -65,13 +64,6 @@ def trees(pins: Pins, tmp_path_factory: pytest.TempPathFactory) -> Slim:
     return Slim(root / "sglang", root / "aiter")
 
 
-@pytest.fixture(scope="module")
-def needs_kernels() -> None:
-    for name in ("torch", "triton", "numpy"):
-        if importlib.util.find_spec(name) is None:
-            pytest.skip(f"AITER's kernels cannot be run: {name} is not installed")
-
-
 @dataclass(frozen=True)
 class Dry:
     """A dry run: its report and its files."""
@@ -87,9 +79,7 @@ class Dry:
 
 
 @pytest.fixture(scope="module")
-def dry(
-    trees: Slim, needs_kernels: None, tmp_path_factory: pytest.TempPathFactory
-) -> Dry:
+def dry(trees: Slim, kernels: None, tmp_path_factory: pytest.TempPathFactory) -> Dry:
     out = tmp_path_factory.mktemp("dry")
     options = ("--dry-run", "--json", "--out", str(out))
     done = _run(*trees.options, *options)
@@ -224,7 +214,7 @@ for cell in Workload(trees, plan).cells(Path({out!r}), lambda _: None):
 )
 def test_a_broken_design_is_detected(
     trees: Slim,
-    needs_kernels: None,
+    kernels: None,
     tmp_path: Path,
     old: bytes,
     new: bytes,
@@ -368,7 +358,7 @@ def test_the_committed_page_matches_its_figures() -> None:
 
 
 def test_without_a_gpu_there_is_no_result(
-    trees: Slim, needs_kernels: None, tmp_path: Path
+    trees: Slim, kernels: None, tmp_path: Path
 ) -> None:
     import torch
 
@@ -390,7 +380,7 @@ def test_bad_input(trees: Slim, tmp_path: Path, options: tuple[str, str]) -> Non
 
 
 def test_an_interrupted_run_cleans_up(
-    trees: Slim, needs_kernels: None, tmp_path: Path
+    trees: Slim, kernels: None, tmp_path: Path
 ) -> None:
     scratch = tmp_path / "tmp"
     scratch.mkdir()

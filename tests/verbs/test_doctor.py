@@ -24,13 +24,6 @@ KERNELS = "aiter/ops/triton/fused_fp8_quant.py"
 MI355X = {"torch": "2.9", "hip": "7.2.26015-fc0010cf6a", "arch": "gfx950", "gpu": "MI"}
 
 
-@pytest.fixture(scope="module")
-def runnable() -> None:
-    for name in ("torch", "triton", "numpy"):
-        if importlib.util.find_spec(name) is None:
-            pytest.skip(f"AITER's producers cannot be run: {name} is not installed")
-
-
 @pytest.fixture
 def unset(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("SGLANG_USE_AITER", SWITCH):
@@ -57,7 +50,7 @@ def returned(report: dict[str, Any]) -> dict[str, str]:
 
 def test_the_whole_series_on_a_machine_without_an_amd_gpu(
     checkouts: Checkouts,
-    runnable: None,
+    kernels: None,
     unset: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -85,7 +78,7 @@ def test_the_whole_series_on_a_machine_without_an_amd_gpu(
 
 
 def test_an_aiter_whose_flatten_has_no_parameter(
-    checkouts: Checkouts, runnable: None, unset: None, slim: Any
+    checkouts: Checkouts, kernels: None, unset: None, slim: Any
 ) -> None:
     """On a pristine SGLang, which gives one finding for all sites together."""
     aiter = checkouts.pristine_aiter
@@ -131,7 +124,7 @@ def test_a_torch_that_cannot_be_imported(
 
 def test_a_torch_without_float8(
     checkouts: Checkouts,
-    runnable: None,
+    kernels: None,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
@@ -154,7 +147,7 @@ def test_bad_paths(option: str, tmp_path: Path) -> None:
     assert "nowhere" in report["message"]
 
 
-def test_a_producer_that_ignores_the_flag(pins: Pins, runnable: None) -> None:
+def test_a_producer_that_ignores_the_flag(pins: Pins, kernels: None) -> None:
     """As upstream had one: the signature has the flag and the bytes ignore it."""
     tree = pins.patched("aiter")
     ignoring = f"""

@@ -22,6 +22,7 @@ from conftest import IDENTITY, ROOT, Pins
 from overlaykit.core import git
 from overlaykit.core.errors import InputError
 from overlaykit.series.patches import parse_patch
+from support.edits import commit
 
 CONFIG = (
     "python/sglang/srt/layers/moe/moe_runner/triton_utils/configs/triton_3_1_0/"
@@ -77,11 +78,6 @@ def format_patch(clone: Path, *more: str, quotepath: str = "true") -> bytes:
     _, mark, diff = done.stdout.partition(b"\ndiff --git ")
     assert mark
     return HEADER.encode() + mark[1:] + diff
-
-
-def commit(clone: Path) -> None:
-    git.run(clone, "add", "-A", "-f")
-    git.run(clone, "commit", "-q", "-m", "x", env=IDENTITY)
 
 
 @pytest.fixture

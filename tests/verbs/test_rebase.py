@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 
-from conftest import IDENTITY, ROOT, Pins, snapshot
+from conftest import ROOT, Pins, snapshot
 from overlaykit.core import git
 from overlaykit.export.formats import mailbox
 from overlaykit.series.carried import load_overlay
 from overlaykit.series.quilt import load_series, read_header
 from overlaykit.sources.releases import release_tree
+from support.edits import commit, edit
 from support.kill_at_write import kill_at_write
 from support.patience import PATIENCE_S
 from verbs.test_aiter_moves import ALLOCATED, PARAMETER
@@ -80,18 +81,6 @@ def own(overlay: Path) -> dict[str, bytes]:
     """The files of an overlay, without active rebases."""
     parts = snapshot(overlay)
     return {p: data for p, (_, _, data) in parts.items() if not p.startswith("build/")}
-
-
-def edit(clone: Path, path: str, old: str, new: str) -> None:
-    place = clone / path
-    text = place.read_text(encoding="utf-8")
-    assert text.count(old) == 1
-    place.write_text(text.replace(old, new), encoding="utf-8")
-
-
-def commit(clone: Path, message: str) -> None:
-    git.run(clone, "add", "-A", "-f")
-    git.run(clone, "commit", "-q", "-m", message, env=IDENTITY)
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from overlaykit.applying.transaction import hold
 from overlaykit.core import git
 from overlaykit.series.carried import load_overlay
 from overlaykit.trees.tree import DirectoryTree
+from support.edits import edit
 from support.kill_at_write import kill_at_write
 from support.patience import PATIENCE_S
 
@@ -54,12 +55,6 @@ def tree_id(root: Path) -> str:
     """The git tree id of the work tree."""
     git.run(root, "add", "-A", "-f")
     return git.text(root, "write-tree")
-
-
-def edit(root: Path, path: str, old: str, new: str) -> None:
-    text = (root / path).read_text(encoding="utf-8")
-    assert text.count(old) == 1
-    (root / path).write_text(text.replace(old, new), encoding="utf-8")
 
 
 @pytest.fixture
