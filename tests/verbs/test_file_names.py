@@ -304,7 +304,7 @@ def test_a_step_to_take_can_be_pasted(odd: Overlay) -> None:
 
 
 def test_a_name_of_sglangs_own(
-    overlay: Path, slim: Callable[..., Path], pins: Pins, tmp_path: Path
+    carrier: Path, slim: Callable[..., Path], pins: Pins, tmp_path: Path
 ) -> None:
     """One more patch in this series, for a kernel's configuration file."""
     clone = slim()
@@ -316,14 +316,12 @@ def test_a_name_of_sglangs_own(
     commit(clone)
     place.write_bytes(before.replace(b'"num_warps": 4', b'"num_warps": 8', 1))
     commit(clone)
-    patches = overlay / "patches" / "sglang"
+    patches = carrier / "patches" / "sglang"
     (patches / "0006-x.patch").write_bytes(format_patch(clone, "-U40"))
     git.run(clone, "reset", "-q", "--hard", "HEAD~1")
     with (patches / "series").open("a") as series:
         series.write("0006-x.patch\n")
-    (overlay / "build").mkdir()
-    (overlay / "build" / "cache").symlink_to(ROOT / "build" / "cache")
-    one = Overlay(overlay)
+    one = Overlay(carrier)
     one.run("lock")
     one.run("apply", clone)
     assert place.read_bytes() != before

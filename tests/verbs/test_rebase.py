@@ -493,7 +493,7 @@ def test_a_shallow_clone(carrier: Path, reworded: Path, tmp_path: Path) -> None:
     assert "fetch --unshallow" in finding(report)["next_step"]
     assert rebase(carrier, "--onto", "HEAD", "--clone", shallow)["exit_code"] == 3
     assert rebase(carrier, "--abort")["exit_code"] == 0
-    (carrier / "build" / "cache").unlink()
+    shutil.rmtree(carrier / "build" / "cache")
     off = {"PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": ""}
     done = call(carrier, "rebase", "--onto", "HEAD", "--clone", shallow, env=off)
     assert done.returncode == 5
