@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from overlaykit.core.errors import EnvironmentFailure, Finding
+from overlaykit.core.python import needs
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -17,12 +17,9 @@ def template(
 ) -> Template:
     """The template, with ``tests`` by name. Raises EnvironmentFailure if jinja2, which
     ``group`` of the dependencies has, is not installed."""
-    try:
+    with needs(group):
         from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    except ImportError as error:
-        step = f"python -m pip install --group {group}"
-        finding = Finding("jinja2 is not installed", next_step=step)
-        raise EnvironmentFailure("the page needs jinja2", (finding,)) from error
+
     environment = Environment(
         loader=FileSystemLoader(path.parent),
         autoescape=True,
