@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from conftest import ROOT, Pins
+from conftest import ROOT, Pins, lay
 from gatekit.microbench.arms import Arm, trees_at
 from gatekit.microbench.claims import BOUND, claims_of
 from gatekit.microbench.page import page
@@ -57,10 +57,7 @@ def trees(pins: Pins, tmp_path_factory: pytest.TempPathFactory) -> Slim:
     for name, sources in (("sglang", sglang_sources), ("aiter", aiter_sources)):
         tree = pins.tree(name)
         paths = {path for path, _ in sources(tree).modules.values()}
-        for path in paths | set(pins.overlay[name].series.paths):
-            place = root / name / path
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(tree.read(path) or b"")
+        lay(tree, paths | set(pins.overlay[name].series.paths), root / name)
     return Slim(root / "sglang", root / "aiter")
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from conftest import ROOT, Checkouts, Pins, run_verb
+from conftest import Checkouts, Pins, run_verb, valid_report
 from overlaykit.trees.tree import EditedTree
 from xscale.doctor.adoption import liveness
 from xscale.doctor.answers import Answer, Condition
@@ -32,12 +31,8 @@ def unset(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def examined(*arguments: str | Path) -> dict[str, Any]:
     """The report of a run; it must match the schema of all reports."""
-    import jsonschema
-
     done = run_verb("doctor", "--json", "--device", "cpu", *map(str, arguments))
-    report: dict[str, Any] = json.loads(done.stdout)
-    schema = (ROOT / "docs" / "report.schema.json").read_text(encoding="utf-8")
-    jsonschema.validate(report, json.loads(schema))
+    report = valid_report(done.stdout)
     assert (report["verb"], report["exit_code"]) == ("doctor", done.returncode)
     assert all(finding["next_step"] for finding in report["findings"])
     return report

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from conftest import ROOT, Pins, snapshot
+from conftest import ROOT, Pins, lay, neighbours, snapshot, valid_report
 from overlaykit.core import git
 from overlaykit.export.formats import mailbox
 from overlaykit.series.carried import load_overlay
@@ -53,13 +53,9 @@ def call(
 
 def rebase(overlay: Path, *arguments: str | Path) -> dict[str, Any]:
     """Run rebase and check its report against the schema."""
-    import jsonschema
-
     done = call(overlay, "rebase", "--json", *arguments)
     assert "Traceback" not in done.stderr, done.stderr
-    report: dict[str, Any] = json.loads(done.stdout)
-    schema = (ROOT / "docs" / "report.schema.json").read_text(encoding="utf-8")
-    jsonschema.validate(report, json.loads(schema))
+    report = valid_report(done.stdout)
     assert report["exit_code"] == done.returncode
     return report
 
@@ -96,13 +92,7 @@ def lay_release(pins: Pins, version: str, folder: Path) -> Path:
     """The touched files of a release and their neighbours."""
     carried = pins.overlay["sglang"]
     tree = release_tree(ROOT, carried.target, version)
-    folders = {path.rpartition("/")[0] for path in carried.series.paths}
-    for path in tree.paths():
-        if path.rpartition("/")[0] in folders or path == "python/sglang/__init__.py":
-            place = folder / path
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(tree.read(path) or b"")
-            place.chmod(int(tree.mode(path)[-3:], 8))
+    lay(tree, neighbours(tree, carried), folder)
     return folder
 
 

@@ -9,10 +9,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import jsonschema
 import pytest
 
-from conftest import ROOT, snapshot
+from conftest import ROOT, snapshot, valid_report
 from overlaykit.applying.transaction import hold
 from overlaykit.core import git
 from overlaykit.series.carried import load_overlay
@@ -108,9 +107,7 @@ def test_round_trip_on_a_clone(
     assert parts(carrier) == before
     code, said = run(carrier, "refresh", "--json", root)
     assert code == 0, said
-    schema = (ROOT / "docs" / "report.schema.json").read_text(encoding="utf-8")
-    jsonschema.validate(json.loads(said), json.loads(schema))
-    [result] = json.loads(said)["results"]
+    [result] = valid_report(said)["results"]
     assert [e["patch"][:4] for e in result["edits"]].count("0001") == 1
     assert {e["patch"] for e in result["edits"]} == {
         Path(p).name for p in before if p.startswith("patches/sglang/0")
