@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT
+from gatekit.process.launcher import free_port
 from gatekit.records import runs as records
 from gatekit.serving.plan import ServingRun
 from support import serving_stand_in
@@ -25,7 +26,6 @@ from support.serving_client import (
     both,
     command,
     environment,
-    free_port,
 )
 from support.serving_stand_in import Faults, StandIn, serving
 
