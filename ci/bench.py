@@ -21,7 +21,7 @@ from gatekit.serving import run_action
 from gatekit.serving.options import COMPARE_EXAMPLES, RUN_EXAMPLES, options
 from gatekit.serving.points import points_of
 from overlaykit.cli import Report, Verb, run
-from overlaykit.core.errors import EnvironmentFailure, Finding
+from overlaykit.core.python import needs
 
 
 def bench(arguments: Namespace) -> Report:
@@ -30,12 +30,8 @@ def bench(arguments: Namespace) -> Report:
     if arguments.action == "run":
         return run_action.call(arguments, points)
     # Imported late: takes half a second and needs packages that run does not.
-    try:
+    with needs("gate"):
         from gatekit.serving import compare_action
-    except ImportError as error:
-        step = "pip install --group gate"
-        finding = Finding(str(error), next_step=step)
-        raise EnvironmentFailure("a package is missing", (finding,)) from error
     return compare_action.call(arguments, points)
 
 

@@ -23,6 +23,7 @@ from gatekit.run.submission import WOULD_RUN, Gate, Planned
 from overlaykit.cli import Report, Verb, run, table
 from overlaykit.core.errors import EnvironmentFailure, Exit, Finding, InputError
 from overlaykit.core.options import whole_number
+from overlaykit.core.python import needs
 
 
 def options(parser: ArgumentParser) -> None:
@@ -134,13 +135,9 @@ def _planned_jobs(gate: Gate, stages: Mapping[str, Planned]) -> tuple[StageJob, 
 
 
 def _executor(arguments: Namespace, folder: Path) -> Executor:
-    try:
+    with needs("slurm"):
         import cloudpickle
         import submitit
-    except ImportError as error:
-        step = "pip install --group slurm"
-        finding = Finding(str(error), next_step=step)
-        raise EnvironmentFailure("a package is missing", (finding,)) from error
     cloudpickle.register_pickle_by_value(job)
     more = dict(_pairs(arguments.slurm))
     if arguments.executor == "local" and (more or arguments.partition):

@@ -24,7 +24,7 @@ from gatekit.gsm8k.options import (
     options,
 )
 from overlaykit.cli import Report, Verb, run
-from overlaykit.core.errors import EnvironmentFailure, Finding
+from overlaykit.core.python import needs
 
 
 class Gsm8k:
@@ -36,12 +36,8 @@ class Gsm8k:
 
     def call(self, arguments: Namespace) -> Report:
         self._action = f"gatekit.gsm8k.{arguments.action}_action"
-        try:
+        with needs("gate"):
             action = import_module(self._action)
-        except ImportError as error:
-            step = "pip install --group gate"
-            finding = Finding(str(error), next_step=step)
-            raise EnvironmentFailure("a package is missing", (finding,)) from error
         report: Report = action.call(arguments)
         return report
 

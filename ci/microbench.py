@@ -31,6 +31,7 @@ from overlaykit.core.documents import to_json
 from overlaykit.core.errors import EnvironmentFailure, Exit, Finding, InputError
 from overlaykit.core.files import write_whole
 from overlaykit.core.options import whole_number
+from xscale.numeric.device import set_device
 from xscale.numeric.server import CannotRun, look_around
 
 _VENDORS = {"nvidia", "amd", "instinct"}
@@ -136,12 +137,11 @@ def microbench(arguments: Namespace) -> Report:
 
 
 def _environment(dry_run: bool) -> dict[str, str]:
-    """Versions and the device. Triton reads its mode from the environment on import."""
-    os.environ.pop("TRITON_INTERPRET", None)
-    if dry_run:
-        os.environ["TRITON_INTERPRET"] = "1"
+    """Versions and the device."""
+    device = "cpu" if dry_run else "cuda"
+    set_device(os.environ, device)
     try:
-        about = look_around("cpu" if dry_run else "cuda")
+        about = look_around(device)
     except CannotRun as error:
         what, found, next_step = error.args
         if "--device" in next_step:

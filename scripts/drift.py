@@ -14,7 +14,7 @@ from overlaykit.core.errors import Finding, InputError
 from overlaykit.core.files import write_whole
 from overlaykit.core.options import whole_number
 from overlaykit.core.wording import pasteable
-from overlaykit.series.carried import Carried, load_overlay
+from overlaykit.series.carried import Carried, load_overlay, target_named
 from overlaykit.series.ledger import LEDGER
 from upstream import first_bad, matrix, selection
 from upstream.advice import Advice, advise, headline
@@ -91,11 +91,7 @@ def options(parser: ArgumentParser) -> None:
 
 def drift(arguments: Namespace) -> Report:
     """Make the matrix, or bisect a range."""
-    overlay = load_overlay(ROOT)
-    if arguments.target not in overlay:
-        known = ", ".join(overlay)
-        raise InputError(f"no target {arguments.target}; overlay.toml has {known}")
-    carried = overlay[arguments.target]
+    carried = target_named(load_overlay(ROOT), arguments.target)
     _check(arguments)
     clone = open_clone(arguments.clone, carried) if arguments.clone else None
     if arguments.first_bad:

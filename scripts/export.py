@@ -13,7 +13,7 @@ from overlaykit.cli import ROOT, Report, Result, Verb, run
 from overlaykit.core.errors import Finding, InputError
 from overlaykit.export.formats import export_branch, export_quilt, mailbox, write_new
 from overlaykit.export.pullrequest import pull_request
-from overlaykit.series.carried import Carried, load_overlay
+from overlaykit.series.carried import Carried, load_overlay, target_named
 
 
 def options(parser: ArgumentParser) -> None:
@@ -85,19 +85,16 @@ def export(arguments: Namespace) -> Report:
 
 def _carried(arguments: Namespace) -> Carried:
     overlay: Mapping[str, Carried] = load_overlay(ROOT)
-    names = ", ".join(overlay)
     if arguments.target is not None:
-        if arguments.target not in overlay:
-            what = f"no target {arguments.target!r}"
-            raise _usage(what, f"name one of {names}")
-        return overlay[arguments.target]
+        return target_named(overlay, arguments.target)
     if arguments.clone is not None:
         found = find_targets([arguments.clone], overlay)
         if len(found) == 1:
             return found[0].carried
     if len(overlay) > 1:
         raise _usage(
-            "the overlay has several targets", f"give --target, one of {names}"
+            "the overlay has several targets",
+            f"give --target, one of {', '.join(overlay)}",
         )
     return next(iter(overlay.values()))
 

@@ -8,8 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from overlaykit.cli import ROOT, Report, Result, Verb, progress, run
-from overlaykit.core.errors import InputError
-from overlaykit.series.carried import Carried, load_overlay
+from overlaykit.series.carried import Carried, load_overlay, target_named
 from overlaykit.series.ledger import LEDGER, ledger
 from overlaykit.series.manifest import Target
 from overlaykit.sources import releases
@@ -53,10 +52,7 @@ def fetch(arguments: Namespace) -> Report:
     if not (arguments.release or arguments.ladder):
         results = list(_pinned(overlay, arguments.out))
         return Report(verb="fetch", results=tuple(results))
-    if arguments.target not in overlay:
-        known = ", ".join(overlay)
-        raise InputError(f"no target {arguments.target}; overlay.toml has {known}")
-    target = overlay[arguments.target].target
+    target = target_named(overlay, arguments.target).target
     results = [
         _release(arguments.target, target, version, arguments.out)
         for version in arguments.release

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import os
 import shutil
 import signal
@@ -10,6 +12,7 @@ import sys
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -142,15 +145,8 @@ def slim(pins: Pins, tmp_path: Path) -> Callable[..., Path]:
 
     def make(target: str = "sglang", name: str = "clone", clone: bool = True) -> Path:
         tree, carried = pins.tree(target), pins.overlay[target]
-        folders = {path.rpartition("/")[0] for path in carried.series.paths}
         root = tmp_path / name
-        package = f"{carried.target.package_root}/__init__.py"
-        for path in tree.paths():
-            if path.rpartition("/")[0] in folders or path == package:
-                place = root / path
-                place.parent.mkdir(parents=True, exist_ok=True)
-                place.write_bytes(tree.read(path) or b"")
-                place.chmod(int(tree.mode(path)[-3:], 8))
+        lay(tree, neighbours(tree, carried), root)
         if clone:
             git.run(root, "init", "-q")
             git.run(root, "add", "-A", "-f")
@@ -159,6 +155,14 @@ def slim(pins: Pins, tmp_path: Path) -> Callable[..., Path]:
         return root
 
     return make
+
+
+@pytest.fixture(scope="session")
+def kernels() -> None:
+    """Skips if a package that AITER's kernels need is not installed."""
+    for name in ("torch", "triton", "numpy"):
+        if importlib.util.find_spec(name) is None:
+            pytest.skip(f"AITER's kernels cannot be run: {name} is not installed")
 
 
 @pytest.fixture
@@ -203,6 +207,32 @@ def run_verb(
         check=False,
         timeout=PATIENCE_S,
     )
+
+
+def valid_report(text: str) -> dict[str, Any]:
+    """A verb's report; it must match the schema of all reports."""
+    import jsonschema
+
+    report: dict[str, Any] = json.loads(text)
+    schema = (ROOT / "docs" / "report.schema.json").read_text(encoding="utf-8")
+    jsonschema.validate(report, json.loads(schema))
+    return report
+
+
+def neighbours(tree: Tree, carried: Carried) -> list[str]:
+    """The tree's files in the folders that the series touches, and the package."""
+    folders = {path.rpartition("/")[0] for path in carried.series.paths}
+    package = f"{carried.target.package_root}/__init__.py"
+    return [p for p in tree.paths() if p.rpartition("/")[0] in folders or p == package]
+
+
+def lay(tree: WheelTree, paths: Collection[str], root: Path) -> None:
+    """Write these files of the tree below ``root``."""
+    for path in paths:
+        place = root / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(tree.read(path) or b"")
+        place.chmod(int(tree.mode(path)[-3:], 8))
 
 
 def snapshot(root: Path) -> dict[str, tuple[int, int, bytes]]:

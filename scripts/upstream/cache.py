@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from functools import cache
+from itertools import chain
 from pathlib import Path
 
 import msgspec
 
+from overlaykit.core.digests import of_files
 from overlaykit.core.documents import from_json, to_json_line
 from overlaykit.core.files import write_file
 from overlaykit.series.lock import LOCK
@@ -69,10 +71,6 @@ def _sum(key: str, body: bytes) -> str:
 def _digest(root: Path) -> tuple[str, str]:
     """Digests of the overlay's lock and of this program's source."""
     lock = hashlib.sha256((root / LOCK).read_bytes()).hexdigest()
-    program = hashlib.sha256()
     scripts = Path(__file__).resolve().parents[1]
-    for package in _PACKAGES:
-        for path in sorted((scripts / package).rglob("*.py")):
-            program.update(f"{path.relative_to(scripts)}\0".encode())
-            program.update(hashlib.sha256(path.read_bytes()).digest())
-    return lock, program.hexdigest()
+    found = (sorted((scripts / package).rglob("*.py")) for package in _PACKAGES)
+    return lock, of_files(scripts, chain.from_iterable(found))

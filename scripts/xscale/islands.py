@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -41,7 +41,7 @@ def empty_packages(root: Path, *names: str) -> Iterator[Mapping[str, ModuleType]
     Raises ModuleNotFoundError if the checkout does not have a package.
     """
     families = {name.partition(".")[0] for name in names}
-    before = _removed(families)
+    before = removed(families)
     packages: dict[str, ModuleType] = {}
     try:
         for name in names:
@@ -57,7 +57,7 @@ def empty_packages(root: Path, *names: str) -> Iterator[Mapping[str, ModuleType]
         importlib.invalidate_caches()
         yield packages
     finally:
-        _removed(families)
+        removed(families)
         sys.modules.update(before)
 
 
@@ -80,6 +80,7 @@ def aiter_fp8_quant(checkout: Path, fp8_dtype: object) -> ModuleType:
         return importlib.import_module("aiter.ops.triton.fused_fp8_quant")
 
 
-def _removed(families: set[str]) -> dict[str, ModuleType]:
+def removed(families: Set[str]) -> dict[str, ModuleType]:
+    """Remove the modules of these packages from ``sys.modules``; return them."""
     names = [name for name in sys.modules if name.partition(".")[0] in families]
     return {name: sys.modules.pop(name) for name in names}

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from conftest import ROOT
+from support.ci_verb import reported
 from support.patience import PATIENCE_S, wait_until
 
 pytestmark = pytest.mark.slow("jobs are waited for")
@@ -44,14 +45,7 @@ def command(profile: Path, out: Path, *more: str) -> list[str]:
 
 
 def cluster(profile: Path, out: Path, *more: str) -> tuple[int, dict[str, Any], str]:
-    done = subprocess.run(
-        command(profile, out, "--executor", "local", "--gpus", "0", *more),
-        capture_output=True, text=True, check=False, timeout=PATIENCE_S,
-    )  # fmt: skip
-    assert done.stdout, done.stderr
-    report: dict[str, Any] = json.loads(done.stdout)
-    assert report["exit_code"] == done.returncode, done.stderr
-    return done.returncode, report, done.stderr
+    return reported(command(profile, out, "--executor", "local", "--gpus", "0", *more))
 
 
 def _by_name(report: dict[str, Any]) -> dict[str, dict[str, Any]]:

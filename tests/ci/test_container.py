@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from conftest import ROOT, run_verb
-from support.patience import PATIENCE_S
+from support.ci_verb import reported
 
 pytestmark = pytest.mark.slow("packages are installed into both arms")
 
@@ -40,18 +40,13 @@ class Engine:
         return self.root / image / "sgl-workspace" / name
 
     def rebuild(self, arm: str, *more: str, **env: str) -> tuple[int, dict[str, Any]]:
-        done = subprocess.run(
+        code, report, said = reported(
             [sys.executable, str(ROOT / "ci" / "rebuild.py"), "container", "--arm", arm,
              "--image", "base:1", "--tag", arm, *more, "--json"],
-            env={**os.environ, "ENGINE_ROOT": str(self.root), **env,
-                 "PATH": f"{self.root / 'bin'}:{os.environ['PATH']}"},
-            capture_output=True, text=True, check=False, timeout=PATIENCE_S,
+            {**os.environ, "ENGINE_ROOT": str(self.root), **env,
+             "PATH": f"{self.root / 'bin'}:{os.environ['PATH']}"},
         )  # fmt: skip
-        assert done.stdout, done.stderr
-        report: dict[str, Any] = json.loads(done.stdout)
-        assert report["exit_code"] == done.returncode, done.stderr
-        report["said"] = done.stderr
-        return done.returncode, report
+        return code, {**report, "said": said}
 
     def labels(self, image: str) -> dict[str, str]:
         found: dict[str, str] = json.loads(

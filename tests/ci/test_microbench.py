@@ -7,7 +7,6 @@ the same bits, and that a broken design is detected.
 from __future__ import annotations
 
 import gzip
-import importlib.util
 import json
 import os
 import re
@@ -24,7 +23,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from conftest import ROOT, Pins
+from conftest import ROOT, Pins, lay
 from gatekit.microbench.arms import Arm, trees_at
 from gatekit.microbench.claims import BOUND, claims_of
 from gatekit.microbench.page import page
@@ -58,18 +57,8 @@ def trees(pins: Pins, tmp_path_factory: pytest.TempPathFactory) -> Slim:
     for name, sources in (("sglang", sglang_sources), ("aiter", aiter_sources)):
         tree = pins.tree(name)
         paths = {path for path, _ in sources(tree).modules.values()}
-        for path in paths | set(pins.overlay[name].series.paths):
-            place = root / name / path
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(tree.read(path) or b"")
+        lay(tree, paths | set(pins.overlay[name].series.paths), root / name)
     return Slim(root / "sglang", root / "aiter")
-
-
-@pytest.fixture(scope="module")
-def needs_kernels() -> None:
-    for name in ("torch", "triton", "numpy"):
-        if importlib.util.find_spec(name) is None:
-            pytest.skip(f"AITER's kernels cannot be run: {name} is not installed")
 
 
 @dataclass(frozen=True)
@@ -87,9 +76,7 @@ class Dry:
 
 
 @pytest.fixture(scope="module")
-def dry(
-    trees: Slim, needs_kernels: None, tmp_path_factory: pytest.TempPathFactory
-) -> Dry:
+def dry(trees: Slim, kernels: None, tmp_path_factory: pytest.TempPathFactory) -> Dry:
     out = tmp_path_factory.mktemp("dry")
     options = ("--dry-run", "--json", "--out", str(out))
     done = _run(*trees.options, *options)
@@ -224,7 +211,7 @@ for cell in Workload(trees, plan).cells(Path({out!r}), lambda _: None):
 )
 def test_a_broken_design_is_detected(
     trees: Slim,
-    needs_kernels: None,
+    kernels: None,
     tmp_path: Path,
     old: bytes,
     new: bytes,
@@ -368,7 +355,7 @@ def test_the_committed_page_matches_its_figures() -> None:
 
 
 def test_without_a_gpu_there_is_no_result(
-    trees: Slim, needs_kernels: None, tmp_path: Path
+    trees: Slim, kernels: None, tmp_path: Path
 ) -> None:
     import torch
 
@@ -390,7 +377,7 @@ def test_bad_input(trees: Slim, tmp_path: Path, options: tuple[str, str]) -> Non
 
 
 def test_an_interrupted_run_cleans_up(
-    trees: Slim, needs_kernels: None, tmp_path: Path
+    trees: Slim, kernels: None, tmp_path: Path
 ) -> None:
     scratch = tmp_path / "tmp"
     scratch.mkdir()

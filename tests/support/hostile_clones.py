@@ -10,7 +10,6 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from conftest import IDENTITY
 from overlaykit.core import git
 
 STRANGER = 12345
@@ -95,11 +94,6 @@ def lose(clone: Path, path: str) -> str:
     oid = git.text(clone, "rev-parse", f"HEAD:{path}")
     (clone / ".git" / "objects" / oid[:2] / oid[2:]).unlink()
     return oid
-
-
-def commit(clone: Path, message: str) -> None:
-    git.run(clone, "add", "-A", "-f")
-    git.run(clone, "commit", "-q", "-m", message, env=IDENTITY)
 
 
 def give_away(clone: Path) -> None:

@@ -11,21 +11,21 @@ import runpy
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 _CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod", "os.truncate"}
 
 
-def kill_at_write(
-    root: Path, at: int, log: Path, verb: str, *arguments: str, env: Mapping[str, str]
-) -> int:
+def kill_at_write(root: Path, at: int, log: Path, verb: str, *arguments: str) -> int:
     """Run the verb in a process of its own; return its exit code (-9 if killed)."""
     words = [__file__, str(root), str(at), str(log), verb, *arguments]
+    # Compiled files would be writes too.
     done = subprocess.run(
-        [sys.executable, *words], capture_output=True, env=dict(env), check=False
-    )
+        [sys.executable, *words], capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr, done.stderr
     return done.returncode
 
 

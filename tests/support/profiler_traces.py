@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from gatekit.traces.verdicts import Assessment
 from support.data import DATA
 
 Event = dict[str, Any]
@@ -155,3 +156,14 @@ def write(path: Path, document: Document) -> Path:
     text = as_profiler(document)
     path.write_bytes(gzip.compress(text, 1) if path.suffix == ".gz" else text)
     return path
+
+
+def as_json(document: Document) -> bytes:
+    """As a program other than the profiler would write it."""
+    return json.dumps(document).encode()
+
+
+def broken(assessment: Assessment) -> set[str]:
+    """The names of the checks that do not hold."""
+    checks = (*assessment.controls, *assessment.claims)
+    return {check.name for check in checks if not check.holds}

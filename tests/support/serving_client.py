@@ -9,7 +9,6 @@ sends token ids, so a tokenizer only counts the words in the response.
 from __future__ import annotations
 
 import os
-import socket
 import sys
 import zipfile
 from collections.abc import Iterator
@@ -94,10 +93,3 @@ def both(**settings: Any) -> Iterator[tuple[StandIn, StandIn]]:
 
 def arms(baseline: StandIn, patched: StandIn) -> list[str]:
     return ["--baseline", baseline.url, "--patched", patched.url]
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-    return port

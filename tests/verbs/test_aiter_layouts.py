@@ -81,9 +81,8 @@ def test_status_reports_another_release(moved: Path) -> None:
 
 
 def test_doctor_does_not_advise_an_apply_that_refuses(
-    moved: Path, slim: Callable[..., Path], pins: Pins
+    moved: Path, slim: Callable[..., Path], pins: Pins, kernels: None
 ) -> None:
-    _need_kernels()
     for path in pins.tree("aiter").paths():
         if path.startswith("aiter/ops/triton/") and path.endswith(".py"):
             (moved / path).parent.mkdir(parents=True, exist_ok=True)
@@ -99,12 +98,6 @@ def test_doctor_does_not_advise_an_apply_that_refuses(
     assert "apply.py" not in steps["S8"]
 
 
-def _need_kernels() -> None:
-    for name in ("torch", "triton", "numpy"):
-        if importlib.util.find_spec(name) is None:
-            pytest.skip(f"AITER's producers cannot be run: {name} is not installed")
-
-
 def _importing(pins: Pins, text: str) -> EditedTree:
     """The patched AITER, moved, with a module that imports something."""
     source = pins.patched("aiter").read(OLD) or b""
@@ -118,8 +111,7 @@ def _importing(pins: Pins, text: str) -> EditedTree:
 @pytest.mark.skipif(
     importlib.util.find_spec("jax") is not None, reason="JAX is installed here"
 )
-def test_a_stand_in_for_jax_is_named(pins: Pins) -> None:
-    _need_kernels()
+def test_a_stand_in_for_jax_is_named(pins: Pins, kernels: None) -> None:
     rms, flatten = probe_layouts(_importing(pins, ARCH), "cpu")
 
     assert rms.layout is ScaleLayout.LYING
@@ -127,8 +119,7 @@ def test_a_stand_in_for_jax_is_named(pins: Pins) -> None:
     assert "stand-ins for jax" in rms.detail and "stand-ins for jax" in flatten.detail
 
 
-def test_no_stand_in_is_named_if_none_is_used(pins: Pins) -> None:
-    _need_kernels()
+def test_no_stand_in_is_named_if_none_is_used(pins: Pins, kernels: None) -> None:
     rms, _ = probe_layouts(_importing(pins, "import json\n"), "cpu")
     assert rms.layout is ScaleLayout.LYING
     assert "stand-in" not in rms.detail
@@ -145,8 +136,7 @@ def test_no_stand_in_is_named_if_none_is_used(pins: Pins) -> None:
         "import not_installed_anywhere\n",
     ],
 )
-def test_other_imports_get_no_stand_in(pins: Pins, text: str) -> None:
-    _need_kernels()
+def test_other_imports_get_no_stand_in(pins: Pins, kernels: None, text: str) -> None:
     for one in probe_layouts(_importing(pins, text), "cpu"):
         assert one.layout is ScaleLayout.NOT_RUN
         assert "Error" in one.detail

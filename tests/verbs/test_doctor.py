@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from conftest import ROOT, Checkouts, Pins, run_verb
+from conftest import Checkouts, Pins, run_verb, valid_report
 from overlaykit.trees.tree import EditedTree
 from xscale.doctor.adoption import liveness
 from xscale.doctor.answers import Answer, Condition
@@ -24,13 +23,6 @@ KERNELS = "aiter/ops/triton/fused_fp8_quant.py"
 MI355X = {"torch": "2.9", "hip": "7.2.26015-fc0010cf6a", "arch": "gfx950", "gpu": "MI"}
 
 
-@pytest.fixture(scope="module")
-def runnable() -> None:
-    for name in ("torch", "triton", "numpy"):
-        if importlib.util.find_spec(name) is None:
-            pytest.skip(f"AITER's producers cannot be run: {name} is not installed")
-
-
 @pytest.fixture
 def unset(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("SGLANG_USE_AITER", SWITCH):
@@ -39,12 +31,8 @@ def unset(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def examined(*arguments: str | Path) -> dict[str, Any]:
     """The report of a run; it must match the schema of all reports."""
-    import jsonschema
-
     done = run_verb("doctor", "--json", "--device", "cpu", *map(str, arguments))
-    report: dict[str, Any] = json.loads(done.stdout)
-    schema = (ROOT / "docs" / "report.schema.json").read_text(encoding="utf-8")
-    jsonschema.validate(report, json.loads(schema))
+    report = valid_report(done.stdout)
     assert (report["verb"], report["exit_code"]) == ("doctor", done.returncode)
     assert all(finding["next_step"] for finding in report["findings"])
     return report
@@ -57,7 +45,7 @@ def returned(report: dict[str, Any]) -> dict[str, str]:
 
 def test_the_whole_series_on_a_machine_without_an_amd_gpu(
     checkouts: Checkouts,
-    runnable: None,
+    kernels: None,
     unset: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -85,7 +73,7 @@ def test_the_whole_series_on_a_machine_without_an_amd_gpu(
 
 
 def test_an_aiter_whose_flatten_has_no_parameter(
-    checkouts: Checkouts, runnable: None, unset: None, slim: Any
+    checkouts: Checkouts, kernels: None, unset: None, slim: Any
 ) -> None:
     """On a pristine SGLang, which gives one finding for all sites together."""
     aiter = checkouts.pristine_aiter
@@ -131,7 +119,7 @@ def test_a_torch_that_cannot_be_imported(
 
 def test_a_torch_without_float8(
     checkouts: Checkouts,
-    runnable: None,
+    kernels: None,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
@@ -154,7 +142,7 @@ def test_bad_paths(option: str, tmp_path: Path) -> None:
     assert "nowhere" in report["message"]
 
 
-def test_a_producer_that_ignores_the_flag(pins: Pins, runnable: None) -> None:
+def test_a_producer_that_ignores_the_flag(pins: Pins, kernels: None) -> None:
     """As upstream had one: the signature has the flag and the bytes ignore it."""
     tree = pins.patched("aiter")
     ignoring = f"""

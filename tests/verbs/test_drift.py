@@ -12,10 +12,9 @@ from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
-import jsonschema
 import pytest
 
-from conftest import IDENTITY, ROOT, Pins, run_verb
+from conftest import IDENTITY, ROOT, Pins, run_verb, valid_report
 from overlaykit.core import git
 from overlaykit.core.errors import EnvironmentFailure
 from overlaykit.sources.releases import known, obtain
@@ -71,9 +70,7 @@ def clone(slim: Callable[..., Path]) -> Path:
 def test_every_recorded_release() -> None:
     done = run("--recorded", "--json")
     assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)
-    schema = json.loads((ROOT / "docs" / "report.schema.json").read_bytes())
-    jsonschema.validate(report, schema)
+    report = valid_report(done.stdout)
     found = {result["tree"]: result for result in report["results"]}
     assert len(found) == len(known(ROOT, "sglang"))
     assert found["0.5.11"]["outcome"] == "apply as is"

@@ -189,7 +189,10 @@ def test_bad_input(clones: Callable[[str, str], Path], tmp_path: Path) -> None:
     for arguments, named in (
         ((), "required"),
         (("--mbox", tmp_path / "box"), "--target"),
-        (("--mbox", tmp_path / "box", "--target", "vllm"), "no target 'vllm'"),
+        (
+            ("--mbox", tmp_path / "box", "--target", "vllm"),
+            "no target vllm",
+        ),
         (("--branch", "series"), "--clone PATH"),
         (("--mbox", tmp_path / "box", "--clone", clone), "--clone PATH"),
         (("--branch", "a..b", "--clone", clone), "a..b"),

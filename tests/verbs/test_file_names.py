@@ -22,6 +22,7 @@ from conftest import IDENTITY, ROOT, Pins
 from overlaykit.core import git
 from overlaykit.core.errors import InputError
 from overlaykit.series.patches import parse_patch
+from support.edits import commit
 from verbs.test_export import tree_of
 
 CONFIG = (
@@ -78,11 +79,6 @@ def format_patch(clone: Path, *more: str, quotepath: str = "true") -> bytes:
     _, mark, diff = done.stdout.partition(b"\ndiff --git ")
     assert mark
     return HEADER.encode() + mark[1:] + diff
-
-
-def commit(clone: Path) -> None:
-    git.run(clone, "add", "-A", "-f")
-    git.run(clone, "commit", "-q", "-m", "x", env=IDENTITY)
 
 
 @pytest.fixture
@@ -310,7 +306,7 @@ def test_a_step_to_take_can_be_pasted(odd: Overlay) -> None:
 
 @pytest.fixture
 def own(
-    overlay: Path, slim: Callable[..., Path], pins: Pins
+    carrier: Path, slim: Callable[..., Path], pins: Pins
 ) -> tuple[Overlay, Path, bytes]:
     """This overlay with one more patch, for a kernel's configuration file of SGLang's
     own; a clone of the release; and the file as released."""
@@ -323,16 +319,12 @@ def own(
     commit(clone)
     place.write_bytes(before.replace(b'"num_warps": 4', b'"num_warps": 8', 1))
     commit(clone)
-    patches = overlay / "patches" / "sglang"
+    patches = carrier / "patches" / "sglang"
     (patches / "0006-x.patch").write_bytes(format_patch(clone, "-U40"))
     git.run(clone, "reset", "-q", "--hard", "HEAD~1")
     with (patches / "series").open("a") as series:
         series.write("0006-x.patch\n")
-    (overlay / "build" / "cache").mkdir(parents=True)
-    # Not the folder: drift keeps what it found in it.
-    for wheel in (ROOT / "build" / "cache").glob("*.whl"):
-        (overlay / "build" / "cache" / wheel.name).symlink_to(wheel)
-    one = Overlay(overlay)
+    one = Overlay(carrier)
     one.run("lock")
     return one, clone, before
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from support.hostile_clones import STRANGER, Traps, arm, commit, give_away, lose
+from support.edits import commit
+from support.hostile_clones import STRANGER, Traps, arm, give_away, lose
 from verbs.test_rebase import call
 
 pytestmark = pytest.mark.slow("a trap in every place, for every verb")

@@ -4,7 +4,6 @@ before and just after their commit point; each reports correctly which it was.""
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ROOT, run_verb, snapshot
-from overlaykit.series.ledger import LEDGER
+from conftest import run_verb, snapshot
 
 pytestmark = pytest.mark.slow("programs are interrupted at every import")
 
@@ -29,15 +27,6 @@ place = f"{root}/.overlay-transaction/{to}"
 sys.addaudithook(hook)
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
-
-
-@pytest.fixture
-def carrier(overlay: Path) -> Path:
-    """A copy of this overlay with the fetched packages."""
-    (overlay / "build").mkdir()
-    (overlay / "build" / "cache").symlink_to(ROOT / "build" / "cache")
-    shutil.copy2(ROOT / LEDGER, overlay / LEDGER)
-    return overlay
 
 
 def overlay_files(overlay: Path) -> dict[str, bytes]:

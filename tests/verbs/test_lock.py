@@ -354,8 +354,7 @@ def test_killed_at_every_write(
     def lock(at: int) -> int:
         shutil.rmtree(root, ignore_errors=True)
         shutil.copytree(own_overlay, root, symlinks=True)
-        env = {**os.environ, **PYC}
-        return kill_at_write(root, at, log, "lock", *arguments, env=env)
+        return kill_at_write(root, at, log, "lock", *arguments)
 
     assert lock(0) == 0
     old, new, points = state(own_overlay), state(root), int(log.read_text())

@@ -13,13 +13,14 @@ from typing import Any
 
 import pytest
 
-from conftest import IDENTITY, ROOT, Pins, snapshot
+from conftest import ROOT, Pins, lay, neighbours, snapshot, valid_report
 from overlaykit.core import git
 from overlaykit.export.formats import mailbox
 from overlaykit.series.carried import load_overlay
-from overlaykit.series.ledger import LEDGER
 from overlaykit.series.quilt import load_series, read_header
 from overlaykit.sources.releases import release_tree
+from support.edits import commit, edit
+from support.kill_at_write import kill_at_write
 from support.patience import PATIENCE_S
 from verbs.test_aiter_moves import ALLOCATED, PARAMETER
 
@@ -34,15 +35,6 @@ RESOLVED = (
     "                    fused_rms_fp8_group_quant,\n"
 )
 PATCH = "0004-forward-mha-producers.patch"
-
-
-@pytest.fixture
-def carrier(overlay: Path) -> Path:
-    """A copy of this overlay with the fetched packages at hand."""
-    (overlay / "build").mkdir()
-    (overlay / "build" / "cache").symlink_to(ROOT / "build" / "cache")
-    shutil.copy2(ROOT / LEDGER, overlay / LEDGER)
-    return overlay
 
 
 def call(
@@ -61,13 +53,9 @@ def call(
 
 def rebase(overlay: Path, *arguments: str | Path) -> dict[str, Any]:
     """Run rebase and check its report against the schema."""
-    import jsonschema
-
     done = call(overlay, "rebase", "--json", *arguments)
     assert "Traceback" not in done.stderr, done.stderr
-    report: dict[str, Any] = json.loads(done.stdout)
-    schema = (ROOT / "docs" / "report.schema.json").read_text(encoding="utf-8")
-    jsonschema.validate(report, json.loads(schema))
+    report = valid_report(done.stdout)
     assert report["exit_code"] == done.returncode
     return report
 
@@ -91,18 +79,6 @@ def own(overlay: Path) -> dict[str, bytes]:
     return {p: data for p, (_, _, data) in parts.items() if not p.startswith("build/")}
 
 
-def edit(clone: Path, path: str, old: str, new: str) -> None:
-    place = clone / path
-    text = place.read_text(encoding="utf-8")
-    assert text.count(old) == 1
-    place.write_text(text.replace(old, new), encoding="utf-8")
-
-
-def commit(clone: Path, message: str) -> None:
-    git.run(clone, "add", "-A", "-f")
-    git.run(clone, "commit", "-q", "-m", message, env=IDENTITY)
-
-
 @pytest.fixture
 def reworded(slim: Slim) -> Path:
     """A clone whose next commit changes a line that a hunk changes too."""
@@ -116,13 +92,7 @@ def lay_release(pins: Pins, version: str, folder: Path) -> Path:
     """The touched files of a release and their neighbours."""
     carried = pins.overlay["sglang"]
     tree = release_tree(ROOT, carried.target, version)
-    folders = {path.rpartition("/")[0] for path in carried.series.paths}
-    for path in tree.paths():
-        if path.rpartition("/")[0] in folders or path == "python/sglang/__init__.py":
-            place = folder / path
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(tree.read(path) or b"")
-            place.chmod(int(tree.mode(path)[-3:], 8))
+    lay(tree, neighbours(tree, carried), folder)
     return folder
 
 
@@ -389,45 +359,13 @@ def test_aiters_module_that_moved(carrier: Path, slim: Slim) -> None:
 
 # --- killed ---------------------------------------------------------------------------
 
-_KILLED = """\
-import os, runpy, signal, sys
-root, at = sys.argv[1], int(sys.argv[2])
-changes = {"os.mkdir", "os.remove", "os.rename", "os.rmdir"}
-writing = os.O_WRONLY | os.O_RDWR | os.O_CREAT
-done = 0
-def hook(name, details):
-    global done
-    if name not in changes and not (name == "open" and (details[2] or 0) & writing):
-        return
-    if not str(details[0]).startswith(root) or "__pycache__" in str(details[0]):
-        return
-    done += 1
-    if done == at:
-        os.kill(os.getpid(), signal.SIGKILL)
-sys.argv = [f"{root}/scripts/rebase.py", *sys.argv[3:]]
-sys.path.insert(0, f"{root}/scripts")
-sys.addaudithook(hook)
-try:
-    runpy.run_path(sys.argv[0], run_name="__main__")
-finally:
-    print(done, file=sys.stderr)
-"""
-
 
 def killed(overlay: Path, at: int, *arguments: str | Path) -> int | None:
     """Run rebase and kill it at write number ``at``. Returns the number of writes if it
     ended before that, else None."""
-    done = subprocess.run(
-        [sys.executable, "-c", _KILLED, str(overlay), str(at), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE_S,
-    )
-    if done.returncode == -9:
-        return None
-    assert "Traceback" not in done.stderr, done.stderr
-    return int(done.stderr.rstrip().rpartition("\n")[2])
+    log = overlay.parent / "writes"
+    code = kill_at_write(overlay, at, log, "rebase", *map(str, arguments))
+    return None if code == -9 else int(log.read_text())
 
 
 def points(writes: int, number: int = 6) -> list[int]:
@@ -545,7 +483,7 @@ def test_a_shallow_clone(carrier: Path, reworded: Path, tmp_path: Path) -> None:
     assert "fetch --unshallow" in finding(report)["next_step"]
     assert rebase(carrier, "--onto", "HEAD", "--clone", shallow)["exit_code"] == 3
     assert rebase(carrier, "--abort")["exit_code"] == 0
-    (carrier / "build" / "cache").unlink()
+    shutil.rmtree(carrier / "build" / "cache")
     off = {"PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": ""}
     done = call(carrier, "rebase", "--onto", "HEAD", "--clone", shallow, env=off)
     assert done.returncode == 5

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import jsonschema
 import pytest
 
-from conftest import ROOT, snapshot
+from conftest import ROOT, snapshot, valid_report
 from overlaykit.applying.transaction import hold
 from overlaykit.core import git
 from overlaykit.series.carried import load_overlay
 from overlaykit.trees.tree import DirectoryTree
+from support.edits import edit
 from support.kill_at_write import kill_at_write
 from support.patience import PATIENCE_S
 
@@ -57,48 +56,34 @@ def tree_id(root: Path) -> str:
     return git.text(root, "write-tree")
 
 
-def edit(root: Path, path: str, old: str, new: str) -> None:
-    text = (root / path).read_text(encoding="utf-8")
-    assert text.count(old) == 1
-    (root / path).write_text(text.replace(old, new), encoding="utf-8")
-
-
 @pytest.fixture
-def ours(overlay: Path) -> Path:
-    """A copy of this overlay that finds the packages where this one has them."""
-    (overlay / "build").mkdir()
-    (overlay / "build" / "cache").symlink_to(ROOT / "build" / "cache")
-    return overlay
-
-
-@pytest.fixture
-def applied(ours: Path, slim: Callable[..., Path]) -> Path:
+def applied(carrier: Path, slim: Callable[..., Path]) -> Path:
     """A clone with the series on it."""
     root = slim(name="applied")
-    assert run(ours, "apply", root)[0] == 0
+    assert run(carrier, "apply", root)[0] == 0
     return root
 
 
 @pytest.mark.parametrize("target", ["sglang", "aiter"])
-def test_nothing_to_do(ours: Path, slim: Callable[..., Path], target: str) -> None:
+def test_nothing_to_do(carrier: Path, slim: Callable[..., Path], target: str) -> None:
     root = slim(target)
-    assert run(ours, "apply", root)[0] == 0
-    before = snapshot(ours)
-    code, said = run(ours, "refresh", root)
+    assert run(carrier, "apply", root)[0] == 0
+    before = snapshot(carrier)
+    code, said = run(carrier, "refresh", root)
     assert (code, "nothing to do" in said) == (0, True), said
-    assert snapshot(ours) == before
+    assert snapshot(carrier) == before
 
 
 @pytest.mark.parametrize("committed", [False, True])
 def test_round_trip_on_a_clone(
-    ours: Path, slim: Callable[..., Path], committed: bool
+    carrier: Path, slim: Callable[..., Path], committed: bool
 ) -> None:
     """An edit of each patch, of a laid file, and new files: applied to the release,
     the new series gives the edited tree."""
     root, pristine = slim(name="edited"), slim(name="pristine")
-    assert run(ours, "apply", *["--commit"][:committed], root)[0] == 0
-    before = parts(ours)
-    for patch in load_overlay(ours)["sglang"].series.patches:
+    assert run(carrier, "apply", *["--commit"][:committed], root)[0] == 0
+    before = parts(carrier)
+    for patch in load_overlay(carrier)["sglang"].series.patches:
         hunk = patch.files[0].hunks[-1]
         [line, *_] = hunk.changes[-1].added
         text = (root / hunk.path).read_bytes()
@@ -117,19 +102,17 @@ def test_round_trip_on_a_clone(
         who = git.identity("A", "a@localhost", "@0 +0000")
         git.run(root, "commit", "-q", "-m", "edits", env=who)
 
-    code, said = run(ours, "refresh", "--dry-run", root)
+    code, said = run(carrier, "refresh", "--dry-run", root)
     assert (code, "would be refreshed" in said) == (0, True), said
-    assert parts(ours) == before
-    code, said = run(ours, "refresh", "--json", root)
+    assert parts(carrier) == before
+    code, said = run(carrier, "refresh", "--json", root)
     assert code == 0, said
-    schema = (ROOT / "docs" / "report.schema.json").read_text(encoding="utf-8")
-    jsonschema.validate(json.loads(said), json.loads(schema))
-    [result] = json.loads(said)["results"]
+    [result] = valid_report(said)["results"]
     assert [e["patch"][:4] for e in result["edits"]].count("0001") == 1
     assert {e["patch"] for e in result["edits"]} == {
         Path(p).name for p in before if p.startswith("patches/sglang/0")
     }
-    now = parts(ours)
+    now = parts(carrier)
     assert {p for p in now if now[p] != before.get(p)} == set(result["changed"])
     new = now.keys() - before.keys()
     home = "overlay/sglang"
@@ -139,16 +122,16 @@ def test_round_trip_on_a_clone(
         f"{home}/.gitignore",
     }
     assert now[f"{home}/test/test_more.sh"][0] & 0o111
-    assert run(ours, "lock", "--check")[0] == 0
-    assert run(ours, "refresh", root)[1].count("nothing to do") == 1
+    assert run(carrier, "lock", "--check")[0] == 0
+    assert run(carrier, "refresh", root)[1].count("nothing to do") == 1
 
-    assert run(ours, "apply", pristine)[0] == 0
+    assert run(carrier, "apply", pristine)[0] == 0
     (root / "test" / "run.log").unlink()
     assert tree_id(pristine) == tree_id(root)
 
 
 def test_installed_and_unpacked_trees(
-    ours: Path, laid_out: dict[str, Path], tmp_path: Path
+    carrier: Path, laid_out: dict[str, Path], tmp_path: Path
 ) -> None:
     """Without git, the release's package shows which files were edited or added."""
     ignore = shutil.ignore_patterns(".git")
@@ -156,70 +139,70 @@ def test_installed_and_unpacked_trees(
     plain = tmp_path / "plain"
     shutil.copytree(laid_out["sglang"] / "python" / "sglang", site, ignore=ignore)
     shutil.copytree(laid_out["sglang"], plain, ignore=ignore)
-    before = parts(ours)
+    before = parts(carrier)
     for root, package in ((site, site), (plain, plain / "python" / "sglang")):
-        assert run(ours, "apply", root)[0] == 0
-        assert "nothing to do" in run(ours, "refresh", root)[1]
+        assert run(carrier, "apply", root)[0] == 0
+        assert "nothing to do" in run(carrier, "refresh", root)[1]
         (package / "new.py").write_text("NEW = 1\n")
         (package / "built.so").write_bytes(b"\x7fELF\0")
-        code, said = run(ours, "refresh", root)
+        code, said = run(carrier, "refresh", root)
         assert code == 0, said
         assert "left alone: python/sglang/built.so: not text" in said
-        added = parts(ours).keys() - before.keys()
+        added = parts(carrier).keys() - before.keys()
         assert added == {"overlay/sglang/python/sglang/new.py"}
         (package / "built.so").unlink()
         # Not in the series: found only by comparison with the package.
         with (package / "version.py").open("a") as file:
             file.write("# edited\n")
-        code, said = run(ours, "refresh", root)
+        code, said = run(carrier, "refresh", root)
         assert code == 3
         assert "python/sglang/version.py:" in said and "<module>" in said
-        shutil.rmtree(ours / "overlay")
-        shutil.rmtree(ours / "patches")
+        shutil.rmtree(carrier / "overlay")
+        shutil.rmtree(carrier / "patches")
         for name in ("overlay", "patches"):
-            shutil.copytree(ROOT / name, ours / name)
-        shutil.copy2(ROOT / "overlay.lock", ours / "overlay.lock")
+            shutil.copytree(ROOT / name, carrier / name)
+        shutil.copy2(ROOT / "overlay.lock", carrier / "overlay.lock")
 
 
-def test_into(ours: Path, applied: Path, slim: Callable[..., Path]) -> None:
-    before = parts(ours)
+def test_into(carrier: Path, applied: Path, slim: Callable[..., Path]) -> None:
+    before = parts(carrier)
     edit(applied, COMMUNICATOR, "    def prepare_mlp(\n", "    def prepare_mlp(  #\n")
-    code, said = run(ours, "refresh", applied)
+    code, said = run(carrier, "refresh", applied)
     assert code == 3
     assert f"{COMMUNICATOR}:" in said
     assert "LayerCommunicator.prepare_mlp" in said
     assert "--into PATCH" in said
-    assert run(ours, "refresh", "--into", "no.patch", applied)[0] == 2
-    assert parts(ours) == before
+    assert run(carrier, "refresh", "--into", "no.patch", applied)[0] == 2
+    assert parts(carrier) == before
     patch = "0005-o-proj-flatten.patch"
-    code, said = run(ours, "refresh", "--into", patch, applied)
+    code, said = run(carrier, "refresh", "--into", patch, applied)
     assert code == 0, said
-    now = parts(ours)
+    now = parts(carrier)
     assert {p for p in now if now[p] != before[p]} == {
         f"patches/sglang/{patch}",
         "overlay.lock",
     }
     other = slim(name="other")
-    assert run(ours, "apply", other)[0] == 0
+    assert run(carrier, "apply", other)[0] == 0
     assert tree_id(other) == tree_id(applied)
 
 
-def test_another_base(ours: Path, laid_out: dict[str, Path], tmp_path: Path) -> None:
+def test_another_base(carrier: Path, laid_out: dict[str, Path], tmp_path: Path) -> None:
     """If every touched file is edited, no blob id identifies the base."""
-    overlay = load_overlay(ours)
+    overlay = load_overlay(carrier)
     for name in overlay:
         if overlay[name].target.package != "sglang":
             continue
         root = tmp_path / name
         shutil.copytree(laid_out[name], root, symlinks=True)
-        assert run(ours, "apply", root)[0] == 0
+        assert run(carrier, "apply", root)[0] == 0
         for path in overlay[name].series.paths:
             hunk = overlay[name].series.diffs(path)[0][1].hunks[0]
             block = b"".join(hunk.new)
             data = (root / path).read_bytes()
             assert data.count(block) == 1
             (root / path).write_bytes(data.replace(block, block + b"# edited\n"))
-        code, said = run(ours, "refresh", "--json", root)
+        code, said = run(carrier, "refresh", "--json", root)
         assert code == 0, said
         [result] = json.loads(said)["results"]
         assert result["target"] == name
@@ -229,12 +212,12 @@ def test_another_base(ours: Path, laid_out: dict[str, Path], tmp_path: Path) -> 
         )
 
 
-def test_new_files_that_two_bases_share(ours: Path, applied: Path) -> None:
+def test_new_files_that_two_bases_share(carrier: Path, applied: Path) -> None:
     (applied / LAID).write_bytes(b"# edited\n" + (applied / LAID).read_bytes())
-    code, said = run(ours, "refresh", applied)
+    code, said = run(carrier, "refresh", applied)
     assert code == 0, said
-    assert run(ours, "lock", "--check")[0] == 0
-    for carried in load_overlay(ours).values():
+    assert run(carrier, "lock", "--check")[0] == 0
+    for carried in load_overlay(carrier).values():
         if carried.target.package == "sglang":
             assert carried.new_files[0].data.startswith(b"# edited\n")
 
@@ -304,43 +287,42 @@ def _gutted(root: Path) -> None:
     ],
 )
 def test_refused(
-    ours: Path,
+    carrier: Path,
     applied: Path,
     trouble: Callable[[Path], None],
     named: list[str],
 ) -> None:
     trouble(applied)
-    before, tree = parts(ours), snapshot(applied)
-    found, said = run(ours, "refresh", applied)
+    before, tree = parts(carrier), snapshot(applied)
+    found, said = run(carrier, "refresh", applied)
     assert found == 3, said
     for name in named:
         assert name in said
-    assert parts(ours) == before
+    assert parts(carrier) == before
     assert snapshot(applied) == tree
 
 
-def test_not_applied(ours: Path, slim: Callable[..., Path]) -> None:
-    code, said = run(ours, "refresh", slim())
+def test_not_applied(carrier: Path, slim: Callable[..., Path]) -> None:
+    code, said = run(carrier, "refresh", slim())
     assert code == 3
     assert "apply the series first" in said
 
 
 @pytest.mark.slow("killed at every write")
-def test_killed_at_every_write(ours: Path, applied: Path, tmp_path: Path) -> None:
+def test_killed_at_every_write(carrier: Path, applied: Path, tmp_path: Path) -> None:
     """kill -9 anywhere leaves the old overlay or the new one, and verbs report it."""
     edit(applied, COMMUNICATOR, GATHER, GATHER + "                # edited\n")
     (applied / "python" / "sglang" / "more").mkdir()
     (applied / "python" / "sglang" / "more" / "one.py").write_text("ONE = 1\n")
     log, root = tmp_path / "writes", tmp_path / "killed"
-    env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
 
     def refresh(at: int) -> int:
         shutil.rmtree(root, ignore_errors=True)
-        shutil.copytree(ours, root, symlinks=True)
-        return kill_at_write(root, at, log, "refresh", str(applied), env=env)
+        shutil.copytree(carrier, root, symlinks=True)
+        return kill_at_write(root, at, log, "refresh", str(applied))
 
     assert refresh(0) == 0
-    old, new, points = parts(ours), parts(root), int(log.read_text())
+    old, new, points = parts(carrier), parts(root), int(log.read_text())
     assert old != new
     assert points > 15
     seen = set()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Pins, run_verb
+from support.edits import edit
 
 _MLA = (
     "python/sglang/srt/models/deepseek_common/attention_forward_methods/forward_mla.py"
@@ -30,13 +31,6 @@ def _findings(root: Path) -> list[dict[str, str]]:
     findings: list[dict[str, str]] = json.loads(done.stdout)["findings"]
     assert all(f["next_step"] for f in findings)
     return findings
-
-
-def _replace(root: Path, path: str, old: str, new: str) -> None:
-    place = root / path
-    text = place.read_text(encoding="utf-8")
-    assert text.count(old) == 1
-    place.write_text(text.replace(old, new), encoding="utf-8")
 
 
 def test_an_untouched_tree_holds(applied: Path) -> None:
@@ -71,7 +65,7 @@ def test_an_unpatched_tree(target: str, clone: bool, slim: Callable[..., Path]) 
 
 
 def test_a_site_reverted_by_hand(applied: Path) -> None:
-    _replace(
+    edit(
         applied,
         _MLA,
         f"quant_pretransposed_scale(\n{' ' * 20}fused_flatten_fp8_group_quant,",
@@ -94,7 +88,7 @@ def test_a_hunk_in_the_wrong_function(applied: Path) -> None:
     line = f"{indent}local_hidden_states = local_hidden_states.contiguous()\n"
     words = "The gather moves raw bytes; a pre-transposed scale is strided."
     comment = f"{indent}# {words}\n"
-    _replace(applied, _COMMUNICATOR, comment + line, "")
+    edit(applied, _COMMUNICATOR, comment + line, "")
     place = applied / _COMMUNICATOR
     moved = f"\n\ndef gather(hidden_states):\n    if True:\n{' ' * 12}for _ in ():\n"
     place.write_text(place.read_text() + moved + comment + line)
@@ -108,7 +102,7 @@ def test_the_overlays_own_file(applied: Path, how: str) -> None:
     if how == "missing":
         (applied / _OVERLAY).unlink()
     else:
-        _replace(applied, _OVERLAY, "setattr(scale, _MARKER, True)", "pass")
+        edit(applied, _OVERLAY, "setattr(scale, _MARKER, True)", "pass")
     findings = _findings(applied)
     assert findings[0]["path"] == _OVERLAY
     sites = {f.get("site") for f in findings[1:]}

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from gatekit.gsm8k.cases import Case
 from gatekit.gsm8k.predictions import CalibrationRow, Predictions
 from gatekit.stats.power import Detectable
+from overlaykit.core.markdown import table_lines
 
 _INTRO = """\
 # What a GSM8K comparison of two arms can show
@@ -139,5 +140,4 @@ def points(value: float | None, digits: int = 1) -> str:
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return "\n".join((*table_lines(head, rows), ""))

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import yaml
 
-from gatekit.gsm8k.results import OWN_PROMPT, digest
+from gatekit.gsm8k.results import OWN_PROMPT
+from overlaykit.core.digests import sha256
 from overlaykit.core.errors import EnvironmentFailure, Finding, InputError
 
 _MARK = "a question"
@@ -39,4 +40,4 @@ def prompt_digest(path: Path | None) -> str:
             next_step="correct it, or leave --prompt out",
         )
         raise InputError(f"{path} is not a prompt", (finding,)) from error
-    return digest(data)
+    return sha256(data)

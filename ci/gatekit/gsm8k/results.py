@@ -7,7 +7,6 @@ and, once every question is answered, ``records.jsonl``. sgl-eval's is a folder 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +26,7 @@ from gatekit.gsm8k.consistency import (
 from gatekit.gsm8k.questions import QuestionFile
 from gatekit.records import runs as records
 from gatekit.records.fields import Misfit, decoded, decoded_with_nan, misfit
+from overlaykit.core.digests import sha256
 from overlaykit.core.documents import to_json
 from overlaykit.core.errors import EnvironmentFailure, Finding, InputError
 from overlaykit.core.files import write_whole
@@ -184,7 +184,7 @@ def _plain(path: Path) -> list[ResultSet]:
         raise InputError(f"{path} is a run of {metrics.name}, expected gsm8k")
     if metrics.n_repeats < 1:
         raise InputError(f"{path} contains no repeats")
-    prompt = digest(metrics.prompt.yaml.encode()) if metrics.prompt else OWN_PROMPT
+    prompt = sha256(metrics.prompt.yaml.encode()) if metrics.prompt else OWN_PROMPT
     settings = Settings(
         model=metrics.model,
         sgl_eval=metrics.sgl_eval_version,
@@ -202,7 +202,7 @@ def _plain(path: Path) -> list[ResultSet]:
             {one.id: one for one in answers},
             asked,
             # Unique, because its lines contain the time of every request.
-            mark=digest(file.read_bytes()),
+            mark=sha256(file.read_bytes()),
             contradictions=(*whole, *of_answers(answers, metrics.gen)),
         )
         for file, answers in zip(files, repeats, strict=True)
@@ -217,14 +217,10 @@ def _metrics(data: bytes) -> Metrics:
         raise misfit(error) from error
 
 
-def digest(data: bytes) -> str:
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"
-
-
 def answers_digest(answers: Iterable[Answer]) -> str:
     """Digest of the answers sorted by id, because their order differs between runs."""
     ordered = sorted(answers, key=lambda answer: answer.id)
-    return digest(msgspec.json.encode(ordered))
+    return sha256(msgspec.json.encode(ordered))
 
 
 def _read(path: Path, name: str, decode: Callable[[bytes], _T]) -> _T:

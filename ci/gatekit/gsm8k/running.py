@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -31,7 +28,8 @@ from gatekit.gsm8k.results import (
 )
 from gatekit.gsm8k.sampling import FIXES, Endpoint, EndpointSampler, Session
 from gatekit.records import runs as records
-from overlaykit.core.errors import EnvironmentFailure, Finding, InputError
+from overlaykit.core.errors import Finding, InputError
+from overlaykit.core.locks import folder_locked
 
 _MORE = "lower --first, or give more files: `--questions test train` has 8,792"
 
@@ -91,7 +89,8 @@ def run(wanted: RunRequest, out: Path) -> RunStatus:
         asked=asked,
         origin=wanted.origin,
     )
-    with _held(out):
+    # Two runs at once would ask the same questions.
+    with folder_locked(out / "lock"):
         if (out / RUN).exists():
             _refuse_another(read_run(out), this, out)
         else:
@@ -173,25 +172,3 @@ def _answered(path: Path, questions: Sequence[Question]) -> dict[str, Answer]:
                 f"{path}: {answer.id} does not answer the question of that id"
             )
     return found
-
-
-@contextlib.contextmanager
-def _held(out: Path) -> Iterator[None]:
-    """Lock the folder: two runs at once would ask the same questions."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        handle = os.open(out, os.O_RDONLY)
-    except OSError as error:
-        raise EnvironmentFailure(f"cannot use {out}: {error.strerror}") from error
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            step = "wait for it, or give another --out"
-            raise EnvironmentFailure(
-                f"another run is using {out}",
-                (Finding("in use", path=str(out), next_step=step),),
-            ) from error
-        yield
-    finally:
-        os.close(handle)

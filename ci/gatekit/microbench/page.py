@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from gatekit.microbench.arms import Arm
 from gatekit.microbench.results import Bench, Cell, Claim
+from overlaykit.core.markdown import table_lines
 
 
 def page(bench: Bench, picture: str | None) -> str:
@@ -81,31 +82,30 @@ def _shape(bench: Bench, shape: str) -> Iterator[str]:
         "replayed:"
     )
     yield ""
-    yield from _head(("M", *arms))
-    for cell in cells:
-        counts = (
-            " / ".join(f"{row.copies:g}" for row in cell.rows if row.arm == arm)
-            for arm in arms
-        )
-        yield _row((str(cell.m), *counts))
+    yield from table_lines(("M", *arms), (_copies(cell, arms) for cell in cells))
     for mode in ("replay", "eager"):
         if not any(row.time for row in first.rows if row.mode == mode):
             continue
         yield ""
         yield "Replayed from a graph:" if mode == "replay" else "Eager:"
         yield ""
-        yield from _head(("M", *arms, "series to bound", "noise"))
-        for cell in cells:
-            to_bound = cell.row(Arm.SERIES.value, mode).time
-            noise = cell.noise if mode == "replay" else None
-            yield _row(
-                (
-                    str(cell.m),
-                    *(_time(cell, arm, mode) for arm in arms),
-                    f"{to_bound.to_bound:.3f}" if to_bound else "-",
-                    f"{noise:.2%}" if noise is not None else "-",
-                )
-            )
+        header = ("M", *arms, "series to bound", "noise")
+        yield from table_lines(header, (_times(cell, arms, mode) for cell in cells))
+
+
+def _copies(cell: Cell, arms: Sequence[str]) -> Iterator[str]:
+    yield str(cell.m)
+    for arm in arms:
+        yield " / ".join(f"{row.copies:g}" for row in cell.rows if row.arm == arm)
+
+
+def _times(cell: Cell, arms: Sequence[str], mode: str) -> Iterator[str]:
+    yield str(cell.m)
+    yield from (_time(cell, arm, mode) for arm in arms)
+    to_bound = cell.row(Arm.SERIES.value, mode).time
+    yield f"{to_bound.to_bound:.3f}" if to_bound else "-"
+    noise = cell.noise if mode == "replay" else None
+    yield f"{noise:.2%}" if noise is not None else "-"
 
 
 def _time(cell: Cell, arm: str, mode: str) -> str:
@@ -113,11 +113,3 @@ def _time(cell: Cell, arm: str, mode: str) -> str:
     if time is None:
         return "-"
     return f"{time.median_us:.1f} ({time.minimum_us:.1f}) {time.to_pristine:.3f}"
-
-
-def _head(names: Sequence[str]) -> tuple[str, str]:
-    return _row(names), _row(["---"] * len(names))
-
-
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"

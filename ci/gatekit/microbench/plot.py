@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from html import escape
 
 from gatekit.microbench.arms import Arm
 from gatekit.microbench.results import Cell
+from gatekit.svg import document, element, text
 
 _COLOURS = {
     Arm.PRISTINE: "#333333",
@@ -29,12 +29,10 @@ def plot(cells: Sequence[Cell], machine: str) -> str:
         return ""
     wide = 2 * (_LEFT + _WIDTH + _RIGHT)
     tall = len(shapes) * (_HEIGHT + _GAP) + _TOP + 30
-    lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {tall}" '
-        'font-family="sans-serif" font-size="12">',
-        f'<rect width="{wide}" height="{tall}" fill="white"/>',
-        f'<text x="{_LEFT}" y="20" font-size="14">Time per layer, as a part of the '
-        f"pinned release's, over M. {escape(machine)}</text>",
+    title = f"Time per layer, as a part of the pinned release's, over M. {machine}"
+    parts = [
+        element("rect", width=wide, height=tall, fill="white"),
+        text(_LEFT, 20, title, font_size=14),
         *_legend(),
     ]
     for number, (shape, mode) in enumerate(panels):
@@ -42,17 +40,17 @@ def plot(cells: Sequence[Cell], machine: str) -> str:
         x = _LEFT + right * (wide // 2)
         y = _TOP + 24 + down * (_HEIGHT + _GAP)
         own = [cell for cell in timed if cell.shape == shape]
-        lines.append(f'<g transform="translate({x} {y})">')
-        lines += _panel(own, mode)
-        lines.append("</g>")
-    return "\n".join((*lines, "</svg>", ""))
+        panel = "\n".join(("", *_panel(own, mode), ""))
+        parts.append(element("g", panel, transform=f"translate({x} {y})"))
+    drawn = document(wide, tall, parts, font_family="sans-serif", font_size=12)
+    return f"{drawn}\n"
 
 
 def _legend() -> Iterator[str]:
     for number, arm in enumerate(Arm):
         x = _LEFT + number * 150
         yield _line([(x, 40), (x + 28, 40)], arm)
-        yield f'<text x="{x + 34}" y="44">{arm.value}</text>'
+        yield text(x + 34, 44, arm.value)
 
 
 def _panel(cells: Sequence[Cell], mode: str) -> Iterator[str]:
@@ -67,19 +65,15 @@ def _panel(cells: Sequence[Cell], mode: str) -> Iterator[str]:
         return _HEIGHT * (high - value) / (high - low)
 
     title = f"{cells[0].shape}, {'graph replay' if mode == 'replay' else 'eager'}"
-    yield f'<text x="0" y="-8">{escape(title)}</text>'
+    yield text(0, -8, title)
     step = 0.05 if high - low < 0.6 else 0.25
     for number in range(int(low / step) + 1, int(high / step) + 1):
         y = y_of(number * step)
-        yield f'<path d="M0 {y:.1f}H{_WIDTH}" stroke="#dddddd"/>'
-        text = f"{number * step:.2f}"
-        yield f'<text x="-6" y="{y + 4:.1f}" text-anchor="end">{text}</text>'
+        yield element("path", d=f"M0 {y:.1f}H{_WIDTH}", stroke="#dddddd")
+        yield text(-6, y + 4, f"{number * step:.2f}", text_anchor="end")
     for index, cell in enumerate(cells):
-        yield (
-            f'<text x="{x_of(index):.1f}" y="{_HEIGHT + 18}" text-anchor="middle">'
-            f"{cell.m}</text>"
-        )
-    yield f'<text x="{_WIDTH / 2}" y="{_HEIGHT + 36}" text-anchor="middle">M</text>'
+        yield text(x_of(index), _HEIGHT + 18, str(cell.m), text_anchor="middle")
+    yield text(_WIDTH / 2, _HEIGHT + 36, "M", text_anchor="middle")
     for arm, line in points.items():
         yield _line([(x_of(i), y_of(v)) for i, v in enumerate(line)], arm)
 
@@ -93,8 +87,12 @@ def _points(cells: Sequence[Cell], arm: Arm, mode: str) -> Iterator[float]:
 
 def _line(points: Iterable[tuple[float, float]], arm: Arm) -> str:
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-    dash = f' stroke-dasharray="{_DASHES[arm]}"' if arm in _DASHES else ""
-    return (
-        f'<polyline points="{path}" fill="none" stroke="{_COLOURS[arm]}" '
-        f'stroke-width="2"{dash}/>'
+    dash = {"stroke_dasharray": _DASHES[arm]} if arm in _DASHES else {}
+    return element(
+        "polyline",
+        points=path,
+        fill="none",
+        stroke=_COLOURS[arm],
+        stroke_width=2,
+        **dash,
     )

@@ -13,17 +13,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from gatekit.process.probe import starts
+from gatekit.process.probe import require_answer
 from gatekit.records.stage import Serve
-from overlaykit.cli import ROOT, say
+from overlaykit.cli import ROOT
 from overlaykit.core.errors import EnvironmentFailure, Finding, not_started
 
 _KEEPER = Path(__file__).with_name("keeper.py")
 # Longer than a keeper needs to end its command and to run the commands after it.
 _STOP_S = 120
-_SAY_EVERY_S = 10
 _LOOK_EVERY_S = 1
-_TAIL = 15
+_STEP = "read the log; the profile sets server.command and server.deadline_s"
 
 
 def run(
@@ -133,7 +132,8 @@ def serving(
     except OSError as error:
         raise EnvironmentFailure(f"cannot write {log}: {error}") from error
     try:
-        _require_healthy(serve, process, log, what)
+        url = f"http://127.0.0.1:{serve.port}{serve.health}"
+        require_answer(process, url, serve.deadline_s, log, what, _STEP)
         yield process
     finally:
         end(process)
@@ -161,44 +161,6 @@ def _require_free_port(port: int, what: str) -> None:
                 "0 (any free port) in the profile",
             )
             raise EnvironmentFailure("the port is in use", (finding,)) from error
-
-
-def _require_healthy(
-    serve: Serve, process: subprocess.Popen[bytes], log: Path, what: str
-) -> None:
-    url = f"http://127.0.0.1:{serve.port}{serve.health}"
-    said = 0.0
-
-    def report(waited: float) -> None:
-        nonlocal said
-        if waited - said > _SAY_EVERY_S:
-            said = waited
-            say(f"waiting for {what}: {round(waited)} s")
-
-    if starts(process, url, serve.deadline_s, report):
-        return
-    code = process.poll()
-    if code is None:
-        found = f"{url}: no answer after {serve.deadline_s} s; the server still runs"
-    else:
-        found = f"the server ended with exit code {code}"
-    finding = Finding(
-        "the server failed its health check",
-        path=str(log),
-        expected="an answer with status 200",
-        found=f"{found}\n{tail(log)}".rstrip(),
-        next_step="read the log; the profile sets server.command and server.deadline_s",
-    )
-    raise EnvironmentFailure(f"{what} did not start", (finding,))
-
-
-def tail(log: Path) -> str:
-    """The log's last lines, indented."""
-    try:
-        lines = log.read_text(errors="replace").splitlines()[-_TAIL:]
-    except OSError:
-        return ""
-    return "\n".join(f"            {line}" for line in lines)
 
 
 def remove(command: Sequence[str]) -> None:

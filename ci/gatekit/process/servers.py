@@ -13,7 +13,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import IO
 
-from gatekit.process.probe import responds, starts
+from gatekit.process.probe import require_answer, responds
 from overlaykit.core.errors import EnvironmentFailure, Finding, not_started
 
 _FLUSH_S = 60
@@ -53,22 +53,12 @@ def start(
     with log.open("ab") as file:
         process = spawn(argv, file, "the server")
     try:
-        if starts(process, _models(url), timeout_s):
-            return process
+        step = "read the log, and check the command that starts the server"
+        require_answer(process, _models(url), timeout_s, log, "a server", step)
     except BaseException:
         stop(process)
         raise
-    code = process.poll()
-    stop(process)
-    finding = Finding(
-        "the server does not answer",
-        path=str(log),
-        expected=f"an answer from {_models(url)}",
-        found="the server runs, without an answer"
-        if code is None
-        else f"the server ended with exit code {code}",
-    )
-    raise EnvironmentFailure("a server did not start", (finding,))
+    return process
 
 
 def _models(url: str) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
 from gatekit.records import runs as records
 from overlaykit.applying.inspection import inspect
 from overlaykit.applying.targets import find_targets
+from overlaykit.core.digests import sha256
 from overlaykit.core.errors import Finding, InputError
 from overlaykit.planning.plan import Standing, locate
 from overlaykit.series.carried import load_overlay
@@ -37,8 +37,7 @@ def of_trees(paths: Iterable[Path], root: Path) -> records.Origin:
     if set(standings.values()) == {Standing.PRISTINE}:
         series = NO_SERIES
     elif set(standings.values()) == {Standing.APPLIED}:
-        lock = (root / LOCK).read_bytes()
-        series = f"sha256:{hashlib.sha256(lock).hexdigest()}"
+        series = sha256((root / LOCK).read_bytes())
     else:
         finding = Finding(
             "every tree of an arm must have the whole series, or none of it",

@@ -6,7 +6,6 @@ record.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 from typing import TypeVar
@@ -14,6 +13,7 @@ from typing import TypeVar
 import msgspec
 
 from gatekit.records.fields import Misfit, decoded
+from overlaykit.core.digests import sha256
 from overlaykit.core.documents import to_json_line
 from overlaykit.core.errors import (
     EnvironmentFailure,
@@ -40,9 +40,7 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
 
 def command_digest(command: str) -> str:
     """The digest of the command line that serves an arm; empty if there is none."""
-    if not command:
-        return ""
-    return f"sha256:{hashlib.sha256(os.fsencode(command)).hexdigest()}"
+    return sha256(os.fsencode(command)) if command else ""
 
 
 SCHEMA = 1

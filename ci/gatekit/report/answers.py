@@ -26,7 +26,7 @@ def gsm8k(report: GateReport) -> Section:
     said: list[str] = []
     drawings: list[Drawing] = []
     tables: list[Table] = []
-    missing = list(seen.missing)
+    missing: list[str] = []
     for result in seen.found:
         one = result.compared
         said += [_capital(result.sentence)] if result.sentence else []
@@ -40,16 +40,7 @@ def gsm8k(report: GateReport) -> Section:
         drawings += _drawings(one, one.score)
         rest = (*one.claims, *([one.threshold] if one.threshold else ()))
         tables.insert(1, claims("Claims", rest))
-    return Section(
-        "gsm8k",
-        "GSM8K",
-        seen.stage,
-        stands_in=seen.stands_in,
-        said=tuple(said),
-        drawings=tuple(drawings),
-        tables=tuple(tables),
-        missing=tuple(missing),
-    )
+    return seen.section("gsm8k", "GSM8K", said, tables, drawings, missing)
 
 
 def _named(one: Accuracy) -> list[tuple[str, str, Run]]:

@@ -34,7 +34,7 @@ def attention(report: GateReport) -> Section:
     seen = find_evidence(report, "traces", _KIND)
     compared = [one for one in seen.found if one.before is not None]
     alone = [one for one in seen.found if one.before is None]
-    missing = list(seen.missing)
+    missing: list[str] = []
     said: list[str] = []
     drawings: list[Drawing] = []
     tables: list[Table] = []
@@ -56,16 +56,8 @@ def attention(report: GateReport) -> Section:
     for one in alone:
         tables.append(claims(f"Not compared: {one.tree}", one.claims))
         tables += controls(one.controls, f" of {one.tree}")
-    return Section(
-        "attention",
-        "Copies and time in each layer's attention",
-        seen.stage,
-        stands_in=seen.stands_in,
-        said=tuple(said),
-        drawings=tuple(drawings),
-        tables=tuple(tables),
-        missing=tuple(missing),
-    )
+    title = "Copies and time in each layer's attention"
+    return seen.section("attention", title, said, tables, drawings, missing)
 
 
 def _what(one: Traced) -> str:

@@ -5,9 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 
-from overlaykit.core.wording import one_line
+from gatekit.svg import document, element, line, rect, text
 
 _WIDTH = 400
 _STEPS = [n * 10.0**power for power in range(-4, 7) for n in (1, 2, 5)]
@@ -64,14 +63,13 @@ def estimates(
 
     parts = []
     for at in _ticks(low, high, 5):
-        parts.append(_line(x_of(at), _HEAD, x_of(at), bottom, "grid"))
+        parts.append(line(x_of(at), _HEAD, x_of(at), bottom, class_="grid"))
         parts.append(_text(x_of(at), bottom + 16, f"{at:+g}" if at else "0", "middle"))
     parts.append(_text(_WIDTH - 4, bottom + 16, unit, "end"))
     for bound in bounds:
         x = x_of(bound.at)
-        parts.append(
-            _line(x, _HEAD - 6, x, bottom, "limit" if bound.limit else "level")
-        )
+        kind = "limit" if bound.limit else "level"
+        parts.append(line(x, _HEAD - 6, x, bottom, class_=kind))
         # The names of bounds that are close together go to opposite sides.
         near = [x_of(b.at) - x for b in bounds if b is not bound]
         aside = next((gap for gap in near if abs(gap) < _APART), 0.0)
@@ -84,13 +82,12 @@ def estimates(
             parts.append(_text(_WIDTH - 4, y + 4, row.label, "end", "absent"))
             continue
         if row.low is not None and row.high is not None:
-            parts.append(_line(x_of(row.low), y, x_of(row.high), y, "span"))
+            parts.append(line(x_of(row.low), y, x_of(row.high), y, class_="span"))
             for end in (row.low, row.high):
-                parts.append(_line(x_of(end), y - 5, x_of(end), y + 5, "span"))
-        x = x_of(row.value)
-        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" class="after"/>')
+                parts.append(line(x_of(end), y - 5, x_of(end), y + 5, class_="span"))
+        parts.append(_circle(x_of(row.value), y, 4.5, "after"))
         parts.append(_text(_WIDTH - 4, y + 4, row.label, "end"))
-    return _svg(parts, bottom + _FOOT, label)
+    return _drawing(parts, bottom + _FOOT, label)
 
 
 def bars(rows: Sequence[Bar], whole: float, label: str) -> str:
@@ -101,10 +98,11 @@ def bars(rows: Sequence[Bar], whole: float, label: str) -> str:
         y = 6 + _ROW * number
         wide = (right - _NAME) * row.value / whole
         parts.append(_text(0, y + 13, row.name, kind="strong"))
-        parts.append(_box(_NAME, y, right - _NAME, "track"))
-        parts.append(_box(_NAME, y, wide, "after" if row.after else "before"))
+        kind = "after" if row.after else "before"
+        for width, class_ in ((right - _NAME, "track"), (max(wide, 0), kind)):
+            parts.append(rect(_NAME, y, width, 18, rx=2, class_=class_))
         parts.append(_text(right + 8, y + 13, row.label))
-    return _svg(parts, 8 + _ROW * len(rows), label)
+    return _drawing(parts, 8 + _ROW * len(rows), label)
 
 
 def by_layer(
@@ -125,19 +123,21 @@ def by_layer(
 
     parts = []
     for at in _ticks(0, top, 4):
-        parts.append(_line(_LEFT, y_of(at), right, y_of(at), "grid"))
+        parts.append(line(_LEFT, y_of(at), right, y_of(at), class_="grid"))
         parts.append(_text(_LEFT - 6, y_of(at) + 4, f"{at:g}", "end"))
     every = max(1, -(-len(layers) // 10))
     for layer in layers[::every]:
         parts.append(_text(x_of(layer), bottom + 16, str(layer), "middle"))
     parts.append(_text(_LEFT, 12, unit))
     x = right - 128
-    for name, values, draw in (("before", before, _ring), ("after", after, _dot)):
+    sides = (("before", before, 3.5, "ring"), ("after", after, 3, "after"))
+    for name, values, radius, kind in sides:
         if values:
-            parts += [draw(x, 8), _text(x + 9, 12, name)]
+            parts += [_circle(x, 8, radius, kind), _text(x + 9, 12, name)]
         x += 68
-        parts += [draw(x_of(layer), y_of(value)) for layer, value in values.items()]
-    return _svg(parts, bottom + _FOOT, label)
+        for layer, value in values.items():
+            parts.append(_circle(x_of(layer), y_of(value), radius, kind))
+    return _drawing(parts, bottom + _FOOT, label)
 
 
 def _ticks(low: float, high: float, most: int) -> Iterator[float]:
@@ -147,41 +147,15 @@ def _ticks(low: float, high: float, most: int) -> Iterator[float]:
             yield round(number * step, 6)
 
 
-def _ring(x: float, y: float) -> str:
-    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" class="ring"/>'
-
-
-def _dot(x: float, y: float) -> str:
-    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" class="after"/>'
-
-
-def _box(x: float, y: float, wide: float, kind: str) -> str:
-    return (
-        f'<rect x="{x:.1f}" y="{y}" width="{max(wide, 0):.1f}" height="18" rx="2" '
-        f'class="{kind}"/>'
-    )
-
-
-def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
-    return (
-        f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" '
-        f'class="{kind}"/>'
-    )
+def _circle(x: float, y: float, radius: float, kind: str) -> str:
+    return element("circle", cx=x, cy=y, r=radius, class_=kind)
 
 
 def _text(
-    x: float, y: float, text: str, anchor: str = "start", kind: str = "label"
+    x: float, y: float, content: str, anchor: str = "start", kind: str = "label"
 ) -> str:
-    return (
-        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{kind}">'
-        f"{escape(one_line(text))}</text>"
-    )
+    return text(x, y, content, text_anchor=anchor, class_=kind)
 
 
-def _svg(parts: Sequence[str], height: float, label: str) -> str:
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height:.0f}" '
-        f'role="img" aria-label="{escape(one_line(label))}">'
-        + "".join(parts)
-        + "</svg>"
-    )
+def _drawing(parts: Sequence[str], height: int, label: str) -> str:
+    return document(_WIDTH, height, parts, role="img", aria_label=label)

@@ -11,6 +11,7 @@ import msgspec
 
 from gatekit.microbench.results import Claim
 from gatekit.records.checks import Check
+from gatekit.traces.results import KernelRun
 
 
 class Hunk(msgspec.Struct, frozen=True):
@@ -161,21 +162,15 @@ class Layer(msgspec.Struct, frozen=True):
     per_call: Figures
 
 
-class Kernel(msgspec.Struct, frozen=True):
-    """One kernel of a call; kernels are in the order in which they ran."""
-
-    name: str
-    time_ns: int
-
-
 class Side(msgspec.Struct, frozen=True):
-    """One trace. ``typical`` has the kernels of the middle layer's median call."""
+    """One trace. ``typical`` has the kernels of the middle layer's median call, in the
+    order in which they ran."""
 
     method: str
     gpu: str
     layers: tuple[Layer, ...]
     rank: int | None = None
-    typical: tuple[Kernel, ...] = ()
+    typical: tuple[KernelRun, ...] = ()
 
     @property
     def total_ns(self) -> int:

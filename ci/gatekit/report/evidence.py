@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import msgspec
 
 from gatekit.report.schema import GateReport, StageReport, StageState
+from gatekit.report.section import Drawing, Section, Table
 
 T = TypeVar("T")
 
@@ -36,6 +38,28 @@ class Evidence(Generic[T]):
     def stands_in(self) -> str:
         """The stage's stand-in; none if the stage did not run."""
         return stands_in(self.stage) if self.stage else ""
+
+    def section(
+        self,
+        name: str,
+        title: str,
+        said: Iterable[str],
+        tables: Iterable[Table],
+        drawings: Iterable[Drawing] = (),
+        missing: Iterable[str] = (),
+        stands_in: str | None = None,
+    ) -> Section:
+        """The section about these results; ``missing`` is what else is missing."""
+        return Section(
+            name,
+            title,
+            self.stage,
+            self.stands_in if stands_in is None else stands_in,
+            tuple(said),
+            tuple(drawings),
+            tuple(tables),
+            (*self.missing, *missing),
+        )
 
 
 def find_evidence(report: GateReport, name: str, kind: Kind[T]) -> Evidence[T]:

@@ -18,6 +18,7 @@ from gatekit.report.contents import (
 from gatekit.report.evidence import stands_in
 from gatekit.report.schema import GateReport, StageReport
 from gatekit.report.section import Mark, Section, Table, Text, mark
+from overlaykit.core.markdown import table_lines
 
 _SPECIAL = re.compile(r"([\\`*_\[\]{}#|~!])")
 _LINKS = re.compile(r"(@|https?(?=:)|www(?=\.))", re.IGNORECASE)
@@ -115,9 +116,7 @@ def _again(report: GateReport) -> str:
 
 
 def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    head = tuple(header)
-    lines = [head, ("---",) * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join(table_lines(header, rows))
 
 
 def _list(lines: Iterable[str]) -> str:

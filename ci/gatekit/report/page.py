@@ -8,30 +8,18 @@ from gatekit.report import contents
 from gatekit.report.schema import GateReport
 from gatekit.report.section import Mark, duration, mark
 from gatekit.traces.timeline import STYLE
-from overlaykit.core.errors import EnvironmentFailure, Finding
+from overlaykit.core.pages import template
 
-_TEMPLATE = "page.html.j2"
+_TEMPLATE = Path(__file__).with_name("page.html.j2")
 
 
 def page(report: GateReport) -> str:
     """The page. Raises EnvironmentFailure if jinja2 is not installed."""
-    try:
-        from jinja2 import Environment, FileSystemLoader, StrictUndefined
-        from markupsafe import Markup
-    except ImportError as error:
-        finding = Finding(
-            "jinja2 is not installed", next_step="pip install --group gate"
-        )
-        raise EnvironmentFailure("the page needs jinja2", (finding,)) from error
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.tests["mark"] = lambda value: isinstance(value, Mark)
-    return environment.get_template(_TEMPLATE).render(
+    page = template(_TEMPLATE, "gate", {"mark": lambda value: isinstance(value, Mark)})
+    # jinja2 needs it.
+    from markupsafe import Markup
+
+    return page.render(
         report=report,
         verdict=mark(report.verdict),
         mark=mark,

@@ -36,7 +36,7 @@ def serving(report: GateReport) -> Section:
     said: list[str] = []
     drawings: list[Drawing] = []
     tables = [_states(report, tuple(stages))] if stages else []
-    missing = list(seen.missing)
+    missing: list[str] = []
     for one in seen.found:
         rows = {row.point: row for row in one.points if _ran(stages.get(row.point))}
         points = list(dict.fromkeys([*stages, *rows]))
@@ -50,16 +50,8 @@ def serving(report: GateReport) -> Section:
             drawings += _drawings(one, [(name, rows.get(name)) for name in points])
         else:
             missing.append("No ratios: none of the points can be compared.")
-    return Section(
-        "bench",
-        "Serving benchmark",
-        seen.stage,
-        stands_in="; ".join(stand_ins),
-        said=tuple(said),
-        drawings=tuple(drawings),
-        tables=tuple(tables),
-        missing=tuple(missing),
-    )
+    title, by = "Serving benchmark", "; ".join(stand_ins)
+    return seen.section("bench", title, said, tables, drawings, missing, by)
 
 
 def _ran(stage: StageReport | None) -> bool:

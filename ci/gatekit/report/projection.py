@@ -33,16 +33,9 @@ def chain(report: GateReport) -> Section:
             drawings.append(Drawing(what, drawing))
         else:
             said.append("Copies were counted and bits compared; no times were taken.")
-    return Section(
-        "chain",
-        "The attention chain alone",
-        seen.stage,
-        stands_in="; ".join(dict.fromkeys(stand_ins)),
-        said=tuple(said),
-        drawings=tuple(drawings),
-        tables=tuple(tables),
-        missing=seen.missing,
-    )
+    by = "; ".join(dict.fromkeys(stand_ins))
+    title = "The attention chain alone"
+    return seen.section("chain", title, said, tables, drawings, stands_in=by)
 
 
 def _checks(one: Chain, control: bool) -> list[Check]:

@@ -34,19 +34,12 @@ def landing(report: GateReport) -> Section:
         ]
         header = ("patch", "file", "scope", "sites", "outcome")
         tables.append(Table(f"{tree.target}: {tree.outcome}", header, tuple(rows)))
-    return Section(
-        "landing",
-        "Where the series landed",
-        seen.stage,
-        stands_in=seen.stands_in,
-        said=tuple(
-            f"{tree.target}: {tree.outcome}; {len(tree.hunks)} hunks"
-            + "".join(f"; not part of this kind of tree: {p}" for p in tree.skipped)
-            for tree in seen.found
-        ),
-        tables=tuple(tables),
-        missing=seen.missing,
+    said = (
+        f"{tree.target}: {tree.outcome}; {len(tree.hunks)} hunks"
+        + "".join(f"; not part of this kind of tree: {p}" for p in tree.skipped)
+        for tree in seen.found
     )
+    return seen.section("landing", "Where the series landed", said, tables)
 
 
 def census(report: GateReport) -> Section:
@@ -73,19 +66,12 @@ def census(report: GateReport) -> Section:
             tables.append(Table(f"{tree.target}: sites", header, tuple(rows)))
             caption = f"{tree.target}: how the state of each site is known"
             tables.append(Table(caption, ("site", "how"), how, folded=True))
-    return Section(
-        "census",
-        "Producers and consumers of the scales",
-        seen.stage,
-        stands_in=seen.stands_in,
-        said=tuple(
-            f"{tree.target}: {tree.outcome}, tree {tree.digest}, "
-            + (f"{len(tree.sites)} sites" if tree.sites else "no census of this target")
-            for tree in seen.found
-        ),
-        tables=tuple(tables),
-        missing=seen.missing,
+    said = (
+        f"{tree.target}: {tree.outcome}, tree {tree.digest}, "
+        + (f"{len(tree.sites)} sites" if tree.sites else "no census of this target")
+        for tree in seen.found
     )
+    return seen.section("census", "Producers and consumers of the scales", said, tables)
 
 
 def numeric(report: GateReport) -> Section:
@@ -118,20 +104,13 @@ def numeric(report: GateReport) -> Section:
         with_ = ", ".join(f"{k} {v}" for k, v in proof.ran_with.items())
         caption = f"{proof.target}, {with_}"
         tables.append(Table(caption, header, tuple(rows), (2, 3, 4, 5, 6, 7)))
-    return Section(
-        "numeric",
-        "Every scale by its bytes",
-        seen.stage,
-        stands_in=seen.stands_in,
-        said=tuple(
-            f"{proof.target}: {proof.right} of {proof.cases} cases right, on "
-            f"{proof.ran_with.get('device', 'an unknown device')}"
-            + ("" if proof.base else "; there is no base to compare values with")
-            for proof in seen.found
-        ),
-        tables=tuple(tables),
-        missing=seen.missing,
+    said = (
+        f"{proof.target}: {proof.right} of {proof.cases} cases right, on "
+        f"{proof.ran_with.get('device', 'an unknown device')}"
+        + ("" if proof.base else "; there is no base to compare values with")
+        for proof in seen.found
     )
+    return seen.section("numeric", "Every scale by its bytes", said, tables)
 
 
 def _place(path: str | None, line: int | None) -> str:

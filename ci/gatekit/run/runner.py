@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from gatekit.process.launcher import free_port, remove, run, serving, tail
+from gatekit.process.launcher import free_port, remove, run, serving
+from gatekit.process.probe import tail
 from gatekit.records.stage import Serve, Stage, Step, filled, placeholders
 from gatekit.report.schema import StageReport, StageState
 from gatekit.run.consistency import contradictions, state_of

@@ -7,8 +7,6 @@ mixed or lost.
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +17,7 @@ from gatekit.report.schema import StageReport, StageState
 from overlaykit.core.documents import to_json
 from overlaykit.core.errors import EnvironmentFailure, Finding, InputError
 from overlaykit.core.files import write_whole
+from overlaykit.core.locks import folder_locked
 
 _RESULT, _LOCK = "result.json", ".lock"
 _STEP = "delete this file: the stage then runs again"
@@ -81,28 +80,10 @@ class Store:
         created.
         """
         folder = self.folder(stage, key)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            finding = Finding(str(error), path=str(folder))
-            message = "cannot write the run directory"
-            raise EnvironmentFailure(message, (finding,)) from error
-        try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                finding = Finding(
-                    "another gate is running this stage",
-                    path=str(folder),
-                    next_step="wait until it ends, or choose another --out",
-                )
-                raise EnvironmentFailure(f"{stage} is in use", (finding,)) from error
+        with folder_locked(folder / _LOCK):
             if fresh:
                 _set_aside(folder)
             yield folder
-        finally:
-            os.close(handle)
 
 
 def _set_aside(folder: Path) -> None:

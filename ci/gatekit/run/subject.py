@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from gatekit.report.schema import Subject
 from gatekit.run.profile import Profile
+from overlaykit.core.digests import of_files
 from overlaykit.core.errors import OverlayError
 from overlaykit.repository import clones
 from overlaykit.series.lock import LOCK, load_lock
@@ -39,8 +38,8 @@ def subject(root: Path, profile: Profile) -> Subject:
     code += sorted(p for p in (root / "ci" / "container").iterdir() if p.is_file())
     return Subject(
         overlay=load_manifest(root).name,
-        series=digest(root, series),
-        code=digest(root, code),
+        series=of_files(root, series),
+        code=of_files(root, code),
         commit=_commit(root),
         profile=profile.name,
         profile_sha256=profile.sha256,
@@ -58,15 +57,6 @@ def _commit(root: Path) -> str:
     except OverlayError:
         return ""
     return f"{commit}, with changes" if changed else commit
-
-
-def digest(root: Path, paths: Iterable[Path]) -> str:
-    """The sha256 of the files' paths below ``root`` and their contents, in order."""
-    total = hashlib.sha256()
-    for path in paths:
-        total.update(f"{path.relative_to(root)}\0".encode())
-        total.update(hashlib.sha256(path.read_bytes()).digest())
-    return total.hexdigest()
 
 
 @cache

@@ -7,7 +7,6 @@ proves anything.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from dataclasses import replace
@@ -20,6 +19,7 @@ from gatekit.serving.command import Tag
 from gatekit.serving.consistency import faults
 from gatekit.serving.line import FIELDS, Line
 from gatekit.serving.points import Point
+from overlaykit.core.digests import sha256
 from overlaykit.core.documents import from_json
 from overlaykit.core.errors import EnvironmentFailure, Finding, InputError
 
@@ -143,5 +143,4 @@ def _tag(text: str | None) -> Tag | None:
 def _lengths(line: Line) -> str | None:
     if line.input_lens is None or line.output_lens is None:
         return None
-    data = json.dumps([line.input_lens, line.output_lens]).encode()
-    return "sha256:" + hashlib.sha256(data).hexdigest()
+    return sha256(json.dumps([line.input_lens, line.output_lens]).encode())

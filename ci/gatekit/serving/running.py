@@ -8,13 +8,11 @@ attempts is recorded too.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from gatekit.process.servers import answers, flush, spawn, start, stop
@@ -23,6 +21,7 @@ from gatekit.serving.plan import Arm, Bench, PlannedRun, ServingRun, remaining
 from gatekit.serving.reading import Measurement, read
 from overlaykit.core.errors import EnvironmentFailure, Finding, InputError
 from overlaykit.core.files import write_whole
+from overlaykit.core.locks import folder_locked
 
 # Time for a server to answer while it is still busy with requests of a dead client.
 _ALIVE_S = 60
@@ -34,25 +33,12 @@ def execute(bench: Bench, say: Callable[[str], None]) -> Iterator[ServingRun]:
     Raises EnvironmentFailure if a run cannot be completed; earlier runs are kept.
     """
     try:
-        with _alone(bench.out):
+        # Two processes would disturb each other's measurements and files.
+        with folder_locked(bench.out / "lock"):
+            (bench.out / "raw").mkdir(exist_ok=True)
             yield from _execute(bench, say)
     except OSError as error:
         raise EnvironmentFailure(f"cannot write to {bench.out}: {error}") from error
-
-
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Lock the folder: two processes would disturb each other's measurements and
-    files."""
-    (out / "raw").mkdir(parents=True, exist_ok=True)
-    with (out / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            step = "wait until it ends, or give another --out"
-            finding = Finding("another run is using it", str(out), next_step=step)
-            raise EnvironmentFailure(f"{out} is in use", (finding,)) from error
-        yield
 
 
 def _execute(bench: Bench, say: Callable[[str], None]) -> Iterator[ServingRun]:

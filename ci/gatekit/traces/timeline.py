@@ -7,14 +7,13 @@ out: they are host time, and the claims are about kernels.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from math import floor, log10
 
+from gatekit.svg import document, element, escaped, line, rect, text
 from gatekit.traces.attribution import Call, Method
 from gatekit.traces.events import Work
 from gatekit.traces.kernels import Kind, kind_of, short
 from gatekit.traces.verdicts import AnalysedTrace, Assessment
-from overlaykit.core.wording import one_line
 
 _WIDTH, _LEFT, _RIGHT = 1120, 72, 64
 _PLOT = _WIDTH - _LEFT - _RIGHT
@@ -79,13 +78,8 @@ def timeline(assessment: Assessment) -> str:
         parts += _row(name, call, longest, _TOP + row * _ROW)
     if len(drawn) > 1 and all(call for _, _, call in drawn):
         parts += _saved(_time(drawn[0][2]), _time(drawn[1][2]), longest)
-    height = bottom + 44
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" '
-        f'role="img"><style>{STYLE}{_SVG_STYLE}</style>\n'
-        + "\n".join(parts)
-        + "\n</svg>\n"
-    )
+    style = element("style", STYLE + _SVG_STYLE)
+    return document(_WIDTH, bottom + 44, (style, *parts), role="img") + "\n"
 
 
 def typical(one: AnalysedTrace) -> Call | None:
@@ -101,11 +95,10 @@ def _time(call: Call | None) -> int:
     return sum(work.duration for work in call.work) if call else 0
 
 
-def _text(x: float, y: float, text: str, kind: str = "", anchor: str = "start") -> str:
-    return (
-        f'<text x="{x:.1f}" y="{y:.1f}" class="{kind}" text-anchor="{anchor}">'
-        f"{escape(one_line(text))}</text>"
-    )
+def _text(
+    x: float, y: float, content: str, kind: str = "", anchor: str = "start"
+) -> str:
+    return text(x, y, content, class_=kind, text_anchor=anchor)
 
 
 def _head(
@@ -122,9 +115,7 @@ def _head(
     ]
     x = 640.0
     for kind, label in _LEGEND:
-        parts.append(
-            f'<rect x="{x:.1f}" y="16" width="12" height="12" rx="2" class="{kind}"/>'
-        )
+        parts.append(rect(x, 16, 12, 12, rx=2, class_=kind))
         parts.append(_text(x + 17, 26, label))
         x += 40 + len(label) * 7
     return parts
@@ -135,10 +126,7 @@ def _axis(longest: int, bottom: int) -> list[str]:
     parts, mark = [], 0.0
     while mark * 1000 <= longest:
         x = _LEFT + mark * 1000 / longest * _PLOT
-        parts.append(
-            f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP - 16}" y2="{bottom}" '
-            'class="line"/>'
-        )
+        parts.append(line(x, _TOP - 16, x, bottom, class_="line"))
         parts.append(_text(x, bottom + 18, f"{mark:g}", "quiet", "middle"))
         mark = round(mark + step, 9)
     parts.append(_text(_LEFT + _PLOT, bottom + 36, "µs", "quiet", "end"))
@@ -163,10 +151,8 @@ def _row(name: str, call: Call | None, longest: int, top: float) -> list[str]:
         parts += _bar(work, x, top, width)
         if kind_of(work.name).is_copy:
             copies += 1
-            parts.append(
-                f'<path d="M{x + width / 2 - 4:.1f} {top - 11} h8 l-4 7z" '
-                'class="copy"/>'
-            )
+            wedge = f"M{x + width / 2 - 4:.1f} {top - 11} h8 l-4 7z"
+            parts.append(element("path", d=wedge, class_="copy"))
         x += width
     label_text = f"{len(call.work)} kernels, {copies} copies" if call else "none"
     label_text += f", {_time(call) / 1000:.2f} µs"
@@ -178,9 +164,16 @@ def _bar(work: Work, x: float, top: float, width: float) -> list[str]:
     label = short(work.name)
     label_text = f"{label}: {work.duration / 1000:.2f} µs ({kind_of(work.name).value})"
     parts = [
-        f'<rect x="{x:.2f}" y="{top}" width="{max(width - 0.8, 0.6):.2f}" '
-        f'height="{_BAR}" rx="1.5" class="{_CLASSES[kind_of(work.name)]}">'
-        f"<title>{escape(one_line(label_text))}\n{escape(one_line(work.name))}</title></rect>"
+        element(
+            "rect",
+            element("title", f"{escaped(label_text)}\n{escaped(work.name)}"),
+            x=f"{x:.2f}",
+            y=top,
+            width=f"{max(width - 0.8, 0.6):.2f}",
+            height=_BAR,
+            rx=1.5,
+            class_=_CLASSES[kind_of(work.name)],
+        )
     ]
     room = int((width - 8) / _LETTER)
     if room >= 4:
@@ -200,7 +193,6 @@ def _saved(before: int, after: int, longest: int) -> list[str]:
     top = _TOP + _ROW
     label_text = f"-{(before - after) / 1000:.2f} µs ({after / before - 1:.1%})"
     return [
-        f'<rect x="{x1:.1f}" y="{top}" width="{x2 - x1:.1f}" height="{_BAR}" rx="2" '
-        'class="bracket"/>',
+        rect(x1, top, x2 - x1, _BAR, rx=2, class_="bracket"),
         _text(x2, top + _BAR + 18, label_text, "saved", "end"),
     ]

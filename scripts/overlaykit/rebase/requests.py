@@ -8,7 +8,7 @@ from overlaykit.core.errors import Finding, InputError
 from overlaykit.core.versions import order
 from overlaykit.rebase.bases import resolve
 from overlaykit.rebase.folder import Request, Work, active_rebases, rebases_folder
-from overlaykit.series.carried import load_overlay
+from overlaykit.series.carried import load_overlay, target_named
 
 
 def new_request(
@@ -26,9 +26,7 @@ def new_request(
     """
     overlay = load_overlay(root)
     for name in (target, start):
-        if name not in overlay:
-            known = ", ".join(overlay)
-            raise InputError(f"no target {name}; overlay.toml has {known}")
+        target_named(overlay, name)
     if overlay[start].target.package != overlay[target].target.package:
         raise InputError(f"{start} is not a base of {target}")
     clone = clone.resolve() if clone else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -133,3 +133,11 @@ def load_overlay(root: Path) -> dict[str, Carried]:
             manifest.name, name, target, series, new_files, lock.targets[name]
         )
     return overlay
+
+
+def target_named(overlay: Mapping[str, Carried], name: str) -> Carried:
+    """Raises InputError if the overlay does not have this target."""
+    if name not in overlay:
+        known = ", ".join(overlay)
+        raise InputError(f"no target {name}; overlay.toml has {known}")
+    return overlay[name]

@@ -1,23 +1,17 @@
-"""The file lock of a tree: one process writes at a time, and a crash leaves no lock.
-
-The lock is a file in the transaction's folder, held by flock(2), which ends with its
-process. The error for a second process names the first.
-"""
+"""The lock of a tree, a file in the transaction's folder: one process writes at a time.
+The error for a second process names the first."""
 
 from __future__ import annotations
 
-import fcntl
 import os
-import re
 import signal
-import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from overlaykit.core.access import access_of, access_within, set_access
 from overlaykit.core.errors import CannotApply, Finding
+from overlaykit.core.locks import Held, opened, take
 from overlaykit.core.paths import OWN_FOLDER
 from overlaykit.trees.tree import DirectoryTree
 
@@ -44,7 +38,6 @@ def acquire(tree: DirectoryTree, folder: Path) -> int:
     Raises CannotApply if another process holds the lock, OSError if it cannot be
     created.
     """
-    patience = time.monotonic() + 1
     while True:
         if folder.is_symlink():
             raise CannotApply(
@@ -65,7 +58,7 @@ def acquire(tree: DirectoryTree, folder: Path) -> int:
             folder.mkdir()
             made = True
         try:
-            lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+            lock = opened(folder / LOCK)
         except FileNotFoundError:
             continue
         except OSError:
@@ -74,16 +67,9 @@ def acquire(tree: DirectoryTree, folder: Path) -> int:
         if made:
             _give_to_owner(tree, folder, lock)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(lock, 4096, 0).decode(errors="replace").strip()
+            take(lock)
+        except Held as holder:
             os.close(lock)
-            if not _may_be_running(holder) and time.monotonic() < patience:
-                # The holder has just started and not written its name, or just ended.
-                time.sleep(0.005)
-                continue
-            if not _may_be_running(holder):
-                holder = f"{holder or 'unknown'}, or a git process that it started"
             raise CannotApply(
                 f"{tree.name} is held by another process: {holder}",
                 (
@@ -99,16 +85,9 @@ def acquire(tree: DirectoryTree, folder: Path) -> int:
         except FileNotFoundError:
             current = -1
         if current == os.fstat(lock).st_ino:
-            break
+            return lock
         # The previous holder removed the file that we opened: open the new one.
         os.close(lock)
-    started = time.strftime("%Y-%m-%d %H:%M:%S")
-    who = f"pid {os.getpid()} on {os.uname().nodename}, since {started}: {sys.argv[0]}"
-    # Optional: a full disk must not prevent the repair of a tree.
-    with suppress(OSError):
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, who.encode(errors="replace"), 0)
-    return lock
 
 
 def _give_to_owner(tree: DirectoryTree, folder: Path, lock: int) -> None:
@@ -122,20 +101,6 @@ def _give_to_owner(tree: DirectoryTree, folder: Path, lock: int) -> None:
         finally:
             os.close(handle)
         set_access(lock, access_within(tree.root))
-
-
-def _may_be_running(holder: str) -> bool:
-    """Whether the process that a lock names may be running."""
-    match = re.match(r"pid (\d+) on (\S+),", holder)
-    if match is None or match[2] != os.uname().nodename:
-        return match is not None
-    try:
-        os.kill(int(match[1]), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 def release(folder: Path, lock: int, keep: bool) -> None:

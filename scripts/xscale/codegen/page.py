@@ -16,6 +16,7 @@ from typing import Any
 
 from overlaykit.core.errors import OverlayError
 from overlaykit.core.files import write_whole
+from overlaykit.core.markdown import table_lines
 from xscale.codegen.compilation import ARCH, FIGURES, TOKENS, Case, Code, Row, compare
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -102,15 +103,16 @@ def page(rows: Sequence[Row], made_of: Mapping[str, str]) -> str:
         )
     ]
     for kernel, group in groupby(rows, key=lambda row: row.case.kernel):
-        text += [f"### {kernel}", "", _line(header), _line(["---"] * len(header))]
         merged: dict[tuple[Case, tuple[str, ...]], list[int]] = {}
         for row in group:
             merged.setdefault((row.case, tuple(_cells(row, shown))), []).extend(
                 row.tokens
             )
-        for (case, cells), tokens in merged.items():
-            text.append(_line((*_names(case), _list(sorted(tokens)), *cells)))
-        text.append("")
+        lines = (
+            (*_names(case), _list(sorted(tokens)), *cells)
+            for (case, cells), tokens in merged.items()
+        )
+        text += [f"### {kernel}", "", *table_lines(header, lines), ""]
     return "\n".join(text)
 
 
@@ -178,10 +180,6 @@ def _names(case: Case) -> tuple[str, str, str]:
 
 def _list(tokens: Iterable[int]) -> str:
     return ", ".join(map(str, tokens))
-
-
-def _line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def made_of(aiter: Path) -> dict[str, str]:

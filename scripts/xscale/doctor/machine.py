@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import re
 import subprocess
@@ -13,11 +12,10 @@ from typing import Any
 
 from overlaykit.cli import Result
 from overlaykit.core import gitversion
-from overlaykit.core.python import module_command
+from overlaykit.core.python import module_command, module_environment
 from xscale.doctor.answers import ABSENT, SITES, Condition, answer, condition
 from xscale.numeric.sources import SWITCH
 
-_SCRIPTS = Path(__file__).resolve().parents[2]
 _USE_AITER = "SGLANG_USE_AITER"
 _ROCM_FILE = Path("/opt/rocm/.info/version")
 _ROCM = (7, 2)
@@ -46,13 +44,11 @@ class MachineReport(Result, frozen=True, kw_only=True):
 def facts() -> dict[str, str]:
     """Import PyTorch and Triton in another process, because a broken installation may
     crash it, and return what it finds."""
-    path = os.pathsep.join(filter(None, (str(_SCRIPTS), os.environ.get("PYTHONPATH"))))
-    env = os.environ | {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
     command = module_command("xscale.doctor.machine")
     try:
         done = subprocess.run(
             command,
-            env=env,
+            env=module_environment(),
             capture_output=True,
             encoding="utf-8",
             errors="replace",

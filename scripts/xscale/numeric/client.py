@@ -7,7 +7,6 @@ code may change the process it runs in. So each device has its own process.
 from __future__ import annotations
 
 import atexit
-import os
 import pickle
 import subprocess
 import tempfile
@@ -21,13 +20,13 @@ from overlaykit.core.errors import EnvironmentFailure, Finding, not_started
 from overlaykit.core.python import module_command
 from overlaykit.trees.tree import DirectoryTree, Tree
 from xscale.numeric.cases import Case, Switch, Variant
+from xscale.numeric.device import worker_environment
 from xscale.numeric.results import CaseResult
 from xscale.numeric.server import STAND_INS
 from xscale.numeric.sources import Sources, aiter_sources, module_of, sglang_sources
 
 Progress = Callable[[str, int, int], None]
 
-_SCRIPTS = Path(__file__).resolve().parents[2]
 _TAIL = 2000
 
 
@@ -94,23 +93,12 @@ class Worker:
 
     def __init__(self, device: str = "cpu") -> None:
         self.device = device
-        path = os.pathsep.join(
-            filter(None, (str(_SCRIPTS), os.environ.get("PYTHONPATH")))
-        )
-        env = os.environ | {
-            "PYTHONPATH": path,
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "OMP_NUM_THREADS": "1",
-        }
-        env.pop("TRITON_INTERPRET", None)
-        if device == "cpu":
-            env["TRITON_INTERPRET"] = "1"
         # Open while the process runs: if it dies, the end of its log is reported.
         self._log = tempfile.TemporaryFile()  # noqa: SIM115
         try:
             self._process = subprocess.Popen(
                 module_command("xscale.numeric.server", device),
-                env=env,
+                env=worker_environment(device) | {"OMP_NUM_THREADS": "1"},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._log,

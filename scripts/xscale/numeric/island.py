@@ -20,6 +20,7 @@ from types import CodeType, ModuleType
 from typing import Any
 
 from overlaykit.core.syntax import compiled
+from xscale.islands import removed
 from xscale.numeric.sources import Sources
 from xscale.numeric.stubs import Answer, stub_module
 
@@ -42,7 +43,7 @@ class Island:
     @contextmanager
     def entered(self) -> Iterator[Island]:
         """Use the island's modules and environment in this process."""
-        before = _removed(self._families)
+        before = removed(self._families)
         environ = {name: os.environ.get(name) for name in self._environ}
         sys.modules.update(self._modules)
         sys.meta_path.insert(0, self._finder)
@@ -52,7 +53,7 @@ class Island:
         finally:
             _set_environ(environ)
             sys.meta_path.remove(self._finder)
-            self._modules = _removed(self._families)
+            self._modules = removed(self._families)
             sys.modules.update(before)
 
     def definition(self, name: str) -> Any:
@@ -160,11 +161,6 @@ def _importable(name: str) -> bool:
         return importlib.util.find_spec(name) is not None
     except (ImportError, ValueError):
         return False
-
-
-def _removed(families: frozenset[str] | set[str]) -> dict[str, ModuleType]:
-    names = [name for name in sys.modules if name.partition(".")[0] in families]
-    return {name: sys.modules.pop(name) for name in names}
 
 
 def _set_environ(values: Mapping[str, str | None]) -> None:

@@ -14,7 +14,6 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -23,11 +22,11 @@ from overlaykit.core.errors import OverlayError
 from overlaykit.core.python import module_command
 from overlaykit.trees.tree import Tree
 from xscale.numeric.cases import GROUP
+from xscale.numeric.device import worker_environment
 from xscale.numeric.layout import ProducerLayout, ScaleLayout, not_run
 from xscale.numeric.sources import Sources, aiter_sources
 from xscale.sites import FLATTEN, PRODUCERS, RMS
 
-_SCRIPTS = Path(__file__).resolve().parents[2]
 _LIMIT = 300
 # Rows and groups. With one row, one group, or as many rows as groups, the layouts are
 # the same or could be mistaken for one another.
@@ -43,16 +42,10 @@ def probe_layouts(aiter: Tree, device: str) -> tuple[ProducerLayout, ...]:
         sources = aiter_sources(aiter)
     except OverlayError as error:
         return not_run(error.message)
-    # PyTorch itself may be on PYTHONPATH: keep the caller's entries.
-    path = os.pathsep.join(filter(None, (str(_SCRIPTS), os.environ.get("PYTHONPATH"))))
-    env = os.environ | {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
-    env.pop("TRITON_INTERPRET", None)
-    if device == "cpu":
-        env["TRITON_INTERPRET"] = "1"
     try:
         done = subprocess.run(
             module_command("xscale.numeric.layout_probe", device),
-            env=env,
+            env=worker_environment(device),
             input=pickle.dumps(sources),
             capture_output=True,
             timeout=_LIMIT,
@@ -113,11 +106,11 @@ def _probe(name: str, functions: Mapping[str, Any], device: str) -> ProducerLayo
 def _layout_at(
     name: str, quant: Callable[..., Any], m: int, groups: int, device: str
 ) -> ScaleLayout:
-    from xscale.numeric.producers import same_bits
+    from xscale.numeric.producers import q_and_scale, same_bits
 
     inputs = _inputs(name, m, groups, device)
     (true_q, truth), (q, scale) = (
-        _pair(quant(*inputs, transpose_scale=transpose, **_options()))
+        q_and_scale(quant(*inputs, transpose_scale=transpose, **_options()))
         for transpose in (False, True)
     )
     if not same_bits(true_q, q) or scale.shape != (m, groups):
@@ -152,11 +145,6 @@ def _options() -> dict[str, Any]:
     import torch
 
     return {"group_size": GROUP, "dtype_quant": torch.float8_e4m3fn}
-
-
-def _pair(outputs: Any) -> tuple[Any, Any]:
-    q, scale = outputs[0] if isinstance(outputs[0], tuple) else outputs
-    return q, scale
 
 
 def _describe(error: Exception) -> str:

@@ -147,9 +147,9 @@ class Kernels:
                 bound = inspect.signature(function).bind(*args, **kwargs)
                 asked = bool(bound.arguments.get(PARAMETER))
                 outputs = function(*args, **kwargs)
-                q, scale = _pair(outputs)
+                q, scale = q_and_scale(outputs)
                 bound.arguments.pop(PARAMETER, None)
-                true_q, truth = _pair(real(*bound.args, **bound.kwargs))
+                true_q, truth = q_and_scale(real(*bound.args, **bound.kwargs))
                 right = same_bits(q, true_q)
                 truth = truth.contiguous()
                 one = Produced(name, q, scale, truth, right, asked, can_transpose)
@@ -214,7 +214,7 @@ def _laid_out(real: Any, layout: ScaleLayout) -> Any:
         outputs = real(*bound.args, **bound.kwargs)
         if not asked:
             return outputs
-        q, scale = _pair(outputs)
+        q, scale = q_and_scale(outputs)
         m, groups = scale.shape
         # (G, M) as stored, for either layout that the kernel's own wrapper returns.
         if not native:
@@ -290,7 +290,8 @@ def same_bits(left: Any, right: Any) -> bool:
     return bool(torch.equal(left.view(kind), right.view(kind)))
 
 
-def _pair(outputs: Any) -> tuple[Any, Any]:
+def q_and_scale(outputs: Any) -> tuple[Any, Any]:
+    """A producer's quantized values and scales, among its other outputs."""
     q, scale = outputs[0] if isinstance(outputs[0], tuple) else outputs
     return q, scale
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from overlaykit.core.errors import EnvironmentFailure, Finding
+from overlaykit.core.python import needs
 from xscale.census import SiteRow
 from xscale.regenerate.blocks import make_contiguous, pass_to_gemm
 from xscale.regenerate.call import call_through_adapter
@@ -76,9 +76,5 @@ def _projection(site: str) -> str:
 
 def need_libcst() -> None:
     """Raises EnvironmentFailure if libcst is missing."""
-    try:
+    with needs("maintain"):
         import libcst  # noqa: F401
-    except ImportError as error:
-        step = "pip install --group maintain"
-        finding = Finding("libcst is not installed", next_step=step)
-        raise EnvironmentFailure("--regenerate needs libcst", (finding,)) from error

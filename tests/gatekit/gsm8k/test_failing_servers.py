@@ -191,7 +191,7 @@ def test_an_interrupt_ends_a_run_that_waits(few: Path, tmp_path: Path) -> None:
         wait_until(lambda: len(traffic.bodies) >= 14 and len(lines(kept)) == 10)
         other = subprocess.run(arguments, capture_output=True, text=True, check=False)
         assert other.returncode == 5
-        assert f"another run is using {out}" in other.stderr
+        assert f"{out} is in use" in other.stderr and f"pid {verb.pid}" in other.stderr
         os.kill(verb.pid, signal.SIGINT)
         _, said = verb.communicate(timeout=PATIENCE_S)
         # The server still stalls, so no answer ended the verb.

@@ -253,7 +253,8 @@ def test_second_gate_in_the_same_directory(
     before = answers(out), running(out)
     ended = repository.gate(path, out)
     assert ended.code == 5
-    assert "another gate is running this stage" in ended.all_output
+    assert "is in use" in ended.all_output
+    assert f"pid {process.pid} on " in ended.all_output
     assert (answers(out), running(out)) == before
     assert process.poll() is None
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from gatekit.process.launcher import free_port
 from gatekit.records import runs as records
 from gatekit.serving.plan import ServingRun
 from support import serving_stand_in
@@ -24,7 +25,6 @@ from support.serving_client import (
     both,
     command,
     environment,
-    free_port,
 )
 from support.serving_stand_in import StandIn, serving
 

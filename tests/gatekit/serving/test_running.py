@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT
+from gatekit.process.launcher import free_port
 from gatekit.records import runs as records
 from gatekit.serving.plan import ServingRun
 from support import serving_stand_in
@@ -25,7 +26,6 @@ from support.serving_client import (
     both,
     command,
     environment,
-    free_port,
 )
 from support.serving_stand_in import Faults, StandIn, serving
 
@@ -361,6 +361,7 @@ def test_two_benchmarks_in_one_folder(sglang: Path, tmp_path: Path) -> None:
             first.terminate()
             first.communicate(timeout=PATIENCE_S)
     assert code == 5 and f"{out} is in use" in report["message"]
+    assert f"pid {first.pid} on " in report["findings"][0]["found"]
     assert first.returncode == 130
 
 

@@ -23,6 +23,7 @@ from support.profiler_traces import (
     REPLAY,
     Document,
     Event,
+    broken,
     change,
     correlation,
     drop,
@@ -61,12 +62,6 @@ def judge(
         return decide(one, None, required)
     place = write(tmp_path / "before-TP-0-EXTEND.trace.json", before)
     return decide(one, analyse(place, required, []), required)
-
-
-def broken(assessment: Assessment) -> set[str]:
-    """The names of the checks that do not hold."""
-    checks = (*assessment.controls, *assessment.claims)
-    return {check.name for check in checks if not check.holds}
 
 
 def kernels(document: Document, part: str) -> list[Event]:

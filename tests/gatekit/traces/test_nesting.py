@@ -14,7 +14,7 @@ import pytest
 
 from gatekit.records.checks import Verdict
 from gatekit.traces.verdicts import Assessment, Requirement, analyse, decide
-from support.profiler_traces import Document, as_profiler
+from support.profiler_traces import Document, as_profiler, broken
 from support.small_traces import (
     COPY,
     EVERY,
@@ -69,11 +69,6 @@ def judge(
     if before is None:
         return decide(one, None, required)
     return decide(one, analyse(write("before", before), required, []), required)
-
-
-def broken(assessment: Assessment) -> set[str]:
-    checks = (*assessment.controls, *assessment.claims)
-    return {check.name for check in checks if not check.holds}
 
 
 def test_the_trace_passes_without_the_copy(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from support.profiler_traces import (
     EAGER,
     REPLAY,
     Document,
+    as_json,
     as_profiler,
     load,
     needs_traces,
@@ -367,7 +368,7 @@ def test_two_traces_in_one_file_are_rejected(zeros: int, tmp_path: Path) -> None
 def test_two_lists_of_events_are_rejected(at_once: bool, tmp_path: Path) -> None:
     """Some JSON readers take the first list, others the last."""
     document = load(REPLAY, whole=True)
-    write = json_text if at_once else as_profiler
+    write = as_json if at_once else as_profiler
     one, other = (write({**document, "traceEvents": part}) for part in (
         document["traceEvents"][:900], document["traceEvents"],
     ))  # fmt: skip
@@ -375,10 +376,6 @@ def test_two_lists_of_events_are_rejected(at_once: bool, tmp_path: Path) -> None
     with pytest.raises(InputError) as caught:
         read(tmp_path / "t", text)
     assert "appears twice" in caught.value.findings[0].what
-
-
-def json_text(document: Document) -> bytes:
-    return json.dumps(document).encode()
 
 
 def test_a_file_that_grows_is_refused(

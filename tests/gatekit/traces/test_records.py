@@ -18,7 +18,7 @@ import pytest
 from gatekit.traces.reading import read_trace
 from gatekit.traces.verdicts import Requirement, analyse
 from overlaykit.core.errors import InputError
-from support.profiler_traces import Document, Event, as_profiler
+from support.profiler_traces import Document, Event, as_json, as_profiler
 from support.small_traces import COPY, MODULE, eager
 
 _KINDS: dict[str, tuple[int, str]] = {
@@ -42,11 +42,7 @@ def as_lines(document: Document) -> bytes:
     return gzip.compress(as_profiler(document), 1)
 
 
-def as_document(document: Document) -> bytes:
-    return json.dumps(document).encode()
-
-
-_FORMS = {"lines": as_lines, "plain": as_profiler, "document": as_document}
+_FORMS = {"lines": as_lines, "plain": as_profiler, "document": as_json}
 
 
 def changed(kind: str, field: str, edit: Callable[[Event], object]) -> Document:
@@ -113,7 +109,7 @@ def test_a_negative_number(kind: str, field: str, tmp_path: Path) -> None:
 def test_words_for_numbers_are_not_json(word: str, field: str, tmp_path: Path) -> None:
     """Although some readers accept them."""
     document = changed("kernel", field, lambda record: record.update({field: 4321}))
-    for write in (as_profiler, as_document):
+    for write in (as_profiler, as_json):
         text = write(document).replace(b"4321", word.encode())
         assert "not valid JSON" in refusal(tmp_path / "t", text)
 
@@ -123,7 +119,7 @@ def test_words_for_numbers_are_not_json(word: str, field: str, tmp_path: Path) -
 def test_a_duplicate_key(field: str, form: str, tmp_path: Path) -> None:
     """Readers differ in the value they take."""
     document = changed("kernel", field, lambda record: record.update({field: "HERE"}))
-    text = as_profiler(document) if form != "document" else as_document(document)
+    text = as_profiler(document) if form != "document" else as_json(document)
     value = {"cat": "kernel", "name": COPY}.get(field, 1)
     twice = f"{json.dumps(value)}, {json.dumps(field)}: {json.dumps(value)}"
     text = text.replace(b'"HERE"', twice.encode())
@@ -162,7 +158,7 @@ def test_names_with_colons_are_names(name: str, tmp_path: Path) -> None:
     ],
 )
 def test_an_invalid_header(found: str, given: str, said: str, tmp_path: Path) -> None:
-    for write in (as_profiler, as_document):
+    for write in (as_profiler, as_json):
         text = write(eager()).replace(found.encode(), given.encode(), 1)
         assert said in refusal(tmp_path / "t", text)
 

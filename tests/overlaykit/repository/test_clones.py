@@ -17,7 +17,8 @@ from overlaykit.repository import clones
 from overlaykit.repository.batch import Batch
 from overlaykit.repository.places import RefusedClone
 from overlaykit.trees.tree import GitTree
-from support.hostile_clones import STRANGER, commit, give_away, lose
+from support.edits import commit
+from support.hostile_clones import STRANGER, give_away, lose
 
 NEEDS_ROOT = pytest.mark.skipif(
     os.geteuid() != 0, reason="only root can give a clone to another user"
