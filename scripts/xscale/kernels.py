@@ -2,19 +2,39 @@
 
 No release states it in one place: the module moved, the second function got the
 parameter months after the first, and the returned layout changed more than once. So
-this follows the wrapper with the parameter set: from the scale's buffer, through the
-strides that the kernel gets, to the return value. Code in other forms gives an unknown
-layout.
+this runs the wrapper with the parameter set, as the census runs functions: from the
+scale's buffer, through the strides that the kernel gets, to the return value. Code in
+other forms gives an unknown layout.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from overlaykit.core.syntax import parsed
 from overlaykit.trees.tree import Tree
+from xscale.census.evaluator import Evaluator
+from xscale.census.flow import TooManyPaths, every_path
+from xscale.census.modules import Const, Function, FunctionNode, Modules
+from xscale.census.path_records import (
+    Frame,
+    Method,
+    PathEnds,
+    Returns,
+    defaults,
+    local_names,
+)
+from xscale.census.values import (
+    GROUPS,
+    ROWS,
+    Arguments,
+    Symbol,
+    Tensor,
+    Value,
+    scales_in,
+    stored_names,
+)
 from xscale.numeric.layout import ScaleLayout
 from xscale.sites import PRODUCERS
 
@@ -22,8 +42,9 @@ PARAMETER = "transpose_scale"
 UNKNOWN = "unknown"
 
 _FOLDER = "aiter/ops/triton/"
-_TRANSPOSES = {"t()", "T", "transpose(0, 1)", "transpose(1, 0)", "permute(1, 0)",
-               "transpose(-1, -2)", "transpose(-2, -1)", "mT"}  # fmt: skip
+_MOST_PATHS = 200
+_SUPPORTED = (ast.Assign, ast.AnnAssign, ast.Expr, ast.Return, ast.If)
+_UNSEEN = "no launch receives the scale and its strides"
 
 
 @dataclass(frozen=True)
@@ -43,101 +64,89 @@ class KernelRow:
 def take_kernels(tree: Tree) -> tuple[KernelRow, ...]:
     """The quantizations of an AITER tree, one row each, in the order of
     :data:`PRODUCERS`."""
-    found: dict[str, list[tuple[str, ast.FunctionDef]]] = {k: [] for k in PRODUCERS}
+    modules = Modules(tree, ())
+    found: dict[str, list[Function]] = {k: [] for k in PRODUCERS}
     for path in sorted(tree.paths()):
         if not path.startswith(_FOLDER) or not path.endswith(".py"):
             continue
         data = tree.read(path) or b""
         if not any(f"def {kernel}(".encode() in data for kernel in found):
             continue
-        for function in _functions(data):
-            if function.name in found:
-                found[function.name].append((path, function))
-    return tuple(_row(kernel, places) for kernel, places in found.items())
+        if (module := modules.module(path)) is None:
+            continue
+        for node in module.tree.body:
+            if isinstance(node, ast.FunctionDef) and node.name in found:
+                found[node.name].append(Function(node.name, module, node))
+    return tuple(_row(modules, kernel, places) for kernel, places in found.items())
 
 
-def _functions(data: bytes) -> list[ast.FunctionDef]:
-    try:
-        module = parsed(data)
-    except SyntaxError:
-        return []
-    return [node for node in module.body if isinstance(node, ast.FunctionDef)]
-
-
-def _row(kernel: str, places: list[tuple[str, ast.FunctionDef]]) -> KernelRow:
+def _row(modules: Modules, kernel: str, places: Sequence[Function]) -> KernelRow:
     if not places:
         return KernelRow(kernel, None, None, False, UNKNOWN, "not defined in this tree")
-    path, function = places[0]
-    names = [a.arg for a in (*function.args.args, *function.args.kwonlyargs)]
-    has = PARAMETER in names
+    declared = places[0].node.args
+    has = PARAMETER in {a.arg for a in (*declared.args, *declared.kwonlyargs)}
     if len(places) > 1:
-        where = ", ".join(f"{p}:{f.lineno}" for p, f in places)
+        where = ", ".join(f"{f.module.path}:{f.node.lineno}" for f in places)
         layout, detail = UNKNOWN, f"defined more than once: {where}"
     elif has:
-        layout, detail = _with_options(function)
+        layout, detail = _with_options(modules, places[0])
     else:
         layout, detail = ScaleLayout.NO_PARAMETER.value, ""
-    return KernelRow(kernel, path, function.lineno, has, layout, detail)
+    path, line = places[0].module.path, places[0].node.lineno
+    return KernelRow(kernel, path, line, has, layout, detail)
 
 
-def _with_options(function: ast.FunctionDef) -> tuple[str, str]:
+def _with_options(modules: Modules, function: Function) -> tuple[str, str]:
     """The default layout, and the options that would change it."""
-    options = _options(function)
-    default = _layout_of(function, {**options, PARAMETER: True})
-    details = [default[1]]
+    constants = {name: v.value for name, v in defaults(function.node).items()}
+    options = {n: value for n, value in constants.items() if isinstance(value, bool)}
+    options[PARAMETER] = True
+    layout, detail = _layout_of(modules, function, options)
+    details = [detail]
     for name, value in options.items():
         if name == PARAMETER:
             continue
-        other = _layout_of(function, {**options, PARAMETER: True, name: not value})
-        if other[0] != default[0]:
-            details.append(f"{other[0]} with {name}={not value}")
-    return default[0], "; ".join(details)
-
-
-def _options(function: ast.FunctionDef) -> dict[str, bool]:
-    """The parameters whose default is true or false."""
-    args = function.args
-    positional = (*args.posonlyargs, *args.args)
-    tail = positional[len(positional) - len(args.defaults) :]
-    pairs = [*zip(tail, args.defaults, strict=True)]
-    pairs += [
-        (a, d) for a, d in zip(args.kwonlyargs, args.kw_defaults, strict=True) if d
-    ]
-    return {
-        arg.arg: default.value
-        for arg, default in pairs
-        if isinstance(default, ast.Constant) and isinstance(default.value, bool)
-    }
+        other, _ = _layout_of(modules, function, {**options, name: not value})
+        if other != layout:
+            details.append(f"{other} with {name}={not value}")
+    return layout, "; ".join(details)
 
 
 class _Unknown(Exception):
     """The source has a form that is not supported here."""
 
 
-@dataclass(frozen=True)
-class _Scale:
-    """A two-dimensional scale: the axis of the rows, the contiguous axis, and whether
-    its bytes lie in (groups, rows) order; None before the kernel has written it."""
-
-    rows: int
-    fast: int
-    transposed: bool | None = None
-
-
 def _layout_of(
-    function: ast.FunctionDef, options: Mapping[str, bool]
+    modules: Modules, function: Function, options: Mapping[str, bool]
 ) -> tuple[str, str]:
+    """The layout on every path; unknown if they differ."""
+    given = {name: Const(value) for name, value in options.items()}
+    found = set()
     try:
-        scale = _WrapperReader(function, options).run()
+        for path in every_path(lambda s: _Wrapper(modules, s, function), _MOST_PATHS):
+            if (scale := path.returned(given)) is not None:
+                found.add(_described(scale))
     except _Unknown as unread:
         return UNKNOWN, str(unread)
-    if scale.rows != 0:
+    except TooManyPaths:
+        return UNKNOWN, "branches too often to be followed"
+    if len(found) != 1:
+        return UNKNOWN, "returns the scale in several layouts or not at all"
+    return found.pop()
+
+
+def _described(scale: Tensor) -> tuple[str, str]:
+    if scale.scrambled:
+        raise _Unknown("copies the scale by strides that are wrong")
+    if scale.columns is None:
+        raise _Unknown(_UNSEEN)
+    if scale.turned:
         return UNKNOWN, "returns the scale with its axes exchanged"
-    if not scale.transposed:
-        if scale.fast != 1:
+    if not scale.columns:
+        if scale.by_columns:
             return UNKNOWN, "row-major bytes behind exchanged strides"
         return ScaleLayout.IGNORED.value, "the scale comes back row-major"
-    if scale.fast == 0:
+    if scale.by_columns:
         return ScaleLayout.HONEST.value, "transposed bytes, strides (1, M)"
     return (
         ScaleLayout.LYING.value,
@@ -145,150 +154,121 @@ def _layout_of(
     )
 
 
-class _WrapperReader:
-    """One pass through a wrapper, with known options."""
+class _Stride(Symbol):
+    """A stride of a buffer."""
 
-    def __init__(self, function: ast.FunctionDef, options: Mapping[str, bool]) -> None:
+
+class _Wrapper(Evaluator):
+    """One path through a wrapper, with known options."""
+
+    def __init__(
+        self, modules: Modules, script: Sequence[bool], function: Function
+    ) -> None:
+        super().__init__(modules, script)
         self._function = function
-        self._options = options
-        self._rows: str | None = None
-        self._name = _scale_name(function)
-        self._scale: _Scale | None = None
-        # Names of the scale's strides, with their axes.
-        self._strides: dict[str, int] = {}
+        self._name = _scale_name(function.node)
+        # What ``M, N = x.shape`` makes the rows.
+        self._rows = Symbol(f"{function.node.args.args[0].arg}.shape[0]")
 
-    def run(self) -> _Scale:
-        self._block(self._function.body)
-        if self._scale is None or self._scale.transposed is None:
-            raise _Unknown("no launch receives the scale and its strides")
-        return self._scale
-
-    def _block(self, body: list[ast.stmt]) -> None:
-        for statement in body:
-            if isinstance(statement, ast.If):
-                self._if(statement)
-            elif isinstance(statement, ast.Assign) and len(statement.targets) == 1:
-                self._assign(statement.targets[0], statement.value)
-            elif isinstance(statement, ast.AnnAssign) and statement.value is not None:
-                self._assign(statement.target, statement.value)
-            elif isinstance(statement, ast.Expr):
-                self._call(statement.value)
-            elif self._touches(statement) and not isinstance(statement, ast.Return):
-                raise _Unknown(f"line {statement.lineno} has an unknown form")
-
-    def _if(self, statement: ast.If) -> None:
-        test = statement.test
-        turned = isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not)
-        name = ast.unparse(test.operand if isinstance(test, ast.UnaryOp) else test)
-        if name in self._options:
-            chosen = self._options[name] != turned
-            self._block(statement.body if chosen else statement.orelse)
-        elif self._touches(statement):
-            raise _Unknown(f"line {statement.lineno} asks for {ast.unparse(test)}")
-
-    def _touches(self, node: ast.AST) -> bool:
-        """Whether a node mentions the scale or its strides."""
-        mine = {self._name, *self._strides}
-        names = (n.id for n in ast.walk(node) if isinstance(n, ast.Name))
-        return not mine.isdisjoint(names)
-
-    def _assign(self, target: ast.expr, value: ast.expr) -> None:
-        if isinstance(target, ast.Tuple):
-            first = target.elts[0]
-            parameter = self._function.args.args[0].arg
-            if ast.unparse(value) == f"{parameter}.shape" and self._rows is None:
-                self._rows = ast.unparse(first)
-            elif any(ast.unparse(e) == self._name for e in target.elts):
-                raise _Unknown(f"line {target.lineno} unpacks the scale")
-            return
-        name = ast.unparse(target)
-        if name == self._name:
-            self._scale = self._value(value)
-        elif (axis := self._axis(value)) is not None:
-            self._strides[name] = axis
-        else:
-            self._strides.pop(name, None)
-            self._call(value)
-
-    def _value(self, node: ast.expr) -> _Scale:
-        """The scale that an expression returns."""
-        if isinstance(node, ast.Name) and node.id == self._name and self._scale:
-            return self._scale
-        if isinstance(node, ast.Attribute) and node.attr in _TRANSPOSES:
-            return _exchanged(self._value(node.value))
-        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
-            raise _Unknown(f"line {node.lineno} makes the scale of {ast.unparse(node)}")
-        method = node.func.attr
-        arguments = [ast.unparse(argument) for argument in node.args]
-        if ast.unparse(node.func) == "torch.empty":
-            shape = node.args[0] if len(node.args) == 1 else ast.Tuple(node.args)
-            return self._shaped(shape, node.lineno)
-        scale = self._value(node.func.value)
-        if f"{method}({', '.join(arguments)})" in _TRANSPOSES:
-            return _exchanged(scale)
-        if method == "contiguous" and not node.args:
-            if scale.fast == 1:
+    def returned(self, options: Mapping[str, Value]) -> Tensor | None:
+        """The scale; None if this path raises."""
+        node = self._function.node
+        frame = Frame(self._function.module, {**local_names(node), **options})
+        try:
+            self.block(node.body, frame)
+        except PathEnds:
+            return None
+        except Returns as found:
+            value = found.value
+            while isinstance(value, tuple) and isinstance(value[0], tuple):
+                value = value[0]
+            scale = value[1] if isinstance(value, tuple) and value[1:] else None
+            if isinstance(scale, Tensor):
                 return scale
-            if scale.transposed is not (scale.fast == scale.rows):
-                raise _Unknown(f"line {node.lineno} copies by strides that are wrong")
-            return replace(scale, fast=1, transposed=scale.rows == 1)
-        if method in ("view", "reshape") and scale.fast == 1:
-            if arguments == [f"{self._name}.shape[::-1]"]:
-                return replace(scale, rows=1 - scale.rows)
-            shape = node.args[0] if len(node.args) == 1 else ast.Tuple(node.args)
-            return replace(
-                self._shaped(shape, node.lineno), transposed=scale.transposed
-            )
-        raise _Unknown(f"line {node.lineno} does {method} to the scale")
+        raise _Unknown(_UNSEEN)
 
-    def _shaped(self, shape: ast.expr, line: int) -> _Scale:
-        if isinstance(shape, ast.Tuple) and len(shape.elts) == 2:
-            names = [ast.unparse(element) for element in shape.elts]
-            if names.count(self._rows or "") == 1:
-                return _Scale(names.index(self._rows or ""), 1)
-        raise _Unknown(f"line {line} gives the scale a shape whose rows are unknown")
+    def _statement(self, node: ast.stmt, frame: Frame) -> None:
+        if isinstance(node, _SUPPORTED):
+            super()._statement(node, frame)
+        elif self._touches(node, frame):
+            raise _Unknown(f"line {node.lineno} has an unknown form")
+        else:
+            frame.names |= {name: Symbol(name) for name in stored_names(node)}
 
-    def _axis(self, node: ast.expr) -> int | None:
-        """The axis if a name or an expression is one of the scale's strides."""
-        if isinstance(node, ast.Name):
-            return self._strides.get(node.id)
-        axes = {f"{self._name}.stride({axis})": axis % 2 for axis in (0, 1, -1, -2)}
-        return axes.get(ast.unparse(node))
+    def _is_beside(self, node: ast.If, frame: Frame) -> bool:
+        if isinstance(self._value(node.test, frame), Const):
+            return False
+        if self._touches(node, frame):
+            asked = ast.unparse(node.test)
+            raise _Unknown(f"line {node.lineno} asks for {asked}")
+        return True
 
-    def _call(self, node: ast.expr) -> None:
-        """A launch writes the scale with the strides that it receives."""
-        if not isinstance(node, ast.Call) or self._scale is None:
-            return
-        values = [*node.args, *(keyword.value for keyword in node.keywords)]
-        given = any(isinstance(v, ast.Name) and v.id == self._name for v in values)
-        if not given:
-            return
-        if not isinstance(node.func, ast.Subscript):
-            raise _Unknown(f"line {node.lineno} passes the scale to another function")
-        axes = list(self._given_axes(values))
-        if sorted(axes) != [0, 1]:
-            raise _Unknown(f"line {node.lineno} does not give the kernel its strides")
-        if axes[0] != self._scale.rows:
-            raise _Unknown(f"line {node.lineno} gives the strides in another order")
-        transposed = self._scale.fast == axes[0]
-        self._scale = replace(self._scale, transposed=transposed)
+    def _touches(self, node: ast.AST, frame: Frame) -> bool:
+        """Whether a node mentions the scale or its strides."""
+        names = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+        values = (frame.names.get(name) for name in names)
+        return self._name in names or any(isinstance(v, _Stride) for v in values)
 
-    def _given_axes(self, values: list[ast.expr]) -> Iterator[int]:
-        """The axes of the strides that are given; kernels take that of the rows
-        first."""
-        for value in values:
-            if isinstance(value, ast.Starred):
-                if ast.unparse(value.value) == f"{self._name}.stride()":
-                    yield from (0, 1)
-            elif (axis := self._axis(value)) is not None:
-                yield axis
+    def _bind(self, target: ast.expr, value: Value, frame: Frame) -> None:
+        if isinstance(target, ast.Name) and target.id == self._name:
+            if not isinstance(value, Tensor) or value.by_columns is None:
+                raise _Unknown(f"line {target.lineno} makes the scale of {value!r}")
+            value.ours = True
+        super()._bind(target, value, frame)
+
+    def _run(
+        self, callee: Value | Method, given: Arguments, node: ast.Call, frame: Frame
+    ) -> Value:
+        text = ast.unparse(node)
+        if isinstance(callee, Method):
+            return self._method(callee, given.all())
+        if repr(callee) == "torch.empty":
+            shape = self._shape(given.positional)
+            turned = shape == (GROUPS, ROWS)
+            if turned or shape == (ROWS, GROUPS):
+                return Tensor(text, False, None, by_columns=turned, turned=turned)
+        for scale in scales_in(given.all()):
+            if not isinstance(node.func, ast.Subscript):
+                to = ast.unparse(node.func)
+                raise _Unknown(f"line {node.lineno} passes the scale to {to}")
+            self._launch(scale, given.all(), node.lineno)
+        return Symbol(text)
+
+    def _method(self, method: Method, given: Sequence[Value]) -> Value:
+        if method.name == "stride":
+            strides = _strides(method.of)
+            return self._item(strides, given[0]) if given else strides
+        if method.name in ("view", "reshape"):
+            given = (self._shape(given),)
+        return method.of.derived(method.name, given)
+
+    def _shape(self, given: Sequence[Value]) -> Value:
+        """(ROWS, GROUPS) or (GROUPS, ROWS) if one of two dimensions is the rows."""
+        shape = given[0] if len(given) == 1 else tuple(given)
+        if isinstance(shape, tuple) and len(shape) == 2:
+            rows = [size in (self._rows, ROWS) for size in shape]
+            if rows.count(True) == 1:
+                return (ROWS, GROUPS) if rows[0] else (GROUPS, ROWS)
+        return shape
+
+    def _launch(self, scale: Tensor, given: Sequence[Value], line: int) -> None:
+        """A launch writes by the strides that it receives, that of the rows first."""
+        rows, groups = _strides(scale)[:: -1 if scale.turned else 1]
+        strides = [value for value in given if value in (rows, groups)]
+        if strides not in ([rows, groups], [groups, rows]):
+            raise _Unknown(f"line {line} does not give the kernel its strides")
+        if strides[0] != rows:
+            raise _Unknown(f"line {line} gives the strides in another order")
+        scale.columns = scale.by_columns
 
 
-def _exchanged(scale: _Scale) -> _Scale:
-    return replace(scale, rows=1 - scale.rows, fast=1 - scale.fast)
+def _strides(of: Tensor) -> tuple[Value, ...]:
+    """The strides of a buffer; views have others."""
+    view = f"{of} ({of.turned}, {of.by_columns})"
+    return tuple(_Stride(f"stride {axis} of {view}") for axis in (0, 1))
 
 
-def _scale_name(function: ast.FunctionDef) -> str:
+def _scale_name(function: FunctionNode) -> str:
     """The name of the returned scale: the second element of (fp8, scale). That pair may
     be the first element of the returned tuple."""
     last = function.body[-1]

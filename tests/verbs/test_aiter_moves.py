@@ -151,6 +151,29 @@ def test_adopted_in_other_words(pins: Pins) -> None:
           "    if M > 1:\n        out_block_scales = out_block_scales.t()\n"
           + RETURNED)],
          "unknown", "asks for M > 1"),
+        # Returned early, as another view than at the end.
+        ([PARAMETER, ALLOCATED, (RETURNED,
+          "    if transpose_scale:\n        return out, out_block_scales.t()\n"
+          + RETURNED)],
+         "unknown", "axes exchanged"),
+        # Chosen by an expression whose test is open.
+        ([PARAMETER, ALLOCATED, (RETURNED,
+          "    out_block_scales = out_block_scales.t() if M > 1 else out_block_scales\n"
+          + RETURNED)],
+         "unknown", "several layouts"),
+        # The rows have another value when the buffer is made.
+        ([PARAMETER, ALLOCATED, ("    groups =", "    M = N2\n    groups =")],
+         "unknown", "torch.empty"),
+        # The strides of a buffer that is replaced before the launch.
+        ([PARAMETER, ALLOCATED, (STRIDES, "        rows, columns,\n"),
+          ("**more).transpose(0, 1)\n", "**more).transpose(0, 1)\n"
+           "    rows, columns = out_block_scales.stride()\n"
+           "    out_block_scales = out_block_scales.contiguous()\n")],
+         "unknown", "does not give the kernel its strides"),
+        ([PARAMETER, ALLOCATED, (STRIDES, STRIDES.replace(
+          "*out_block_scales.stride()",
+          "out_block_scales.stride(-2), out_block_scales.stride(-1)"))],
+         "honest", "strides (1, M)"),
     ],
 )  # fmt: skip
 def test_what_flatten_does_with_it(

@@ -275,6 +275,10 @@ def _mark(pair):
     [
         ("", SiteState.UNMARKED),
         ("attn_bmm_output[1]._aiter_bpreshuffle_layout = True", SiteState.MARKED),
+        ("attn_bmm_output[-1]._aiter_bpreshuffle_layout = True", SiteState.MARKED),
+        ("attn_bmm_output[::-1][0]._aiter_bpreshuffle_layout = True", SiteState.MARKED),
+        ("attn_bmm_output[-3], attn_bmm_output[:'a']", SiteState.UNMARKED),
+        ("attn_bmm_output[::0]", SiteState.UNMARKED),
         (
             "q, s = attn_bmm_output; s._aiter_bpreshuffle_layout = True",
             SiteState.MARKED,
@@ -382,6 +386,15 @@ def test_strides_of_a_transposed_scale_are_followed(
         ("if x_scale.dtype != torch.float8_e8m0fnu: " + COPY, SiteState.COPIES_ALL),
         ("x_scale = x_scale.T.contiguous().reshape(1, 1)", SiteState.COPIES_ALL),
         ("x_scale = lost_in(x_scale)", SiteState.UNKNOWN),
+        # Only some arguments exchange the dimensions.
+        ("x_scale = x_scale.permute(1, 0).contiguous().view(*x_scale.shape)",
+         SiteState.COPIES_ALL),
+        ("x_scale = x_scale.permute(0, 1).contiguous().view(*x_scale.shape)",
+         SiteState.ASSUMES),
+        ("x_scale = x_scale.transpose(dim0=1, dim1=-1).contiguous()",
+         SiteState.ASSUMES),
+        ("x_scale = x_scale.permute(*order).contiguous().view(*x_scale.shape)",
+         SiteState.UNKNOWN),
     ],
 )  # fmt: skip
 def test_consumer_forms(pins: Pins, guarded: str, state: SiteState) -> None:

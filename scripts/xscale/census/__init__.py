@@ -1,10 +1,11 @@
 """The census: which calls make and read an activation scale, and in which state.
 
 ``calls`` finds the kernels. ``modules`` and ``values`` know what names stand for.
-``interpreter`` runs one path of a function and ``flow`` all of them; ``path_records``
-holds what a path records. ``callers`` follows a scale into the functions that it
-returns to. ``judge`` derives the state, ``liveness`` and ``layers`` determine whether a
-call can run, ``pairing`` finds the consumer, and ``rows`` combines the results.
+``evaluator`` runs statements on one path, ``interpreter`` follows a scale on it, and
+``flow`` runs all paths; ``path_records`` holds what a path records. ``callers`` follows
+a scale into the functions that it returns to. ``judge`` derives the state, ``liveness``
+and ``layers`` determine whether a call can run, ``pairing`` finds the consumer, and
+``rows`` combines the results.
 """
 
 from xscale.census.findings import Problem, check_adopted, problems

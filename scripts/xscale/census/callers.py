@@ -11,9 +11,7 @@ from dataclasses import dataclass
 
 from xscale.census.flow import CALLER, Flow, follow_call
 from xscale.census.modules import (
-    Function,
     FunctionNode,
-    Imported,
     Module,
     Modules,
     Place,
@@ -94,8 +92,6 @@ def _references_to(
         if module is None:
             continue
         for place in module.reads.get(name, ()):
-            meaning = modules.meaning_of(module, place.node)
-            if isinstance(meaning, Imported):
-                meaning = modules.resolve(meaning)
-            if isinstance(meaning, Function) and meaning.node is function:
+            found = modules.function_of(module, place.node)
+            if found is not None and found.node is function:
                 yield module, place

@@ -6,7 +6,8 @@ import ast
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from xscale.census.modules import Function, Imported, Kernel, Module, Modules, Place
+from xscale.census.modules import Kernel, Module, Modules, Place
+from xscale.census.path_records import defaults
 from xscale.sites import (
     CATALOGUE,
     CLAMP,
@@ -130,14 +131,12 @@ def _passes_through(place: Place, call: ast.Call, order: ast.expr) -> bool:
     names = {a.arg for a in named}
     if isinstance(call.func, ast.Name) and call.func.id in names:
         return True
-    tail = (*declared.posonlyargs, *declared.args)[::-1]
-    defaults = dict(zip((a.arg for a in tail), declared.defaults[::-1], strict=False))
-    pairs = zip(declared.kwonlyargs, declared.kw_defaults, strict=True)
-    defaults |= {a.arg: d for a, d in pairs if d is not None}
+    default = defaults(place.function).get(PARAMETER)
     return (
         isinstance(order, ast.Name)
         and order.id == PARAMETER
-        and _is_constant(defaults.get(PARAMETER), False)
+        and default is not None
+        and default.value is False
     )
 
 
@@ -212,9 +211,7 @@ def describe_call(
     if reference.at.node is call.func:
         return "no transpose_scale"
     name = ast.unparse(call.func)
-    adapter = modules.meaning_of(module, call.func)
-    if isinstance(adapter, Imported):
-        adapter = modules.resolve(adapter)
-    if isinstance(adapter, Function):
+    adapter = modules.function_of(module, call.func)
+    if adapter is not None:
         return f"through {name} ({adapter.module.path})"
     return f"through {name}, no function of this tree"

@@ -11,7 +11,9 @@ import ast
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
+from xscale.census.evaluator import Evaluator
 from xscale.census.interpreter import Path
 from xscale.census.modules import FunctionNode, Module, Modules
 from xscale.census.path_records import (
@@ -21,13 +23,13 @@ from xscale.census.path_records import (
     PathEnds,
     Returns,
     Use,
+    local_names,
 )
 from xscale.census.values import (
     Tensor,
     Value,
     key_of,
     loaded_names,
-    local_names,
     scales_in,
     stored_names,
 )
@@ -166,29 +168,38 @@ def follow_parameter(
     return _on_all_paths(lambda script: Path(modules, script), run)
 
 
+P = TypeVar("P", bound=Evaluator)
+
+
+def every_path(start: Callable[[Sequence[bool]], P], most: int) -> Iterator[P]:
+    """Each path in turn, to be run by the caller: it repeats the previous one up to its
+    last open choice, which it reverses. Raises TooManyPaths after ``most`` paths."""
+    script: list[bool] = []
+    for _ in range(most):
+        path = start(script)
+        yield path
+        taken = path.taken
+        while taken and not taken[-1]:
+            taken.pop()
+        if not taken:
+            return
+        script = [*taken[:-1], False]
+    raise TooManyPaths
+
+
 def _on_all_paths(
     start: Callable[[Sequence[bool]], Path],
     run: Callable[[Path], None],
     most: int = _MOST_PATHS,
 ) -> Flow:
-    """Each run repeats the previous one up to its last open choice, which it
-    reverses."""
     uses: set[Use] = set()
     asked = False
-    script: list[bool] = []
-    for _ in range(most):
-        path = start(script)
+    for path in every_path(start, most):
         with suppress(PathEnds):
             run(path)
         uses.update(path.uses)
         asked |= path.asked
-        taken = path.taken
-        while taken and not taken[-1]:
-            taken.pop()
-        if not taken:
-            return Flow(frozenset(uses), asked)
-        script = [*taken[:-1], False]
-    raise TooManyPaths
+    return Flow(frozenset(uses), asked)
 
 
 def continuation(

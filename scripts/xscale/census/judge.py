@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterable
 from xscale.census.flow import Flow, TooManyPaths, follow_parameter
 from xscale.census.modules import FunctionNode, Module, Modules
 from xscale.census.pairing import SCALE_PARAMETER
-from xscale.census.path_records import Use
-from xscale.census.values import Tensor, local_names
+from xscale.census.path_records import Use, local_names
+from xscale.census.values import Tensor
 from xscale.sites import GEMM, SiteState
 
 _LAYOUTS = {

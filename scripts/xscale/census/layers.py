@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from xscale.census.modules import Function, FunctionNode, Imported, Module, Modules
+from xscale.census.modules import Function, FunctionNode, Module, Modules
 from xscale.sites import NATIVE_FACTS, NATIVE_LINEAR, NATIVE_METHODS
 
 _DEEPEST = 6
@@ -173,7 +173,7 @@ class _Reader:
         if target is None or not scope.depth:
             self._found.open = True
             return
-        module, function = target
+        function = target.node
         names = [a.arg for a in (*function.args.posonlyargs, *function.args.args)]
         if names[:1] == ["self"]:
             names = names[1:]
@@ -187,21 +187,15 @@ class _Reader:
         }
         facts = {n: v for n, v in facts.items() if known.get(n, v) is not None}
         layers = {name for name, value in bound.items() if scope.holds_layer(value)}
-        self._body(function.body, _Scope(module, layers, facts, scope.depth - 1))
+        self._body(function.body, _Scope(target.module, layers, facts, scope.depth - 1))
 
-    def _target(
-        self, module: Module, callee: ast.expr
-    ) -> tuple[Module, FunctionNode] | None:
+    def _target(self, module: Module, callee: ast.expr) -> Function | None:
         if isinstance(callee, ast.Attribute) and callee.attr in self._methods:
             owner = ast.unparse(callee.value)
             if owner in ("self", "cls", NATIVE_LINEAR):
-                return self._module, self._methods[callee.attr]
-        meaning = self._modules.meaning_of(module, callee)
-        if isinstance(meaning, Imported):
-            meaning = self._modules.resolve(meaning)
-        if isinstance(meaning, Function):
-            return meaning.module, meaning.node
-        return None
+                method = self._methods[callee.attr]
+                return Function(callee.attr, self._module, method)
+        return self._modules.function_of(module, callee)
 
 
 def _taken(body: list[ast.stmt], facts: Facts) -> Iterator[ast.AST]:

@@ -254,6 +254,13 @@ class Modules:
                 return self.member(owner, node.attr)
         return None
 
+    def function_of(self, module: Module, node: ast.expr) -> Function | None:
+        """The function of this tree that a dotted name in ``module`` refers to."""
+        meaning = self.meaning_of(module, node)
+        if isinstance(meaning, Imported):
+            meaning = self.resolve(meaning)
+        return meaning if isinstance(meaning, Function) else None
+
     def member(self, owner: Imported, name: str) -> Meaning:
         """The meaning of ``owner.name``."""
         return Kernel(name) if name in self.kernels else owner.member(name)

@@ -1,13 +1,22 @@
-"""What a path through a function records, and how it ends."""
+"""The names that a path starts with, what it records, and how it ends."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
-from xscale.census.modules import Function, Module
-from xscale.census.values import Layer, Tensor, Value
+from xscale.census.modules import Const, Function, FunctionNode, Module
+from xscale.census.values import (
+    Arguments,
+    Layer,
+    Named,
+    Symbol,
+    Tensor,
+    Value,
+    stored_names,
+)
 
 
 class PathEnds(Exception):
@@ -61,6 +70,14 @@ def use_of(
     )
 
 
+@dataclass(frozen=True)
+class Method:
+    """A tensor's method, to be called."""
+
+    of: Tensor
+    name: str
+
+
 @dataclass
 class Layers:
     """Projections by attribute name, and the attributes that they have and lack.
@@ -98,3 +115,42 @@ class Frame:
     names: dict[str, Value]
     depth: int = 0
     owner: ast.ClassDef | None = None
+
+    def place(self, node: ast.expr | ast.stmt) -> str:
+        """Path and line."""
+        return f"{self.module.path}:{node.lineno}"
+
+
+@lru_cache(maxsize=256)
+def local_names(function: FunctionNode) -> Mapping[str, Value]:
+    """A function's own names, all unknown; they hide those of its module."""
+    given = {n.arg for n in ast.walk(function) if isinstance(n, ast.arg)}
+    return {name: Symbol(name) for name in given | stored_names(function)}
+
+
+def defaults(function: FunctionNode) -> dict[str, Const]:
+    """The parameters whose default is a literal."""
+    declared = function.args
+    positional = [*declared.posonlyargs, *declared.args]
+    tail = positional[len(positional) - len(declared.defaults) :]
+    pairs = [
+        *zip(tail, declared.defaults, strict=True),
+        *zip(declared.kwonlyargs, declared.kw_defaults, strict=True),
+    ]
+    return {a.arg: Const(d.value) for a, d in pairs if isinstance(d, ast.Constant)}
+
+
+def parameters(function: FunctionNode, given: Arguments) -> dict[str, Value]:
+    """The values of the parameters, as far as the call determines them."""
+    declared = function.args
+    positional = [*declared.posonlyargs, *declared.args]
+    every = {a.arg for a in (*positional, *declared.kwonlyargs)}
+    names: dict[str, Value] = {} if given.opaque else {**defaults(function)}
+    names |= {a.arg: v for a, v in zip(positional, given.positional, strict=False)}
+    names |= {n: v for n, v in given.named.items() if n in every}
+    if declared.vararg is not None:
+        names[declared.vararg.arg] = tuple(given.positional[len(positional) :])
+    if declared.kwarg is not None:
+        rest = {n: v for n, v in given.named.items() if n not in every}
+        names[declared.kwarg.arg] = Named(rest, given.opaque)
+    return names

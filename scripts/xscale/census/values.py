@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
 from functools import lru_cache
 from typing import Any, TypeAlias
 
-from xscale.census.modules import Const, Function, FunctionNode, Imported, Kernel
+from xscale.census.modules import Const, Function, Imported, Kernel
 from xscale.sites import ALL_REDUCE, QUANTIZATIONS, RMS
 
-_TURNS = {"transpose", "t", "T", "mT", "permute", "swapaxes", "swapdims"}
+_EXCHANGES = {"t", "T", "mT"}
+_TURNS = {*_EXCHANGES, "transpose", "permute", "swapaxes", "swapdims"}
 _SAME = {"detach", "clone"}
 _DTYPE = re.compile(r"torch\.(u?int|b?float)\d+\w*")
 
@@ -80,10 +81,12 @@ class Tensor:
             return known
         new = replace(self, name=f"{self.name}.{how}", marked=False)
         if how in _TURNS:
-            new.turned = not self.turned
-        elif how == "contiguous":
+            exchanges = _exchanges(how, given)
+            new.turned ^= exchanges is True
+            return Symbol(new.name) if exchanges is None else new
+        if how == "contiguous":
             return self._contiguous(new)
-        elif how in ("view", "reshape"):
+        if how in ("view", "reshape"):
             new._reshape(given, may_copy=how == "reshape")
         elif how == "as_strided":
             new._restride(given)
@@ -176,6 +179,17 @@ class Arguments:
         return (*self.positional, *self.named.values())
 
 
+def _exchanges(how: str, given: Sequence[Value]) -> bool | None:
+    """Whether a view exchanges the two dimensions; None if it may or may not."""
+    if how in _EXCHANGES:
+        return True
+    dims = given[0] if len(given) == 1 and isinstance(given[0], tuple) else given
+    axes = [i % 2 for dim in dims for i in (-2, -1, 0, 1) if dim == Const(i)]
+    if len(axes) != 2 or len(dims) != 2:
+        return None
+    return axes == [1, 0] if how == "permute" else axes[0] != axes[1]
+
+
 def scales_in(value: Value) -> list[Tensor]:
     """The followed scales in a value."""
     if isinstance(value, Tensor):
@@ -235,17 +249,12 @@ def unpack(targets: Sequence[ast.expr], value: Value) -> Sequence[Value]:
 
 def sliced(value: tuple[Value, ...], part: ast.Slice) -> Value:
     """``value[a:b]`` if the source states the bounds; otherwise unknown."""
-    bounds = [_bound(node) for node in (part.lower, part.upper, part.step)]
-    if any(isinstance(bound, str) for bound in bounds):
+    try:
+        parts = (part.lower, part.upper, part.step)
+        bounds: list[Any] = [node and ast.literal_eval(node) for node in parts]
+        return value[slice(*bounds)]
+    except (TypeError, ValueError):
         return Symbol(f"{value!r}[{ast.unparse(part)}]")
-    return value[slice(*bounds)]
-
-
-def _bound(node: ast.expr | None) -> Any:
-    """A slice's bound; its text if it is not a literal."""
-    if node is None or isinstance(node, ast.Constant):
-        return node and node.value
-    return ast.unparse(node)
 
 
 def compare(left: Value, op: ast.cmpop, right: Value) -> Value:
@@ -283,34 +292,3 @@ def loaded_names(node: ast.AST) -> frozenset[str]:
         for n in ast.walk(node)
         if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)
     )
-
-
-@lru_cache(maxsize=256)
-def local_names(function: FunctionNode) -> Mapping[str, Value]:
-    """A function's own names, all unknown; they hide those of its module."""
-    given = {n.arg for n in ast.walk(function) if isinstance(n, ast.arg)}
-    return {name: Symbol(name) for name in given | stored_names(function)}
-
-
-def parameters(function: FunctionNode, given: Arguments) -> dict[str, Value]:
-    """The values of the parameters, as far as the call determines them."""
-    declared = function.args
-    positional = [*declared.posonlyargs, *declared.args]
-    every = {a.arg for a in (*positional, *declared.kwonlyargs)}
-    names: dict[str, Value] = {}
-    if not given.opaque:
-        defaults = [
-            *zip(reversed(positional), reversed(declared.defaults), strict=False),
-            *zip(declared.kwonlyargs, declared.kw_defaults, strict=True),
-        ]
-        for arg, default in defaults:
-            if isinstance(default, ast.Constant):
-                names[arg.arg] = Const(default.value)
-    names |= {a.arg: v for a, v in zip(positional, given.positional, strict=False)}
-    names |= {n: v for n, v in given.named.items() if n in every}
-    if declared.vararg is not None:
-        names[declared.vararg.arg] = tuple(given.positional[len(positional) :])
-    if declared.kwarg is not None:
-        rest = {n: v for n, v in given.named.items() if n not in every}
-        names[declared.kwarg.arg] = Named(rest, given.opaque)
-    return names
