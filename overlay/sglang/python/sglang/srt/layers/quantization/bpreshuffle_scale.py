@@ -99,9 +99,9 @@ def quant_pretransposed_scale(
     # A view even where the strides are honest already: on what a custom operator
     # returns, Dynamo sets no attribute, and a tensor that keeps its own view leaks.
     scale = scale.as_strided((m, groups), (1, m))
-    setattr(scale, _MARKER, True)
     if not is_compiling():
         setattr(scale, _KEPT_VIEW, (for_ck, (shape, (1, m))))
+    setattr(scale, _MARKER, True)
     if _MODE == "check" and _can_check():
         site = _call_site(quant)
         if _uses[(site, *scale.shape)] < _CHECKED_USES:
