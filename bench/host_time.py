@@ -3,7 +3,7 @@
 
 Eagerly, every layer pays for this Python in every step, whatever the GPU does. The
 designs are those of ci/microbench.py. They run in turn within each round, around a
-quantization that returns ready tensors at once; its own call is subtracted. The pin's
+quantization that returns a ready tensor at once; its own call is subtracted. The pin's
 time is that of its copy, which on a GPU launches a kernel: give ``--device cuda``.
 """
 
@@ -16,7 +16,6 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -42,7 +41,7 @@ CARRIED = Path("overlay/sglang/python")
 MODULE = CARRIED.joinpath(*BPRESHUFFLE_SCALE.split(".")).with_suffix(".py")
 DESIGNS = ROOT / "ci" / "gatekit" / "microbench" / "designs"
 
-NOTHING = "the quantization called directly"
+NOTHING = "the quantization, called directly"
 PIN = "the pin: a copy before CK's GEMM"
 PULL_REQUEST = "the pull request's design"
 SERIES = "this series"
@@ -53,20 +52,24 @@ CK, TRITON = (6144, 2048), (2112, 7168)
 TABLE = [(1024 * number, 7168) for number in range(1, 14)] + [TRITON]
 """As long as the release's own table, with the hit at its end."""
 M, GROUPS = 64, 48
-CALLS = 200
+CALLS = 50
 """Calls per sample: long beside the clock, short beside a scheduler's time slice."""
 
 Site = Callable[[], Any]
 
 
-def sites(before: str | None, device: str) -> dict[str, dict[str, Site]]:
+def sites(before: Path | None, device: str) -> dict[str, dict[str, Site]]:
     """The site of each design, for a projection of either GEMM, by its name."""
-    arms: dict[str, ModuleType | None] = {NOTHING: None, PIN: _pin()}
-    arms[PULL_REQUEST] = _design("pull_request")
+    pull_request = _design("pull_request")
+    pin = ModuleType("pin")
+    vars(pin).update(
+        quant_pretransposed_scale=_design("bound").quant_pretransposed_scale,
+        # It copies a scale that has no mark, as the release does.
+        x_scale_for_gemm=pull_request.x_scale_for_gemm,
+    )
+    arms = {NOTHING: None, PIN: pin, PULL_REQUEST: pull_request}
     if before is not None:
-        show = ["git", "-C", str(ROOT), "show", f"{before}:{MODULE}"]
-        source = subprocess.run(show, check=True, capture_output=True).stdout
-        arms[BEFORE] = _module(source)
+        arms[BEFORE] = _module(before.read_bytes())
     arms[SERIES] = _module((ROOT / MODULE).read_bytes())
     return {
         name: {
@@ -135,7 +138,7 @@ def _site(
 
 
 def _module(source: bytes) -> ModuleType:
-    """The overlay's module, with the two answers that it imports from the tree."""
+    """The overlay's module, with its switch unset."""
     os.environ.pop("SGLANG_AITER_PRETRANSPOSED_SCALE", None)
     module = ModuleType("bpreshuffle_scale")
     exec(compile(source, str(MODULE), "exec"), vars(module))
@@ -144,16 +147,6 @@ def _module(source: bytes) -> ModuleType:
 
 def _design(name: str) -> ModuleType:
     return importlib.import_module(f"gatekit.microbench.designs.{name}")
-
-
-def _pin() -> ModuleType:
-    """The pull request's consumer, which copies for want of a mark; no producer."""
-    module = ModuleType("pin")
-    vars(module).update(
-        quant_pretransposed_scale=_design("bound").quant_pretransposed_scale,
-        x_scale_for_gemm=_design("pull_request").x_scale_for_gemm,
-    )
-    return module
 
 
 def measure(
@@ -201,7 +194,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument(
-        "--before", metavar="REV", help="also time the module at that revision"
+        "--before",
+        metavar="FILE",
+        type=Path,
+        help="also time this copy of the module, as it was: git show REV:PATH > FILE",
     )
     parser.add_argument("--write", action="store_true", help=f"write {EVIDENCE}.*")
     options = parser.parse_args()
@@ -214,7 +210,7 @@ def main() -> None:
         with torch.inference_mode():
             times = measure(sites(options.before, options.device), options.rounds)
     flags = f" --rounds {options.rounds} --device {options.device}"
-    flags += f" --before {options.before}" if options.before else ""
+    flags += " --before FILE" if options.before else ""
     device = platform.machine()
     if options.device == "cuda":
         device = f"{torch.cuda.get_device_name()} and its host ({device})"
@@ -231,7 +227,8 @@ def main() -> None:
             "",
             f"Scales of {M} x {GROUPS}, in inference mode, on {device}, "
             f"{os.cpu_count()} cores, Python {platform.python_version()}, PyTorch "
-            f"{torch.__version__}, load {os.getloadavg()[0]:.1f}.",
+            f"{torch.__version__}, load {os.getloadavg()[0]:.1f}. On Triton's route "
+            "the scale is row-major, but for the pull request's, which copies it back.",
             "",
         )
     )
