@@ -207,7 +207,7 @@ def main() -> None:
             _use_aiter_bpreshuffle_gfx95=True,
             use_aiter_triton_gemm_w8a8_tuned_gfx950=lambda n, k: (n, k) in TABLE,
         )
-        with torch.inference_mode():
+        with torch.no_grad():
             times = measure(sites(options.before, options.device), options.rounds)
     flags = f" --rounds {options.rounds} --device {options.device}"
     flags += " --before FILE" if options.before else ""
@@ -225,7 +225,7 @@ def main() -> None:
             "",
             table(times),
             "",
-            f"Scales of {M} x {GROUPS}, in inference mode, on {device}, "
+            f"Scales of {M} x {GROUPS}, without gradients, on {device}, "
             f"{os.cpu_count()} cores, Python {platform.python_version()}, PyTorch "
             f"{torch.__version__}, load {os.getloadavg()[0]:.1f}. On Triton's route "
             "the scale is row-major, but for the pull request's, which copies it back.",

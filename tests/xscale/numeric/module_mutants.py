@@ -15,7 +15,7 @@ from .test_numeric import FP8_UTILS, SCALE
 _DIFFERS = "differs = seen.view(torch.int32) != reference.view(torch.int32)"
 _GROUP = 'kwargs.get("group_size") == _GROUP_SIZE'
 _DTYPE = 'kwargs.get("dtype_quant") == torch.float8_e4m3fn'
-_HONEST = "scale = scale.as_strided((m, groups), (1, m))"
+_HONEST = "scale = scale.as_strided(shape, strides)"
 _BY_STRIDES = "for_ck = _view_by_strides(x_scale)"
 _USES = "_uses[(site, m, groups)]"
 _LOOKS = "    if not _can_check():\n        return\n"
@@ -251,7 +251,7 @@ MODULE_MUTANTS = (
         "marked as it came",
         "Dynamo sets no attribute on an operator's result",
         _HONEST,
-        f"if scale.stride() != (1, m):\n        {_HONEST}",
+        f"if scale.stride() != strides:\n        {_HONEST}",
         _COMPILED,
     ),
     # The gate.
@@ -316,10 +316,11 @@ MODULE_MUTANTS = (
         "the first one's GEMM is taken for every other's",
         (
             Edit(SCALE, "    key = id(projection)\n", "    key = 0\n"),
+            Edit(SCALE, "_answers.get(id(projection))", "_answers.get(0)"),
             Edit(
                 SCALE,
-                "if known is None or known[0]() is not projection:",
-                "if known is None:",
+                "known[0]() is not projection or known[1] is not quant:",
+                "False:",
             ),
         ),
         frozenset({MODULE}),
@@ -395,7 +396,8 @@ MODULE_MUTANTS = (
     _mutant(
         "the kept view's layout trusted",
         "another shape, or other strides, may have come under the same mark",
-        "        and kept[1] == (x_scale.shape, x_scale.stride())\n",
+        "        and kept[1] == x_scale.shape\n"
+        "        and kept[2] == x_scale.stride()\n",
         "",
         _CONSUMER,
     ),
@@ -403,12 +405,9 @@ MODULE_MUTANTS = (
         "the kept view known by its address",
         "a scale from another process has it by chance, and a view of other bytes",
         "kept[0].data_ptr() == x_scale.data_ptr()",
-        "kept[1][2] == x_scale.data_ptr()",
+        "kept[3] == x_scale.data_ptr()",
         _CONSUMER,
-        more=(
-            Edit(SCALE, "(shape, (1, m))))", "(shape, (1, m), scale.data_ptr())))"),
-            Edit(SCALE, "and kept[1] ==", "and kept[1][:2] =="),
-        ),
+        more=(Edit(SCALE, "shape, strides))", "shape, strides, scale.data_ptr()))"),),
     ),
     _mutant(
         "any attribute a mark",

@@ -109,7 +109,7 @@ def catches(
 
 _RMS, _FLATTEN = "fused_rms_fp8_group_quant", "fused_flatten_fp8_group_quant"
 _ASKS = "outputs = quant(*args, transpose_scale=True, **kwargs)"
-_HONEST = "scale = scale.as_strided((m, groups), (1, m))"
+_HONEST = "scale = scale.as_strided(shape, strides)"
 _BY_STRIDES = "        for_ck = _view_by_strides(x_scale)\n"
 _MARKS = "setattr(scale, _MARKER, True)"
 _REFUSES = "    transposed = x_scale.t()\n    if not transposed.is_contiguous():"

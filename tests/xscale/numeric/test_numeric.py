@@ -138,7 +138,7 @@ def edited(tree: Tree, path: str, *changes: tuple[str, str]) -> Tree:
 
 
 LYING = (
-    "scale = scale.as_strided((m, groups), (1, m))",
+    "scale = scale.as_strided(shape, strides)",
     "scale = for_ck",
 )
 

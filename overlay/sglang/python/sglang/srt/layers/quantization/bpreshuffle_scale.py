@@ -60,8 +60,8 @@ _GROUP_SIZE = 128
 _CHECKED_USES = 64
 
 _uses: Counter[tuple[str, int, int]] = Counter()
-# By the id of a projection, with a reference to it: ids are used again.
-_answers: dict[int, tuple[weakref.ref, bool]] = {}
+# By the id of a projection, with a reference to it, because ids are used again.
+_answers: dict[int, tuple[Any, ...]] = {}
 
 
 def _mode_from_environ() -> str:
@@ -94,13 +94,14 @@ def quant_pretransposed_scale(
     outputs = quant(*args, transpose_scale=True, **kwargs)
     nested = isinstance(outputs[0], tuple)
     q, scale = outputs[0] if nested else outputs
-    shape = m, groups = scale.shape
+    shape = scale.shape
+    strides = 1, shape[0]
     for_ck = scale if scale.is_contiguous() else _contiguous(scale, quant)
     # A view even where the strides are honest already: on what a custom operator
     # returns, Dynamo sets no attribute, and a tensor that keeps its own view leaks.
-    scale = scale.as_strided((m, groups), (1, m))
+    scale = scale.as_strided(shape, strides)
     if not is_compiling():
-        setattr(scale, _KEPT_VIEW, (for_ck, (shape, (1, m))))
+        setattr(scale, _KEPT_VIEW, (for_ck, shape, strides))
     setattr(scale, _MARKER, True)
     if _MODE == "check" and _can_check():
         site = _call_site(quant)
@@ -108,7 +109,7 @@ def quant_pretransposed_scale(
             row_major = quant(*args, **kwargs)
             reference = row_major[0][1] if nested else row_major[1]
             setattr(scale, _REFERENCE, (site, reference))
-    return ((q, scale), *outputs[1:]) if nested else (q, scale)
+    return ((q, scale),) + outputs[1:] if nested else (q, scale)
 
 
 def qkv_a_projection(qkv_latent_func: Any) -> Any:
@@ -134,7 +135,8 @@ def x_scale_for_gemm(x_scale: torch.Tensor, bpreshuffle: bool) -> torch.Tensor:
     if (
         kept is not None
         and kept[0].data_ptr() == x_scale.data_ptr()
-        and kept[1] == (x_scale.shape, x_scale.stride())
+        and kept[1] == x_scale.shape
+        and kept[2] == x_scale.stride()
     ):
         for_ck = kept[0]
     else:
@@ -184,18 +186,24 @@ def _both_can(quant: Callable[..., Any], projection: Any) -> bool:
     """Whether the GEMM after ``projection`` reads transposed scales and ``quant``
     writes them.
 
-    The first is looked up once per projection: its weight keeps its shape, reloaded or
-    replaced. Were that ever wrong, it would cost time and no value: the consumer looks
-    at its own weight in every call.
+    Looked up once per projection: its weight keeps its shape, reloaded or replaced, and
+    one function quantizes its input. Were a shape ever wrong, it would cost time and no
+    value: the consumer looks at its own weight in every call.
     """
     if projection is None or is_compiling():
         return _consumer_reads_transposed(projection) and _takes_transpose_scale(quant)
+    known = _answers.get(id(projection))
+    if known is None or known[0]() is not projection or known[1] is not quant:
+        known = _look_up(quant, projection)
+    return known[2]
+
+
+def _look_up(quant: Callable[..., Any], projection: Any) -> tuple[Any, ...]:
     key = id(projection)
-    known = _answers.get(key)
-    if known is None or known[0]() is not projection:
-        alive = weakref.ref(projection, lambda _: _answers.pop(key, None))
-        known = _answers[key] = alive, _consumer_reads_transposed(projection)
-    return known[1] and _probed(quant)
+    alive = weakref.ref(projection, lambda _: _answers.pop(key, None))
+    both = _consumer_reads_transposed(projection) and _probed(quant)
+    _answers[key] = alive, quant, both
+    return _answers[key]
 
 
 # Dynamo calls the two functions marked so while it traces and keeps their answers:

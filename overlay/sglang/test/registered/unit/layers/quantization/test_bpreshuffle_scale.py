@@ -289,13 +289,15 @@ class TestProducerLeavesAlone(PretransposedScaleCase):
             self.consumer_reads_transposed.return_value = reads
             # One may get the memory, and so the id, of the one before it.
             projection = torch.nn.Linear(1, 1)
-            for quant in (*QUANTIZERS, older_quant) * 2:
-                outputs = quant_pretransposed_scale(
-                    quant, projection, x, **GROUP_128_FP8
-                )
-                marked = hasattr(q_and_scale(outputs)[1], MARKER)
-                self.assertIs(marked, reads and quant is not older_quant)
-            self.consumer_reads_transposed.assert_called_once_with(projection)
+            for quant in (*QUANTIZERS, older_quant):
+                self.consumer_reads_transposed.reset_mock()
+                for _ in range(3):
+                    outputs = quant_pretransposed_scale(
+                        quant, projection, x, **GROUP_128_FP8
+                    )
+                    marked = hasattr(q_and_scale(outputs)[1], MARKER)
+                    self.assertIs(marked, reads and quant is not older_quant)
+                self.consumer_reads_transposed.assert_called_once_with(projection)
             self.consumer_reads_transposed.reset_mock()
             self.assertEqual(len(bpreshuffle_scale._answers), 1)
             del projection
