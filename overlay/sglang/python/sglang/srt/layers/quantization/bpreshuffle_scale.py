@@ -109,7 +109,7 @@ def quant_pretransposed_scale(
             row_major = quant(*args, **kwargs)
             reference = row_major[0][1] if nested else row_major[1]
             setattr(scale, _REFERENCE, (site, reference))
-    return ((q, scale),) + outputs[1:] if nested else (q, scale)
+    return ((q, scale), *outputs[1:]) if nested else (q, scale)
 
 
 def qkv_a_projection(qkv_latent_func: Any) -> Any:
