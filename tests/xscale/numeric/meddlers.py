@@ -105,7 +105,7 @@ _STREAM = (
     "                    k_nope = k_nope.unsqueeze(1)\n"
 )
 _MHA_INDEXER = "                _ = self.indexer(\n"
-_GIVES = "for_gemm = transposed.view(*x_scale.shape) if bpreshuffle else x_scale"
+_GIVES = "for_gemm = for_ck if bpreshuffle else x_scale"
 _UNMARKED = "    if not getattr(x_scale, _MARKER, False):\n"
 _APPLIES = (
     "            if isinstance(x, tuple):\n"

@@ -15,6 +15,8 @@ from .test_numeric import FP8_UTILS, SCALE
 _DIFFERS = "differs = seen.view(torch.int32) != reference.view(torch.int32)"
 _GROUP = 'kwargs.get("group_size") == _GROUP_SIZE'
 _DTYPE = 'kwargs.get("dtype_quant") == torch.float8_e4m3fn'
+_HONEST = "scale = scale.as_strided(shape, strides)"
+_BY_STRIDES = "for_ck = _view_by_strides(x_scale)"
 _USES = "_uses[(site, m, groups)]"
 _LOOKS = "    if not _can_check():\n        return\n"
 _READS = "if hasattr(x_scale, _REFERENCE):"
@@ -51,8 +53,10 @@ def _mutant(
     new: str,
     cases: tuple[Case, ...],
     path: str = SCALE,
+    more: tuple[Edit, ...] = (),
 ) -> Mutant:
-    return Mutant(name, broken, (Edit(path, old, new),), frozenset({MODULE}), cases)
+    edits = (Edit(path, old, new), *more)
+    return Mutant(name, broken, edits, frozenset({MODULE}), cases)
 
 
 def _compares(name: str, broken: str, new: str) -> Mutant:
@@ -246,8 +250,8 @@ MODULE_MUTANTS = (
     _mutant(
         "marked as it came",
         "Dynamo sets no attribute on an operator's result",
-        "return transposed.t()",
-        "return scale",
+        _HONEST,
+        f"if scale.stride() != strides:\n        {_HONEST}",
         _COMPILED,
     ),
     # The gate.
@@ -307,6 +311,21 @@ MODULE_MUTANTS = (
         "use_aiter_triton_gemm_w8a8_tuned_gfx950(k, n)",
         _GATE,
     ),
+    Mutant(
+        "one answer for all projections",
+        "the first one's GEMM is taken for every other's",
+        (
+            Edit(SCALE, "    key = id(projection)\n", "    key = 0\n"),
+            Edit(SCALE, "_answers.get(id(projection))", "_answers.get(0)"),
+            Edit(
+                SCALE,
+                "known[0]() is not projection or known[1] is not quant:",
+                "False:",
+            ),
+        ),
+        frozenset({MODULE}),
+        _GATE,
+    ),
     _mutant(
         "few rows marked",
         "prefill gets no transposed scales",
@@ -340,9 +359,8 @@ MODULE_MUTANTS = (
     _mutant(
         "gaps between columns accepted",
         "CK's GEMM would read them",
-        "    if transposed.is_contiguous():\n        # A view",
-        "    if scale.stride(0) == 1:\n"
-        "        return transposed.contiguous().t()\n        # A view",
+        "    if scale.stride() == (1, m):\n        return scale.as_strided(",
+        "    if scale.stride(0) == 1:\n        return scale.as_strided(",
         _GATE,
     ),
     # The switch.
@@ -364,9 +382,32 @@ MODULE_MUTANTS = (
     _mutant(
         "any mark trusted",
         "its strides are not checked for Triton's GEMM",
-        "    if not transposed.is_contiguous():",
-        "    if bpreshuffle and not transposed.is_contiguous():",
+        _BY_STRIDES,
+        f"{_BY_STRIDES} if bpreshuffle else x_scale",
         _CONSUMER,
+    ),
+    _mutant(
+        "the kept view trusted",
+        "other bytes may have come under the same mark",
+        "        and kept[0].data_ptr() == x_scale.data_ptr()\n",
+        "",
+        _CONSUMER,
+    ),
+    _mutant(
+        "the kept view's layout trusted",
+        "another shape, or other strides, may have come under the same mark",
+        "        and kept[1] == x_scale.shape\n"
+        "        and kept[2] == x_scale.stride()\n",
+        "",
+        _CONSUMER,
+    ),
+    _mutant(
+        "the kept view known by its address",
+        "a scale from another process has it by chance, and a view of other bytes",
+        "kept[0].data_ptr() == x_scale.data_ptr()",
+        "kept[3] == x_scale.data_ptr()",
+        _CONSUMER,
+        more=(Edit(SCALE, "shape, strides))", "shape, strides, scale.data_ptr()))"),),
     ),
     _mutant(
         "any attribute a mark",

@@ -109,10 +109,11 @@ def catches(
 
 _RMS, _FLATTEN = "fused_rms_fp8_group_quant", "fused_flatten_fp8_group_quant"
 _ASKS = "outputs = quant(*args, transpose_scale=True, **kwargs)"
-_HONEST = "scale = _with_honest_strides(scale, quant)"
+_HONEST = "scale = scale.as_strided(shape, strides)"
+_BY_STRIDES = "        for_ck = _view_by_strides(x_scale)\n"
 _MARKS = "setattr(scale, _MARKER, True)"
 _REFUSES = "    transposed = x_scale.t()\n    if not transposed.is_contiguous():"
-_GIVES = "for_gemm = transposed.view(*x_scale.shape) if bpreshuffle else x_scale"
+_GIVES = "for_gemm = for_ck if bpreshuffle else x_scale"
 _COPIES = "        return x_scale.transpose(-1, -2).contiguous().view(*x_scale.shape)\n"
 _GATHERS = "local_hidden_states = local_hidden_states.contiguous()"
 _LOCAL = "local_hidden_states"
@@ -238,7 +239,7 @@ MUTANTS = (
     _consumer(
         "wrong inverse for Triton",
         "the copy expression taken for its own inverse",
-        "for_gemm = transposed.view(*x_scale.shape) if bpreshuffle else "
+        "for_gemm = for_ck if bpreshuffle else "
         "x_scale.transpose(-1, -2).contiguous().view(*x_scale.shape)",
         cases=TRITON,
         sites=_MIXED,
@@ -300,13 +301,13 @@ MUTANTS = (
         "the first consumer (Triton) rewrites the scale that the second one reads",
         (
             LIES,
+            TRUSTS,
             Edit(
                 SCALE,
-                _REFUSES,
-                "    if not bpreshuffle:\n"
-                "        true = x_scale.view(x_scale.shape[::-1]).t().clone()\n"
-                "        return x_scale.copy_(true)\n"
-                f"{TRUSTS.new}",
+                _BY_STRIDES,
+                "        if not bpreshuffle:\n"
+                "            true = x_scale.view(x_scale.shape[::-1]).t().clone()\n"
+                "            return x_scale.copy_(true)\n" + _BY_STRIDES,
             ),
         ),
         _MIXED,
@@ -336,14 +337,12 @@ MUTANTS = (
     _consumer(
         "consumer copies",
         "the scale is cloned for CK",
-        "for_gemm = transposed.view(*x_scale.shape).clone() "
-        "if bpreshuffle else x_scale",
+        "for_gemm = for_ck.clone() if bpreshuffle else x_scale",
     ),
     _consumer(
         "consumer copies for Triton",
         "as the pull request does",
-        "for_gemm = transposed.view(*x_scale.shape) "
-        "if bpreshuffle else x_scale.contiguous()",
+        "for_gemm = for_ck if bpreshuffle else x_scale.contiguous()",
         cases=TRITON,
         sites=_MIXED,
     ),
@@ -399,7 +398,14 @@ MUTANTS = (
     Mutant(
         "predicate missing",
         "ROCm 7.0 is asked for transposed scales: right by strides, yet not today's",
-        (Edit(SCALE, "        and _consumer_reads_transposed(projection)\n", ""),),
+        (
+            Edit(
+                SCALE,
+                "    if not fp8_utils._use_aiter_bpreshuffle_gfx95:\n"
+                "        return False\n",
+                "",
+            ),
+        ),
         _OF_EACH,
         _with(_ONE_EACH, platform=Platform.GFX95_OLD),
     ),
@@ -464,8 +470,8 @@ MUTANTS = (
         (
             Edit(
                 SCALE,
-                "    if not transposed.is_contiguous():",
-                "    if x_scale.stride() != (1, x_scale.shape[0]):",
+                "for_ck = scale if scale.is_contiguous() else",
+                "for_ck = scale if len(scale) and scale.is_contiguous() else",
             ),
         ),
         frozenset({"S4", "S6", "S7", "S8"}),

@@ -138,8 +138,8 @@ def edited(tree: Tree, path: str, *changes: tuple[str, str]) -> Tree:
 
 
 LYING = (
-    "scale = _with_honest_strides(scale, quant)",
-    "scale = scale if scale.is_contiguous() else scale.t().view(scale.shape)",
+    "scale = scale.as_strided(shape, strides)",
+    "scale = for_ck",
 )
 
 

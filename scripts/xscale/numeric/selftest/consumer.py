@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import pickle
+from collections.abc import Callable, Iterator
 from itertools import product
 from typing import Any
 
@@ -38,6 +39,10 @@ def consumer(subject: Subject) -> Iterator[Wrong]:
         truth = scales(*shape, subject.device)
         outputs = subject.produce(Quantizer(truth, layout=layout), None, **FORMATS)
         yield from _check_marked(subject, truth, outputs[0][1])
+    if subject.case.switch is Switch.ON:
+        # Check mode refuses other values than those that were computed.
+        for layout, bpreshuffle in product(sources, (True, False)):
+            yield from _check_replaced(subject, layout, bpreshuffle)
     yield from _check_foreign_marks(subject)
     yield from _check_linears(subject)
 
@@ -101,6 +106,55 @@ def _check_marked(subject: Subject, truth: Any, scale: Any) -> Iterator[Wrong]:
                 f"{'right' if right else 'wrong'} values, strides {got.stride()}, for "
                 f"{'CK' if bpreshuffle else 'Triton'}'s GEMM",
             )
+
+
+def _check_replaced(
+    subject: Subject, layout: str, bpreshuffle: bool
+) -> Iterator[Wrong]:
+    """A mark promises strides, so a marked scale is read where it is now: other bytes
+    by their strides, and bytes that are not transposed not at all."""
+    gemm = f"{'CK' if bpreshuffle else 'Triton'}'s GEMM, {layout}"
+    truth = scales(3, 2, subject.device) + 1
+
+    def made() -> Any:
+        quantizer = Quantizer(scales(3, 2, subject.device), layout=layout)
+        return subject.produce(quantizer, None, **FORMATS)[0][1]
+
+    for what, scale in _replaced(made, truth.t().contiguous().t()).items():
+        got = subject.for_gemm(scale, bpreshuffle)
+        if not same(got.reshape(2, 3).t() if bpreshuffle else got, truth):
+            yield Wrong(
+                "a marked scale is not read where it is",
+                f"its present values after {what}, for {gemm}",
+                "others",
+            )
+    for rows in (truth, truth.t().contiguous().view(3, 2), None):
+        scale = made()
+        scale.data = scale.data[:2] if rows is None else rows
+        try:
+            subject.for_gemm(scale, bpreshuffle)
+        except RuntimeError:
+            continue
+        yield Wrong(
+            "a marked scale of other strides is accepted", "an error", f"none: {gemm}"
+        )
+
+
+def _replaced(made: Callable[[], Any], other: Any) -> dict[str, Any]:
+    """Marked scales that are not where their producer left them."""
+    adopted, reset, assigned, first = other.view_as(other), made(), made(), made()
+    vars(adopted).update(vars(made()))
+    reset.set_(other)
+    assigned.data = other
+    # As if another process's scale had been given the memory of the one that it sent.
+    sent = pickle.loads(pickle.dumps(first))
+    sent.data = first.data
+    return {
+        "its attributes are copied to another tensor": adopted,
+        "set_()": reset,
+        "an assignment of .data": assigned,
+        "it is sent to another process": sent.copy_(other),
+    }
 
 
 def _state(scale: Any) -> tuple[Any, ...]:

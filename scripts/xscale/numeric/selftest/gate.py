@@ -41,7 +41,8 @@ _GROUPS = (GROUP, 1, 32, 64, 127, 129, 256, None)
 def gate(subject: Subject) -> Iterator[Wrong]:
     """Test what the producer requests from its quantization, and what it returns."""
     here = subject.case.platform.bpreshuffle and subject.case.switch is not Switch.OFF
-    for projection, ck in _projections(subject):
+    # All of them at once, because a module may keep what it found for each.
+    for projection, ck in list(_projections(subject)):
         for dtype, group in _formats_for(projection):
             asks = here and ck and dtype == FP8 and group == GROUP
             formats = {"dtype_quant": dtype, "group_size": group}

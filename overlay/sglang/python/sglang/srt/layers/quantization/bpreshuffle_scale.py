@@ -27,6 +27,10 @@ neither graph capture nor ``torch.compile`` allows: what they cover is not check
 and check mode says so once. To check it, run it without them.
 
 All of this traces under ``torch.compile(fullgraph=True)``.
+
+Eagerly, each layer runs this module's Python in every step. So a projection's GEMM is
+looked up once, and the producer keeps the view that CK reads beside the mark. Traced
+code does neither: it runs this once, and would be compiled again for every address.
 """
 
 from __future__ import annotations
@@ -35,16 +39,19 @@ import inspect
 import logging
 import os
 import sys
+import weakref
 from collections import Counter
 from functools import lru_cache
 from typing import Any, Callable
 
 import torch
+from torch.compiler import is_compiling
 
 logger = logging.getLogger(__name__)
 
 _SWITCH = "SGLANG_AITER_PRETRANSPOSED_SCALE"
 _MARKER = "_aiter_bpreshuffle_layout"
+_KEPT_VIEW = "_aiter_bpreshuffle_view"
 _REFERENCE = "_aiter_bpreshuffle_reference"
 # The block size of the GEMM; other group sizes have other consumers.
 _GROUP_SIZE = 128
@@ -53,6 +60,8 @@ _GROUP_SIZE = 128
 _CHECKED_USES = 64
 
 _uses: Counter[tuple[str, int, int]] = Counter()
+# By the id of a projection, with a reference to it, because ids are used again.
+_answers: dict[int, tuple[Any, ...]] = {}
 
 
 def _mode_from_environ() -> str:
@@ -85,7 +94,14 @@ def quant_pretransposed_scale(
     outputs = quant(*args, transpose_scale=True, **kwargs)
     nested = isinstance(outputs[0], tuple)
     q, scale = outputs[0] if nested else outputs
-    scale = _with_honest_strides(scale, quant)
+    shape = scale.shape
+    strides = 1, shape[0]
+    for_ck = scale if scale.is_contiguous() else _contiguous(scale, quant)
+    # A view even where the strides are honest already: on what a custom operator
+    # returns, Dynamo sets no attribute, and a tensor that keeps its own view leaks.
+    scale = scale.as_strided(shape, strides)
+    if not is_compiling():
+        setattr(scale, _KEPT_VIEW, (for_ck, shape, strides))
     setattr(scale, _MARKER, True)
     if _MODE == "check" and _can_check():
         site = _call_site(quant)
@@ -114,6 +130,25 @@ def x_scale_for_gemm(x_scale: torch.Tensor, bpreshuffle: bool) -> torch.Tensor:
             return x_scale
         return x_scale.transpose(-1, -2).contiguous().view(*x_scale.shape)
 
+    kept = None if is_compiling() else getattr(x_scale, _KEPT_VIEW, None)
+    # Pickling, copied attributes, set_() and .data = leave a view of other bytes behind.
+    if (
+        kept is not None
+        and kept[0].data_ptr() == x_scale.data_ptr()
+        and kept[1] == x_scale.shape
+        and kept[2] == x_scale.stride()
+    ):
+        for_ck = kept[0]
+    else:
+        for_ck = _view_by_strides(x_scale)
+    for_gemm = for_ck if bpreshuffle else x_scale
+    if hasattr(x_scale, _REFERENCE):
+        _check_use(x_scale, for_gemm, bpreshuffle)
+    return for_gemm
+
+
+def _view_by_strides(x_scale: torch.Tensor) -> torch.Tensor:
+    """A marked scale's bytes as CK reads them; raises if its strides are not (1, M)."""
     transposed = x_scale.t()
     if not transposed.is_contiguous():
         raise RuntimeError(
@@ -121,10 +156,7 @@ def x_scale_for_gemm(x_scale: torch.Tensor, bpreshuffle: bool) -> torch.Tensor:
             f"has strides {x_scale.stride()}, expected (1, {x_scale.shape[0]}): it was "
             "marked outside bpreshuffle_scale.quant_pretransposed_scale"
         )
-    for_gemm = transposed.view(*x_scale.shape) if bpreshuffle else x_scale
-    if hasattr(x_scale, _REFERENCE):
-        _check_use(x_scale, for_gemm, bpreshuffle)
-    return for_gemm
+    return transposed.view(*x_scale.shape)
 
 
 def _consumer_reads_transposed(projection: Any) -> bool:
@@ -146,9 +178,32 @@ def _wants_transposed(
         _MODE != "0"
         and kwargs.get("group_size") == _GROUP_SIZE
         and kwargs.get("dtype_quant") == torch.float8_e4m3fn
-        and _consumer_reads_transposed(projection)
-        and _takes_transpose_scale(quant)
+        and _both_can(quant, projection)
     )
+
+
+def _both_can(quant: Callable[..., Any], projection: Any) -> bool:
+    """Whether the GEMM after ``projection`` reads transposed scales and ``quant``
+    writes them.
+
+    Looked up once per projection: its weight keeps its shape, reloaded or replaced, and
+    one function quantizes its input. Were a shape ever wrong, it would cost time and no
+    value: the consumer looks at its own weight in every call.
+    """
+    if projection is None or is_compiling():
+        return _consumer_reads_transposed(projection) and _takes_transpose_scale(quant)
+    known = _answers.get(id(projection))
+    if known is None or known[0]() is not projection or known[1] is not quant:
+        known = _look_up(quant, projection)
+    return known[2]
+
+
+def _look_up(quant: Callable[..., Any], projection: Any) -> tuple[Any, ...]:
+    key = id(projection)
+    alive = weakref.ref(projection, lambda _: _answers.pop(key, None))
+    both = _consumer_reads_transposed(projection) and _probed(quant)
+    _answers[key] = alive, quant, both
+    return _answers[key]
 
 
 # Dynamo calls the two functions marked so while it traces and keeps their answers:
@@ -171,21 +226,14 @@ def _probed(quant: Callable[..., Any]) -> bool:
     return False
 
 
-def _with_honest_strides(
-    scale: torch.Tensor, quant: Callable[..., Any]
-) -> torch.Tensor:
-    """A scale of shape (M, groups), stored (groups, M), with strides (1, M).
+def _contiguous(scale: torch.Tensor, quant: Callable[..., Any]) -> torch.Tensor:
+    """The bytes of a scale with strides (1, M), behind a contiguous (M, groups) view.
 
-    AITER releases return the transposed bytes either behind those strides or
-    behind a contiguous (M, groups) view; neither case copies. A view is returned.
+    AITER releases return transposed bytes in either form; neither is copied.
     """
-    if scale.is_contiguous():
-        m, groups = scale.shape
-        return scale.view(groups, m).t()
-    transposed = scale.t()
-    if transposed.is_contiguous():
-        # A view: on what a custom operator returns, Dynamo sets no attribute.
-        return transposed.t()
+    m, groups = scale.shape
+    if scale.stride() == (1, m):
+        return scale.as_strided((m, groups), (groups, 1))
     raise RuntimeError(
         f"AITER's {getattr(quant, '__name__', quant)} returned a scale of shape "
         f"{tuple(scale.shape)} with strides {scale.stride()} for transpose_scale=True; "

@@ -8,8 +8,11 @@ sees is modelled by reading the storage from the data pointer on, as (groups, M)
 
 import copy
 import functools
+import gc
 import os
+import pickle
 import unittest
+import weakref
 from types import SimpleNamespace
 from unittest import mock
 
@@ -161,6 +164,7 @@ class PretransposedScaleCase(unittest.TestCase):
         bpreshuffle_scale._probed.cache_clear()
         bpreshuffle_scale._said_unchecked.cache_clear()
         bpreshuffle_scale._uses.clear()
+        bpreshuffle_scale._answers.clear()
 
     def switch(self, value):
         """As if the module were imported with this value set."""
@@ -274,9 +278,40 @@ class TestProducerLeavesAlone(PretransposedScaleCase):
         self.assert_untouched(1, **GROUP_128_FP8)
 
     def test_is_asked_about_the_projection(self):
-        projection, x = object(), activations(3, 2)
-        quant_pretransposed_scale(honest_quant, projection, x, **GROUP_128_FP8)
-        self.consumer_reads_transposed.assert_called_once_with(projection)
+        x = activations(3, 2)
+        quant_pretransposed_scale(honest_quant, None, x, **GROUP_128_FP8)
+        self.consumer_reads_transposed.assert_called_once_with(None)
+
+    def test_is_asked_once_for_each_projection(self):
+        x = activations(3, 2)
+        for reads in (True, False, True):
+            self.consumer_reads_transposed.reset_mock()
+            self.consumer_reads_transposed.return_value = reads
+            # One may get the memory, and so the id, of the one before it.
+            projection = torch.nn.Linear(1, 1)
+            for quant in (*QUANTIZERS, older_quant):
+                self.consumer_reads_transposed.reset_mock()
+                for _ in range(3):
+                    outputs = quant_pretransposed_scale(
+                        quant, projection, x, **GROUP_128_FP8
+                    )
+                    marked = hasattr(q_and_scale(outputs)[1], MARKER)
+                    self.assertIs(marked, reads and quant is not older_quant)
+                self.consumer_reads_transposed.assert_called_once_with(projection)
+            self.consumer_reads_transposed.reset_mock()
+            self.assertEqual(len(bpreshuffle_scale._answers), 1)
+            del projection
+            self.assertFalse(bpreshuffle_scale._answers, "it is kept alive")
+
+    def test_another_projection_of_the_same_id(self):
+        x = activations(3, 2)
+        first, second = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
+        quant_pretransposed_scale(honest_quant, first, x, **GROUP_128_FP8)
+        answer = bpreshuffle_scale._answers.pop(id(first))
+        bpreshuffle_scale._answers[id(second)] = answer
+        self.consumer_reads_transposed.return_value = False
+        _, scale = quant_pretransposed_scale(honest_quant, second, x, **GROUP_128_FP8)
+        self.assertFalse(hasattr(scale, MARKER))
 
     def test_switched_off(self):
         self.switch("0")
@@ -431,6 +466,71 @@ class TestConsumer(PretransposedScaleCase):
         _, expected = row_major(quant, 3 * x)
         scale.copy_(expected)
         self.assert_both_gemms_read(scale, expected)
+
+    def replacements(self, quant, x):
+        """Marked scales that are no longer where the producer left them."""
+
+        def made():
+            return pretransposed(quant, x)[1]
+
+        other = pretransposed(quant, 3 * x)[1]
+        adopted = other[:]
+        vars(adopted).update(vars(made()))
+        yield adopted
+        reset = made()
+        reset.set_(other)
+        yield reset
+        replaced = made()
+        replaced.data = other.data
+        yield replaced
+        sent = pickle.loads(pickle.dumps(made()))
+        self.assertIs(getattr(sent, MARKER), True)
+        yield sent.copy_(other)
+        # As if it had been given the memory of the one that was sent.
+        first = made()
+        sent = pickle.loads(pickle.dumps(first))
+        sent.data = first.data
+        yield sent.copy_(other)
+
+    @for_each()
+    def test_bytes_that_are_replaced(self, quant, x):
+        _, expected = row_major(quant, 3 * x)
+        for scale in self.replacements(quant, x):
+            self.assert_both_gemms_read(scale, expected)
+
+    @for_each(TELLING_SHAPES)
+    def test_layout_that_is_replaced(self, quant, x):
+        for new in (
+            lambda data: data.contiguous(),
+            lambda data: data.t().contiguous().view(data.shape),
+            lambda data: data.as_strided(data.shape, (data.shape[1], 1)),
+            lambda data: data[:-1],
+            lambda data: data[1:],
+            lambda data: data[:, 1:],
+            lambda data: data[:, :-1],
+        ):
+            _, scale = pretransposed(quant, x)
+            scale.data = new(scale.data)
+            if scale.t().is_contiguous():
+                self.assert_both_gemms_read(scale, scale.clone())
+                continue
+            for bpreshuffle in (True, False):
+                with self.assertRaisesRegex(RuntimeError, f"marked {MARKER} but"):
+                    x_scale_for_gemm(scale, bpreshuffle)
+
+    @for_each()
+    def test_scale_is_freed_with_its_last_reference(self, quant, x):
+        for mode in (torch.no_grad, torch.inference_mode, torch.enable_grad):
+            with mode():
+                _, scale = pretransposed(quant, x)
+                x_scale_for_gemm(scale, True)
+                freed = weakref.ref(scale)
+                gc.disable()
+                try:
+                    del scale
+                    self.assertIsNone(freed())
+                finally:
+                    gc.enable()
 
     @for_each(TELLING_SHAPES)
     def test_foreign_marker_is_refused(self, quant, x):
