@@ -116,6 +116,7 @@ $(VENV)/%.stamp: pyproject.toml requirements.txt | $(VENV)/core.stamp $(VENV)/pi
 $(VENV)/kernels.stamp: pyproject.toml | $(VENV)/core.stamp $(VENV)/pip.stamp
 ifndef WITHOUT_KERNELS
 	$(PIP) --group kernels
+	$(PIP) --no-deps --group triton
 endif
 	@touch $@
 
