@@ -37,7 +37,9 @@ class World:
     gather: Gather | None = None
     buffer: Any = None
     capturing: bool = False
+    probe: Any = None
     looked_up: list[Any] | None = None
+    registered: dict[str, tuple[str, ...]] = field(default_factory=dict)
     parallel: Any = field(default_factory=lambda: parallel(0, 1))
     flags: Any = field(default_factory=lambda: ForwardFlags("forward flags"))
     _remembered: dict[Any, Any] = field(default_factory=dict)

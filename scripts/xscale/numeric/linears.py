@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from xscale.numeric.doubles import World
+from xscale.numeric.doubles import Draw, World
 from xscale.numeric.formats import Format
 from xscale.numeric.island import Island
 from xscale.numeric.sources import KINDS, METHOD
@@ -49,6 +49,7 @@ class _Projection:
 
     world: World
     projection: str
+    output_size: int
     then: Callable[[Any], Any]
 
     def __getattr__(self, name: str) -> Any:
@@ -81,6 +82,11 @@ class _Projection:
         reads.projection = self.projection
         reads.marked = bool(getattr(scale, MARKER, False))
         reads.mark_known = watch is None or watch.knows_mark_on(scale)
+        if self.world.probe is not None:
+            self.world.probe.receive(self.projection, x)
+            rows = x[0] if isinstance(x, tuple) else x
+            draw = Draw((self.projection, "output"), self.world.device)
+            return self.then(draw(rows.shape[0], self.output_size)), None
         real: Any = super()
         output, bias = real.forward(x, *args, **kwargs)
         return self.then(output), bias
@@ -105,10 +111,7 @@ class Linears:
         if not self._island.has(METHOD):
             raise NotDriven(f"linear {name}: the tree has no {METHOD}.apply")
         with unrecorded(), torch.device(self._world.device):
-            linear = self._made(self._island.owner(kind), name, n, k)
-        vars(linear).update(
-            world=self._world, projection=name, then=then or _as_it_is
-        )
+            linear = self._made(self._island.owner(kind), name, n, k, then)
         self._unloaded.append((linear, name))
         return linear
 
@@ -120,11 +123,15 @@ class Linears:
                 for parameter, values in linear.named_parameters(recurse=False):
                     _fill(name, parameter, values.data)
                 linear.quant_method.process_weights_after_loading(linear)
+                names = [n for n, _ in linear.named_parameters(recurse=False)]
+                self._world.registered[name] = tuple(names)
         self._unloaded.clear()
 
-    def _made(self, owner: type, name: str, n: int, k: int) -> Any:
-        kind: Any = type(owner.__name__, (_Projection, owner), {})
-        kind.world = self._world
+    def _made(
+        self, owner: type, name: str, n: int, k: int, then: Callable[[Any], Any] | None
+    ) -> Any:
+        ours = {"world": self._world, "projection": name, "then": staticmethod(then or _as_it_is)}
+        kind: Any = type(owner.__name__, (_Projection, owner), ours)
         known = {
             "bias": False,
             "params_dtype": torch.bfloat16,
