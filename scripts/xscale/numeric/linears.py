@@ -18,7 +18,7 @@ import torch
 from xscale.numeric.doubles import Draw, World
 from xscale.numeric.formats import Format
 from xscale.numeric.island import Island
-from xscale.numeric.sources import KINDS, METHOD
+from xscale.numeric.sources import KINDS
 from xscale.numeric.watch import unrecorded
 from xscale.sites import MARKER
 
@@ -108,8 +108,6 @@ class Linears:
         kind = _KINDS.get(name, KINDS[0])
         if not self._island.has(kind):
             raise NotDriven(f"linear {name}: the tree has no layers/linear.{kind}")
-        if not self._island.has(METHOD):
-            raise NotDriven(f"linear {name}: the tree has no {METHOD}.apply")
         with unrecorded(), torch.device(self._world.device):
             linear = self._made(self._island.owner(kind), name, n, k, then)
         self._unloaded.append((linear, name))
@@ -153,8 +151,11 @@ class Linears:
         module = f"sglang.srt.{reader[0].replace('/', '.')}"
         if module not in self._island.sources.modules:
             raise NotDriven(f"the format {self._format}: the tree has no {reader[0]}")
+        if (needs := reader[2]) and self._island.stubs(needs):
+            raise NotDriven(f"the format {self._format}: {needs} is not installed")
         owner = getattr(importlib.import_module(module), reader[1])
-        return owner.from_config(self._format.config)
+        # The loader adds the model's mapping.
+        return owner.from_config({"packed_modules_mapping": {}} | self._format.config)
 
 
 def _fill(name: str, parameter: str, values: Any) -> None:
