@@ -9,18 +9,28 @@ the numeric proof take the answer from here.
 from __future__ import annotations
 
 import atexit
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from overlaykit.core.errors import EnvironmentFailure, InputError
 from overlaykit.trees.tree import DirectoryTree, Tree
+from xscale.census import NEVER_RUNS, Census, SiteRow
 from xscale.numeric.cases import Platform
 from xscale.numeric.client import Job, Worker
 from xscale.numeric.formats import NATIVE_BLOCK_FP8, Format
 from xscale.numeric.lives import CHAINS, Life, LifeResult, LiveState, life_cases
 from xscale.numeric.sources import aiter_sources, sglang_sources
 
-__all__ = ["NATIVE_BLOCK_FP8", "Format", "Life", "LiveState", "not_run", "probe"]
+__all__ = [
+    "NATIVE_BLOCK_FP8",
+    "Format",
+    "Life",
+    "LiveState",
+    "not_run",
+    "probe",
+    "with_lives",
+]
 
 _workers: list[Worker] = []
 
@@ -65,7 +75,7 @@ def modules_of(tree: Tree, form: Format) -> tuple[str, ...]:
         return ()
     root = "python/sglang/srt/"
     path = form.reader[0]
-    folder, _, name = path.rpartition("/")
+    folder = path.rpartition("/")[0]
     modules = [f"{root}{path}.py"]
     if folder.rpartition("/")[2] != "quantization":
         below = f"{root}{folder}/"
@@ -91,3 +101,22 @@ def _worker() -> Worker:
         _workers.append(Worker())
         atexit.register(_workers[-1].close)
     return _workers[-1]
+
+
+def with_lives(census: Census, states: Mapping[str, LiveState]) -> Census:
+    """The census with the states in its rows; a dead row says which guard keeps it
+    so."""
+    return replace(
+        census, rows=tuple(_with_life(row, states.get(row.site)) for row in census.rows)
+    )
+
+
+def _with_life(row: SiteRow, state: LiveState | None) -> SiteRow:
+    detail = row.detail.partition(NEVER_RUNS)[0].removesuffix("; ")
+    if state is None or row.path is None:
+        return replace(row, live=None, detail=detail)
+    if state.state is Life.DEAD:
+        where = f"{state.at}: " if state.at else ""
+        why = f"{NEVER_RUNS}{where}{state.reason}"
+        return replace(row, live=False, detail="; ".join(filter(None, (detail, why))))
+    return replace(row, live=state.state is Life.LIVE or None, detail=detail)

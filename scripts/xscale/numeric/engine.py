@@ -94,4 +94,5 @@ def _frozen(world: World, outputs: Leaves, raised: str | None, watched: Watched)
         recorder.calls,
         recorder.changed(),
         watched,
+        frozenset(world.absent),
     )

@@ -84,7 +84,9 @@ class Calls:
         """The calls in the site's function; all of its kernel if there is none."""
         calls = self._named.get(site.kernel, [])
         feeds = [site.feeds] if site.feeds else []
-        inside = [c for c in calls if site.fits(site.kernel, [c.scope], None, None, feeds)]
+        inside = [
+            c for c in calls if site.fits(site.kernel, [c.scope], None, None, feeds)
+        ]
         return inside or calls
 
     def _guards(

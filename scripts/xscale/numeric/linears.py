@@ -29,7 +29,7 @@ _ONES = 127
 
 
 class NotDriven(Exception):
-    """Something in this tree cannot be driven; the message says which driver and why."""
+    """Something in this tree cannot be driven; the message says what and why."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class _Projection:
                 missing,
                 code.co_filename,
                 frame.f_lineno,
-                code.co_qualname if sys.version_info >= (3, 11) else code.co_name,
+                getattr(code, "co_qualname", code.co_name),
             )
             self.world.looked_up.append(read)
 
@@ -128,7 +128,11 @@ class Linears:
     def _made(
         self, owner: type, name: str, n: int, k: int, then: Callable[[Any], Any] | None
     ) -> Any:
-        ours = {"world": self._world, "projection": name, "then": staticmethod(then or _as_it_is)}
+        ours = {
+            "world": self._world,
+            "projection": name,
+            "then": staticmethod(then or _as_it_is),
+        }
         kind: Any = type(owner.__name__, (_Projection, owner), ours)
         known = {
             "bias": False,

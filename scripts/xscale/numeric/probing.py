@@ -134,8 +134,9 @@ class Prober:
             return LiveState(site, Life.NOT_RUN, reason=why)
         if _fused(received):
             call = self.calls.reached(_SITES[site], probe.trace, received.at)
-            where = (call.path, call.line) if call is not None else (None, None)
-            return LiveState(site, Life.LIVE, *where, f"{received.kernel} is called")
+            path, line = (call.path, call.line) if call is not None else (None, None)
+            said = f"{received.kernel} is called"
+            return LiveState(site, Life.LIVE, path, line, said)
         looked = self._missing(probe, projection)
         if guard is None:
             why = f"{projection} receives unquantized values, and no test keeps it so"
@@ -144,9 +145,7 @@ class Prober:
         returned = dict.fromkeys(probe.trace.returned.get(guard.place, ()))
         what = ", ".join(filter(None, (seen, *returned))) or "another branch ran"
         said = "; ".join((what, *looked.values()))
-        return LiveState(
-            site, Life.DEAD, guard.path, guard.line, said, tuple(looked)
-        )
+        return LiveState(site, Life.DEAD, guard.path, guard.line, said, tuple(looked))
 
     def _missing(self, probe: Probe, projection: str) -> dict[str, str]:
         """What the tree's own tests looked for on the projection's linear in vain, by
