@@ -9,6 +9,7 @@ from enum import Enum
 from itertools import combinations, product
 
 from xscale.numeric.chains import GROUP, Chain
+from xscale.numeric.formats import NATIVE_BLOCK_FP8, Format
 from xscale.numeric.shapes import (
     APART,
     DEEPSEEK_V3,
@@ -121,13 +122,15 @@ class Case:
     variant: Variant = Variant.INSTALLED
     switch: Switch = Switch.ON
     platform: Platform = Platform.GFX95
+    format: Format = NATIVE_BLOCK_FP8
 
     def __str__(self) -> str:
-        return (
+        text = (
             f"{self.chain.value}; M={self.m}; {self.shape.name}; "
             f"AITER {self.variant.value}; switch {self.switch.value}; "
             f"{self.platform.value}"
         )
+        return text if self.format == NATIVE_BLOCK_FP8 else f"{text}; {self.format}"
 
     @property
     def sites(self) -> frozenset[str]:

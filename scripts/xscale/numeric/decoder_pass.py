@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from xscale.numeric.boundary import BoundaryInput
 from xscale.numeric.chains import Chain
 from xscale.numeric.doubles import StopRun, Unquantized
-from xscale.numeric.sources import HEAD_GATE, LATENT, LAYER, PREPARE
+from xscale.numeric.entries import ABSORBED, NORMAL, dispatching
+from xscale.numeric.linears import NotDriven
+from xscale.numeric.sources import HEAD_GATE, LATENT, LAYER, PREPARE, STAGES
 from xscale.numeric.stubs import Anything, double_of
 
 if TYPE_CHECKING:
@@ -24,63 +29,81 @@ class DecoderPass:
 
     The decoder layer's forward runs with the tree's attention layer, linears and
     indexer, until the indexer's wk has read the scale; later code has no scale of these
-    sites. The chain selects decoding, prefill or a second stream.
+    sites. The chain selects decoding, prefill or a second stream. The layer's own
+    detection says which quantization its weights have.
     """
 
-    def __init__(self, driver: Driver) -> None:
+    def __init__(self, driver: Driver, rank: int = 0) -> None:
         self._driver, self._chain = driver, driver.case.chain
         self._world, self._shape = driver.world, driver.shape
+        self._rank = rank
         self._outputs: list[Any] = []
+        self._hidden: Any = None
+        self._batch = _batch(self._chain is Chain.PREFILL_NSA)
+        if not driver.island.has(LAYER, LATENT):
+            raise NotDriven("input: the tree has no DeepseekV2DecoderLayer to enter")
 
     def run(self) -> Any:
-        """Return the output of prepare_attn, to compare it with the pristine tree's."""
-        driver = self._driver
-        hidden, residual = driver.inputs(0)
+        """Return the attention's input, to compare it with the pristine tree's."""
         self._world.capturing = self._chain is Chain.STREAMS_NSA
-        layer = self._layer()
-        with _streams(), suppress(StopRun):
-            driver.call(
+        self._forward(self._layer(self._attention()))
+        return self._outputs
+
+    def prepared(self) -> Any:
+        """The attention's input on this rank; the pass ends there."""
+        attention = self._attention()
+        vars(attention)["forward"] = _enough
+        self._forward(self._layer(attention))
+        return self._hidden
+
+    def _forward(self, layer: Any) -> None:
+        hidden, residual = self._arrived
+        kind = NORMAL if self._chain is Chain.PREFILL_NSA else ABSORBED
+        with _streams(), dispatching(self._driver.island, kind), suppress(StopRun):
+            self._driver.call(
                 layer.forward,
                 hidden_states=hidden,
                 residual=residual,
-                forward_batch=self._batch(),
+                forward_batch=self._batch,
             )
-        return self._outputs
 
-    def _layer(self) -> Any:
+    def _layer(self, attention: Any) -> Any:
         driver = self._driver
-        attention = self._attention()
         bound = attention.prepare_qkv_latent
         # A plain function is not bound to a layer, so no projection can be found by it.
-        unbound = partial(_called, bound)
-        communicator = driver.communicator(
-            0, bound if self._chain.knows_projection else unbound
-        )
-        prepare = getattr(communicator, PREPARE)
-        vars(communicator)[PREPARE] = partial(self._prepared, prepare)
-        # Without tokens, the attention returns at once.
-        communicator.prepare_mlp = _enough
-        layer = double_of(driver.island.owner(LAYER), layer_communicator=communicator)
+        latent_of = bound if self._chain.knows_projection else partial(_called, bound)
+        layer = double_of(driver.island.owner(LAYER))
         layer.self_attn = attention
-        if self._world.platform.gfx95:
-            layer._gfx95_quant_format = self._format(layer)
+        self._arrived = driver.inputs(self._rank)
+        _detect(layer)
+        if driver.island.has(STAGES):
+            before = BoundaryInput(driver, self._rank, *self._arrived)
+            self._arrived = before.into(layer, self._batch, latent_of), None
+            watched, name = layer.attn_boundary, "prepare"
+        elif driver.island.has(PREPARE):
+            layer.layer_communicator = driver.communicator(self._rank, latent_of)
+            # Without tokens, the attention returns at once.
+            layer.layer_communicator.prepare_mlp = _enough
+            watched, name = layer.layer_communicator, PREPARE
+        else:
+            raise NotDriven(f"input: the tree has neither {PREPARE} nor {STAGES}")
+        vars(watched)[name] = partial(self._prepared, getattr(watched, name))
+        # As in a server: the layer exists before its weights are read.
+        driver.linears.load()
         return layer
 
-    def _format(self, layer: Any) -> Any:
-        """The quantization that the layer detects for its attention's weights."""
-        detect = getattr(type(layer), "_detect_gfx95_quant_format", None)
-        return detect(layer) if detect is not None else "fp8"
-
     def _prepared(self, prepare: Callable[..., Any], *args: Any, **named: Any) -> Any:
-        hidden, residual, *rest = prepare(*args, **named)
-        self._outputs += [without_scale(hidden), residual]
-        return (hidden, residual, *rest)
+        prepared = prepare(*args, **named)
+        if self._driver.island.has(STAGES):
+            self._hidden, residual = prepared, self._batch.residual_stream.residual
+        else:
+            self._hidden, residual = prepared[:2]
+        self._outputs += [without_scale(self._hidden), residual]
+        return prepared
 
     def _attention(self) -> Any:
         driver, shape = self._driver, self._shape
         draw = driver.draw("unquantized")
-        method = "MHA" if self._chain is Chain.PREFILL_NSA else "MLA"
-        methods = driver.island.module(LATENT).AttnForwardMethod
         attention = driver.attention(
             LATENT,
             # The indexer also receives a pair, and handles it itself.
@@ -88,7 +111,6 @@ class DecoderPass:
             use_dsa=True,
             indexer=self._indexer(),
             alt_stream=Stream() if self._chain is Chain.STREAMS_NSA else None,
-            dispatch_attn_forward_method=lambda *_: getattr(methods, method),
             fused_qkv_a_proj_with_mqa=driver.linear(
                 "qkv_a", shape.qkv_a, shape.hidden, then=self._latent
             ),
@@ -119,15 +141,33 @@ class DecoderPass:
         type(indexer).__call__ = call
         return indexer
 
-    def _batch(self) -> Any:
-        """Decoding, or a prefill that is so short that only keys are computed."""
-        prefill = self._chain is Chain.PREFILL_NSA
-        batch: Any = Anything("forward_batch")
-        batch.forward_mode.is_extend_without_speculative = lambda: prefill
-        batch.forward_mode.is_decode_or_idle = lambda: not prefill
-        length = SimpleNamespace(item=lambda: 1)
-        batch.seq_lens_cpu = SimpleNamespace(max=lambda: length)
-        return batch
+
+def _batch(prefill: bool) -> Any:
+    """Decoding, or a prefill that is so short that only keys are computed."""
+    batch: Any = Anything("forward_batch")
+    batch.forward_mode.is_extend_without_speculative = lambda: prefill
+    batch.forward_mode.is_decode_or_idle = lambda: not prefill
+    batch.seq_lens_cpu = torch.ones(1, dtype=torch.int32)
+    return batch
+
+
+def _detect(layer: Any) -> None:
+    """Run what the layer's constructor runs to learn its weights' quantization.
+
+    These are its assignments of a method's result that needs nothing but the layer.
+    """
+    constructor = inspect.getsource(type(layer).__mro__[2].__init__)
+    for node in ast.walk(ast.parse(textwrap.dedent(constructor))):
+        if (
+            isinstance(node, ast.Assign)
+            and isinstance(call := node.value, ast.Call)
+            and not (call.args or call.keywords)
+            and ast.unparse(call.func).startswith("self._")
+            and "quant_format" in ast.unparse(call.func)
+        ):
+            for target in node.targets:
+                assert isinstance(target, ast.Attribute)
+                setattr(layer, target.attr, eval(ast.unparse(call), {"self": layer}))
 
 
 def _called(function: Callable[..., Any], *args: Any, **named: Any) -> Any:

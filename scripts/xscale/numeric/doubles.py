@@ -37,6 +37,12 @@ class World:
     gather: Gather | None = None
     buffer: Any = None
     capturing: bool = False
+    probe: Any = None
+    looked_up: list[Any] | None = None
+    registered: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    parallel: Any = field(default_factory=lambda: parallel(0, 1))
+    flags: Any = field(default_factory=lambda: ForwardFlags("forward flags"))
+    _remembered: dict[Any, Any] = field(default_factory=dict)
 
     @property
     def fp8(self) -> Any:
@@ -48,13 +54,14 @@ class World:
         self.recorder.clear(watch)
         self.reads.all = []
         self.capturing = False
+        self.parallel = parallel(0, 1)
+        self.flags = ForwardFlags("forward flags")
 
-    def again(self) -> None:
-        """Forget the beginning of the run: it starts again."""
-        watch = self.recorder.watch
-        if watch is not None:
-            watch.forget()
-        self.clear(watch)
+    def remembered(self, key: Any, make: Callable[[], Any]) -> Any:
+        """What depends on the island alone, made once."""
+        if key not in self._remembered:
+            self._remembered[key] = make()
+        return self._remembered[key]
 
     def answer(self, module: str, name: str) -> Any:
         """A stub module's ``Answer``; by name, because modules move."""
@@ -77,6 +84,8 @@ class World:
             get_indexer_metadata=lambda *_, **__: Anything("metadata"),
             kv_cache_dtype=None,
             data_type=None,
+            prefill_attention_backend_str=None,
+            decode_attention_backend_str=None,
         )
         group = Double()
         vars(group)["all_gather_into_tensor"] = self._all_gather
@@ -98,11 +107,29 @@ class World:
             ),
             "fused_qk_rmsnorm": _two_norms,
             "get_attn_backend": lambda: backend,
+            "attention_backends": _backends,
+            "get_server_args": _server_arguments,
+            "get_global_server_args": _server_arguments,
+            "get_parallel": lambda: self.parallel,
+            "get_forward": lambda: self.flags,
+            "get_exec": _execution,
+            "get_tensor_model_parallel_rank": lambda: 0,
+            "get_tensor_model_parallel_world_size": lambda: 1,
+            "get_group_rank_size": lambda _: (0, 1),
+            "envs": _environment(),
+            "divide": _divide,
+            "cdiv": lambda numerator, denominator: -(-numerator // denominator),
+            "get_device_core_count": lambda: 256,
+            # It declines: its table has none of the shapes.
+            "smallm_fp8_blockscale_gfx950": SimpleNamespace(
+                try_smallm_fp8_bs_linear=lambda *_: None
+            ),
+            "shuffle_weight": _as_it_is_shuffled,
             "get_attention_tp_group": lambda: group,
             "get_tp_group": lambda: group,
             "attn_tp_all_gather_into_tensor": self._all_gather,
             # Values that are not tuples are gathered into the model runner's buffer.
-            "get_local_dp_buffer": lambda *_: self.buffer,
+            "get_local_dp_buffer": lambda *_, **__: self.buffer,
             "act_quant": lambda x, *_, **__: (x, x),
             "rearrange": _in_heads,
             "hadamard_transform": lambda x, *_, **__: x,
@@ -118,6 +145,57 @@ class World:
             raise RuntimeError("a collective outside the gathering chains")
         with unrecorded():
             self.gather(output, local, self.recorder)
+
+
+def parallel(rank: int, ranks: int) -> Any:
+    """The parallel configuration: tensor parallel, whose dense layers run on each
+    rank's own rows if there are several."""
+    one: Any = Anything("parallel")
+    one.tp_rank = one.attn_tp_rank = rank
+    one.tp_size = one.attn_tp_size = ranks
+    one.attn_dp_size = one.attn_cp_size = one.moe_dp_size = one.pp_size = 1
+    one.moe_dense_tp_size = 1 if ranks > 1 else None
+    return one
+
+
+class ForwardFlags(Anything):
+    """The state of one forward pass that a release keeps outside of its layers."""
+
+    def set(self, name: str, value: Any) -> None:
+        vars(self)[name] = value
+
+
+def _environment() -> Any:
+    """SGLang's environment variables; all others are unset."""
+    one: Any = Anything("envs")
+    one.SGLANG_USE_AITER.get = lambda: True
+    return one
+
+
+def _backends() -> tuple[str, str]:
+    """Of prefill and of decoding."""
+    return "nsa", "nsa"
+
+
+def _server_arguments() -> Any:
+    one: Any = Anything("server arguments")
+    one.get_attention_backends = _backends
+    return one
+
+
+def _execution() -> Any:
+    one: Any = Anything("execution")
+    one.comm.boundary_reduction = "ar"
+    return one
+
+
+def _divide(numerator: int, denominator: int) -> int:
+    return numerator // denominator
+
+
+def _as_it_is_shuffled(weight: Any, *_: Any, **__: Any) -> Any:
+    """The GEMMs' stand-ins read weights that are not shuffled."""
+    return weight.clone()
 
 
 class Gather:

@@ -9,31 +9,27 @@ from typing import Any
 
 import torch
 
-from xscale.numeric.cases import GROUP, Case, Chain
-from xscale.numeric.decoder_pass import DecoderPass, caller_of, nothing, without_scale
+from xscale.numeric.cases import Case, Chain
+from xscale.numeric.decoder_pass import DecoderPass, caller_of, nothing
 from xscale.numeric.doubles import (
     RANKS,
     Draw,
-    Linear,
     Norm,
     StopRun,
     Unquantized,
     World,
     gather_for,
 )
+from xscale.numeric.entries import ABSORBED, NORMAL, Entry, entry_of
 from xscale.numeric.island import Island
+from xscale.numeric.linears import Linears, NotDriven
 from xscale.numeric.results import Route
 from xscale.numeric.sources import (
-    CORE,
+    CONTEXT,
     GATHER,
     HEAD_GATE,
-    KINDS,
     LATENT,
-    LAYER,
     LINEAR,
-    METHOD,
-    MHA,
-    MLA,
     PREPARE,
 )
 from xscale.numeric.stubs import Anything, double_of
@@ -42,8 +38,6 @@ from xscale.numeric.watch import tensors, unrecorded
 Leaves = list[Any]
 """The tensors that a function returned or passed on, in order."""
 
-_KINDS = {"q_b": KINDS[1], "kv_b": KINDS[1], "o_proj": KINDS[2]}
-"""The class of each projection's linear; others use the first class."""
 _NAMES = {"q_b_proj": "q_b", "kv_b_proj": "kv_b", "o_proj": "o_proj"}
 _LONG = 2048
 """Up to this number of tokens, the indexer need not select."""
@@ -62,6 +56,7 @@ class Driver:
         self.case, self.island, self.world = case, island, world
         self.shape, self.m = case.shape, case.m
         self.consumer: Callable[..., Any] = island.definition(LINEAR)
+        self.linears = Linears(island, world, case.format)
 
     def draw(self, what: str) -> Draw:
         """Activations that depend only on chain, shape and M."""
@@ -71,53 +66,13 @@ class Driver:
     def linear(
         self, name: str, n: int, k: int, then: Callable[[Any], Any] | None = None
     ) -> Any:
-        """The tree's own linear and method, if it has them; ``then`` converts the
-        GEMM's output."""
-        double = Linear(self.world, self.consumer, name).sized(n, k)
-        if then is not None:
-            double.then = then
-        kind = _KINDS.get(name, KINDS[0])
-        if not self.island.has(METHOD, kind):
-            return double
-        method = double_of(
-            self.island.owner(METHOD),
-            block_quant=True,
-            is_checkpoint_fp8_serialized=True,
-            quant_config=SimpleNamespace(weight_block_size=[GROUP, GROUP]),
-            w8a8_block_fp8_linear=double.consume,
-        )
-        return double_of(
-            self.island.owner(kind),
-            quant_method=method,
-            # Code that checks a weight's attributes must find only the real ones.
-            _makes_up=frozenset(
-                self.island.definition(kind).__code__.co_names
-            ).__contains__,
-            weight=double.weight,
-            weight_scale_inv=double.weight_scale_inv,
-            bias=None,
-            input_is_parallel=True,
-            reduce_results=False,
-            tp_size=1,
-            tp_rank=0,
-        )
+        """The tree's own linear and method, with unloaded weights; ``then`` converts
+        the GEMM's output."""
+        return self.linears.made(name, n, k, then)
 
     def input(self) -> Any:
-        """qkv_a and wk, from the output of prepare_attn, through the tree's layer."""
-        if self.island.has(LAYER, LATENT):
-            try:
-                return DecoderPass(self).run()
-            except Exception:
-                # Not everything that a layer of another release needs is known here.
-                if self.island.sources.has_switch:
-                    raise
-            self.world.again()
-            if self.world.gather is not None:
-                self.world.gather.all_given()
-        hidden, residual = self.prepared(0)
-        qkv_a = self.linear("qkv_a", self.shape.qkv_a, self.shape.hidden)
-        wk = self.linear("wk", self.shape.wk, self.shape.hidden)
-        return without_scale(hidden), residual, qkv_a(hidden), wk(hidden)
+        """qkv_a and wk, from the input, through the tree's own layer."""
+        return DecoderPass(self).run()
 
     def gathered(self) -> Any:
         gather = self.world.gather
@@ -126,7 +81,7 @@ class Driver:
         with unrecorded():
             for rank in range(RANKS):
                 gather.rank()
-                self.prepared(rank)
+                DecoderPass(self, rank).prepared()
         gather.all_given()
         return self.input()
 
@@ -153,14 +108,6 @@ class Driver:
         qkv_a = self.linear("qkv_a", self.shape.qkv_a, self.shape.hidden)
         return MethodType(nothing, SimpleNamespace(fused_qkv_a_proj_with_mqa=qkv_a))
 
-    def prepared(self, rank: int) -> tuple[Any, Any]:
-        """The hidden states and the residual that one rank's prepare_attn returns."""
-        hidden, residual = self.inputs(rank)
-        outputs: tuple[Any, Any] = getattr(self.communicator(rank), PREPARE)(
-            hidden, residual, Anything("forward_batch"), "fp8"
-        )
-        return outputs
-
     def inputs(self, rank: int) -> tuple[Any, Any]:
         """The inputs of one rank's layer: hidden states, and the residual or None."""
         draw = self.draw(f"input {rank}")
@@ -172,13 +119,16 @@ class Driver:
 
     def attention_context(self) -> Any:
         """The tree's own context, set to sparse attention or not."""
-        context = self.island.module(PREPARE).get_attn_tp_context()
+        if not self.island.has(CONTEXT):
+            raise NotDriven(f"attention: the tree has no {CONTEXT}")
+        context = self.island.definition(CONTEXT)()
         # Renamed between releases; the unused one does no harm.
         context.is_nsa = context.is_dsa = self.case.chain.nsa
         return context
 
     def attention(self, function: str, **more: Any) -> Any:
-        """The attention layer with the method ``function``."""
+        """The attention layer with the method ``function``; its weights are not
+        loaded."""
         s, world = self.shape, self.world
         latent = self.draw("latent")(self.m, s.q_lora + s.kv_lora + s.rope)
         # The release decides where to keep them: a field or a forward context.
@@ -226,10 +176,11 @@ class Driver:
     def attention_class(self, function: str) -> type:
         """The attention layer itself, if it has that function; otherwise the function's
         class."""
-        owner: type = self.island.owner(function)
-        if self.island.has(LATENT):
-            layer: type = self.island.owner(LATENT)
-            return layer if issubclass(layer, owner) else owner
+        island = self.island
+        layer: type | None = island.owner(LATENT) if island.has(LATENT) else None
+        if layer is not None and (function in dir(layer) or not island.has(function)):
+            return layer
+        owner: type = island.owner(function)
         return owner
 
     def call(self, function: Any, **known: Any) -> Any:
@@ -244,30 +195,40 @@ class Driver:
     def hidden(self) -> Any:
         return self.draw("hidden")(self.m, self.shape.hidden)
 
+    def entry(self, kind: str) -> Entry:
+        """The attention layer's methods that the tree itself runs."""
+        return self.world.remembered(("entry", kind), lambda: entry_of(self.island, kind))
+
     def mla(self) -> Any:
-        """q_b, from the output of forward_absorb_prepare."""
+        """q_b, from the output of the method before absorbed attention."""
+        prepare = self.entry(ABSORBED).prepare
         passed_on: list[Any] = []
-        layer = self.attention(MLA, indexer=_recorder_of(passed_on))
-        outputs = self.call(getattr(layer, MLA), hidden_states=self.hidden())
+        layer = self.attention(prepare, indexer=_recorder_of(passed_on))
+        self.linears.load()
+        outputs = self.call(getattr(layer, prepare), hidden_states=self.hidden())
         return outputs, passed_on
 
     def mha(self) -> Any:
-        """q_b and kv_b, from the output of forward_normal_prepare."""
+        """q_b and kv_b, from the output of the method before attention."""
+        prepare = self.entry(NORMAL).prepare
         passed_on: list[Any] = []
         keep = _recorder_of(passed_on)
-        layer = self.attention(MHA, indexer=keep, _set_mla_kv_buffer=keep)
-        vars(layer)["_concat_and_cast_mha_k"] = lambda k_nope, k_pe, _: (k_nope, k_pe)
-        outputs = self.call(getattr(layer, MHA), hidden_states=self.hidden())
+        layer = self.attention(prepare, indexer=keep)
+        self.linears.load()
+        _override(layer, "_set_mla_kv_buffer", keep)
+        _override(layer, "_concat_and_cast_mha_k", lambda k, k_pe, _=None: (k, k_pe))
+        outputs = self.call(getattr(layer, prepare), hidden_states=self.hidden())
         return outputs, passed_on
 
     def core(self) -> Any:
-        """o_proj, from the output of forward_absorb_core."""
-        s = self.shape
+        """o_proj, from the output of the method after absorbed attention."""
+        s, core = self.shape, self.entry(ABSORBED).core
         attended = self.draw("attended")(self.m, s.heads * s.kv_lora)
-        layer = self.attention(CORE, attn_mqa=lambda *_, **__: attended)
+        layer = self.attention(core, attn_mqa=lambda *_, **__: attended)
+        self.linears.load()
         draw = self.draw("core")
         return self.call(
-            getattr(layer, CORE),
+            getattr(layer, core),
             q_pe=draw(self.m, s.heads, s.rope),
             k_pe=draw(self.m, 1, s.rope),
             q_nope_out=draw(self.m, s.heads, s.kv_lora),
@@ -294,8 +255,8 @@ class Driver:
         )
 
     def indexer(self) -> Any:
-        """The indexer's head gate, from a pair (fp8, scale) of prepare_attn."""
-        x, _ = self.prepared(0)
+        """The indexer's head gate, from the attention's input (fp8, scale)."""
+        x = DecoderPass(self).prepared()
         gated: list[Any] = []
 
         def gate(x_for_gate: Any, *_: Any, **__: Any) -> None:
@@ -318,6 +279,13 @@ class Driver:
                 read = reads.add(Route.ELEMENTWISE, "the tree's own", x[0], x[1], None)
                 read.output = gated[0]
         return gated
+
+
+def _override(layer: Any, name: str, value: Any) -> None:
+    """Replace the methods whose name begins so: releases add a platform's name."""
+    for method in dir(type(layer)):
+        if method.startswith(name):
+            vars(layer)[method] = value
 
 
 def _unchanged(hidden_states: Any, *_: Any, **__: Any) -> Any:

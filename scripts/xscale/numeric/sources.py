@@ -23,24 +23,41 @@ GATHER = "_scattered_to_tp_attn_full"
 MLA = "forward_absorb_prepare"
 CORE = "forward_absorb_core"
 MHA = "forward_normal_prepare"
+CONTEXT = "get_attn_tp_context"
 HEAD_GATE = "_get_logits_head_gate"
 """The indexer's other use of its input besides its GEMM; its caller dequantizes."""
 
 LAYER, LATENT = "decoder layer", "prepare_qkv_latent"
 METHOD, KINDS = "Fp8LinearMethod", ("ReplicatedLinear", "ColumnParallelLinear",
                                     "RowParallelLinear")  # fmt: skip
+STAGES, STACK, START = "_build_stages", "layer_stack", "start the stream"
+DISPATCH = "dispatch_attn_forward_method"
 
+_BOUNDARY = "layers/layer_boundary"
 _BETWEEN = {
     LAYER: ("models/deepseek_v2", "DeepseekV2DecoderLayer.forward"),
     LATENT: ("models/deepseek_v2", f"DeepseekV2AttentionMLA.{LATENT}"),
+    DISPATCH: ("models/deepseek_v2", f"DeepseekV2AttentionMLA.{DISPATCH}"),
     METHOD: ("layers/quantization/fp8", f"{METHOD}.apply"),
     **{kind: ("layers/linear", f"{kind}.forward") for kind in KINDS},
+    STAGES: ("models/deepseek_v2", f"DeepseekV2DecoderLayer.{STAGES}"),
+    STACK: (f"{_BOUNDARY}/factories", STACK),
+    START: (f"{_BOUNDARY}/residual/batch", "start"),
 }
 """Code between a producer and its consumers; it is run if the tree has it here."""
 
+_RUN_TOO = (
+    "models.deepseek_common.attention_backend_handler",
+    "models.deepseek_common.utils",
+    "layers.parameter",
+    "layers.quantization.base_config",
+)
+"""Modules that decide which of the functions runs, or register weights."""
+
 SWITCH = "SGLANG_AITER_PRETRANSPOSED_SCALE"
 
-_FUNCTIONS = (LINEAR, PREPARE, GATHER, MLA, CORE, MHA, HEAD_GATE)
+_FUNCTIONS = (LINEAR, PREPARE, GATHER, MLA, CORE, MHA, HEAD_GATE, CONTEXT)
+_TELLING = tuple(name.encode() for name in (*PRODUCERS, MARKER, SWITCH))
 _SGLANG_ROOT = "python/"
 _SGLANG = "sglang"
 _TRITON_GEMM = "gemm_a8w8_blockscale"
@@ -111,16 +128,18 @@ class Sources:
 def sglang_sources(tree: Tree, also: Iterable[str] = ()) -> Sources:
     """Collect the sources; ``also`` lists further modules to run, if the tree has them.
 
-    Raises InputError if functions are missing in the tree; it names them all.
+    A function that is missing is left out: what cannot be driven without it says so.
+    Raises InputError if the consumer itself is missing.
     """
     places = _find(tree, _FUNCTIONS, _LIKELY, f"{_SGLANG_ROOT}{_SGLANG}/srt/")
-    missing = [name for name in _FUNCTIONS if name not in places]
-    if missing:
+    if LINEAR not in places:
+        missing = [name for name in _FUNCTIONS if name not in places]
         raise _missing(tree, missing, "python/sglang/srt", "SGLang")
     places |= _places_between(tree)
     owners = {place.owner.encode() for place in places.values() if place.owner}
     modules: dict[str, tuple[str, bytes]] = {}
-    queue = [*also, *(place.module for place in places.values())]
+    too = (f"{_SGLANG}.srt.{module}" for module in _RUN_TOO)
+    queue = [*also, *too, *(place.module for place in places.values())]
     while queue:
         module = queue.pop()
         if module in modules or (found := _module(tree, module, _SGLANG_ROOT)) is None:
@@ -242,8 +261,9 @@ def _definitions(
 def _related_modules(
     tree: Tree, module: str, path: str, data: bytes, owners: set[bytes]
 ) -> Iterator[str]:
-    """Imported modules that define flags of this one or handle a scale's layout, and
-    packages that re-export one of the classes."""
+    """Imported modules that define flags of this one, call a producing kernel or handle
+    a scale's layout, packages that re-export one of the classes, and all modules of the
+    layer boundaries."""
     for imported, names in _imports(module, path, data):
         if imported.partition(".")[0] != _SGLANG:
             continue
@@ -255,7 +275,8 @@ def _related_modules(
                 continue
             path, text = found
             re_exports = path.endswith("__init__.py") and any(o in text for o in owners)
-            if re_exports or MARKER.encode() in text or SWITCH.encode() in text:
+            boundary = f"/{_BOUNDARY}/" in path
+            if re_exports or boundary or any(name in text for name in _TELLING):
                 yield candidate
 
 
