@@ -128,6 +128,12 @@ class Sources:
         both = SWITCH.encode(), MARKER.encode()
         return any(all(b in data for b in both) for _, data in self.modules.values())
 
+    @property
+    def mends_upstream(self) -> bool:
+        """Whether the tree has a series without the scale module."""
+        named = any(SWITCH.encode() in data for _, data in self.modules.values())
+        return named and not self.has_switch
+
 
 def sglang_sources(tree: Tree, also: Iterable[str] = ()) -> Sources:
     """Collect the sources; ``also`` lists further modules to run, if the tree has them.
