@@ -37,6 +37,13 @@ def options(parser: ArgumentParser) -> None:
             help=f"{kinds} (default: the {what} that this Python imports)",
         )
     parser.add_argument(
+        "--model",
+        metavar="PATH",
+        type=Path,
+        help="the checkpoint's directory or its config.json: the sites are run with "
+        "its format (default: native block FP8)",
+    )
+    parser.add_argument(
         "--device",
         choices=("auto", "cpu", "cuda"),
         default="auto",
@@ -66,6 +73,7 @@ def doctor(arguments: Namespace) -> Report:
         *machine.machine_conditions(facts),
         *machine.environment_conditions(os.environ),
         *producers.producer_conditions(layouts, aiter),
+        *adoption.run_conditions(found, aiter, arguments.model),
     )
     sites = tuple(adoption.liveness(site, census, conditions) for site in SITES)
     findings = _findings(found, conditions)
@@ -128,6 +136,7 @@ if __name__ == "__main__":
             (
                 "scripts/doctor.py",
                 "scripts/doctor.py --sglang ~/src/sglang --aiter ~/src/aiter",
+                "scripts/doctor.py --model ~/models/GLM-5.1-FP8",
                 "scripts/doctor.py --json --device cpu",
             ),
             options,

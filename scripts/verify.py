@@ -35,9 +35,10 @@ from overlaykit.planning.plan import Standing
 from overlaykit.series.carried import load_overlay
 from overlaykit.sources.bases import pinned_base
 from overlaykit.trees.bytecode import hidden_by_bytecode
-from overlaykit.trees.tree import EditedTree, Tree
+from overlaykit.trees.tree import EditedTree, GitTree, Tree
 from xscale.aiter_tree import aiter_at
 from xscale.census import SiteRow, check_adopted, take_census
+from xscale.liveness import LiveState, probe
 from xscale.numeric import (
     ChainSummary,
     Pool,
@@ -74,6 +75,7 @@ class NumericResult(Result, frozen=True, kw_only=True):
     seconds: float
     numeric: tuple[SiteSummary, ...]
     chains: tuple[ChainSummary, ...]
+    lives: tuple[LiveState, ...]
 
 
 def options(parser: ArgumentParser) -> None:
@@ -97,6 +99,12 @@ def options(parser: ArgumentParser) -> None:
         type=Path,
         help="the AITER to run if no PATH contains it: a clone, an unpacked source "
         "tree, a site-packages or the package's directory",
+    )
+    numeric.add_argument(
+        "--aiter-ref",
+        metavar="REF",
+        help="run the AITER of this commit, tag or branch of the clone --aiter, which "
+        "may be bare; nothing is checked out",
     )
     numeric.add_argument(
         "--full",
@@ -123,8 +131,14 @@ def verify(arguments: Namespace) -> Report:
     """Check every tree completely; a finding does not stop the check."""
     if arguments.numeric:
         return _verify_numeric(arguments)
-    if arguments.aiter or arguments.full or arguments.device != "cpu":
-        raise InputError("--aiter, --full and --device need --numeric")
+    if (
+        arguments.aiter
+        or arguments.aiter_ref
+        or arguments.full
+        or arguments.device != "cpu"
+    ):
+        needs = "--aiter, --aiter-ref, --full and --device need --numeric"
+        raise InputError(needs)
     results, findings = [], []
     for one in find_targets(arguments.paths, load_overlay(ROOT)):
         result, wrong = _verify(one)
@@ -188,8 +202,14 @@ def _not_applied(one: FoundTarget) -> Finding:
 def _verify_numeric(arguments: Namespace) -> Report:
     found = find_targets(arguments.paths, load_overlay(ROOT))
     trees = [one for one in found if one.carried.target.package == _CENSUS_OF]
-    kernels = [one.tree for one in found if one.carried.target.package == _KERNELS_OF]
-    if arguments.aiter:
+    kernels: list[Tree] = [
+        one.tree for one in found if one.carried.target.package == _KERNELS_OF
+    ]
+    if arguments.aiter_ref and not arguments.aiter:
+        raise InputError("--aiter-ref needs --aiter, which names the clone")
+    if arguments.aiter_ref:
+        kernels = [GitTree(arguments.aiter, arguments.aiter_ref)]
+    elif arguments.aiter:
         kernels = [aiter_at(arguments.aiter)]
     if not trees:
         raise InputError("--numeric needs an SGLang tree among the paths")
@@ -225,6 +245,7 @@ def _verify_numeric(arguments: Namespace) -> Report:
                     seconds=round(time.perf_counter() - started, 1),
                     numeric=summarize(outcomes),
                     chains=chains_of(outcomes),
+                    lives=tuple(probe(one.tree, kernels[0]).values()),
                 )
             )
     return Report(
@@ -304,6 +325,13 @@ def _show_numeric(result: NumericResult) -> str:
             for row in result.chains
         ),
     )
+    lives = table(
+        ("SITE", "NATIVE BLOCK FP8", "AT", "WHY"),
+        (
+            (one.site, one.state.value, one.at or "-", one.reason)
+            for one in result.lives
+        ),
+    )
     compared = result.base or "the kernels only: not the pinned release"
     return "\n".join(
         (
@@ -315,6 +343,8 @@ def _show_numeric(result: NumericResult) -> str:
             sites,
             "",
             chains,
+            "",
+            lives,
         )
     )
 

@@ -20,9 +20,19 @@ class Action(Enum):
     APPLIED = "applied already"
     REBASE = "rebase"
     RETIRE = "retire"
+    REVIVE = "revive"
     REDERIVE = "re-derive"
     DECIDE = "decide by hand"
     NOTHING = "not for this version"
+
+
+_IN_ORDER = (
+    Action.RETIRE,
+    Action.REVIVE,
+    Action.REBASE,
+    Action.REDERIVE,
+    Action.DECIDE,
+)
 
 
 @dataclass(frozen=True)
@@ -59,7 +69,7 @@ def advise(column: Column) -> tuple[Advice, ...]:
         why = "every patch merges, but the result fails the pin's census"
         return (Advice(Action.REDERIVE, names, (why,)),)
     found = []
-    for action in (Action.RETIRE, Action.REBASE, Action.REDERIVE, Action.DECIDE):
+    for action in _IN_ORDER:
         cells = [cell for cell in column.patches if _action_of(cell) is action]
         if cells:
             patches = tuple(cell.row for cell in cells)
@@ -90,9 +100,11 @@ def _why_older(column: Column) -> tuple[str, ...]:
 
 
 def _action_of(cell: Cell) -> Action:
-    """What to do with one patch."""
+    """What to do with one patch. Without it, an adopted patch must be seen to run."""
     if cell.outcome.adopted:
-        return Action.RETIRE
+        if cell.dead:
+            return Action.REVIVE
+        return Action.DECIDE if cell.not_run else Action.RETIRE
     if cell.outcome.lands:
         return Action.REBASE
     return Action.DECIDE if cell.outcome is Outcome.UNSURE else Action.REDERIVE
@@ -110,6 +122,11 @@ def _reasons(column: Column, cells: Iterable[Cell]) -> tuple[str, ...]:
     dead = (why for site in sites if site.dead for why in site.reasons)
     reasons += dict.fromkeys(
         NEVER_RUNS + why.partition(NEVER_RUNS)[2] for why in dead if NEVER_RUNS in why
+    )
+    reasons += dict.fromkeys(
+        f"whether {cell.number} is live is not run: {cell.not_run}"
+        for cell in cells
+        if cell.outcome.adopted and cell.not_run and not cell.dead
     )
     return (
         *reasons,

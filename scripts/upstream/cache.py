@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
@@ -17,6 +18,7 @@ from overlaykit.core.files import write_file
 from overlaykit.series.lock import LOCK
 from upstream.facts import Facts
 
+_RUNNING = ("torch", "triton", "numpy")
 _PACKAGES = ("overlaykit", "xscale", "upstream")
 
 
@@ -34,7 +36,7 @@ class FactsCache:
         self._digests = _digest(root)
 
     def _key(self, target: str, identity: str) -> str:
-        text = "\0".join((*self._digests, target, identity))
+        text = "\0".join((*self._digests, _runs(), target, identity))
         return hashlib.sha256(text.encode()).hexdigest()
 
     def load(self, target: str, identity: str) -> Facts | None:
@@ -59,6 +61,11 @@ class FactsCache:
             write_file(self._folder / f"{key}.json", data, durable=False)
         except OSError:
             return
+
+
+def _runs() -> str:
+    """Whether this Python can run a tree's code: without it facts say less."""
+    return " ".join(f"{name}={find_spec(name) is not None}" for name in _RUNNING)
 
 
 def _sum(key: str, body: bytes) -> str:

@@ -26,6 +26,7 @@ from overlaykit.series.scopes import MODULE
 from upstream.contracts import ADOPTED, contract_of
 from upstream.facts import Facts, Quote
 from upstream.outcomes import Cell, Column, Outcome, Version
+from xscale.liveness import Life, LiveState
 from xscale.sites import UNKNOWN_SITE, Role, SiteState
 
 _OUTCOME_OF = {
@@ -111,7 +112,8 @@ def _site(
         Outcome.UNSURE,
         path=here.path if here else None,
         line=here.line if here else None,
-        dead=any(row.live is False for row in rows),
+        dead=_dead(facts, site),
+        not_run=_not_run(facts, site),
         moved_to=here.path if here and here.path not in home else None,
         quote=facts.quotes.get(site),
     )
@@ -121,6 +123,25 @@ def _site(
     )
     details = tuple(dict.fromkeys(row.detail for row in rows if row.detail))
     return replace(cell, outcome=outcome, reasons=(*reasons, *where, *details))
+
+
+def _of_site(facts: Facts, site: str) -> list[LiveState]:
+    """The liveness of a site; of a consumer, that of all producers: it is reached if
+    one of them is."""
+    mine = [state for state in facts.lives if state.site == site]
+    return mine or list(facts.lives)
+
+
+def _dead(facts: Facts, site: str) -> bool:
+    states = {state.state for state in _of_site(facts, site)}
+    return states == {Life.DEAD}
+
+
+def _not_run(facts: Facts, site: str) -> str:
+    states = _of_site(facts, site)
+    if all(state.state is not Life.LIVE for state in states):
+        return next((s.reason for s in states if s.state is Life.NOT_RUN), "")
+    return ""
 
 
 def _judge_site(
@@ -218,7 +239,8 @@ def _patch(name: str, facts: Facts, sites: Mapping[str, Cell]) -> Cell:
         (*of_sites, *lines),
         path=hunks[0].path,
         line=next((hunk.line for hunk in hunks if hunk.line is not None), None),
-        dead=bool(mine) and all(cell.dead for cell in mine),
+        dead=bool(mine) and (any if outcome.adopted else all)(c.dead for c in mine),
+        not_run=next((cell.not_run for cell in mine if cell.not_run), ""),
         moved_to=next(iter(moved), None),
         left_over=over,
         sites=tuple(cell.row for cell in mine),

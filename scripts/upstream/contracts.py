@@ -38,6 +38,8 @@ class Contract:
     expected: Mapping[str, SiteState]
     census: Callable[[Target, Tree], Census]
     problems: Callable[[Census], tuple[Problem, ...]]
+    runs: bool = False
+    """Whether the package's own code can be run to see which sites are live."""
 
     def check(self, census: Census) -> tuple[Finding, ...]:
         """What keeps the tree from having the optimization everywhere."""
@@ -91,7 +93,7 @@ def _aiter_problems(census: Census) -> tuple[Problem, ...]:
 
 
 _CONTRACTS = {
-    "sglang": Contract({s.id: s.expected for s in CATALOGUE}, _sglang, problems),
+    "sglang": Contract({s.id: s.expected for s in CATALOGUE}, _sglang, problems, True),
     "aiter": Contract({"S8": SiteState.HONEST}, _aiter, _aiter_problems),
 }
 _NONE = Contract({}, lambda _, tree: Census(tree.name, ()), lambda _: ())

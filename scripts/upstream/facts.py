@@ -6,7 +6,7 @@ on the columns before it, so it is computed from facts each time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from overlaykit.core.errors import Finding
@@ -17,6 +17,7 @@ from overlaykit.series.patches import split_lines
 from overlaykit.trees.tree import EditedTree, Tree
 from upstream.contracts import Contract, contract_of
 from xscale.census import Problem, SiteRow
+from xscale.liveness import LiveState, not_run, probe, with_lives
 
 QUOTED = 24
 _BEFORE = 1
@@ -49,7 +50,8 @@ class Facts:
     with every hunk that lands (empty if no hunk lands, or if all are there already),
     and ``wrong`` lists what the merged tree still lacks. ``dangers`` are the dangerous
     mixes in the tree itself. ``quotes`` maps sites to code. ``known`` is set if
-    the tree is identical to a base that the overlay carries.
+    the tree is identical to a base that the overlay carries. ``lives`` are the states
+    of the sites when the tree's own code is run; empty for a package without such code.
     """
 
     standing: Standing
@@ -60,6 +62,7 @@ class Facts:
     dangers: tuple[Problem, ...]
     quotes: dict[str, Quote]
     known: KnownBase | None = None
+    lives: tuple[LiveState, ...] = ()
 
     @property
     def lands(self) -> bool:
@@ -74,14 +77,20 @@ class Facts:
 
 
 def facts_of(
-    carried: Carried, tree: Tree, base: Tree, others: Iterable[Carried] = ()
+    carried: Carried,
+    tree: Tree,
+    base: Tree,
+    others: Iterable[Carried] = (),
+    aiter: Tree | None = None,
 ) -> Facts:
-    """Ask the planner and the census about ``tree``. ``base`` is the pinned release;
-    ``others`` are the carried bases of the same package."""
+    """Ask the planner and the census about ``tree``, and run its code on ``aiter``'s
+    kernels. ``base`` is the pinned release; ``others`` are the carried bases of the
+    same package."""
     contract = contract_of(carried)
     standing = locate(carried, tree).standing(carried)
     landed = plan_drifted(carried, tree, base)
-    census = contract.census(carried.target, tree)
+    states = _lives(contract, tree, aiter)
+    census = with_lives(contract.census(carried.target, tree), states)
     merged, wrong = _merged(carried, contract, tree, landed, census.rows)
     return Facts(
         standing,
@@ -92,7 +101,18 @@ def facts_of(
         contract.dangers(census),
         _quotes(tree, census.rows),
         _known_base(tree, (carried, *others)),
+        tuple(states.values()),
     )
+
+
+def _lives(
+    contract: Contract, tree: Tree, aiter: Tree | None
+) -> Mapping[str, LiveState]:
+    if not contract.runs:
+        return {}
+    if aiter is None:
+        return not_run("AITER's kernels are not here: run scripts/fetch.py")
+    return probe(tree, aiter)
 
 
 def _known_base(tree: Tree, bases: Iterable[Carried]) -> KnownBase | None:

@@ -49,7 +49,8 @@ _LANDING = {Outcome.CLEAN, Outcome.OFFSET, Outcome.MERGED, Outcome.RENAMED}
 @dataclass(frozen=True)
 class Cell:
     """``row`` names a patch or a site. ``dead``: the call exists, but native block-FP8
-    layers never run it. ``moved_to`` is the site's file, if the series changes
+    layers never run it. ``not_run`` says why that could not be run here, if it could
+    not. ``moved_to`` is the site's file, if the series changes
     another one. ``left_over`` are hunks without a site that upstream does not
     have. ``sites`` are the sites of a patch.
     """
@@ -60,6 +61,7 @@ class Cell:
     path: str | None = None
     line: int | None = None
     dead: bool = False
+    not_run: str = ""
     moved_to: str | None = None
     left_over: tuple[str, ...] = ()
     sites: tuple[str, ...] = ()

@@ -115,7 +115,14 @@ def compute_facts(root: Path, target: str, source: Source) -> Facts:
         if other.target.package == carried.target.package and other is not carried
     ]
     with _opened(carried, source) as tree, _base(root, carried, source.place) as base:
-        return facts_of(carried, tree, base, others)
+        return facts_of(carried, tree, base, others, _kernels(root, overlay))
+
+
+def _kernels(root: Path, overlay: Mapping[str, Carried]) -> Tree | None:
+    """The pinned AITER, if it is in the cache."""
+    kernels = (one for one in overlay.values() if one.target.package == "aiter")
+    carried = next(kernels, None)
+    return cached(root, carried) if carried is not None else None
 
 
 @cache

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from overlaykit.applying.targets import FoundTarget
 from overlaykit.cli import Result
+from overlaykit.core.errors import Finding, InputError
 from overlaykit.planning.plan import Standing, locate
+from overlaykit.trees.tree import Tree
 from xscale.census import Census, check_adopted, take_census
 from xscale.doctor.answers import (
     ABSENT,
@@ -18,13 +22,14 @@ from xscale.doctor.answers import (
     condition,
     missing,
 )
+from xscale.liveness import NATIVE_BLOCK_FP8, Format, Life, LiveState, probe
+from xscale.numeric.formats import format_of
 
 _NOTES = dict.fromkeys(
     ("S3", "S4"), "saves nothing under graph capture with an alternate stream"
 )
 _NOT_CHECKED = (
     "the environment checked is this shell's; the server must have the same",
-    "the model is not checked: the sites need FP8 (e4m3fn) weights in 128x128 blocks",
 )
 
 
@@ -101,6 +106,81 @@ def _adoption(what: str, census: Census) -> list[Condition]:
     if whole:
         conditions.append(Condition(what, whole, Answer.YES, "according to the census"))
     return conditions
+
+
+def run_conditions(
+    found: FoundTarget | None, aiter: Tree | None, model: Path | None
+) -> list[Condition]:
+    """The conditions that the tree's own code calls each site's kernel, for the
+    format of the checkpoint, or else for native block FP8."""
+    what = "the tree's own code reaches the kernel"
+    if found is None or aiter is None:
+        why = f"{'SGLang' if found is None else 'AITER'} {ABSENT}"
+        return [Condition(what, SITES, Answer.NOT_RUN, why)]
+    form = checkpoint_format(model) if model is not None else NATIVE_BLOCK_FP8
+    if form is None:
+        found_here = f"{model} has no quantization_config"
+        change = "serve an FP8 checkpoint: the sites quantize for FP8 linears alone"
+        return [condition(what, SITES, Answer.NO, found_here, change)]
+    states = probe(found.tree, aiter, form)
+    what = f"{what} with {form}"
+    return [
+        one
+        for group in _alike(states.values())
+        for one in [_run_condition(what, group)]
+    ]
+
+
+def _alike(states: Iterable[LiveState]) -> Iterable[list[LiveState]]:
+    """The states in groups with the same place and reason."""
+    groups: dict[tuple[object, ...], list[LiveState]] = {}
+    for state in states:
+        live = state.state is Life.LIVE
+        key = (state.state, *(() if live else (state.at, state.reason)))
+        groups.setdefault(key, []).append(state)
+    return groups.values()
+
+
+def _run_condition(what: str, alike: list[LiveState]) -> Condition:
+    first, sites = alike[0], tuple(state.site for state in alike)
+    if first.state is Life.LIVE:
+        return Condition(what, sites, Answer.YES, "the kernel is called")
+    if first.state is Life.NOT_RUN:
+        step = "run scripts/verify.py --numeric, which says what it could not drive"
+        return condition(what, sites, Answer.NOT_RUN, first.reason, step)
+    where = f"{first.at}: {first.reason}" if first.at else first.reason
+    return condition(
+        what,
+        sites,
+        Answer.NO,
+        where,
+        "serve a release whose guard lets this format through, or open the guard",
+    )
+
+
+def checkpoint_format(model: Path) -> Format | None:
+    """The format in a checkpoint's config.json; None if its weights are not quantized.
+
+    Raises InputError if there is no such file, or it is not JSON.
+    """
+    path = model / "config.json" if model.is_dir() else model
+    try:
+        config = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        finding = Finding(
+            "the checkpoint's configuration cannot be read",
+            path=str(path),
+            expected="a config.json, as in the checkpoint's directory",
+            found=str(error),
+            next_step="give --model the directory of the checkpoint",
+        )
+        raise InputError(f"{model} is not a checkpoint", (finding,)) from error
+    if not isinstance(config, dict):
+        config = {}
+    quantization = config.get("quantization_config") or (
+        config.get("text_config") or {}
+    ).get("quantization_config")
+    return format_of(quantization)
 
 
 def liveness(

@@ -60,12 +60,22 @@ class DecoderPass:
         hidden, residual = self._arrived
         kind = NORMAL if self._chain is Chain.PREFILL_NSA else ABSORBED
         with _streams(), dispatching(self._driver.island, kind), suppress(StopRun):
-            self._driver.call(
-                layer.forward,
-                hidden_states=hidden,
-                residual=residual,
-                forward_batch=self._batch,
-            )
+            try:
+                self._driver.call(
+                    layer.forward,
+                    hidden_states=hidden,
+                    residual=residual,
+                    forward_batch=self._batch,
+                )
+            except Exception as error:
+                arrived = self._hidden is not None
+                if isinstance(error, StopRun) or self._chain.nsa or not arrived:
+                    raise
+                # A layer without sparse attention has no indexer, so an indexer may
+                # refuse its pair. Its wk is then any second reader of the input.
+                if not self._driver.never_pairs():
+                    raise
+                self._outputs.append(layer.self_attn.indexer.wk(self._hidden))
 
     def _layer(self, attention: Any) -> Any:
         driver = self._driver
@@ -156,7 +166,7 @@ def _detect(layer: Any) -> None:
 
     These are its assignments of a method's result that needs nothing but the layer.
     """
-    constructor = inspect.getsource(type(layer).__mro__[2].__init__)
+    constructor = inspect.getsource(type(layer).__mro__[2].__dict__["__init__"])
     for node in ast.walk(ast.parse(textwrap.dedent(constructor))):
         if (
             isinstance(node, ast.Assign)

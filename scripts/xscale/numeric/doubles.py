@@ -39,6 +39,7 @@ class World:
     capturing: bool = False
     probe: Any = None
     looked_up: list[Any] | None = None
+    absent: set[str] = field(default_factory=set)
     registered: dict[str, tuple[str, ...]] = field(default_factory=dict)
     parallel: Any = field(default_factory=lambda: parallel(0, 1))
     flags: Any = field(default_factory=lambda: ForwardFlags("forward flags"))
@@ -54,6 +55,7 @@ class World:
         self.recorder.clear(watch)
         self.reads.all = []
         self.capturing = False
+        self.absent = set()
         self.parallel = parallel(0, 1)
         self.flags = ForwardFlags("forward flags")
 

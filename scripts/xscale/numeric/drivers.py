@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from types import MethodType, SimpleNamespace
 from typing import Any
 
@@ -39,6 +40,7 @@ Leaves = list[Any]
 """The tensors that a function returned or passed on, in order."""
 
 _NAMES = {"q_b_proj": "q_b", "kv_b_proj": "kv_b", "o_proj": "o_proj"}
+HEAD_GATE_READS = "head gate"
 _LONG = 2048
 """Up to this number of tokens, the indexer need not select."""
 
@@ -197,7 +199,10 @@ class Driver:
 
     def entry(self, kind: str) -> Entry:
         """The attention layer's methods that the tree itself runs."""
-        return self.world.remembered(("entry", kind), lambda: entry_of(self.island, kind))
+        found: Entry = self.world.remembered(
+            ("entry", kind), lambda: entry_of(self.island, kind)
+        )
+        return found
 
     def mla(self) -> Any:
         """q_b, from the output of the method before absorbed attention."""
@@ -258,6 +263,8 @@ class Driver:
         """The indexer's head gate, from the attention's input (fp8, scale)."""
         x = DecoderPass(self).prepared()
         gated: list[Any] = []
+        if not isinstance(x, tuple):
+            self.world.absent.add(HEAD_GATE_READS)
 
         def gate(x_for_gate: Any, *_: Any, **__: Any) -> None:
             gated.append(x_for_gate)
@@ -283,10 +290,21 @@ class Driver:
         except StopRun:
             if isinstance(x, tuple):
                 reads = self.world.reads
-                reads.projection, reads.marked = "head gate", False
+                reads.projection, reads.marked = HEAD_GATE_READS, False
                 read = reads.add(Route.ELEMENTWISE, "the tree's own", x[0], x[1], None)
                 read.output = gated[0]
+        except Exception:
+            if not self.never_pairs():
+                raise
+            self.world.absent.add(HEAD_GATE_READS)
         return gated
+
+    def never_pairs(self) -> bool:
+        """Whether this tree's indexer never receives a pair: under sparse attention its
+        layer hands on something else."""
+        sparse = replace(self.case, chain=Chain.INPUT_NSA)
+        x = DecoderPass(Driver(sparse, self.island, self.world)).prepared()
+        return not (isinstance(x, tuple) and len(x) == 2)
 
 
 def _override(layer: Any, name: str, value: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import traceback
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,8 +11,10 @@ import torch
 from xscale.numeric.cases import Case, Platform, Switch, Variant
 from xscale.numeric.doubles import World
 from xscale.numeric.drivers import Leaves, drive
-from xscale.numeric.island import Island, uncompiled
+from xscale.numeric.island import Island, described, uncompiled
 from xscale.numeric.judge import Run, judge
+from xscale.numeric.lives import LifeCase, LifeResult
+from xscale.numeric.probing import Prober
 from xscale.numeric.producers import Kernels
 from xscale.numeric.results import CaseResult
 from xscale.numeric.selftest import ModuleCase
@@ -32,9 +33,14 @@ class Engine:
     device: str
     _islands: dict[tuple[Any, ...], tuple[Island, World]] = field(default_factory=dict)
     _pristine_runs: dict[Case, Run] = field(default_factory=dict)
+    _prober: Prober | None = None
 
-    def outcome(self, case: Case) -> CaseResult:
+    def outcome(self, case: Case) -> CaseResult | LifeResult:
         """Run and judge one case; an exception in the tree is part of the verdict."""
+        if isinstance(case, LifeCase):
+            if self._prober is None:
+                self._prober = Prober(self.tree, self.kernels, self.device)
+            return self._prober.result(case)
         if isinstance(case, ModuleCase):
             world = World(case.platform, case.variant, self.kernels, self.device)
             return module_outcome(case, self.tree, world)
@@ -63,7 +69,7 @@ class Engine:
             except torch.OutOfMemoryError:
                 raise
             except Exception as error:
-                raised = _describe(error, sources)
+                raised = described(error, sources)
         return _frozen(world, outputs, raised, watch.finish())
 
     def _island(
@@ -88,15 +94,5 @@ def _frozen(world: World, outputs: Leaves, raised: str | None, watched: Watched)
         recorder.calls,
         recorder.changed(),
         watched,
+        frozenset(world.absent),
     )
-
-
-def _describe(error: Exception, sources: Sources) -> str:
-    """The error, and the innermost line of the tree's own code in its traceback."""
-    text = f"{type(error).__name__}: {error}"
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if f.filename.startswith(f"{sources.tree}/")]
-    if own:
-        path = own[-1].filename.removeprefix(f"{sources.tree}/")
-        text += f" ({path}:{own[-1].lineno}, in {own[-1].name})"
-    return text

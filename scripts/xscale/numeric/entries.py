@@ -62,9 +62,7 @@ def dispatching(island: Island, kind: str) -> Iterator[None]:
     module = island.module(LATENT)
     before = getattr(module, _REGISTRY)
     answer = getattr(module.AttnForwardMethod, kind)
-    setattr(
-        module, _REGISTRY, SimpleNamespace(get_handler=lambda _: lambda *_: answer)
-    )
+    setattr(module, _REGISTRY, SimpleNamespace(get_handler=lambda _: lambda *_: answer))
     try:
         yield
     finally:

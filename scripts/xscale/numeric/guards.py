@@ -13,7 +13,7 @@ from typing import Any
 
 from overlaykit.core.syntax import parsed
 from xscale.numeric.tracing import Place, Trace
-from xscale.sites import PRODUCERS
+from xscale.sites import Site
 
 _Function = (ast.FunctionDef, ast.AsyncFunctionDef)
 _DEEPEST = 4
@@ -25,11 +25,15 @@ class Call:
 
     path: str
     line: int
-    function: str
+    scope: str
     first: int
     last: int
     branches: tuple[tuple[ast.expr, int, int], ...]
     """The tests around it, outermost first, with the lines of the branch it is in."""
+
+    @property
+    def function(self) -> str:
+        return self.scope.rpartition(".")[2]
 
 
 @dataclass(frozen=True)
@@ -58,33 +62,45 @@ class Calls:
                 for real in {name, aliases.get(name, name)}:
                     self._named.setdefault(real, []).append(call)
 
-    def reached(self, trace: Trace, before: int) -> Call | None:
-        """The call of a kernel that ran last."""
+    def reached(self, site: Site, trace: Trace, before: int) -> Call | None:
+        """The call of the site's kernel that ran last."""
         ran = [
             (at, call)
-            for kernel in PRODUCERS
-            for call in self._named.get(kernel, ())
+            for call in self._of(site)
             if (at := trace.ran(call.path, call.line, call.line, before)) is not None
         ]
         return max(ran, key=lambda one: one[0])[1] if ran else None
 
-    def guard(self, trace: Trace, after: int, before: int) -> Guard | None:
+    def guard(self, site: Site, trace: Trace, after: int, before: int) -> Guard | None:
         """The test, run last between two events, that kept the run from a call."""
         found = [
             guard
-            for kernel in PRODUCERS
-            for guard in self._guards(kernel, trace, before, _DEEPEST)
+            for guard in self._guards(self._of(site), trace, before, _DEEPEST)
             if guard.at > after
         ]
         return max(found, key=lambda guard: guard.at, default=None)
 
+    def _of(self, site: Site) -> list[Call]:
+        """The calls in the site's function; all of its kernel if there is none."""
+        calls = self._named.get(site.kernel, [])
+        feeds = [site.feeds] if site.feeds else []
+        inside = [
+            c for c in calls if site.fits(site.kernel, [c.scope], None, None, feeds)
+        ]
+        return inside or calls
+
     def _guards(
-        self, name: str, trace: Trace, before: int, depth: int
+        self, calls: Iterable[Call], trace: Trace, before: int, depth: int
     ) -> Iterator[Guard]:
-        for call in self._named.get(name, ()):
+        for call in calls:
             if trace.ran(call.path, call.first + 1, call.last, before) is None:
-                if depth and call.function and call.function != name:
-                    yield from self._guards(call.function, trace, before, depth - 1)
+                if depth:
+                    callers = (
+                        one
+                        for one in self._named.get(call.function, ())
+                        if one.function != call.function
+                    )
+                    yield from self._guards(callers, trace, before, depth - 1)
             elif (guard := _shut(call, trace, before)) is not None:
                 yield guard
 
@@ -117,37 +133,33 @@ def _uses(tree: ast.Module, path: str) -> Iterator[tuple[Call, str]]:
 
     def walk(
         nodes: Iterable[ast.AST],
+        scope: tuple[str, ...],
         function: Any,
         branches: tuple[tuple[ast.expr, int, int], ...],
     ) -> Iterator[tuple[Call, str]]:
         for node in nodes:
-            if isinstance(node, _Function):
-                yield from walk(node.body, node, ())
+            if isinstance(node, ast.ClassDef):
+                yield from walk(node.body, (*scope, node.name), None, ())
+            elif isinstance(node, _Function):
+                yield from walk(node.body, (*scope, node.name), node, ())
             elif isinstance(node, ast.If | ast.IfExp):
-                yield from walk([node.test], function, branches)
+                yield from walk([node.test], scope, function, branches)
                 for body in (node.body, node.orelse):
                     part = body if isinstance(body, list) else [body]
                     if part:
                         lines = (part[0].lineno, part[-1].end_lineno or 0)
                         inner = (*branches, (node.test, *lines))
-                        yield from walk(part, function, inner)
+                        yield from walk(part, scope, function, inner)
             else:
                 name = _read(node)
                 if name is not None and function is not None:
-                    yield (
-                        Call(
-                            path,
-                            node.lineno,  # type: ignore[attr-defined]
-                            function.name,
-                            function.lineno,
-                            function.end_lineno or function.lineno,
-                            branches,
-                        ),
-                        name,
-                    )
-                yield from walk(ast.iter_child_nodes(node), function, branches)
+                    last = function.end_lineno or function.lineno
+                    line: int = getattr(node, "lineno", function.lineno)
+                    where = (path, line, ".".join(scope), function.lineno, last)
+                    yield Call(*where, branches), name
+                yield from walk(ast.iter_child_nodes(node), scope, function, branches)
 
-    yield from walk(tree.body, None, ())
+    yield from walk(tree.body, (), None, ())
 
 
 def _read(node: ast.AST) -> str | None:

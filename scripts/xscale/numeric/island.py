@@ -13,6 +13,7 @@ import importlib.machinery
 import importlib.util
 import os
 import sys
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -68,6 +69,10 @@ class Island:
     def has(self, *names: str) -> bool:
         """Whether the tree defines all of them in the expected places."""
         return all(name in self.sources.places for name in names)
+
+    def stubs(self, package: str) -> bool:
+        """Whether a top-level package is not installed, so that all of it is stubs."""
+        return package in self._families
 
     def module(self, name: str) -> ModuleType:
         """The module that the function is in. Only while entered."""
@@ -145,6 +150,17 @@ def uncompiled() -> Iterator[None]:
         yield
     finally:
         torch.compile = before
+
+
+def described(error: Exception, sources: Sources) -> str:
+    """The error, and the innermost line of the tree's own code in its traceback."""
+    text = f"{type(error).__name__}: {error}"
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if f.filename.startswith(f"{sources.tree}/")]
+    if own:
+        path = own[-1].filename.removeprefix(f"{sources.tree}/")
+        text += f" ({path}:{own[-1].lineno}, in {own[-1].name})"
+    return text
 
 
 def _within(module: Any, dotted: str) -> Any:

@@ -24,8 +24,8 @@ _CHECK_MODE_ERROR = "activation scale is wrong"
 
 @dataclass
 class Run:
-    """The record of one run of one chain. ``producers`` is keyed by ``id`` of a
-    read."""
+    """The record of one run of one chain. ``producers`` is keyed by ``id`` of a read.
+    ``absent`` are the readers that this tree gives no scale to read."""
 
     reads: list[Read]
     producers: dict[int, Produced | None]
@@ -35,6 +35,7 @@ class Run:
     quantized: int
     changed: list[Produced]
     watched: Watched
+    absent: frozenset[str] = frozenset()
 
     def read(self, projection: str, number: int = 0) -> Read | None:
         """The projection's reading with that number, if any."""
@@ -67,7 +68,7 @@ def judge(
         run.raised,
         _detail(readings),
     )
-    found = list(_findings(outcome, pristine, tree))
+    found = list(_findings(outcome, pristine, tree, run.absent))
     if case.m and not case.tests_check_mode:
         found += handling_findings(case, run, pristine, tree.has_switch)
     reached_stubs = tuple(sorted({event.what for event in run.watched.stub_calls}))
@@ -75,7 +76,10 @@ def judge(
 
 
 def _findings(
-    outcome: CaseResult, pristine: Run | None, tree: Sources
+    outcome: CaseResult,
+    pristine: Run | None,
+    tree: Sources,
+    absent: frozenset[str],
 ) -> Iterator[Finding]:
     if outcome.case.tests_check_mode:
         yield from _check_mode_findings(outcome)
@@ -83,7 +87,7 @@ def _findings(
         yield from _no_token_findings(outcome, pristine)
     else:
         row_major = _row_major(outcome) if tree.has_switch else frozenset()
-        yield from _run_findings(outcome, tree.adopts, row_major)
+        yield from _run_findings(outcome, tree.adopts, row_major, absent)
         yield from _reading_findings(outcome, tree.adopts, row_major)
         if tree.has_switch:
             yield from _mark_findings(outcome, row_major)
@@ -203,7 +207,10 @@ def _allowed(
 
 
 def _run_findings(
-    outcome: CaseResult, adopts: bool, row_major: frozenset[str]
+    outcome: CaseResult,
+    adopts: bool,
+    row_major: frozenset[str],
+    absent: frozenset[str],
 ) -> list[Finding]:
     case, found = outcome.case, []
     if outcome.raised is not None:
@@ -218,7 +225,7 @@ def _run_findings(
                 site, case, f"{projection} gets no scale", "one reading", "no reading"
             )
             for projection, site in case.chain.sites.items()
-            if projection not in read
+            if projection not in read and projection not in absent
         ]
     allowed = sum(_allowed(case, r, adopts, row_major) for r in outcome.readings)
     if case.chain.gathers and _transposes(case, adopts):

@@ -18,7 +18,7 @@ import torch
 from xscale.numeric.doubles import Draw, World
 from xscale.numeric.formats import Format
 from xscale.numeric.island import Island
-from xscale.numeric.sources import KINDS, METHOD
+from xscale.numeric.sources import KINDS
 from xscale.numeric.watch import unrecorded
 from xscale.sites import MARKER
 
@@ -29,7 +29,7 @@ _ONES = 127
 
 
 class NotDriven(Exception):
-    """Something in this tree cannot be driven; the message says which driver and why."""
+    """Something in this tree cannot be driven; the message says what and why."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class _Projection:
                 missing,
                 code.co_filename,
                 frame.f_lineno,
-                code.co_qualname if sys.version_info >= (3, 11) else code.co_name,
+                getattr(code, "co_qualname", code.co_name),
             )
             self.world.looked_up.append(read)
 
@@ -108,8 +108,6 @@ class Linears:
         kind = _KINDS.get(name, KINDS[0])
         if not self._island.has(kind):
             raise NotDriven(f"linear {name}: the tree has no layers/linear.{kind}")
-        if not self._island.has(METHOD):
-            raise NotDriven(f"linear {name}: the tree has no {METHOD}.apply")
         with unrecorded(), torch.device(self._world.device):
             linear = self._made(self._island.owner(kind), name, n, k, then)
         self._unloaded.append((linear, name))
@@ -130,7 +128,11 @@ class Linears:
     def _made(
         self, owner: type, name: str, n: int, k: int, then: Callable[[Any], Any] | None
     ) -> Any:
-        ours = {"world": self._world, "projection": name, "then": staticmethod(then or _as_it_is)}
+        ours = {
+            "world": self._world,
+            "projection": name,
+            "then": staticmethod(then or _as_it_is),
+        }
         kind: Any = type(owner.__name__, (_Projection, owner), ours)
         known = {
             "bias": False,
@@ -153,8 +155,11 @@ class Linears:
         module = f"sglang.srt.{reader[0].replace('/', '.')}"
         if module not in self._island.sources.modules:
             raise NotDriven(f"the format {self._format}: the tree has no {reader[0]}")
+        if (needs := reader[2]) and self._island.stubs(needs):
+            raise NotDriven(f"the format {self._format}: {needs} is not installed")
         owner = getattr(importlib.import_module(module), reader[1])
-        return owner.from_config(self._format.config)
+        # The loader adds the model's mapping.
+        return owner.from_config({"packed_modules_mapping": {}} | self._format.config)
 
 
 def _fill(name: str, parameter: str, values: Any) -> None:

@@ -15,13 +15,16 @@ import torch
 from xscale.numeric.doubles import World
 from xscale.numeric.drivers import drive
 from xscale.numeric.guards import Calls, Guard
-from xscale.numeric.island import Island, uncompiled
+from xscale.numeric.island import Island, described, uncompiled
+from xscale.numeric.linears import NotDriven
 from xscale.numeric.lives import Life, LifeCase, LifeResult, LiveState
 from xscale.numeric.producers import STAND_IN_QUANT, Kernels
 from xscale.numeric.sources import Sources
 from xscale.numeric.tracing import Trace, traced
 from xscale.numeric.watch import Watch, watching
+from xscale.sites import CATALOGUE
 
+_SITES = {site.id: site for site in CATALOGUE}
 _OF_LINEARS = ("layers/linear.py", "layers/quantization/", "layers/parameter.py")
 
 
@@ -68,7 +71,7 @@ class Prober:
         for site, projection in case.asks:
             received = probe.of(projection)
             if received is not None and not _fused(received):
-                guards[site] = self._guard(probe, received)
+                guards[site] = self._guard(site, probe, received)
         known = {g.place: g.test for g in guards.values() if g is not None}
         if known:
             probe, raised = self._run(case, known)
@@ -105,11 +108,13 @@ class Prober:
             self._calls = Calls(self.sources.modules)
         return self._calls
 
-    def _guard(self, probe: Probe, received: Received) -> Guard | None:
+    def _guard(self, site: str, probe: Probe, received: Received) -> Guard | None:
+        """The guard between the reading before this one and this one."""
         earlier = [one.at for one in probe.received if one.at < received.at]
-        return self.calls.guard(
-            probe.trace, max(earlier, default=0), received.at
-        ) or self.calls.guard(probe.trace, 0, received.at)
+        after, trace = max(earlier, default=0), probe.trace
+        return self.calls.guard(_SITES[site], trace, after, received.at) or (
+            self.calls.guard(_SITES[site], trace, 0, received.at)
+        )
 
     def _state(
         self,
@@ -122,13 +127,16 @@ class Prober:
         received = probe.of(projection)
         if received is None:
             why = f"{projection} is not reached"
-            if raised is not None:
-                why = f"{type(raised).__name__}: {raised}"
+            if isinstance(raised, NotDriven):
+                why = str(raised)
+            elif raised is not None:
+                why = described(raised, self.sources)
             return LiveState(site, Life.NOT_RUN, reason=why)
         if _fused(received):
-            call = self.calls.reached(probe.trace, received.at)
-            where = (call.path, call.line) if call is not None else (None, None)
-            return LiveState(site, Life.LIVE, *where, f"{received.kernel} is called")
+            call = self.calls.reached(_SITES[site], probe.trace, received.at)
+            path, line = (call.path, call.line) if call is not None else (None, None)
+            said = f"{received.kernel} is called"
+            return LiveState(site, Life.LIVE, path, line, said)
         looked = self._missing(probe, projection)
         if guard is None:
             why = f"{projection} receives unquantized values, and no test keeps it so"
@@ -137,9 +145,7 @@ class Prober:
         returned = dict.fromkeys(probe.trace.returned.get(guard.place, ()))
         what = ", ".join(filter(None, (seen, *returned))) or "another branch ran"
         said = "; ".join((what, *looked.values()))
-        return LiveState(
-            site, Life.DEAD, guard.path, guard.line, said, tuple(looked)
-        )
+        return LiveState(site, Life.DEAD, guard.path, guard.line, said, tuple(looked))
 
     def _missing(self, probe: Probe, projection: str) -> dict[str, str]:
         """What the tree's own tests looked for on the projection's linear in vain, by
