@@ -75,6 +75,18 @@ def judge(
     return replace(outcome, findings=tuple(found), reached_stubs=reached_stubs)
 
 
+def behind_result(case: Case, run: Run, seconds: float) -> CaseResult:
+    """A situation behind the guard holds if the tree's own code gets through it."""
+    result = CaseResult(case, (), 0, seconds, raised=run.raised)
+    if run.raised is None:
+        return result
+    found = tuple(
+        _finding(site, case, "a fault behind the guard", "no error", run.raised)
+        for site in sorted(case.sites)
+    )
+    return replace(result, findings=found)
+
+
 def _findings(
     outcome: CaseResult,
     pristine: Run | None,
