@@ -122,6 +122,7 @@ def _bf16_wk(driver: Driver) -> None:
         raise NotDriven(f"the indexer has no {_WRITER}")
     vars(indexer).update(
         n_heads=2,
+        softmax_scale=1.0,
         wq_b=Unquantized(driver.draw("q"), 2 * s.wk, 1),
         k_norm=Anything("k_norm"),
         _aiter_fused_fp8_rope_caches=lambda *_: (None, None),

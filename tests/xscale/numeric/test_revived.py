@@ -25,6 +25,10 @@ _MLA = f"{METHODS}/forward_mla_rocm.py"
 _V2 = f"{SRT}/models/deepseek_v2.py"
 _FP8 = f"{SRT}/layers/quantization/fp8.py"
 _LORA = b" and not is_kv_b_lora_active(attn)"
+_GUARDS = (
+    b"_bmm_buf.flatten(1, 2)\n        )",
+    b"_is_block_scale_fp8(attn.o_proj)",
+)
 _MARKED = b"""            for proj in (qkv_a, q_b, self.kv_b_proj, self.o_proj):
                 if proj is not None:
                     proj.keep_bf16_input = True
@@ -70,7 +74,7 @@ def changed(tree: Tree, *edits: tuple[str, bytes, bytes]) -> Tree:
 
 
 def opened(pins: Pins) -> Tree:
-    """The release with its guard opened, and nothing mended: as the last patch does it."""
+    """The release with its guard opened as by the last patch, and nothing mended."""
     tree, last = pins.tree(BASE), pins.overlay[BASE].series.patches[-1]
     files: dict[str, bytes | None] = {}
     for diff in last.files:
