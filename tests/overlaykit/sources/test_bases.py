@@ -142,7 +142,8 @@ def test_removing_a_base(overlay: Path, slim: Slim, pins: Pins) -> None:
     """Delete its table and folder, and make the lock again."""
     text = (overlay / MANIFEST).read_text()
     at = text.index(f'\n[targets."{SECOND}"]')
-    (overlay / MANIFEST).write_text(text[:at])
+    after = text.index(f'\n[targets."{THIRD}"]')
+    (overlay / MANIFEST).write_text(text[:at] + text[after:])
     shutil.rmtree(overlay / "patches" / SECOND)
     with pytest.raises(InputError, match="stale"):
         load_overlay(overlay)
