@@ -84,9 +84,7 @@ def test_the_guard_is_opened_last(pins: Pins) -> None:
     """Each fault behind the guard is mended before anything can reach it; the last
     patch alone names the guard's scope for every producer."""
     *before, last = pins.overlay[REVIVED].lock.patches
-    opened = {
-        site for file in last.files for hunk in file.hunks for site in hunk.sites
-    }
+    opened = {site for file in last.files for hunk in file.hunks for site in hunk.sites}
     assert opened == {f"S{n}" for n in range(1, 9)}
     assert last.name == "0009-open-for-native.patch"
     assert [patch.name[:4] for patch in before] == [f"{n:04}" for n in range(1, 9)]

@@ -110,8 +110,8 @@ def problems(census: Census) -> tuple[Problem, ...]:
     """What keeps the tree from having adopted the optimization, wholly and alone.
 
     Empty if and only if every site of the catalogue is in its expected state, no site
-    is known to be dead, and no call is outside the catalogue. Where upstream has its own
-    layout, its calls outside of the catalogue are its own, and only dangers count.
+    is known to be dead, and no call is outside the catalogue. Where upstream has its
+    own layout, calls outside the catalogue are upstream's, and only dangers count.
     """
     consumers = {r.state for r in census.rows if r.role is Role.CONSUMER}
     own = _is_upstreams(census)

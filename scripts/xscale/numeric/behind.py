@@ -170,7 +170,7 @@ def _fused_rope(driver: Driver) -> None:
 def _subclass(driver: Driver) -> None:
     """The constructor of a subclass, which may add gates and norms, comes first."""
     guard = importlib.import_module(_GUARD)._is_block_scale_fp8
-    kind = driver.attention_class(driver.entry(ABSORBED).prepare)
+    kind: Any = driver.attention_class(driver.entry(ABSORBED).prepare)
     if "keep_bf16_input" not in kind.__init__.__code__.co_names:
         raise Fault("the constructor treats a subclass as it treats itself")
     q_b = driver.linear("q_b", *driver.sizes()["q_b_proj"])
@@ -182,7 +182,7 @@ def _subclass(driver: Driver) -> None:
 
 def _small_m(driver: Driver) -> None:
     """q_b has a shape that the small-M GEMM serves: GLM's at TP=4."""
-    module = importlib.import_module(SMALL_M_MODULE)
+    module: Any = importlib.import_module(SMALL_M_MODULE)
     real, tables = module.try_smallm_fp8_bs_linear, module.SHAPES
     served: list[int] = []
 

@@ -10,9 +10,9 @@ from overlaykit.trees.tree import EditedTree, Tree
 from xscale.liveness import probe
 from xscale.numeric import Case, CaseResult, Chain, findings_of, run, summarize
 from xscale.numeric.client import Job, Worker
-from xscale.numeric.formats import MXFP8, NATIVE_BLOCK_FP8, PER_CHANNEL_FP8
+from xscale.numeric.formats import MXFP8, NATIVE_BLOCK_FP8, PER_CHANNEL_FP8, Format
 from xscale.numeric.lives import Life
-from xscale.numeric.situations import BEHIND_MODULES, Behind, behind_cases
+from xscale.numeric.situations import BEHIND_MODULES, Behind, BehindCase, behind_cases
 from xscale.numeric.sources import aiter_sources, sglang_sources
 
 from .test_numeric import BPRESHUFFLE, METHODS, PRODUCERS, SITES, SRT, TRITON
@@ -93,6 +93,11 @@ def proved(pins: Pins, tree: Tree, cases: tuple[Case, ...]) -> tuple[CaseResult,
     return run(tree, pins.patched("aiter"), cases, pristine=pins.tree(BASE))
 
 
+def _situation(result: CaseResult) -> Behind:
+    assert isinstance(result.case, BehindCase)
+    return result.case.situation
+
+
 def situations(pins: Pins, *trees: Tree) -> list[dict[Behind, str]]:
     """The faults of each tree, by situation."""
     kernels, found = aiter_sources(pins.patched("aiter")), []
@@ -101,8 +106,9 @@ def situations(pins: Pins, *trees: Tree) -> list[dict[Behind, str]]:
             sources = sglang_sources(tree, BEHIND_MODULES)
             job = Job(sources, kernels, None, behind_cases())
             results = worker.do(job, lambda *_: None)
-            assert {r.case.situation for r in results} == set(Behind)
-            found.append({r.case.situation: r.raised for r in results if r.raised})
+            seen = {_situation(r): r.raised for r in results}
+            assert seen.keys() == set(Behind)
+            found.append({which: text for which, text in seen.items() if text})
     return found
 
 
@@ -124,7 +130,7 @@ def test_the_series_holds(pins: Pins, kernels: None) -> None:
     ],
 )
 def test_native_block_fp8_and_nothing_else_is_live(
-    pins: Pins, kernels: None, patched: bool, form: object, live: bool
+    pins: Pins, kernels: None, patched: bool, form: Format, live: bool
 ) -> None:
     tree = pins.patched(BASE) if patched else pins.tree(BASE)
     states = probe(tree, pins.patched("aiter"), form)
