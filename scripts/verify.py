@@ -200,13 +200,13 @@ def _not_applied(one: FoundTarget) -> Finding:
 
 
 def _verify_numeric(arguments: Namespace) -> Report:
+    if arguments.aiter_ref and not arguments.aiter:
+        raise InputError("--aiter-ref needs --aiter, which names the clone")
     found = find_targets(arguments.paths, load_overlay(ROOT))
     trees = [one for one in found if one.carried.target.package == _CENSUS_OF]
     kernels: list[Tree] = [
         one.tree for one in found if one.carried.target.package == _KERNELS_OF
     ]
-    if arguments.aiter_ref and not arguments.aiter:
-        raise InputError("--aiter-ref needs --aiter, which names the clone")
     if arguments.aiter_ref:
         kernels = [GitTree(arguments.aiter, arguments.aiter_ref)]
     elif arguments.aiter:

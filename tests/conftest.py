@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import signal
@@ -220,3 +221,15 @@ def snapshot(root: Path) -> dict[str, tuple[int, int, bytes]]:
                 place.read_bytes(),
             )
     return found
+
+
+@pytest.fixture(scope="session")
+def kernels() -> None:
+    """Skips if a package that AITER's kernels need is not installed."""
+    for name, why in (
+        ("torch", "running SGLang's functions needs PyTorch"),
+        ("triton", "AITER's producers are Triton kernels"),
+        ("numpy", "Triton's interpreter needs NumPy"),
+    ):
+        if importlib.util.find_spec(name) is None:
+            pytest.skip(f"{why}: {name} is not installed")

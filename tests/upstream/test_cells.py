@@ -27,7 +27,7 @@ PRODUCERS = [*RMS, "S8"]
 
 
 @pytest.fixture(scope="module")
-def ladder(pins: Pins, releases: list[str]) -> dict[str, Column]:
+def ladder(pins: Pins, releases: list[str], kernels: None) -> dict[str, Column]:
     found = [
         (Version(v, v, before_pin=v == "0.5.10.post1"), facts_of_release(pins, v))
         for v in releases
@@ -36,9 +36,12 @@ def ladder(pins: Pins, releases: list[str]) -> dict[str, Column]:
     return dict(zip(releases, made, strict=True))
 
 
-def column_of(pins: Pins, tree: Tree, *before: Facts) -> Column:
+def column_of(
+    pins: Pins, tree: Tree, *before: Facts, aiter: Tree | None = None
+) -> Column:
+    """Without ``aiter`` the tree's code is not run."""
     carried = pins.overlay["sglang"]
-    facts = [*before, facts_of(carried, tree, pins.tree("sglang"))]
+    facts = [*before, facts_of(carried, tree, pins.tree("sglang"), aiter=aiter)]
     found = ((Version(str(n), str(n)), one) for n, one in enumerate(facts))
     return columns(carried, found)[-1]
 
@@ -129,11 +132,10 @@ def test_moved_and_dead(ladder: dict[str, Column]) -> None:
     for version in ("0.5.18", "0.5.19", "0.5.20"):
         for site in PRODUCERS:
             cell = ladder[version].cell(site)
+            assert cell.dead, (version, site)
             if site in ("S1", "S2"):
-                assert not cell.dead
                 assert cell.moved_to is None
                 continue
-            assert cell.dead
             assert cell.moved_to
             assert cell.moved_to.endswith("_rocm.py"), (version, site)
     assert ladder["0.5.18"].cell("S3").label == (
@@ -147,11 +149,14 @@ def test_moved_and_dead(ladder: dict[str, Column]) -> None:
 def test_the_newest(ladder: dict[str, Column], releases: list[str]) -> None:
     column = ladder["0.5.23"]
     [advice] = advise(column)
-    assert advice.action is Action.RETIRE
+    assert advice.action is Action.REVIVE
     assert len(advice.patches) == 5
     dead = [cell.row for cell in column.sites if cell.dead]
-    assert dead == ["S3", "S4", "S5", "S6", "S7", "S8"]
-    assert any("_is_block_scale_fp8" in reason for reason in advice.reasons)
+    assert dead == [*PRODUCERS, "C"]
+    # Each guard, by its place and what it looks for.
+    for guard in ("add_norm.py", "forward_mla_rocm.py", "forward_mha_rocm.py"):
+        [*found] = (r for r in advice.reasons if re.search(rf"{guard}:\d+: ", r))
+        assert found and all("reads weight_scale, which" in r for r in found)
     # A hunk without a site is not called adopted.
     assert any("_scattered_to_tp_attn_full" in reason for reason in advice.reasons)
 
@@ -180,16 +185,32 @@ def test_nothing_is_reverted_without_the_earlier_columns(
     assert "the census of the result finds" in column.cell("S5").reasons[0]
 
 
-def test_upstream_merged_our_own_lines(pins: Pins) -> None:
+def test_releases_that_run_what_they_adopted(ladder: dict[str, Column]) -> None:
+    """Only what runs is retired: nothing is from 0.5.18 on."""
+    for version, column in ladder.items():
+        actions = {advice.action for advice in advise(column)}
+        dead = {cell.row for cell in column.sites if cell.dead}
+        assert dead in (set(), {*PRODUCERS, "C"}), version
+        assert not (dead and Action.RETIRE in actions), version
+        assert not (Action.REVIVE in actions and not dead), version
+    shut = [v for v, column in ladder.items() if column.cell("S1").dead]
+    assert shut == [v for v in ladder if v >= "0.5.18"]
+
+
+def test_upstream_merged_our_own_lines(pins: Pins, kernels: None) -> None:
     """The pull request was merged: the series' lines, in files that changed later."""
     tree = edited(
         pins.patched("sglang"),
         dict.fromkeys((MLA, MHA, COMMUNICATOR, FP8_UTILS), (r"\A", "# A line more.\n")),
         count=1,
     )
-    column = column_of(pins, tree)
+    column = column_of(pins, tree, aiter=pins.patched("aiter"))
     assert set(outcomes(column).values()) == {"upstreamed"}
     assert headline(advise(column)) == "retire 0001 0002 0003 0004 0005"
+    # What is not seen to run is not called superfluous.
+    [advice] = advise(column_of(pins, tree))
+    assert (advice.action, len(advice.patches)) == (Action.DECIDE, 5)
+    assert any("is live is not run: AITER" in reason for reason in advice.reasons)
 
 
 def test_reverted_sites(pins: Pins) -> None:

@@ -15,6 +15,7 @@ from xscale.doctor.adoption import liveness
 from xscale.doctor.answers import Answer, Condition
 from xscale.doctor.machine import environment_conditions, machine_conditions
 from xscale.doctor.producers import producer_conditions
+from xscale.numeric.formats import NATIVE_BLOCK_FP8
 from xscale.numeric.layout import ProducerLayout, ScaleLayout
 from xscale.numeric.layout_probe import probe_layouts
 from xscale.numeric.sources import SWITCH
@@ -216,3 +217,53 @@ def test_not_run_never_counts_as_live() -> None:
         flatten = producer_conditions([ProducerLayout(FLATTEN, layout)], None)
         assert liveness("S8", None, [*good, *flatten]).live is live
         assert liveness("S1", None, [*good, *flatten]).live is Answer.YES
+
+
+@pytest.mark.parametrize(
+    ("config", "holds", "said"),
+    [
+        ({"quantization_config": NATIVE_BLOCK_FP8.config}, "yes", "native block FP8"),
+        (
+            {"text_config": {"quantization_config": NATIVE_BLOCK_FP8.config}},
+            "yes",
+            "native block FP8",
+        ),
+        ({"quantization_config": {"quant_method": "theirs"}}, "not run", "'theirs'"),
+        ({"model_type": "deepseek_v3"}, "no", "no quantization_config"),
+    ],
+    ids=["native", "nested", "unknown", "not quantized"],
+)
+def test_the_checkpoint_at_hand(
+    checkouts: Checkouts,
+    runnable: None,
+    tmp_path: Path,
+    config: dict[str, Any],
+    holds: str,
+    said: str,
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    given = ("--sglang", checkouts.sglang, "--aiter", checkouts.aiter)
+    report = examined(*given, "--model", tmp_path)
+    (found,) = (
+        one
+        for one in report["results"][2]["conditions"]
+        if one["what"].startswith("the tree's own code reaches the kernel")
+    )
+    assert (found["holds"], len(found["sites"])) == (holds, 8)
+    assert said in found["what"] + found["found"]
+    # The lack is a site's own.
+    lacking = [one for site in report["results"][2]["sites"] for one in site["lacks"]]
+    assert (found["what"] in lacking) is (holds != "yes")
+
+
+@pytest.mark.parametrize("text", [None, "not JSON"])
+def test_not_a_checkpoint(
+    checkouts: Checkouts, tmp_path: Path, text: str | None
+) -> None:
+    if text is not None:
+        (tmp_path / "config.json").write_text(text)
+    given = ("--sglang", checkouts.sglang, "--aiter", checkouts.aiter)
+    report = examined(*given, "--model", tmp_path)
+    assert report["exit_code"] == 2
+    [finding] = report["findings"]
+    assert finding["path"] == str(tmp_path / "config.json")

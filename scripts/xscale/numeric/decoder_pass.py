@@ -73,7 +73,7 @@ class DecoderPass:
                     raise
                 # A layer without sparse attention has no indexer, so an indexer may
                 # refuse its pair. Its wk is then any second reader of the input.
-                if not self._driver.never_pairs():
+                if not self._driver.refused_pair(error):
                     raise
                 self._outputs.append(layer.self_attn.indexer.wk(self._hidden))
 

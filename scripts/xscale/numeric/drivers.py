@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from types import MethodType, SimpleNamespace
@@ -293,15 +294,18 @@ class Driver:
                 reads.projection, reads.marked = HEAD_GATE_READS, False
                 read = reads.add(Route.ELEMENTWISE, "the tree's own", x[0], x[1], None)
                 read.output = gated[0]
-        except Exception:
-            if not self.never_pairs():
+        except Exception as error:
+            if not self.refused_pair(error):
                 raise
             self.world.absent.add(HEAD_GATE_READS)
         return gated
 
-    def never_pairs(self) -> bool:
-        """Whether this tree's indexer never receives a pair: under sparse attention its
-        layer hands on something else."""
+    def refused_pair(self, error: Exception) -> bool:
+        """Whether the indexer itself raised, and this tree never gives it a pair: under
+        sparse attention its layer hands on something else."""
+        code = getattr(self.island.owner(HEAD_GATE), HEAD_GATE).__code__
+        if traceback.extract_tb(error.__traceback__)[-1].filename != code.co_filename:
+            return False
         sparse = replace(self.case, chain=Chain.INPUT_NSA)
         x = DecoderPass(Driver(sparse, self.island, self.world)).prepared()
         return not (isinstance(x, tuple) and len(x) == 2)

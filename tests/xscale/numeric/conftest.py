@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Iterable
 
 import pytest
@@ -12,18 +11,6 @@ from overlaykit.trees.tree import Tree
 from xscale.numeric import Case, CaseResult, run
 
 Prove = Callable[..., tuple[CaseResult, ...]]
-
-
-@pytest.fixture(scope="session")
-def kernels() -> None:
-    """Skips if a package that AITER's kernels need is not installed."""
-    for name, why in (
-        ("torch", "running SGLang's functions needs PyTorch"),
-        ("triton", "AITER's producers are Triton kernels"),
-        ("numpy", "Triton's interpreter needs NumPy"),
-    ):
-        if importlib.util.find_spec(name) is None:
-            pytest.skip(f"{why}: {name} is not installed")
 
 
 @pytest.fixture(scope="session")
