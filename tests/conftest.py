@@ -222,6 +222,8 @@ def valid_report(text: str) -> dict[str, Any]:
 def neighbours(tree: Tree, carried: Carried) -> list[str]:
     """The tree's files in the folders that the series touches, and the package."""
     folders = {path.rpartition("/")[0] for path in carried.series.paths}
+    # On today's upstream, producers that the series opens and does not change.
+    folders.add("python/sglang/srt/layers/layer_boundary/residual")
     package = f"{carried.target.package_root}/__init__.py"
     return [p for p in tree.paths() if p.rpartition("/")[0] in folders or p == package]
 

@@ -19,7 +19,7 @@ from overlaykit.core import git
 
 LAYERS = "python/sglang/srt/layers"
 COMMUNICATOR = f"{LAYERS}/communicator.py"
-BASES = ["sglang", "sglang-0.5.12.post1"]
+BASES = ["sglang", "sglang-0.5.12.post1", "sglang-0.5.23"]
 Slim = Callable[..., Path]
 
 

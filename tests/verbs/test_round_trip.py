@@ -17,7 +17,7 @@ from overlaykit.core import git
 pytestmark = pytest.mark.slow("every base in every form, through every verb")
 
 AITER = "aiter"
-BASES = ("sglang", "sglang-0.5.12.post1")
+BASES = ("sglang", "sglang-0.5.12.post1", "sglang-0.5.23")
 
 
 def clone(laid_out: dict[str, Path], base: str, pins: Pins, folder: Path) -> list[Path]:

@@ -42,7 +42,9 @@ def test_an_untouched_tree_holds(applied: Path) -> None:
     assert len(result["sites"]) == 9
 
 
-@pytest.mark.parametrize("target", ["sglang", "sglang-0.5.12.post1", "aiter"])
+@pytest.mark.parametrize(
+    "target", ["sglang", "sglang-0.5.12.post1", "sglang-0.5.23", "aiter"]
+)
 @pytest.mark.parametrize("clone", [True, False])
 def test_an_unpatched_tree(target: str, clone: bool, slim: Callable[..., Path]) -> None:
     """One finding, whose next step is to apply; not one for each file and site."""

@@ -12,7 +12,7 @@ from itertools import dropwhile
 
 from overlaykit.core.errors import Finding
 from xscale.census.rows import Census, SiteRow
-from xscale.sites import CATALOGUE, Role, SiteState
+from xscale.sites import CATALOGUE, Role, Site, SiteState
 
 _SITES = {site.id: site for site in CATALOGUE}
 
@@ -110,16 +110,39 @@ def problems(census: Census) -> tuple[Problem, ...]:
     """What keeps the tree from having adopted the optimization, wholly and alone.
 
     Empty if and only if every site of the catalogue is in its expected state, no site
-    is known to be dead, and no call is outside the catalogue.
+    is known to be dead, and no call is outside the catalogue. Where upstream has its
+    own layout, calls outside the catalogue are upstream's, and only dangers count.
     """
     consumers = {r.state for r in census.rows if r.role is Role.CONSUMER}
-    return tuple(
-        _problem(row, census, consumers)
+    own = _is_upstreams(census)
+    found = [
+        _problem(row, census, consumers, own)
         for row in census.rows
         if row.site not in _SITES
-        or row.state is not _SITES[row.site].expected
+        or row.state is not _expected(_SITES[row.site], own)
         or row.live is False
+    ]
+    return tuple(
+        problem
+        for problem in found
+        if problem.danger or problem.finding.site in _SITES or not own
     )
+
+
+def _is_upstreams(census: Census) -> bool:
+    """Whether the tree has upstream's own layout: honest scales without marks, and a
+    consumer that goes by the strides and copies nothing that is honest."""
+    mine = [row for row in census.rows if row.site in _SITES]
+    consumers = {row.state for row in mine if row.role is Role.CONSUMER}
+    honest = any(row.state is SiteState.HONEST for row in mine)
+    return honest and consumers == {SiteState.COPIES_ALL}
+
+
+def _expected(site: Site, own: bool) -> SiteState:
+    if not own:
+        return site.expected
+    consumer = site.role is Role.CONSUMER
+    return SiteState.COPIES_ALL if consumer else SiteState.HONEST
 
 
 def _effects(pairs: Sequence[tuple[SiteState, SiteState]]) -> list[_Effect]:
@@ -137,7 +160,9 @@ def _danger(effects: Sequence[_Effect]) -> str:
     return "; ".join(effect.text for effect in rest)
 
 
-def _problem(row: SiteRow, census: Census, consumers: set[SiteState]) -> Problem:
+def _problem(
+    row: SiteRow, census: Census, consumers: set[SiteState], own: bool
+) -> Problem:
     if row.site not in _SITES:
         return _outside(row, census)
     site = _SITES[row.site]
@@ -153,7 +178,7 @@ def _problem(row: SiteRow, census: Census, consumers: set[SiteState]) -> Problem
         line=row.line,
         scope=row.scope,
         site=row.site,
-        expected=site.expected.value + (", live" if dead else ""),
+        expected=_expected(site, own).value + (", live" if dead else ""),
         found=f"{row.state.value}: {row.detail}",
         next_step=_NEXT_STEP[row.state],
     )

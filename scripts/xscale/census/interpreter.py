@@ -97,7 +97,8 @@ class Path(Evaluator):
     def _is_beside(self, node: ast.If, frame: Frame) -> bool:
         """Whether a branch in the site's own function does not touch the scale.
 
-        Such functions have many branches, and each one would double the paths.
+        Such functions have many branches, and each one would double the paths. A branch
+        that gives the scale's name to something else touches it.
         """
         names = frame.names
         if self._picks_a_kernel(node, frame):
@@ -105,7 +106,10 @@ class Path(Evaluator):
         return (
             self._root_made
             and (frame.depth == 0 or frame.owner is not None)
-            and not any(scales_in(names.get(n, NONE)) for n in loaded_names(node))
+            and not any(
+                scales_in(names.get(n, NONE))
+                for n in loaded_names(node) | stored_names(node)
+            )
         )
 
     def _picks_a_kernel(self, node: ast.If, frame: Frame) -> bool:

@@ -210,11 +210,14 @@ def applicable(cases: Iterable[Case], sources: Sources) -> tuple[Case, ...]:
     """The cases that differ on this tree, each once.
 
     A tree without the switch has one behaviour and no check mode. For a tree that never
-    requests a transposed scale, all variants of AITER are the same.
+    requests a transposed scale, all variants of AITER are the same. A series that mends
+    upstream's own producers needs an AITER with their parameters, as upstream does.
     """
     if not sources.has_switch:
         cases = (case for case in cases if not case.tests_check_mode)
         cases = (replace(case, switch=Switch.ON) for case in cases)
+    if sources.mends_upstream:
+        cases = (case for case in cases if case.variant is not Variant.NO_FLATTEN)
     if not sources.adopts:
         cases = (replace(case, variant=Variant.INSTALLED) for case in cases)
     return tuple(dict.fromkeys(cases))

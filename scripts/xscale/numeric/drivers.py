@@ -271,7 +271,15 @@ class Driver:
             gated.append(x_for_gate)
             raise StopRun
 
-        wk = Unquantized(self.draw("key"), self.shape.wk, self.shape.hidden)
+        # From some release on, only a wk with block scales takes a pair.
+        key = self.draw("key")
+        wk = self.linear(
+            "wk",
+            self.shape.wk,
+            self.shape.hidden,
+            then=lambda output: key(output.shape[0], self.shape.wk),
+        )
+        self.linears.load()
         indexer = self.indexer_layer(wk)
         vars(indexer)[HEAD_GATE] = gate
         try:

@@ -8,17 +8,19 @@ from typing import Any
 
 import torch
 
+from xscale.numeric.behind import drive_behind
 from xscale.numeric.cases import Case, Platform, Switch, Variant
 from xscale.numeric.doubles import World
 from xscale.numeric.drivers import Leaves, drive
 from xscale.numeric.island import Island, described, uncompiled
-from xscale.numeric.judge import Run, judge
+from xscale.numeric.judge import Run, behind_result, judge
 from xscale.numeric.lives import LifeCase, LifeResult
 from xscale.numeric.probing import Prober
 from xscale.numeric.producers import Kernels
 from xscale.numeric.results import CaseResult
 from xscale.numeric.selftest import ModuleCase
 from xscale.numeric.selftest.running import module_outcome
+from xscale.numeric.situations import BehindCase
 from xscale.numeric.sources import SWITCH, Sources
 from xscale.numeric.watch import Watch, Watched, watching
 
@@ -46,6 +48,8 @@ class Engine:
             return module_outcome(case, self.tree, world)
         started = time.perf_counter()
         run = self._run(self.tree, case)
+        if isinstance(case, BehindCase):
+            return behind_result(case, run, time.perf_counter() - started)
         base = self._pristine_run(case) if self.pristine is not None else None
         seconds = time.perf_counter() - started
         return judge(case, run, base, self.tree, seconds)
@@ -65,7 +69,10 @@ class Engine:
         raised, outputs = None, []
         with island.entered(), uncompiled(), torch.no_grad(), watching(watch):
             try:
-                outputs = drive(case, island, world)
+                if isinstance(case, BehindCase):
+                    drive_behind(case, island, world)
+                else:
+                    outputs = drive(case, island, world)
             except torch.OutOfMemoryError:
                 raise
             except Exception as error:

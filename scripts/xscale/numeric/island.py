@@ -102,9 +102,12 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         if found := self._sources.modules.get(fullname):
             loader = _Loader(f"{self._sources.tree}/{found[0]}", found[1])
             package = found[0].endswith("/__init__.py")
-            return importlib.util.spec_from_loader(
+            spec = importlib.util.spec_from_loader(
                 fullname, loader, is_package=package, origin=loader.path
             )
+            if spec is not None:
+                spec.has_location = True  # Some modules read their __file__.
+            return spec
         return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:

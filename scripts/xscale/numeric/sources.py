@@ -122,7 +122,17 @@ class Sources:
 
     @property
     def has_switch(self) -> bool:
-        return any(SWITCH.encode() in data for _, data in self.modules.values())
+        """Whether the tree has the scale module: its marks, and its switch with a check
+        mode. A series without it mends upstream's own producers, and its switch only
+        shuts them."""
+        both = SWITCH.encode(), MARKER.encode()
+        return any(all(b in data for b in both) for _, data in self.modules.values())
+
+    @property
+    def mends_upstream(self) -> bool:
+        """Whether the tree has a series without the scale module."""
+        named = any(SWITCH.encode() in data for _, data in self.modules.values())
+        return named and not self.has_switch
 
 
 def sglang_sources(tree: Tree, also: Iterable[str] = ()) -> Sources:

@@ -18,7 +18,7 @@ from overlaykit.series.manifest import MANIFEST, load_manifest
 from overlaykit.series.patches import apply_hunks
 from overlaykit.sources.releases import release_tree
 
-FIRST, SECOND = "sglang", "sglang-0.5.12.post1"
+FIRST, SECOND, THIRD = "sglang", "sglang-0.5.12.post1", "sglang-0.5.23"
 Slim = Callable[..., Path]
 
 
@@ -40,7 +40,7 @@ def prefixes(
         yield dict(contents)
 
 
-@pytest.mark.parametrize("name", [FIRST, SECOND])
+@pytest.mark.parametrize("name", [FIRST, SECOND, THIRD])
 def test_any_prefix_of_a_series_identifies_its_base(
     name: str, slim: Slim, pins: Pins
 ) -> None:
@@ -56,7 +56,7 @@ def test_any_prefix_of_a_series_identifies_its_base(
             assert (one.carried.name, one.mismatch) == (name, ())
 
 
-@pytest.mark.parametrize("name", [FIRST, SECOND])
+@pytest.mark.parametrize("name", [FIRST, SECOND, THIRD])
 def test_each_image_is_served_by_the_same_command(name: str, slim: Slim) -> None:
     root = slim(name, clone=False)
     before = snapshot(root)
@@ -88,7 +88,7 @@ def test_the_base_is_known_despite_an_edit(slim: Slim, pins: Pins) -> None:
     assert one.carried.name == SECOND
     [finding] = one.mismatch
     assert finding.found == "files that match: sglang 0.5.11 (0 of 4), " + (
-        "sglang 0.5.12.post1 (3 of 4)"
+        "sglang 0.5.12.post1 (3 of 4), sglang 0.5.23 (0 of 10)"
     )
     done = run_verb("apply", str(root))
     assert done.returncode == 3
@@ -139,18 +139,19 @@ def test_new_files_are_shared(pins: Pins) -> None:
 
 
 def test_removing_a_base(carrier: Path, slim: Slim, pins: Pins) -> None:
-    """Delete its table and folder, and make the lock again."""
+    """Delete the tables and folders of all but the first, and make the lock again."""
     text = (carrier / MANIFEST).read_text()
     at = text.index(f'\n[targets."{SECOND}"]')
     (carrier / MANIFEST).write_text(text[:at])
-    shutil.rmtree(carrier / "patches" / SECOND)
+    for name in (SECOND, THIRD):
+        shutil.rmtree(carrier / "patches" / name)
     with pytest.raises(InputError, match="stale"):
         load_overlay(carrier)
     from verbs.test_rebase import call
 
     assert call(carrier, "lock").returncode == 0
     known = load_overlay(carrier)
-    assert set(known) == set(pins.overlay) - {SECOND}
+    assert set(known) == set(pins.overlay) - {SECOND, THIRD}
     [one] = find_targets([slim(SECOND)], known)
     assert (one.carried.name, one.mismatch) == (FIRST, ())
 

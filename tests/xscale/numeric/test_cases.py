@@ -105,7 +105,7 @@ def test_pairs_and_triples_are_gathered_over_both_transports() -> None:
     assert gathered >= set(product((True, False), (True, False), (3, 4)))
 
 
-@pytest.mark.parametrize("base", ["sglang", "sglang-0.5.12.post1"])
+@pytest.mark.parametrize("base", ["sglang", "sglang-0.5.12.post1", "sglang-0.5.23"])
 def test_the_code_between_is_run(pins: Pins, base: str) -> None:
     """If a class were renamed, the proof would silently skip it."""
     found = sglang_sources(pins.patched(base))
