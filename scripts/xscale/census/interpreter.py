@@ -35,6 +35,7 @@ from xscale.census.values import (
     output_of,
     producer_among,
     scales_in,
+    stored_names,
 )
 from xscale.sites import ALL_REDUCE, CLAMP, FLATTEN, MARKER, PARAMETER, QUANTIZATIONS
 
