@@ -119,7 +119,7 @@ class Linears:
         with unrecorded(), torch.device(self._world.device):
             for linear, name in self._unloaded:
                 for parameter, values in linear.named_parameters(recurse=False):
-                    _fill(name, parameter, values.data)
+                    fill(name, parameter, values.data)
                 linear.quant_method.process_weights_after_loading(linear)
                 names = [n for n, _ in linear.named_parameters(recurse=False)]
                 self._world.registered[name] = tuple(names)
@@ -162,18 +162,18 @@ class Linears:
         return owner.from_config({"packed_modules_mapping": {}} | self._format.config)
 
 
-def _fill(name: str, parameter: str, values: Any) -> None:
-    """Random values, the same for the same projection and size."""
+def fill(name: str, parameter: str, values: Any) -> None:
+    """Random values, the same for the same projection and size on every device."""
     key = (name, parameter, tuple(values.shape), values.dtype, values.device)
     if key not in _values:
         seed = int.from_bytes(repr(key[:3]).encode(), "big") % (1 << 62)
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator("cpu").manual_seed(seed)
         if values.dtype == torch.uint8:
             made = torch.full(values.shape, _ONES, dtype=torch.uint8)
         elif "scale" in parameter:
-            made = torch.rand(values.shape, generator=generator) + 0.5
+            made = torch.rand(values.shape, generator=generator, device="cpu") + 0.5
         else:
-            made = torch.randn(values.shape, generator=generator)
+            made = torch.randn(values.shape, generator=generator, device="cpu")
         _values[key] = made.to(values.dtype).to(values.device)
     values.copy_(_values[key])
 
