@@ -89,10 +89,11 @@ class DecoderPass:
         if driver.island.has(STAGES):
             before = BoundaryInput(driver, self._rank, *self._arrived)
             self._arrived = before.into(layer, self._batch, latent_of), None
+            # Without tokens, the attention returns at once.
+            vars(layer.ffn_boundary)["prepare"] = _enough
             watched, name = layer.attn_boundary, "prepare"
         elif driver.island.has(PREPARE):
             layer.layer_communicator = driver.communicator(self._rank, latent_of)
-            # Without tokens, the attention returns at once.
             layer.layer_communicator.prepare_mlp = _enough
             watched, name = layer.layer_communicator, PREPARE
         else:
