@@ -244,7 +244,7 @@ def _run_findings(
     if case.chain.gathers and _transposes(case, adopts):
         # It moves raw bytes, so its input is made row-major first.
         allowed += 1
-    # The head gate reads no GEMM's scale; wk beside it is judged with the input's chains.
+    # The head gate reads no GEMM's scale; wk beside it is the input chains' to judge.
     if case.chain is not Chain.INDEXER and outcome.relayouts > max(
         allowed, sum(r.copies for r in outcome.readings)
     ):
