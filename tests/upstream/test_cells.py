@@ -147,7 +147,9 @@ def test_moved_and_dead(ladder: dict[str, Column]) -> None:
 
 
 def test_the_newest(ladder: dict[str, Column], releases: list[str]) -> None:
-    column = ladder["0.5.23"]
+    [advice] = advise(ladder["0.5.23"])
+    assert advice.action is Action.CARRIED
+    column = ladder["0.5.22"]
     [advice] = advise(column)
     assert advice.action is Action.REVIVE
     assert len(advice.patches) == 5

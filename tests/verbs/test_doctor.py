@@ -224,7 +224,7 @@ def test_not_run_never_counts_as_live() -> None:
 )
 def test_the_checkpoint_at_hand(
     checkouts: Checkouts,
-    runnable: None,
+    kernels: None,
     tmp_path: Path,
     config: dict[str, Any],
     holds: str,

@@ -197,10 +197,14 @@ def test_another_base(carrier: Path, laid_out: dict[str, Path], tmp_path: Path) 
         shutil.copytree(laid_out[name], root, symlinks=True)
         assert run(carrier, "apply", root)[0] == 0
         for path in overlay[name].series.paths:
-            hunk = overlay[name].series.diffs(path)[0][1].hunks[0]
-            block = b"".join(hunk.new)
             data = (root / path).read_bytes()
-            assert data.count(block) == 1
+            # A later patch of the series may have changed a block again.
+            block = next(
+                block
+                for _, diff in overlay[name].series.diffs(path)
+                for hunk in diff.hunks
+                if data.count(block := b"".join(hunk.new)) == 1
+            )
             (root / path).write_bytes(data.replace(block, block + b"# edited\n"))
         code, said = run(carrier, "refresh", "--json", root)
         assert code == 0, said
@@ -218,7 +222,7 @@ def test_new_files_that_two_bases_share(carrier: Path, applied: Path) -> None:
     assert code == 0, said
     assert run(carrier, "lock", "--check")[0] == 0
     for carried in load_overlay(carrier).values():
-        if carried.target.package == "sglang":
+        if carried.target.package == "sglang" and carried.new_files:
             assert carried.new_files[0].data.startswith(b"# edited\n")
 
 
