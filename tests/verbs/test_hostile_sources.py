@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,6 +31,8 @@ HOSTILE = {
     "half a character": b"x = '\\ud800'\n",
 }
 PARSES = {"half a character", "elifs that parse", "no encoding"}
+ONLY_PARSES = ("attributes", "calls", "sums") if sys.version_info < (3, 11) else ()
+"""Python 3.10 parses these and cannot compile them; later ones refuse to parse them."""
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -38,9 +41,9 @@ def test_hostile_sources_have_no_scopes(name: str) -> None:
     map_scopes(source)
     if name in PARSES:
         return
-    assert map_scopes(source) is None
+    assert (map_scopes(source) is None) == (name not in ONLY_PARSES)
     assert syntax_error(source) is not None
-    for read in (parsed, compiled):
+    for read in (compiled,) if name in ONLY_PARSES else (parsed, compiled):
         with pytest.raises(SyntaxError):
             read(source, "x.py")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -41,7 +42,10 @@ def test_working_directory_is_not_searched_for_modules(tmp_path: Path) -> None:
     )
     assert done.returncode == 1 and "No module named tool" in done.stderr
     # PYTHONPATH is the user's own setting, so it is used.
-    env = {**os.environ, "PYTHONPATH": str(folder)}
+    own = tmp_path / "own"
+    own.mkdir()
+    shutil.copy2(folder / "tool.py", own)
+    env = {**os.environ, "PYTHONPATH": str(own)}
     subprocess.run(module_command("tool"), cwd=tmp_path, env=env, check=True)
     assert mark.exists()
 
