@@ -39,7 +39,6 @@ EVIDENCE = ROOT / "docs" / "evidence" / "host-time"
 COMMAND = "bench/host_time.py"
 CARRIED = Path("overlay/sglang/python")
 MODULE = CARRIED.joinpath(*BPRESHUFFLE_SCALE.split(".")).with_suffix(".py")
-DESIGNS = ROOT / "ci" / "gatekit" / "microbench" / "designs"
 
 NOTHING = "the quantization, called directly"
 PIN = "the pin: a copy before CK's GEMM"

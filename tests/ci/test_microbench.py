@@ -202,8 +202,8 @@ for cell in Workload(trees, plan).cells(Path({out!r}), lambda _: None):
             "('series, eager',) [0.0]",
         ),
         (
-            b"transposed = x_scale.t()\n",
-            b"transposed = x_scale.t().clone()\n",
+            b"for_ck = kept[0]\n",
+            b"for_ck = kept[0].clone()\n",
             "() [4.0]",
         ),
     ],

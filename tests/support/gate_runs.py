@@ -16,6 +16,7 @@ from typing import Any
 from conftest import ROOT
 from overlaykit.series.lock import LOCK, manifest_digest
 from support.patience import PATIENCE_S, wait_until
+from support.processes import family, same_alive
 
 SCRIPTED = Path(__file__).parents[1] / "gatekit" / "run" / "scripted_server.py"
 REBUILD = "[rebuild]\nmode = 'venv'"
@@ -152,36 +153,10 @@ def kill_9(process: subprocess.Popen[str], where: Path) -> int:
     process.wait(PATIENCE_S)
     if process.stdout:
         process.stdout.close()
-    wait_until(lambda: not running(where) and not any(map(_alive, started)))
+    wait_until(
+        lambda: not running(where) and not any(same_alive(*one) for one in started)
+    )
     return len(started)
-
-
-def family(pid: int) -> set[tuple[int, str]]:
-    """A process's descendants, by pid and start time, because pids are reused."""
-    parents: dict[int, list[int]] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        if fields := _stat(stat):
-            parents.setdefault(int(fields[1]), []).append(int(stat.parent.name))
-    found, queue = set(), [pid]
-    while queue:
-        for child in parents.get(queue.pop(), []):
-            if fields := _stat(Path(f"/proc/{child}/stat")):
-                found.add((child, fields[19]))
-                queue.append(child)
-    return found
-
-
-def _stat(path: Path) -> list[str]:
-    """The fields of a stat file, starting at the state; empty if the process ended."""
-    try:
-        return path.read_text().rpartition(") ")[2].split()
-    except OSError:
-        return []
-
-
-def _alive(one: tuple[int, str]) -> bool:
-    fields = _stat(Path(f"/proc/{one[0]}/stat"))
-    return bool(fields) and fields[0] != "Z" and fields[19] == one[1]
 
 
 def results(out: Path) -> dict[str, tuple[int, bytes]]:

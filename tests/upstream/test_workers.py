@@ -12,6 +12,7 @@ import pytest
 
 from conftest import ROOT
 from support.patience import PATIENCE_S, wait_until
+from support.processes import alive, family
 
 # A pool whose two jobs note their process; they then work until the end of the test in
 # a scratch folder, or are done.
@@ -37,13 +38,6 @@ if __name__ == "__main__":
         print("up", flush=True)
         time.sleep(3600)
 """
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
-    except OSError:
-        return False
 
 
 @pytest.mark.parametrize("how", ["busy", "idle"])
@@ -93,12 +87,11 @@ def test_drift_is_killed(carrier: Path) -> None:
 def children(parent: int) -> set[int]:
     """The worker processes that a process has started."""
     found = set()
-    for place in Path("/proc").glob("[0-9]*"):
+    for pid, _ in family(parent):
         try:
-            stat = (place / "stat").read_text().rpartition(") ")[2].split()
-            words = (place / "cmdline").read_bytes()
+            words = Path(f"/proc/{pid}/cmdline").read_bytes()
         except OSError:
             continue
-        if stat[1] == str(parent) and b"spawn_main" in words:
-            found.add(int(place.name))
+        if b"spawn_main" in words:
+            found.add(pid)
     return found

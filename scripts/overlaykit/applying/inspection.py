@@ -10,7 +10,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from overlaykit.core.errors import Finding, OverlayError
-from overlaykit.core.git import top_of_clone
 from overlaykit.core.objects import Entry, blob_id, tree_id
 from overlaykit.planning.plan import HunkPlan, Standing, State, locate
 from overlaykit.planning.presence import scopes_with
@@ -89,10 +88,7 @@ def _left_out(
 ) -> tuple[Mapping[str, str], tuple[Finding, ...]]:
     """The missing files that git left out of the work tree, each with its next step;
     or why git cannot be asked."""
-    # Git is needed for the reason alone: a tree without a missing file needs none.
-    if not missing or not isinstance(tree, DirectoryTree):
-        return {}, ()
-    if top_of_clone(tree.root) is None:
+    if not isinstance(tree, DirectoryTree):
         return {}, ()
     try:
         return skip_worktree_steps(tree.root, missing), ()

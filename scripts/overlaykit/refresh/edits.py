@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -210,9 +210,7 @@ def _missing(
     tree: DirectoryTree, paths: Sequence[str], laid: Collection[str]
 ) -> Iterator[Finding]:
     """A file that git left out of the work tree was not deleted."""
-    left_out: Mapping[str, str] = {}
-    if paths and git.top_of_clone(tree.root) is not None:
-        left_out = skip_worktree_steps(tree.root, paths)
+    left_out = skip_worktree_steps(tree.root, paths)
     for path in paths:
         if path in left_out:
             what = f"does not exist: {LEFT_OUT}"

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 
+from overlaykit.core.git import top_of_clone
 from overlaykit.core.wording import pasteable
 from overlaykit.repository.index import read_entries
 from overlaykit.repository.places import clone_location
@@ -16,11 +17,14 @@ SKIPPED = "S"
 _ON = ("true", "yes", "on", "1")
 
 
-def skip_worktree_steps(clone: Path, paths: Collection[str]) -> dict[str, str]:
-    """The paths that git leaves out of the work tree, each with its next step."""
+def skip_worktree_steps(root: Path, paths: Collection[str]) -> dict[str, str]:
+    """The paths that git leaves out of the work tree, each with its next step. Git is
+    not started for no paths, or for a tree that is not a clone."""
+    if not paths or top_of_clone(root) is None:
+        return {}
     return {
-        entry.path: restore_step(clone, entry.path)
-        for entry in read_entries(clone)
+        entry.path: restore_step(root, entry.path)
+        for entry in read_entries(root)
         if entry.path in paths and entry.tag.upper() == SKIPPED
     }
 

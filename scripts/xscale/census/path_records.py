@@ -128,10 +128,13 @@ def local_names(function: FunctionNode) -> Mapping[str, Value]:
     return {name: Symbol(name) for name in given | stored_names(function)}
 
 
+def _positional(function: FunctionNode) -> list[ast.arg]:
+    return [*function.args.posonlyargs, *function.args.args]
+
+
 def defaults(function: FunctionNode) -> dict[str, Const]:
     """The parameters whose default is a literal."""
-    declared = function.args
-    positional = [*declared.posonlyargs, *declared.args]
+    declared, positional = function.args, _positional(function)
     tail = positional[len(positional) - len(declared.defaults) :]
     pairs = [
         *zip(tail, declared.defaults, strict=True),
@@ -142,8 +145,7 @@ def defaults(function: FunctionNode) -> dict[str, Const]:
 
 def parameters(function: FunctionNode, given: Arguments) -> dict[str, Value]:
     """The values of the parameters, as far as the call determines them."""
-    declared = function.args
-    positional = [*declared.posonlyargs, *declared.args]
+    declared, positional = function.args, _positional(function)
     every = {a.arg for a in (*positional, *declared.kwonlyargs)}
     names: dict[str, Value] = {} if given.opaque else {**defaults(function)}
     names |= {a.arg: v for a, v in zip(positional, given.positional, strict=False)}

@@ -21,7 +21,6 @@ from support.gate_runs import (
     Copy,
     Ended,
     answers,
-    family,
     kill_9,
     results,
     running,
@@ -29,6 +28,7 @@ from support.gate_runs import (
 )
 from support.gsm8k_servers import smollm
 from support.patience import wait_until
+from support.processes import family
 
 pytestmark = pytest.mark.slow("the gate is killed in every stage")
 

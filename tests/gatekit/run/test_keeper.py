@@ -15,6 +15,7 @@ from conftest import ROOT
 from gatekit.process.launcher import free_port, serving
 from gatekit.records.stage import Serve
 from support.patience import PATIENCE_S, wait_until
+from support.processes import alive
 
 KEEPER = ROOT / "ci" / "gatekit" / "process" / "keeper.py"
 # A server that starts a worker in its own session, orphans it, and ignores SIGTERM if
@@ -62,13 +63,6 @@ def tree(tmp_path: Path, how: str = "willing") -> tuple[subprocess.Popen[bytes],
 
 def pids(notes: Path) -> list[int]:
     return [int(line) for line in notes.read_text().split()] if notes.exists() else []
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
-    except OSError:
-        return False
 
 
 def gone(notes: Path) -> bool:

@@ -7,6 +7,7 @@ kernel it is the release without the parameter.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import pytest
 
@@ -36,52 +37,59 @@ def _without_either(aiter: Tree) -> Tree:
     )
 
 
-AITERS = [
-    (FLATTEN, Chain.CORE, lambda aiter: aiter),
-    (RMS, Chain.MLA, _without_either),
-]
+@dataclass(frozen=True)
+class Lacking:
+    """A kernel, the chain that runs it, and an AITER whose kernel lacks the
+    parameter."""
+
+    kernel: str
+    chain: Chain
+    aiter: Tree
 
 
-@pytest.mark.parametrize("kernel, chain, change", AITERS, ids=["flatten", "rms"])
+@pytest.fixture(params=[FLATTEN, RMS])
+def lacking(request: pytest.FixtureRequest, pins: Pins) -> Lacking:
+    aiter = pins.tree("aiter")
+    if request.param == FLATTEN:
+        return Lacking(FLATTEN, Chain.CORE, aiter)
+    return Lacking(RMS, Chain.MLA, _without_either(aiter))
+
+
 def test_the_remedy_is_another_aiter(
-    kernel: str,
-    chain: Chain,
-    change: Callable[[Tree], Tree],
-    pins: Pins,
-    prove: Prove,
+    lacking: Lacking, pins: Pins, prove: Prove
 ) -> None:
     """The tree requests a transposed scale from any AITER."""
     (careless,) = (m for m in MUTANTS if m.name == "no probe for transpose_scale")
     tree = mutated(pins.patched("sglang"), careless.edits)
-    aiter, cases = change(pins.tree("aiter")), [Case(chain, 3)]
+    cases = [Case(lacking.chain, 3)]
 
-    found = findings_of(prove(tree, cases, aiter=aiter))
+    found = findings_of(prove(tree, cases, aiter=lacking.aiter))
     assert {one.site for one in found} == cases[0].sites
     for one in found:
-        assert f"this AITER's {kernel} has no parameter {PARAMETER}" in one.what
+        assert f"this AITER's {lacking.kernel} has no parameter {PARAMETER}" in one.what
         assert f"unexpected keyword argument '{PARAMETER}'" in (one.found or "")
         step = one.next_step or ""
-        assert step.startswith(without_parameter(kernel))
+        assert step.startswith(without_parameter(lacking.kernel))
         assert "as the series does" in step and "census" not in step
     # With an AITER that has the parameter the same tree is right.
     assert findings_of(prove(tree, cases)) == ()
 
 
-@pytest.mark.parametrize("kernel, chain, change", AITERS, ids=["flatten", "rms"])
 def test_the_series_is_right_and_copies(
-    kernel: str,
-    chain: Chain,
-    change: Callable[[Tree], Tree],
-    pins: Pins,
-    prove: Prove,
+    lacking: Lacking, pins: Pins, prove: Prove
 ) -> None:
     """The series does not request what the AITER lacks, so it copies, as before."""
-    tree, aiter = pins.patched("sglang"), change(pins.tree("aiter"))
-    (outcome,) = prove(tree, [Case(chain, 3)], aiter=aiter)
+    tree = pins.patched("sglang")
+    (outcome,) = prove(tree, [Case(lacking.chain, 3)], aiter=lacking.aiter)
     assert all(r.bytes and r.gemm and not r.can_transpose for r in outcome.readings)
     assert {one.site for one in outcome.findings} == outcome.case.sites
     for one in outcome.findings:
-        assert f"copy of the scale: this AITER's {kernel} has no parameter" in one.what
-        assert (one.next_step or "").startswith(without_parameter(kernel))
-        assert ("scripts/apply.py" in (one.next_step or "")) is (kernel == FLATTEN)
+        assert (
+            f"copy of the scale: this AITER's {lacking.kernel} has no parameter"
+            in one.what
+        )
+        assert (one.next_step or "").startswith(without_parameter(lacking.kernel))
+        assert ("scripts/apply.py" in (one.next_step or "")) is (
+            lacking.kernel == FLATTEN
+        )
         assert "census" not in (one.next_step or "")
