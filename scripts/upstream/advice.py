@@ -9,7 +9,7 @@ from enum import Enum
 from overlaykit.planning.plan import Standing
 from upstream.facts import KnownBase
 from upstream.outcomes import Cell, Column, Outcome
-from xscale.census import NEVER_RUNS
+from xscale.liveness import NEVER_RUNS
 
 
 class Action(Enum):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from overlaykit.core.errors import EnvironmentFailure, InputError
 from overlaykit.trees.tree import DirectoryTree, Tree
-from xscale.census import NEVER_RUNS, Census, SiteRow
+from xscale.census import Census, SiteRow
 from xscale.numeric.cases import Platform
 from xscale.numeric.client import Job, Worker
 from xscale.numeric.formats import NATIVE_BLOCK_FP8, Format
@@ -24,6 +24,7 @@ from xscale.numeric.sources import aiter_sources, sglang_sources
 
 __all__ = [
     "NATIVE_BLOCK_FP8",
+    "NEVER_RUNS",
     "Format",
     "Life",
     "LiveState",
@@ -32,6 +33,8 @@ __all__ = [
     "with_lives",
 ]
 
+NEVER_RUNS = "never runs: "
+"""How the reason for a dead call begins."""
 _workers: list[Worker] = []
 
 
@@ -112,11 +115,11 @@ def with_lives(census: Census, states: Mapping[str, LiveState]) -> Census:
 
 
 def _with_life(row: SiteRow, state: LiveState | None) -> SiteRow:
-    detail = row.detail.partition(NEVER_RUNS)[0].removesuffix("; ")
     if state is None or row.path is None:
-        return replace(row, live=None, detail=detail)
+        return row
     if state.state is Life.DEAD:
         where = f"{state.at}: " if state.at else ""
         why = f"{NEVER_RUNS}{where}{state.reason}"
-        return replace(row, live=False, detail="; ".join(filter(None, (detail, why))))
-    return replace(row, live=state.state is Life.LIVE or None, detail=detail)
+        detail = "; ".join(filter(None, (row.detail, why)))
+        return replace(row, live=False, detail=detail)
+    return replace(row, live=state.state is Life.LIVE or None)

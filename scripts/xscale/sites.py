@@ -287,17 +287,4 @@ GROUP_SIZE = 128
 """The only group size whose scales these GEMMs read."""
 
 NATIVE_LINEAR = "Fp8LinearMethod"
-"""The class that sets the attributes of a native block-FP8 linear, in these methods."""
-NATIVE_METHODS = ("create_weights", "process_weights_after_loading")
-NATIVE_FACTS: Mapping[str, bool] = {
-    "block_quant": True,
-    "is_checkpoint_fp8_serialized": True,
-    "use_mxfp8": False,
-    "use_marlin": False,
-    "is_hip": True,
-    "is_cuda": False,
-    "is_cpu": False,
-    "is_npu": False,
-    "is_xpu": False,
-}
-"""Results of its tests for such a layer on ROCm; leading underscores are dropped."""
+"""The quantization method of native block FP8."""

@@ -19,7 +19,9 @@ from overlaykit.sources.releases import known, release_tree  # noqa: E402
 from overlaykit.trees.tree import Tree  # noqa: E402
 from releases.report import write  # noqa: E402
 from releases.survey import Surveyed, survey  # noqa: E402
+from xscale.liveness import probe  # noqa: E402
 from xscale.numeric import CaseResult, Pool, reduced_matrix  # noqa: E402
+from xscale.numeric.formats import FORMATS  # noqa: E402
 
 
 def main() -> int:
@@ -62,7 +64,8 @@ def _survey(team: Pool, target: Target, version: str, aiter: Tree) -> Surveyed:
     # Each case once and sorted: several processes may have run cases that are the same
     # on this tree.
     once = {str(outcome.case): outcome for outcome in outcomes}
-    return survey(version, tree, [once[case] for case in sorted(once)], missing)
+    lives = {form.name: probe(tree, aiter, form) for form in FORMATS}
+    return survey(version, tree, [once[case] for case in sorted(once)], lives, missing)
 
 
 if __name__ == "__main__":

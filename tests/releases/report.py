@@ -12,6 +12,7 @@ import msgspec
 from overlaykit.core.errors import Finding
 from releases.survey import CaseVerdict, Surveyed
 from xscale.census import SiteRow
+from xscale.liveness import Life, LiveState
 from xscale.sites import CATALOGUE, UNKNOWN_SITE, Role
 
 COMMAND = ".venv/bin/python tests/releases"
@@ -44,7 +45,16 @@ and cannot always see strides. Without a run, a warning is an open question.
 | raises | the function fails in some cases of a site, and runs in others |
 | not run | the function fails in every case of a site: the proof does not cover it |
 | run | right readings / all readings of a site, over all of its calls |
-| live | a fused kernel made the scale when the site was run as on gfx95, ROCm 7.2 |
+| live | the release's own layer called the fused kernel, as on gfx95 with ROCm 7.2 |
+| dead | it did not; the guard that kept it from the kernel is named |
+"""
+
+_BY_FORMAT = """\
+## Live by format
+
+Which sites call their fused kernel, by the format of the checkpoint. The release's own
+quantization method registers the weights, its own detection says what they are, and its
+own decoder layer passes that on.
 """
 
 _MEANING = """\
@@ -107,7 +117,13 @@ def page(found: Sequence[Surveyed], ran_with: Mapping[str, str]) -> str:
         ("release", "producers", "consumer", "`?`", *(v.value for v in CaseVerdict)),
         (_overview(one) for one in found),
     )
-    parts = [head, "## Overview", "", *overview, "", _MEANING]
+    formats = list(dict.fromkeys(name for one in found for name in one.lives))
+    by_format = _table(
+        ("release", *formats),
+        ((one.version, *(_states(one.lives[f]) for f in formats)) for one in found),
+    )
+    parts = [head, "## Overview", "", *overview, ""]
+    parts += [_BY_FORMAT, *by_format, "", _MEANING]
     for one in found:
         parts += [f"## {one.version}", "", *_release(one), ""]
     return "\n".join(parts).rstrip() + "\n"
@@ -124,6 +140,15 @@ def _overview(one: Surveyed) -> Iterable[str]:
         str(others),
         *(_count(one.verdicts.get(v.value), v in alarming) for v in CaseVerdict),
     )
+
+
+def _states(states: Iterable[LiveState]) -> str:
+    """For example ``S1-S7 live; S8 dead``."""
+    sites: dict[str, list[str]] = {}
+    for one in states:
+        why = f": {one.reason}" if one.state is Life.NOT_RUN else ""
+        sites.setdefault(one.state.value + why, []).append(one.site)
+    return "; ".join(f"{_span(names)} {state}" for state, names in sites.items())
 
 
 def _count(cases: int | None, alarming: bool) -> str:
@@ -152,10 +177,11 @@ def _span(sites: list[str]) -> str:
 
 
 def _release(one: Surveyed) -> Iterable[str]:
-    yield from _table(("site", "where", "census", "run"), _rows(one))
+    yield from _table(("site", "where", "census", "live", "run"), _rows(one))
     groups = (
         ("The census warns:", [f"{f.what} ({_where(f)})" for f in one.dangers]),
         ("The run finds:", [_finding(f) for f in one.findings]),
+        ("Dead for native block FP8:", _guards(one)),
         ("Not run:", [f"{site}: {why}" for site, why in one.not_run.items()]),
         ("The proof cannot run:", one.missing),
     )
@@ -164,16 +190,26 @@ def _release(one: Surveyed) -> Iterable[str]:
             yield from ("", title, "", *(f"- {line}" for line in lines))
 
 
+def _guards(one: Surveyed) -> list[str]:
+    """Each guard once, with the sites that it keeps dead."""
+    sites: dict[str, list[str]] = {}
+    for state in next(iter(one.lives.values()), ()):
+        if state.state is Life.DEAD:
+            sites.setdefault(f"{state.at}: {state.reason}", []).append(state.site)
+    return [f"{_span(names)}: {guard}" for guard, names in sites.items()]
+
+
 def _rows(one: Surveyed) -> Iterable[tuple[str, ...]]:
     for row in one.census:
         where = ""
         if row.path:
             where = f"{row.path.rpartition('/')[2]}:{row.line} `{row.scope}`"
         ran = _ran(one, row.site) if row.path and row.role is Role.PRODUCER else ""
-        yield row.site, where, row.state.value + _read_by(row), ran
+        live = {True: "live", False: "dead", None: ""}[row.live]
+        yield row.site, where, row.state.value + _read_by(row), live, ran
     for site in ("gather", "indexer"):
         if ran := _ran(one, site):
-            yield site, "", "", ran
+            yield site, "", "", "", ran
 
 
 def _read_by(row: SiteRow) -> str:
@@ -196,8 +232,7 @@ def _ran(one: Surveyed, site: str) -> str:
         else f"**{s.route} {s.bytes}/{s.readings}**"
         for s in routes
     )
-    live = "live" if site in one.live else "dead"
-    return f"{live if site.startswith('S') else ''} {', '.join(counts)}".strip()
+    return ", ".join(counts)
 
 
 def _where(finding: Finding) -> str:

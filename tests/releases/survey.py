@@ -7,15 +7,15 @@ wrong: the proof's stand-ins may not fit that release.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 from overlaykit.core.errors import Finding
 from overlaykit.trees.tree import Tree
 from xscale.census import SiteRow, problems, take_census
-from xscale.numeric import CaseResult, Platform, SiteSummary, findings_of, summarize
-from xscale.sites import PRODUCERS
+from xscale.liveness import NATIVE_BLOCK_FP8, LiveState, with_lives
+from xscale.numeric import CaseResult, SiteSummary, findings_of, summarize
 
 PACKAGE = "python/sglang/"
 
@@ -32,16 +32,16 @@ class CaseVerdict(Enum):
 
 @dataclass(frozen=True)
 class Surveyed:
-    """``dangers`` are the dangerous mixes that the census finds. ``live`` are the sites
-    whose scale a fused kernel made when they were run as on gfx95 with ROCm 7.2.
-    ``not_run`` maps a site to its error; ``missing`` says why the proof cannot run.
+    """``dangers`` are the dangerous mixes that the census finds. ``lives`` has each
+    format's states, as on gfx95 with ROCm 7.2. ``not_run`` maps a site to its error;
+    ``missing`` says why the proof cannot run.
     """
 
     version: str
     census: tuple[SiteRow, ...]
     dangers: tuple[Finding, ...]
     verdicts: dict[str, int]
-    live: tuple[str, ...]
+    lives: dict[str, tuple[LiveState, ...]]
     sites: tuple[SiteSummary, ...]
     findings: tuple[Finding, ...]
     not_run: dict[str, str]
@@ -56,10 +56,13 @@ def survey(
     version: str,
     tree: Tree,
     outcomes: Sequence[CaseResult],
+    lives: Mapping[str, Mapping[str, LiveState]],
     missing: Iterable[str] = (),
 ) -> Surveyed:
-    """Combine the census with the results of the cases."""
-    census = take_census(tree, within=PACKAGE)
+    """Combine the census with the results of the cases, and with the states by format
+    and site."""
+    native = lives.get(NATIVE_BLOCK_FP8.name, {})
+    census = with_lives(take_census(tree, within=PACKAGE), native)
     read = {reading.site for outcome in outcomes for reading in outcome.readings}
     verdicts = Counter(verdict(outcome, read) for outcome in outcomes)
     return Surveyed(
@@ -67,7 +70,7 @@ def survey(
         census.rows,
         tuple(found.finding for found in problems(census) if found.danger),
         {v.value: verdicts[v] for v in CaseVerdict} if outcomes else {},
-        _live(outcomes),
+        {form: tuple(states.values()) for form, states in lives.items()},
         summarize(outcomes),
         tuple(f for f in findings_of(outcomes) if f.site in read),
         _not_run(outcomes, read),
@@ -83,20 +86,6 @@ def verdict(outcome: CaseResult, read: Collection[str]) -> CaseVerdict:
     if not all(reading.bytes for reading in outcome.readings):
         return CaseVerdict.WRONG
     return CaseVerdict.RIGHT if outcome.ok else CaseVerdict.COSTS
-
-
-def _live(outcomes: Iterable[CaseResult]) -> tuple[str, ...]:
-    return tuple(
-        sorted(
-            {
-                reading.site
-                for outcome in outcomes
-                for reading in outcome.readings
-                if outcome.case.platform is Platform.GFX95
-                and reading.producer in PRODUCERS
-            }
-        )
-    )
 
 
 def _not_run(outcomes: Iterable[CaseResult], read: Collection[str]) -> dict[str, str]:

@@ -3,17 +3,15 @@
 ``calls`` finds the kernels. ``modules`` and ``values`` know what names stand for.
 ``evaluator`` runs statements on one path, ``interpreter`` follows a scale on it, and
 ``flow`` runs all paths; ``path_records`` holds what a path records. ``callers`` follows
-a scale into the functions that it returns to. ``judge`` derives the state, ``liveness``
-and ``layers`` determine whether a call can run, ``pairing`` finds the consumer, and
-``rows`` combines the results.
+a scale into the functions that it returns to. ``judge`` derives the state, ``pairing``
+finds the consumer, and ``rows`` combines the results. Whether a call ever runs is not
+read from the source: see :mod:`xscale.liveness`.
 """
 
 from xscale.census.findings import Problem, check_adopted, problems
-from xscale.census.liveness import NEVER_RUNS
 from xscale.census.rows import Census, SiteRow, take_census
 
 __all__ = [
-    "NEVER_RUNS",
     "Census",
     "Problem",
     "SiteRow",

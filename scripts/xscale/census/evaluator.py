@@ -16,7 +16,6 @@ from xscale.census.path_records import Frame, LoopEnds, Method, PathEnds, Return
 from xscale.census.values import (
     NONE,
     Arguments,
-    Layer,
     Named,
     Symbol,
     Tensor,
@@ -75,7 +74,7 @@ class Evaluator:
             return bool(value.value)
         if isinstance(value, tuple):
             return bool(value)
-        return isinstance(value, Tensor | Kernel | Function | Layer) or self._decide(
+        return isinstance(value, Tensor | Kernel | Function) or self._decide(
             repr(value)
         )
 

@@ -18,7 +18,6 @@ from xscale.census.interpreter import Path
 from xscale.census.modules import FunctionNode, Module, Modules
 from xscale.census.path_records import (
     Frame,
-    Layers,
     LoopEnds,
     PathEnds,
     Returns,
@@ -120,29 +119,6 @@ def follow_within(
             path.use(CALLER, found.value, f"{module.path}:{function.lineno}")
 
     return _on_all_paths(lambda script: Path(modules, script, call), run)
-
-
-def is_reachable(
-    modules: Modules,
-    module: Module,
-    function: FunctionNode,
-    call: ast.Call,
-    layers: Layers,
-) -> bool:
-    """Whether all tests that guard ``call`` can pass with such layers.
-
-    Raises TooManyPaths.
-    """
-    _, conditions = continuation(function.body, call)
-    reached = []
-
-    def run(path: Path) -> None:
-        frame = Frame(module, dict(local_names(function)))
-        if all(path.holds(test, frame) is truth for test, truth in conditions[::-1]):
-            reached.append(path)
-
-    _on_all_paths(lambda script: Path(modules, script, layers=layers), run)
-    return bool(reached)
 
 
 def follow_parameter(

@@ -14,7 +14,6 @@ from xscale.census.evaluator import Evaluator
 from xscale.census.modules import Const, Function, Imported, Kernel, Modules, method_of
 from xscale.census.path_records import (
     Frame,
-    Layers,
     Method,
     PathEnds,
     Returns,
@@ -26,7 +25,6 @@ from xscale.census.path_records import (
 from xscale.census.values import (
     NONE,
     Arguments,
-    Layer,
     Symbol,
     Tensor,
     Value,
@@ -47,9 +45,8 @@ class Path(Evaluator):
 
     ``root`` is the call whose scale is followed: a producer, or a call that returns
     ``result``. If it is None, a parameter is followed. ``asked`` says whether ``root``
-    may have made a transposed scale, even if no use is seen. ``layers`` holds the known
-    attributes of projections, to find out whether a path can be taken. ``into_methods``
-    says whether methods that receive the scale are run as well.
+    may have made a transposed scale, even if no use is seen. ``into_methods`` says
+    whether methods that receive the scale are run as well.
     """
 
     def __init__(
@@ -58,7 +55,6 @@ class Path(Evaluator):
         script: Sequence[bool],
         root: ast.Call | None = None,
         result: Value | None = None,
-        layers: Layers | None = None,
         into_methods: bool = True,
     ) -> None:
         super().__init__(modules, script)
@@ -67,7 +63,6 @@ class Path(Evaluator):
         self.asked = False
         self._root = root
         self._result = result
-        self._layers = layers
         self._in_root = False
         self._root_made = False
 
@@ -118,26 +113,6 @@ class Path(Evaluator):
         meanings = (self._modules.meaning(frame.module, n) for n in loaded_names(node))
         return any(isinstance(meaning, Kernel) for meaning in meanings)
 
-    def _get(self, owner: Value, name: Value) -> Value:
-        """``owner.name``, in any spelling."""
-        name = self._resolved(name)
-        if isinstance(name, Const) and isinstance(name.value, str):
-            if isinstance(owner, Layer):
-                return self._of_layer(owner, name.value, None)
-            is_known = self._layers and name.value in self._layers.projections
-            if is_known and not isinstance(owner, Imported):
-                return Layer(f"{owner!r}.{name.value}")
-        return super()._get(owner, name)
-
-    def _of_layer(self, layer: Layer, name: str, default: Value | None) -> Value:
-        """An attribute of a projection; if it is missing without a default, the path
-        ends."""
-        if self._layers is not None and self._layers.get(layer, name) is False:
-            if default is None:
-                raise PathEnds
-            return default
-        return Symbol(f"{layer!r}.{name}")
-
     def _run(
         self, callee: Value | Method, given: Arguments, node: ast.Call, frame: Frame
     ) -> Value:
@@ -171,12 +146,9 @@ class Path(Evaluator):
         values = given.all()
         kernel = producer_among(values)
         result = Symbol(f"{callee!r}({', '.join(map(repr, values))})")
-        about_layers = any(isinstance(value, Layer) for value in values)
-        if not kernel and not about_layers and not scales_in(values):
+        if not kernel and not scales_in(values):
             return result
         target = self._resolved(callee)
-        if self._layers and about_layers:
-            self._layers.record_call(target, values)
         if isinstance(target, Function) and frame.depth < _DEEPEST_CALL:
             return self._inline(target, given, frame.depth + 1)
         method = self._method(node.func, frame) if self._into_methods else None
@@ -258,12 +230,6 @@ class Path(Evaluator):
         if name == "setattr" and len(given) == 3:
             self._set(given[0], given[1], given[2], at)
             return NONE
-        if name == "hasattr" and self._layers and isinstance(given[0], Layer):
-            has = self._layers.get(given[0], _text(self._resolved(given[1])))
-            return Symbol(f"{name}({given!r})") if has is None else Const(has)
-        if name == "getattr" and isinstance(given[0], Layer):
-            attribute = _text(self._resolved(given[1]))
-            return self._of_layer(given[0], attribute, (*given[2:], None)[0])
         if name == "getattr" and len(given) > 1:
             return self._get(given[0], given[1])
         if name == "hasattr" and list(map(self._resolved, given[1:])) == [
@@ -291,11 +257,6 @@ class Path(Evaluator):
         except Returns as returned:
             return returned.value
         return NONE
-
-
-def _text(value: Value) -> str:
-    """A name that the source states; otherwise a text that cannot be a name."""
-    return str(value.value) if isinstance(value, Const) else f"<{value!r}>"
 
 
 def _name_of(node: ast.expr) -> str:

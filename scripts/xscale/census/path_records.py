@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 
-from xscale.census.modules import Const, Function, FunctionNode, Module
+from xscale.census.modules import Const, FunctionNode, Module
 from xscale.census.values import (
     Arguments,
-    Layer,
     Named,
     Symbol,
     Tensor,
@@ -76,35 +75,6 @@ class Method:
 
     of: Tensor
     name: str
-
-
-@dataclass
-class Layers:
-    """Projections by attribute name, and the attributes that they have and lack.
-
-    ``asked`` collects the attributes that paths test, with their projections;
-    ``predicates`` collects the tree's functions that test them.
-    """
-
-    projections: Collection[str]
-    has: Collection[str]
-    has_not: Collection[str]
-    asked: set[tuple[str, str]] = field(default_factory=set)
-    predicates: set[str] = field(default_factory=set)
-
-    def get(self, layer: Layer, name: str) -> bool | None:
-        """Whether a projection has an attribute; None if unknown."""
-        self.asked.add((layer.text.rpartition(".")[2], name))
-        return True if name in self.has else False if name in self.has_not else None
-
-    def record_call(self, callee: Value, given: Collection[Value]) -> None:
-        """Record a call that receives projections. Its tests are unknown unless the
-        function is in the tree."""
-        if isinstance(callee, Function):
-            place = f"{callee.module.path}:{callee.node.lineno}"
-            self.predicates.add(f"{callee.name} ({place})")
-        else:
-            self.asked |= {(repr(v), repr(callee)) for v in given if type(v) is Layer}
 
 
 @dataclass

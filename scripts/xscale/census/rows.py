@@ -23,7 +23,6 @@ from xscale.census.callers import Journey, follow
 from xscale.census.calls import Reference, describe_call, references, sites_of
 from xscale.census.flow import Flow, TooManyPaths, follow_within
 from xscale.census.judge import consumer_state, own_state, producer_state
-from xscale.census.liveness import Liveness
 from xscale.census.modules import FunctionNode, Module, Modules
 from xscale.census.pairing import Consumer, Pairing
 from xscale.census.path_records import Use
@@ -54,9 +53,8 @@ class SiteRow:
     """One call, consumer or missing catalogue entry (without path and line).
 
     A site has several rows if several calls replace one, and a call has several rows if
-    it covers several sites. ``live`` says whether the call can run with native
-    block-FP8 layers (see :meth:`Liveness.of`); None means that the source leaves it
-    open.
+    it covers several sites. ``live`` says whether the tree's code called the kernel
+    when it was run (see :func:`xscale.liveness.with_lives`); None if it was not run.
 
     A call outside the catalogue has one row per ``consumer`` (path and line) that reads
     its scale, and one without a consumer for uses that could not be paired. Sites of
@@ -113,14 +111,13 @@ def take_census(tree: Tree, within: str = "") -> Census:
             if row.path and row.line and row.site in _SITES
         ],
     )
-    liveness = Liveness(modules)
     rows += consumers
     rows += [
         row
         for module, found in found_in
         for reference in found
         if reference.is_producer
-        for row in _producer_rows(modules, module, reference, liveness, pairing)
+        for row in _producer_rows(modules, module, reference, pairing)
     ]
     found = {row.site for row in rows}
     rows += [
@@ -208,7 +205,6 @@ def _producer_rows(
     modules: Modules,
     module: Module,
     reference: Reference,
-    liveness: Liveness,
     pairing: Pairing,
 ) -> Iterator[SiteRow]:
     kernel, call, scope = reference.kernel, reference.at.call, reference.at.scope
@@ -228,7 +224,6 @@ def _producer_rows(
     flow = journey.flow
     state, what = producer_state(flow)
     sites = sites_of(reference, call, journey.scopes, {use.by for use in flow.uses})
-    live, why = liveness.of(module, reference.at)
     how = describe_call(modules, module, reference, call)
     row = SiteRow(
         UNKNOWN_SITE,
@@ -238,8 +233,7 @@ def _producer_rows(
         scope,
         call.lineno,
         state,
-        "; ".join(filter(None, (how, what, why))),
-        live,
+        f"{how}; {what}",
     )
     if sites == [UNKNOWN_SITE]:
         yield from _paired_rows(row, how, flow, pairing)
@@ -247,7 +241,7 @@ def _producer_rows(
     details = [how, what]
     if len(sites) > 1:
         details.append(f"one call stands for {' and '.join(sites)}")
-    detail = "; ".join(filter(None, [*details, why]))
+    detail = "; ".join(details)
     for site in sites:
         yield replace(row, site=site, detail=detail)
 

@@ -150,19 +150,8 @@ class Named:
     opaque: bool = False
 
 
-@dataclass(frozen=True)
-class Layer:
-    """A projection whose attributes are known."""
-
-    text: str
-
-    def __repr__(self) -> str:
-        return self.text
-
-
 Value: TypeAlias = (
-    "Symbol | Tensor | Named | Layer | Const | Kernel | Function | Imported"
-    " | tuple[Value, ...]"
+    "Symbol | Tensor | Named | Const | Kernel | Function | Imported | tuple[Value, ...]"
 )
 NONE = Const(None)
 

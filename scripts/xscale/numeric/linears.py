@@ -9,7 +9,8 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,7 +109,7 @@ class Linears:
         kind = _KINDS.get(name, KINDS[0])
         if not self._island.has(kind):
             raise NotDriven(f"linear {name}: the tree has no layers/linear.{kind}")
-        with unrecorded(), torch.device(self._world.device):
+        with unrecorded(), torch.device(self._world.device), _gfx95():
             linear = self._made(self._island.owner(kind), name, n, k, then)
         self._unloaded.append((linear, name))
         return linear
@@ -116,7 +117,7 @@ class Linears:
     def load(self) -> None:
         """Load the weights of all linears that were made, as after a checkpoint was
         read."""
-        with unrecorded(), torch.device(self._world.device):
+        with unrecorded(), torch.device(self._world.device), _gfx95():
             for linear, name in self._unloaded:
                 for parameter, values in linear.named_parameters(recurse=False):
                     fill(name, parameter, values.data)
@@ -160,6 +161,18 @@ class Linears:
         owner = getattr(importlib.import_module(module), reader[1])
         # The loader adds the model's mapping.
         return owner.from_config({"packed_modules_mapping": {}} | self._format.config)
+
+
+@contextmanager
+def _gfx95() -> Iterator[None]:
+    """Some schemes ask for the device's capability, which on ROCm is the number of its
+    architecture: 9.5 for gfx950."""
+    before = torch.cuda.get_device_capability
+    torch.cuda.get_device_capability = lambda *_: (9, 5)
+    try:
+        yield
+    finally:
+        torch.cuda.get_device_capability = before
 
 
 def fill(name: str, parameter: str, values: Any) -> None:

@@ -15,8 +15,8 @@ from overlaykit.core.errors import EnvironmentFailure
 from overlaykit.sources.releases import release_tree
 from overlaykit.trees.tree import EditedTree, Tree
 from xscale import liveness
-from xscale.census import NEVER_RUNS, take_census
-from xscale.liveness import Life, LiveState, probe, with_lives
+from xscale.census import take_census
+from xscale.liveness import NEVER_RUNS, Life, LiveState, probe, with_lives
 from xscale.numeric.formats import (
     COMPRESSED_BLOCK,
     MXFP8,
