@@ -8,6 +8,7 @@ sends token ids, so a tokenizer only counts the words in the response.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 import zipfile
@@ -16,11 +17,14 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from support.ci_verb import Reported, reported
 from support.serving_stand_in import StandIn, serving
 
 _VERB = Path(__file__).resolve().parents[2] / "ci" / "bench.py"
 SMALL = ("--points", "24/8/1", "16/8/2")
+_NEEDED = ("aiohttp", "numpy", "requests", "scipy", "tqdm")
 
 _STAND_INS = {
     "sglang/__init__.py": "",
@@ -50,6 +54,12 @@ _STAND_INS = {
         "AutoProcessor = PreTrainedTokenizerFast = PreTrainedTokenizerBase\n"
     ),
 }
+
+
+def skip_without_packages() -> None:
+    """Skip the test where the client or its comparison cannot run."""
+    if any(importlib.util.find_spec(name) is None for name in _NEEDED):
+        pytest.skip(f"bench_serving and its comparison need {', '.join(_NEEDED)}")
 
 
 def lay_out(wheel: Path, root: Path) -> Path:

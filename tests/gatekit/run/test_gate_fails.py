@@ -48,7 +48,7 @@ def check(ended: Ended, stage: str, *said: str) -> None:
         assert "fail" in text.lower() and stage in text
 
 
-def test_wrong_bytes_at_one_site(broken: Copy, tmp_path: Path) -> None:
+def test_wrong_bytes_at_one_site(broken: Copy, kernels: None, tmp_path: Path) -> None:
     """o_proj's scale has the mark and the right strides, but row-major bytes."""
     broken.edit(
         OVERLAY,
@@ -63,7 +63,7 @@ def test_wrong_bytes_at_one_site(broken: Copy, tmp_path: Path) -> None:
     assert sites == {"S8"}
 
 
-def test_extra_copy(broken: Copy, tmp_path: Path) -> None:
+def test_extra_copy(broken: Copy, kernels: None, tmp_path: Path) -> None:
     """Every value is right, but each scale is copied once more."""
     broken.edit(
         OVERLAY,

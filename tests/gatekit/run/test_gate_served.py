@@ -16,7 +16,7 @@ import pytest
 from conftest import ROOT, Pins
 from support.gate_runs import REBUILD, Copy, kill_9, profile, results, served
 from support.patience import wait_until
-from support.serving_client import lay_out
+from support.serving_client import lay_out, skip_without_packages
 
 pytestmark = pytest.mark.slow("the gate runs whole, on a real model")
 
@@ -84,6 +84,7 @@ def test_traces_with_wrong_copies_fail(
 def test_killed_benchmark_loses_no_run(
     repository: Copy, out: Path, tmp_path: Path, pins: Pins
 ) -> None:
+    skip_without_packages()
     client = lay_out(pins.wheels["sglang"], tmp_path / "client")
     python = ["env", f"PYTHONPATH={client}", "{gate_python}"]
     points = [[int(n) for n in point.split("/")] for point in POINTS]
