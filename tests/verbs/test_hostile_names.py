@@ -4,6 +4,7 @@ means that a check does not hold."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -23,6 +24,8 @@ HOSTILE = os.fsdecode(b"t\xff\xfe \x1b[2J\x1b]0;x\x07\nPASS \xe2\x80\xae'$(touch
 ASCII = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii:strict", "PYTHONUTF8": "0"}
 
 # Command lines with {} for the path, and the expected verb and exit code.
+# A comparison asks for its packages before it reads anything.
+COMPARED = Exit.USAGE if importlib.util.find_spec("scipy") else Exit.ENVIRONMENT
 VERBS: dict[str, tuple[str, Exit]] = {
     "scripts/apply.py --status {}": ("apply", Exit.USAGE),
     "scripts/apply.py {}": ("apply", Exit.USAGE),
@@ -38,8 +41,8 @@ VERBS: dict[str, tuple[str, Exit]] = {
     "ci/gate.py --profile {}": ("gate", Exit.USAGE),
     "ci/gate.py --profile cpu --out {} --dry-run": ("gate", Exit.DONE),
     "ci/cluster.py --profile cpu --out {} --dry-run": ("cluster", Exit.USAGE),
-    "ci/bench.py compare {}": ("bench", Exit.USAGE),
-    "ci/gsm8k.py compare --baseline {} --patched {}": ("gsm8k", Exit.USAGE),
+    "ci/bench.py compare {}": ("bench", COMPARED),
+    "ci/gsm8k.py compare --baseline {} --patched {}": ("gsm8k", COMPARED),
     "ci/microbench.py --sglang {} --aiter {} --out {}": ("microbench", Exit.USAGE),
     "ci/rebuild.py venv --arm baseline --out {} --dry-run": ("rebuild", Exit.DONE),
     "ci/rebuild.py container --arm baseline --image {} --tag x": (
