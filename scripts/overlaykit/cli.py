@@ -43,6 +43,13 @@ class Result(msgspec.Struct, frozen=True, omit_defaults=True):
     skipped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        # msgspec leaves a field out if it holds the very object that is its default,
+        # and on Python 3.10 not every empty tuple is the same object.
+        for name in self.__struct_fields__:
+            if getattr(self, name) == ():
+                msgspec.structs.force_setattr(self, name, ())
+
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """A verb's output; with ``--json`` it is the only document on standard output."""

@@ -8,9 +8,11 @@ import sys
 from argparse import ArgumentTypeError
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from conftest import ROOT
+from overlaykit.cli import Result
 from overlaykit.core.options import whole_number
 
 _VERB = """
@@ -219,3 +221,15 @@ def test_numbers_have_a_limit(text: str, least: int, ok: bool) -> None:
     with pytest.raises(ArgumentTypeError) as caught:
         read(text)
     assert len(str(caught.value)) < 120
+
+
+def test_an_empty_field_is_left_out_on_every_python() -> None:
+    """Python 3.10 makes a new empty tuple here; the others have one."""
+    nothing = tuple(path for path in [""] if path)
+    result = Result("sglang", "/tree", "made", changed=nothing, notes=("a",))
+    assert msgspec.to_builtins(result) == {
+        "target": "sglang",
+        "tree": "/tree",
+        "outcome": "made",
+        "notes": ("a",),
+    }
