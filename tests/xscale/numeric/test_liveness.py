@@ -19,6 +19,7 @@ from xscale.census import take_census
 from xscale.liveness import NEVER_RUNS, Life, LiveState, probe, with_lives
 from xscale.numeric.formats import (
     COMPRESSED_BLOCK,
+    COMPRESSED_CHANNEL,
     MXFP8,
     NATIVE_BLOCK_FP8,
     PER_CHANNEL_FP8,
@@ -165,6 +166,16 @@ def test_other_formats(pins: Pins, kernels: None, form: Format) -> None:
     aiter = pins.patched("aiter")
     assert by_state(probe(release(pins, "0.5.17"), aiter, form)) == {Life.LIVE: SITES}
     assert by_state(probe(release(pins, "0.5.23"), aiter, form)) == {Life.DEAD: SITES}
+
+
+@pytest.mark.slow("releases of upstream are run")
+def test_block_fp8_of_compressed_tensors(pins: Pins, kernels: None) -> None:
+    """Its linears have the attribute that the guards of 0.5.18 and later read."""
+    pytest.importorskip("compressed_tensors")
+    aiter = pins.patched("aiter")
+    for tree in (release(pins, "0.5.23"), pins.patched("sglang-0.5.23")):
+        assert by_state(probe(tree, aiter, COMPRESSED_BLOCK)) == {Life.LIVE: SITES}
+        assert by_state(probe(tree, aiter, COMPRESSED_CHANNEL)) == {Life.DEAD: SITES}
 
 
 def test_a_format_whose_reader_is_missing(pins: Pins, kernels: None) -> None:
