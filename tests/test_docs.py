@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shlex
@@ -150,6 +151,9 @@ def test_the_readme_s_commands(sandbox: Path) -> None:
         done = sh(line.format(**known), sandbox)
         # Without an MI355X no site is live, and doctor says so.
         expected = 1 if "doctor" in line else 0
+        if importlib.util.find_spec("torch") is None and done.returncode == 5:
+            assert "pip install --group" in done.stderr, f"{line}\n{done.stderr}"
+            continue
         assert done.returncode == expected, f"{line}\n{done.stdout}\n{done.stderr}"
 
 
