@@ -11,6 +11,7 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import linecache
 import os
 import sys
 import traceback
@@ -45,6 +46,7 @@ class Island:
     def entered(self) -> Iterator[Island]:
         """Use the island's modules and environment in this process."""
         before = removed(self._families)
+        _forget_lines(f"{self.sources.tree}/")
         environ = {name: os.environ.get(name) for name in self._environ}
         sys.modules.update(self._modules)
         sys.meta_path.insert(0, self._finder)
@@ -165,6 +167,13 @@ def described(error: Exception, sources: Sources) -> str:
         path = own[-1].filename.removeprefix(f"{sources.tree}/")
         text += f" ({path}:{own[-1].lineno}, in {own[-1].name})"
     return text
+
+
+def _forget_lines(prefix: str) -> None:
+    """Drop the lines that ``inspect`` would show. They have no file, so Python never
+    checks them, and another tree of the same name may have been here before."""
+    for name in [name for name in linecache.cache if name.startswith(prefix)]:
+        del linecache.cache[name]
 
 
 def _within(module: Any, dotted: str) -> Any:
