@@ -11,6 +11,7 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import inspect
 import linecache
 import os
 import sys
@@ -23,6 +24,7 @@ from typing import Any
 
 from overlaykit.core.syntax import compiled
 from xscale.islands import removed
+from xscale.numeric.results import Spot
 from xscale.numeric.sources import Sources
 from xscale.numeric.stubs import Answer, stub_module
 
@@ -161,12 +163,29 @@ def uncompiled() -> Iterator[None]:
 def described(error: Exception, sources: Sources) -> str:
     """The error, and the innermost line of the tree's own code in its traceback."""
     text = f"{type(error).__name__}: {error}"
+    spot = spot_of(error, sources)
+    return f"{text} ({spot})" if spot is not None else text
+
+
+def spot_of(error: Exception, sources: Sources) -> Spot | None:
+    """The innermost line of the tree's own code in the error's traceback."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if f.filename.startswith(f"{sources.tree}/")]
-    if own:
-        path = own[-1].filename.removeprefix(f"{sources.tree}/")
-        text += f" ({path}:{own[-1].lineno}, in {own[-1].name})"
-    return text
+    spots = (_spot(f.filename, f.lineno or 0, f.name, sources) for f in frames)
+    own = [spot for spot in spots if spot is not None]
+    return own[-1] if own else None
+
+
+def spot_of_function(function: Any, sources: Sources) -> Spot | None:
+    """The first line of a function of the tree."""
+    code = inspect.unwrap(function).__code__
+    return _spot(code.co_filename, code.co_firstlineno, code.co_name, sources)
+
+
+def _spot(file: str, line: int, function: str, sources: Sources) -> Spot | None:
+    prefix = f"{sources.tree}/"
+    if not file.startswith(prefix):
+        return None
+    return Spot(file.removeprefix(prefix), line, function)
 
 
 def _forget_lines(prefix: str) -> None:

@@ -1,0 +1,97 @@
+"""The audit as text: Markdown that reads as plain text, so that what a terminal shows
+can be pasted into a pull request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from textwrap import wrap
+
+from overlaykit.core.wording import one_line
+from xscale.audit.auditing import Audit
+from xscale.audit.faults import Fault
+from xscale.audit.guards import DeadGuard
+from xscale.numeric.lives import Life
+
+_WIDTH = 88
+_HOW = (
+    "How this was found: the guards were opened in memory, by letting their read find "
+    "the attribute that these linears have; the rest of the tree is as it is. The "
+    "tree's own code then ran with AITER's own Triton kernels, on a CPU or a GPU of "
+    "another make, once with the guards shut and once with them open. Listed is only "
+    "what is new with them open. GEMMs, the attention itself and collectives are "
+    "stand-ins. Nothing was run on an MI355X, and nothing was timed."
+)
+
+
+def rendered(audit: Audit) -> str:
+    """The whole text."""
+    return "\n".join(_lines(audit)) + "\n"
+
+
+def _lines(audit: Audit) -> Iterator[str]:
+    if not audit.guards:
+        yield from _nothing_dead(audit)
+        return
+    names = " and ".join(f"`{guard.name}`" for guard in audit.guards)
+    yield f"## What opening {names} meets"
+    yield ""
+    versions = {"SGLang": audit.sglang, "AITER": audit.aiter}
+    yield ", ".join(f"{n} {v}" if v else n for n, v in versions.items()) + "."
+    yield ""
+    for guard in audit.guards:
+        yield from _item("-", _of_guard(guard, audit.format))
+    yield ""
+    yield from wrap(_effect(audit), _WIDTH)
+    for guard in audit.shut:
+        yield from _item("-", f"still shut: {_of_guard(guard, audit.format)}")
+    yield ""
+    yield f"### Faults: {len(audit.faults)}"
+    yield ""
+    if not audit.faults:
+        yield "None was found."
+    for number, fault in enumerate(audit.faults, 1):
+        yield from _of_fault(f"{number}.", fault)
+    if audit.not_judged:
+        yield from ("", f"### Not judged: {len(audit.not_judged)}", "")
+        for one in audit.not_judged:
+            yield from _item("-", f"{one.case}: {one.why}")
+    yield ""
+    yield from wrap(_HOW, _WIDTH)
+
+
+def _nothing_dead(audit: Audit) -> Iterator[str]:
+    sites = ", ".join(state.site for state in audit.before)
+    yield f"No guard is dead here: for {audit.format}, {sites} are live."
+
+
+def _of_guard(guard: DeadGuard, form: str) -> str:
+    return (
+        f"`{guard.at}`, `{guard.function}`, reads `{guard.reads}`; linears of {form} "
+        f"have `{guard.instead}`. Behind it: {', '.join(guard.sites)}."
+    )
+
+
+def _effect(audit: Audit) -> str:
+    dead = [one.site for one in audit.after if one.state is not Life.LIVE]
+    text = f"Open, it makes live: {', '.join(audit.revived) or 'no site'}."
+    return text + (f" Not live: {', '.join(dead)}." if dead else "")
+
+
+def _of_fault(mark: str, fault: Fault) -> Iterator[str]:
+    function = f" (`{fault.function}`)" if fault.function else ""
+    where = f"`{fault.at}`{function}" if fault.at else "no line of the tree"
+    yield from _item(mark, f"{where} {fault.what}: {fault.found}.")
+    yield from _item(" " * len(mark), f"Sites: {', '.join(fault.sites)}.")
+    yield from _item(" " * len(mark), f"Met by: {'; '.join(fault.cases)}.")
+
+
+def _item(mark: str, text: str) -> Iterable[str]:
+    """A list item, or with a blank mark more of the last one; no word is broken."""
+    return wrap(
+        one_line(text),
+        _WIDTH,
+        initial_indent=f"{mark} ",
+        subsequent_indent=" " * len(f"{mark} "),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

@@ -1,0 +1,46 @@
+"""Find the lines that spoil a scale: what they leave is wrong, and not what they got.
+
+A wrong scale was moved, viewed or copied several times before a GEMM read it. Each such
+step is compared with the one before, as the reader addresses it. So two lines that each
+spoil the same scale are both found. Worker side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any
+
+from xscale.numeric.gemms import OutOfBounds, Read, stored
+from xscale.numeric.producers import Produced, same_bits
+from xscale.numeric.results import Route, Spot
+from xscale.numeric.watch import Step, unrecorded
+
+
+def spoiling_lines(
+    read: Read, made: Produced, steps: Iterable[Step]
+) -> tuple[Spot, ...]:
+    """The lines, in the order in which they ran."""
+    found: dict[Spot, None] = {}
+    before: list[Any] = []
+    with unrecorded():
+        for step in steps:
+            if step.made is not made or step.tensor.shape != made.truth.shape:
+                continue
+            seen = _seen(step.tensor, read.route)
+            kept = any(same_bits(a, b) for a in seen for b in (*before, made.truth))
+            if not kept and step.spot is not None:
+                found[step.spot] = None
+            before = seen
+    return tuple(found)
+
+
+def _seen(scale: Any, route: Route) -> list[Any]:
+    """The scale through its strides, and as CK's bpreshuffle GEMM would read it if that
+    is its reader."""
+    seen = [scale.clone()]
+    if route is Route.BPRESHUFFLE:
+        rows, groups = scale.shape
+        with suppress(OutOfBounds):
+            seen.append(stored(scale, (groups, rows)).t().clone())
+    return seen
