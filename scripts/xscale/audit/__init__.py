@@ -2,12 +2,14 @@
 goes wrong.
 
 Start with :func:`audit`. ``guards`` names the guards, ``opening`` opens them,
-``faults`` compares the runs, ``text`` writes the result down.
+``faults`` compares the runs, ``text`` writes the result down, and ``reading`` reads it
+from a report.
 """
 
 from xscale.audit.auditing import Audit, audit
 from xscale.audit.faults import Fault, NotJudged
 from xscale.audit.guards import ALL, DeadGuard
+from xscale.audit.reading import audits_in
 from xscale.audit.text import rendered
 
 __all__ = [
@@ -17,5 +19,6 @@ __all__ = [
     "Fault",
     "NotJudged",
     "audit",
+    "audits_in",
     "rendered",
 ]

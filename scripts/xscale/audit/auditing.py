@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Protocol
 
 from overlaykit.core.errors import Finding, InputError, InvalidEvidence
 from overlaykit.core.versions import stated_version
 from overlaykit.trees.tree import Tree
-from xscale.audit.faults import Fault, NotJudged, faults_of
+from xscale.audit.faults import Fault, NotJudged, faults_of, merged
 from xscale.audit.guards import ALL, DeadGuard, chosen, dead_guards
 from xscale.audit.opening import opened
 from xscale.liveness import NATIVE_BLOCK_FP8, Life, LiveState, probe
@@ -28,7 +29,7 @@ _SGLANG, _AITER = "python/sglang/_version.py", "aiter/_version.py"
 class Audit:
     """``guards`` were opened and ``shut`` were not; without a dead guard, nothing was
     opened. ``before`` and ``after`` are the states of the sites, and ``revived`` those
-    that the opening made live. ``sglang`` and ``aiter`` are versions, or ''."""
+    that the opening made live. ``sglang`` and ``aiter`` are versions or names."""
 
     sglang: str
     aiter: str
@@ -96,14 +97,16 @@ def audit(tree: Tree, aiter: Tree, name: str, run: Run, progress: Progress) -> A
             for site, state in after.items()
             if state.state is Life.LIVE and before[site].state is Life.DEAD
         ),
-        faults,
+        merged(faults),
         not_judged,
         len(_CASES),
     )
 
 
 def _version(tree: Tree, path: str) -> str:
-    return stated_version((tree.read(path) or b"").decode(errors="replace")) or ""
+    """What its own file states, or the end of its name: a path is nobody's business."""
+    stated = stated_version((tree.read(path) or b"").decode(errors="replace"))
+    return stated or PurePath(tree.name).name
 
 
 def _require_live(states: Iterable[LiveState]) -> None:

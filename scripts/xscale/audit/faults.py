@@ -88,7 +88,7 @@ def _named(case: Case) -> str:
     """The case without what all of an audit's cases have in common."""
     if isinstance(case, BehindCase):
         return str(case)
-    return f"{case.chain.value}; {case.shape.name}"
+    return f"{case.chain.value} ({case.shape.name})"
 
 
 def _faults(was: CaseResult, after: CaseResult) -> Iterator[Fault]:
@@ -114,15 +114,15 @@ def _faults(was: CaseResult, after: CaseResult) -> Iterator[Fault]:
 
 def _wrong_scale(after: CaseResult, reading: Reading) -> Iterator[Fault]:
     total = reading.shape[0] * reading.shape[1]
-    route = f"on the {reading.route.value} route"
     for spot in reading.spoiled or (None,):
         yield _fault(
             after,
             spot,
             (reading.site,),
-            f"spoils the scale that is read {route}",
-            f"{reading.projection}'s GEMM reads {reading.wrong} of {total} values wrong"
-            f", and nothing raises; shape {reading.shape}, strides {reading.strides}",
+            "spoils a scale",
+            f"on the {reading.route.value} route {reading.projection}'s GEMM reads "
+            f"{reading.wrong} of {total} values wrong, and nothing raises; shape "
+            f"{reading.shape}, strides {reading.strides}",
         )
 
 
@@ -144,4 +144,4 @@ def _fault(
 def _error(raised: str) -> tuple[str, str]:
     """What happens, and the error's text without the place that ends it."""
     text = raised.partition(" (python/")[0]
-    return ("raises", text) if "Error:" in text else (text, "no error is raised")
+    return ("raises" if "Error:" in text else "does not raise"), text

@@ -10,7 +10,6 @@ from overlaykit.core.wording import one_line
 from xscale.audit.auditing import Audit
 from xscale.audit.faults import Fault
 from xscale.audit.guards import DeadGuard
-from xscale.numeric.lives import Life
 
 _WIDTH = 88
 _HOW = (
@@ -25,7 +24,7 @@ _HOW = (
 
 def rendered(audit: Audit) -> str:
     """The whole text."""
-    return "\n".join(_lines(audit)) + "\n"
+    return "\n".join(map(one_line, _lines(audit))) + "\n"
 
 
 def _lines(audit: Audit) -> Iterator[str]:
@@ -35,13 +34,12 @@ def _lines(audit: Audit) -> Iterator[str]:
     names = " and ".join(f"`{guard.name}`" for guard in audit.guards)
     yield f"## What opening {names} meets"
     yield ""
-    versions = {"SGLang": audit.sglang, "AITER": audit.aiter}
-    yield ", ".join(f"{n} {v}" if v else n for n, v in versions.items()) + "."
+    yield from wrap(f"SGLang {audit.sglang}, AITER {audit.aiter}.", _WIDTH)
     yield ""
     for guard in audit.guards:
         yield from _item("-", _of_guard(guard, audit.format))
     yield ""
-    yield from wrap(_effect(audit), _WIDTH)
+    yield from _effect(audit)
     for guard in audit.shut:
         yield from _item("-", f"still shut: {_of_guard(guard, audit.format)}")
     yield ""
@@ -71,10 +69,14 @@ def _of_guard(guard: DeadGuard, form: str) -> str:
     )
 
 
-def _effect(audit: Audit) -> str:
-    dead = [one.site for one in audit.after if one.state is not Life.LIVE]
-    text = f"Open, it makes live: {', '.join(audit.revived) or 'no site'}."
-    return text + (f" Not live: {', '.join(dead)}." if dead else "")
+def _effect(audit: Audit) -> Iterator[str]:
+    """What becomes of each site: the names are this project's, so places go with
+    them."""
+    yield f"Live with it open: {', '.join(audit.revived) or 'no site'}."
+    yield ""
+    for one in audit.after:
+        where = f"`{one.at}`: " if one.at else ""
+        yield from _item("-", f"{one.site} {one.state.value}: {where}{one.reason}")
 
 
 def _of_fault(mark: str, fault: Fault) -> Iterator[str]:
@@ -82,13 +84,13 @@ def _of_fault(mark: str, fault: Fault) -> Iterator[str]:
     where = f"`{fault.at}`{function}" if fault.at else "no line of the tree"
     yield from _item(mark, f"{where} {fault.what}: {fault.found}.")
     yield from _item(" " * len(mark), f"Sites: {', '.join(fault.sites)}.")
-    yield from _item(" " * len(mark), f"Met by: {'; '.join(fault.cases)}.")
+    yield from _item(" " * len(mark), f"Seen in: {'; '.join(fault.cases)}.")
 
 
 def _item(mark: str, text: str) -> Iterable[str]:
     """A list item, or with a blank mark more of the last one; no word is broken."""
     return wrap(
-        one_line(text),
+        text,
         _WIDTH,
         initial_indent=f"{mark} ",
         subsequent_indent=" " * len(f"{mark} "),

@@ -181,7 +181,10 @@ def _subclass(driver: Driver) -> None:
     if not guard(q_b):
         return
     if "keep_bf16_input" not in kind.__init__.__code__.co_names:
-        what = "the constructor treats a subclass as it treats itself"
+        what = (
+            "the constructor treats a subclass as it treats itself: its gates and "
+            "norms get (fp8, scale)"
+        )
         raise Fault(what, kind.__init__)
     q_b.keep_bf16_input = True
     if guard(q_b):

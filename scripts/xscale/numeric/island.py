@@ -18,6 +18,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from types import CodeType, ModuleType
 from typing import Any
@@ -172,13 +173,16 @@ def spot_of(error: Exception, sources: Sources) -> Spot | None:
     frames = traceback.extract_tb(error.__traceback__)
     spots = (_spot(f.filename, f.lineno or 0, f.name, sources) for f in frames)
     own = [spot for spot in spots if spot is not None]
+    if len(own) > 1:
+        return replace(own[-1], caller=f"{own[-2].path}:{own[-2].line}")
     return own[-1] if own else None
 
 
 def spot_of_function(function: Any, sources: Sources) -> Spot | None:
     """The first line of a function of the tree."""
-    code = inspect.unwrap(function).__code__
-    return _spot(code.co_filename, code.co_firstlineno, code.co_name, sources)
+    real = inspect.unwrap(function)
+    code = real.__code__
+    return _spot(code.co_filename, code.co_firstlineno, real.__qualname__, sources)
 
 
 def _spot(file: str, line: int, function: str, sources: Sources) -> Spot | None:

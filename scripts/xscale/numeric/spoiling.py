@@ -24,8 +24,8 @@ def spoiling_lines(
     found: dict[Spot, None] = {}
     before: list[Any] = []
     with unrecorded():
-        for step in steps:
-            if step.made is not made or step.tensor.shape != made.truth.shape:
+        for step in _on_the_way_to(read.scale, tuple(steps)):
+            if step.tensor.shape != made.truth.shape:
                 continue
             seen = _seen(step.tensor, read.route)
             kept = any(same_bits(a, b) for a in seen for b in (*before, made.truth))
@@ -33,6 +33,16 @@ def spoiling_lines(
                 found[step.spot] = None
             before = seen
     return tuple(found)
+
+
+def _on_the_way_to(scale: Any, steps: tuple[Step, ...]) -> list[Step]:
+    """The steps that led to this tensor: a scale may have other readers beside."""
+    found = []
+    for step in reversed(steps):
+        if step.tensor is scale:
+            found.append(step)
+            scale = step.source
+    return found[::-1]
 
 
 def _seen(scale: Any, route: Route) -> list[Any]:

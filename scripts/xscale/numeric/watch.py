@@ -70,11 +70,13 @@ class Mark:
 @dataclass(frozen=True)
 class Step:
     """A scale as one line of the tree left it: ``made``, the Produced, is what a kernel
-    wrote or a gather built there."""
+    wrote or a gather built there. ``source`` is the tensor that the line got it from;
+    None if it was built there."""
 
     spot: Spot | None
     tensor: Any
     made: Any
+    source: Any = None
 
 
 @dataclass
@@ -167,8 +169,13 @@ class Watch(TorchDispatchMode):  # type: ignore[misc]
         self._look_at_fresh(what, fresh, sources)
         for one in made:
             at = _storage(one)
-            if wrote := self._scales.get(at, self._copies.get(at)):
-                self.seen.steps.append(Step(self.spot(), one, wrote))
+            if wrote := self._scale_in(at):
+                source = next((s for s, at in sources if self._scale_in(at)), None)
+                self.seen.steps.append(Step(self.spot(), one, wrote, source))
+
+    def _scale_in(self, storage: int) -> Any:
+        """The scale that this storage holds, or a copy of it."""
+        return self._scales.get(storage, self._copies.get(storage))
 
     def _look_at_fresh(
         self, what: str, fresh: list[Any], sources: list[tuple[Any, int]]
@@ -192,7 +199,7 @@ class Watch(TorchDispatchMode):  # type: ignore[misc]
             return None
         for source, at in sources:
             less, more = sorted((made.numel(), source.numel()))
-            wrote = self._scales.get(at, self._copies.get(at))
+            wrote = self._scale_in(at)
             if wrote is not None and more <= 2 * less:
                 return wrote
         return None
