@@ -265,8 +265,12 @@ def _trees_and_kernels(arguments: Namespace) -> tuple[list[FoundTarget], Tree]:
 def _audit(name: str, trees: list[FoundTarget], kernels: Tree, team: Pool) -> Report:
     results: list[AuditResult] = []
     for one in trees:
-        result = audit(one.tree, kernels, name, team.run, progress)
-        outcome = f"{_count(len(result.faults), 'fault')}"
+        result = audit(
+            one.tree, kernels, name, team.run, team.about["device"], progress
+        )
+        outcome = _count(len(result.faults), "fault")
+        if not result.revived:
+            outcome += ", and no site is live with it open"
         results.append(
             AuditResult(
                 target=one.carried.name,
@@ -277,12 +281,10 @@ def _audit(name: str, trees: list[FoundTarget], kernels: Tree, team: Pool) -> Re
                 audit=result,
             )
         )
-    faults = sum(len(result.audit.faults) for result in results)
-    opened = any(result.audit.guards for result in results)
     return Report(
         verb="verify",
-        exit_code=Exit.FAILS if faults else Exit.DONE,
-        message=_count(faults, "fault") if opened else "no guard is dead",
+        exit_code=Exit.FAILS if any(r.audit.faults for r in results) else Exit.DONE,
+        message="; ".join(dict.fromkeys(result.outcome for result in results)),
         results=tuple(results),
     )
 

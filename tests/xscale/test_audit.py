@@ -180,6 +180,7 @@ def test_one_fault_for_each_kind_and_place() -> None:
     [
         ("E: TypeError: x", "E: TypeError: x", "fails with the guard shut as well"),
         ("E: TypeError: x", None, "fails with the guard shut as well"),
+        ("E: NotDriven: the tree has no x", None, "cannot be run: the tree has no x"),
         (None, "unexpected keyword argument 'transpose_scale'", "AITER is too old"),
     ],
 )
@@ -197,7 +198,7 @@ def an_audit(**more: object) -> Audit:
     guards = dead_guards(STATES)
     made = Audit(
         "0.5.23", "0.1.19", "native block FP8", guards[:1], guards[1:], states, states,
-        ("S1",), (fault,), (), 32,
+        ("S1",), (fault,), (), 32, "cpu",
     )  # fmt: skip
     return replace(made, **more)
 
@@ -207,7 +208,7 @@ def test_the_text() -> None:
     assert "SGLang 0.5.23, AITER 0.1.19." in text
     assert f"`{LAYER}:2767`" in text and "still shut: " in text
     assert "### Faults: 1" in text and f"1. `{UTILS}:3` (`f`) raises:" in text
-    assert "Nothing was run on an MI355X" in text
+    assert "32 cases" in text and "device (cpu)" in " ".join(text.split())
     assert "\x1b" not in text
 
 
@@ -215,7 +216,7 @@ def test_the_text() -> None:
 def test_todays_release(pins: Pins, pool: Pool, tmp_path: Path) -> None:
     """Pristine 0.5.23 alone shows each fault that the series mends."""
     aiter = pins.patched("aiter")
-    done = audit(pins.tree(BASE), aiter, ALL, pool.run, lambda *_: None)
+    done = audit(pins.tree(BASE), aiter, ALL, pool.run, "cpu", lambda *_: None)
     assert {guard.name for guard in done.guards} == {
         "_detect_gfx95_quant_format",
         "_is_block_scale_fp8",
@@ -252,15 +253,16 @@ def test_one_guard_of_two(pins: Pins, pool: Pool) -> None:
     """The layer's own detection asks the other guard, which stays shut."""
     name = "_detect_gfx95_quant_format"
     aiter = pins.patched("aiter")
-    done = audit(pins.tree(BASE), aiter, name, pool.run, lambda *_: None)
+    done = audit(pins.tree(BASE), aiter, name, pool.run, "cpu", lambda *_: None)
     assert done.revived == () and done.faults == ()
     assert [guard.name for guard in done.shut] == ["_is_block_scale_fp8"]
     assert "Live with it open: no site." in rendered(done)
+    assert "None was found, and nothing could be: no site is live." in rendered(done)
 
 
 def test_a_release_whose_guards_are_open(pins: Pins, pool: Pool) -> None:
     aiter = pins.patched("aiter")
-    done = audit(pins.tree("sglang"), aiter, ALL, pool.run, lambda *_: None)
+    done = audit(pins.tree("sglang"), aiter, ALL, pool.run, "cpu", lambda *_: None)
     assert done.guards == () and done.faults == ()
     assert rendered(done).startswith("No guard is dead here: for native block FP8")
 
@@ -281,7 +283,7 @@ def test_without_a_guard_every_site_must_run(
     monkeypatch.setattr(auditing.auditing, "probe", lambda *_: states)
     tree = pins.tree("sglang")
     with pytest.raises(error) as caught:
-        audit(tree, tree, ALL, lambda *_: (), lambda *_: None)
+        audit(tree, tree, ALL, lambda *_: (), "cpu", lambda *_: None)
     assert type(caught.value) is error
     assert next(iter(states.values())).reason in str(caught.value)
 

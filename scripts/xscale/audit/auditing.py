@@ -42,6 +42,7 @@ class Audit:
     faults: tuple[Fault, ...]
     not_judged: tuple[NotJudged, ...]
     cases: int
+    device: str
 
 
 class Run(Protocol):
@@ -58,8 +59,10 @@ class Run(Protocol):
     ) -> tuple[CaseResult, ...]: ...
 
 
-def audit(tree: Tree, aiter: Tree, name: str, run: Run, progress: Progress) -> Audit:
-    """Open the guards of this name.
+def audit(
+    tree: Tree, aiter: Tree, name: str, run: Run, device: str, progress: Progress
+) -> Audit:
+    """Open the guards of this name. ``device`` says what ``run`` runs on.
 
     Raises InputError if none has it or none can be opened, and InvalidEvidence if it is
     unknown whether one is dead."""
@@ -70,7 +73,7 @@ def audit(tree: Tree, aiter: Tree, name: str, run: Run, progress: Progress) -> A
     if not guards:
         states = tuple(before.values())
         _require_live(states)
-        return Audit(*about, (), (), states, states, (), (), (), 0)
+        return Audit(*about, (), (), states, states, (), (), (), 0, device)
     open_now = chosen(guards, name)
     changed = opened(tree, open_now)
     after = probe(changed, aiter, form)
@@ -100,6 +103,7 @@ def audit(tree: Tree, aiter: Tree, name: str, run: Run, progress: Progress) -> A
         merged(faults),
         not_judged,
         len(_CASES),
+        device,
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from xscale.numeric.cases import Case
-from xscale.numeric.results import CaseResult, Reading, Spot
+from xscale.numeric.results import COPIED, CaseResult, Reading, Spot
 from xscale.numeric.situations import BehindCase
 from xscale.sites import PARAMETER
 
@@ -60,6 +60,9 @@ def faults_of(
 
 def _unknown(was: CaseResult, after: CaseResult) -> str | None:
     """Why the case proves nothing; None if it does."""
+    _, cannot, what = (was.raised or "").partition("NotDriven: ")
+    if cannot:
+        return f"cannot be run: {what}"
     if was.raised is not None:
         return f"fails with the guard shut as well: {was.raised}"
     if f"unexpected keyword argument '{PARAMETER}'" in (after.raised or ""):
@@ -109,7 +112,10 @@ def _faults(was: CaseResult, after: CaseResult) -> Iterator[Fault]:
         if new and (finding.site or "") not in explained:
             what = finding.what.removesuffix(f" ({after.case})")
             text = f"expected {finding.expected}; found {finding.found}"
-            yield _fault(after, None, (finding.site or "",), what, text)
+            if COPIED in what:
+                what, text = "copies a scale", what
+            spot = Spot(finding.path, finding.line or 0, "") if finding.path else None
+            yield _fault(after, spot, (finding.site or "",), what, text)
 
 
 def _wrong_scale(after: CaseResult, reading: Reading) -> Iterator[Fault]:

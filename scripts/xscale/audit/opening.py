@@ -59,17 +59,14 @@ def _reading(node: ast.Call | ast.Attribute, guard: DeadGuard) -> str | None:
         owner = ast.unparse(node.value)
         has = f"hasattr({owner}, {guard.reads!r})"
         return f"{owner}.{guard.reads} if {has} else {owner}.{guard.instead}"
-    match node:
-        case ast.Call(
-            func=ast.Name(id="getattr" | "hasattr" as name),
-            args=[owner, ast.Constant(value=guard.reads), *rest],
-        ):
-            first = f"{ast.unparse(owner)}, {guard.reads!r}"
-            default = "".join(f", {ast.unparse(one)}" for one in rest)
-            second = f"{name}({ast.unparse(owner)}, {guard.instead!r}{default})"
+    match node.func, node.args:
+        case ast.Name(id=name), [_, ast.Constant(value=guard.reads), *_]:
+            owner, _, *default = map(ast.unparse, node.args)
+            second = f"{name}({', '.join((owner, repr(guard.instead), *default))})"
             if name == "hasattr":
-                return f"hasattr({first}) or {second}"
-            return f"getattr({first}, {second})"
+                return f"hasattr({owner}, {guard.reads!r}) or {second}"
+            if name == "getattr":
+                return f"getattr({owner}, {guard.reads!r}, {second})"
     return None
 
 

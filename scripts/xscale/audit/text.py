@@ -15,10 +15,10 @@ _WIDTH = 88
 _HOW = (
     "How this was found: the guards were opened in memory, by letting their read find "
     "the attribute that these linears have; the rest of the tree is as it is. The "
-    "tree's own code then ran with AITER's own Triton kernels, on a CPU or a GPU of "
-    "another make, once with the guards shut and once with them open. Listed is only "
-    "what is new with them open. GEMMs, the attention itself and collectives are "
-    "stand-ins. Nothing was run on an MI355X, and nothing was timed."
+    "tree's own code then ran {cases} cases with AITER's own Triton kernels on one "
+    "device ({device}), once with the guards shut and once with them open. Listed is "
+    "only what is new with them open. CK's GEMMs, the attention itself and collectives "
+    "are stand-ins. Nothing was timed."
 )
 
 
@@ -46,7 +46,8 @@ def _lines(audit: Audit) -> Iterator[str]:
     yield f"### Faults: {len(audit.faults)}"
     yield ""
     if not audit.faults:
-        yield "None was found."
+        why = "." if audit.revived else ", and nothing could be: no site is live."
+        yield f"None was found{why}"
     for number, fault in enumerate(audit.faults, 1):
         yield from _of_fault(f"{number}.", fault)
     if audit.not_judged:
@@ -54,7 +55,8 @@ def _lines(audit: Audit) -> Iterator[str]:
         for one in audit.not_judged:
             yield from _item("-", f"{one.case}: {one.why}")
     yield ""
-    yield from wrap(_HOW, _WIDTH)
+    how = _HOW.format(cases=audit.cases, device=audit.device)
+    yield from wrap(how, _WIDTH)
 
 
 def _nothing_dead(audit: Audit) -> Iterator[str]:

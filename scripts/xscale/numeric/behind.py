@@ -23,6 +23,7 @@ from xscale.numeric.linears import NotDriven
 from xscale.numeric.situations import (
     FUSED_ROPE_MODULE,
     LORA_MODULE,
+    NEEDS,
     SMALL_M_MODULE,
     Behind,
     BehindCase,
@@ -46,6 +47,9 @@ class Fault(Exception):
 def drive_behind(case: BehindCase, island: Island, world: World) -> None:
     """Raises the tree's own error, or Fault."""
     world.gather = None
+    needs = NEEDS.get(case.situation)
+    if needs is not None and needs not in island.sources.modules:
+        raise NotDriven(f"the tree has no {needs}")
     _SITUATIONS[case.situation](Driver(case, island, world))
 
 

@@ -13,9 +13,9 @@ from xscale.numeric.cases import GROUP, Case, Chain, Switch, Variant
 from xscale.numeric.gemms import Read
 from xscale.numeric.handling import handling_findings
 from xscale.numeric.producers import STAND_IN_QUANT, Produced, same_bits
-from xscale.numeric.results import CaseResult, Reading, Route, Spot
+from xscale.numeric.results import COPIED, CaseResult, Reading, Route, Spot
+from xscale.numeric.scale_ways import copying_lines, spoiling_lines
 from xscale.numeric.sources import Sources
-from xscale.numeric.spoiling import spoiling_lines
 from xscale.numeric.watch import Watched
 from xscale.sites import CATALOGUE, FLATTEN, PARAMETER, without_parameter
 
@@ -154,6 +154,7 @@ def _reading(
         made is not None and made.asked,
         made is None or made.can_transpose,
         spoiling_lines(read, made, run.watched.steps) if wrong and made else (),
+        copying_lines(read, run.watched.steps) if copied else (),
     )
 
 
@@ -324,10 +325,11 @@ def _reading_findings(
                 _finding(
                     r.site,
                     case,
-                    f"{where} reads a copy of the scale",
+                    f"{where} {COPIED}",
                     "the storage that the kernel wrote",
                     "another storage",
                     r.can_transpose,
+                    next(iter(r.copied_at), None),
                 )
             )
         dead = r.producer == STAND_IN_QUANT and case.chain is not Chain.INDEXER
@@ -435,7 +437,7 @@ def _finding(
     can_transpose: bool = True,
     spot: Spot | None = None,
 ) -> Finding:
-    where = (spot.path, spot.line) if spot is not None else (None, None)
+    path, line = (spot.path, spot.line) if spot is not None else (None, None)
     raises = _NO_PARAMETER in found
     if raises or not can_transpose:
         kernel = next((s.kernel for s in CATALOGUE if s.id == site), "kernel")
@@ -450,7 +452,8 @@ def _finding(
             )
         return Finding(
             f"{what}: this AITER's {kernel} has no parameter {PARAMETER} ({case})",
-            *where,
+            path,
+            line,
             site=site,
             expected=expected,
             found=found,
@@ -458,7 +461,8 @@ def _finding(
         )
     return Finding(
         f"{what} ({case})",
-        *where,
+        path,
+        line,
         site=site,
         expected=expected,
         found=found,

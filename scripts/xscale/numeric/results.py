@@ -8,6 +8,9 @@ from enum import Enum
 from overlaykit.core.errors import Finding
 from xscale.numeric.cases import Case
 
+COPIED = "reads a copy of the scale"
+"""What the finding says of a reading whose scale was copied."""
+
 
 class Route(Enum):
     """How a consumer addresses a scale."""
@@ -43,7 +46,8 @@ class Reading:
     wrote. ``values`` and ``gemm`` compare with the pristine tree; without one they are
     None. ``asked`` says whether the kernel was asked for a transposed scale, and
     ``can_transpose`` whether this AITER's kernel has the parameter for it. ``spoiled``
-    are the lines that left a wrong scale with other values than it had before them.
+    are the lines that left a wrong scale with other values than it had before them, and
+    ``copied_at`` those that moved it to another storage.
     """
 
     site: str
@@ -62,6 +66,7 @@ class Reading:
     asked: bool = False
     can_transpose: bool = True
     spoiled: tuple[Spot, ...] = ()
+    copied_at: tuple[Spot, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
-"""Find the lines that spoil a scale: what they leave is wrong, and not what they got.
+"""Find the lines that spoil or copy a scale on its way to a reader.
 
-A wrong scale was moved, viewed or copied several times before a GEMM read it. Each such
-step is compared with the one before, as the reader addresses it. So two lines that each
-spoil the same scale are both found. Worker side.
+A scale is moved, viewed or copied several times before a GEMM reads it. Each such step
+is compared with the one before, as the reader addresses it. A line spoils a scale if
+what it leaves is wrong and not what it got, so two lines that each spoil the same scale
+are both found. Worker side.
 """
 
 from __future__ import annotations
@@ -33,6 +34,23 @@ def spoiling_lines(
                 found[step.spot] = None
             before = seen
     return tuple(found)
+
+
+def copying_lines(read: Read, steps: Iterable[Step]) -> tuple[Spot, ...]:
+    """The lines that left the scale in another storage than they got it in."""
+    found = [
+        step.spot
+        for step in _on_the_way_to(read.scale, tuple(steps))
+        if step.spot is not None
+        and step.source is not None
+        and _storage(step.tensor) != _storage(step.source)
+    ]
+    return tuple(dict.fromkeys(found))
+
+
+def _storage(tensor: Any) -> int:
+    place: int = tensor.untyped_storage().data_ptr()
+    return place
 
 
 def _on_the_way_to(scale: Any, steps: tuple[Step, ...]) -> list[Step]:
