@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Export the series as a quilt directory, a mailbox, a branch or a pull request."""
+"""Export the series as a quilt directory, a mailbox, a branch or a pull request, or an
+audit of upstream's guard as the text of one."""
 
 from __future__ import annotations
 
@@ -11,9 +12,11 @@ from pathlib import Path
 from overlaykit.applying.targets import find_targets
 from overlaykit.cli import ROOT, Report, Result, Verb, run
 from overlaykit.core.errors import Finding, InputError
+from overlaykit.core.wording import one_line
 from overlaykit.export.formats import export_branch, export_quilt, mailbox, write_new
 from overlaykit.export.pullrequest import pull_request
 from overlaykit.series.carried import Carried, load_overlay, target_named
+from xscale.audit import audits_in, rendered
 
 
 def options(parser: ArgumentParser) -> None:
@@ -42,6 +45,13 @@ def options(parser: ArgumentParser) -> None:
         help="create a branch in --clone, one commit per patch, on the pinned tag or "
         "else on HEAD; the work tree stays as it is",
     )
+    what.add_argument(
+        "--audit",
+        metavar="REPORT",
+        type=Path,
+        help="write what opening a dead guard meets, for the pull request that opens "
+        "it; REPORT is the JSON of verify.py --open, and --pr-body names the file",
+    )
     parser.add_argument(
         "--clone", metavar="PATH", type=Path, help="the clone that gets the branch"
     )
@@ -60,6 +70,8 @@ def export(arguments: Namespace) -> Report:
     if (a.branch is None) != (a.clone is None):
         what = "--branch and --clone belong together"
         raise _usage(what, "give both: --branch NAME --clone PATH")
+    if a.audit is not None:
+        return _export_audit(a.audit, a.pr_body)
     carried = _carried(arguments)
     # Check this first: if the text cannot be written, write no series either.
     if a.pr_body is not None and os.path.lexists(a.pr_body):
@@ -81,6 +93,16 @@ def export(arguments: Namespace) -> Report:
         write_new(a.pr_body, pull_request(carried))
         wrote(a.pr_body, "pull request text")
     return Report(verb="export", results=tuple(results))
+
+
+def _export_audit(report: Path, body: Path | None) -> Report:
+    if body is None:
+        raise _usage("--audit needs --pr-body", "give --pr-body FILE, a new file")
+    audits = audits_in(report)
+    write_new(body, "\n".join(rendered(audit) for _, audit in audits).encode())
+    targets = " ".join(dict.fromkeys(target for target, _ in audits))
+    result = Result(one_line(targets), str(body), "audit as pull request text")
+    return Report(verb="export", results=(result,))
 
 
 def _carried(arguments: Namespace) -> Carried:
@@ -125,6 +147,7 @@ if __name__ == "__main__":
                 "scripts/export.py --target sglang --quilt ~/src/sglang/patches",
                 "scripts/export.py --target aiter --mbox aiter.mbox --pr-body pr.md",
                 "scripts/export.py --branch pretransposed --clone ~/src/sglang",
+                "scripts/export.py --audit audit.json --pr-body guard.md",
             ),
             options,
             export,

@@ -37,6 +37,7 @@ from overlaykit.sources.bases import pinned_base
 from overlaykit.trees.bytecode import hidden_by_bytecode
 from overlaykit.trees.tree import EditedTree, GitTree, Tree
 from xscale.aiter_tree import aiter_at
+from xscale.audit import ALL, Audit, audit, rendered
 from xscale.census import SiteRow, check_adopted, take_census
 from xscale.liveness import LiveState, probe
 from xscale.numeric import (
@@ -78,6 +79,14 @@ class NumericResult(Result, frozen=True, kw_only=True):
     lives: tuple[LiveState, ...]
 
 
+class AuditResult(Result, frozen=True, kw_only=True):
+    """The result of opening dead guards."""
+
+    aiter: str
+    ran_with: dict[str, str]
+    audit: Audit
+
+
 def options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "paths",
@@ -107,6 +116,13 @@ def options(parser: ArgumentParser) -> None:
         "may be bare; nothing is checked out",
     )
     numeric.add_argument(
+        "--open",
+        metavar="GUARD",
+        help="instead, open a dead guard in memory and list what then goes wrong, with "
+        f"file and line. GUARD is its function or FILE:LINE, as printed; {ALL} opens "
+        "all; another name prints those that exist",
+    )
+    numeric.add_argument(
         "--full",
         action="store_true",
         help="run every case, including the models' shapes: minutes on a GPU, hours "
@@ -134,10 +150,11 @@ def verify(arguments: Namespace) -> Report:
     if (
         arguments.aiter
         or arguments.aiter_ref
+        or arguments.open is not None
         or arguments.full
         or arguments.device != "cpu"
     ):
-        needs = "--aiter, --aiter-ref, --full and --device need --numeric"
+        needs = "--aiter, --aiter-ref, --open, --full and --device need --numeric"
         raise InputError(needs)
     results, findings = [], []
     for one in find_targets(arguments.paths, load_overlay(ROOT)):
@@ -156,7 +173,11 @@ def verify(arguments: Namespace) -> Report:
 def _summary(findings: list[Finding]) -> str:
     if not findings:
         return "holds"
-    return f"{len(findings)} finding{'s' if len(findings) > 1 else ''}"
+    return _count(len(findings), "finding")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _verify(one: FoundTarget) -> tuple[VerifyResult, list[Finding]]:
@@ -205,6 +226,19 @@ def _not_applied(one: FoundTarget) -> Finding:
 
 
 def _verify_numeric(arguments: Namespace) -> Report:
+    if arguments.open is not None and arguments.full:
+        raise InputError("--open has cases of its own: leave out --full")
+    trees, kernels = _trees_and_kernels(arguments)
+    with Pool(arguments.device, arguments.jobs) as team:
+        for one in trees:
+            refuse_interrupted(one.tree)
+        if arguments.open is not None:
+            return _audit(arguments.open, trees, kernels, team)
+        return _prove(arguments.full, trees, kernels, team)
+
+
+def _trees_and_kernels(arguments: Namespace) -> tuple[list[FoundTarget], Tree]:
+    """The SGLang trees, and the AITER whose kernels they run."""
     if arguments.aiter_ref and not arguments.aiter:
         raise InputError("--aiter-ref needs --aiter, which names the clone")
     found = find_targets(arguments.paths, load_overlay(ROOT))
@@ -225,34 +259,63 @@ def _verify_numeric(arguments: Namespace) -> Report:
             next_step="name it with --aiter PATH",
         )
         raise EnvironmentFailure("the numeric proof needs AITER's kernels", (finding,))
-    cases = full_matrix() if arguments.full else reduced_matrix()
+    return trees, kernels[0]
+
+
+def _audit(name: str, trees: list[FoundTarget], kernels: Tree, team: Pool) -> Report:
+    results: list[AuditResult] = []
+    for one in trees:
+        result = audit(
+            one.tree, kernels, name, team.run, team.about["device"], progress
+        )
+        outcome = _count(len(result.faults), "fault")
+        if not result.revived:
+            outcome += ", and no site is live with it open"
+        results.append(
+            AuditResult(
+                target=one.carried.name,
+                tree=one.tree.name,
+                outcome=outcome if result.guards else "no guard is dead",
+                aiter=kernels.name,
+                ran_with=team.about,
+                audit=result,
+            )
+        )
+    return Report(
+        verb="verify",
+        exit_code=Exit.FAILS if any(r.audit.faults for r in results) else Exit.DONE,
+        message="; ".join(dict.fromkeys(result.outcome for result in results)),
+        results=tuple(results),
+    )
+
+
+def _prove(full: bool, trees: list[FoundTarget], kernels: Tree, team: Pool) -> Report:
+    cases = full_matrix() if full else reduced_matrix()
     cases += module_cases()
     results: list[NumericResult] = []
     findings: list[Finding] = []
-    with Pool(arguments.device, arguments.jobs) as team:
-        for one in trees:
-            refuse_interrupted(one.tree)
-            started = time.perf_counter()
-            with _unpatched(one) as base:
-                outcomes = team.run(one.tree, kernels[0], cases, base, progress)
-            findings += findings_of(outcomes)
-            right = sum(outcome.ok for outcome in outcomes)
-            results.append(
-                NumericResult(
-                    target=one.carried.name,
-                    tree=one.tree.name,
-                    outcome="holds" if right == len(outcomes) else "differs",
-                    aiter=kernels[0].name,
-                    base=base.name if base is not None else None,
-                    ran_with=team.about,
-                    cases=len(outcomes),
-                    right=right,
-                    seconds=round(time.perf_counter() - started, 1),
-                    numeric=summarize(outcomes),
-                    chains=chains_of(outcomes),
-                    lives=tuple(probe(one.tree, kernels[0]).values()),
-                )
+    for one in trees:
+        started = time.perf_counter()
+        with _unpatched(one) as base:
+            outcomes = team.run(one.tree, kernels, cases, base, progress)
+        findings += findings_of(outcomes)
+        right = sum(outcome.ok for outcome in outcomes)
+        results.append(
+            NumericResult(
+                target=one.carried.name,
+                tree=one.tree.name,
+                outcome="holds" if right == len(outcomes) else "differs",
+                aiter=kernels.name,
+                base=base.name if base is not None else None,
+                ran_with=team.about,
+                cases=len(outcomes),
+                right=right,
+                seconds=round(time.perf_counter() - started, 1),
+                numeric=summarize(outcomes),
+                chains=chains_of(outcomes),
+                lives=tuple(probe(one.tree, kernels).values()),
             )
+        )
     return Report(
         verb="verify",
         exit_code=Exit.FAILS if findings else Exit.DONE,
@@ -288,6 +351,9 @@ def show(report: Report) -> str:
     for result in report.results:
         if isinstance(result, NumericResult):
             blocks.append(_show_numeric(result))
+            continue
+        if isinstance(result, AuditResult):
+            blocks.append(rendered(result.audit).rstrip())
             continue
         assert isinstance(result, VerifyResult)
         lines = [f"{result.target}: {result.outcome}  ({result.tree})"]
@@ -368,6 +434,7 @@ if __name__ == "__main__":
                 "scripts/verify.py ~/src/sglang ~/src/aiter",
                 "scripts/verify.py --json /opt/venv/lib/python3.10/site-packages",
                 "scripts/verify.py --numeric build/sglang build/aiter",
+                "scripts/verify.py --numeric --open all sglang --aiter aiter",
             ),
             options,
             verify,

@@ -86,6 +86,12 @@ ELSEWHERE = {
     "pip install --group gate --group kernels": "make test did",
     "scripts/drift.py --clone PATH --range v0.5.12..origin/main": "tests/upstream",
     "scripts/drift.py --clone PATH --range A..B --first-bad S3": "tests/upstream",
+    "scripts/verify.py SGLANG --aiter AITER --numeric --open all --json > audit.json": (
+        "tests/xscale/test_audit.py"
+    ),
+    "scripts/export.py --audit audit.json --pr-body guard.md": (
+        "tests/xscale/test_audit.py"
+    ),
     "ci/gsm8k.py run ...": "tests/gatekit/gsm8k",
     "ci/gsm8k.py compare ...": "tests/gatekit/gsm8k",
     "ci/gsm8k.py power ...": "tests/gatekit/gsm8k",

@@ -67,6 +67,11 @@ def installed_version(
         text = "" if own.is_symlink() else own.read_text("utf-8", "replace")
     except OSError:
         return None
+    return stated_version(text)
+
+
+def stated_version(text: str) -> str | None:
+    """The version that the text of a ``_version.py`` states."""
     pattern = r"^(?:__version__|version)\b[^'\"\n]*['\"]([^'\"\n]{1,99})['\"]"
     match = re.search(pattern, text, re.MULTILINE)
     return match[1] if match else None

@@ -23,6 +23,7 @@ from xscale.numeric.linears import NotDriven
 from xscale.numeric.situations import (
     FUSED_ROPE_MODULE,
     LORA_MODULE,
+    NEEDS,
     SMALL_M_MODULE,
     Behind,
     BehindCase,
@@ -36,12 +37,19 @@ _ROPE = "forward_absorb_fused_mla_rope_prepare"
 
 
 class Fault(Exception):
-    """What was seen instead."""
+    """What was seen instead. ``function`` is the one of the tree that it is about."""
+
+    def __init__(self, what: str, function: Any) -> None:
+        super().__init__(what)
+        self.function = function
 
 
 def drive_behind(case: BehindCase, island: Island, world: World) -> None:
     """Raises the tree's own error, or Fault."""
     world.gather = None
+    needs = NEEDS.get(case.situation)
+    if needs is not None and needs not in island.sources.modules:
+        raise NotDriven(f"the tree has no {needs}")
     _SITUATIONS[case.situation](Driver(case, island, world))
 
 
@@ -76,7 +84,8 @@ def _prefix(driver: Driver) -> None:
         forward_batch=batch,
     )
     if (q.shape[0], k.shape[0]) != (driver.m, rows):
-        raise Fault(f"{k.shape[0]} keys for a prefix and batch of {rows} rows")
+        what = f"{k.shape[0]} keys for a prefix and batch of {rows} rows"
+        raise Fault(what, getattr(type(layer), prepare))
 
 
 def _lora(driver: Driver) -> None:
@@ -164,20 +173,26 @@ def _fused_rope(driver: Driver) -> None:
     finally:
         module.get_attn_backend = before
     if q_input.dtype != torch.bfloat16:
-        raise Fault(f"q is kept in {q_input.dtype}, without a scale")
+        raise Fault(f"q is kept in {q_input.dtype}, without a scale", prepare)
 
 
 def _subclass(driver: Driver) -> None:
     """The constructor of a subclass, which may add gates and norms, comes first."""
     guard = importlib.import_module(_GUARD)._is_block_scale_fp8
     kind: Any = driver.attention_class(driver.entry(ABSORBED).prepare)
-    if "keep_bf16_input" not in kind.__init__.__code__.co_names:
-        raise Fault("the constructor treats a subclass as it treats itself")
     q_b = driver.linear("q_b", *driver.sizes()["q_b_proj"])
     driver.linears.load()
+    if not guard(q_b):
+        return
+    if "keep_bf16_input" not in kind.__init__.__code__.co_names:
+        what = (
+            "the constructor treats a subclass as it treats itself: its gates and "
+            "norms get (fp8, scale)"
+        )
+        raise Fault(what, kind.__init__)
     q_b.keep_bf16_input = True
     if guard(q_b):
-        raise Fault("a projection that keeps bf16 is handed (fp8, scale)")
+        raise Fault("a projection that keeps bf16 is handed (fp8, scale)", guard)
 
 
 def _small_m(driver: Driver) -> None:
@@ -204,7 +219,9 @@ def _small_m(driver: Driver) -> None:
             driver.mla()
             if served != wanted:
                 how = "does not reach" if wanted else "reaches"
-                raise Fault(f"q_b_proj of {rows} rows {how} the small-M GEMM")
+                what = f"q_b_proj of {rows} rows {how} the small-M GEMM"
+                prepare = driver.entry(ABSORBED).prepare
+                raise Fault(what, getattr(driver.attention_class(prepare), prepare))
     finally:
         module.try_smallm_fp8_bs_linear = real
 

@@ -25,6 +25,7 @@ from xscale.numeric.shapes import (
 
 __all__ = [
     "APART",
+    "BPRESHUFFLE",
     "DEEPSEEK_V3",
     "GLM51",
     "GROUP",
@@ -32,6 +33,7 @@ __all__ = [
     "MODELS",
     "SHAPES",
     "SMALL",
+    "TRITON",
     "TUNED_INPUT",
     "TUNED_LATENT",
     "TUNED_OUTPUT",
@@ -140,6 +142,15 @@ class Case:
     def tests_check_mode(self) -> bool:
         """Whether the right result is an error of the tree's check mode."""
         return self.variant is Variant.IGNORED and self.switch is Switch.CHECK
+
+
+BPRESHUFFLE = tuple(Case(chain, 3) for chain in Chain)
+TRITON = tuple(
+    Case(chain, 3, shape)
+    for shape in (TUNED_INPUT, TUNED_LATENT, TUNED_OUTPUT)
+    for chain in shape.chains or ()
+)
+"""Every site once on each route, in a few seconds."""
 
 
 def about(

@@ -63,12 +63,13 @@ def completed(
     cases: Iterable[Case],
     pristine: Tree | None,
     do: Callable[[Job], tuple[CaseResult, ...]],
+    also: Iterable[str] = (),
 ) -> tuple[CaseResult, ...]:
     """Run the cases. If a scale was passed to a stub of one of the tree's modules, run
-    them again with that module."""
-    job = job_of(tree, aiter, cases, pristine)
+    them again with that module. ``also`` lists modules to run from the start."""
+    also = set(also)
+    job = job_of(tree, aiter, cases, pristine, also)
     outcomes = do(job)
-    also: set[str] = set()
     # A tree without the switch promises nothing that this could show.
     while job.tree.has_switch and (more := _stubbed(tree, outcomes) - also):
         also |= more

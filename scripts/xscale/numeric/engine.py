@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
-from xscale.numeric.behind import drive_behind
+from xscale.numeric.behind import Fault, drive_behind
 from xscale.numeric.cases import Case, Platform, Switch, Variant
 from xscale.numeric.doubles import World
 from xscale.numeric.drivers import Leaves, drive
-from xscale.numeric.island import Island, described, uncompiled
+from xscale.numeric.island import (
+    Island,
+    described,
+    spot_of,
+    spot_of_function,
+    uncompiled,
+)
 from xscale.numeric.judge import Run, behind_result, judge
 from xscale.numeric.lives import LifeCase, LifeResult
 from xscale.numeric.probing import Prober
@@ -66,7 +72,7 @@ class Engine:
         island, world = self._island(sources, case.platform, case.variant, case.switch)
         watch = Watch(sources.tree)
         world.clear(watch)
-        raised, outputs = None, []
+        raised, raised_at, outputs = None, None, []
         with island.entered(), uncompiled(), torch.no_grad(), watching(watch):
             try:
                 if isinstance(case, BehindCase):
@@ -75,9 +81,13 @@ class Engine:
                     outputs = drive(case, island, world)
             except torch.OutOfMemoryError:
                 raise
+            except Fault as fault:
+                raised = str(fault)
+                raised_at = spot_of_function(fault.function, sources)
             except Exception as error:
-                raised = described(error, sources)
-        return _frozen(world, outputs, raised, watch.finish())
+                raised, raised_at = described(error, sources), spot_of(error, sources)
+        run = _frozen(world, outputs, raised, watch.finish())
+        return replace(run, raised_at=raised_at)
 
     def _island(
         self, sources: Sources, platform: Platform, variant: Variant, switch: Switch

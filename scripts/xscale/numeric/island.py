@@ -11,17 +11,21 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import inspect
+import linecache
 import os
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from types import CodeType, ModuleType
 from typing import Any
 
 from overlaykit.core.syntax import compiled
 from xscale.islands import removed
+from xscale.numeric.results import Spot
 from xscale.numeric.sources import Sources
 from xscale.numeric.stubs import Answer, stub_module
 
@@ -45,6 +49,7 @@ class Island:
     def entered(self) -> Iterator[Island]:
         """Use the island's modules and environment in this process."""
         before = removed(self._families)
+        _forget_lines(f"{self.sources.tree}/")
         environ = {name: os.environ.get(name) for name in self._environ}
         sys.modules.update(self._modules)
         sys.meta_path.insert(0, self._finder)
@@ -159,12 +164,39 @@ def uncompiled() -> Iterator[None]:
 def described(error: Exception, sources: Sources) -> str:
     """The error, and the innermost line of the tree's own code in its traceback."""
     text = f"{type(error).__name__}: {error}"
+    spot = spot_of(error, sources)
+    return f"{text} ({spot})" if spot is not None else text
+
+
+def spot_of(error: Exception, sources: Sources) -> Spot | None:
+    """The innermost line of the tree's own code in the error's traceback."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if f.filename.startswith(f"{sources.tree}/")]
-    if own:
-        path = own[-1].filename.removeprefix(f"{sources.tree}/")
-        text += f" ({path}:{own[-1].lineno}, in {own[-1].name})"
-    return text
+    spots = (_spot(f.filename, f.lineno or 0, f.name, sources) for f in frames)
+    own = [spot for spot in spots if spot is not None]
+    if len(own) > 1:
+        return replace(own[-1], caller=f"{own[-2].path}:{own[-2].line}")
+    return own[-1] if own else None
+
+
+def spot_of_function(function: Any, sources: Sources) -> Spot | None:
+    """The first line of a function of the tree."""
+    real = inspect.unwrap(function)
+    code = real.__code__
+    return _spot(code.co_filename, code.co_firstlineno, real.__qualname__, sources)
+
+
+def _spot(file: str, line: int, function: str, sources: Sources) -> Spot | None:
+    prefix = f"{sources.tree}/"
+    if not file.startswith(prefix):
+        return None
+    return Spot(file.removeprefix(prefix), line, function)
+
+
+def _forget_lines(prefix: str) -> None:
+    """Drop the lines that ``inspect`` would show. They have no file, so Python never
+    checks them, and another tree of the same name may have been here before."""
+    for name in [name for name in linecache.cache if name.startswith(prefix)]:
+        del linecache.cache[name]
 
 
 def _within(module: Any, dotted: str) -> Any:

@@ -13,7 +13,8 @@ from xscale.numeric.cases import GROUP, Case, Chain, Switch, Variant
 from xscale.numeric.gemms import Read
 from xscale.numeric.handling import handling_findings
 from xscale.numeric.producers import STAND_IN_QUANT, Produced, same_bits
-from xscale.numeric.results import CaseResult, Reading, Route
+from xscale.numeric.results import COPIED, CaseResult, Reading, Route, Spot
+from xscale.numeric.scale_ways import copying_lines, spoiling_lines
 from xscale.numeric.sources import Sources
 from xscale.numeric.watch import Watched
 from xscale.sites import CATALOGUE, FLATTEN, PARAMETER, without_parameter
@@ -36,6 +37,7 @@ class Run:
     changed: list[Produced]
     watched: Watched
     absent: frozenset[str] = frozenset()
+    raised_at: Spot | None = None
 
     def read(self, projection: str, number: int = 0) -> Read | None:
         """The projection's reading with that number, if any."""
@@ -67,6 +69,7 @@ def judge(
         outputs,
         run.raised,
         _detail(readings),
+        raised_at=run.raised_at,
     )
     found = list(_findings(outcome, pristine, tree, run.absent))
     if case.m and not case.tests_check_mode:
@@ -77,11 +80,20 @@ def judge(
 
 def behind_result(case: Case, run: Run, seconds: float) -> CaseResult:
     """A situation behind the guard holds if the tree's own code gets through it."""
-    result = CaseResult(case, (), 0, seconds, raised=run.raised)
+    result = CaseResult(
+        case, (), 0, seconds, raised=run.raised, raised_at=run.raised_at
+    )
     if run.raised is None:
         return result
     found = tuple(
-        _finding(site, case, "a fault behind the guard", "no error", run.raised)
+        _finding(
+            site,
+            case,
+            "a fault behind the guard",
+            "no error",
+            run.raised,
+            spot=run.raised_at,
+        )
         for site in sorted(case.sites)
     )
     return replace(result, findings=found)
@@ -141,6 +153,8 @@ def _reading(
         gemm,
         made is not None and made.asked,
         made is None or made.can_transpose,
+        spoiling_lines(read, made, run.watched.steps) if wrong and made else (),
+        copying_lines(read, run.watched.steps) if copied else (),
     )
 
 
@@ -228,7 +242,14 @@ def _run_findings(
     case, found = outcome.case, []
     if outcome.raised is not None:
         return [
-            _finding(site, case, "raises", "no error", outcome.raised)
+            _finding(
+                site,
+                case,
+                "raises",
+                "no error",
+                outcome.raised,
+                spot=outcome.raised_at,
+            )
             for site in sorted(case.sites)
         ]
     read = {r.projection for r in outcome.readings}
@@ -285,6 +306,7 @@ def _reading_findings(
                     f"the {total} values that {r.producer} computed",
                     f"{r.wrong} of {total} wrong; shape {r.shape}, strides "
                     f"{r.strides}, {'marked' if r.marked else 'unmarked'}",
+                    spot=next(iter(r.spoiled), None),
                 )
             )
         elif r.gemm is False or r.values is False:
@@ -303,10 +325,11 @@ def _reading_findings(
                 _finding(
                     r.site,
                     case,
-                    f"{where} reads a copy of the scale",
+                    f"{where} {COPIED}",
                     "the storage that the kernel wrote",
                     "another storage",
                     r.can_transpose,
+                    next(iter(r.copied_at), None),
                 )
             )
         dead = r.producer == STAND_IN_QUANT and case.chain is not Chain.INDEXER
@@ -412,7 +435,9 @@ def _finding(
     expected: str,
     found: str,
     can_transpose: bool = True,
+    spot: Spot | None = None,
 ) -> Finding:
+    path, line = (spot.path, spot.line) if spot is not None else (None, None)
     raises = _NO_PARAMETER in found
     if raises or not can_transpose:
         kernel = next((s.kernel for s in CATALOGUE if s.id == site), "kernel")
@@ -427,6 +452,8 @@ def _finding(
             )
         return Finding(
             f"{what}: this AITER's {kernel} has no parameter {PARAMETER} ({case})",
+            path,
+            line,
             site=site,
             expected=expected,
             found=found,
@@ -434,6 +461,8 @@ def _finding(
         )
     return Finding(
         f"{what} ({case})",
+        path,
+        line,
         site=site,
         expected=expected,
         found=found,

@@ -34,11 +34,29 @@ class Life(Enum):
 
 
 @dataclass(frozen=True)
+class MissedRead:
+    """A line that looked for an attribute which a projection's linear does not have;
+    ``has`` are the parameters that it has."""
+
+    path: str
+    line: int
+    function: str
+    name: str
+    projection: str
+    has: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return (
+            f"{self.function} reads {self.name}, which {self.projection} does not "
+            f"have: it has {', '.join(self.has) or 'nothing'}"
+        )
+
+
+@dataclass(frozen=True)
 class LiveState:
     """``path`` and ``line``: of a live site, its call of the kernel; of a dead one, the
     guard that keeps the run from it. ``reason`` says what the guard read, or why the
-    site was not run. ``reads`` are the places that looked for an attribute that the
-    format's linear does not have.
+    site was not run. ``reads`` are the tree's own reads that found nothing.
     """
 
     site: str
@@ -46,7 +64,7 @@ class LiveState:
     path: str | None = None
     line: int | None = None
     reason: str = ""
-    reads: tuple[str, ...] = ()
+    reads: tuple[MissedRead, ...] = ()
 
     @property
     def at(self) -> str:

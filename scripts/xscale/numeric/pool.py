@@ -46,13 +46,14 @@ class Pool:
         cases: Iterable[Case],
         pristine: Tree | None,
         progress: Progress,
+        also: Iterable[str] = (),
     ) -> tuple[CaseResult, ...]:
         """Like :meth:`Worker.run`; the results are grouped by share."""
         # One job is divided: the number of cases does not depend on that of workers,
         # and no two threads parse sources at once, which can fail in Python before
         # 3.13.
         do = partial(self._do, progress=progress)
-        return completed(tree, aiter, cases, pristine, do)
+        return completed(tree, aiter, cases, pristine, do, also)
 
     def _do(self, job: Job, progress: Progress) -> tuple[CaseResult, ...]:
         size = len(self._workers)

@@ -17,7 +17,7 @@ from xscale.numeric.drivers import drive
 from xscale.numeric.guards import Calls, Guard
 from xscale.numeric.island import Island, described, uncompiled
 from xscale.numeric.linears import NotDriven
-from xscale.numeric.lives import Life, LifeCase, LifeResult, LiveState
+from xscale.numeric.lives import Life, LifeCase, LifeResult, LiveState, MissedRead
 from xscale.numeric.producers import STAND_IN_QUANT, Kernels
 from xscale.numeric.sources import Sources
 from xscale.numeric.tracing import Trace, traced
@@ -140,32 +140,26 @@ class Prober:
         looked = self._missing(probe, projection)
         if guard is None:
             why = f"{projection} receives unquantized values, and no test keeps it so"
-            return LiveState(site, Life.DEAD, reason=why, reads=tuple(looked))
+            return LiveState(site, Life.DEAD, reason=why, reads=looked)
         seen = probe.trace.seen.get(guard.place, "")
         returned = dict.fromkeys(probe.trace.returned.get(guard.place, ()))
         what = ", ".join(filter(None, (seen, *returned))) or "another branch ran"
-        said = "; ".join((what, *looked.values()))
-        return LiveState(site, Life.DEAD, guard.path, guard.line, said, tuple(looked))
+        said = "; ".join((what, *map(str, looked)))
+        return LiveState(site, Life.DEAD, guard.path, guard.line, said, looked)
 
-    def _missing(self, probe: Probe, projection: str) -> dict[str, str]:
-        """What the tree's own tests looked for on the projection's linear in vain, by
-        place."""
-        has = self.world_names(probe, projection)
-        found = {}
+    def _missing(self, probe: Probe, projection: str) -> tuple[MissedRead, ...]:
+        """What the tree's own tests looked for on the projection's linear in vain, once
+        for each line."""
+        has = probe.world.registered.get(projection, ())
+        found: dict[tuple[str, int], MissedRead] = {}
         for read in probe.world.looked_up or ():
             path = read.path.removeprefix(probe.trace.prefix)
             own = path != read.path and not any(part in path for part in _OF_LINEARS)
             if read.missing and own and read.projection == projection:
-                found[f"{path}:{read.line}"] = (
-                    f"{read.function} reads {read.name}, which {projection} does not "
-                    f"have: it has {has}"
+                found[path, read.line] = MissedRead(
+                    path, read.line, read.function, read.name, projection, has
                 )
-        return found
-
-    @staticmethod
-    def world_names(probe: Probe, projection: str) -> str:
-        """The parameters that the format registered on the projection's linear."""
-        return ", ".join(probe.world.registered.get(projection, ())) or "nothing"
+        return tuple(found.values())
 
 
 def _fused(received: Received) -> bool:

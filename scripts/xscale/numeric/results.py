@@ -8,6 +8,9 @@ from enum import Enum
 from overlaykit.core.errors import Finding
 from xscale.numeric.cases import Case
 
+COPIED = "reads a copy of the scale"
+"""What the finding says of a reading whose scale was copied."""
+
 
 class Route(Enum):
     """How a consumer addresses a scale."""
@@ -16,6 +19,20 @@ class Route(Enum):
     TRITON = "Triton"
     CK_ROW_MAJOR = "CK, row-major"
     ELEMENTWISE = "elementwise"
+
+
+@dataclass(frozen=True)
+class Spot:
+    """A line of the tree's own code that ran; ``caller`` is the line of the tree that
+    called its function, or ''."""
+
+    path: str
+    line: int
+    function: str
+    caller: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}, in {self.function}"
 
 
 @dataclass(frozen=True)
@@ -28,7 +45,9 @@ class Reading:
     kernel computed. ``copies`` is 1 if it does not read the storage that the kernel
     wrote. ``values`` and ``gemm`` compare with the pristine tree; without one they are
     None. ``asked`` says whether the kernel was asked for a transposed scale, and
-    ``can_transpose`` whether this AITER's kernel has the parameter for it.
+    ``can_transpose`` whether this AITER's kernel has the parameter for it. ``spoiled``
+    are the lines that left a wrong scale with other values than it had before them, and
+    ``copied_at`` those that moved it to another storage.
     """
 
     site: str
@@ -46,6 +65,8 @@ class Reading:
     gemm: bool | None = None
     asked: bool = False
     can_transpose: bool = True
+    spoiled: tuple[Spot, ...] = ()
+    copied_at: tuple[Spot, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -55,7 +76,8 @@ class CaseResult:
     ``relayouts`` counts the operations that copy a scale outside AITER's kernels.
     ``outputs`` compares all returned values with the pristine tree's. ``asked`` says
     whether any producer was asked for a transposed scale. ``reached_stubs`` names the
-    stubs that received one.
+    stubs that received one. ``raised_at`` is the innermost line of the tree that the
+    error passed.
     """
 
     case: Case
@@ -68,6 +90,7 @@ class CaseResult:
     detail: str = ""
     findings: tuple[Finding, ...] = ()
     reached_stubs: tuple[str, ...] = ()
+    raised_at: Spot | None = None
 
     @property
     def ok(self) -> bool:

@@ -47,6 +47,16 @@ _CHAINS = MappingProxyType(
 )
 
 
+NEEDS = MappingProxyType(
+    {
+        Behind.LORA: LORA_MODULE,
+        Behind.FUSED_ROPE: FUSED_ROPE_MODULE,
+        Behind.SMALL_M: SMALL_M_MODULE,
+    }
+)
+"""The module without which a release does not have the situation."""
+
+
 @dataclass(frozen=True)
 class BehindCase(Case):
     """One situation; a :class:`Case`, so that it travels with the others."""

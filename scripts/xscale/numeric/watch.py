@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from xscale.numeric.results import Spot
 from xscale.numeric.stubs import Anything, recording_calls
 from xscale.sites import MARKER
 
@@ -66,6 +67,18 @@ class Mark:
     where: str
 
 
+@dataclass(frozen=True)
+class Step:
+    """A scale as one line of the tree left it: ``made``, the Produced, is what a kernel
+    wrote or a gather built there. ``source`` is the tensor that the line got it from;
+    None if it was built there."""
+
+    spot: Spot | None
+    tensor: Any
+    made: Any
+    source: Any = None
+
+
 @dataclass
 class Watched:
     """Everything recorded in one run.
@@ -73,7 +86,8 @@ class Watched:
     ``relayouts`` are copies of a scale, ``writes`` are operations that overwrite a
     kernel's output, ``quantizations`` are fp8 tensors that the tree's own operations
     made from other types, ``stub_calls`` are calls of stubs that received a scale or
-    its fp8 values, and ``cleared`` are marks that were lost.
+    its fp8 values, and ``cleared`` are marks that were lost. ``steps`` are all tensors
+    that held a scale, in order.
     """
 
     relayouts: list[Event] = field(default_factory=list)
@@ -82,6 +96,7 @@ class Watched:
     stub_calls: list[Event] = field(default_factory=list)
     marks: list[Mark] = field(default_factory=list)
     cleared: list[Event] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
 
 
 class Watch(TorchDispatchMode):  # type: ignore[misc]
@@ -105,6 +120,7 @@ class Watch(TorchDispatchMode):  # type: ignore[misc]
         """A kernel wrote this Produced; ``requester`` requested a transposed scale."""
         if (place := _storage(made.scale)) != 0:
             self._scales[place] = made
+            self.seen.steps.append(Step(self.spot(), made.scale, made))
             if requester is not None:
                 self._requesters[place] = requester
         if (place := _storage(made.q)) != 0:
@@ -150,6 +166,21 @@ class Watch(TorchDispatchMode):  # type: ignore[misc]
         made = [*tensors(outputs), *written]
         at_sources = {at for _, at in sources}
         fresh = [one for one in made if _storage(one) not in at_sources]
+        self._look_at_fresh(what, fresh, sources)
+        for one in made:
+            at = _storage(one)
+            if wrote := self._scale_in(at):
+                source = next((s for s, at in sources if self._scale_in(at)), None)
+                self.seen.steps.append(Step(self.spot(), one, wrote, source))
+
+    def _scale_in(self, storage: int) -> Any:
+        """The scale that this storage holds, or a copy of it."""
+        return self._scales.get(storage, self._copies.get(storage))
+
+    def _look_at_fresh(
+        self, what: str, fresh: list[Any], sources: list[tuple[Any, int]]
+    ) -> None:
+        """Look at the tensors that an operation made in storages of their own."""
         for one in fresh:
             copied = self._scale_copied(one, sources)
             if copied is not None:
@@ -168,7 +199,7 @@ class Watch(TorchDispatchMode):  # type: ignore[misc]
             return None
         for source, at in sources:
             less, more = sorted((made.numel(), source.numel()))
-            wrote = self._scales.get(at, self._copies.get(at))
+            wrote = self._scale_in(at)
             if wrote is not None and more <= 2 * less:
                 return wrote
         return None
@@ -180,14 +211,22 @@ class Watch(TorchDispatchMode):  # type: ignore[misc]
 
     def where(self) -> str:
         """The innermost line of the tree's own code that is running."""
+        return str(self.spot() or "nowhere in the tree")
+
+    def spot(self) -> Spot | None:
+        """That line, with the one that called its function."""
         frame: FrameType | None = sys._getframe(1)
-        while frame is not None:
+        found: list[tuple[str, int, str]] = []
+        while frame is not None and len(found) <= 1:
             code = frame.f_code
             if code.co_filename.startswith(self._tree):
                 path = code.co_filename.removeprefix(self._tree)
-                return f"{path}:{frame.f_lineno}, in {code.co_name}"
+                found.append((path, frame.f_lineno, code.co_name))
             frame = frame.f_back
-        return "nowhere in the tree"
+        if not found:
+            return None
+        caller = f"{found[1][0]}:{found[1][1]}" if len(found) > 1 else ""
+        return Spot(*found[0], caller)
 
     def marked(self, tensor: Any, on: bool) -> None:
         """The mark is being set, or cleared, on a tensor."""

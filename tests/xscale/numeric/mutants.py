@@ -14,10 +14,9 @@ from enum import Enum
 from overlaykit.trees.tree import Tree
 from xscale.census import check_adopted, take_census
 from xscale.numeric import Case, CaseResult, Chain, Platform, Switch, Variant
-from xscale.numeric.cases import TUNED_INPUT
+from xscale.numeric.cases import BPRESHUFFLE, TRITON, TUNED_INPUT
 
 from .test_numeric import (
-    BPRESHUFFLE,
     COMMUNICATOR,
     FP8_UTILS,
     LYING,
@@ -25,7 +24,6 @@ from .test_numeric import (
     MLA,
     PRODUCERS,
     SCALE,
-    TRITON,
     edited,
 )
 

@@ -15,9 +15,10 @@ from conftest import Pins
 from overlaykit.trees.tree import EditedTree, Tree
 from xscale.census import take_census
 from xscale.numeric import Case, CaseResult, Chain, findings_of, run, summarize
+from xscale.numeric.cases import BPRESHUFFLE, TRITON
 from xscale.regenerate import Edit, regenerate
 
-from .test_numeric import BPRESHUFFLE, MHA, SITES, TRITON
+from .test_numeric import MHA, SITES
 
 SECOND = "sglang-0.5.12.post1"
 

@@ -28,7 +28,7 @@ from xscale.numeric import (
     reduced_matrix,
     run,
 )
-from xscale.numeric.cases import TUNED_INPUT
+from xscale.numeric.cases import BPRESHUFFLE, TUNED_INPUT
 
 from .mutants import (
     CALLS,
@@ -40,7 +40,7 @@ from .mutants import (
     mutated,
     small_tree,
 )
-from .test_numeric import BPRESHUFFLE, FP8_UTILS, MLA, SCALE
+from .test_numeric import FP8_UTILS, MLA, SCALE
 
 Prove = Callable[..., tuple[CaseResult, ...]]
 

@@ -105,6 +105,16 @@ def test_an_opened_guard(pins: Pins, kernels: None) -> None:
     assert by_state(mx) == {Life.LIVE: SITES}
 
 
+def test_a_tree_of_the_same_name_was_run_before(pins: Pins, kernels: None) -> None:
+    """The layer's own detection is found by its lines, which were others then."""
+    start = "class DeepseekV2DecoderLayer"
+    longer = edited(pins.tree("sglang"), LAYER, start, 40 * "# More.\n" + start)
+    same = EditedTree(pins.tree("sglang"), {})
+    assert longer.name == same.name
+    for tree in (longer, same):
+        assert by_state(probe(tree, pins.patched("aiter"))) == {Life.LIVE: SITES}
+
+
 @pytest.mark.parametrize(
     ("path", "old", "new", "dead"),
     [

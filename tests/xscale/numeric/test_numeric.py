@@ -19,7 +19,7 @@ from xscale.numeric import (
     reduced_matrix,
     summarize,
 )
-from xscale.numeric.cases import TUNED_INPUT, TUNED_LATENT, TUNED_OUTPUT, pairwise
+from xscale.numeric.cases import BPRESHUFFLE, TRITON, pairwise
 
 Prove = Callable[..., tuple[CaseResult, ...]]
 
@@ -32,14 +32,6 @@ MLA, MHA = f"{METHODS}/forward_mla.py", f"{METHODS}/forward_mha.py"
 
 PRODUCERS = frozenset(f"S{number}" for number in range(1, 9))
 SITES = PRODUCERS | {"gather", "indexer"}
-
-# Every site once on each route, in a few seconds.
-BPRESHUFFLE = tuple(Case(chain, 3) for chain in Chain)
-TRITON = tuple(
-    Case(chain, 3, shape)
-    for shape in (TUNED_INPUT, TUNED_LATENT, TUNED_OUTPUT)
-    for chain in shape.chains or ()
-)
 
 
 @pytest.fixture(scope="module")

@@ -9,13 +9,14 @@ from conftest import Pins
 from overlaykit.trees.tree import EditedTree, Tree
 from xscale.liveness import probe
 from xscale.numeric import Case, CaseResult, Chain, findings_of, run, summarize
+from xscale.numeric.cases import BPRESHUFFLE, TRITON
 from xscale.numeric.client import Job, Worker
 from xscale.numeric.formats import MXFP8, NATIVE_BLOCK_FP8, PER_CHANNEL_FP8, Format
 from xscale.numeric.lives import Life
 from xscale.numeric.situations import BEHIND_MODULES, Behind, BehindCase, behind_cases
 from xscale.numeric.sources import aiter_sources, sglang_sources
 
-from .test_numeric import BPRESHUFFLE, METHODS, PRODUCERS, SITES, SRT, TRITON
+from .test_numeric import METHODS, PRODUCERS, SITES, SRT
 
 BASE = "sglang-0.5.23"
 
