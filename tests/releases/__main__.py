@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,27 +47,36 @@ def main() -> int:
     except OverlayError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    for path in write(
-        ROOT, found, ran_with | {"AITER": f"{wheels['aiter'].name} with our patch"}
-    ):
+    ran_with["AITER"] = f"{wheels['aiter'].name} with our patch"
+    for path in write(ROOT, found, ran_with | _readers()):
         print(path.relative_to(ROOT))
     return 0
 
 
-def _survey(team: Pool, target: Target, version: str, aiter: Tree) -> Surveyed:
-    tree = release_tree(ROOT, target, version)
+def _readers() -> dict[str, str]:
+    """The versions of packages that a format's reader needs, as far as installed."""
+    found = {}
+    for reader in (form.reader for form in FORMATS):
+        if reader and reader[2]:
+            with suppress(PackageNotFoundError):
+                found[reader[2]] = version(reader[2])
+    return found
+
+
+def _survey(team: Pool, target: Target, release: str, aiter: Tree) -> Surveyed:
+    tree = release_tree(ROOT, target, release)
     outcomes: tuple[CaseResult, ...] = ()
     missing: tuple[str, ...] = ()
     try:
         outcomes = team.run(tree, aiter, reduced_matrix(), None, progress)
     except InputError as error:
         missing = tuple(finding.what for finding in error.findings)
-    print(version, file=sys.stderr)
+    print(release, file=sys.stderr)
     # Each case once and sorted: several processes may have run cases that are the same
     # on this tree.
     once = {str(outcome.case): outcome for outcome in outcomes}
     lives = {form.name: probe(tree, aiter, form) for form in FORMATS}
-    return survey(version, tree, [once[case] for case in sorted(once)], lives, missing)
+    return survey(release, tree, [once[case] for case in sorted(once)], lives, missing)
 
 
 if __name__ == "__main__":
