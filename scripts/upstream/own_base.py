@@ -1,8 +1,8 @@
 """The sites on the base that a series is made for, before and after its patches.
 
-A series may be made for a release that has the layout already, and mend or open what is
-there. That upstream "has" a site says nothing about its patches, then: only a patch that
-makes a site transposed is replaced by a release where upstream made it so.
+A series may be made for a release that has the layout already, and mend or open what
+is there. Then it says nothing about a patch that upstream "has" its sites: only a patch
+that makes a site transposed is replaced by a release in which upstream did so.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from overlaykit.rebase.adopt import lock_rebased
 from overlaykit.rebase.bases import new_base, old_base
 from overlaykit.rebase.compute import Rebased, rebase
 from overlaykit.rebase.folder import Request
+from overlaykit.rebase.imports import missing_imports
 from overlaykit.rebase.routes import Regenerate, SiteOnBase, Sites, imported_names
 from overlaykit.series.carried import Carried, load_overlay
 from overlaykit.series.manifest import Target
@@ -69,13 +70,14 @@ def compute(
         made, plan = lock_rebased(request.name, carried, base, done)
         after = EditedTree(base.tree, {c.path: c.after for c in plan.changes})
         found = contract.problems(contract.census(base.target, after))
+        missing = missing_imports(base.target, base.tree, after, done.series)
     ours = tuple(p.finding for p in found if p.danger or p.finding.site in done.sites)
     notes = tuple(
         f"not carried, and not in the state that the series makes: {p.finding.what}"
         for p in found
         if p.finding not in ours
     )
-    return Computed(done, start, made, ours, notes)
+    return Computed(done, start, made, (*missing, *ours), notes)
 
 
 def _sites(own: OwnBase, target: Target, tree: Tree, regenerate: bool) -> Sites:

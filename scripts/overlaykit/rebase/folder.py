@@ -109,8 +109,8 @@ class Work:
         plan = conflict.plan
         name = merged_name(conflict)
         step = (
-            "scripts/rebase.py --skip leaves the hunk out, --skip-patch its whole patch; "
-            "--abort ends the rebase"
+            "scripts/rebase.py --skip leaves the hunk out, --skip-patch its whole "
+            "patch; --abort ends the rebase"
         )
         if name is not None:
             step = f"edit {self.folder / name}, then run --continue; {step}"
