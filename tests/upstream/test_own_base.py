@@ -35,6 +35,6 @@ def test_a_patch_that_opens_a_site_does_not_adopt_it(pins: Pins, base: str) -> N
     """On 0.5.19 the fused norms write row-major scales: one patch changes that, among
     several that name the sites. On later releases upstream has every site."""
     mine = SITES[:-1] if base == "sglang-0.5.19" else ()
-    wanted = dict.fromkeys((*SITES, "C"), set[str]())
+    wanted = {site: set[str]() for site in (*SITES, "C")}
     wanted |= {site: {"0008-producers-transpose.patch"} for site in mine}
     assert adopters(pins, base) == wanted
