@@ -67,6 +67,7 @@ def options(parser: ArgumentParser) -> None:
     for name, what in (
         ("continue", "use the edited merged file for the conflict and continue"),
         ("skip", "leave out the hunk with the conflict and continue"),
+        ("skip-patch", "leave out the whole patch of that hunk and continue"),
         ("status", "show its state; writes nothing"),
         ("abort", "end it and remove its files"),
         ("adopt", "add the new base to the overlay: patches, overlay.toml and lock"),
@@ -97,7 +98,7 @@ def rebase_series(arguments: Namespace) -> Report:
         return _report(work, compute(ROOT, work.request, work.resolutions()))
     if arguments.action == "adopt":
         return _adopt(work)
-    return _continue(work, skip=arguments.action == "skip")
+    return _continue(work, arguments.action)
 
 
 def _begin(arguments: Namespace) -> Report:
@@ -111,13 +112,17 @@ def _begin(arguments: Namespace) -> Report:
     return _finish(work, resolutions, compute(ROOT, request, resolutions))
 
 
-def _continue(work: Work, skip: bool) -> Report:
+def _continue(work: Work, action: str) -> Report:
     resolutions = work.resolutions()
     computed = compute(ROOT, work.request, resolutions)
     conflict = computed.done.conflict
     if conflict is not None:
-        resolutions = work.resolved(conflict, resolutions, skip)
-        if conflict.id in resolutions:
+        before = resolutions
+        if action == "skip-patch":
+            resolutions = {**before, conflict.patch.sha256: None}
+        else:
+            resolutions = work.resolved(conflict, before, action == "skip")
+        if resolutions != before:
             computed = compute(ROOT, work.request, resolutions)
     return _finish(work, resolutions, computed)
 

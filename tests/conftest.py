@@ -111,11 +111,18 @@ def pins() -> Pins:
 
 @pytest.fixture(scope="session")
 def laid_out(pins: Pins, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The pinned releases as whole clones. Shared: copy before changing."""
+    """The pinned releases as whole clones, each made when it is first asked for.
+    Shared: copy before changing."""
     folder = tmp_path_factory.mktemp("pins")
-    for name, carried in pins.overlay.items():
-        lay_out(carried, pins.wheels[name], folder / name, lambda *_: None)
-    return {name: folder / name for name in pins.overlay}
+
+    class LaidOut(dict[str, Path]):
+        def __missing__(self, name: str) -> Path:
+            where = folder / name
+            lay_out(pins.overlay[name], pins.wheels[name], where, lambda *_: None)
+            self[name] = where
+            return where
+
+    return LaidOut()
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ sites moved, and whether the result keeps the promise of the series.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from overlaykit.core.errors import Finding, InputError
@@ -16,12 +16,14 @@ from overlaykit.rebase.adopt import lock_rebased
 from overlaykit.rebase.bases import new_base, old_base
 from overlaykit.rebase.compute import Rebased, rebase
 from overlaykit.rebase.folder import Request
+from overlaykit.rebase.imports import missing_imports
 from overlaykit.rebase.routes import Regenerate, SiteOnBase, Sites, imported_names
 from overlaykit.series.carried import Carried, load_overlay
 from overlaykit.series.manifest import Target
 from overlaykit.series.scopes import MODULE
 from overlaykit.trees.tree import EditedTree, Tree
-from upstream.contracts import ADOPTED, Contract, contract_of
+from upstream.contracts import Contract, contract_of
+from upstream.own_base import OwnBase, is_adopted, places_of
 
 _CONSUMER = "C"
 
@@ -57,60 +59,60 @@ def compute(
     contract = contract_of(carried)
     start = carried.target.release
     with (
-        new_base(root, request.target, carried.target, onto, clone) as base,
+        new_base(root, carried, onto, clone) as base,
         old_base(root, carried, clone) as pinned,
     ):
-        sites = _sites(contract, carried, base.target, base.tree, request.regenerate)
+        own = OwnBase(contract, carried, pinned)
+        sites = _sites(own, base.target, base.tree, request.regenerate)
         done = rebase(carried, pinned, base.tree, base.modes, sites, resolutions)
         if done.conflict is not None or not done.series.patches:
             return Computed(done, start, None, (), ())
         made, plan = lock_rebased(request.name, carried, base, done)
         after = EditedTree(base.tree, {c.path: c.after for c in plan.changes})
         found = contract.problems(contract.census(base.target, after))
+        missing = missing_imports(base.target, base.tree, after, done.series)
     ours = tuple(p.finding for p in found if p.danger or p.finding.site in done.sites)
     notes = tuple(
         f"not carried, and not in the state that the series makes: {p.finding.what}"
         for p in found
         if p.finding not in ours
     )
-    return Computed(done, start, made, ours, notes)
+    return Computed(done, start, made, (*missing, *ours), notes)
 
 
-def _sites(
-    contract: Contract,
-    carried: Carried,
-    target: Target,
-    tree: Tree,
-    regenerate: bool,
-) -> Sites:
-    """Where each site of the series is on the new base, and whether it is adopted."""
-    rows = contract.census(target, tree).rows
+def _sites(own: OwnBase, target: Target, tree: Tree, regenerate: bool) -> Sites:
+    """Where each site of the series is on the new base, and whether upstream has made
+    it transposed since."""
+    census = own.contract.census(target, tree)
     named = dict.fromkeys(
         site
-        for patch in carried.lock.patches
+        for patch in own.carried.lock.patches
         for file in patch.files
         for hunk in file.hunks
         for site in hunk.sites
     )
     on_base = {}
     for site in named:
-        here = [row for row in rows if row.site == site]
-        places = tuple(
-            dict.fromkeys((r.path, r.scope) for r in here if r.path and r.scope)
-        )
-        adopted = None
-        if here and all(row.state in ADOPTED for row in here):
-            row = here[0]
+        places = places_of(census, site)
+        # Where each hunk is at its site, nothing has moved.
+        was = places if own.hunks(site) <= {*places} else own.places(site)
+        adopted, adopters = None, frozenset[str]()
+        if is_adopted(census, site):
+            row = next(row for row in census.rows if row.site == site)
             file = (row.path or "").rpartition("/")[2]
             adopted = f"upstream has {site}: {row.state.value}, {file}:{row.line}"
-        on_base[site] = SiteOnBase(places, adopted)
+            adopters = own.adopters(site)
+        on_base[site] = SiteOnBase(places, was, adopted, adopters)
     producers = [s for name, s in on_base.items() if name != _CONSUMER]
-    if _CONSUMER in on_base and all(s.adopted for s in producers):
+    if _CONSUMER in on_base and all(s.adopters for s in producers):
         # Whatever it does: there is no scale of ours for it to read.
         known = on_base[_CONSUMER]
-        why = known.adopted or "upstream has every producer of the series"
-        on_base[_CONSUMER] = SiteOnBase(known.places, why)
-    make = _regenerator(contract, target, tree) if regenerate else None
+        on_base[_CONSUMER] = replace(
+            known,
+            adopted=known.adopted or "upstream has every producer of the series",
+            adopters=own.adopters(_CONSUMER),
+        )
+    make = _regenerator(own.contract, target, tree) if regenerate else None
     return Sites(on_base, make)
 
 

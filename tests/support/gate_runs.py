@@ -15,12 +15,12 @@ from typing import Any
 
 from conftest import ROOT
 from overlaykit.series.lock import LOCK, manifest_digest
+from support.bases import OTHERS
 from support.patience import PATIENCE_S, wait_until
 from support.processes import family, same_alive
 
 SCRIPTED = Path(__file__).parents[1] / "gatekit" / "run" / "scripted_server.py"
 REBUILD = "[rebuild]\nmode = 'venv'"
-_OTHER_BASES = ("sglang-0.5.12.post1", "sglang-0.5.23")
 _PARTS = ("scripts", "ci", "patches", "overlay")
 _FILES = ("overlay.toml", "overlay.lock", "requirements.txt")
 
@@ -102,7 +102,7 @@ class Copy:
 def copy_repository(place: Path) -> Copy:
     """Copy this working tree with only the first base of SGLang, to halve the work."""
     for name in _PARTS:
-        ignore = shutil.ignore_patterns("__pycache__", *_OTHER_BASES)
+        ignore = shutil.ignore_patterns("__pycache__", *OTHERS)
         shutil.copytree(ROOT / name, place / name, ignore=ignore)
     for name in _FILES:
         shutil.copy2(ROOT / name, place / name)
@@ -111,12 +111,12 @@ def copy_repository(place: Path) -> Copy:
     copy = Copy(place)
     manifest = place / "overlay.toml"
     text = manifest.read_text(encoding="utf-8")
-    kept, table, _ = text.partition(f'[targets."{_OTHER_BASES[0]}"]')
+    kept, table, _ = text.partition(f'[targets."{OTHERS[0]}"]')
     assert table
     manifest.write_text(kept, encoding="utf-8")
     # Keep the packages' digests in the lock, so that they are not fetched again.
     lock = json.loads((place / LOCK).read_text(encoding="utf-8"))
-    for base in _OTHER_BASES:
+    for base in OTHERS:
         del lock["targets"][base]
     lock["manifest"] = manifest_digest(place)
     (place / LOCK).write_text(json.dumps(lock), encoding="utf-8")

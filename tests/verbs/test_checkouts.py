@@ -16,10 +16,10 @@ import pytest
 
 from conftest import IDENTITY, run_verb
 from overlaykit.core import git
+from support.bases import BASES
 
 LAYERS = "python/sglang/srt/layers"
 COMMUNICATOR = f"{LAYERS}/communicator.py"
-BASES = ["sglang", "sglang-0.5.12.post1", "sglang-0.5.23"]
 Slim = Callable[..., Path]
 
 

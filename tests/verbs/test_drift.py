@@ -115,7 +115,8 @@ def test_without_an_index(tmp_path: Path) -> None:
         "only the releases in releases.lock: the package index lists no releases"
         in done.stdout
     )
-    assert "\n0.5.22: revive" in done.stdout
+    assert "\n0.5.18: revive 0001" in done.stdout
+    assert "\n0.5.22: carried already" in done.stdout
 
 
 class _Page(HTMLParser):

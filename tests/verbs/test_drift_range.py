@@ -13,6 +13,7 @@ from conftest import IDENTITY, ROOT, Pins, run_verb
 from overlaykit.core import git
 from overlaykit.core.errors import EnvironmentFailure
 from overlaykit.sources.releases import obtain
+from support.bases import BASES
 
 COMMUNICATOR = "python/sglang/srt/layers/communicator.py"
 
@@ -164,7 +165,7 @@ def test_a_carried_base_is_recognized(slim: Callable[..., Path]) -> None:
     [reason] = advice["reasons"]
     assert f"identical to that of the base {other}" in reason
     assert "scripts/apply.py applies the series of that base" in reason
-    for target in ("sglang", "sglang-0.5.12.post1", "sglang-0.5.23"):
+    for target in BASES:
         clone = slim(target, target)
         assert run_verb("apply", "--commit", str(clone)).returncode == 0
         [result] = drift(clone, "--ref", "HEAD")

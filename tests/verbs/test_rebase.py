@@ -159,6 +159,91 @@ def test_git_am_of_the_second_base_leaves_the_tree_that_apply_leaves(
     )
 
 
+def test_a_series_that_opens_upstreams_own_layout(carrier: Path, slim: Slim) -> None:
+    """Its base has every site already: that is no reason to drop a hunk. A hunk that is
+    not at the site that it names stays in its function."""
+    base = "sglang-0.5.23"
+    clone = slim(base)
+    for path in sorted(load_overlay(ROOT)[base].series.paths):
+        place = clone / path
+        place.write_text("# upstream goes on\n" + place.read_text())
+    commit(clone, "upstream goes on")
+    report = rebase(carrier, "--from", base, "--onto", "main", "--clone", clone)
+    assert report["exit_code"] == 0, report
+    assert {hunk["outcome"] for hunk in rebased_hunks(report)} == {"carried"}
+    assert "notes" not in result_of(report), "no site is said to be wrong"
+    [folder] = (carrier / "build" / "rebase").iterdir()
+    new, old = load_series(folder / "patches"), load_overlay(ROOT)[base].series
+    assert [p.header for p in new.patches] == [p.header for p in old.patches]
+
+
+@pytest.mark.slow("a whole rebase, with three resolutions")
+def test_rebase_reproduces_the_base_of_0_5_22(carrier: Path, pins: Pins) -> None:
+    """The GEMM of few rows is not there: its patch is left out whole. Two conflicts are
+    resolved as they were by hand."""
+    base = "sglang-0.5.22"
+    asked = ("--from", "sglang-0.5.23", "--onto", "0.5.22")
+    report = rebase(carrier, *asked)
+    said = finding(report)
+    assert report["exit_code"] == 3
+    assert said["patch"] == "0008-small-m-gemm.patch"
+    assert "--skip-patch" in said["next_step"]
+    resolved = pins.patched(base)
+    report = rebase(carrier, "--skip-patch")
+    [folder] = (carrier / "build" / "rebase").iterdir()
+    for _ in range(2):
+        assert report["exit_code"] == 3
+        said = finding(report)
+        assert said["patch"] == "0009-open-for-native.patch"
+        (folder / "conflict" / "merged.py").write_bytes(
+            resolved.read(said["path"]) or b""
+        )
+        report = rebase(carrier, "--continue")
+    assert report["exit_code"] == 0, report
+    left_out = [h for h in rebased_hunks(report) if h["outcome"] == "dropped"]
+    assert {hunk["patch"] for hunk in left_out} == {"0008-small-m-gemm.patch"}
+    assert {hunk["detail"] for hunk in left_out} == {"left out with its whole patch"}
+    made, carried = load_series(folder / "patches"), pins.overlay[base].series
+    for one, other in zip(made.patches, carried.patches, strict=True):
+        assert (one.name, one.files) == (other.name, other.files)
+    # It shares no new files: the series that it comes from has none.
+    assert "overlay" not in (folder / "target.toml").read_text()
+
+
+def test_an_import_that_the_new_base_lacks_is_refused(
+    carrier: Path, slim: Slim
+) -> None:
+    """Left out hunk by hunk, the rest of a patch merges, and imports what is not
+    there."""
+    base, name = "sglang-0.5.23", "smallm_fp8_blockscale_gfx950"
+    clone = slim(base)
+    shutil.rmtree(clone / "python/sglang/kernels/ops/gemm" / name)
+    commit(clone, "without the GEMM of few rows")
+    report = rebase(carrier, "--from", base, "--onto", "main", "--clone", clone)
+    for _ in range(2):
+        assert finding(report)["patch"] == "0008-small-m-gemm.patch"
+        assert "--skip-patch" in finding(report)["next_step"]
+        report = rebase(carrier, "--skip")
+    assert report["exit_code"] == 3
+    said = finding(report)
+    assert said["what"] == (
+        f"sglang.kernels.ops.gemm.{name} is imported, and the new base does not have it"
+    )
+    assert said["patch"] == "0008-small-m-gemm.patch"
+
+
+def test_skip_patch_leaves_the_whole_patch_out(carrier: Path, reworded: Path) -> None:
+    rebase(carrier, "--onto", "main", "--clone", reworded)
+    report = rebase(carrier, "--skip-patch")
+    left = [f for f in rebased_hunks(report) if f["outcome"] == "dropped"]
+    assert {f["patch"] for f in left} == {PATCH}
+    assert [s for f in left for s in f["sites"]] == ["S5", "S6", "S7"]
+    [folder] = (carrier / "build" / "rebase").iterdir()
+    names = [patch.name for patch in load_series(folder / "patches").patches]
+    assert PATCH not in names and len(names) == 4
+    assert rebase(carrier, "--status")["exit_code"] == report["exit_code"]
+
+
 def test_nothing_is_left_to_carry_on_the_newest_release(carrier: Path) -> None:
     """The newest release has every site, in other words: nothing is left to carry."""
     report = rebase(carrier, "--onto", "0.5.23")

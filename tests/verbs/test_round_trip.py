@@ -13,11 +13,11 @@ import pytest
 
 from conftest import ROOT, Pins, run_verb, snapshot
 from overlaykit.core import git
+from support.bases import BASES
 
 pytestmark = pytest.mark.slow("every base in every form, through every verb")
 
 AITER = "aiter"
-BASES = ("sglang", "sglang-0.5.12.post1", "sglang-0.5.23")
 
 
 def clone(laid_out: dict[str, Path], base: str, pins: Pins, folder: Path) -> list[Path]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Pins, run_verb
+from support.bases import BASES
 from support.edits import edit
 
 _MLA = (
@@ -42,9 +43,7 @@ def test_an_untouched_tree_holds(applied: Path) -> None:
     assert len(result["sites"]) == 9
 
 
-@pytest.mark.parametrize(
-    "target", ["sglang", "sglang-0.5.12.post1", "sglang-0.5.23", "aiter"]
-)
+@pytest.mark.parametrize("target", [*BASES, "aiter"])
 @pytest.mark.parametrize("clone", [True, False])
 def test_an_unpatched_tree(target: str, clone: bool, slim: Callable[..., Path]) -> None:
     """One finding, whose next step is to apply; not one for each file and site."""

@@ -54,10 +54,12 @@ def resolve(clone: Path, ref: str) -> str:
 
 @contextmanager
 def new_base(
-    root: Path, name: str, target: Target, onto: str, clone: Path | None
+    root: Path, carried: Carried, onto: str, clone: Path | None
 ) -> Iterator[NewBase]:
-    """A released version, or a commit of ``clone``. See :func:`obtain`."""
-    shares = target.overlay or name
+    """A released version, or a commit of ``clone``, with the new files that the series
+    ``carried`` has, if any. See :func:`obtain`."""
+    target = carried.target
+    shares = target.overlay or (carried.name if carried.new_files else None)
     if clone is not None:
         with GitTree(clone, onto) as tree:
             made = msgspec.structs.replace(target, overlay=shares, tag=None, image=None)

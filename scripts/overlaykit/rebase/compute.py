@@ -31,7 +31,8 @@ from overlaykit.series.remake import Contents, remake
 from overlaykit.trees.tree import EditedTree, Tree
 
 Resolutions = Mapping[str, bytes | None]
-"""The maintainer's contents, by conflict id; None leaves the hunk out."""
+"""The maintainer's contents, by conflict id; None leaves the hunk out. The digest
+of a patch leaves all of it out."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def rebase(
 
     ``modes`` has the git modes of the tree's files that are not 100644.
     """
-    dropped: dict[Key, str] = {}
+    dropped = _left_out(carried, resolutions)
     while True:
         routes = find_routes(carried, tree, sites, dropped)
         run = _Run(carried, base, tree, modes, sites, resolutions, routes)
@@ -75,6 +76,17 @@ def rebase(
             return done
         # Drop what only these hunks needed, such as an import, in another pass.
         dropped |= found
+
+
+def _left_out(carried: Carried, resolutions: Resolutions) -> dict[Key, str]:
+    """The hunks of the patches that the maintainer leaves out."""
+    return {
+        Key(patch.name, diff.path, hunk.number): "left out with its whole patch"
+        for patch in carried.series.patches
+        if patch.sha256 in resolutions
+        for diff in patch.files
+        for hunk in diff.hunks
+    }
 
 
 @dataclass

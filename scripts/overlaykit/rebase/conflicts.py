@@ -18,7 +18,7 @@ from overlaykit.core.syntax import syntax_error
 from overlaykit.planning.placement import MergeStep, changes_between
 from overlaykit.planning.plan import HunkPlan
 from overlaykit.repository.merge import MergeStore
-from overlaykit.series.patches import split_lines
+from overlaykit.series.patches import Patch, split_lines
 from overlaykit.series.scopes import map_scopes
 
 _MARKER = re.compile(rb"^(<<<<<<<|\|\|\|\|\|\|\||=======|>>>>>>>)( .*)?$", re.M)
@@ -36,6 +36,7 @@ class Conflict:
     """
 
     id: str
+    patch: Patch
     plan: HunkPlan
     path: str | None
     base: bytes
@@ -69,6 +70,7 @@ def conflict_of(
             merged = _hunk_with_markers(step, upstream)
     return Conflict(
         hashlib.sha256(about.encode()).hexdigest(),
+        step.patch,
         plan,
         path,
         step.old,

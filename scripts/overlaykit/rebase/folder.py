@@ -108,7 +108,10 @@ class Work:
         """The conflict for a report, with the next step."""
         plan = conflict.plan
         name = merged_name(conflict)
-        step = "scripts/rebase.py --skip leaves the hunk out; --abort ends the rebase"
+        step = (
+            "scripts/rebase.py --skip leaves the hunk out, --skip-patch its whole "
+            "patch; --abort ends the rebase"
+        )
         if name is not None:
             step = f"edit {self.folder / name}, then run --continue; {step}"
         return Finding(

@@ -25,11 +25,17 @@ from overlaykit.trees.tree import Tree
 
 @dataclass(frozen=True)
 class SiteOnBase:
-    """A site on the new base: its files and scopes and, if upstream adopted the change,
-    how (``adopted``)."""
+    """A site on the new base: its files and scopes there, and those that it had
+    (``was``) on the base of the series.
+
+    If upstream adopted the change since, ``adopted`` says how, and ``adopters`` are the
+    patches that it replaces. Others name the site because they build on the change.
+    """
 
     places: tuple[tuple[str, str], ...]
+    was: tuple[tuple[str, str], ...]
     adopted: str | None = None
+    adopters: frozenset[str] = frozenset()
 
 
 Regenerate = Callable[[MergeStep, str, str, bytes], bytes | None]
@@ -149,12 +155,14 @@ class _Files:
 
 def _route(one: _Hunk, files: _Files, sites: Sites) -> Route:
     seen = [s for name in one.sites if (s := sites.on_base.get(name)) is not None]
-    reasons = [s.adopted for s in seen if s.adopted]
+    reasons = [s.adopted for s in seen if s.adopted and one.key.patch in s.adopters]
     if len(reasons) == len(one.sites):
         return _drop(one, "; ".join(dict.fromkeys(reasons)))
     here = (files.became(one.key.path), one.scope)
     places = {place for s in seen for place in s.places}
-    if here in places or len(places) != 1:
+    # A hunk that was not at its site, as one of a guard or a gather, goes by its name.
+    at_site = any((one.key.path, one.scope) in s.was for s in seen)
+    if not at_site or here in places or len(places) != 1:
         return _by_name(one, files)
     [(path, scope)] = places
     return Route((path,), scope)

@@ -33,6 +33,7 @@ from xscale.numeric.stubs import Anything
 _GUARD = "sglang.srt.models.deepseek_common.utils"
 _PREFIX = 5
 _WRITER = "_aiter_fused_fp8_prepare_and_store"
+_KEY = "_get_k_bf16"
 _ROPE = "forward_absorb_fused_mla_rope_prepare"
 
 
@@ -128,7 +129,9 @@ def _bf16_wk(driver: Driver) -> None:
 
     indexer = driver.indexer_layer(Plain(driver.draw("key"), s.wk, s.hidden))
     if not hasattr(type(indexer), _WRITER):
-        raise NotDriven(f"the indexer has no {_WRITER}")
+        # Before the fused writer, wk is read where the key is made.
+        driver.call(getattr(indexer, _KEY), x=x, positions=None)
+        return
     vars(indexer).update(
         n_heads=2,
         softmax_scale=1.0,
@@ -197,6 +200,8 @@ def _subclass(driver: Driver) -> None:
 
 def _small_m(driver: Driver) -> None:
     """q_b has a shape that the small-M GEMM serves: GLM's at TP=4."""
+    if SMALL_M_MODULE not in driver.island.sources.modules:
+        raise NotDriven(f"the tree has no {SMALL_M_MODULE}")
     module: Any = importlib.import_module(SMALL_M_MODULE)
     real, tables = module.try_smallm_fp8_bs_linear, module.SHAPES
     served: list[int] = []

@@ -9,9 +9,10 @@ from overlaykit.core.errors import InputError
 from overlaykit.repository.merge import MergeStore
 from overlaykit.series.patches import apply_hunks
 from overlaykit.series.remake import Contents, remake
+from support.bases import BASES
 
 
-@pytest.mark.parametrize("target", ["sglang", "aiter"])
+@pytest.mark.parametrize("target", [*BASES, "aiter"])
 def test_every_patch_comes_out_byte_for_byte(pins: Pins, target: str) -> None:
     carried, tree = pins.overlay[target], pins.tree(target)
     contents = {path: tree.read(path) for path in carried.series.paths}

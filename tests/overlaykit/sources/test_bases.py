@@ -17,8 +17,9 @@ from overlaykit.series.carried import Carried, load_overlay
 from overlaykit.series.manifest import MANIFEST, load_manifest
 from overlaykit.series.patches import apply_hunks
 from overlaykit.sources.releases import release_tree
+from support.bases import BASES, FIRST, OTHERS
 
-FIRST, SECOND, THIRD = "sglang", "sglang-0.5.12.post1", "sglang-0.5.23"
+SECOND = OTHERS[0]
 Slim = Callable[..., Path]
 
 
@@ -40,7 +41,7 @@ def prefixes(
         yield dict(contents)
 
 
-@pytest.mark.parametrize("name", [FIRST, SECOND, THIRD])
+@pytest.mark.parametrize("name", BASES)
 def test_any_prefix_of_a_series_identifies_its_base(
     name: str, slim: Slim, pins: Pins
 ) -> None:
@@ -56,7 +57,7 @@ def test_any_prefix_of_a_series_identifies_its_base(
             assert (one.carried.name, one.mismatch) == (name, ())
 
 
-@pytest.mark.parametrize("name", [FIRST, SECOND, THIRD])
+@pytest.mark.parametrize("name", BASES)
 def test_each_image_is_served_by_the_same_command(name: str, slim: Slim) -> None:
     root = slim(name, clone=False)
     before = snapshot(root)
@@ -88,7 +89,8 @@ def test_the_base_is_known_despite_an_edit(slim: Slim, pins: Pins) -> None:
     assert one.carried.name == SECOND
     [finding] = one.mismatch
     assert finding.found == "files that match: sglang 0.5.11 (0 of 4), " + (
-        "sglang 0.5.12.post1 (3 of 4), sglang 0.5.23 (0 of 10)"
+        "sglang 0.5.12.post1 (3 of 4), sglang 0.5.23 (0 of 10), "
+        "sglang 0.5.22 (0 of 9), sglang 0.5.19 (0 of 9)"
     )
     done = run_verb("apply", str(root))
     assert done.returncode == 3
@@ -143,7 +145,7 @@ def test_removing_a_base(carrier: Path, slim: Slim, pins: Pins) -> None:
     text = (carrier / MANIFEST).read_text()
     at = text.index(f'\n[targets."{SECOND}"]')
     (carrier / MANIFEST).write_text(text[:at])
-    for name in (SECOND, THIRD):
+    for name in OTHERS:
         shutil.rmtree(carrier / "patches" / name)
     with pytest.raises(InputError, match="stale"):
         load_overlay(carrier)
@@ -151,7 +153,7 @@ def test_removing_a_base(carrier: Path, slim: Slim, pins: Pins) -> None:
 
     assert call(carrier, "lock").returncode == 0
     known = load_overlay(carrier)
-    assert set(known) == set(pins.overlay) - {SECOND, THIRD}
+    assert set(known) == set(pins.overlay) - {*OTHERS}
     [one] = find_targets([slim(SECOND)], known)
     assert (one.carried.name, one.mismatch) == (FIRST, ())
 

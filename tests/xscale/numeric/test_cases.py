@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from conftest import Pins
+from support.bases import BASES
 from xscale.numeric import Case, Chain, Platform, Shape, Switch, reduced_matrix
 from xscale.numeric.cases import APART, GROUP, SHAPES
 from xscale.numeric.sources import KINDS, LATENT, LAYER, METHOD, sglang_sources
@@ -105,7 +106,7 @@ def test_pairs_and_triples_are_gathered_over_both_transports() -> None:
     assert gathered >= set(product((True, False), (True, False), (3, 4)))
 
 
-@pytest.mark.parametrize("base", ["sglang", "sglang-0.5.12.post1", "sglang-0.5.23"])
+@pytest.mark.parametrize("base", BASES)
 def test_the_code_between_is_run(pins: Pins, base: str) -> None:
     """If a class were renamed, the proof would silently skip it."""
     found = sglang_sources(pins.patched(base))

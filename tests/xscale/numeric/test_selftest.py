@@ -9,6 +9,7 @@ import pytest
 
 from conftest import Pins
 from overlaykit.trees.tree import EditedTree
+from support.bases import MARKED
 from xscale.numeric import (
     Case,
     CaseResult,
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.slow(
 Prove = Callable[..., tuple[CaseResult, ...]]
 
 
-@pytest.mark.parametrize("base", ["sglang", "sglang-0.5.12.post1"])
+@pytest.mark.parametrize("base", MARKED)
 def test_every_base_keeps_them(pins: Pins, prove: Prove, base: str) -> None:
     outcomes = prove(pins.patched(base), module_cases())
     assert [f.lines() for f in findings_of(outcomes)] == []
