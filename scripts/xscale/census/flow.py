@@ -25,6 +25,7 @@ from xscale.census.path_records import (
     Use,
     local_names,
 )
+from xscale.census.recall import Steps
 from xscale.census.values import (
     Tensor,
     Value,
@@ -175,8 +176,10 @@ def every_path(start: Callable[[Sequence[bool]], P], most: int) -> Iterator[P]:
     """Each path in turn, to be run by the caller: it repeats the previous one up to its
     last open choice, which it reverses. Raises TooManyPaths after ``most`` paths."""
     script: list[bool] = []
+    steps = Steps()
     for _ in range(most):
         path = start(script)
+        path.steps = steps
         yield path
         taken = path.taken
         while taken and not taken[-1]:
@@ -184,6 +187,7 @@ def every_path(start: Callable[[Sequence[bool]], P], most: int) -> Iterator[P]:
         if not taken:
             return
         script = [*taken[:-1], False]
+        steps.start_again(len(taken) - 1)
     raise TooManyPaths
 
 
