@@ -2,11 +2,11 @@
 
 ``calls`` finds the kernels. ``modules`` and ``values`` know what names stand for.
 ``evaluator`` runs statements on one path, ``interpreter`` follows a scale on it, and
-``flow`` runs all paths; ``path_records`` holds what a path records, and ``recall`` what
-it takes over from the path before. ``callers`` follows
-a scale into the functions that it returns to. ``judge`` derives the state, ``liveness``
-and ``layers`` determine whether a call can run, ``pairing`` finds the consumer, and
-``rows`` combines the results.
+``flow`` runs all paths; ``path_records`` holds what a path records, ``recall`` what it
+takes over from the path before, and ``shared`` what holds for several trees.
+``callers`` follows a scale into the functions that it returns to. ``judge`` derives the
+state, ``liveness`` and ``layers`` determine whether a call can run, ``pairing`` finds
+the consumer, and ``rows`` combines the results.
 """
 
 from xscale.census.findings import Problem, check_adopted, problems

@@ -26,6 +26,7 @@ from xscale.census.path_records import (
     local_names,
 )
 from xscale.census.recall import Steps
+from xscale.census.shared import Shared
 from xscale.census.values import (
     Tensor,
     Value,
@@ -58,6 +59,7 @@ class Flow:
 
 
 CALLER = "its caller"
+_flows: Shared[Flow] = Shared()
 
 
 def follow_call(
@@ -71,6 +73,20 @@ def follow_call(
 
     If ``result`` is given, the call returns it. Raises TooManyPaths.
     """
+    given = None if result is None else key_of(result)
+    asked = (module, function, call, given)
+    return _flows.get(
+        modules, asked, lambda: _follow_call(modules, module, function, call, result)
+    )
+
+
+def _follow_call(
+    modules: Modules,
+    module: Module,
+    function: FunctionNode | None,
+    call: ast.Call,
+    result: Value | None,
+) -> Flow:
     blocks, conditions = continuation((function or module.tree).body, call)
     returned: dict[object, Value] = {}
 
@@ -157,7 +173,21 @@ def follow_parameter(
 
     Raises TooManyPaths.
     """
+    asked = (module, function, parameter, given.key)
+    return _flows.get(
+        modules,
+        asked,
+        lambda: _follow_parameter(modules, module, function, parameter, given),
+    )
 
+
+def _follow_parameter(
+    modules: Modules,
+    module: Module,
+    function: FunctionNode,
+    parameter: str,
+    given: Tensor,
+) -> Flow:
     def run(path: Path) -> None:
         names = {**local_names(function), parameter: replace(given)}
         frame = Frame(module, names)
