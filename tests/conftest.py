@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import importlib.util
 import json
 import os
@@ -41,6 +42,13 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("any machine")
 
 IDENTITY = git.identity("A Tester", "tester@localhost", "@1700000000 +0000")
+
+
+def pytest_sessionstart() -> None:
+    """Compile what the tests start hundreds of times. Python itself does it only where
+    PYTHONDONTWRITEBYTECODE is not set."""
+    for name in ("scripts", "ci"):
+        compileall.compile_dir(ROOT / name, quiet=2)
 
 
 @pytest.fixture(autouse=True)

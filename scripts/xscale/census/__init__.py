@@ -2,10 +2,11 @@
 
 ``calls`` finds the kernels. ``modules`` and ``values`` know what names stand for.
 ``evaluator`` runs statements on one path, ``interpreter`` follows a scale on it, and
-``flow`` runs all paths; ``path_records`` holds what a path records. ``callers`` follows
-a scale into the functions that it returns to. ``judge`` derives the state, ``pairing``
-finds the consumer, and ``rows`` combines the results. Whether a call ever runs is not
-read from the source: see :mod:`xscale.liveness`.
+``flow`` runs all paths; ``path_records`` holds what a path records, ``recall`` what it
+takes over from the path before, and ``shared`` what holds for several trees.
+``callers`` follows a scale into the functions that it returns to. ``judge`` derives the
+state, ``pairing`` finds the consumer, and ``rows`` combines the results. Whether a call
+ever runs is not read from the source: see :mod:`xscale.liveness`.
 """
 
 from xscale.census.findings import Problem, check_adopted, problems

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 
 from xscale.census.modules import Const, Function, Imported, Kernel, Modules
 from xscale.census.path_records import Frame, LoopEnds, Method, PathEnds, Returns
+from xscale.census.recall import Kept, Steps, fresh, is_settled
 from xscale.census.values import (
     NONE,
     Arguments,
@@ -30,10 +31,16 @@ from xscale.sites import MARKER
 
 class Evaluator:
     """One path. ``script`` gives the first choices; later ones are true. ``taken`` has
-    all that were made."""
+    all that were made.
+
+    ``steps`` are the expressions that it runs; see ``recall``. The first of them are
+    those of another path, up to the first choice in which the two differ.
+    """
 
     def __init__(self, modules: Modules, script: Sequence[bool]) -> None:
         self.taken: list[bool] = []
+        self.steps = Steps()
+        self._keys: list[str] = []
         self._modules = modules
         self._script = script
         self._known: dict[str, bool] = {}
@@ -63,9 +70,13 @@ class Evaluator:
     def _decide(self, key: str) -> bool:
         if key not in self._known:
             at = len(self.taken)
-            self._known[key] = self._script[at] if at < len(self._script) else True
-            self.taken.append(self._known[key])
+            self._choose(key, self._script[at] if at < len(self._script) else True)
         return self._known[key]
+
+    def _choose(self, key: str, truth: bool) -> None:
+        self._known[key] = truth
+        self._keys.append(key)
+        self.taken.append(truth)
 
     def _truth(self, value: Value) -> bool:
         if isinstance(value, Symbol):
@@ -182,6 +193,29 @@ class Evaluator:
             if node.id in frame.names:
                 return frame.names[node.id]
             return self._modules.meaning(frame.module, node.id) or Symbol(node.id)
+        step = self.steps.next(node, len(self.taken))
+        if (kept := step.kept) is not None:
+            self.steps.at = kept.next
+            for key, truth in kept.decided:
+                self._choose(key, truth)
+            self._resume(kept.state)
+            return fresh(kept.value)
+        settled = is_settled(node, frame.names)
+        value = self._run_value(node, frame)
+        if settled:
+            keys, taken = self._keys[step.since :], self.taken[step.since :]
+            decided = tuple(zip(keys, taken, strict=True))
+            step.kept = Kept(fresh(value), decided, self._state(), self.steps.at)
+        return value
+
+    def _state(self) -> object:
+        """What a path knows besides its choices and names."""
+        return None
+
+    def _resume(self, state: object) -> None:
+        """Continue with what :meth:`_state` returned."""
+
+    def _run_value(self, node: ast.expr, frame: Frame) -> Value:
         if isinstance(node, ast.Tuple | ast.List):
             return tuple(self._items(node.elts, frame))
         if isinstance(node, ast.Attribute):

@@ -24,6 +24,8 @@ from xscale.census.path_records import (
     Use,
     local_names,
 )
+from xscale.census.recall import Steps
+from xscale.census.shared import Shared
 from xscale.census.values import (
     Tensor,
     Value,
@@ -56,6 +58,7 @@ class Flow:
 
 
 CALLER = "its caller"
+_flows: Shared[Flow] = Shared()
 
 
 def follow_call(
@@ -69,6 +72,20 @@ def follow_call(
 
     If ``result`` is given, the call returns it. Raises TooManyPaths.
     """
+    given = None if result is None else key_of(result)
+    asked = (module, function, call, given)
+    return _flows.get(
+        modules, asked, lambda: _follow_call(modules, module, function, call, result)
+    )
+
+
+def _follow_call(
+    modules: Modules,
+    module: Module,
+    function: FunctionNode | None,
+    call: ast.Call,
+    result: Value | None,
+) -> Flow:
     blocks, conditions = continuation((function or module.tree).body, call)
     returned: dict[object, Value] = {}
 
@@ -132,7 +149,21 @@ def follow_parameter(
 
     Raises TooManyPaths.
     """
+    asked = (module, function, parameter, given.key)
+    return _flows.get(
+        modules,
+        asked,
+        lambda: _follow_parameter(modules, module, function, parameter, given),
+    )
 
+
+def _follow_parameter(
+    modules: Modules,
+    module: Module,
+    function: FunctionNode,
+    parameter: str,
+    given: Tensor,
+) -> Flow:
     def run(path: Path) -> None:
         names = {**local_names(function), parameter: replace(given)}
         frame = Frame(module, names)
@@ -151,8 +182,10 @@ def every_path(start: Callable[[Sequence[bool]], P], most: int) -> Iterator[P]:
     """Each path in turn, to be run by the caller: it repeats the previous one up to its
     last open choice, which it reverses. Raises TooManyPaths after ``most`` paths."""
     script: list[bool] = []
+    steps = Steps()
     for _ in range(most):
         path = start(script)
+        path.steps = steps
         yield path
         taken = path.taken
         while taken and not taken[-1]:
@@ -160,6 +193,7 @@ def every_path(start: Callable[[Sequence[bool]], P], most: int) -> Iterator[P]:
         if not taken:
             return
         script = [*taken[:-1], False]
+        steps.start_again(len(taken) - 1)
     raise TooManyPaths
 
 

@@ -90,6 +90,13 @@ class Path(Evaluator):
         if self.uses and self._root is not None:
             raise PathEnds
 
+    def _state(self) -> tuple[bool, bool]:
+        return self.asked, self._root_made
+
+    def _resume(self, state: object) -> None:
+        assert isinstance(state, tuple)
+        self.asked, self._root_made = state
+
     def _is_beside(self, node: ast.If, frame: Frame) -> bool:
         """Whether a branch in the site's own function does not touch the scale.
 

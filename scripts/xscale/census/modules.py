@@ -10,8 +10,9 @@ from __future__ import annotations
 import ast
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from overlaykit.core.syntax import parsed
 from overlaykit.trees.tree import Tree
@@ -156,8 +157,11 @@ def method_of(owner: ast.ClassDef, name: str) -> FunctionNode | None:
     return next(methods, None)
 
 
+@lru_cache(maxsize=64)
 def parse(path: str, source: bytes) -> Module:
-    """Raises SyntaxError if the bytes are not Python or are nested too deeply."""
+    """The module; trees with the same file share it.
+
+    Raises SyntaxError if the bytes are not Python or are nested too deeply."""
     try:
         return _read(path, parsed(source))
     except RecursionError as error:
@@ -203,6 +207,7 @@ class Modules:
         self.kernels = kernels
         self._parsed: dict[str, Module | None] = {}
         self._kept: dict[str, bytes] = {}
+        self._read: dict[str, Module | None] | None = None
 
     def parse(self, path: str, source: bytes) -> Module:
         """Parse a module, or return it from the cache. Raises SyntaxError or
@@ -222,6 +227,23 @@ class Modules:
 
     def module(self, path: str) -> Module | None:
         """None if the tree has no such file or if it is not Python."""
+        found = self._module(path)
+        if self._read is not None:
+            self._read[path] = found
+        return found
+
+    @contextmanager
+    def noting(self) -> Iterator[dict[str, Module | None]]:
+        """Note which modules are read meanwhile."""
+        before, self._read = self._read, {}
+        try:
+            yield self._read
+        finally:
+            if before is not None:
+                before.update(self._read)
+            self._read = before
+
+    def _module(self, path: str) -> Module | None:
         if path not in self._parsed:
             source = self._kept.get(path) or self._tree.read(path)
             try:
