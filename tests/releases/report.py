@@ -81,18 +81,15 @@ _MEANING = """\
   raw-pointer NCCL loses them, and the Triton route sets new strides. S8 passes
   `transpose_scale=False` to the kernel, so it still raises on an AITER whose flatten
   has no such parameter.
-- **S1 and S2 are run differently** from 0.5.16 on: the path through the decoder layer,
-  the attention layer and the indexer needs more of the model than the proof has, so
-  `prepare_attn` and the two linears are run on their own, as far as they go.
-- **From 0.5.18** the ROCm paths of S3 to S8 are in `*_rocm.py` under other function
-  names. The census follows them there; the proof does not. From the source, the census
-  finds them dead for native block FP8: the predicate before each call reads
-  `weight_scale`, and such layers register only `weight_scale_inv` (SGLang 39410). This
-  is unchanged up to the newest release here. From 0.5.22 S1 to S8 write transposed
-  scales with honest strides again, but S3 to S8 never run for the models that this
-  series is for. From 0.5.21 `prepare_attn` and the gather are in other files too, and
-  the proof reports that it cannot find them. This page makes no claim about the bytes
-  of those releases.
+- **From 0.5.18** all eight sites are dead for native block FP8. The ROCm paths of S3 to
+  S8 are in `*_rocm.py`, and the test before each call reads `weight_scale`; so does the
+  layer's own detection of the format, which decides S1 and S2. Such layers register only
+  `weight_scale_inv` (SGLang 39410). This is unchanged up to the newest release here.
+  compressed-tensors' block FP8 registers `weight_scale` and is live. With every site
+  dead each projection quantizes its own input, so every value is right and nothing is
+  copied; what is lost is the fusion. From 0.5.22 S1 to S8 would write transposed scales
+  with honest strides again. What goes wrong when the guard is opened is another run:
+  `verify.py --numeric --open all`.
 - `?` is a call outside the catalogue: one row for each consumer that reads its scale,
   and one if it could not be paired with a consumer. Nothing here runs these calls; the
   census follows each one to a projection, through the linear class and the quantization
