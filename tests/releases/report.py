@@ -82,8 +82,8 @@ _MEANING = """\
   `transpose_scale=False` to the kernel, so it still raises on an AITER whose flatten
   has no such parameter.
 - **From 0.5.18** all eight sites are dead for native block FP8. The ROCm paths of S3 to
-  S8 are in `*_rocm.py`, and the test before each call reads `weight_scale`; so does the
-  layer's own detection of the format, which decides S1 and S2. Such layers register only
+  S8 are in `*_rocm.py`, and the test before each call reads `weight_scale`. So does the
+  layer's own detection of the format, which decides S1 and S2. Such layers have only
   `weight_scale_inv` (SGLang 39410). This is unchanged up to the newest release here.
   compressed-tensors' block FP8 registers `weight_scale` and is live. With every site
   dead each projection quantizes its own input, so every value is right and nothing is
@@ -266,11 +266,21 @@ def _filled(value: Any) -> Any:
     return [*map(_filled, value)] if isinstance(value, list | tuple) else value
 
 
+def _lives(one: Surveyed) -> dict[str, Any]:
+    """Each format's states; the page has the guards."""
+    return {
+        "lives": {
+            form: {state.site: state.state.value for state in states}
+            for form, states in one.lives.items()
+        }
+    }
+
+
 def write(
     root: Path, found: Sequence[Surveyed], ran_with: Mapping[str, str]
 ) -> list[Path]:
     """Write page and data; returns their paths."""
-    releases = [_filled(msgspec.to_builtins(one)) for one in found]
+    releases = [_filled(msgspec.to_builtins(one)) | _lives(one) for one in found]
     document = {"command": COMMAND, "ran_with": ran_with, "releases": releases}
     data = msgspec.json.format(msgspec.json.encode(document), indent=1)
     (root / PAGE).write_text(page(found, ran_with), encoding="utf-8")
