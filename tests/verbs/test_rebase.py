@@ -210,6 +210,7 @@ def test_rebase_reproduces_the_base_of_0_5_22(carrier: Path, pins: Pins) -> None
     assert "overlay" not in (folder / "target.toml").read_text()
 
 
+@pytest.mark.slow("three rebases of 25 hunks")
 def test_an_import_that_the_new_base_lacks_is_refused(
     carrier: Path, slim: Slim
 ) -> None:

@@ -199,6 +199,17 @@ def test_without_one_patch_its_fault_is_named(
     assert sites <= named
 
 
+@pytest.mark.slow("a base whose fused norms write row-major scales")
+def test_row_major_norms_are_named(pins: Pins, kernels: None) -> None:
+    """The patch that 0.5.19 alone needs: without it, seven sites copy their scale."""
+    base = "sglang-0.5.19"
+    tree = without(pins, "0008", base)
+    pristine = pins.tree(base)
+    outcomes = run(tree, pins.patched("aiter"), BPRESHUFFLE, pristine=pristine)
+    copied = {f.site for f in findings_of(outcomes) if "reads a copy" in f.what}
+    assert copied == {*(PRODUCERS - {"S8"}), "indexer"}
+
+
 _FAULTS = {
     "0003": (Behind.PREFIX, "must match"),
     "0004": (Behind.LORA, "'tuple' object has no attribute 'view'"),
