@@ -17,6 +17,7 @@ import pytest
 from conftest import ROOT
 from support.ci_verb import reported
 from support.patience import PATIENCE_S, wait_until
+from support.processes import family, running
 
 pytestmark = pytest.mark.slow("jobs are waited for")
 
@@ -130,7 +131,7 @@ def test_interrupt_ends_the_jobs(tmp_path: Path) -> None:
         said = verb.stderr.read()
         assert verb.wait(PATIENCE_S) == 130
     assert "rebuild: cancelling job" in said
-    wait_until(lambda: not _processes_with(str(out)))
+    wait_until(lambda: not running(out))
 
 
 def test_dry_run_shows_waves_and_submits_nothing(tmp_path: Path) -> None:
@@ -173,31 +174,6 @@ def test_bad_options(tmp_path: Path, more: tuple[str, str]) -> None:
 
 def _kill_tree(pid: int) -> None:
     """Kill the job's controller and its children, as if the node failed."""
-    for child in _children(pid):
-        _kill_tree(child)
+    for child, _ in reversed(family(pid)):
+        os.kill(child, signal.SIGKILL)
     os.kill(pid, signal.SIGKILL)
-
-
-def _children(pid: int) -> list[int]:
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parent = stat.read_text().rpartition(") ")[2].split()[1]
-        except OSError:
-            continue
-        if parent == str(pid):
-            found.append(int(stat.parent.name))
-    return found
-
-
-def _processes_with(text: str) -> list[str]:
-    """Command lines of running processes that contain this text."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            continue
-        if text in line and path.parent.name != str(os.getpid()):
-            found.append(line)
-    return found

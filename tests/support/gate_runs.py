@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -17,7 +16,7 @@ from conftest import ROOT
 from overlaykit.series.lock import LOCK, manifest_digest
 from support.bases import OTHERS
 from support.patience import PATIENCE_S, wait_until
-from support.processes import family, same_alive
+from support.processes import alive, family, running
 
 SCRIPTED = Path(__file__).parents[1] / "gatekit" / "run" / "scripted_server.py"
 REBUILD = "[rebuild]\nmode = 'venv'"
@@ -129,20 +128,6 @@ def another(copy: Copy, place: Path) -> Copy:
     return Copy(Path(shutil.copytree(copy.root, place, symlinks=True)))
 
 
-def running(where: Path) -> list[str]:
-    """The command lines that contain a path, of processes that are not zombies."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            # Another test's process may have arguments that are not UTF-8.
-            words = os.fsdecode((entry / "cmdline").read_bytes().replace(b"\0", b" "))
-        except OSError:
-            continue
-        if str(where) in words and int(entry.name) != os.getpid():
-            found.append(f"{entry.name} {words}")
-    return found
-
-
 def kill_9(process: subprocess.Popen[str], where: Path) -> int:
     """Kill the gate with SIGKILL, wait until every process that it had started ends,
     and return their number."""
@@ -153,9 +138,7 @@ def kill_9(process: subprocess.Popen[str], where: Path) -> int:
     process.wait(PATIENCE_S)
     if process.stdout:
         process.stdout.close()
-    wait_until(
-        lambda: not running(where) and not any(same_alive(*one) for one in started)
-    )
+    wait_until(lambda: not running(where) and not any(alive(*one) for one in started))
     return len(started)
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from conftest import Pins
-from support.gate_runs import REBUILD, Copy, another, copy_repository, profile, running
+from support.gate_runs import REBUILD, Copy, another, copy_repository, profile
 from support.patience import wait_until
+from support.processes import running
 
 
 @pytest.fixture(scope="session")

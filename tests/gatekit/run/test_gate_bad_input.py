@@ -28,11 +28,11 @@ from support.gate_runs import (
     lines,
     profile,
     results,
-    running,
     served,
     unique,
 )
 from support.patience import PATIENCE_S, wait_until
+from support.processes import running
 
 pytestmark = pytest.mark.slow("gates with servers that fail, stall and die")
 

@@ -23,12 +23,11 @@ from support.gate_runs import (
     answers,
     kill_9,
     results,
-    running,
     unique,
 )
 from support.gsm8k_servers import smollm
 from support.patience import wait_until
-from support.processes import family
+from support.processes import family, running
 
 pytestmark = pytest.mark.slow("the gate is killed in every stage")
 

@@ -35,10 +35,10 @@ from support.gate_runs import (
     answers,
     gsm8k,
     profile,
-    running,
     served,
 )
 from support.patience import PATIENCE_S
+from support.processes import running
 
 SHIPPED = sorted(path.stem for path in FOLDER.glob("*.toml"))
 FULL = "mi355x-glm51"
