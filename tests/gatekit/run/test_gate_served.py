@@ -24,7 +24,8 @@ TRACES = ROOT / "tests" / "data" / "traces" / "h200-m64"
 STAND_IN = ROOT / "tests" / "support" / "serving_stand_in.py"
 SERVER = served(STAND_IN, "{port}", 0.002, more='health = "/v1/models"')
 POINTS = ("24/8/1", "16/8/2")
-ROUNDS = 2
+# One round decides nothing, however the machine behaves.
+ROUNDS = 1
 
 COPY_TRACES = """
 import json, pathlib, shutil, sys, time
@@ -103,7 +104,6 @@ def test_killed_benchmark_loses_no_run(
     assert [states[f"bench:{point}"] for point in POINTS] == ["pass"] * 2, (
         ended.all_output
     )
-    # Too few runs to decide.
     assert states["bench"] == "inconclusive", ended.all_output
     rows = recorded(out)
     assert {name: lines[: len(kept.get(name, []))] for name, lines in rows.items()} == {
