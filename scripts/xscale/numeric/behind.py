@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from xscale.numeric.cases import Chain
 from xscale.numeric.decoder_pass import DecoderPass
 from xscale.numeric.doubles import Unquantized, World
 from xscale.numeric.drivers import Driver
@@ -35,6 +36,27 @@ _PREFIX = 5
 _WRITER = "_aiter_fused_fp8_prepare_and_store"
 _KEY = "_get_k_bf16"
 _ROPE = "forward_absorb_fused_mla_rope_prepare"
+
+
+_READERS = {
+    Chain.MLA: ("q_b_proj",),
+    Chain.MLA_NSA: ("q_b_proj",),
+    Chain.MHA: ("q_b_proj", "kv_b_proj"),
+    Chain.MHA_NSA: ("q_b_proj", "kv_b_proj"),
+    Chain.CORE: ("o_proj",),
+}
+"""The projections that read a scale, by chain."""
+
+
+class Bf16(Unquantized):
+    """A linear in bf16, which takes a tensor and no pair."""
+
+    def __init__(self, driver: Driver, name: str, n: int, k: int) -> None:
+        super().__init__(driver.draw(name), n, k)
+        self.weight = driver.draw(name)(n, k)
+
+    def __call__(self, x: Any, *_: Any, **__: Any) -> tuple[Any, None]:
+        return torch.nn.functional.linear(x, self.weight), None
 
 
 class Fault(Exception):
@@ -121,13 +143,7 @@ def _lora(driver: Driver) -> None:
 def _bf16_wk(driver: Driver) -> None:
     """The attention input goes to a wk that the checkpoint leaves in bf16."""
     x, s = DecoderPass(driver).prepared(), driver.shape
-    weight = driver.draw("wk")(s.wk, s.hidden)
-
-    class Plain(Unquantized):
-        def __call__(self, x: Any, *_: Any, **__: Any) -> tuple[Any, None]:
-            return torch.nn.functional.linear(x, weight), None
-
-    indexer = driver.indexer_layer(Plain(driver.draw("key"), s.wk, s.hidden))
+    indexer = driver.indexer_layer(Bf16(driver, "wk", s.wk, s.hidden))
     if not hasattr(type(indexer), _WRITER):
         # Before the fused writer, wk is read where the key is made.
         driver.call(getattr(indexer, _KEY), x=x, positions=None)
@@ -142,6 +158,17 @@ def _bf16_wk(driver: Driver) -> None:
     driver.call(
         getattr(indexer, _WRITER), x=x, q_lora=driver.draw("q_lora")(driver.m, s.q_lora)
     )
+
+
+def _bf16_projection(driver: Driver) -> None:
+    """Each projection after the latent in turn is one that the checkpoint leaves in
+    bf16, beside others in block FP8. Whoever hands it a pair asked another one."""
+    for chain, names in _READERS.items():
+        for name in names:
+            case = replace(driver.case, chain=chain)
+            mixed = Driver(case, driver.island, driver.world)
+            mixed.instead[name] = Bf16(mixed, name, *mixed.sizes()[name])
+            mixed.run()
 
 
 def _fused_rope(driver: Driver) -> None:
@@ -235,6 +262,7 @@ _SITUATIONS: dict[Behind, Callable[[Driver], None]] = {
     Behind.PREFIX: _prefix,
     Behind.LORA: _lora,
     Behind.BF16_WK: _bf16_wk,
+    Behind.BF16_PROJECTION: _bf16_projection,
     Behind.FUSED_ROPE: _fused_rope,
     Behind.SUBCLASS: _subclass,
     Behind.SMALL_M: _small_m,

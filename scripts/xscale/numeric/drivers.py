@@ -49,7 +49,7 @@ _LONG = 2048
 def drive(case: Case, island: Island, world: World) -> Leaves:
     """Run the case's chain; the world records it."""
     world.gather = gather_for(case.chain)
-    return list(tensors(_DRIVERS[case.chain](Driver(case, island, world))))
+    return list(tensors(Driver(case, island, world).run()))
 
 
 class Driver:
@@ -60,6 +60,12 @@ class Driver:
         self.shape, self.m = case.shape, case.m
         self.consumer: Callable[..., Any] = island.definition(LINEAR)
         self.linears = Linears(island, world, case.format)
+        self.instead: dict[str, Any] = {}
+        """Projections of the attention layer to use instead, by attribute."""
+
+    def run(self) -> Any:
+        """The case's chain."""
+        return _DRIVERS[self.case.chain](self)
 
     def draw(self, what: str) -> Draw:
         """Activations that depend only on chain, shape and M."""
@@ -162,6 +168,7 @@ class Driver:
             "w_vc": w_vc,
             "w_scale": torch.ones((), device=world.device),
         }
+        more = {**self.instead, **more}
         for attribute, (n, k) in self.sizes().items():
             if attribute not in more:
                 known[attribute] = self.linear(_NAMES[attribute], n, k)

@@ -33,14 +33,15 @@ from xscale.numeric.watch import Watch, Watched, watching
 
 @dataclass
 class Engine:
-    """One tree, one AITER, one device. Islands and pristine runs are cached."""
+    """One tree, one AITER, one device, and the engine of the pristine tree. Islands
+    and pristine runs are cached."""
 
     tree: Sources
     kernels: Kernels
-    pristine: Sources | None
     device: str
+    pristine: Engine | None = None
     _islands: dict[tuple[Any, ...], tuple[Island, World]] = field(default_factory=dict)
-    _pristine_runs: dict[Case, Run] = field(default_factory=dict)
+    _runs: dict[Case, Run] = field(default_factory=dict)
     _prober: Prober | None = None
 
     def outcome(self, case: Case) -> CaseResult | LifeResult:
@@ -53,24 +54,24 @@ class Engine:
             world = World(case.platform, case.variant, self.kernels, self.device)
             return module_outcome(case, self.tree, world)
         started = time.perf_counter()
-        run = self._run(self.tree, case)
+        run = self._run(case)
         if isinstance(case, BehindCase):
             return behind_result(case, run, time.perf_counter() - started)
-        base = self._pristine_run(case) if self.pristine is not None else None
+        base = self.pristine.run_as_pristine(case) if self.pristine else None
         seconds = time.perf_counter() - started
         return judge(case, run, base, self.tree, seconds)
 
-    def _pristine_run(self, case: Case) -> Run:
-        # A pristine tree has no switch and requests nothing in which variants differ.
+    def run_as_pristine(self, case: Case) -> Run:
+        """The case's run on a tree without the series."""
+        # It has no switch and requests nothing in which variants differ.
         case = Case(case.chain, case.m, case.shape, platform=case.platform)
-        if case not in self._pristine_runs:
-            assert self.pristine is not None
-            self._pristine_runs[case] = self._run(self.pristine, case)
-        return self._pristine_runs[case]
+        if case not in self._runs:
+            self._runs[case] = self._run(case)
+        return self._runs[case]
 
-    def _run(self, sources: Sources, case: Case) -> Run:
-        island, world = self._island(sources, case.platform, case.variant, case.switch)
-        watch = Watch(sources.tree)
+    def _run(self, case: Case) -> Run:
+        island, world = self._island(case.platform, case.variant, case.switch)
+        watch = Watch(self.tree.tree)
         world.clear(watch)
         raised, raised_at, outputs = None, None, []
         with island.entered(), uncompiled(), torch.no_grad(), watching(watch):
@@ -83,20 +84,21 @@ class Engine:
                 raise
             except Fault as fault:
                 raised = str(fault)
-                raised_at = spot_of_function(fault.function, sources)
+                raised_at = spot_of_function(fault.function, self.tree)
             except Exception as error:
-                raised, raised_at = described(error, sources), spot_of(error, sources)
+                raised = described(error, self.tree)
+                raised_at = spot_of(error, self.tree)
         run = _frozen(world, outputs, raised, watch.finish())
         return replace(run, raised_at=raised_at)
 
     def _island(
-        self, sources: Sources, platform: Platform, variant: Variant, switch: Switch
+        self, platform: Platform, variant: Variant, switch: Switch
     ) -> tuple[Island, World]:
-        key = (id(sources), platform, variant, switch)
+        key = (platform, variant, switch)
         if key not in self._islands:
             world = World(platform, variant, self.kernels, self.device)
             environ = {SWITCH: switch.value}
-            self._islands[key] = Island(sources, world.answer, environ), world
+            self._islands[key] = Island(self.tree, world.answer, environ), world
         return self._islands[key]
 
 

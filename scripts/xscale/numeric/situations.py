@@ -30,6 +30,7 @@ class Behind(Enum):
     PREFIX = "a prefill with a cached prefix"
     LORA = "an adapter of kv_b_proj"
     BF16_WK = "an indexer whose wk is bf16"
+    BF16_PROJECTION = "a projection that is bf16 beside others in block FP8"
     FUSED_ROPE = "the fused decode with RoPE"
     SUBCLASS = "a subclass of the attention layer"
     SMALL_M = "a GEMM of few rows that quantizes by itself"
@@ -40,6 +41,7 @@ _CHAINS = MappingProxyType(
         Behind.PREFIX: Chain.MHA,
         Behind.LORA: Chain.CORE,
         Behind.BF16_WK: Chain.RESIDUAL_NSA,
+        Behind.BF16_PROJECTION: Chain.MLA,
         Behind.FUSED_ROPE: Chain.RESIDUAL_NSA,
         Behind.SUBCLASS: Chain.MLA,
         Behind.SMALL_M: Chain.MLA,

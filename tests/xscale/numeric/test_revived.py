@@ -35,6 +35,7 @@ _WITH_SMALL_M = "sglang-0.5.23"
 
 _UTILS = f"{SRT}/models/deepseek_common/utils.py"
 _MLA = f"{METHODS}/forward_mla_rocm.py"
+_MHA = f"{METHODS}/forward_mha_rocm.py"
 _V2 = f"{SRT}/models/deepseek_v2.py"
 _FP8 = f"{SRT}/layers/quantization/fp8.py"
 _LORA = b" and not is_kv_b_lora_active(attn)"
@@ -234,11 +235,38 @@ def test_what_the_chains_do_not_reach(pins: Pins, kernels: None, base: str) -> N
         assert says in faults[situation], patch
 
 
+_GUARD = "if _use_aiter_gfx95 and _is_block_scale_fp8("
+_ASKED = {
+    "q_b, absorbed": (_MLA, f"el{_GUARD}", "self.q_b_proj, q)"),
+    "q_b, sparse prefill": (_MHA, f"    {_GUARD}", "self.q_b_proj, q)"),
+    "q_b, prefill": (_MHA, f"el{_GUARD}", "self.q_b_proj, q)"),
+    "kv_b is written": (_MHA, f"\n        {_GUARD}", "self.kv_b_proj)"),
+    "kv_b is read": (_MHA, f"\n            {_GUARD}", "self.kv_b_proj)"),
+    "o_proj": (_MLA, "_is_block_scale_fp8(\n            ", "attn.o_proj, _bmm_buf"),
+}
+"""Each question to the projection that reads a scale: its file, and the text around the
+projection's name."""
+
+
+@pytest.mark.slow("every question to a projection, put to another one")
+@pytest.mark.parametrize("question", _ASKED)
+def test_another_projection_is_asked(pins: Pins, kernels: None, question: str) -> None:
+    """Where the two differ in their format, the reader gets what it cannot take."""
+    path, before, after = _ASKED[question]
+    asked = after.partition("_proj")[0]
+    other = asked.replace("kv_b", "q_b") if "kv_b" in asked else f"{asked[:5]}kv_b"
+    edit = f"{before}{after}", f"{before}{other}{after.removeprefix(asked)}"
+    tree = changed(pins.patched(BASE), (path, edit[0].encode(), edit[1].encode()))
+    [faults] = situations(pins, tree)
+    assert Behind.BF16_PROJECTION in faults
+
+
 def test_the_guard_alone_meets_every_fault(pins: Pins, kernels: None) -> None:
     """Upstream's own guard opened, and nothing mended: what its author would meet."""
     tree = opened(pins)
     [faults] = situations(pins, tree)
-    assert faults.keys() == set(Behind)
+    # Upstream's producers ask the right projection.
+    assert faults.keys() == {*Behind} - {Behind.BF16_PROJECTION}
     outcomes = proved(pins, tree, BPRESHUFFLE + TRITON)
     found = findings_of(outcomes)
     assert any("reads a wrong scale" in f.what and f.site == "gather" for f in found)
