@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -115,16 +114,18 @@ def test_killing_the_holder_of_the_pipe_ends_all(tmp_path: Path) -> None:
 def test_after_commands_always_run(how: str, tmp_path: Path) -> None:
     """They remove a container however the command ends, even if the gate is killed."""
     place, second = tmp_path / "with space", tmp_path / "second"
+    started = tmp_path / "started"
     after = (f"touch '{place}'", "no-such-command", f"touch '{second}'")
     words = [sys.executable, str(KEEPER)]
     words += [word for one in after for word in ("--after", one)]
-    command = ["true"] if how == "it ends" else ["sleep", "600"]
+    lasting = ["sh", "-c", 'touch "$0" && exec sleep 600', str(started)]
+    command = ["true"] if how == "it ends" else lasting
     held = [sys.executable, "-c", HOLDER] if how == "killed" else []
     process = subprocess.Popen([*held, *words, *command], stdin=subprocess.PIPE)
     assert process.stdin
     try:
         if how != "it ends":
-            time.sleep(0.5)
+            wait_until(started.exists)
             assert not place.exists()
         if how == "a signal":
             process.terminate()
