@@ -41,9 +41,17 @@ RMS = [f"S{number}" for number in range(1, 8)]
     ids=lambda value: value if isinstance(value, str) else "+".join(value)[:24],
 )
 def test_bisection_finds_the_release_that_changed_a_row(
-    history: History, rows: list[str], good: str, bad: str, found: str
+    history: History,
+    rows: list[str],
+    good: str,
+    bad: str,
+    found: str,
+    request: pytest.FixtureRequest,
 ) -> None:
     """And not the noise commits, which shift lines and touch other files."""
+    if found == "0.5.18":
+        # The sites are dead from there on, which only running them shows.
+        request.getfixturevalue("kernels")
     ends = history.commits[good], history.commits[bad]
     for row in rows:
         change = first_bad(history.clone, row, *ends, history.look)
