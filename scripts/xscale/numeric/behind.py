@@ -16,7 +16,7 @@ import torch
 
 from xscale.numeric.cases import Chain
 from xscale.numeric.decoder_pass import DecoderPass
-from xscale.numeric.doubles import Unquantized, World
+from xscale.numeric.doubles import Bf16, Unquantized, World
 from xscale.numeric.drivers import Driver
 from xscale.numeric.entries import ABSORBED, NORMAL
 from xscale.numeric.island import Island
@@ -36,27 +36,7 @@ _PREFIX = 5
 _WRITER = "_aiter_fused_fp8_prepare_and_store"
 _KEY = "_get_k_bf16"
 _ROPE = "forward_absorb_fused_mla_rope_prepare"
-
-
-_READERS = {
-    Chain.MLA: ("q_b_proj",),
-    Chain.MLA_NSA: ("q_b_proj",),
-    Chain.MHA: ("q_b_proj", "kv_b_proj"),
-    Chain.MHA_NSA: ("q_b_proj", "kv_b_proj"),
-    Chain.CORE: ("o_proj",),
-}
-"""The projections that read a scale, by chain."""
-
-
-class Bf16(Unquantized):
-    """A linear in bf16, which takes a tensor and no pair."""
-
-    def __init__(self, driver: Driver, name: str, n: int, k: int) -> None:
-        super().__init__(driver.draw(name), n, k)
-        self.weight = driver.draw(name)(n, k)
-
-    def __call__(self, x: Any, *_: Any, **__: Any) -> tuple[Any, None]:
-        return torch.nn.functional.linear(x, self.weight), None
+_AFTER_LATENT = (Chain.MLA, Chain.MLA_NSA, Chain.MHA, Chain.MHA_NSA, Chain.CORE)
 
 
 class Fault(Exception):
@@ -143,7 +123,7 @@ def _lora(driver: Driver) -> None:
 def _bf16_wk(driver: Driver) -> None:
     """The attention input goes to a wk that the checkpoint leaves in bf16."""
     x, s = DecoderPass(driver).prepared(), driver.shape
-    indexer = driver.indexer_layer(Bf16(driver, "wk", s.wk, s.hidden))
+    indexer = driver.indexer_layer(Bf16(driver.draw("wk"), s.wk, s.hidden))
     if not hasattr(type(indexer), _WRITER):
         # Before the fused writer, wk is read where the key is made.
         driver.call(getattr(indexer, _KEY), x=x, positions=None)
@@ -163,12 +143,10 @@ def _bf16_wk(driver: Driver) -> None:
 def _bf16_projection(driver: Driver) -> None:
     """Each projection after the latent in turn is one that the checkpoint leaves in
     bf16, beside others in block FP8. Whoever hands it a pair asked another one."""
-    for chain, names in _READERS.items():
-        for name in names:
-            case = replace(driver.case, chain=chain)
-            mixed = Driver(case, driver.island, driver.world)
-            mixed.instead[name] = Bf16(mixed, name, *mixed.sizes()[name])
-            mixed.run()
+    for chain in _AFTER_LATENT:
+        case = replace(driver.case, chain=chain)
+        for name in chain.sites:
+            Driver(case, driver.island, driver.world, bf16=name).run()
 
 
 def _fused_rope(driver: Driver) -> None:

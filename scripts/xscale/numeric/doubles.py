@@ -356,6 +356,17 @@ class Unquantized:
         return self._draw(rows.shape[0], self.weight.shape[0]), None
 
 
+class Bf16(Unquantized):
+    """A linear in bf16, which takes a tensor and no pair."""
+
+    def __init__(self, draw: Draw, n: int, k: int) -> None:
+        super().__init__(draw, n, k)
+        self.weight = draw(n, k)
+
+    def __call__(self, x: Any, *_: Any, **__: Any) -> tuple[Any, None]:
+        return torch.nn.functional.linear(x, self.weight), None
+
+
 _weights: dict[tuple[Any, ...], tuple[Any, Any]] = {}
 
 

@@ -15,6 +15,7 @@ from xscale.numeric.cases import Case, Chain
 from xscale.numeric.decoder_pass import DecoderPass, caller_of, nothing
 from xscale.numeric.doubles import (
     RANKS,
+    Bf16,
     Draw,
     Norm,
     StopRun,
@@ -53,15 +54,20 @@ def drive(case: Case, island: Island, world: World) -> Leaves:
 
 
 class Driver:
-    """Builds the objects that a chain runs: the tree's own, surrounded by doubles."""
+    """Builds the objects that a chain runs: the tree's own, surrounded by doubles.
 
-    def __init__(self, case: Case, island: Island, world: World) -> None:
+    ``bf16`` names a projection of the attention layer, after the latent, that the
+    checkpoint leaves in bf16.
+    """
+
+    def __init__(
+        self, case: Case, island: Island, world: World, bf16: str = ""
+    ) -> None:
         self.case, self.island, self.world = case, island, world
         self.shape, self.m = case.shape, case.m
         self.consumer: Callable[..., Any] = island.definition(LINEAR)
         self.linears = Linears(island, world, case.format)
-        self.instead: dict[str, Any] = {}
-        """Projections of the attention layer to use instead, by attribute."""
+        self._bf16 = bf16
 
     def run(self) -> Any:
         """The case's chain."""
@@ -168,10 +174,14 @@ class Driver:
             "w_vc": w_vc,
             "w_scale": torch.ones((), device=world.device),
         }
-        more = {**self.instead, **more}
         for attribute, (n, k) in self.sizes().items():
+            name = _NAMES[attribute]
             if attribute not in more:
-                known[attribute] = self.linear(_NAMES[attribute], n, k)
+                known[attribute] = (
+                    Bf16(self.draw(name), n, k)
+                    if name == self._bf16
+                    else self.linear(name, n, k)
+                )
         return double_of(self.attention_class(function), **{**known, **more})
 
     def sizes(self) -> dict[str, tuple[int, int]]:

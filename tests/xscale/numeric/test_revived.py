@@ -235,30 +235,31 @@ def test_what_the_chains_do_not_reach(pins: Pins, kernels: None, base: str) -> N
         assert says in faults[situation], patch
 
 
-_GUARD = "if _use_aiter_gfx95 and _is_block_scale_fp8("
+_GUARD = "if _use_aiter_gfx95 and _is_block_scale_fp8({}"
+_Q_B, _KV_B = "self.q_b_proj", "self.kv_b_proj"
 _ASKED = {
-    "q_b, absorbed": (_MLA, f"el{_GUARD}", "self.q_b_proj, q)"),
-    "q_b, sparse prefill": (_MHA, f"    {_GUARD}", "self.q_b_proj, q)"),
-    "q_b, prefill": (_MHA, f"el{_GUARD}", "self.q_b_proj, q)"),
-    "kv_b is written": (_MHA, f"\n        {_GUARD}", "self.kv_b_proj)"),
-    "kv_b is read": (_MHA, f"\n            {_GUARD}", "self.kv_b_proj)"),
-    "o_proj": (_MLA, "_is_block_scale_fp8(\n            ", "attn.o_proj, _bmm_buf"),
+    "q_b, absorbed": (_MLA, f"el{_GUARD}, q)", _Q_B, _KV_B),
+    "q_b, sparse prefill": (_MHA, f"    {_GUARD}, q)", _Q_B, _KV_B),
+    "q_b, prefill": (_MHA, f"el{_GUARD}, q)", _Q_B, _KV_B),
+    "kv_b is written": (_MHA, f"\n        {_GUARD})", _KV_B, _Q_B),
+    "kv_b is read": (_MHA, f"\n            {_GUARD})", _KV_B, _Q_B),
+    "o_proj": (_MLA, "{}, _bmm_buf.flatten", "attn.o_proj", "attn.kv_b_proj"),
 }
-"""Each question to the projection that reads a scale: its file, and the text around the
-projection's name."""
+"""Each question to the projection that reads a scale: its file and text, that
+projection, and another one."""
 
 
 @pytest.mark.slow("every question to a projection, put to another one")
-@pytest.mark.parametrize("question", _ASKED)
-def test_another_projection_is_asked(pins: Pins, kernels: None, question: str) -> None:
+def test_another_projection_is_asked(pins: Pins, kernels: None) -> None:
     """Where the two differ in their format, the reader gets what it cannot take."""
-    path, before, after = _ASKED[question]
-    asked = after.partition("_proj")[0]
-    other = asked.replace("kv_b", "q_b") if "kv_b" in asked else f"{asked[:5]}kv_b"
-    edit = f"{before}{after}", f"{before}{other}{after.removeprefix(asked)}"
-    tree = changed(pins.patched(BASE), (path, edit[0].encode(), edit[1].encode()))
-    [faults] = situations(pins, tree)
-    assert Behind.BF16_PROJECTION in faults
+
+    def mutant(path: str, text: str, asked: str, other: str) -> Tree:
+        old, new = (text.format(name).encode() for name in (asked, other))
+        return changed(pins.patched(BASE), (path, old, new))
+
+    trees = [mutant(*question) for question in _ASKED.values()]
+    for question, faults in zip(_ASKED, situations(pins, *trees), strict=True):
+        assert Behind.BF16_PROJECTION in faults, question
 
 
 def test_the_guard_alone_meets_every_fault(pins: Pins, kernels: None) -> None:
