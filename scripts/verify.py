@@ -229,12 +229,12 @@ def _verify_numeric(arguments: Namespace) -> Report:
     if arguments.open is not None and arguments.full:
         raise InputError("--open has cases of its own: leave out --full")
     trees, kernels = _trees_and_kernels(arguments)
-    with Pool(arguments.device, arguments.jobs) as team:
-        for one in trees:
-            refuse_interrupted(one.tree)
-        if arguments.open is not None:
-            return _audit(arguments.open, trees, kernels, team)
-        return _prove(arguments.full, trees, kernels, team)
+    team = Pool(arguments.device, arguments.jobs)
+    for one in trees:
+        refuse_interrupted(one.tree)
+    if arguments.open is not None:
+        return _audit(arguments.open, trees, kernels, team)
+    return _prove(arguments.full, trees, kernels, team)
 
 
 def _trees_and_kernels(arguments: Namespace) -> tuple[list[FoundTarget], Tree]:

@@ -8,7 +8,6 @@ the numeric proof take the answer from here.
 
 from __future__ import annotations
 
-import atexit
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from overlaykit.core.errors import EnvironmentFailure, InputError
 from overlaykit.trees.tree import DirectoryTree, Tree
 from xscale.census import Census, SiteRow
 from xscale.numeric.cases import Platform
-from xscale.numeric.client import Job, Worker
+from xscale.numeric.client import Job, worker
 from xscale.numeric.formats import NATIVE_BLOCK_FP8, Format
 from xscale.numeric.lives import CHAINS, Life, LifeResult, LiveState, life_cases
 from xscale.numeric.sources import aiter_sources, sglang_sources
@@ -31,12 +30,10 @@ __all__ = [
     "not_run",
     "probe",
     "with_lives",
-    "worker",
 ]
 
 NEVER_RUNS = "never runs: "
 """How the reason for a dead call begins."""
-_workers: list[Worker] = []
 
 
 def probe(
@@ -98,14 +95,6 @@ def _reads(path: str) -> bool:
     return folder != "schemes" or any(
         word in name for word in ("w8a8_fp8", "scheme.py", "__init__")
     )
-
-
-def worker() -> Worker:
-    """The worker process of this process; it is started at the first call."""
-    if not _workers or not _workers[-1].alive:
-        _workers.append(Worker())
-        atexit.register(_workers[-1].close)
-    return _workers[-1]
 
 
 def with_lives(census: Census, states: Mapping[str, LiveState]) -> Census:

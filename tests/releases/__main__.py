@@ -38,12 +38,12 @@ def main() -> int:
         wheels = {n: fetch(ROOT, c.target, c.lock.dist) for n, c in overlay.items()}
         aiter = Pins(overlay, wheels).patched("aiter")
         target = overlay["sglang"].target
-        with Pool("cpu", jobs) as team:
-            found = [
-                _survey(team, target, release.version, aiter)
-                for release in known(ROOT, target.dist.name)
-            ]
-            ran_with = {k: v for k, v in team.about.items() if k != "processes"}
+        team = Pool("cpu", jobs)
+        found = [
+            _survey(team, target, release.version, aiter)
+            for release in known(ROOT, target.dist.name)
+        ]
+        ran_with = {k: v for k, v in team.about.items() if k != "processes"}
     except OverlayError as error:
         print(error, file=sys.stderr)
         return error.exit_code

@@ -12,21 +12,37 @@ import runpy
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, NoReturn
 
-from xscale import liveness
-from xscale.numeric.client import Worker
+from overlaykit import cli
+from overlaykit.core import effects
+from xscale.doctor import producers
+from xscale.numeric import client
+
+RUN_TREES = {"doctor", "drift", "rebase"}
+"""The verbs that run a tree's sites; `verify` does it on request."""
 
 
 def forked(
-    script: Path, arguments: Sequence[str], cwd: Path | None
+    script: Path,
+    arguments: Sequence[str],
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program with its output captured, as ``subprocess.run`` does."""
+    """Run a verb with its output captured, as ``subprocess.run`` does. ``env`` is added
+    to the environment. The verb works on the overlay that it is in."""
+    if script.stem in RUN_TREES or "--numeric" in arguments:
+        _start_worker()
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        if (pid := os.fork()) == 0:
-            _become(script, arguments, cwd, out, err)
+        with warnings.catch_warnings():
+            # pytest-xdist has threads; they hold no lock that a verb waits for.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
+        if pid == 0:
+            _become(script, arguments, cwd, env or {}, out, err)
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         said = []
         for stream in (out, err):
@@ -35,18 +51,19 @@ def forked(
     return subprocess.CompletedProcess([str(script), *arguments], code, *said)
 
 
-def start_worker() -> None:
+def _start_worker() -> None:
     """Start the process that runs a tree's sites, if it can run; forks use it in
     turn."""
     if importlib.util.find_spec("torch") and importlib.util.find_spec("triton"):
         # Its first message must not wait for a fork.
-        assert liveness.worker().about
+        assert client.worker().about
 
 
 def _become(
     script: Path,
     arguments: Sequence[str],
     cwd: Path | None,
+    env: Mapping[str, str],
     out: IO[bytes],
     err: IO[bytes],
 ) -> NoReturn:
@@ -58,10 +75,15 @@ def _become(
         sys.stdin = open(0, encoding="utf-8")  # noqa: SIM115
         sys.stdout = open(1, "w", encoding="utf-8")  # noqa: SIM115
         sys.stderr = open(2, "w", encoding="utf-8", buffering=1)  # noqa: SIM115
+        os.environ.update(env)
         if cwd is not None:
             os.chdir(cwd)
+        # Those of the test's own process.
+        effects._effects.clear()
         # It is a child of the parent, which alone can wait for it.
-        setattr(Worker, "alive", True)  # noqa: B010
+        setattr(client.Worker, "alive", True)  # noqa: B010
+        for module in (cli, producers):
+            setattr(module, "ROOT", script.resolve().parents[1])  # noqa: B010
         sys.argv = [str(script), *arguments]
         runpy.run_path(str(script), run_name="__main__")
         code = 0

@@ -7,9 +7,7 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from overlaykit.export.formats import all_patches, export_quilt
 from overlaykit.sources.packages import cache_folder, fetch
 from overlaykit.trees.locking import FOLDER
 from overlaykit.trees.tree import WheelTree
+from support.forks import forked
 
 FP8 = "python/sglang/srt/layers/quantization/fp8_utils.py"
 NEW = "python/sglang/srt/layers/quantization/bpreshuffle_scale.py"
@@ -38,13 +37,7 @@ def run_of(
     overlay: Path, verb: str, *arguments: str, env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run a verb of another copy of the overlay."""
-    return subprocess.run(
-        [sys.executable, "-B", str(overlay / "scripts" / f"{verb}.py"), *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, **(env or {})},
-    )
+    return forked(overlay / "scripts" / f"{verb}.py", arguments, env=env)
 
 
 def check_refused(
@@ -55,7 +48,6 @@ def check_refused(
     overlay: Path = ROOT,
     verb: str = "apply",
     step: bool = True,
-    at_once: int = 2,
     env: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """Run a verb with text and with JSON output: both refuse, and nothing is written.
@@ -64,13 +56,9 @@ def check_refused(
     """
     before = {tree: snapshot(tree) for tree in trees}
     words = [str(argument) for argument in arguments]
-    # In parallel, unless one would wait for the other's lock on the tree.
-    with ThreadPoolExecutor(at_once if code is Exit.USAGE else 1) as pool:
-        runs = [
-            pool.submit(run_of, overlay, verb, *more, *words, env=env)
-            for more in ((), ("--json",))
-        ]
-    text, document = (run.result() for run in runs)
+    text, document = (
+        run_of(overlay, verb, *more, *words, env=env) for more in ((), ("--json",))
+    )
     assert text.returncode == code, text.stdout + text.stderr
     assert "Traceback" not in text.stderr
     assert document.returncode == code, document.stdout + document.stderr
@@ -302,7 +290,6 @@ def test_commit_needs_a_clone(slim: Slim) -> None:
         said=said,
         trees=(tree,),
         step=False,
-        at_once=1,
     )
 
 
@@ -323,7 +310,7 @@ def test_tree_inside_another_repository(slim: Slim, tmp_path: Path) -> None:
     assert (tree / NEW).exists()
     assert snapshot(tree)[FP8] != files[FP8]
     said = (str(tree), "--commit needs one")
-    check_refused("--commit", tree, code=Exit.USAGE, said=said, step=False, at_once=1)
+    check_refused("--commit", tree, code=Exit.USAGE, said=said, step=False)
     assert run_verb("apply", "--unapply", str(tree)).returncode == Exit.DONE
     assert not (tree / NEW).exists()
     assert snapshot(outer / ".git") == before

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -19,7 +17,7 @@ from conftest import IDENTITY, ROOT, Pins, run_verb, valid_report
 from overlaykit.core import git
 from overlaykit.core.errors import EnvironmentFailure
 from overlaykit.sources.releases import known, obtain
-from support.patience import PATIENCE_S
+from support.forks import forked
 
 COMMUNICATOR = "python/sglang/srt/layers/communicator.py"
 
@@ -36,14 +34,7 @@ def _releases(pins: Pins) -> None:
 
 
 def run(*arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "drift.py"), *arguments],
-        env={**os.environ, **extra},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE_S,
-    )
+    return forked(ROOT / "scripts" / "drift.py", arguments, env=extra)
 
 
 @pytest.fixture
@@ -316,12 +307,11 @@ def test_a_base_that_cannot_be_fetched(
     git.run(root, "init", "-q")
     git.run(root, "add", "-A", "-f")
     git.run(root, "commit", "-q", "-m", "later", env=IDENTITY)
-    done = subprocess.run(
-        [sys.executable, str(overlay / "scripts" / "drift.py"), "--clone", str(root),
-         "--ref", "main"],
-        env={**os.environ, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path)},
-        capture_output=True, text=True, check=False, timeout=PATIENCE_S,
-    )  # fmt: skip
+    done = forked(
+        overlay / "scripts" / "drift.py",
+        ["--clone", str(root), "--ref", "main"],
+        env={"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path)},
+    )
     assert done.returncode == 5, done.stdout
     assert "run scripts/fetch.py" in done.stderr
     assert "fetch --depth 1 origin tag v0.5.11" in done.stderr

@@ -10,7 +10,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from overlaykit.core import git
 from overlaykit.core.errors import InputError
 from overlaykit.series.patches import parse_patch
 from support.edits import commit
+from support.forks import forked
 from verbs.test_export import tree_of
 
 CONFIG = (
@@ -169,14 +169,8 @@ class Overlay:
         return self.root / "build" / "sglang"
 
     def run(self, verb: str, *arguments: object, code: int = 0) -> str:
-        script = str(self.root / "scripts" / f"{verb}.py")
-        done = subprocess.run(
-            [sys.executable, script, *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=self.root,
-        )
+        script = self.root / "scripts" / f"{verb}.py"
+        done = forked(script, [*map(str, arguments)], self.root)
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout
 

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +15,7 @@ import pytest
 from conftest import ROOT, Pins
 from overlaykit.series.ledger import LEDGER
 from overlaykit.series.lock import LOCK
+from support.forks import forked
 from support.kill_at_write import kill_at_write
 
 VERSION = "0.5.11"
@@ -58,11 +56,8 @@ def backdoored(pins: Pins, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 def verb(overlay: Path, name: str, *arguments: str | Path) -> tuple[int, Any, str]:
     """Run that overlay's own verb: exit code, report, and all output."""
-    script = str(overlay / "scripts" / f"{name}.py")
-    done = subprocess.run(
-        [sys.executable, script, "--json", *map(str, arguments)],
-        capture_output=True, text=True, check=False, env={**os.environ, **PYC},
-    )  # fmt: skip
+    script = overlay / "scripts" / f"{name}.py"
+    done = forked(script, ["--json", *map(str, arguments)], env=PYC)
     said = done.stdout + done.stderr
     assert "Traceback" not in said
     return done.returncode, json.loads(done.stdout) if done.stdout else None, said

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,8 @@ from overlaykit.series.carried import load_overlay
 from overlaykit.series.quilt import load_series, read_header
 from overlaykit.sources.releases import release_tree
 from support.edits import commit, edit
+from support.forks import forked
 from support.kill_at_write import kill_at_write
-from support.patience import PATIENCE_S
 from verbs.test_aiter_moves import ALLOCATED, PARAMETER
 
 Slim = Callable[..., Path]
@@ -40,15 +39,8 @@ PATCH = "0004-forward-mha-producers.patch"
 def call(
     overlay: Path, verb: str, *arguments: str | Path, env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    script = str(overlay / "scripts" / f"{verb}.py")
-    return subprocess.run(
-        [sys.executable, script, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE_S,
-        env={**os.environ, **(env or {})},
-    )
+    script = overlay / "scripts" / f"{verb}.py"
+    return forked(script, [*map(str, arguments)], env=env)
 
 
 def rebase(overlay: Path, *arguments: str | Path) -> dict[str, Any]:

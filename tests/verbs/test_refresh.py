@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,8 +15,8 @@ from overlaykit.core import git
 from overlaykit.series.carried import load_overlay
 from overlaykit.trees.tree import DirectoryTree
 from support.edits import edit
+from support.forks import forked
 from support.kill_at_write import kill_at_write
-from support.patience import PATIENCE_S
 
 COMMUNICATOR = "python/sglang/srt/layers/communicator.py"
 LAID = "python/sglang/srt/layers/quantization/bpreshuffle_scale.py"
@@ -31,13 +29,8 @@ Made = dict[str, tuple[int, bytes]]
 
 def run(overlay: Path, verb: str, *arguments: str | Path) -> tuple[int, str]:
     """Run a verb of a copy of this overlay."""
-    done = subprocess.run(
-        [sys.executable, str(overlay / "scripts" / f"{verb}.py"), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE_S,
-    )
+    script = overlay / "scripts" / f"{verb}.py"
+    done = forked(script, [*map(str, arguments)])
     assert "Traceback" not in done.stderr, done.stderr
     return done.returncode, done.stdout + done.stderr
 

@@ -3,7 +3,6 @@ then new."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,9 +52,8 @@ def guard_in(path: str, line: int, instead: str = "weight_scale_inv") -> DeadGua
 
 
 @pytest.fixture
-def pool(kernels: None) -> Iterator[Pool]:
-    with Pool("cpu", 1) as team:
-        yield team
+def pool(kernels: None) -> Pool:
+    return Pool("cpu", 1)
 
 
 def test_each_guard_once() -> None:

@@ -109,6 +109,7 @@ class Worker:
             raise not_started("Python", error) from error
 
         self.stand_ins: set[str] = set()
+        """What the last job's AITER needed."""
 
     @cached_property
     def about(self) -> dict[str, str]:
@@ -135,6 +136,7 @@ class Worker:
     def do(self, job: Job, progress: Progress) -> tuple[CaseResult, ...]:
         """Judge a job's cases, in order."""
         assert self.about
+        self.stand_ins.clear()
         self._send((job.tree, job.aiter, job.pristine, job.cases))
         outcomes: list[CaseResult] = []
         try:
@@ -224,7 +226,16 @@ def applicable(cases: Iterable[Case], sources: Sources) -> tuple[Case, ...]:
     return tuple(dict.fromkeys(cases))
 
 
-_workers: dict[str, Worker] = {}
+_workers: dict[tuple[str, int], Worker] = {}
+
+
+def worker(device: str = "cpu", number: int = 0) -> Worker:
+    """A worker of this process; it is kept for the next call."""
+    key = device, number
+    if key not in _workers or not _workers[key].alive:
+        _workers[key] = Worker(device)
+        atexit.register(_workers[key].close)
+    return _workers[key]
 
 
 def run(
@@ -244,8 +255,4 @@ def run(
     Raises InputError if a function cannot be found, and EnvironmentFailure if PyTorch,
     Triton, the device or a loadable AITER is missing.
     """
-    worker = _workers.get(device)
-    if worker is None or not worker.alive:
-        worker = _workers[device] = Worker(device)
-        atexit.register(worker.close)
-    return worker.run(tree, aiter, cases, pristine, progress)
+    return worker(device).run(tree, aiter, cases, pristine, progress)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from itertools import count
@@ -16,7 +15,7 @@ from pathlib import Path
 
 from overlaykit.trees.tree import Tree
 from xscale.numeric.cases import Case
-from xscale.numeric.client import Job, Progress, Worker, completed
+from xscale.numeric.client import Job, Progress, completed, worker
 from xscale.numeric.results import CaseResult
 
 
@@ -24,19 +23,14 @@ class Pool:
     """Has the interface of :class:`Worker`; ``size`` is the number of processes."""
 
     def __init__(self, device: str, size: int) -> None:
-        self._stack = ExitStack()
-        with ExitStack() as starting:
-            self._workers = [
-                starting.enter_context(Worker(device)) for _ in range(max(size, 1))
-            ]
-            self._about = [worker.about for worker in self._workers]
-            self._stack = starting.pop_all()
+        self._workers = [worker(device, number) for number in range(max(size, 1))]
+        self._about = [one.about for one in self._workers]
 
     @property
     def about(self) -> dict[str, str]:
         """The versions that the cases ran with, and AITER's stand-ins."""
         about = self._about[0] | {"processes": str(len(self._about))}
-        used = sorted({name for worker in self._workers for name in worker.stand_ins})
+        used = sorted({name for one in self._workers for name in one.stand_ins})
         return about | ({"stand-ins for": " and ".join(used)} if used else {})
 
     def run(
@@ -70,13 +64,7 @@ class Pool:
                 shares = list(pool.map(share, range(size)))
             except BaseException:
                 # Otherwise the others would run until their shares are done.
-                for worker in self._workers:
-                    worker.kill()
+                for one in self._workers:
+                    one.kill()
                 raise
         return tuple(outcome for part in shares for outcome in part)
-
-    def __enter__(self) -> Pool:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()

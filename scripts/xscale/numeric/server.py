@@ -98,8 +98,8 @@ def _worker(device: str) -> Callable[..., Any]:
                     f"{type(error).__name__}: {error}",
                     "use another AITER with --aiter",
                 ) from error
-            yield STAND_INS, known[key].stand_ins
         kernels = known[key]
+        yield STAND_INS, kernels.stand_ins
         if base is None or (base.tree, base.kernels) != (pristine, kernels):
             base = Engine(pristine, kernels, device) if pristine is not None else None
         engine = Engine(tree, kernels, device, base)

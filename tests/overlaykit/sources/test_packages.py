@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
-import sys
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,6 +23,7 @@ from overlaykit.series.manifest import Target
 from overlaykit.sources.packages import describe, lay_out_wheel
 from overlaykit.sources.releases import obtain
 from overlaykit.trees.tree import WheelTree
+from support.forks import forked
 
 VERSION = "0.5.99"
 WHEEL = f"sglang-{VERSION}-py3-none-any.whl"
@@ -212,11 +212,8 @@ def fetch(overlay: Path) -> Fetch:
     """Run the overlay's own verb as a user does: exit code and output."""
 
     def fetch(cwd: Path) -> tuple[int, str]:
-        script = str(overlay / "scripts" / "fetch.py")
-        done = subprocess.run(
-            [sys.executable, script, "--json", "--release", VERSION],
-            cwd=cwd, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        script = overlay / "scripts" / "fetch.py"
+        done = forked(script, ["--json", "--release", VERSION], cwd)
         return done.returncode, done.stdout + done.stderr
 
     return fetch

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Mapping
@@ -28,6 +27,7 @@ from overlaykit.sources.releases import (
     release_tree,
     released,
 )
+from support.forks import forked
 
 _PATH = "python/sglang/version.py"
 _SAME = 'version = "{}"\n'
@@ -196,8 +196,7 @@ def test_the_committed_ledger(pins: Pins) -> None:
 
 def fetch(overlay: Path, *arguments: str) -> tuple[int, Mapping[str, object], str]:
     """Run the overlay's own verb: exit code, report and output."""
-    command = [sys.executable, str(overlay / "scripts/fetch.py"), "--json", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = forked(overlay / "scripts" / "fetch.py", ["--json", *arguments])
     return done.returncode, json.loads(done.stdout), done.stderr
 
 

@@ -14,9 +14,9 @@ from conftest import ROOT, Pins
 from overlaykit.core.errors import EnvironmentFailure
 from overlaykit.sources.releases import release_tree
 from overlaykit.trees.tree import EditedTree, Tree
-from xscale import liveness
 from xscale.census import take_census
 from xscale.liveness import NEVER_RUNS, Life, LiveState, probe, with_lives
+from xscale.numeric import client
 from xscale.numeric.formats import (
     COMPRESSED_BLOCK,
     COMPRESSED_CHANNEL,
@@ -206,7 +206,7 @@ def test_without_pytorch_nothing_is_run(
     (tmp_path / "torch.py").write_text("raise ImportError('not here')\n")
     others = os.environ.get("PYTHONPATH", "")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{others}")
-    monkeypatch.setattr(liveness, "_workers", [])
+    monkeypatch.setattr(client, "_workers", {})
     states = probe(pins.tree("sglang"), pins.patched("aiter"))
     assert by_state(states) == {Life.NOT_RUN: SITES}
     assert "PyTorch cannot be imported" in states["S1"].reason

@@ -11,7 +11,7 @@ from support.bases import REVIVED
 from xscale.liveness import probe
 from xscale.numeric import Case, CaseResult, Chain, findings_of, run, summarize
 from xscale.numeric.cases import BPRESHUFFLE, TRITON
-from xscale.numeric.client import Job, Worker
+from xscale.numeric.client import Job, worker
 from xscale.numeric.formats import MXFP8, NATIVE_BLOCK_FP8, PER_CHANNEL_FP8, Format
 from xscale.numeric.lives import Life
 from xscale.numeric.situations import BEHIND_MODULES, Behind, BehindCase, behind_cases
@@ -115,14 +115,13 @@ def _situation(result: CaseResult) -> Behind:
 def situations(pins: Pins, *trees: Tree) -> list[dict[Behind, str]]:
     """The faults of each tree, by situation."""
     kernels, found = aiter_sources(pins.patched("aiter")), []
-    with Worker() as worker:
-        for tree in trees:
-            sources = sglang_sources(tree, BEHIND_MODULES)
-            job = Job(sources, kernels, None, behind_cases())
-            results = worker.do(job, lambda *_: None)
-            seen = {_situation(r): r.raised for r in results}
-            assert seen.keys() == set(Behind)
-            found.append({which: text for which, text in seen.items() if text})
+    for tree in trees:
+        sources = sglang_sources(tree, BEHIND_MODULES)
+        job = Job(sources, kernels, None, behind_cases())
+        results = worker().do(job, lambda *_: None)
+        seen = {_situation(r): r.raised for r in results}
+        assert seen.keys() == set(Behind)
+        found.append({which: text for which, text in seen.items() if text})
     return found
 
 
