@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ast
+import difflib
 import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import black
 import pytest
 
 from conftest import IDENTITY, ROOT, Pins, run_verb
@@ -18,6 +21,7 @@ from overlaykit.core.errors import InputError
 from overlaykit.series.lock import lock_target
 from overlaykit.series.patches import apply_hunks, parse_patch
 from overlaykit.series.quilt import Series, read_header
+from overlaykit.trees.tree import Tree
 from support.bases import BASES, FIRST, MARKED, REVIVED
 
 TARGETS = ("aiter", *BASES)
@@ -97,27 +101,19 @@ def test_upstreams_own_formatting(target: str, pins: Pins, tmp_path: Path) -> No
     """black, isort, ruff and codespell as upstream's pre-commit configuration has them
     (its versions are pinned in the dependency group test). What they would change in
     the release itself is upstream's; the series adds nothing to it."""
-    checks = [["black", "--diff", "--quiet"]]
+    pristine, patched = pins.tree(target), pins.patched(target)
+    names = []
+    for path in pins.overlay[target].paths:
+        before, after = (
+            (tree.read(path) or b"").decode() for tree in (pristine, patched)
+        )
+        if lines := changed_lines(before, after):
+            assert black.format_str(after, mode=black.Mode(), lines=lines) == after
+        names.append(path)
     if target != "aiter":
-        checks.append(["isort", "--diff", "--profile=black", "-p=sglang"])
-    said = []
-    for name, tree in (("before", pins.tree(target)), ("after", pins.patched(target))):
-        names = []
-        for path in pins.overlay[target].paths:
-            if (data := tree.read(path)) is not None:
-                place = tmp_path / name / path
-                place.parent.mkdir(parents=True, exist_ok=True)
-                place.write_bytes(data)
-                names.append(str(place))
-        rows: list[str] = []
-        for tool in checks:
-            run = [sys.executable, "-m", *tool, *names]
-            done = subprocess.run(run, capture_output=True, text=True, check=True)
-            lines = done.stdout.splitlines()
-            rows += [x for x in lines if re.match(r"[-+](?!--|\+\+)", x)]
-        said.append(rows)
-    assert said[0] == said[1]
-    assert target != FIRST or not said[0]
+        sorted_imports = [_isort(tree, names, tmp_path) for tree in (pristine, patched)]
+        assert sorted_imports[0] == sorted_imports[1]
+        assert target != FIRST or not sorted_imports[0]
     ours = [str(p) for p in sorted((ROOT / "overlay").rglob("*.py"))]
     for tool in (
         ["ruff", "check", "--isolated", "--quiet", "--select=F401,F821"],
@@ -126,6 +122,33 @@ def test_upstreams_own_formatting(target: str, pins: Pins, tmp_path: Path) -> No
         run = [sys.executable, "-m", *tool, *ours]
         done = subprocess.run(run, capture_output=True, text=True, check=False)
         assert done.returncode == 0, (tool, done.stdout, done.stderr)
+
+
+def changed_lines(before: str, after: str) -> list[tuple[int, int]]:
+    """The first and last numbers of the lines that ``after`` has and ``before`` has
+    not."""
+    matcher = difflib.SequenceMatcher(
+        None, before.splitlines(), after.splitlines(), autojunk=False
+    )
+    return [(op[3] + 1, op[4]) for op in matcher.get_opcodes() if op[4] > op[3]
+            and op[0] != "equal"]  # fmt: skip
+
+
+def _isort(tree: Tree, paths: Sequence[str], folder: Path) -> list[str]:
+    """The lines that isort would change."""
+    with tempfile.TemporaryDirectory(dir=folder) as room:
+        places = []
+        for path in paths:
+            if (data := tree.read(path)) is not None:
+                place = Path(room) / path
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_bytes(data)
+                places.append(str(place))
+        command = [sys.executable, "-m", "isort", "--diff", "--profile=black"]
+        done = subprocess.run(
+            [*command, "-p=sglang", *places], capture_output=True, text=True, check=True
+        )
+    return [x for x in done.stdout.splitlines() if re.match(r"[-+](?!--|\+\+)", x)]
 
 
 def _relock(pins: Pins, old: bytes, new: bytes) -> None:
