@@ -28,6 +28,7 @@ from overlaykit.sources.packages import fetch, lay_out  # noqa: E402
 from overlaykit.trees.tree import EditedTree, Tree, WheelTree  # noqa: E402
 from support.data import DATA  # noqa: E402
 from support.forks import forked  # noqa: E402
+from support.once import made_once  # noqa: E402
 
 # A shell makes background processes ignore SIGINT, and their children inherit that;
 # tests interrupt programs with it.
@@ -121,14 +122,14 @@ def pins() -> Pins:
 def laid_out(pins: Pins, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The pinned releases as whole clones, each made when it is first asked for.
     Shared: copy before changing."""
-    folder = tmp_path_factory.mktemp("pins")
 
     class LaidOut(dict[str, Path]):
         def __missing__(self, name: str) -> Path:
-            where = folder / name
-            lay_out(pins.overlay[name], pins.wheels[name], where, lambda *_: None)
-            self[name] = where
-            return where
+            def make(place: Path) -> None:
+                lay_out(pins.overlay[name], pins.wheels[name], place, lambda *_: None)
+
+            self[name] = made_once(tmp_path_factory, f"pin-{name}", make)
+            return self[name]
 
     return LaidOut()
 
@@ -146,11 +147,15 @@ class Checkouts:
 def checkouts(
     laid_out: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Checkouts:
-    folder = tmp_path_factory.mktemp("patched")
-    for name in ("sglang", "aiter"):
-        shutil.copytree(laid_out[name], folder / name, symlinks=True)
-    done = run_verb("apply", str(folder / "sglang"), str(folder / "aiter"))
-    assert done.returncode == 0, done.stderr
+    def make(folder: Path) -> None:
+        part = tmp_path_factory.mktemp("part")
+        for name in ("sglang", "aiter"):
+            shutil.copytree(laid_out[name], part / name, symlinks=True)
+        done = run_verb("apply", str(part / "sglang"), str(part / "aiter"))
+        assert done.returncode == 0, done.stderr
+        part.rename(folder)
+
+    folder = made_once(tmp_path_factory, "patched", make)
     return Checkouts(folder / "sglang", folder / "aiter", laid_out["aiter"])
 
 
