@@ -138,6 +138,7 @@ def test_pristine_flatten_falls_back_to_row_major(
     assert same_bits(case.for_triton, case.row_major)
 
 
+@pytest.mark.slow("kernels under Triton's interpreter")
 @pytest.mark.parametrize("m", ROWS)
 @pytest.mark.parametrize("kernel", RMS_CASES)
 def test_pristine_rms_is_already_copy_free(
@@ -150,6 +151,7 @@ def test_pristine_rms_is_already_copy_free(
     assert not case.complaint
 
 
+@pytest.mark.slow("kernels under Triton's interpreter")
 def test_one_warning_and_only_from_pristine_aiter(
     patched: Results, pristine: Results
 ) -> None:
