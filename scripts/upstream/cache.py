@@ -9,14 +9,10 @@ from __future__ import annotations
 import hashlib
 from functools import cache
 from importlib.util import find_spec
-from itertools import chain
 from pathlib import Path
 
-import msgspec
-
-from overlaykit.core.digests import of_files
-from overlaykit.core.documents import from_json, to_json_line
-from overlaykit.core.files import write_file
+from overlaykit.core.digests import of_program
+from overlaykit.core.kept import FOLDER, Kept, key_of
 from overlaykit.series.lock import LOCK
 from upstream.facts import Facts
 
@@ -24,45 +20,32 @@ _RUNNING = ("torch", "triton", "numpy")
 _PACKAGES = ("overlaykit", "xscale", "upstream")
 
 
-class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    key: str
-    digest: str
-    facts: msgspec.Raw
-
-
 class FactsCache:
     """The entries of one overlay, in ``build/cache/drift``."""
 
     def __init__(self, root: Path) -> None:
-        self._folder = root / "build" / "cache" / "drift"
+        self._kept: Kept[Facts] = Kept(root / FOLDER / "drift", Facts)
         self._digests = _digest(root)
 
     def _key(self, target: str, identity: str) -> str:
-        text = "\0".join((*self._digests, _runs(), target, identity))
-        return hashlib.sha256(text.encode()).hexdigest()
+        lock, program = self._digests
+        return key_of(
+            {
+                "lock": lock,
+                "program": program,
+                "runs": _runs(),
+                "target": target,
+                "tree": identity,
+            }
+        )
 
     def load(self, target: str, identity: str) -> Facts | None:
         """The cached facts of a tree, or None if there is no valid entry."""
-        key = self._key(target, identity)
-        try:
-            data = (self._folder / f"{key}.json").read_bytes()
-            entry = from_json(data, _Entry)
-            if (entry.key, entry.digest) != (key, _sum(key, bytes(entry.facts))):
-                return None
-            return from_json(bytes(entry.facts), Facts)
-        except (OSError, msgspec.DecodeError):
-            return None
+        return self._kept.load(self._key(target, identity))
 
     def save(self, target: str, identity: str, facts: Facts) -> None:
         """Write an entry. If the cache is not writable, the next run is just slower."""
-        key = self._key(target, identity)
-        body = to_json_line(facts)
-        data = msgspec.json.encode(_Entry(key, _sum(key, body), msgspec.Raw(body)))
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            write_file(self._folder / f"{key}.json", data, durable=False)
-        except OSError:
-            return
+        self._kept.save(self._key(target, identity), facts)
 
 
 def _runs() -> str:
@@ -70,14 +53,8 @@ def _runs() -> str:
     return " ".join(f"{name}={find_spec(name) is not None}" for name in _RUNNING)
 
 
-def _sum(key: str, body: bytes) -> str:
-    return hashlib.sha256(key.encode() + body).hexdigest()
-
-
 @cache
 def _digest(root: Path) -> tuple[str, str]:
     """Digests of the overlay's lock and of this program's source."""
     lock = hashlib.sha256((root / LOCK).read_bytes()).hexdigest()
-    scripts = Path(__file__).resolve().parents[1]
-    found = (sorted((scripts / package).rglob("*.py")) for package in _PACKAGES)
-    return lock, of_files(scripts, chain.from_iterable(found))
+    return lock, of_program(*_PACKAGES, scripts=Path(__file__).resolve().parents[1])

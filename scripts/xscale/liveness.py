@@ -8,16 +8,20 @@ the numeric proof take the answer from here.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from overlaykit.core.digests import SCRIPTS
 from overlaykit.core.errors import EnvironmentFailure, InputError
+from overlaykit.core.kept import FOLDER, Kept, key_of
 from overlaykit.trees.tree import DirectoryTree, Tree
 from xscale.census import Census, SiteRow
 from xscale.numeric.cases import Platform
 from xscale.numeric.client import Job, worker
 from xscale.numeric.formats import NATIVE_BLOCK_FP8, Format
+from xscale.numeric.inputs import inputs_of
 from xscale.numeric.lives import CHAINS, Life, LifeResult, LiveState, life_cases
 from xscale.numeric.sources import aiter_sources, sglang_sources
 
@@ -34,6 +38,16 @@ __all__ = [
 
 NEVER_RUNS = "never runs: "
 """How the reason for a dead call begins."""
+_TREE = "<tree>"
+_DEVICE = "cpu"
+# An error of the system, and the folder that AITER's sources are in meanwhile.
+_CHANCE = re.compile(
+    r"^\w*(Memory|OS|IO|Runtime|System|Timeout|Interrupted|Permission|FileNotFound)"
+    r"\w*Error\b|^\w*Error: \[Errno|numeric-aiter-"
+)
+_KEPT: Kept[tuple[LiveState, ...]] = Kept(
+    SCRIPTS.parent / FOLDER / "lives", tuple[LiveState, ...]
+)
 
 
 def probe(
@@ -44,25 +58,44 @@ def probe(
 ) -> dict[str, LiveState]:
     """The state of every site, by its name. What cannot be run says why.
 
-    The worker process is kept for the next call.
+    An answer is kept by everything that it depends on (see
+    :mod:`xscale.numeric.inputs`), and the worker process for the next call.
     """
     kernels = DirectoryTree(aiter) if isinstance(aiter, Path) else aiter
     try:
         sources = sglang_sources(tree, modules_of(tree, form))
+        # No answer depends on where a tree is.
+        sources = replace(sources, tree=_TREE)
         job = Job(sources, aiter_sources(kernels), None, life_cases(form, platform))
-        results = worker().do(job, lambda *_: None)
+        return {state.site: state for state in _states(job)}
     except InputError as error:
         return not_run(str(error))
     except EnvironmentFailure as error:
         found = (finding.what for finding in error.findings)
         return not_run("; ".join(found) or str(error))
+
+
+def _states(job: Job) -> tuple[LiveState, ...]:
+    inputs = inputs_of(job, _DEVICE)
+    key = key_of(inputs) if inputs is not None else None
+    if key is not None and (known := _KEPT.load(key)) is not None:
+        return known
     states = {
         state.site: state
-        for result in results
+        for result in worker(_DEVICE).do(job, lambda *_: None)
         if isinstance(result, LifeResult)
         for state in result.states
     }
-    return {site: states[site] for site in CHAINS}
+    found = tuple(states[site] for site in CHAINS)
+    if key is not None and not any(map(_may_be_chance, found)):
+        _KEPT.save(key, found)
+    return found
+
+
+def _may_be_chance(state: LiveState) -> bool:
+    """Whether a run may have ended because of the machine: a full disk, too little
+    memory, a file that it could not read."""
+    return state.state is Life.NOT_RUN and bool(_CHANCE.search(state.reason))
 
 
 def not_run(why: str, sites: Iterable[str] = CHAINS) -> dict[str, LiveState]:

@@ -23,8 +23,8 @@ from overlaykit.repository import clones
 from overlaykit.repository.batch import Batch, Row
 from overlaykit.trees import members
 
-_FOLDER, _SUBMODULE = "40000", "160000"
-_SKIPPED_FOLDERS = {".git", ".hg", "__pycache__", ".venv", "node_modules", OWN_FOLDER}
+FOLDER, SUBMODULE = "40000", "160000"
+SKIPPED_FOLDERS = {".git", ".hg", "__pycache__", ".venv", "node_modules", OWN_FOLDER}
 
 
 class Tree(Protocol):
@@ -135,7 +135,7 @@ class DirectoryTree:
 
     def paths(self) -> Iterator[str]:
         for folder, folders, files in os.walk(self.root):
-            folders[:] = sorted(f for f in folders if f not in _SKIPPED_FOLDERS)
+            folders[:] = sorted(f for f in folders if f not in SKIPPED_FOLDERS)
             base = os.path.relpath(folder, self.root)
             for file in files:
                 inside = file if base == "." else f"{base}/{file}".replace(os.sep, "/")
@@ -182,14 +182,16 @@ class WheelTree:
 class GitTree:
     """A commit or tree of a clone; paths are resolved here, not by git."""
 
-    def __init__(self, clone: Path, treeish: str) -> None:
-        """Raises InputError if there is no such tree, EnvironmentFailure if it exists
+    def __init__(self, clone: Path, treeish: str, objects: Batch | None = None) -> None:
+        """``objects`` is the clone's, if several trees share it; its owner closes it.
+
+        Raises InputError if there is no such tree, EnvironmentFailure if it exists
         but is missing in a partial clone."""
         self.name = f"{clone}@{treeish}"
         self._clone = clone
         self.id = self._resolve(treeish)
-        self._folders: dict[str, dict[str, Row]] = {}
-        self._objects = Batch(clone)
+        self._owns = objects is None
+        self.objects = Batch(clone) if objects is None else objects
 
     def holds(self, path: str) -> bool:
         return True
@@ -201,12 +203,12 @@ class GitTree:
         *folders, name = path.split("/")
         folder, above = self.id, ""
         for part in folders:
-            mode, oid = self._folder(folder, above).get(part, ("", ""))
-            if mode != _FOLDER:
+            mode, oid = self.folder(folder, above).get(part, ("", ""))
+            if mode != FOLDER:
                 return None
             folder, above = oid, f"{above}{part}/"
-        mode, oid = self._folder(folder, above).get(name, ("", ""))
-        if mode in ("", _FOLDER, _SUBMODULE):
+        mode, oid = self.folder(folder, above).get(name, ("", ""))
+        if mode in ("", FOLDER, SUBMODULE):
             return None
         if (data := self.read_object(oid)) is None:
             raise clones.missing_object(self._clone, path, oid)
@@ -214,8 +216,18 @@ class GitTree:
 
     def read_object(self, oid: str) -> bytes | None:
         """A blob by its id; None if the clone does not have it."""
-        kind, data = self._objects.read(oid)
-        return data if kind == "blob" else None
+        return self.objects.blob(oid)
+
+    def blobs(
+        self, above: str, files: Mapping[str, str]
+    ) -> Iterator[tuple[str, bytes]]:
+        """The files of one folder, given their names and ids. Raises as :meth:`read`
+        does."""
+        answers = self.objects.read_all(list(files.values()))
+        for (name, oid), (kind, data) in zip(files.items(), answers, strict=True):
+            if kind != "blob":
+                raise clones.missing_object(self._clone, above + name, oid)
+            yield name, data
 
     def entries(self) -> Iterator[tuple[str, str]]:
         """All files, with their git modes. Walks the whole tree.
@@ -226,8 +238,8 @@ class GitTree:
         folders = [(self.id, "")]
         while folders:
             folder, above = folders.pop()
-            for name, (mode, oid) in self._folder(folder, above).items():
-                if mode == _FOLDER:
+            for name, (mode, oid) in self.folder(folder, above).items():
+                if mode == FOLDER:
                     folders.append((oid, f"{above}{name}/"))
                 else:
                     check_path(above + name)
@@ -253,18 +265,17 @@ class GitTree:
             raise clones.missing_object(self._clone, f"the tree of {treeish}", oid)
         raise InputError(f"{self._clone} has no tree {treeish!r}")
 
-    def _folder(self, oid: str, path: str) -> dict[str, Row]:
+    def folder(self, oid: str, path: str) -> dict[str, Row]:
         """A folder's entries; read once."""
-        if oid not in self._folders:
-            rows = self._objects.rows(oid)
-            if rows is None:
-                raise clones.missing_object(self._clone, path or self.name, oid)
-            self._folders[oid] = rows
-        return self._folders[oid]
+        rows = self.objects.rows(oid)
+        if rows is None:
+            raise clones.missing_object(self._clone, path or self.name, oid)
+        return rows
 
     def close(self) -> None:
-        """End the git process."""
-        self._objects.close()
+        """End the git process, if it is this tree's own."""
+        if self._owns:
+            self.objects.close()
 
     def __enter__(self) -> GitTree:
         return self

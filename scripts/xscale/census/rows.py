@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
-from overlaykit.core.errors import CannotApply
+from overlaykit.trees.search import files_with
 from overlaykit.trees.tree import Tree
 from xscale.census.callers import Journey, follow
 from xscale.census.calls import Reference, describe_call, references, sites_of
@@ -84,13 +84,12 @@ class Census:
 def take_census(tree: Tree, within: str = "") -> Census:
     """Examine every Python file below ``within`` that mentions one of the kernels."""
     modules = Modules(tree, _KERNELS)
-    naming = {
-        path: source
-        for path in tree.paths()
-        if path.startswith(within) and path.endswith(".py")
-        for source in [_searched(tree, path, modules)]
-        if source is not None
-    }
+    naming: dict[str, bytes] = {}
+    for path, source in files_with(tree, within, (*_NAMED, *_SEARCHED)):
+        if any(text in source for text in _SEARCHED):
+            modules.keep(path, source)
+        if any(_is_mentioned(kernel, source) for kernel in _NAMED):
+            naming[path] = source
     found_in = [
         (module, list(references(modules, module)))
         for path, source in naming.items()
@@ -138,19 +137,6 @@ def take_census(tree: Tree, within: str = "") -> Census:
         )
     )
     return Census(tree.name, tuple(rows))
-
-
-def _searched(tree: Tree, path: str, modules: Modules) -> bytes | None:
-    """The source, if it mentions one of the kernels."""
-    try:
-        source = tree.read(path) or b""
-    except CannotApply:
-        return (
-            None  # a symbolic link; its target is read on its own if it is in the tree
-        )
-    if any(text in source for text in _SEARCHED):
-        modules.keep(path, source)
-    return source if any(_is_mentioned(kernel, source) for kernel in _NAMED) else None
 
 
 def _is_mentioned(kernel: bytes, source: bytes) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from overlaykit.core.syntax import parsed
@@ -51,16 +52,22 @@ class Guard:
 
 
 class Calls:
-    """The kernels' calls in the modules that are run."""
+    """The kernels' calls in the modules that are run.
+
+    Only modules that mention a name are parsed, and only once for several trees.
+    """
 
     def __init__(self, modules: Mapping[str, tuple[str, bytes]]) -> None:
-        self._named: dict[str, list[Call]] = {}
-        for path, data in modules.values():
-            tree = parsed(data, path)
-            aliases = _aliases(tree)
-            for call, name in _uses(tree, path):
-                for real in {name, aliases.get(name, name)}:
-                    self._named.setdefault(real, []).append(call)
+        self._modules = tuple(modules.values())
+
+    def _named(self, name: str) -> list[Call]:
+        """Where a name is read under its own name or an alias."""
+        return [
+            call
+            for path, data in self._modules
+            if name.encode() in data
+            for call in _calls_in(path, data).get(name, ())
+        ]
 
     def reached(self, site: Site, trace: Trace, before: int) -> Call | None:
         """The call of the site's kernel that ran last."""
@@ -82,7 +89,7 @@ class Calls:
 
     def _of(self, site: Site) -> list[Call]:
         """The calls in the site's function; all of its kernel if there is none."""
-        calls = self._named.get(site.kernel, [])
+        calls = self._named(site.kernel)
         feeds = [site.feeds] if site.feeds else []
         inside = [
             c for c in calls if site.fits(site.kernel, [c.scope], None, None, feeds)
@@ -97,7 +104,7 @@ class Calls:
                 if depth:
                     callers = (
                         one
-                        for one in self._named.get(call.function, ())
+                        for one in self._named(call.function)
                         if one.function != call.function
                     )
                     yield from self._guards(callers, trace, before, depth - 1)
@@ -116,6 +123,19 @@ def _shut(call: Call, trace: Trace, before: int) -> Guard | None:
         if inside is None:
             return Guard(call.path, test.lineno, test, at)
     return None
+
+
+@lru_cache(maxsize=64)
+def _calls_in(path: str, data: bytes) -> dict[str, list[Call]]:
+    """The calls in a module, by the name that is read and the name that it stands
+    for."""
+    found: dict[str, list[Call]] = {}
+    tree = parsed(data, path)
+    aliases = _aliases(tree)
+    for call, name in _uses(tree, path):
+        for real in {name, aliases.get(name, name)}:
+            found.setdefault(real, []).append(call)
+    return found
 
 
 def _aliases(tree: ast.Module) -> dict[str, str]:
