@@ -27,7 +27,7 @@ from overlaykit.series.ledger import LEDGER  # noqa: E402
 from overlaykit.sources.packages import fetch, lay_out  # noqa: E402
 from overlaykit.trees.tree import EditedTree, Tree, WheelTree  # noqa: E402
 from support.data import DATA  # noqa: E402
-from support.patience import PATIENCE_S  # noqa: E402
+from support.forks import forked, start_worker  # noqa: E402
 
 # A shell makes background processes ignore SIGINT, and their children inherit that;
 # tests interrupt programs with it.
@@ -213,15 +213,10 @@ def questions() -> Path:
 def run_verb(
     verb: str, *arguments: str, cwd: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a verb as its users do, as a separate process."""
-    return subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / f"{verb}.py"), *arguments],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE_S,
-    )
+    """Run a verb as a separate process."""
+    if verb in ("doctor", "drift", "rebase"):
+        start_worker()
+    return forked(ROOT / "scripts" / f"{verb}.py", arguments, cwd)
 
 
 def valid_report(text: str) -> dict[str, Any]:

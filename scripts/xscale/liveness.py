@@ -31,6 +31,7 @@ __all__ = [
     "not_run",
     "probe",
     "with_lives",
+    "worker",
 ]
 
 NEVER_RUNS = "never runs: "
@@ -52,7 +53,7 @@ def probe(
     try:
         sources = sglang_sources(tree, modules_of(tree, form))
         job = Job(sources, aiter_sources(kernels), None, life_cases(form, platform))
-        results = _worker().do(job, lambda *_: None)
+        results = worker().do(job, lambda *_: None)
     except InputError as error:
         return not_run(str(error))
     except EnvironmentFailure as error:
@@ -99,7 +100,8 @@ def _reads(path: str) -> bool:
     )
 
 
-def _worker() -> Worker:
+def worker() -> Worker:
+    """The worker process of this process; it is started at the first call."""
     if not _workers or not _workers[-1].alive:
         _workers.append(Worker())
         atexit.register(_workers[-1].close)
