@@ -11,7 +11,7 @@ from pathlib import Path
 
 from overlaykit.cli import ROOT, Report, Result, Verb, progress, run
 from overlaykit.core.errors import Finding, InputError
-from overlaykit.core.files import write_whole
+from overlaykit.core.files import check_place, write_whole
 from overlaykit.core.options import whole_number
 from overlaykit.core.wording import pasteable
 from overlaykit.series.carried import Carried, load_overlay, target_named
@@ -93,6 +93,7 @@ def drift(arguments: Namespace) -> Report:
     """Make the matrix, or bisect a range."""
     carried = target_named(load_overlay(ROOT), arguments.target)
     _check(arguments)
+    check_place(arguments.markdown, arguments.html)
     clone = open_clone(arguments.clone, carried) if arguments.clone else None
     if arguments.first_bad:
         assert clone is not None

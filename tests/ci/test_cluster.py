@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from conftest import ROOT
-from support.ci_verb import reported
+from conftest import ROOT, Pins
+from support.ci_verb import Reported, reported
+from support.gate_runs import copy_repository
 from support.patience import PATIENCE_S, wait_until
 from support.processes import family, running
 
@@ -23,7 +27,7 @@ pytestmark = pytest.mark.slow("jobs are waited for")
 
 pytest.importorskip("submitit", reason="pip install --group slurm")
 
-_VERB = ROOT / "ci" / "cluster.py"
+_STAGES = ("apply", "verify", "rebuild")
 _LEFT_OUT = ("numeric", "chain", "gsm8k", "traces", "bench")
 
 
@@ -40,25 +44,58 @@ def _profile(folder: Path, *without: str, more: str = "") -> Path:
     return path
 
 
-def command(profile: Path, out: Path, *more: str) -> list[str]:
-    return [sys.executable, str(_VERB), "--profile", str(profile), "--out", str(out),
+def command(profile: Path, out: Path, *more: str, where: Path = ROOT) -> list[str]:
+    verb = where / "ci" / "cluster.py"
+    return [sys.executable, str(verb), "--profile", str(profile), "--out", str(out),
             *more, "--json"]  # fmt: skip
 
 
-def cluster(profile: Path, out: Path, *more: str) -> tuple[int, dict[str, Any], str]:
-    return reported(command(profile, out, "--executor", "local", "--gpus", "0", *more))
+def local(where: Path, profile: Path, out: Path, *more: str) -> list[str]:
+    more = ("--executor", "local", "--gpus", "0", *more)
+    return command(profile, out, *more, where=where)
+
+
+@pytest.fixture(scope="module")
+def repository(pins: Pins, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of this repository, to halve the work. ``pins`` has fetched its
+    packages."""
+    assert pins.wheels
+    return copy_repository(tmp_path_factory.mktemp("cluster") / "repository").root
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A finished run of the stages that need no kernel and no server."""
+
+    profile: Path
+    out: Path
+    ended: Reported
+
+    def up_to(self, last: str, folder: Path) -> Path:
+        """A run directory with the results of the stages up to this one."""
+        (folder / "run").mkdir()
+        for name in _STAGES[: _STAGES.index(last) + 1]:
+            (folder / "run" / name).symlink_to(self.out / name)
+        return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def ran(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
+    folder = tmp_path_factory.mktemp("ran")
+    profile, out = _profile(folder), folder / "run"
+    yield Ran(profile, out, reported(local(repository, profile, out)))
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _by_name(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {result["target"]: result for result in report["results"]}
 
 
-def test_jobs_run_in_order_in_one_run_directory(tmp_path: Path) -> None:
-    profile, out = _profile(tmp_path), tmp_path / "run"
-    code, report, said = cluster(profile, out)
+def test_jobs_run_in_order_in_one_run_directory(ran: Ran, repository: Path) -> None:
+    out, (code, report, said) = ran.out, ran.ended
     assert code == 4, said  # five stages were left out
     stages = _by_name(report)
-    for name in ("apply", "verify", "rebuild"):
+    for name in _STAGES:
         assert stages[name]["outcome"] == "pass" and stages[name]["job"]
     assert all(stages[name]["outcome"] == "not run" for name in _LEFT_OUT)
     order = re.findall(r"(?m)^(\w+): (?:submitted|pass$)", said)
@@ -70,20 +107,22 @@ def test_jobs_run_in_order_in_one_run_directory(tmp_path: Path) -> None:
     assert (out / "report.html").is_file() and (out / "report.md").is_file()
 
     before = (out / "rebuild").stat().st_mtime_ns
-    code, again, said = cluster(profile, out)
+    code, again, said = reported(local(repository, ran.profile, out))
     assert code == 4 and "pass (earlier result)" in said
     assert {n: s["outcome"] for n, s in _by_name(again).items()} == states
     assert (out / "rebuild").stat().st_mtime_ns == before
 
 
-def test_stage_after_a_failed_stage_is_not_submitted(tmp_path: Path) -> None:
+def test_stage_after_a_failed_stage_is_not_submitted(
+    ran: Ran, repository: Path, tmp_path: Path
+) -> None:
     """The server cannot start: the stage has an error, with the reason."""
     more = (
         '[server]\ncommand = ["{python}", "-c", "raise SystemExit(7)"]\n'
         "[bench]\npoints = [[8, 8, 1], [16, 8, 1]]\nrounds = 1\n"
     )
-    profile, out = _profile(tmp_path, more=more), tmp_path / "run"
-    code, report, said = cluster(profile, out)
+    profile, out = _profile(tmp_path, more=more), ran.up_to("rebuild", tmp_path)
+    code, report, said = reported(local(repository, profile, out))
     stages = _by_name(report)
     assert code == 5, said
     for point in ("bench:8/8/1", "bench:16/8/1"):
@@ -95,10 +134,10 @@ def test_stage_after_a_failed_stage_is_not_submitted(tmp_path: Path) -> None:
     assert "bench: submitted" not in said
 
 
-def test_killed_job_is_an_error(tmp_path: Path) -> None:
-    profile, out = _profile(tmp_path), tmp_path / "run"
+def test_killed_job_is_an_error(ran: Ran, repository: Path, tmp_path: Path) -> None:
+    out = ran.up_to("apply", tmp_path)
     with subprocess.Popen(
-        command(profile, out, "--executor", "local", "--gpus", "0"),
+        local(repository, ran.profile, out),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as verb:  # fmt: skip
         assert verb.stderr and verb.stdout
@@ -116,10 +155,10 @@ def test_killed_job_is_an_error(tmp_path: Path) -> None:
     assert report["exit_code"] != 0
 
 
-def test_interrupt_ends_the_jobs(tmp_path: Path) -> None:
-    profile, out = _profile(tmp_path), tmp_path / "run"
+def test_interrupt_ends_the_jobs(ran: Ran, repository: Path, tmp_path: Path) -> None:
+    out = ran.up_to("verify", tmp_path)
     with subprocess.Popen(
-        command(profile, out, "--executor", "local", "--gpus", "0"),
+        local(repository, ran.profile, out),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as verb:  # fmt: skip
         assert verb.stderr and verb.stdout
@@ -136,8 +175,7 @@ def test_interrupt_ends_the_jobs(tmp_path: Path) -> None:
 
 def test_dry_run_shows_waves_and_submits_nothing(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, str(_VERB), "--profile", "mi355x-glm51", "--out",
-         str(tmp_path / "run"), "--dry-run", "--json"],
+        command(Path("mi355x-glm51"), tmp_path / "run", "--dry-run"),
         capture_output=True, text=True, check=False, timeout=PATIENCE_S,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -168,7 +206,8 @@ def test_without_slurm(tmp_path: Path) -> None:
     "more", [("--slurm", "account"), ("--slurm", "a=b"), ("--partition", "p")]
 )
 def test_bad_options(tmp_path: Path, more: tuple[str, str]) -> None:
-    code, report, _ = cluster(_profile(tmp_path), tmp_path / "run", *more)
+    words = local(ROOT, _profile(tmp_path), tmp_path / "run", *more)
+    code, report, _ = reported(words)
     assert code == 2 and report["message"]
 
 

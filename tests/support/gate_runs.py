@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from conftest import ROOT
-from overlaykit.series.lock import LOCK, manifest_digest
-from support.bases import OTHERS
+from support.one_base import keep_first, lock_again
 from support.patience import PATIENCE_S, wait_until
 from support.processes import alive, family, running
 
@@ -94,33 +93,19 @@ class Copy:
 
     def lock(self) -> None:
         """Make the lock again, as a maintainer does after an edit."""
-        script = str(self.root / "scripts" / "lock.py")
-        subprocess.run([sys.executable, script], check=True, capture_output=True)
+        lock_again(self.root)
 
 
 def copy_repository(place: Path) -> Copy:
     """Copy this working tree with only the first base of SGLang, to halve the work."""
     for name in _PARTS:
-        ignore = shutil.ignore_patterns("__pycache__", *OTHERS)
-        shutil.copytree(ROOT / name, place / name, ignore=ignore)
+        shutil.copytree(ROOT / name, place / name)
     for name in _FILES:
         shutil.copy2(ROOT / name, place / name)
     (place / "build").mkdir()
     (place / "build" / "cache").symlink_to(ROOT / "build" / "cache")
-    copy = Copy(place)
-    manifest = place / "overlay.toml"
-    text = manifest.read_text(encoding="utf-8")
-    kept, table, _ = text.partition(f'[targets."{OTHERS[0]}"]')
-    assert table
-    manifest.write_text(kept, encoding="utf-8")
-    # Keep the packages' digests in the lock, so that they are not fetched again.
-    lock = json.loads((place / LOCK).read_text(encoding="utf-8"))
-    for base in OTHERS:
-        del lock["targets"][base]
-    lock["manifest"] = manifest_digest(place)
-    (place / LOCK).write_text(json.dumps(lock), encoding="utf-8")
-    copy.lock()
-    return copy
+    keep_first(place)
+    return Copy(place)
 
 
 def another(copy: Copy, place: Path) -> Copy:

@@ -154,3 +154,13 @@ def test_a_closed_stream_does_not_exit_with_1(closed: str, tmp_path: Path) -> No
         assert b"standard output is closed" in done.stderr
     else:
         assert done.returncode == json.loads(done.stdout)["exit_code"] == Exit.USAGE
+
+
+def test_a_page_that_cannot_be_written_is_refused_first(tmp_path: Path) -> None:
+    """Before the work of minutes: even before the clone is looked for."""
+    nowhere = str(tmp_path / "nowhere")
+    for option in ("--html", "--markdown"):
+        done = run_verb("drift", "--clone", nowhere, "--ref", "HEAD",
+                        option, f"{nowhere}/page")  # fmt: skip
+        assert done.returncode == Exit.ENVIRONMENT, done.stderr
+        assert f"cannot write {nowhere}/page" in done.stderr

@@ -15,8 +15,10 @@ import pytest
 from conftest import ROOT, Pins
 from overlaykit.series.ledger import LEDGER
 from overlaykit.series.lock import LOCK
+from support.bases import OTHERS
 from support.forks import forked
 from support.kill_at_write import kill_at_write
+from support.one_base import keep_first, link_packages
 
 VERSION = "0.5.11"
 PYC = {"PYTHONDONTWRITEBYTECODE": "1"}
@@ -336,6 +338,9 @@ def test_killed_at_every_write(
 ) -> None:
     """kill -9 anywhere leaves the complete old lock or the complete new one; running
     the same command again gives the new one."""
+    keep_first(own_overlay)
+    for name in OTHERS:
+        drop_from_cache(own_overlay, pins, name)
     arguments: tuple[str, ...] = ()
     if accept:
         request.getfixturevalue("backdoored")
@@ -348,7 +353,7 @@ def test_killed_at_every_write(
 
     def lock(at: int) -> int:
         shutil.rmtree(root, ignore_errors=True)
-        shutil.copytree(own_overlay, root, symlinks=True)
+        shutil.copytree(own_overlay, root, copy_function=link_packages)
         return kill_at_write(root, at, log, "lock", *arguments)
 
     assert lock(0) == 0

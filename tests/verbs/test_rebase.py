@@ -21,6 +21,7 @@ from overlaykit.sources.releases import release_tree
 from support.edits import commit, edit
 from support.forks import forked
 from support.kill_at_write import kill_at_write
+from support.one_base import keep_first
 from verbs.test_aiter_moves import ALLOCATED, PARAMETER
 
 Slim = Callable[..., Path]
@@ -459,6 +460,7 @@ def work(overlay: Path) -> dict[str, bytes]:
 @pytest.mark.slow("killed at every write")
 def test_killed_and_resumed(carrier: Path, reworded: Path, tmp_path: Path) -> None:
     """Kill at writes from the first to the last, of the first run and of --continue."""
+    keep_first(carrier)
     asked = ("--onto", "main", "--clone", reworded)
     writes = killed(carrier, 0, *asked)
     assert writes is not None and writes > 20
@@ -518,6 +520,7 @@ def test_a_folder_with_names_outside_it(
 @pytest.mark.slow("killed at every write")
 def test_an_adoption_that_is_killed(carrier: Path, tmp_path: Path) -> None:
     """The new base is complete or absent, whichever verb runs next."""
+    keep_first(carrier)
     assert rebase(carrier, "--onto", "0.5.12")["exit_code"] == 0
     kept = tmp_path / "kept"
     shutil.copytree(carrier, kept, symlinks=True)

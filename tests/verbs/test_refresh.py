@@ -17,6 +17,7 @@ from overlaykit.trees.tree import DirectoryTree
 from support.edits import edit
 from support.forks import forked
 from support.kill_at_write import kill_at_write
+from support.one_base import keep_first
 
 COMMUNICATOR = "python/sglang/srt/layers/communicator.py"
 LAID = "python/sglang/srt/layers/quantization/bpreshuffle_scale.py"
@@ -309,6 +310,7 @@ def test_not_applied(carrier: Path, slim: Callable[..., Path]) -> None:
 @pytest.mark.slow("killed at every write")
 def test_killed_at_every_write(carrier: Path, applied: Path, tmp_path: Path) -> None:
     """kill -9 anywhere leaves the old overlay or the new one, and verbs report it."""
+    keep_first(carrier)
     edit(applied, COMMUNICATOR, GATHER, GATHER + "                # edited\n")
     (applied / "python" / "sglang" / "more").mkdir()
     (applied / "python" / "sglang" / "more" / "one.py").write_text("ONE = 1\n")

@@ -9,12 +9,13 @@ from gatekit.gsm8k.page import page
 from gatekit.gsm8k.predictions import Predictions, predict
 from gatekit.gsm8k.text import power_text
 from overlaykit.cli import Report, progress
-from overlaykit.core.files import write_whole
+from overlaykit.core.files import check_place, write_whole
 from overlaykit.core.wording import pasteable
 
 
 def call(arguments: Namespace) -> Report:
     """Compute what runs of the given sizes can show."""
+    check_place(arguments.markdown)
     predictions = predict(
         arguments.questions,
         arguments.discordance,

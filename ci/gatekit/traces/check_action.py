@@ -12,7 +12,7 @@ from gatekit.traces.timeline import timeline
 from gatekit.traces.verdicts import Assessment, Requirement, analyse, decide
 from overlaykit.cli import Report
 from overlaykit.core.errors import EnvironmentFailure, Exit, Finding, InputError
-from overlaykit.core.files import write_whole
+from overlaykit.core.files import check_place, write_whole
 
 _EXITS = {
     Verdict.PASS: Exit.DONE,
@@ -26,6 +26,7 @@ _ORDER = (Exit.DONE, Exit.FAILS, Exit.INVALID, Exit.ENVIRONMENT, Exit.USAGE)
 def call(arguments: Namespace) -> Report:
     """Check every trace. An unreadable trace does not stop the others."""
     required = _requirement(arguments)
+    check_place(arguments.svg, arguments.html)
     traces, baselines, captures, baseline_captures = named = [
         find(paths)
         for paths in (

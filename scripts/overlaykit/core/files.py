@@ -34,9 +34,38 @@ def write_whole(path: Path, data: str | bytes) -> None:
     try:
         write_file(path, data)
     except OSError as error:
-        step = "choose another file, or permit writing there"
-        finding = Finding(str(error), path=str(path), next_step=step)
-        raise EnvironmentFailure(f"cannot write {path}", (finding,)) from error
+        raise _cannot_write(path, error) from error
+
+
+def check_place(*paths: Path | None) -> None:
+    """Refuse files that :func:`write_whole` could not write later: their folder is
+    missing or may not be written to, or they are no regular files. Verbs that work for
+    minutes ask this first. Raises EnvironmentFailure; None is no file."""
+    for path in filter(None, paths):
+        try:
+            place = _place_of(path)
+            if not os.access(place.parent, os.W_OK | os.X_OK):
+                # Says why: there is no folder, it is a file, or it is closed.
+                os.scandir(place.parent).close()
+                raise PermissionError(f"{place.parent} may not be written to")
+        except OSError as error:
+            raise _cannot_write(path, error) from error
+
+
+def _cannot_write(path: Path, error: OSError) -> EnvironmentFailure:
+    step = "choose another file, or permit writing there"
+    finding = Finding(str(error), path=str(path), next_step=step)
+    return EnvironmentFailure(f"cannot write {path}", (finding,))
+
+
+def _place_of(path: Path) -> Path:
+    """Where a file is written: a symbolic link stays. Raises OSError for what is no
+    regular file."""
+    place = Path(os.path.realpath(path))
+    if place.exists() and not place.is_file():
+        # The rename would replace a device or a pipe by a file.
+        raise OSError(f"{path} is not a regular file")
+    return place
 
 
 def write_file(
@@ -49,14 +78,10 @@ def write_file(
 
     A file keeps its mode and owner; a new file gets those of its folder.
     """
-    place = path if new else Path(os.path.realpath(path))
+    place = path if new else _place_of(path)
     access = replace(access_within(place.parent), mode=0o644)
     if not new and place.exists():
-        found = place.stat()
-        if not stat.S_ISREG(found.st_mode):
-            # The rename would replace a device or a pipe by a file.
-            raise OSError(f"{path} is not a regular file")
-        access = access_of(found)
+        access = access_of(place.stat())
     # Names in a page may hold bytes that are not text.
     content = (
         data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data

@@ -79,9 +79,11 @@ def look_around(device: str) -> dict[str, str]:
 def _worker(device: str) -> Callable[..., Any]:
     import torch
 
+    from xscale.numeric import compiler
     from xscale.numeric.engine import Engine
     from xscale.numeric.producers import Kernels
 
+    compiler.postpone()
     known: dict[tuple[Any, ...], Kernels] = {}
     # The pristine tree of the last job, with its runs: the next one often has the same.
     base: Engine | None = None

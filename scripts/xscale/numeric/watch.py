@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from xscale.numeric.compiler import without_import
 from xscale.numeric.results import Spot
 from xscale.numeric.stubs import Anything, recording_calls
 from xscale.sites import MARKER
@@ -251,6 +252,9 @@ class Watch(TorchDispatchMode):  # type: ignore[misc]
             if wrote is not None:
                 self.seen.stub_calls.append(Event(name, self.where(), wrote))
                 return
+
+
+without_import(Watch)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import pytest
 
 from conftest import ROOT
 from overlaykit.core.errors import EnvironmentFailure
-from overlaykit.core.files import write_file, write_whole
+from overlaykit.core.files import check_place, write_file, write_whole
 
 # Other modules that open a file for writing, how often, and why no reader sees a part.
 _OTHERS = {
@@ -101,6 +101,8 @@ def test_only_regular_files_are_replaced(tmp_path: Path) -> None:
     for name in ("pipe", "folder"):
         with pytest.raises(EnvironmentFailure, match="cannot write"):
             write_whole(tmp_path / name, "x")
+        with pytest.raises(EnvironmentFailure, match="cannot write"):
+            check_place(tmp_path / name)
     assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["folder", "pipe"]
 
@@ -114,6 +116,17 @@ def test_new_never_replaces_a_file(tmp_path: Path) -> None:
 
 
 def test_missing_folder(tmp_path: Path) -> None:
-    with pytest.raises(EnvironmentFailure) as failed:
-        write_whole(tmp_path / "none" / "x", "x")
-    assert failed.value.findings[0].next_step
+    (tmp_path / "file").touch()
+    for name in ("none", "file"):
+        with pytest.raises(EnvironmentFailure) as failed:
+            write_whole(tmp_path / name / "x", "x")
+        with pytest.raises(EnvironmentFailure) as early:
+            check_place(tmp_path / name / "x")
+        assert failed.value.findings[0].next_step
+        assert early.value.findings[0].next_step
+
+
+def test_a_place_that_can_be_written(tmp_path: Path) -> None:
+    (tmp_path / "old").write_text("one")
+    check_place(None, tmp_path / "old", tmp_path / "new")
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("old", "one")]

@@ -1,0 +1,47 @@
+"""Copies of this overlay with one base of SGLang, where the bases differ in nothing for
+what is tested: each verb that makes the lock again reads every base's package."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from overlaykit.series.lock import LOCK, manifest_digest
+from support.bases import OTHERS
+
+
+def keep_first(copy: Path) -> None:
+    """Remove all bases of SGLang but the first from a copy, as if there never were
+    any."""
+    for folder in ("patches", "overlay"):
+        for base in OTHERS:
+            shutil.rmtree(copy / folder / base, ignore_errors=True)
+    manifest = copy / "overlay.toml"
+    text = manifest.read_text(encoding="utf-8")
+    kept, table, _ = text.partition(f'[targets."{OTHERS[0]}"]')
+    assert table
+    manifest.write_text(kept, encoding="utf-8")
+    # Keep the packages' digests in the lock, so that they are not fetched again.
+    lock = json.loads((copy / LOCK).read_text(encoding="utf-8"))
+    for base in OTHERS:
+        del lock["targets"][base]
+    lock["manifest"] = manifest_digest(copy)
+    (copy / LOCK).write_text(json.dumps(lock), encoding="utf-8")
+    lock_again(copy)
+
+
+def lock_again(copy: Path) -> None:
+    """Make the lock of a copy again, as a maintainer does after an edit."""
+    script = str(copy / "scripts" / "lock.py")
+    subprocess.run([sys.executable, script], check=True, capture_output=True)
+
+
+def link_packages(source: str, to: str) -> str:
+    """A copy function: packages are links, other files are copied."""
+    if source.endswith(".whl"):
+        Path(to).hardlink_to(source)
+        return to
+    return str(shutil.copy2(source, to))
