@@ -16,7 +16,7 @@ import pytest
 
 from conftest import IDENTITY, run_verb
 from overlaykit.core import git
-from support.bases import BASES
+from support.bases import FIRST, REVIVED
 
 LAYERS = "python/sglang/srt/layers"
 COMMUNICATOR = f"{LAYERS}/communicator.py"
@@ -43,7 +43,7 @@ def status(clone: Path) -> str:
     return git.text(clone, "-c", "core.autocrlf=true", "status", "--porcelain")
 
 
-@pytest.mark.parametrize("target", BASES)
+@pytest.mark.parametrize("target", [FIRST, REVIVED[0]])
 @pytest.mark.parametrize("how", ["", "--status"])
 def test_crlf(target: str, how: str, slim: Slim) -> None:
     clone = cloned(slim(target), "crlf", core_autocrlf="true")

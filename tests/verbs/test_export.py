@@ -26,10 +26,11 @@ def tree_of(root: Path) -> str:
 
 
 @pytest.fixture
-def clones(laid_out: dict[str, Path], tmp_path: Path) -> Callable[[str, str], Path]:
+def clones(slim: Callable[..., Path]) -> Callable[[str, str], Path]:
     def make(target: str, name: str) -> Path:
-        shutil.copytree(laid_out[target], tmp_path / name, symlinks=True)
-        return tmp_path / name
+        clone = slim(target, name)
+        git.run(clone, "tag", "pin")
+        return clone
 
     return make
 
