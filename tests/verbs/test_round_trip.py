@@ -41,7 +41,7 @@ def plain(
 
 
 def installed(
-    laid_out: dict[str, Path], names: Names, pins: Pins, folder: Path
+    laid_out: dict[str, Path], names: Names, pins: Pins, folder: Path, *more: str
 ) -> list[Path]:
     """The packages as pip installs them, in one site-packages directory."""
     site = folder / "site-packages"
@@ -51,15 +51,16 @@ def installed(
         command += ["--no-index", "--only-binary=:all:", "--target", str(site)]
         command += ["--platform", dist.platform] if dist.platform else []
         command += ["--python-version", dist.python] if dist.python else []
-        subprocess.run([*command, str(pins.wheels[name])], check=True)
+        subprocess.run([*command, *more, str(pins.wheels[name])], check=True)
     return [site]
 
 
 def package(
     laid_out: dict[str, Path], names: Names, pins: Pins, folder: Path
 ) -> list[Path]:
-    """The installed packages' own directories."""
-    [site] = installed(laid_out, names, pins, folder)
+    """The installed packages' own directories. Their modules are not compiled, which
+    takes longer than the rest."""
+    [site] = installed(laid_out, names, pins, folder, "--no-compile")
     return [site / pins.overlay[name].target.package for name in names]
 
 
