@@ -55,7 +55,8 @@ def peak_memory(versions: Sequence[str]) -> int:
     shutil.rmtree(CACHE, ignore_errors=True)
     work = (
         "import sys; sys.path.insert(0, 'scripts'); "
-        "from upstream.sources import all_facts, release_source; "
+        "from upstream.analysis import all_facts; "
+        "from upstream.sources import release_source; "
         "from overlaykit.series.carried import load_overlay; "
         "from overlaykit.cli import ROOT; "
         "it = load_overlay(ROOT)['sglang']; "

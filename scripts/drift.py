@@ -7,10 +7,11 @@ import shutil
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from overlaykit.cli import ROOT, Report, Result, Verb, progress, run
-from overlaykit.core.errors import Finding, InputError
+from overlaykit.cli import ROOT, Countdown, Report, Result, Verb, run
+from overlaykit.core.errors import Exit, Finding, InputError
 from overlaykit.core.files import check_place, write_whole
 from overlaykit.core.options import whole_number
 from overlaykit.core.wording import pasteable
@@ -18,13 +19,13 @@ from overlaykit.series.carried import Carried, load_overlay, target_named
 from overlaykit.series.ledger import LEDGER
 from upstream import first_bad, matrix, selection
 from upstream.advice import Advice, advise, headline
+from upstream.analysis import Analysis, Stopped, all_facts
 from upstream.cells import columns
 from upstream.clone import Clone, open_clone
 from upstream.facts import QUOTED, Facts
 from upstream.first_bad import Difference
 from upstream.outcomes import Column
 from upstream.selection import Selection
-from upstream.sources import all_facts
 
 
 class VersionResult(Result, frozen=True, kw_only=True):
@@ -95,21 +96,71 @@ def drift(arguments: Namespace) -> Report:
     _check(arguments)
     check_place(arguments.markdown, arguments.html)
     clone = open_clone(arguments.clone, carried) if arguments.clone else None
-    if arguments.first_bad:
-        assert clone is not None
-        return _search(clone, arguments)
-    selected = _select(carried, clone, arguments)
-    facts = all_facts(ROOT, carried, selected.sources, progress)
-    found = zip((source.version for source in selected.sources), facts, strict=True)
-    made = zip(selected.sources, columns(carried, found), strict=True)
-    shown = [
-        c.capped(arguments.quote) for source, c in made if source in selected.shown
-    ]
-    advice = [advise(column) for column in shown]
+    with Analysis(ROOT, carried, Countdown()) as analysis:
+        if arguments.first_bad:
+            assert clone is not None
+            return _search(clone, arguments)
+        return _matrix(carried, clone, analysis, arguments)
+
+
+def _matrix(
+    carried: Carried, clone: Clone | None, analysis: Analysis, arguments: Namespace
+) -> Report:
+    selected = _select(carried, clone, analysis, arguments)
+    try:
+        found = analysis.facts(selected.sources)
+    except Stopped as stopped:
+        return _so_far(carried, selected, stopped, arguments)
+    shown, advice = _shown(carried, selected, found, arguments)
     _write_pages(shown, advice, carried, arguments)
+    return _report(carried, shown, advice, selected.note)
+
+
+def _shown(
+    carried: Carried,
+    selected: Selection,
+    facts: Sequence[Facts],
+    arguments: Namespace,
+) -> tuple[list[Column], list[tuple[Advice, ...]]]:
+    """The columns of the matrix, and what to do."""
+    versions = (source.version for source in selected.sources)
+    made = columns(carried, zip(versions, facts, strict=True))
+    shown = [
+        column.capped(arguments.quote)
+        for source, column in zip(selected.sources, made, strict=True)
+        if source in selected.shown
+    ]
+    return shown, [advise(column) for column in shown]
+
+
+def _so_far(
+    carried: Carried, selected: Selection, stopped: Stopped, arguments: Namespace
+) -> Report:
+    """The versions whose facts are known. Pages are not written: they would look as if
+    they were complete."""
+    known = [s for s in selected.sources if s.version.identity in stopped.found]
+    facts = [stopped.found[source.version.identity] for source in known]
+    part = replace(selected, sources=tuple(known))
+    shown, advice = _shown(carried, part, facts, arguments)
+    message = (
+        f"interrupted: {len(known)} of {len(selected.sources)} versions are known and "
+        "kept for the next run; whether a version reverts a change is only certain "
+        "once all before it are known"
+    )
+    return _report(carried, shown, advice, message, Exit.INTERRUPTED)
+
+
+def _report(
+    carried: Carried,
+    shown: Sequence[Column],
+    advice: Sequence[tuple[Advice, ...]],
+    message: str,
+    exit_code: Exit = Exit.DONE,
+) -> Report:
     return Report(
         verb="drift",
-        message=selected.note,
+        exit_code=exit_code,
+        message=message,
         results=tuple(
             VersionResult(
                 target=carried.name,
@@ -145,7 +196,9 @@ def _check(arguments: Namespace) -> None:
         raise InputError(wrong, (Finding(wrong, next_step=step),))
 
 
-def _select(carried: Carried, clone: Clone | None, arguments: Namespace) -> Selection:
+def _select(
+    carried: Carried, clone: Clone | None, analysis: Analysis, arguments: Namespace
+) -> Selection:
     """The versions that the options name."""
     if arguments.release:
         releases = selection.named_releases(ROOT, carried, arguments.release)
@@ -159,7 +212,7 @@ def _select(carried: Carried, clone: Clone | None, arguments: Namespace) -> Sele
         return releases
     if arguments.range:
         first, last = arguments.range
-        return releases + selection.commit_range(ROOT, clone, first, last, progress)
+        return releases + selection.commit_range(clone, first, last, analysis.facts)
     return releases + selection.commits(clone, arguments.ref)
 
 

@@ -17,7 +17,7 @@ from overlaykit.refresh.edits import find_edits
 from overlaykit.refresh.relocking import Parts, overlay_changes
 from overlaykit.series.carried import load_overlay
 from overlaykit.trees.tree import DirectoryTree
-from xscale.census import take_census
+from xscale.census import kept_census
 from xscale.sites import UNKNOWN_SITE
 
 
@@ -83,7 +83,7 @@ def _sites(found: FoundTarget) -> FindSites:
 
     def sites(path: str, scope: str) -> tuple[str, ...]:
         within = f"{found.carried.target.package_root}/"
-        rows = take_census(found.tree, within=within).rows
+        rows = kept_census(found.tree, within=within).rows
         return tuple(
             row.site
             for row in rows

@@ -38,7 +38,7 @@ from overlaykit.trees.bytecode import hidden_by_bytecode
 from overlaykit.trees.tree import EditedTree, GitTree, Tree
 from xscale.aiter_tree import aiter_at
 from xscale.audit import ALL, Audit, audit, rendered
-from xscale.census import SiteRow, check_adopted, take_census
+from xscale.census import SiteRow, check_adopted, kept_census
 from xscale.liveness import LiveState, probe
 from xscale.numeric import (
     ChainSummary,
@@ -189,7 +189,7 @@ def _verify(one: FoundTarget) -> tuple[VerifyResult, list[Finding]]:
     sites: tuple[SiteRow, ...] = ()
     if carried.target.package == _CENSUS_OF and carried.sites:
         # Upstream's own tests and benchmarks are not checked.
-        census = take_census(tree, within=f"{carried.target.package_root}/")
+        census = kept_census(tree, within=f"{carried.target.package_root}/")
         sites = census.rows
         findings += [
             finding

@@ -11,6 +11,7 @@ import io
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -102,6 +103,10 @@ def say(what: str) -> None:
     print(readable(what), file=sys.stderr, flush=True)
 
 
+_PAUSE_S = 5
+"""Seconds between two lines of progress where nothing is overwritten."""
+
+
 def progress(what: str, done: int, total: int) -> None:
     """Print progress on standard error: one updating line in a terminal, else a few
     lines."""
@@ -111,6 +116,36 @@ def progress(what: str, done: int, total: int) -> None:
         print(line, end=end, file=sys.stderr, flush=True)
     elif done == total or done % 1000 == 0:
         say(f"{what}: {done}/{total}")
+
+
+class Countdown:
+    """Progress with the time that is left, for work of minutes; call it as
+    :func:`progress`.
+
+    The first call may count what did not have to be done, so the time is measured from
+    there.
+    """
+
+    def __init__(self) -> None:
+        self._first: tuple[float, int] | None = None
+        self._said = 0.0
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if self._first is None or done < self._first[1]:
+            self._first = now, done
+        since, before = self._first
+        left = ""
+        if before < done < total:
+            seconds = (now - since) / (done - before) * (total - done)
+            left = f", about {max(round(seconds), 1)} s left"
+        line = f"{one_line(what)}: {done}/{total}{left}"
+        if sys.stderr.isatty():
+            end = "\n" if done == total else ""
+            print(f"\r{line}\033[K", end=end, file=sys.stderr, flush=True)
+        elif done == total or now - self._said >= _PAUSE_S:
+            self._said = now
+            say(line)
 
 
 @dataclass(frozen=True)

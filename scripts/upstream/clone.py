@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from overlaykit.core.errors import Finding, InputError
 from overlaykit.core.wording import quoted
 from overlaykit.repository import clones
+from overlaykit.repository.batch import Batch
 from overlaykit.repository.clones import text
 from overlaykit.repository.places import clone_location, is_clone
 from overlaykit.series.carried import Carried
@@ -44,12 +45,8 @@ class Clone:
 
     def commit(self, ref: str) -> str:
         """The commit id of a ref. Raises InputError if there is no such commit."""
-        found = clones.run(
-            self.path, "rev-parse", "--verify", "-q", "--end-of-options",
-            f"{ref}^{{commit}}", ok=(0, 1, 128),
-        )  # fmt: skip
-        if found.returncode == 0:
-            return found.stdout.decode().strip()
+        if found := self._id(ref):
+            return found
         step = f"name one of these, or run git fetch origin {ref}"
         if self.is_shallow:
             step = (
@@ -74,10 +71,31 @@ class Clone:
         Raises InputError if the commit does not contain the target's package.
         """
         commit = self.commit(ref)
+        [source] = self.sources([commit], {commit: ref})
+        version = source.version
+        about = f"{version.about}; {note}" if note else version.about
+        version = replace(version, name=name or ref, about=about, beside=beside)
+        return replace(source, version=version)
+
+    def sources(
+        self, commits: Sequence[str], names: Mapping[str, str] | None = None
+    ) -> list[Source]:
+        """Commits, by their full ids, as versions: ten letters of the id are the name.
+        Raises InputError as :meth:`source` does."""
+        about = self._about(commits)
+        old = self._before_pin(commits)
+        found = []
+        with Batch(self.path) as objects:
+            for commit in dict.fromkeys(commits):
+                tree = GitTree(self.path, commit, objects)
+                self._check_package(tree, (names or {}).get(commit, commit))
+                version = Version(commit[:10], tree.id, about[commit], commit in old)
+                found.append(Source(version, self.path, commit))
+        return found
+
+    def _check_package(self, tree: GitTree, ref: str) -> None:
         package = f"{self.carried.target.package_root}/__init__.py"
-        with GitTree(self.path, commit) as held:
-            tree, there = held.id, held.read(package)
-        if there is None:
+        if tree.read(package) is None:
             what = f"{ref} of {self.path} is not {self.carried.target.package}"
             finding = Finding(
                 what,
@@ -87,12 +105,15 @@ class Clone:
                 f"{self.carried.target.repository}, or another --target",
             )
             raise InputError(what, (finding,))
-        about = text(self.path, "log", "-1", "--no-show-signature",
-                     "--format=%h %as %s", commit)  # fmt: skip
-        about += f"; {note}" if note else ""
-        old = self._before_pin(commit)
-        version = Version(name or ref, tree, about, old, beside)
-        return Source(version, self.path, commit)
+
+    def _about(self, commits: Sequence[str]) -> dict[str, str]:
+        """Id, date and subject of each commit, for people."""
+        listed = clones.run(
+            self.path, "log", "--no-walk=unsorted", "--no-show-signature", "-z",
+            "--format=%H %h %as %s", "--stdin", stdin=_lines(commits),
+        ).stdout.decode(errors="replace")  # fmt: skip
+        rows = (row.partition(" ") for row in listed.split("\0") if row)
+        return {commit: about.rstrip("\n") for commit, _, about in rows}
 
     def line(self, first: str, last: str) -> Line:
         """The line from ``first`` to ``last``, or from where they diverge."""
@@ -141,17 +162,29 @@ class Clone:
             return f"the merge base of {first} and {last}"
         return f"the last first-parent commit of {last} that is also in {first}"
 
-    def _before_pin(self, commit: str) -> bool:
+    def _before_pin(self, commits: Sequence[str]) -> set[str]:
+        """The commits that the pinned release contains, without its own."""
         tag = self.carried.target.tag
-        if tag is None:
-            return False
-        done = clones.run(
-            self.path, "merge-base", "--is-ancestor", commit, f"refs/tags/{tag}",
-            ok=(0, 1, 128),
+        pin = "" if tag is None else self._id(f"refs/tags/{tag}")
+        if not pin:
+            return set()
+        # What a release does not contain is listed, so the list ends with the line.
+        later = (
+            clones.run(
+                self.path, "rev-list", "--stdin", stdin=_lines([*commits, f"^{pin}"])
+            )
+            .stdout.decode()
+            .split()
+        )
+        return set(commits) - {*later, pin}
+
+    def _id(self, ref: str) -> str:
+        """The commit id of a ref, or an empty text."""
+        found = clones.run(
+            self.path, "rev-parse", "--verify", "-q", "--end-of-options",
+            f"{ref}^{{commit}}", ok=(0, 1, 128),
         )  # fmt: skip
-        if done.returncode:
-            return False
-        return text(self.path, "rev-parse", f"refs/tags/{tag}^{{commit}}") != commit
+        return "" if found.returncode else found.stdout.decode().strip()
 
     def _known(self) -> str:
         refs = text(
@@ -159,6 +192,10 @@ class Clone:
             "--format=%(refname:short)", "refs/heads", "refs/remotes", "refs/tags",
         ).splitlines()  # fmt: skip
         return ", ".join(refs[:_NEAR]) + (", …" if len(refs) > _NEAR else "")
+
+
+def _lines(words: Iterable[str]) -> bytes:
+    return "".join(f"{word}\n" for word in words).encode()
 
 
 def open_clone(path: Path, carried: Carried) -> Clone:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from overlaykit.core.errors import Finding
-from overlaykit.planning.landing import DriftedPlan, plan_drifted
+from overlaykit.planning.landing import DriftedPlan, Landings, plan_drifted
 from overlaykit.planning.plan import HunkPlan, Standing, locate
 from overlaykit.series.carried import Carried
 from overlaykit.series.patches import split_lines
@@ -82,13 +82,14 @@ def facts_of(
     base: Tree,
     others: Iterable[Carried] = (),
     aiter: Tree | None = None,
+    landings: Landings | None = None,
 ) -> Facts:
     """Ask the planner and the census about ``tree``, and run its code on ``aiter``'s
     kernels. ``base`` is the pinned release; ``others`` are the carried bases of the
-    same package."""
+    same package. ``landings`` are those on the trees before."""
     contract = contract_of(carried)
     standing = locate(carried, tree).standing(carried)
-    landed = plan_drifted(carried, tree, base)
+    landed = plan_drifted(carried, tree, base, landings)
     states = _lives(contract, tree, aiter)
     census = with_lives(contract.census(carried.target, tree), states)
     merged, wrong = _merged(carried, contract, tree, landed, census.rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +11,12 @@ from overlaykit.core.errors import EnvironmentFailure
 from overlaykit.core.versions import order
 from overlaykit.series.carried import Carried
 from overlaykit.series.ledger import LEDGER
-from overlaykit.sources.packages import Progress
 from overlaykit.sources.releases import listed
 from upstream.clone import Clone, watched
-from upstream.sources import Source, all_facts, recorded, release_source
+from upstream.facts import Facts
+from upstream.sources import Source, recorded, release_source
+
+Analyze = Callable[[Sequence[Source]], Sequence[Facts]]
 
 
 @dataclass(frozen=True)
@@ -82,9 +84,7 @@ def commits(clone: Clone, refs: Sequence[str]) -> Selection:
     return Selection.of([clone.source(ref) for ref in dict.fromkeys(refs)])
 
 
-def commit_range(
-    root: Path, clone: Clone, first: str, last: str, progress: Progress
-) -> Selection:
+def commit_range(clone: Clone, first: str, last: str, analyze: Analyze) -> Selection:
     """``first``, and the commits up to ``last`` that touch the series or its sites.
 
     If ``first`` is not on the first-parent line of ``last``, the commit at which that
@@ -99,7 +99,6 @@ def commit_range(
             clone.source(line.since, line.since[:10], line.start),
         ]
     ends = [begin[-1], clone.source(last)]
-    facts = all_facts(root, clone.carried, ends, progress)
-    touching = clone.touching(line, watched(clone.carried, facts))
-    rest = [clone.source(commit, name=commit[:10]) for commit in touching]
+    touching = clone.touching(line, watched(clone.carried, analyze(ends)))
+    rest = clone.sources(touching)
     return Selection.of([*begin, *rest])

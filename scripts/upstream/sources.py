@@ -1,14 +1,13 @@
 """Where the tree of an upstream version is, and its facts.
 
 Releases are read from their wheels and commits from a clone's objects; nothing is
-unpacked or checked out. Facts that are not cached are computed by two processes, each
-with one tree at a time, so that memory does not grow with the number of versions.
+unpacked or checked out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future
+import atexit
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -16,15 +15,15 @@ from pathlib import Path
 
 from overlaykit.core.errors import EnvironmentFailure, Finding
 from overlaykit.core.versions import order
+from overlaykit.planning.landing import Landings
+from overlaykit.repository.batch import Batch
 from overlaykit.series.carried import Carried, load_overlay
 from overlaykit.series.ledger import ledger
 from overlaykit.sources import releases
 from overlaykit.sources.bases import pinned_base
-from overlaykit.sources.packages import Progress, cached, fetch
+from overlaykit.sources.packages import cached, fetch
 from overlaykit.sources.releases import Release
 from overlaykit.trees.tree import GitTree, Tree, WheelTree
-from upstream import workers
-from upstream.cache import FactsCache
 from upstream.facts import Facts, facts_of
 from upstream.outcomes import Version
 
@@ -51,52 +50,8 @@ def recorded(root: Path, carried: Carried) -> tuple[Release, ...]:
     return releases.known(root, carried.target.dist.name)
 
 
-def all_facts(
-    root: Path, carried: Carried, sources: Sequence[Source], progress: Progress
-) -> list[Facts]:
-    """The facts of each source, in order; cached facts are reused."""
-    entries = FactsCache(root)
-    found = {
-        source.version.identity: facts
-        for source in sources
-        if (facts := entries.load(carried.name, source.version.identity)) is not None
-    }
-    todo = {s.version.identity: s for s in sources if s.version.identity not in found}
-    for identity, facts in _compute_all(root, carried, todo, progress):
-        entries.save(carried.name, identity, facts)
-        found[identity] = facts
-    return [found[source.version.identity] for source in sources]
-
-
-def _compute_all(
-    root: Path, carried: Carried, todo: Mapping[str, Source], progress: Progress
-) -> Iterator[tuple[str, Facts]]:
-    if len(todo) < workers.PROCESSES:
-        for number, (identity, source) in enumerate(todo.items(), 1):
-            yield identity, compute_facts(root, carried.name, source)
-            progress("versions", number, len(todo))
-        return
-    # Fetch the base here, so that the two processes do not both fetch it (or fail).
-    with _base(root, carried, next(iter(todo.values())).place):
-        pass
-    with workers.pool() as pool:
-        jobs: dict[str, Future[Facts]] = {
-            identity: pool.submit(
-                workers.job, compute_facts, root, carried.name, source
-            )
-            for identity, source in todo.items()
-        }
-        try:
-            for number, (identity, job) in enumerate(jobs.items(), 1):
-                yield identity, job.result()
-                progress("versions", number, len(jobs))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
 def compute_facts(root: Path, target: str, source: Source) -> Facts:
-    """The facts of one source. Runs in another process."""
+    """The facts of one source. What trees have in common is read once in a process."""
     overlay = _overlay(root)
     carried = overlay[target]
     others = [
@@ -104,15 +59,16 @@ def compute_facts(root: Path, target: str, source: Source) -> Facts:
         for other in overlay.values()
         if other.target.package == carried.target.package and other is not carried
     ]
-    with _opened(carried, source) as tree, _base(root, carried, source.place) as base:
-        return facts_of(carried, tree, base, others, _kernels(root, overlay))
+    tree, landings = opened(carried, source), _landings(root, target)
+    with base_of(root, carried, source.place) as base:
+        return facts_of(carried, tree, base, others, kernels(root), landings)
 
 
-def _kernels(root: Path, overlay: Mapping[str, Carried]) -> Tree | None:
+def kernels(root: Path) -> Tree | None:
     """The pinned AITER, if it is in the cache."""
-    kernels = (one for one in overlay.values() if one.target.package == "aiter")
-    carried = next(kernels, None)
-    return cached(root, carried) if carried is not None else None
+    every = (one for one in _overlay(root).values() if one.target.package == "aiter")
+    carried = next(every, None)
+    return _cached(root, carried.name) if carried is not None else None
 
 
 @cache
@@ -120,22 +76,48 @@ def _overlay(root: Path) -> dict[str, Carried]:
     return load_overlay(root)
 
 
-@contextmanager
-def _opened(carried: Carried, source: Source) -> Iterator[Tree]:
+@cache
+def _landings(root: Path, target: str) -> Landings:
+    """Of one series on one base."""
+    del root, target
+    return Landings()
+
+
+@cache
+def _objects(clone: Path) -> Batch:
+    """Git for a clone; it ends with this process."""
+    objects = Batch(clone)
+    atexit.register(objects.close)
+    return objects
+
+
+def _cached(root: Path, target: str) -> Tree | None:
+    """A pinned release from the cache, opened once."""
+    key = root, target
+    if key not in _opened:
+        if (found := cached(root, _overlay(root)[target])) is None:
+            return None
+        _opened[key] = found
+    return _opened[key]
+
+
+_opened: dict[tuple[Path, str], Tree] = {}
+
+
+def opened(carried: Carried, source: Source) -> Tree:
+    """The tree of a source. What belongs to it ends with this process."""
     if source.treeish is None:
-        yield WheelTree(source.place, carried.target.site_layout())
-        return
-    with GitTree(source.place, source.treeish) as tree:
-        yield tree
+        return WheelTree(source.place, carried.target.site_layout())
+    return GitTree(source.place, source.treeish, _objects(source.place))
 
 
 @contextmanager
-def _base(root: Path, carried: Carried, place: Path) -> Iterator[Tree]:
+def base_of(root: Path, carried: Carried, place: Path) -> Iterator[Tree]:
     """The pinned release: its wheel, else the pinned files in the clone.
 
     The wheel comes first, because a partial clone may lack the files.
     """
-    if (base := cached(root, carried)) is not None:
+    if (base := _cached(root, carried.name)) is not None:
         yield base
         return
     if place.is_dir():

@@ -25,10 +25,10 @@ _Words = ParamSpec("_Words")
 _Found = TypeVar("_Found")
 
 
-def pool() -> ProcessPoolExecutor:
+def pool(processes: int = PROCESSES) -> ProcessPoolExecutor:
     """The workers; their jobs are submitted as :func:`job`."""
     return ProcessPoolExecutor(
-        PROCESSES, multiprocessing.get_context("spawn"), _start_worker
+        processes, multiprocessing.get_context("spawn"), _start_worker
     )
 
 

@@ -13,6 +13,7 @@ import ast
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from overlaykit.trees.search import files_with
 from overlaykit.trees.tree import Tree
 from xscale.census.evaluator import Evaluator
 from xscale.census.flow import TooManyPaths, every_path
@@ -66,12 +67,8 @@ def take_kernels(tree: Tree) -> tuple[KernelRow, ...]:
     :data:`PRODUCERS`."""
     modules = Modules(tree, ())
     found: dict[str, list[Function]] = {k: [] for k in PRODUCERS}
-    for path in sorted(tree.paths()):
-        if not path.startswith(_FOLDER) or not path.endswith(".py"):
-            continue
-        data = tree.read(path) or b""
-        if not any(f"def {kernel}(".encode() in data for kernel in found):
-            continue
+    texts = [f"def {kernel}(".encode() for kernel in found]
+    for path, _ in files_with(tree, _FOLDER, texts):
         if (module := modules.module(path)) is None:
             continue
         for node in module.tree.body:

@@ -11,9 +11,10 @@ import pytest
 from conftest import ROOT, Pins
 from overlaykit.core.errors import EnvironmentFailure
 from overlaykit.sources.releases import release_tree
+from upstream.analysis import all_facts
 from upstream.clone import Clone
 from upstream.facts import Facts
-from upstream.sources import all_facts, recorded, release_source
+from upstream.sources import recorded, release_source
 
 from .histories import Files, build, needed
 

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+
+Row = tuple[str, str]
+"""The mode and the id of a name in a tree object."""
 
 
 def encode_object(kind: str, data: bytes) -> bytes:
@@ -60,3 +63,14 @@ def tree_id(
         for name, mode, oid in sorted(rows)
     )
     return write("tree", body)
+
+
+def tree_rows(data: bytes, width: int) -> Iterator[tuple[str, Row]]:
+    """The rows of a tree object whose ids are ``width`` bytes. Raises ValueError if it
+    is not a tree object."""
+    at = 0
+    while at < len(data):
+        space, end = data.index(b" ", at), data.index(b"\0", at)
+        mode, name = data[at:space].decode(), os.fsdecode(data[space + 1 : end])
+        at = end + 1 + width
+        yield name, (mode.lstrip("0"), data[end + 1 : at].hex())

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable
+from functools import lru_cache
 
 from overlaykit.series.patches import Change
-from overlaykit.series.scopes import Definition, parsed
+from overlaykit.series.scopes import Definition, map_scopes, parsed
 
 
 def guards_of(
     data: bytes, changes: Iterable[Change], added: bool
 ) -> set[tuple[str, ...]]:
     """The blocks around the changed lines of code, inside their definition."""
-    module = parsed(data)
-    if module is None:
+    if map_scopes(data) is None:
         raise ValueError("the file does not parse as Python")
-    return {
-        _around(module, start + i)
+    known = _known(data)
+    wanted = [
+        start + i
         for change in changes
         for start, lines in (
             [(change.new_line, change.added)]
@@ -30,7 +31,21 @@ def guards_of(
         )
         for i, line in enumerate(lines)
         if line.strip() and not line.strip().startswith(b"#")
-    }
+    ]
+    for line in wanted:
+        if line not in known:
+            module = parsed(data)
+            assert module is not None
+            known[line] = _around(module, line)
+    return {known[line] for line in wanted}
+
+
+@lru_cache(maxsize=64)
+def _known(data: bytes) -> dict[int, tuple[str, ...]]:
+    """The blocks around the lines of a file that were asked about. The hunks of a file
+    ask about the same lines again, and its syntax tree is large."""
+    del data
+    return {}
 
 
 _Block = (ast.stmt, ast.ExceptHandler, ast.match_case)

@@ -16,8 +16,8 @@ result is a refusal, with its state.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from overlaykit.core.objects import blob_id
@@ -46,17 +46,54 @@ class DriftedPlan:
         return all(hunk.state.lands for hunk in self.hunks)
 
 
-def plan_drifted(carried: Carried, tree: Tree, base: Tree) -> DriftedPlan:
+@dataclass
+class Landings:
+    """The landings of one series on the contents of single files.
+
+    Trees of neighbouring commits differ in few files, and what a file's hunks do
+    depends on that file alone.
+    """
+
+    known: dict[tuple[str, str, bytes], tuple[tuple[HunkPlan, ...], bytes]] = field(
+        default_factory=dict
+    )
+
+    def get(
+        self, path: str, where: str, data: bytes, find: Callable[[], Iterator[_Landed]]
+    ) -> tuple[tuple[HunkPlan, ...], bytes]:
+        """The plans of a path's hunks, and the resulting contents."""
+        asked = path, where, data
+        answer = self.known.pop(asked, None)
+        if answer is None:
+            steps = list(find())
+            answer = tuple(plan for plan, _ in steps), steps[-1][1]
+        self.known[asked] = answer
+        while len(self.known) > _MOST_LANDINGS:
+            del self.known[next(iter(self.known))]
+        return answer
+
+
+_Landed = tuple[HunkPlan, bytes]
+_MOST_LANDINGS = 200
+
+
+def plan_drifted(
+    carried: Carried, tree: Tree, base: Tree, landings: Landings | None = None
+) -> DriftedPlan:
     """Plan every hunk of the series on ``tree``; ``base`` is the pinned release.
 
     Reads the files of the series and, for a file that is gone, its possible successors.
-    Writes nothing.
+    Writes nothing. ``landings`` are those of this series on other trees.
     """
+    landings = landings or Landings()
     hunks: dict[tuple[str, str, int], HunkPlan] = {}
     files: dict[str, bytes] = {}
     with MergeStore() as store:
         for path in carried.series.paths:
-            for plan in _plan_drifted_file(carried, tree, base, path, store, files):
+            plans = _plan_drifted_file(
+                carried, tree, base, path, store, files, landings
+            )
+            for plan in plans:
                 hunks[plan.patch, path, plan.number] = plan
     ordered = (
         hunks[patch.name, diff.path, hunk.number]
@@ -74,25 +111,40 @@ def _plan_drifted_file(
     path: str,
     store: MergeStore,
     files: dict[str, bytes],
-) -> Iterator[HunkPlan]:
+    landings: Landings,
+) -> tuple[HunkPlan, ...]:
     pinned = base.read(path)
     if pinned is None or blob_id(pinned) != carried.chains[path][0]:
         raise ValueError(f"{base.name} is not the pin: {path}")
-    whole = carried.series.patched(path, pinned)
     # Hunks of another path of the series may have landed here.
     sofar = EditedTree(tree, files)
     data, where = sofar.read(path), path
-    why = ""
     if data is None:
         names = {hunk.scope for _, file in carried.locked(path) for hunk in file.hunks}
         found = successors(sofar, path, names)
-        if len(found) == 1:
-            [(where, data)] = found.items()
-        else:
+        if len(found) != 1:
             likely = ", ".join(sorted(found)) or "none"
             why = f"the file is gone; possible successors: {likely}"
-    steps = zip(carried.series.diffs(path), carried.locked(path), strict=True)
-    for (patch, diff), (_, locked) in steps:
+            steps = merge_steps(carried, path, pinned)
+            return tuple(step.plan(State.GONE, why) for step in steps)
+        [(where, data)] = found.items()
+    before = data
+
+    def landed() -> Iterator[_Landed]:
+        now = before
+        for step in merge_steps(carried, path, pinned):
+            plan, now = land(step, where, now, store)
+            yield plan, now
+
+    plans, files[where] = landings.get(path, where, data, landed)
+    return plans
+
+
+def merge_steps(carried: Carried, path: str, pinned: bytes) -> Iterator[MergeStep]:
+    """The steps of a path's hunks, in the order of the series."""
+    whole = carried.series.patched(path, pinned)
+    pairs = zip(carried.series.diffs(path), carried.locked(path), strict=True)
+    for (patch, diff), (_, locked) in pairs:
         for number, (hunk, known) in enumerate(
             zip(diff.hunks, locked.hunks, strict=True)
         ):
@@ -101,17 +153,10 @@ def _plan_drifted_file(
             old = apply_hunks(pinned, diff.hunks[:number])
             new = apply_hunks(pinned, diff.hunks[: number + 1])
             assert old is not None and new is not None
-            step = MergeStep(patch, hunk, known, path, old, new, whole)
-            if data is None:
-                yield step.plan(State.GONE, why)
-                continue
-            plan, data = land(step, where, data, store)
-            yield plan
+            yield MergeStep(patch, hunk, known, path, old, new, whole)
         after = apply_hunks(pinned, diff.hunks)
         assert after is not None
         pinned = after
-    if data is not None:
-        files[where] = data
 
 
 def land(
@@ -137,6 +182,9 @@ def _merge(
     step: MergeStep, where: str, data: bytes, store: MergeStore
 ) -> tuple[Mapping[str, bytes], bytes | None]:
     """The merged files, and the new contents of this one; None if the merge failed."""
+    if where == step.path and data in (step.old, step.new):
+        # Only one side changes the file, or both change it alike.
+        return {where: step.new}, step.new
     merged = store.merge({step.path: step.old}, {where: data}, {step.path: step.new})
     if merged.conflicts or set(merged.files) != {where}:
         return merged.files, None

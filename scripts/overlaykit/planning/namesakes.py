@@ -37,6 +37,7 @@ def _plain(scope: str) -> str:
     return re.sub(r"#\d+", "", scope)
 
 
+@lru_cache(maxsize=256)
 def _namesakes(data: bytes, scope: str) -> list[bytes]:
     """A definition's decorator role, and the sources of the others with that role.
 
@@ -94,7 +95,7 @@ def _mentions(data: bytes, word: bytes) -> Counter[tuple[bytes, bytes]]:
     )
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=64)
 def _all_bindings(data: bytes) -> dict[str, Counter[str]]:
     module, scopes = parsed(data), map_scopes(data)
     found: dict[str, Counter[str]] = {}
@@ -181,9 +182,9 @@ def renamed_twin(
     old, new = map_scopes(pinned), map_scopes(data)
     if old is None or new is None or scope not in old or scope not in new:
         return None
-    own = _texts(pinned, old).get(scope, [])
+    own = _texts(pinned).get(scope, [])
     run = [text for line in block if (text := line.strip()) in own]
-    for name, lines in _texts(data, new).items():
+    for name, lines in _texts(data).items():
         if name in old or MODULE in (name, scope):
             continue
         if 2 * shared(own, lines)[-1] < max(len(own), len(lines), 2 * _ALIKE):
@@ -198,8 +199,11 @@ def renamed_twin(
 _HEADINGS = (b"def ", b"async def ", b"class ")
 
 
-def _texts(data: bytes, scopes: ScopeMap) -> dict[str, list[bytes]]:
-    """The lines of each scope, stripped and without its heading."""
+@lru_cache(maxsize=64)
+def _texts(data: bytes) -> dict[str, list[bytes]]:
+    """The lines of each scope, stripped and without its heading. The file parses."""
+    scopes = map_scopes(data)
+    assert scopes is not None
     found: dict[str, list[bytes]] = {}
     for number, line in enumerate(split_lines(data), 1):
         scope = scopes.at(number)

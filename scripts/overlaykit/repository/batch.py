@@ -7,7 +7,6 @@ never counts as a missing object.
 
 from __future__ import annotations
 
-import os
 import shlex
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -15,9 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from overlaykit.core.errors import EnvironmentFailure, Finding
+from overlaykit.core.objects import Row, tree_rows
 from overlaykit.repository import clones
-
-Row = tuple[str, str]
 
 _AT_ONCE = 200
 """Requests that git gets before an answer is read; a pipe holds several times more."""
@@ -109,7 +107,7 @@ class Batch:
         if kind != "tree":
             return None
         try:
-            rows = dict(_rows(data, len(oid) // 2))
+            rows = dict(tree_rows(data, len(oid) // 2))
         except ValueError as error:
             raise self._died(oid) from error
         self._rows[oid] = rows
@@ -121,6 +119,12 @@ class Batch:
         """End the process."""
         self._end()
         self._errors.close()
+
+    def __enter__(self) -> Batch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def _end(self) -> int:
         for pipe in (self._git.stdin, self._git.stdout):
@@ -142,14 +146,3 @@ class Batch:
             next_step=f"git -C {shlex.quote(str(self.clone))} fsck",
         )
         return EnvironmentFailure(f"git cannot read {self.clone}", (finding,))
-
-
-def _rows(data: bytes, width: int) -> Iterator[tuple[str, Row]]:
-    """The rows of a tree object whose ids are ``width`` bytes. Raises ValueError if it
-    is not a tree object."""
-    at = 0
-    while at < len(data):
-        space, end = data.index(b" ", at), data.index(b"\0", at)
-        mode, name = data[at:space].decode(), os.fsdecode(data[space + 1 : end])
-        at = end + 1 + width
-        yield name, (mode.lstrip("0"), data[end + 1 : at].hex())

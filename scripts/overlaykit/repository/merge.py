@@ -18,7 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from overlaykit.core import git, gitversion
-from overlaykit.core.objects import Entry, encode_object, object_id, tree_id
+from overlaykit.core.objects import (
+    Entry,
+    encode_object,
+    object_id,
+    tree_id,
+    tree_rows,
+)
 from overlaykit.repository.merge_checkout import merge_checked_out
 
 _AUTHOR = "overlay <overlay@localhost> 0 +0000"
@@ -40,7 +46,10 @@ class MergeStore:
         self._in_work_tree = gitversion.version() < gitversion.MERGE_TREE
         self._root = Path(tempfile.mkdtemp(prefix="overlay-merge-"))
         try:
-            git.run(self._root, "init", "-q", "--bare")
+            # The smallest folder that git accepts as a repository.
+            for name in ("objects", "refs"):
+                (self._root / name).mkdir()
+            (self._root / "HEAD").write_text("ref: refs/heads/main\n", encoding="ascii")
         except BaseException:
             shutil.rmtree(self._root, ignore_errors=True)
             raise
@@ -90,14 +99,24 @@ class MergeStore:
         ).stdout  # fmt: skip
 
     def _files(self, tree: str) -> dict[str, bytes]:
-        listed = git.run(self._root, "ls-tree", "-r", "-z", tree).stdout
-        files = {}
-        for row in filter(None, os.fsdecode(listed).split("\0")):
-            meta, path = row.split("\t", 1)
-            files[path] = git.run(
-                self._root, "cat-file", "blob", meta.split()[2]
-            ).stdout
+        """The files of a tree that git has just written to the store."""
+        files: dict[str, bytes] = {}
+        for name, (mode, oid) in tree_rows(self._read(tree), len(tree) // 2):
+            if mode == "40000":
+                inner = self._files(oid)
+                files |= {f"{name}/{path}": data for path, data in inner.items()}
+            else:
+                files[name] = self._read(oid)
         return files
+
+    def _read(self, oid: str) -> bytes:
+        """An object's contents; a git process for each would cost more than merging."""
+        place = self._root / "objects" / oid[:2] / oid[2:]
+        if not place.exists():
+            # Git has packed it.
+            kind = git.text(self._root, "cat-file", "-t", oid)
+            return git.run(self._root, "cat-file", kind, oid).stdout
+        return zlib.decompress(place.read_bytes()).partition(b"\0")[2]
 
     def _commit(self, files: Mapping[str, bytes], parent: str | None = None) -> str:
         entries = {

@@ -54,7 +54,7 @@ def parsed(source: bytes) -> ast.Module | None:
         return None
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=256)
 def map_scopes(source: bytes) -> ScopeMap | None:
     """The scopes of a Python file; None if it does not parse."""
     module = parsed(source)

@@ -18,9 +18,10 @@ from typing import Protocol
 
 from overlaykit.core import git
 from overlaykit.core.errors import CannotApply, EnvironmentFailure, Finding, InputError
+from overlaykit.core.objects import Row
 from overlaykit.core.paths import OWN_FOLDER, check_path
 from overlaykit.repository import clones
-from overlaykit.repository.batch import Batch, Row
+from overlaykit.repository.batch import Batch
 from overlaykit.trees import members
 
 FOLDER, SUBMODULE = "40000", "160000"
@@ -183,15 +184,20 @@ class GitTree:
     """A commit or tree of a clone; paths are resolved here, not by git."""
 
     def __init__(self, clone: Path, treeish: str, objects: Batch | None = None) -> None:
-        """``objects`` is the clone's, if several trees share it; its owner closes it.
+        """``objects`` is the clone's, if several trees share it: then ``treeish`` is a
+        commit's full id, and the owner closes it.
 
         Raises InputError if there is no such tree, EnvironmentFailure if it exists
         but is missing in a partial clone."""
         self.name = f"{clone}@{treeish}"
         self._clone = clone
-        self.id = self._resolve(treeish)
         self._owns = objects is None
-        self.objects = Batch(clone) if objects is None else objects
+        if objects is None:
+            self.id = self._resolve(treeish)
+            self.objects = Batch(clone)
+        else:
+            self.objects = objects
+            self.id = self._tree_of(treeish)
 
     def holds(self, path: str) -> bool:
         return True
@@ -264,6 +270,16 @@ class GitTree:
             )
             raise clones.missing_object(self._clone, f"the tree of {treeish}", oid)
         raise InputError(f"{self._clone} has no tree {treeish!r}")
+
+    def _tree_of(self, commit: str) -> str:
+        """The tree of a commit, without a process."""
+        kind, data = self.objects.read(commit)
+        if kind != "commit":
+            raise InputError(f"{self._clone} has no commit {commit!r}")
+        oid = data.partition(b"\n")[0].removeprefix(b"tree ").decode()
+        if self.objects.rows(oid) is None:
+            raise clones.missing_object(self._clone, f"the tree of {commit}", oid)
+        return oid
 
     def folder(self, oid: str, path: str) -> dict[str, Row]:
         """A folder's entries; read once."""

@@ -5,11 +5,13 @@
 ``flow`` runs all paths; ``path_records`` holds what a path records, ``recall`` what it
 takes over from the path before, and ``shared`` what holds for several trees.
 ``callers`` follows a scale into the functions that it returns to. ``judge`` derives the
-state, ``pairing`` finds the consumer, and ``rows`` combines the results. Whether a call
+state, ``pairing`` finds the consumer, ``rows`` combines the results, and ``kept`` keeps
+them by content. Whether a call
 ever runs is not read from the source: see :mod:`xscale.liveness`.
 """
 
 from xscale.census.findings import Problem, check_adopted, problems
+from xscale.census.kept import kept_census
 from xscale.census.rows import Census, SiteRow, take_census
 
 __all__ = [
@@ -17,6 +19,7 @@ __all__ = [
     "Problem",
     "SiteRow",
     "check_adopted",
+    "kept_census",
     "problems",
     "take_census",
 ]

@@ -14,7 +14,7 @@ separate row unless its GEMM is seen to read them correctly.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from overlaykit.trees.search import files_with
@@ -83,13 +83,25 @@ class Census:
 
 def take_census(tree: Tree, within: str = "") -> Census:
     """Examine every Python file below ``within`` that mentions one of the kernels."""
+    return census_of(tree, files_of(tree, within))
+
+
+def files_of(tree: Tree, within: str) -> dict[str, bytes]:
+    """The files that a census starts from, by path."""
+    return dict(files_with(tree, within, (*_NAMED, *_SEARCHED)))
+
+
+def census_of(tree: Tree, files: Mapping[str, bytes]) -> Census:
+    """Examine these files, and what they import from the tree."""
     modules = Modules(tree, _KERNELS)
-    naming: dict[str, bytes] = {}
-    for path, source in files_with(tree, within, (*_NAMED, *_SEARCHED)):
+    for path, source in files.items():
         if any(text in source for text in _SEARCHED):
             modules.keep(path, source)
-        if any(_is_mentioned(kernel, source) for kernel in _NAMED):
-            naming[path] = source
+    naming = {
+        path: source
+        for path, source in files.items()
+        if any(_is_mentioned(kernel, source) for kernel in _NAMED)
+    }
     found_in = [
         (module, list(references(modules, module)))
         for path, source in naming.items()

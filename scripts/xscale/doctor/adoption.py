@@ -12,7 +12,7 @@ from overlaykit.cli import Result
 from overlaykit.core.errors import Finding, InputError
 from overlaykit.planning.plan import Standing, locate
 from overlaykit.trees.tree import Tree
-from xscale.census import Census, check_adopted, take_census
+from xscale.census import Census, check_adopted, kept_census
 from xscale.doctor.answers import (
     ABSENT,
     SITES,
@@ -57,7 +57,7 @@ class TreeReport(Result, frozen=True, kw_only=True):
 def census_of(found: FoundTarget) -> Census:
     """The census of the package only."""
     # Upstream's own tests and benchmarks may call the kernels in other ways.
-    return take_census(found.tree, within=f"{found.carried.target.package_root}/")
+    return kept_census(found.tree, within=f"{found.carried.target.package_root}/")
 
 
 def tree_conditions(

@@ -14,6 +14,7 @@ from functools import lru_cache
 
 from overlaykit.core.errors import Finding, InputError
 from overlaykit.core.syntax import parsed
+from overlaykit.trees.search import files_with
 from overlaykit.trees.tree import Tree
 from xscale.sites import FLATTEN, GEMM, MARKER, PRODUCERS, RMS
 
@@ -232,10 +233,9 @@ def _find(
     found: dict[str, Place] = {}
     weak: dict[str, Place] = {}
 
-    def look(path: str) -> None:
-        data = tree.read(path)
-        if data is None or not any(f"def {n}".encode() in data for n in names):
-            return
+    texts = [f"def {name}".encode() for name in names]
+
+    def look(path: str, data: bytes) -> None:
         # Prefer a file that mentions these kernels.
         strong = any(k.encode() in data for k in (*PRODUCERS, GEMM, HEAD_GATE))
         for name, dotted in _definitions(path, data, names):
@@ -243,11 +243,13 @@ def _find(
             (found if strong else weak).setdefault(name, place)
 
     for path in likely:
-        look(path)
+        data = tree.read(path)
+        if data is not None and any(text in data for text in texts):
+            look(path, data)
     if len(found) < len(names):
-        for path in sorted(tree.paths()):
-            if path.startswith(below) and path.endswith(".py") and path not in likely:
-                look(path)
+        for path, data in files_with(tree, below, texts):
+            if path not in likely:
+                look(path, data)
     return {**weak, **found}
 
 
