@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from math import ceil, sqrt
 
 import msgspec
-from scipy.stats import norm
+from scipy.special import ndtr
 
 from gatekit.stats.decision import Rule, decide
 from gatekit.stats.pairs import counted
@@ -77,4 +77,4 @@ def split(n: int, before: float, after: float, discordance: float) -> tuple[int,
 def unpaired_p(before: int, after: int, n: int) -> float:
     """The p value from the two scores alone: one-sided, pooled."""
     pooled = (before + after) / (2 * n)
-    return float(norm.sf((before - after) / n / sqrt(2 * pooled * (1 - pooled) / n)))
+    return float(ndtr((after - before) / n / sqrt(2 * pooled * (1 - pooled) / n)))

@@ -5,6 +5,8 @@ they do not show how the next run would differ. So a run gives one number per me
 pair of runs (one per arm, same point, same round) gives one log-ratio, and the spread
 between rounds is the error. Arrays are (..., metric, point, round); a log-ratio above 0
 is an improvement.
+
+Student's t is from scipy.special, which loads four times as fast as scipy.stats.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtr, stdtrit
 
 from gatekit.stats.decision import Decision
 
@@ -68,9 +70,7 @@ def interval(sample: Array, level: float) -> tuple[Array, Array]:
     mean = sample.mean(axis=-1)
     if n < 2:
         return np.full_like(mean, np.nan), np.full_like(mean, np.nan)
-    half = (
-        stats.t.ppf((1 + level) / 2, n - 1) * sample.std(axis=-1, ddof=1) / np.sqrt(n)
-    )
+    half = stdtrit(n - 1, (1 + level) / 2) * sample.std(axis=-1, ddof=1) / np.sqrt(n)
     return mean - half, mean + half
 
 
@@ -80,12 +80,12 @@ def judge(sample: Array, margin: float, alpha: float) -> SampleVerdicts:
     than the margin, in every metric; otherwise INCONCLUSIVE. FAIL wins."""
     df = max(sample.shape[-1] - 1, 1)
     t = statistic(sample, np.log1p(-margin))
-    noninferior = holm(np.nan_to_num(stats.t.sf(t, df), nan=1.0))
-    worse = np.nan_to_num(stats.t.cdf(t, df), nan=1.0)
+    noninferior = holm(np.nan_to_num(stdtr(df, -t), nan=1.0))
+    worse = np.nan_to_num(stdtr(df, t), nan=1.0)
     harm = holm(worse.reshape(*worse.shape[:-2], -1)).reshape(worse.shape)
     # The mean over points per round, because runs of one round are not independent;
     # alpha is split between the metrics.
-    overall = stats.t.cdf(statistic(sample.mean(axis=-2), 0.0), df)
+    overall = stdtr(df, statistic(sample.mean(axis=-2), 0.0))
     slower = np.nan_to_num(overall, nan=1.0) <= alpha / sample.shape[-3]
     fails = (harm <= alpha).any(axis=(-2, -1)) | slower.any(axis=-1)
     passes = (noninferior <= alpha).all(axis=(-2, -1))
@@ -110,7 +110,7 @@ def rounds_to_decide(sample: Array, margin: float, alpha: float) -> int | None:
     per_root = (t / np.sqrt(n)).ravel()
     totals = np.arange(n + 1, _MOST_ROUNDS + 1)
     roots = np.sqrt(totals)
-    to_pass = stats.t.ppf(1 - alpha / points, totals - 1)
-    to_fail = stats.t.ppf(1 - alpha / (points * metrics), totals - 1)
+    to_pass = stdtrit(totals - 1, 1 - alpha / points)
+    to_fail = stdtrit(totals - 1, 1 - alpha / (points * metrics))
     decided = (per_root.min() * roots >= to_pass) | (-per_root.min() * roots >= to_fail)
     return int(totals[decided.argmax()]) if decided.any() else None

@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Any
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from gatekit.stats.harm import harm_p, mcnemar_harm_p
 from gatekit.stats.intervals import Interval, score_z, tango
@@ -41,7 +41,7 @@ class Rule:
 
     @property
     def quantile(self) -> float:
-        return float(norm.ppf(1 - self.level))
+        return float(ndtri(1 - self.level))
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
-from scipy.stats import binom
 
 from gatekit.stats.pairs import Pairs
 
@@ -28,7 +27,7 @@ def harm_p(pairs: Pairs) -> float:
     lost = np.ones(1)
     for size, count in sizes.items():
         one = np.zeros(size * count + 1)
-        one[::size] = binom.pmf(np.arange(count + 1), count, 0.5)
+        one[::size] = _binom().pmf(np.arange(count + 1), count, 0.5)
         lost = np.convolve(lost, one)
     everything = len(lost) - 1
     return float(min(lost[(everything + balance + 1) // 2 :].sum(), 1.0))
@@ -36,4 +35,12 @@ def harm_p(pairs: Pairs) -> float:
 
 def mcnemar_harm_p(gained: Any, lost: Any) -> Any:
     """The same for arrays of counts, with one run per arm."""
-    return binom.sf(np.asarray(lost) - 1, np.add(gained, lost), 0.5)
+    return _binom().sf(np.asarray(lost) - 1, np.add(gained, lost), 0.5)
+
+
+def _binom() -> Any:
+    """The distribution. It takes a second to load, and a comparison of speeds, which
+    shares the decisions, never uses it."""
+    from scipy.stats import binom
+
+    return binom

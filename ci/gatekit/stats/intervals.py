@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.stats import norm
+from scipy.special import ndtri
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def tango(gained: float, lost: float, n: int, level: float) -> Interval:
     """The differences that a two-sided score test at 1 - level does not reject."""
     if n < 1 or min(gained, lost) < 0 or gained + lost > n:
         raise ValueError(f"{gained} gained and {lost} lost of {n}")
-    quantile = float(norm.ppf((1 + level) / 2))
+    quantile = float(ndtri((1 + level) / 2))
     estimate = (gained - lost) / n
 
     def end(side: float) -> float:
@@ -70,7 +70,7 @@ def tango(gained: float, lost: float, n: int, level: float) -> Interval:
 
 def wilson(successes: float, n: int, level: float) -> Interval:
     """Wilson's score interval of one proportion."""
-    z = float(norm.ppf((1 + level) / 2))
+    z = float(ndtri((1 + level) / 2))
     centre = (successes + z * z / 2) / (n + z * z)
     half = z * sqrt(successes * (n - successes) / n + z * z / 4) / (n + z * z)
     return Interval(max(0.0, centre - half), min(1.0, centre + half), level)
