@@ -19,6 +19,7 @@ from gatekit.microbench.results import Cell, Row, Time
 from gatekit.microbench.runner import ArmIsland, ForwardPass, Runner, arm_islands
 from gatekit.microbench.timing import interleaved, ratio
 from overlaykit.core.errors import EnvironmentFailure, Finding
+from xscale.numeric import compiler
 from xscale.numeric.cases import DEEPSEEK_V3, GLM51, SMALL, TUNED_OUTPUT, Shape
 from xscale.numeric.producers import Kernels, same_bits
 
@@ -60,6 +61,7 @@ class Workload:
     def __init__(self, trees: Trees, plan: Plan) -> None:
         """Raises EnvironmentFailure if a GEMM of the chain is missing or wrong."""
         self.plan = plan
+        compiler.postpone()
         loaded = Kernels(trees.kernels, compiled=plan.device != "cpu")
         self._arm_islands = arm_islands(trees.arms, loaded, plan.device)
         gemms = self._arm_islands[Arm.PRISTINE].gemms
