@@ -41,7 +41,7 @@ from .conftest import Verb, command
 pytestmark = pytest.mark.slow("servers that stall, die and come back are waited for")
 
 
-def _plain(url: str, few: Path, out: Path, *more: str) -> Path:
+def _plain(sgl_eval: Verb, url: str, few: Path, out: Path, *more: str) -> Path:
     """Run sgl-eval's own program; its exit code is part of each test."""
     rows = few.with_suffix(".ns.jsonl")
     rows.write_text(
@@ -51,15 +51,8 @@ def _plain(url: str, few: Path, out: Path, *more: str) -> Path:
         ),
         encoding="utf-8",
     )
-    done = subprocess.run(
-        [sys.executable, "-m", "sgl_eval.cli", "run", "gsm8k", "--base-url", url,
-         "--from-dataset", str(rows), "--out-dir", str(out), "--num-threads", "8",
-         *more],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE_S,
-    )  # fmt: skip
+    done = sgl_eval("run", "gsm8k", "--base-url", url, "--from-dataset", rows,
+                    "--out-dir", out, "--num-threads", 8, *more)  # fmt: skip
     assert done.returncode == 0, done.stderr
     return max(out.iterdir(), key=lambda path: path.stat().st_mtime_ns)
 
@@ -74,7 +67,7 @@ def _ours(gsm8k: Verb, url: str, few: Path, out: Path, *more: object) -> dict[st
 
 
 def test_a_failed_request_is_not_a_wrong_answer(
-    gsm8k: Verb, few: Path, tmp_path: Path
+    gsm8k: Verb, sgl_eval: Verb, few: Path, tmp_path: Path
 ) -> None:
     answers = expected(few)
     bad = set(list(answers)[3:7])
@@ -83,7 +76,7 @@ def test_a_failed_request_is_not_a_wrong_answer(
         return 400 if question in bad else FORWARD
 
     with serving(knowing(answers), behaviour) as (url, _):
-        folder = _plain(url, few, tmp_path / "plain")
+        folder = _plain(sgl_eval, url, few, tmp_path / "plain")
         rows = [json.loads(line) for line in (folder / "output-rs0.jsonl").open()]
         wrong = [row for row in rows if not row["symbolic_correct"]]
         assert {row["finish_reason"] for row in wrong} == {"error"}  # the gap
@@ -103,7 +96,7 @@ def test_a_failed_request_is_not_a_wrong_answer(
     assert {"every question is answered", "no request failed"} <= broken
 
 
-def test_a_run_resumes(gsm8k: Verb, few: Path, tmp_path: Path) -> None:
+def test_a_run_resumes(gsm8k: Verb, sgl_eval: Verb, few: Path, tmp_path: Path) -> None:
     answers = expected(few)
     bad = set(list(answers)[3:7])
     healthy: list[bool] = []
@@ -124,8 +117,8 @@ def test_a_run_resumes(gsm8k: Verb, few: Path, tmp_path: Path) -> None:
         assert set(traffic.answered.values()) == {1}
         assert len(traffic.answered) == 40
         # The gap: run again, plain sgl-eval asks everything again.
-        _plain(url, few, tmp_path / "plain")
-        _plain(url, few, tmp_path / "plain-again")
+        _plain(sgl_eval, url, few, tmp_path / "plain")
+        _plain(sgl_eval, url, few, tmp_path / "plain-again")
         assert set(traffic.answered.values()) == {3}
     lines = (tmp_path / "ours" / "answers.jsonl").read_bytes().splitlines()
     assert len({msgspec.json.decode(line)["id"] for line in lines}) == len(lines) == 40
@@ -133,10 +126,10 @@ def test_a_run_resumes(gsm8k: Verb, few: Path, tmp_path: Path) -> None:
 
 
 def test_every_request_has_a_token_limit(
-    gsm8k: Verb, few: Path, tmp_path: Path
+    gsm8k: Verb, sgl_eval: Verb, few: Path, tmp_path: Path
 ) -> None:
     with serving(knowing(expected(few))) as (url, traffic):
-        _plain(url, few, tmp_path / "plain")
+        _plain(sgl_eval, url, few, tmp_path / "plain")
         assert all("max_tokens" not in body for body in traffic.bodies)  # the gap
         traffic.bodies.clear()
         _ours(gsm8k, url, few, tmp_path / "ours", "--max-tokens", 77)
@@ -146,7 +139,7 @@ def test_every_request_has_a_token_limit(
 
 
 def test_answers_are_paired_by_id_in_any_order(
-    gsm8k: Verb, few: Path, tmp_path: Path
+    gsm8k: Verb, sgl_eval: Verb, few: Path, tmp_path: Path
 ) -> None:
     answers = expected(few)
     slow = set(list(answers)[:5])
@@ -159,11 +152,11 @@ def test_answers_are_paired_by_id_in_any_order(
     wrong = frozenset(list(answers)[10:13])
     limits = ("--max-tokens", "64", "--seed", "0")
     with serving(knowing(answers), late) as (url, traffic):
-        plain = _plain(url, few, tmp_path / "plain", *limits)
+        plain = _plain(sgl_eval, url, few, tmp_path / "plain", *limits)
     order = [json.loads(line)["id"] for line in (plain / "output-rs0.jsonl").open()]
     assert order != sorted(order, key=lambda name: int(name.rpartition("-")[2]))  # gap
     with serving(knowing(answers, wrong)) as (url, _):
-        other = _plain(url, few, tmp_path / "other", *limits)
+        other = _plain(sgl_eval, url, few, tmp_path / "other", *limits)
     done = gsm8k("compare", "--baseline", plain, "--patched", other, "--json")
     score = json.loads(done.stdout)["results"][0]["compared"]["score"]
     assert (score["lost"], score["gained"]) == (3, 0)
