@@ -18,47 +18,55 @@ from support.bases import BASES
 pytestmark = pytest.mark.slow("every base in every form, through every verb")
 
 AITER = "aiter"
+Names = tuple[str, ...]
 
 
-def clone(laid_out: dict[str, Path], base: str, pins: Pins, folder: Path) -> list[Path]:
-    """Whole clones of both upstream repositories."""
-    for name in (base, AITER):
+def clone(
+    laid_out: dict[str, Path], names: Names, pins: Pins, folder: Path
+) -> list[Path]:
+    """Whole clones of the upstream repositories."""
+    for name in names:
         shutil.copytree(laid_out[name], folder / name, symlinks=True)
-    return [folder / base, folder / AITER]
+    return [folder / name for name in names]
 
 
-def plain(laid_out: dict[str, Path], base: str, pins: Pins, folder: Path) -> list[Path]:
+def plain(
+    laid_out: dict[str, Path], names: Names, pins: Pins, folder: Path
+) -> list[Path]:
     """Unpacked source trees: the same without git."""
-    for name in (base, AITER):
+    for name in names:
         without = shutil.ignore_patterns(".git")
         shutil.copytree(laid_out[name], folder / name, ignore=without)
-    return [folder / base, folder / AITER]
+    return [folder / name for name in names]
 
 
 def installed(
-    laid_out: dict[str, Path], base: str, pins: Pins, folder: Path
+    laid_out: dict[str, Path], names: Names, pins: Pins, folder: Path, *more: str
 ) -> list[Path]:
-    """Both packages as pip installs them, in one site-packages directory."""
+    """The packages as pip installs them, in one site-packages directory."""
     site = folder / "site-packages"
-    for name in (base, AITER):
+    for name in names:
         dist = pins.overlay[name].target.dist
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
         command += ["--no-index", "--only-binary=:all:", "--target", str(site)]
         command += ["--platform", dist.platform] if dist.platform else []
         command += ["--python-version", dist.python] if dist.python else []
-        subprocess.run([*command, str(pins.wheels[name])], check=True)
+        subprocess.run([*command, *more, str(pins.wheels[name])], check=True)
     return [site]
 
 
 def package(
-    laid_out: dict[str, Path], base: str, pins: Pins, folder: Path
+    laid_out: dict[str, Path], names: Names, pins: Pins, folder: Path
 ) -> list[Path]:
-    """The installed packages' own directories."""
-    [site] = installed(laid_out, base, pins, folder)
-    return [site / pins.overlay[name].target.package for name in (base, AITER)]
+    """The installed packages' own directories. Their modules are not compiled, which
+    takes longer than the rest."""
+    [site] = installed(laid_out, names, pins, folder, "--no-compile")
+    return [site / pins.overlay[name].target.package for name in names]
 
 
-Kind = Callable[[dict[str, Path], str, Pins, Path], list[Path]]
+Kind = Callable[[dict[str, Path], Names, Pins, Path], list[Path]]
+# AITER's tree is the same beside every base.
+BOTH = (BASES[0], AITER)
 
 
 def test_every_base_is_tested(pins: Pins) -> None:
@@ -66,16 +74,17 @@ def test_every_base_is_tested(pins: Pins) -> None:
 
 
 @pytest.mark.parametrize(
-    ("base", "kind"),
+    ("bases", "kind"),
     [
-        *((BASES[0], kind) for kind in (clone, plain, installed, package)),
-        *((base, kind) for base in BASES[1:] for kind in (clone, package)),
+        *((BOTH, kind) for kind in (clone, plain, installed, package)),
+        *(((base,), kind) for base in BASES[1:] for kind in (clone, package)),
     ],
+    ids=lambda given: "+".join(given) if isinstance(given, tuple) else given.__name__,
 )
 def test_round_trip(
-    base: str, kind: Kind, laid_out: dict[str, Path], pins: Pins, tmp_path: Path
+    bases: Names, kind: Kind, laid_out: dict[str, Path], pins: Pins, tmp_path: Path
 ) -> None:
-    paths = kind(laid_out, base, pins, tmp_path)
+    paths = kind(laid_out, bases, pins, tmp_path)
     names = [str(path) for path in paths]
     pristine = snapshot(tmp_path)
 
@@ -91,7 +100,7 @@ def test_round_trip(
     changed = {path for path in applied if applied[path] != pristine.get(path)}
     assert {path.rpartition("/")[2] for path in changed} == {
         Path(path).name
-        for name in (base, AITER)
+        for name in bases
         for path in pins.overlay[name].paths
         if kind in (clone, plain) or not path.startswith("test/")
     }
@@ -103,7 +112,7 @@ def test_round_trip(
 
     again = run_verb("apply", *names)
     assert again.returncode == 0
-    assert again.stdout.count("already applied") == 2
+    assert again.stdout.count("already applied") == len(bases)
     assert snapshot(tmp_path) == applied
 
     undone = run_verb("apply", "--unapply", *names)
@@ -119,17 +128,17 @@ def test_round_trip(
     assert run_verb("verify", *names).returncode == 1
 
 
-@pytest.mark.parametrize("base", BASES)
+@pytest.mark.parametrize("name", [*BASES, AITER])
 def test_the_locks_tree_id_equals_gits(
-    base: str, laid_out: dict[str, Path], pins: Pins, tmp_path: Path
+    name: str, laid_out: dict[str, Path], pins: Pins, tmp_path: Path
 ) -> None:
     """Compare the lock's tree digest with git's, for the applied files."""
-    for path in clone(laid_out, base, pins, tmp_path):
-        carried = pins.overlay[path.name]
-        assert run_verb("apply", str(path)).returncode == 0
-        git.run(path, "read-tree", "--empty")
-        git.run(path, "add", "-f", *carried.paths)
-        assert git.text(path, "write-tree") == carried.lock.tree
+    [path] = clone(laid_out, (name,), pins, tmp_path)
+    carried = pins.overlay[name]
+    assert run_verb("apply", str(path)).returncode == 0
+    git.run(path, "read-tree", "--empty")
+    git.run(path, "add", "-f", *carried.paths)
+    assert git.text(path, "write-tree") == carried.lock.tree
 
 
 def test_json_report(slim: Callable[..., Path]) -> None:
