@@ -307,6 +307,7 @@ def test_the_verb(
 ) -> None:
     """Its JSON is what export writes; and a name of no guard lists those that exist."""
     where = ["--numeric", str(laid_out[BASE]), "--aiter", str(checkouts.aiter)]
+    where += ["--jobs", "1"]  # A second worker would only start, and say the same.
     done = run_verb("verify", *where, "--open", "nothing")
     assert done.returncode == 2
     assert "no dead guard is named nothing" in done.stderr

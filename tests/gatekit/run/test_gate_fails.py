@@ -24,7 +24,7 @@ FP8_UTILS = "python/sglang/srt/layers/quantization/fp8_utils.py"
 MODULE = "sglang.srt.layers.quantization.bpreshuffle_scale"
 ELSEWHERE = "apply_fp8_linear"
 PATCHES = "patches/sglang"
-NUMERIC = "[numeric]\njobs = 2"
+NUMERIC = "[numeric]\njobs = 1"
 STAGES = ("apply", "verify", "numeric", "rebuild", "chain", "gsm8k", "traces", "bench")
 
 
