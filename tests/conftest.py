@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,7 @@ class Pins:
 
     overlay: dict[str, Carried]
     wheels: dict[str, Path]
+    _trees: dict[str, WheelTree] = field(default_factory=dict)
 
     def bases(self, package: str) -> list[str]:
         """The targets that are releases of one package."""
@@ -89,8 +90,10 @@ class Pins:
 
     def tree(self, target: str) -> WheelTree:
         """The release as it is."""
-        layout = self.overlay[target].target.site_layout()
-        return WheelTree(self.wheels[target], layout)
+        if target not in self._trees:
+            layout = self.overlay[target].target.site_layout()
+            self._trees[target] = WheelTree(self.wheels[target], layout)
+        return self._trees[target]
 
     def patched(self, target: str, without: Collection[str] = ()) -> Tree:
         """The release with new files and series, except for patches whose names contain

@@ -35,8 +35,9 @@ CASES = [
         )
     ),
 ]
-# Verbs that may write to this overlay: they are run in a copy of it.
-WRITE_HERE = ("lock", "rebase", "refresh")
+# Verbs that may write to this overlay, if only what they know of a commit: they are
+# run in a copy of it.
+WRITE_HERE = ("drift", "lock", "rebase", "refresh")
 # Verbs that run git in an unmodified clone.
 ASK_GIT = ("drift", "rebase --onto", "lock", "export", "refresh", "apply --commit")
 

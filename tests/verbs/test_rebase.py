@@ -460,7 +460,6 @@ def work(overlay: Path) -> dict[str, bytes]:
 @pytest.mark.slow("killed at every write")
 def test_killed_and_resumed(carrier: Path, reworded: Path, tmp_path: Path) -> None:
     """Kill at writes from the first to the last, of the first run and of --continue."""
-    keep_first(carrier)
     asked = ("--onto", "main", "--clone", reworded)
     writes = killed(carrier, 0, *asked)
     assert writes is not None and writes > 20

@@ -22,6 +22,7 @@ from overlaykit.trees.tree import (
     EditedTree,
     GitTree,
     Tree,
+    WheelTree,
 )
 
 _SUFFIX = ".py"
@@ -49,6 +50,8 @@ def _found(tree: Tree, below: str, texts: tuple[bytes, ...]) -> dict[str, bytes]
         return found
     if isinstance(tree, GitTree):
         return _in_clone(tree, below, texts)
+    if isinstance(tree, WheelTree):
+        return dict(_in_wheel(tree, below, texts))
     contents = (
         _in_directory(tree, below)
         if isinstance(tree, DirectoryTree)
@@ -143,6 +146,19 @@ def _read(place: Path) -> bytes | None:
         except OSError as error:
             raise EnvironmentFailure(f"cannot read {place}: {error}") from error
     return None
+
+
+def _in_wheel(
+    tree: WheelTree, below: str, texts: tuple[bytes, ...]
+) -> dict[str, bytes]:
+    """Searched once: nothing writes to a wheel."""
+    key = below, texts
+    if key not in tree.searched:
+        contents = _in_others(tree, below)
+        tree.searched[key] = {
+            path: data for path, data in contents if _holds(data, texts)
+        }
+    return tree.searched[key]
 
 
 def _in_clone(tree: GitTree, below: str, texts: tuple[bytes, ...]) -> dict[str, bytes]:

@@ -158,6 +158,8 @@ class WheelTree:
         except (OSError, zipfile.BadZipFile) as error:
             raise EnvironmentFailure(f"cannot read {wheel}: {error}") from error
         self._infos = members.members(self._zip, self.name, layout.outside)
+        self.searched: dict[tuple[str, tuple[bytes, ...]], dict[str, bytes]] = {}
+        """What :mod:`overlaykit.trees.search` found, by folder and texts."""
 
     def read(self, path: str) -> bytes | None:
         inside = self.layout.inside(path)
