@@ -162,16 +162,14 @@ def test_without_its_patch_wk_quantizes_once_more(
 
 
 def test_arms_of_a_patched_and_a_pristine_tree_are_the_same(
-    trees: Slim, tmp_path: Path
+    pins: Pins, trees: Slim, tmp_path: Path
 ) -> None:
     arms = trees_at(trees.sglang, trees.aiter).arms
     assert tuple(arms) == REVIVED
-    patched = tmp_path / "patched"
-    for path, data in arms[Arm.SERIES].modules.values():
-        place = patched / path
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(data)
-    again = trees_at(patched, trees.aiter).arms
+    paths = {path for path, _ in arms[Arm.SERIES].modules.values()}
+    own = set(pins.overlay[BASE].series.paths)
+    lay(pins.patched(BASE), paths | own, tmp_path / "patched")
+    again = trees_at(tmp_path / "patched", trees.aiter).arms
     for arm in REVIVED:
         assert again[arm].modules == arms[arm].modules
 
