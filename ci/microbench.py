@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """Measure time and copies of a layer's projection chain, in each design.
 
-Runs the tree's own attention chain on this machine's GPU (ROCm or CUDA) for the pinned
-release, the pull request's design, this series, upstream's newest convention and a
-lower bound; eagerly and as a replayed graph. Writes traces, a page, a plot and figures.
+Runs the tree's own attention chain on this machine's GPU (ROCm or CUDA), eagerly and as
+a replayed graph: for the pinned release, the pull request's design, this series,
+upstream's newest convention and a lower bound. Where upstream has the layout and a
+guard keeps it dead, for the release, its guard opened alone, and this series. Writes
+traces, a page, a plot and figures.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import overlaykit  # noqa: F401  (first: it handles failed imports)
 
 # isort: split
 
-from gatekit.microbench.arms import Arm, trees_at
+from gatekit.microbench.arms import trees_at
 from gatekit.microbench.claims import claims_of
 from gatekit.microbench.page import page
 from gatekit.microbench.plot import plot
@@ -44,7 +46,7 @@ def options(parser: ArgumentParser) -> None:
             metavar="PATH",
             type=Path,
             required=True,
-            help=f"{what}, of the pinned release, with or without the series: a clone, "
+            help=f"{what}, of a pinned release, with or without the series: a clone, "
             "an unpacked source tree, a site-packages or the package's directory",
         )
     parser.add_argument(
@@ -89,10 +91,10 @@ def microbench(arguments: Namespace) -> Report:
     plan = (
         interpreted()
         if arguments.dry_run
-        else on_gpu(arguments.layers, arguments.rounds)
+        else on_gpu(trees, arguments.layers, arguments.rounds)
     )
     out: Path = arguments.out
-    stem = _stem(out, about["device"])
+    stem = _stem(out, about["device"], trees.release if trees.revived else "")
     say(f"loading {len(trees.arms)} arms")
     workload = Workload(trees, plan)
     cells: list[Cell] = []
@@ -108,7 +110,7 @@ def microbench(arguments: Namespace) -> Report:
             gemm=workload.stand_in,
             command=_command(arguments),
             rounds=plan.rounds,
-            arms={arm.value: arm.about for arm in Arm},
+            arms=trees.about,
             cells=tuple(cells),
             claims=claims,
             seconds=round(time.monotonic() - started, 1),
@@ -159,14 +161,15 @@ def _command(arguments: Namespace) -> str:
     return f"{parts[0]} --rounds {arguments.rounds} --layers {arguments.layers}"
 
 
-def _stem(out: Path, device: str) -> Path:
-    """The path of the figures, with the device's name, so that copies stay
-    identifiable.
+def _stem(out: Path, device: str, release: str) -> Path:
+    """The path of the figures, with the device's name and the release if it is not the
+    pin, so that copies stay identifiable.
 
     Raises EnvironmentFailure if the folder is not writable.
     """
     words = device.partition(",")[0].lower().split()
-    name = "-".join(word for word in words if word not in _VENDORS)
+    words = [word for word in words if word not in _VENDORS]
+    name = "-".join([*release.split()[1:], *words])
     stem = out / f"microbench-{name}"
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -179,12 +182,13 @@ def _stem(out: Path, device: str) -> Path:
 
 
 def _write(stem: Path, bench: Bench) -> None:
-    write_whole(stem.with_suffix(".json"), to_json(bench) + b"\n")
+    # A release's number has dots, so with_suffix() would cut it.
+    write_whole(stem.with_name(f"{stem.name}.json"), to_json(bench) + b"\n")
     drawn = plot(bench.cells, bench.ran_with["device"])
     if drawn:
-        write_whole(stem.with_suffix(".svg"), drawn)
+        write_whole(stem.with_name(f"{stem.name}.svg"), drawn)
     text = page(bench, f"{stem.name}.svg" if drawn else None)
-    write_whole(stem.with_suffix(".md"), text)
+    write_whole(stem.with_name(f"{stem.name}.md"), text)
 
 
 def show(report: Report) -> str:
@@ -205,7 +209,7 @@ def _show(bench: Bench) -> str:
             f"{row.time.median_us:.2f}" if row.time else "-",
             f"{row.time.minimum_us:.2f}" if row.time else "-",
             f"{row.time.to_pristine:.3f}" if row.time else "-",
-            f"{row.time.to_bound:.3f}" if row.time else "-",
+            f"{row.time.to_bound:.3f}" if row.time and row.time.to_bound else "-",
         )
         for cell in bench.cells
         for row in cell.rows

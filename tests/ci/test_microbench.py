@@ -24,7 +24,7 @@ import msgspec
 import pytest
 
 from conftest import ROOT, Pins, lay
-from gatekit.microbench.arms import Arm, trees_at
+from gatekit.microbench.arms import DESIGNS, Arm, trees_at
 from gatekit.microbench.claims import BOUND, claims_of
 from gatekit.microbench.page import page
 from gatekit.microbench.plot import plot
@@ -110,7 +110,7 @@ def test_each_design_copies_what_it_is_known_to(dry: Dry) -> None:
         (cell.shape, cell.m): {Arm(row.arm): row.copies for row in cell.rows}
         for cell in dry.bench.cells
     }
-    nothing = dict.fromkeys(Arm, 0)
+    nothing = dict.fromkeys(DESIGNS, 0)
     assert counted == {
         **{(shape, 1): nothing for shape in _COPIES},
         **{(shape, 3): {**nothing, **some} for shape, some in _COPIES.items()},
@@ -138,7 +138,7 @@ def test_a_cpu_run_has_no_times(dry: Dry) -> None:
 
 def test_traces_hold_the_modules_and_no_path_of_this_machine(dry: Dry) -> None:
     rows = [row for cell in dry.bench.cells for row in cell.rows]
-    assert len(rows) == 4 * len(Arm)
+    assert len(rows) == 4 * len(DESIGNS)
     for row in rows:
         assert row.trace.endswith("-TP-0-DECODE.trace.json.gz")
         text = gzip.decompress((dry.out / row.trace).read_bytes()).decode()
@@ -160,11 +160,11 @@ def test_patched_and_pristine_trees_give_the_same_arms(
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(data)
     again = trees_at(patched, trees.aiter).arms
-    for arm in Arm:
+    for arm in DESIGNS:
         assert again[arm].modules == arms[arm].modules
-    texts = {arm: arms[arm].modules.get(BPRESHUFFLE_SCALE) for arm in Arm}
+    texts = {arm: arms[arm].modules.get(BPRESHUFFLE_SCALE) for arm in DESIGNS}
     assert texts.pop(Arm.PRISTINE) is None
-    assert len(set(texts.values())) == len(Arm) - 1
+    assert len(set(texts.values())) == len(DESIGNS) - 1
 
 
 # --- broken designs ------------------------------------------------------------
@@ -175,7 +175,7 @@ os.environ["TRITON_INTERPRET"] = "1"
 sys.path[:0] = [{ci!r}, {scripts!r}]
 from dataclasses import replace
 from pathlib import Path
-from gatekit.microbench.arms import Arm, trees_at
+from gatekit.microbench.arms import DESIGNS, Arm, trees_at
 from gatekit.microbench.bench import Plan, Workload
 from xscale.islands import BPRESHUFFLE_SCALE
 from xscale.numeric.cases import SMALL

@@ -1,7 +1,8 @@
 """The compared designs, each as the modules of a tree that has it.
 
-All are based on the pinned release: without the series, with it, or with it and another
-module in place of its own.
+All are based on a pinned release: without the series, with it, or with it and another
+module in place of its own. Where upstream has the layout already and a guard keeps it
+dead, the third is the release with that guard open and nothing else changed.
 """
 
 from __future__ import annotations
@@ -13,12 +14,15 @@ from pathlib import Path
 
 from overlaykit.applying.targets import find_targets
 from overlaykit.cli import ROOT
-from overlaykit.core.errors import CannotApply, InputError
+from overlaykit.core.errors import CannotApply, Finding, InputError
 from overlaykit.planning.plan import Plan, plan_apply, plan_unapply
 from overlaykit.series.carried import load_overlay
+from overlaykit.series.patches import Patch
 from overlaykit.trees.tree import EditedTree, Tree
 from xscale.aiter_tree import aiter_at
 from xscale.islands import BPRESHUFFLE_SCALE
+from xscale.liveness import NATIVE_BLOCK_FP8, modules_of
+from xscale.numeric.situations import SMALL_M_MODULE
 from xscale.numeric.sources import Sources, aiter_sources, sglang_sources
 
 _DESIGNS = Path(__file__).parent / "designs"
@@ -32,10 +36,7 @@ class Arm(Enum):
     SERIES = "series"
     STRIDES = "upstream-newest"
     BOUND = "bound"
-
-    @property
-    def about(self) -> str:
-        return _ABOUT[self]
+    GUARD_ALONE = "guard alone"
 
 
 _ABOUT = {
@@ -44,7 +45,16 @@ _ABOUT = {
     Arm.SERIES: "this series",
     Arm.STRIDES: "upstream's newest convention: strides (1, M) everywhere, no marks",
     Arm.BOUND: "no relayout anywhere: scales laid out before, producers as by default",
+    Arm.GUARD_ALONE: "the release with its guard open, by the last patch alone",
 }
+_ABOUT_REVIVED = {
+    **_ABOUT,
+    Arm.PRISTINE: "the release: its guard keeps every fused quantization from running",
+}
+
+DESIGNS = (Arm.PRISTINE, Arm.PULL_REQUEST, Arm.SERIES, Arm.STRIDES, Arm.BOUND)
+REVIVED = (Arm.PRISTINE, Arm.GUARD_ALONE, Arm.SERIES)
+"""The arms of a release in which upstream has the layout, dead."""
 
 _REPLACEMENTS = {
     Arm.PULL_REQUEST: "pull_request.py",
@@ -61,6 +71,17 @@ class Trees:
     aiter: str
     arms: Mapping[Arm, Sources]
     kernels: Sources
+
+    @property
+    def revived(self) -> bool:
+        """Whether the layout is upstream's own, so that its layers must run whole."""
+        return Arm.GUARD_ALONE in self.arms
+
+    @property
+    def about(self) -> dict[str, str]:
+        """What each arm is."""
+        texts = _ABOUT_REVIVED if self.revived else _ABOUT
+        return {arm.value: texts[arm] for arm in self.arms}
 
 
 def trees_at(sglang: Path, aiter: Path) -> Trees:
@@ -81,19 +102,58 @@ def trees_at(sglang: Path, aiter: Path) -> Trees:
     one = found[0]
     pristine = _planned(one.tree, plan_unapply(one.carried, one.tree))
     patched = _planned(pristine, plan_apply(one.carried, pristine))
+    arms = _designs(pristine, patched)
+    if arms is None:
+        alone = applied_alone(one.carried.series.patches[-1], pristine)
+        arms = {
+            arm: sglang_sources(
+                tree, (*modules_of(tree, NATIVE_BLOCK_FP8), SMALL_M_MODULE)
+            )
+            for arm, tree in zip(REVIVED, (pristine, alone, patched), strict=True)
+        }
+    kernels, aiter_name = _kernels(aiter)
+    return Trees(one.carried.target.release, aiter_name, arms, aiter_sources(kernels))
+
+
+def _designs(pristine: Tree, patched: Tree) -> dict[Arm, Sources] | None:
+    """None if the series has no module that another design can replace."""
     series = sglang_sources(patched)
+    if BPRESHUFFLE_SCALE not in series.modules:
+        return None
     arms = {Arm.PRISTINE: sglang_sources(pristine), Arm.SERIES: series}
     for arm, file in _REPLACEMENTS.items():
         place = series.modules[BPRESHUFFLE_SCALE][0]
         module = {BPRESHUFFLE_SCALE: (place, (_DESIGNS / file).read_bytes())}
         arms[arm] = replace(series, modules={**series.modules, **module})
-    kernels, aiter_name = _kernels(aiter)
-    return Trees(
-        one.carried.target.release,
-        aiter_name,
-        {arm: arms[arm] for arm in Arm},
-        aiter_sources(kernels),
-    )
+    return {arm: arms[arm] for arm in DESIGNS}
+
+
+def applied_alone(patch: Patch, tree: Tree) -> Tree:
+    """The tree with one patch of a series and none of those before it.
+
+    The context above a change may be what an earlier patch wrote; it is left out until
+    the rest is found.
+
+    Raises CannotApply if a hunk has no one place.
+    """
+    changes: dict[str, bytes | None] = {}
+    for diff in patch.files:
+        data = tree.read(diff.path) or b""
+        for hunk in diff.hunks:
+            old, new = list(hunk.old), list(hunk.new)
+            while old and data.count(b"".join(old)) != 1 and old[0] == new[0]:
+                del old[0], new[0]
+            if not old or data.count(b"".join(old)) != 1:
+                finding = Finding(
+                    f"hunk {hunk.number} of {patch.name} has no one place without the "
+                    "patches before it",
+                    path=diff.path,
+                    next_step="measure a base whose last patch stands alone",
+                )
+                raise CannotApply(f"{patch.name} does not apply alone", (finding,))
+            data = data.replace(b"".join(old), b"".join(new))
+        changes[diff.path] = data
+    return EditedTree(tree, changes)
 
 
 def _planned(tree: Tree, plan: Plan) -> Tree:

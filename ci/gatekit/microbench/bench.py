@@ -20,7 +20,15 @@ from gatekit.microbench.runner import ArmIsland, ForwardPass, Runner, arm_island
 from gatekit.microbench.timing import interleaved, ratio
 from overlaykit.core.errors import EnvironmentFailure, Finding
 from xscale.numeric import compiler
-from xscale.numeric.cases import DEEPSEEK_V3, GLM51, SMALL, TUNED_OUTPUT, Shape
+from xscale.numeric.cases import (
+    DEEPSEEK_V3,
+    DEEPSEEK_V32,
+    GLM51,
+    GLM51_TP4,
+    SMALL,
+    TUNED_OUTPUT,
+    Shape,
+)
 from xscale.numeric.producers import Kernels, same_bits
 
 _TRACED = 3
@@ -29,6 +37,9 @@ _STEPS = 2
 _ATTENTION = "DeepseekV2AttentionMLA"
 _AGAIN = "again"
 _EAGER_SHARE = 4
+_ROUNDING = 0.1
+"""Of the norm of a GEMM's output: q_b reads what two quantizations have rounded, each
+by 3 % on average. A scale in the wrong order is off by more than half."""
 
 Say = Callable[[str], None]
 
@@ -44,10 +55,11 @@ class Plan:
     rounds: int = 0
 
 
-def on_gpu(layers: int, rounds: int) -> Plan:
+def on_gpu(trees: Trees, layers: int, rounds: int) -> Plan:
     """The models' shapes. The weights of that many layers exceed a cache."""
     rows = (1, 4, 16, 64, 256, 1024)
-    return Plan("cuda", (GLM51, DEEPSEEK_V3), rows, layers, rounds)
+    shapes = (GLM51, GLM51_TP4, DEEPSEEK_V32) if trees.revived else (GLM51, DEEPSEEK_V3)
+    return Plan("cuda", shapes, rows, layers, rounds)
 
 
 def interpreted() -> Plan:
@@ -60,7 +72,7 @@ class Workload:
 
     def __init__(self, trees: Trees, plan: Plan) -> None:
         """Raises EnvironmentFailure if a GEMM of the chain is missing or wrong."""
-        self.plan = plan
+        self.plan, self._own = plan, trees.revived
         compiler.postpone()
         loaded = Kernels(trees.kernels, compiled=plan.device != "cpu")
         self._arm_islands = arm_islands(trees.arms, loaded, plan.device)
@@ -73,7 +85,8 @@ class Workload:
     def cells(self, out: Path, say: Say) -> Iterator[Cell]:
         """Run the plan; traces are written to ``out``."""
         for shape in self.plan.shapes:
-            weights = Weights(self._arm_islands[Arm.PRISTINE].world)
+            world = self._arm_islands[Arm.PRISTINE].world
+            weights = None if self._own else Weights(world)
             for m in self.plan.rows:
                 try:
                     yield self._cell(shape, m, weights, out, say)
@@ -87,7 +100,7 @@ class Workload:
                 gc.collect()
 
     def _cell(
-        self, shape: Shape, m: int, weights: Weights, out: Path, say: Say
+        self, shape: Shape, m: int, weights: Weights | None, out: Path, say: Say
     ) -> Cell:
         plan = self.plan
         say(f"{shape.name}, M={m}: kernels and values")
@@ -97,12 +110,12 @@ class Workload:
         }
         depth = min(_TRACED, plan.layers)
         seen = {arm: runner.seen(depth) for arm, runner in runners.items()}
-        examined = CellChecks(seen[Arm.PRISTINE], depth)
+        examined = CellChecks(seen, depth, exact=not self._own)
         slug = f"{shape.name.lower().replace(' ', '-').replace('=', '')}-m{m}"
         for arm, runner in runners.items():
             say(f"{shape.name}, M={m}: traces of {arm.value}")
-            examined.compare(f"{arm.value}, eager", seen[arm].outputs)
-            folder = f"traces/{slug}/{arm.value}"
+            examined.compare(arm, "eager", seen[arm].outputs)
+            folder = f"traces/{slug}/{arm.value.replace(' ', '-')}"
             examined.eager(runner, out, f"{folder}-eager")
             if plan.rounds:
                 examined.replayed(runner, m, out, f"{folder}-replay")
@@ -125,18 +138,29 @@ class Workload:
 
 
 class CellChecks:
-    """Collects the values and counts of a cell's arms."""
+    """Collects the values and counts of a cell's arms.
 
-    def __init__(self, pristine: ForwardPass, depth: int) -> None:
-        self._pristine, self._depth = pristine, depth
+    All arms compute the same bits if they are ``exact``. They do not if one quantizes
+    what a norm has rounded to bf16 and another what it has not: then a replay has the
+    bits of its own arm's eager run, and the arms differ by no more than rounding.
+    """
+
+    def __init__(
+        self, seen: Mapping[Arm, ForwardPass], depth: int, exact: bool
+    ) -> None:
+        self._seen, self._depth, self._exact = seen, depth, exact
         self.differing: list[str] = []
         self._rows: list[tuple[str, str, dict[str, float], int, str]] = []
 
-    def compare(self, name: str, outputs: tuple[Any, ...]) -> None:
-        """Record the name if any output differs in any bit from the pristine pin's."""
-        pairs = zip(self._pristine.outputs, outputs, strict=True)
-        if not all(same_bits(a, b) for a, b in pairs):
-            self.differing.append(name)
+    def compare(self, arm: Arm, mode: str, outputs: tuple[Any, ...]) -> None:
+        """Record the arm and mode if any output is not as it must be."""
+        pristine = self._seen[Arm.PRISTINE].outputs
+        own = pristine if self._exact else self._seen[arm].outputs
+        right = all(same_bits(a, b) for a, b in zip(own, outputs, strict=True))
+        if right and not self._exact:
+            right = all(_near(a, b) for a, b in zip(pristine, outputs, strict=True))
+        if not right:
+            self.differing.append(f"{arm.value}, {mode}")
 
     def eager(self, runner: Runner, out: Path, folder: str) -> None:
         place = f"{folder}/chain-TP-0-DECODE.trace.json.gz"
@@ -153,7 +177,7 @@ class CellChecks:
         for output in outputs:
             output.zero_()
         replay()
-        self.compare(f"{runner.arm_island.arm.value}, replay", outputs)
+        self.compare(runner.arm_island.arm, "replay", outputs)
         place = f"{folder}/chain-TP-0-DECODE.trace.json.gz"
         self._row(
             runner.arm_island, "replay", profiled(replay, _STEPS, out / place), place
@@ -195,12 +219,22 @@ def _timed(
             median_us=round(statistics.median(samples) / plan.layers, 3),
             minimum_us=round(min(samples) / plan.layers, 3),
             to_pristine=round(ratio(samples, by_arm[Arm.PRISTINE.value]), 4),
-            to_bound=round(ratio(samples, by_arm[Arm.BOUND.value]), 4),
+            to_bound=(
+                round(ratio(samples, by_arm[Arm.BOUND.value]), 4)
+                if Arm.BOUND.value in by_arm
+                else None
+            ),
         )
         for mode, by_arm in found.items()
         for arm, samples in by_arm.items()
     }
     return times, round(abs(noise - 1), 4)
+
+
+def _near(left: Any, right: Any) -> bool:
+    """Whether two outputs differ by no more than what fp8's rounding explains."""
+    off = (left.float() - right.float()).norm() / left.float().norm()
+    return bool(off <= _ROUNDING)
 
 
 def _between(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ import torch
 from overlaykit.core.errors import EnvironmentFailure, Finding
 from xscale.numeric.cases import GROUP
 from xscale.numeric.gemms import COLUMNS, Gemms, Reads, portable_config
-from xscale.numeric.producers import DOUBLE, TRITON_GEMM, Kernels
+from xscale.numeric.producers import TRITON_GEMM, Kernels
 
 CK = "CK's gemm_a8w8_blockscale_bpreshuffle"
 TRITON = "AITER's Triton gemm_a8w8_blockscale, reading the (groups, M) bytes in place"
@@ -42,7 +41,6 @@ class ChainGemms:
         self._triton = kernels.real(TRITON_GEMM)
         self._ck = _ck() if compiled else None
         self._fills = compiled
-        self._span = nullcontext if compiled else _span
         if not compiled:
             _ignore_hints()
         self.calls = [0, 0]
@@ -71,11 +69,10 @@ class ChainGemms:
         return self._run(q, w, x_scale, w_scale, dtype)
 
     def _run(self, q: Any, w: Any, x_scale: Any, w_scale: Any, dtype: Any) -> Any:
-        with self._span():
-            config = portable_config(q.shape[0])
-            if self._fills:
-                config = _filling(config, q.shape[0], *w.shape)
-            return self._triton(q, w, x_scale, w_scale, dtype=dtype, config=config)
+        config = portable_config(q.shape[0])
+        if self._fills:
+            config = _filling(config, q.shape[0], *w.shape)
+        return self._triton(q, w, x_scale, w_scale, dtype=dtype, config=config)
 
     def check(self, device: str) -> None:
         """Compare both routes with an exact reference, on a scale with distinct values.
@@ -144,12 +141,6 @@ def _ck() -> Callable[..., Any] | None:
         return gemm(q, w.preshuffled, x_scale, w_scale, dtype=dtype)
 
     return run
-
-
-def _span() -> AbstractContextManager[Any]:
-    """Label the work of Triton's interpreter, which is not the tree's."""
-    span: AbstractContextManager[Any] = torch.profiler.record_function(DOUBLE)
-    return span
 
 
 def _ignore_hints() -> None:

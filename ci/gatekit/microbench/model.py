@@ -6,13 +6,14 @@ before the attention module, everything else is inside it.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 from torch import nn
 
+from gatekit.microbench.own_layers import prefilled
 from gatekit.microbench.world import ChainWorld
 from xscale.numeric.cases import GROUP, Case, Chain, Shape
 from xscale.numeric.doubles import Linear
@@ -79,7 +80,7 @@ class AttentionModule(nn.Module):  # type: ignore[misc]
         super().__init__()
         for name, value in attributes.items():
             setattr(self, name, value)
-        self._prepare = _prefilled(getattr(self, MLA))
+        self._prepare = prefilled(getattr(self, MLA))
         self._core = getattr(self, CORE)
 
     def __getattr__(self, name: str) -> Any:
@@ -130,9 +131,24 @@ class Stack(nn.Module):  # type: ignore[misc]
             hidden_states, residual = layer(hidden_states, residual)
         return hidden_states, residual
 
-    @property
-    def linears(self) -> list[BlockFp8Linear]:
-        return [one for one in self.modules() if isinstance(one, BlockFp8Linear)]
+    @contextmanager
+    def keeping(self) -> Iterator[list[Any]]:
+        """Collect what every projection returns."""
+        outputs: list[Any] = []
+
+        def keep(_: Any, __: Any, output: Any) -> None:
+            outputs.append(output[0])
+
+        handles = [
+            one.register_forward_hook(keep)
+            for one in self.modules()
+            if isinstance(one, BlockFp8Linear)
+        ]
+        try:
+            yield outputs
+        finally:
+            for handle in handles:
+                handle.remove()
 
 
 class Weights:
@@ -227,16 +243,4 @@ def _linear(
     return kind(
         PreparedScaleConsumer(consumer) if laid_out else consumer,
         *weights.of(layer, name, n, k),
-    )
-
-
-def _prefilled(function: Callable[..., Any]) -> Any:
-    """The function with stubs for all parameters without a default."""
-    return partial(
-        function,
-        **{
-            name: Anything(name)
-            for name, parameter in inspect.signature(function).parameters.items()
-            if parameter.default is inspect.Parameter.empty
-        },
     )

@@ -32,14 +32,7 @@ def _about(bench: Bench) -> Iterator[str]:
     yield f"`{bench.command}`, {bench.seconds} s, with {versions}."
     yield f"SGLang's code is that of {bench.tree}; AITER is {bench.aiter}."
     yield ""
-    yield (
-        f"Where the tree calls CK's GEMM, what ran is {bench.gemm}. "
-        "The chain is a layer's three quantizations and four GEMMs (qkv_a, wk, q_b, "
-        "o_proj), through the tree's own functions; attention, the batched GEMMs "
-        "around it and RoPE are left out, as they are the same in every design. A "
-        "model's layer takes longer than this chain, so a part of this chain's time "
-        "is not the same part of a model's."
-    )
+    yield from _revived(bench) if _is_revived(bench) else _designs(bench)
     yield ""
     yield "| arm | is |"
     yield "|---|---|"
@@ -54,6 +47,55 @@ def _about(bench: Bench) -> Iterator[str]:
             "Eager times hold Python's own, and are what the host needs, not the "
             "device. Noise is how far from 1 the pin is to a second graph of itself."
         )
+
+
+def _is_revived(bench: Bench) -> bool:
+    return Arm.GUARD_ALONE.value in bench.arms
+
+
+def _designs(bench: Bench) -> Iterator[str]:
+    yield (
+        f"Where the tree calls CK's GEMM, what ran is {bench.gemm}. "
+        "The chain is a layer's three quantizations and four GEMMs (qkv_a, wk, q_b, "
+        "o_proj), through the tree's own functions; attention, the batched GEMMs "
+        "around it and RoPE are left out, as they are the same in every design. A "
+        "model's layer takes longer than this chain, so a part of this chain's time "
+        "is not the same part of a model's."
+    )
+
+
+def _revived(bench: Bench) -> Iterator[str]:
+    yield (
+        "The tree's own code decides: its quantization method registers the weights "
+        "(native block FP8), its layer detects their format, its decoder layer runs "
+        "from the input's norm to o_proj, its indexer to wk. Each layer has an input "
+        "of its own. Attention, RoPE and wq_b, which quantizes afresh in every arm, "
+        "are constants; the batched GEMM before o_proj is a launch that writes them. "
+        "A model's layer takes longer than this chain, so a part of this chain's time "
+        "is not the same part of a model's."
+    )
+    yield ""
+    yield (
+        f"Where the tree calls CK's GEMM, what ran is {bench.gemm}. AITER's other HIP "
+        "kernels are replaced by kernels of one launch each: the quantization of bf16 "
+        "by AITER's Triton kernel that also flattens, the norms and the GEMM of few "
+        "rows that quantizes by itself by Triton kernels of this benchmark. The "
+        "tree's own code decides where that GEMM runs."
+    )
+    yield ""
+    yield (
+        "Not run: prefill (S5 to S7, whose producers are not in a decoding step); the "
+        "indexer's fused fp8 writer, which the chain does not enter: wk is reached "
+        "through its other path; carried all-reduce fusions, which bypass S1 and S2; "
+        "the HIP kernels themselves."
+    )
+    yield ""
+    yield (
+        "Upstream's producers write a transposed scale whichever GEMM reads it, and "
+        "Triton's reads it slower than a row-major one where there are many rows: see "
+        "DeepSeek's shapes. The arm with strides (1, M) everywhere shows the same for "
+        "sglang 0.5.11 (microbench-h200.md)."
+    )
 
 
 def _claims(claims: Sequence[Claim]) -> Iterator[str]:
@@ -72,24 +114,36 @@ def _shapes(cells: Sequence[Cell]) -> list[str]:
 def _shape(bench: Bench, shape: str) -> Iterator[str]:
     cells = [cell for cell in bench.cells if cell.shape == shape]
     first = cells[0]
-    arms = [arm.value for arm in Arm]
+    arms = list(bench.arms)
     yield ""
     yield f"## {shape}"
     yield ""
-    yield (
+    called = (
         f"Of four GEMMs per layer CK's bpreshuffle GEMM is called for "
-        f"{first.bpreshuffle}, Triton's for {first.triton}. Copies per layer, eager / "
-        "replayed:"
+        f"{first.bpreshuffle}, Triton's for {first.triton}"
     )
+    if _is_revived(bench):
+        few = [str(cell.m) for cell in cells if cell.small_m]
+        yield called + (
+            f", at M = {', '.join(few)} one quantizes by itself." if few else "."
+        )
+        yield (
+            "Launches per layer, as separate norms + quantizations + GEMMs, eager / "
+            "replayed where they differ:"
+        )
+    else:
+        yield f"{called}. Copies per layer, eager / replayed:"
     yield ""
-    yield from table_lines(("M", *arms), (_copies(cell, arms) for cell in cells))
+    shown = _launches if _is_revived(bench) else _copies
+    yield from table_lines(("M", *arms), (shown(cell, arms) for cell in cells))
+    bound = ("series to bound",) if Arm.BOUND.value in arms else ()
     for mode in ("replay", "eager"):
         if not any(row.time for row in first.rows if row.mode == mode):
             continue
         yield ""
         yield "Replayed from a graph:" if mode == "replay" else "Eager:"
         yield ""
-        header = ("M", *arms, "series to bound", "noise")
+        header = ("M", *arms, *bound, "noise")
         yield from table_lines(header, (_times(cell, arms, mode) for cell in cells))
 
 
@@ -99,11 +153,24 @@ def _copies(cell: Cell, arms: Sequence[str]) -> Iterator[str]:
         yield " / ".join(f"{row.copies:g}" for row in cell.rows if row.arm == arm)
 
 
+def _launches(cell: Cell, arms: Sequence[str]) -> Iterator[str]:
+    yield str(cell.m)
+    for arm in arms:
+        found = [
+            f"{row.norms:g} + {row.quantizations:g} + {row.gemms:g} = "
+            f"{row.norms + row.quantizations + row.gemms:g}"
+            for row in cell.rows
+            if row.arm == arm
+        ]
+        yield " / ".join(dict.fromkeys(found))
+
+
 def _times(cell: Cell, arms: Sequence[str], mode: str) -> Iterator[str]:
     yield str(cell.m)
     yield from (_time(cell, arm, mode) for arm in arms)
-    to_bound = cell.row(Arm.SERIES.value, mode).time
-    yield f"{to_bound.to_bound:.3f}" if to_bound else "-"
+    if Arm.BOUND.value in arms:
+        time = cell.row(Arm.SERIES.value, mode).time
+        yield f"{time.to_bound:.3f}" if time and time.to_bound else "-"
     noise = cell.noise if mode == "replay" else None
     yield f"{noise:.2%}" if noise is not None else "-"
 

@@ -14,6 +14,7 @@ _COLOURS = {
     Arm.SERIES: "#1b7837",
     Arm.STRIDES: "#2166ac",
     Arm.BOUND: "#999999",
+    Arm.GUARD_ALONE: "#d95f02",
 }
 # The pin is 1 by definition; the bound is the best possible.
 _DASHES = {Arm.PRISTINE: "2 3", Arm.BOUND: "7 4"}
@@ -24,6 +25,9 @@ def plot(cells: Sequence[Cell], machine: str) -> str:
     """One panel per shape and mode. Empty if nothing was timed."""
     timed = [cell for cell in cells if any(row.time for row in cell.rows)]
     shapes = list(dict.fromkeys(cell.shape for cell in timed))
+    arms = [
+        arm for arm in Arm if any(r.arm == arm.value for c in timed for r in c.rows)
+    ]
     panels = [(shape, mode) for shape in shapes for mode in ("replay", "eager")]
     if not panels:
         return ""
@@ -33,28 +37,28 @@ def plot(cells: Sequence[Cell], machine: str) -> str:
     parts = [
         element("rect", width=wide, height=tall, fill="white"),
         text(_LEFT, 20, title, font_size=14),
-        *_legend(),
+        *_legend(arms),
     ]
     for number, (shape, mode) in enumerate(panels):
         down, right = divmod(number, 2)
         x = _LEFT + right * (wide // 2)
         y = _TOP + 24 + down * (_HEIGHT + _GAP)
         own = [cell for cell in timed if cell.shape == shape]
-        panel = "\n".join(("", *_panel(own, mode), ""))
+        panel = "\n".join(("", *_panel(own, arms, mode), ""))
         parts.append(element("g", panel, transform=f"translate({x} {y})"))
     drawn = document(wide, tall, parts, font_family="sans-serif", font_size=12)
     return f"{drawn}\n"
 
 
-def _legend() -> Iterator[str]:
-    for number, arm in enumerate(Arm):
+def _legend(arms: Sequence[Arm]) -> Iterator[str]:
+    for number, arm in enumerate(arms):
         x = _LEFT + number * 150
         yield _line([(x, 40), (x + 28, 40)], arm)
         yield text(x + 34, 44, arm.value)
 
 
-def _panel(cells: Sequence[Cell], mode: str) -> Iterator[str]:
-    points = {arm: list(_points(cells, arm, mode)) for arm in Arm}
+def _panel(cells: Sequence[Cell], arms: Sequence[Arm], mode: str) -> Iterator[str]:
+    points = {arm: list(_points(cells, arm, mode)) for arm in arms}
     every = [value for line in points.values() for value in line]
     low, high = min(0.95, *every) - 0.01, max(1.05, *every) + 0.01
 

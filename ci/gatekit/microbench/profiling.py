@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from gatekit.microbench.world import Role
 from gatekit.traces.kernels import Kind, kind_of
 from overlaykit.cli import ROOT
 from xscale.numeric.producers import DOUBLE
@@ -49,19 +50,33 @@ def warm() -> None:
 
 
 def kernels(trace: dict[str, Any], steps: int) -> dict[str, float]:
-    """Kernels per step by role; without device kernels, the host's copies."""
+    """Kernels per step by role; without device kernels, what the host labelled.
+
+    A norm that is fused with a quantization counts as the quantization. Kernels that
+    replace the attention are not counted.
+    """
     events = trace["traceEvents"]
     names = [e["name"] for e in events if e.get("cat") in _DEVICE]
     kinds = Counter(map(kind_of, names))
+    norms = sum(kind_of(n) is Kind.NORM_QUANT and "quant" not in n for n in names)
     found = {
         "copies": kinds[Kind.DIRECT_COPY] + kinds[Kind.OTHER_COPY],
-        "quantizations": kinds[Kind.NORM_QUANT],
+        "norms": norms,
+        "quantizations": kinds[Kind.NORM_QUANT] - norms,
         "gemms": kinds[Kind.GEMM],
     }
     # A GEMM with a split loop adds its parts in a separate kernel.
-    found["others"] = len(names) - sum(found.values()) - kinds[Kind.GEMM_PART]
+    apart = kinds[Kind.GEMM_PART] + kinds[Kind.ATTENTION]
+    found["others"] = len(names) - sum(found.values()) - apart
     if not names:
-        found["copies"] = _host_copies(events)
+        labels = Counter(e["name"] for e in events if e.get("ph") == "X")
+        found = {
+            "copies": _host_copies(events),
+            "norms": labels[Role.NORM.label],
+            "quantizations": labels[Role.QUANTIZATION.label],
+            "gemms": labels[Role.GEMM.label],
+            "others": 0,
+        }
     return {name: count / steps for name, count in found.items()}
 
 
@@ -97,7 +112,9 @@ def _wait() -> None:
 def _host_copies(events: Iterable[dict[str, Any]]) -> int:
     """Copies outside kernels and their stand-ins."""
     timed = [e for e in events if e.get("ph") == "X"]
-    spans = [(e["ts"], e["ts"] + e["dur"]) for e in timed if e["name"] == DOUBLE]
+    spans = [
+        (e["ts"], e["ts"] + e["dur"]) for e in timed if e["name"].startswith(DOUBLE)
+    ]
     return sum(
         e["name"] == "aten::copy_"
         and not any(start <= e["ts"] <= end for start, end in spans)

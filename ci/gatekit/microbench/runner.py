@@ -11,7 +11,8 @@ import torch
 
 from gatekit.microbench.arms import Arm
 from gatekit.microbench.gemms import ChainGemms
-from gatekit.microbench.model import BlockFp8Linear, Stack, Weights, stack
+from gatekit.microbench.model import Stack, Weights, stack
+from gatekit.microbench.own_layers import OwnStack
 from gatekit.microbench.world import ChainWorld
 from xscale.numeric.cases import Shape, Switch
 from xscale.numeric.island import Island, uncompiled
@@ -53,19 +54,23 @@ class Runner:
     """The layers of one arm, for ``m`` tokens."""
 
     def __init__(
-        self, arm_island: ArmIsland, weights: Weights, shape: Shape, m: int, depth: int
+        self,
+        arm_island: ArmIsland,
+        weights: Weights | None,
+        shape: Shape,
+        m: int,
+        depth: int,
     ) -> None:
+        """Without ``weights``, the layers are the tree's own, with their own."""
         self.arm_island, self.depth = arm_island, depth
+        world = arm_island.world
         with arm_island.entered() as island:
-            self._stack: Stack = stack(
-                island,
-                arm_island.world,
-                weights,
-                shape,
-                m,
-                depth,
-                arm_island.arm is Arm.BOUND,
-            )
+            self._stack: Stack | OwnStack
+            if weights is None:
+                self._stack = OwnStack(island, world, shape, m, depth)
+            else:
+                laid_out = arm_island.arm is Arm.BOUND
+                self._stack = stack(island, world, weights, shape, m, depth, laid_out)
             for _ in range(_WARM):
                 self._stack(depth)
 
@@ -102,22 +107,9 @@ class Runner:
         return replay
 
     def _kept(self, run: Callable[[], Any]) -> tuple[Any, ...]:
-        outputs: list[Any] = []
-
-        def keep(_: Any, __: Any, output: Any) -> None:
-            outputs.append(output[0])
-
-        handles = [
-            one.register_forward_hook(keep)
-            for one in self._stack.modules()
-            if isinstance(one, BlockFp8Linear)
-        ]
-        try:
+        with self._stack.keeping() as outputs:
             last = run()
-        finally:
-            for handle in handles:
-                handle.remove()
-        return (*outputs, *last)
+            return (*outputs, *last)
 
 
 def arm_islands(

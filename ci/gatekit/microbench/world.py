@@ -9,15 +9,41 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
 
 import torch
 
+from gatekit.microbench import launches
 from gatekit.microbench.gemms import ChainGemms
 from xscale.numeric.cases import Platform, Variant
-from xscale.numeric.doubles import Draw, World
-from xscale.numeric.producers import DOUBLE, Kernels
+from xscale.numeric.doubles import Draw, Norm, World
+from xscale.numeric.producers import DOUBLE, FLATTEN, Kernels
 from xscale.sites import GEMM, PRODUCERS
+
+
+class Role(Enum):
+    """What a launch is for. ``value`` ends its label in a CPU's profile."""
+
+    NORM = "norm"
+    QUANTIZATION = "quantization"
+    GEMM = "GEMM"
+    ATTENTION = "attention"
+
+    @property
+    def label(self) -> str:
+        return f"{DOUBLE} {self.value}"
+
+
+class LaunchedNorm(Norm):
+    """RMSNorm in one launch."""
+
+    def __init__(self, width: int, device: str) -> None:
+        super().__init__(width, device)
+        self._run = labelled(launches.rms_norm, Role.NORM, device)
+
+    def __call__(self, x: Any, residual: Any = None, *_: Any) -> Any:
+        return self._run(x, self.weight, self.variance_epsilon, residual)
 
 
 @dataclass
@@ -34,13 +60,20 @@ class ChainWorld(World):
     def answer(self, module: str, name: str) -> Any:
         """As in the base class, but timed functions have no recorders."""
         if name in PRODUCERS:
-            function = self.kernels.real(name)
-            return function if self.device != "cpu" else _labelled(function)
+            return self._labelled(self.kernels.real(name), Role.QUANTIZATION)
+        if name == "get_hip_quant":
+            quant = launches.quantization(self.kernels.real(FLATTEN))
+            return lambda _: self._labelled(quant, Role.QUANTIZATION)
+        if name == "fused_qk_rmsnorm":
+            return self._labelled(launches.two_norms, Role.NORM)
         if name == GEMM:
-            return self.gemms.bpreshuffle
+            return self._labelled(self.gemms.bpreshuffle, Role.GEMM)
         if name == "gemm_a8w8_blockscale" and ".triton" in module:
-            return self.gemms.triton
+            return self._labelled(self.gemms.triton, Role.GEMM)
         return super().answer(module, name)
+
+    def norm(self, width: int) -> Norm:
+        return LaunchedNorm(width, self.device)
 
     def constant(self, *shape: int) -> Any:
         """bf16 values in place of a kernel's output, created at the first use."""
@@ -48,14 +81,25 @@ class ChainWorld(World):
             self._constants[shape] = Draw(("constant", shape), self.device)(*shape)
         return self._constants[shape]
 
-    def _batched_gemm(self, X: Any, WQ: Any, **_: Any) -> Any:
-        return self.constant(WQ.shape[0], X.shape[0], WQ.shape[1])
+    def _batched_gemm(self, X: Any, WQ: Any, YQ: Any = None, **_: Any) -> Any:
+        if YQ is None:
+            return self.constant(WQ.shape[0], X.shape[0], WQ.shape[1])
+        values = self.constant(*YQ.shape)
+        self._labelled(launches.fill, Role.ATTENTION)(YQ, values)
+        return YQ
+
+    def _labelled(self, function: Callable[..., Any], role: Role) -> Any:
+        return labelled(function, role, self.device)
 
 
-def _labelled(function: Callable[..., Any]) -> Callable[..., Any]:
+def labelled(function: Callable[..., Any], role: Role, device: str) -> Any:
+    """The function; interpreted, its work has a label in a profile."""
+    if device != "cpu":
+        return function
+
     @functools.wraps(function)
-    def labelled(*args: Any, **kwargs: Any) -> Any:
-        with torch.profiler.record_function(DOUBLE):
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with torch.profiler.record_function(role.label):
             return function(*args, **kwargs)
 
-    return labelled
+    return run

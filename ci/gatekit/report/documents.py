@@ -216,7 +216,7 @@ class Time(msgspec.Struct, frozen=True):
 
     median_us: float
     to_pristine: float
-    to_bound: float
+    to_bound: float | None = None
 
 
 class Row(msgspec.Struct, frozen=True):

@@ -73,12 +73,16 @@ def _cells(cells: tuple[Cell, ...]) -> Table:
     )
 
 
+def _ratio(value: float | None) -> str:
+    return _NONE if value is None else f"{value:.3f}"
+
+
 def _row(cell: Cell) -> tuple[Text, ...]:
     pin, series = cell.row(_PIN), cell.row(_SERIES)
+    time = series.time if series else None
     ratios = (
-        (f"{series.time.to_pristine:.3f}", f"{series.time.to_bound:.3f}")
-        if series and series.time
-        else (_NONE, _NONE)
+        _ratio(time.to_pristine if time else None),
+        _ratio(time.to_bound if time else None),
     )
     times = [_micro(row) for row in (pin, series)]
     copies = [f"{row.copies:g}" if row else "not run" for row in (pin, series)]

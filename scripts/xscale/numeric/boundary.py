@@ -38,13 +38,18 @@ class BoundaryInput:
         if gathers:
             world.parallel = parallel(self._rank, RANKS)
         first = self._residual is None and not gathers
-        norm = Norm(self._driver.shape.hidden, world.device)
+        norm = world.norm(self._driver.shape.hidden)
         stack = island.definition(STACK)() if island.has(STACK) else nullcontext()
         with stack:
             if not first:
                 before = double_of(island.owner(LAYER))
                 _build(before, 0, norm, None)
             _build(layer, 0 if first else 1, norm, latent_of)
+        return self.arrive(layer, batch)
+
+    def arrive(self, layer: Any, batch: Any) -> Any:
+        """The same once more, for a layer that is built: each pass uses it up."""
+        island = self._driver.island
         if self._residual is None:
             if not island.has(START):
                 raise NotDriven("input: the tree's layer boundaries have no start")

@@ -87,8 +87,8 @@ class DecoderPass:
         self._arrived = driver.inputs(self._rank)
         _detect(layer)
         if driver.island.has(STAGES):
-            before = BoundaryInput(driver, self._rank, *self._arrived)
-            self._arrived = before.into(layer, self._batch, latent_of), None
+            self._before = BoundaryInput(driver, self._rank, *self._arrived)
+            self._arrived = self._before.into(layer, self._batch, latent_of), None
             # Without tokens, the attention returns at once.
             vars(layer.ffn_boundary)["prepare"] = _enough
             watched, name = layer.attn_boundary, "prepare"

@@ -65,6 +65,10 @@ class World:
             self._remembered[key] = make()
         return self._remembered[key]
 
+    def norm(self, width: int) -> Norm:
+        """The RMSNorm of a layer."""
+        return Norm(width, self.device)
+
     def answer(self, module: str, name: str) -> Any:
         """A stub module's ``Answer``; by name, because modules move."""
         if name in PRODUCERS:

@@ -17,7 +17,6 @@ from xscale.numeric.doubles import (
     RANKS,
     Bf16,
     Draw,
-    Norm,
     StopRun,
     Unquantized,
     World,
@@ -108,7 +107,7 @@ class Driver:
         self.attention_context()
         return double_of(
             self.island.owner(PREPARE),
-            input_layernorm=Norm(self.shape.hidden, self.world.device),
+            input_layernorm=self.world.norm(self.shape.hidden),
             qkv_latent_func=latent_of or self.qkv_latent_func(),
             _communicate_simple_fn=move,
             _context=SimpleNamespace(
@@ -168,8 +167,8 @@ class Driver:
             "rotary_emb": None,
             "next_skip_topk": None,
             "current_attention_backend": "nsa",
-            "q_a_layernorm": Norm(s.q_lora, world.device),
-            "kv_a_layernorm": Norm(s.kv_lora, world.device),
+            "q_a_layernorm": world.norm(s.q_lora),
+            "kv_a_layernorm": world.norm(s.kv_lora),
             "w_kc": w_kc,
             "w_vc": w_vc,
             "w_scale": torch.ones((), device=world.device),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from xscale.numeric.chains import Chain
 
@@ -50,6 +50,10 @@ TUNED_OUTPUT = Shape(
 )
 GLM51 = Shape("GLM-5.1 TP=8", 6144, 2048, 512, 8, 192, 64, 256, 2624)
 DEEPSEEK_V3 = Shape("DeepSeek-V3 TP=8", 7168, 1536, 512, 16, 128, 64, 128, 2112)
+
+GLM51_TP4 = Shape("GLM-5.1 TP=4", 6144, 2048, 512, 16, 192, 64, 256, 2624)
+DEEPSEEK_V32 = replace(DEEPSEEK_V3, name="DeepSeek-V3.2 TP=8")
+"""DeepSeek-V3's sizes, with an indexer. Both are for measurements alone."""
 
 MODELS = (GLM51, DEEPSEEK_V3)
 
