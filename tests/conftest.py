@@ -244,13 +244,14 @@ def neighbours(tree: Tree, carried: Carried) -> list[str]:
     return [p for p in tree.paths() if p.rpartition("/")[0] in folders or p == package]
 
 
-def lay(tree: WheelTree, paths: Collection[str], root: Path) -> None:
+def lay(tree: Tree, paths: Collection[str], root: Path) -> None:
     """Write these files of the tree below ``root``."""
     for path in paths:
         place = root / path
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(tree.read(path) or b"")
-        place.chmod(int(tree.mode(path)[-3:], 8))
+        if isinstance(tree, WheelTree):
+            place.chmod(int(tree.mode(path)[-3:], 8))
 
 
 def snapshot(root: Path) -> dict[str, tuple[int, int, bytes]]:

@@ -20,7 +20,7 @@ from overlaykit.sources.packages import Progress
 from upstream import workers
 from upstream.cache import FactsCache
 from upstream.facts import Facts
-from upstream.sources import Source, base_of, compute_facts
+from upstream.sources import Source, base_of, compute_facts, kernels
 
 
 class Stopped(KeyboardInterrupt):
@@ -37,7 +37,7 @@ class Analysis:
 
     def __init__(self, root: Path, carried: Carried, progress: Progress) -> None:
         self._root, self._carried, self._progress = root, carried, progress
-        self._cache = FactsCache(root)
+        self._cache = FactsCache(root, with_kernels=kernels(root) is not None)
         self._stack = ExitStack()
         self._lanes: list[Executor] = []
 

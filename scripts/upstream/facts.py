@@ -17,7 +17,7 @@ from overlaykit.series.patches import split_lines
 from overlaykit.trees.tree import EditedTree, Tree
 from upstream.contracts import Contract, contract_of
 from xscale.census import Problem, SiteRow
-from xscale.liveness import LiveState, not_run, probe, with_lives
+from xscale.liveness import LiveState, not_run, probe_surely, with_lives
 
 QUOTED = 24
 _BEFORE = 1
@@ -52,6 +52,7 @@ class Facts:
     mixes in the tree itself. ``quotes`` maps sites to code. ``known`` is set if
     the tree is identical to a base that the overlay carries. ``lives`` are the states
     of the sites when the tree's own code is run; empty for a package without such code.
+    ``sure`` says whether the same tree would give the same facts again.
     """
 
     standing: Standing
@@ -63,6 +64,7 @@ class Facts:
     quotes: dict[str, Quote]
     known: KnownBase | None = None
     lives: tuple[LiveState, ...] = ()
+    sure: bool = True
 
     @property
     def lands(self) -> bool:
@@ -90,7 +92,7 @@ def facts_of(
     contract = contract_of(carried)
     standing = locate(carried, tree).standing(carried)
     landed = plan_drifted(carried, tree, base, landings)
-    states = _lives(contract, tree, aiter)
+    states, sure = _lives(contract, tree, aiter)
     census = with_lives(contract.census(carried.target, tree), states)
     merged, wrong = _merged(carried, contract, tree, landed, census.rows)
     return Facts(
@@ -103,17 +105,18 @@ def facts_of(
         _quotes(tree, census.rows),
         _known_base(tree, (carried, *others)),
         tuple(states.values()),
+        sure,
     )
 
 
 def _lives(
     contract: Contract, tree: Tree, aiter: Tree | None
-) -> Mapping[str, LiveState]:
+) -> tuple[Mapping[str, LiveState], bool]:
     if not contract.runs:
-        return {}
+        return {}, True
     if aiter is None:
-        return not_run("AITER's kernels are not here: run scripts/fetch.py")
-    return probe(tree, aiter)
+        return not_run("AITER's kernels are not here: run scripts/fetch.py"), True
+    return probe_surely(tree, aiter)
 
 
 def _known_base(tree: Tree, bases: Iterable[Carried]) -> KnownBase | None:

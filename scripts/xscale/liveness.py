@@ -33,6 +33,7 @@ __all__ = [
     "LiveState",
     "not_run",
     "probe",
+    "probe_surely",
     "with_lives",
 ]
 
@@ -61,25 +62,36 @@ def probe(
     An answer is kept by everything that it depends on (see
     :mod:`xscale.numeric.inputs`), and the worker process for the next call.
     """
+    return probe_surely(tree, aiter, form, platform)[0]
+
+
+def probe_surely(
+    tree: Tree,
+    aiter: Tree | Path,
+    form: Format = NATIVE_BLOCK_FP8,
+    platform: Platform = Platform.GFX95,
+) -> tuple[dict[str, LiveState], bool]:
+    """The same, and whether it is the answer as long as its inputs are the same."""
     kernels = DirectoryTree(aiter) if isinstance(aiter, Path) else aiter
     try:
         sources = sglang_sources(tree, modules_of(tree, form))
         # No answer depends on where a tree is.
         sources = replace(sources, tree=_TREE)
         job = Job(sources, aiter_sources(kernels), None, life_cases(form, platform))
-        return {state.site: state for state in _states(job)}
+        states, sure = _states(job)
     except InputError as error:
-        return not_run(str(error))
+        return not_run(str(error)), True
     except EnvironmentFailure as error:
         found = (finding.what for finding in error.findings)
-        return not_run("; ".join(found) or str(error))
+        return not_run("; ".join(found) or str(error)), False
+    return {state.site: state for state in states}, sure
 
 
-def _states(job: Job) -> tuple[LiveState, ...]:
+def _states(job: Job) -> tuple[tuple[LiveState, ...], bool]:
     inputs = inputs_of(job, _DEVICE)
     key = key_of(inputs) if inputs is not None else None
     if key is not None and (known := _KEPT.load(key)) is not None:
-        return known
+        return known, True
     states = {
         state.site: state
         for result in worker(_DEVICE).do(job, lambda *_: None)
@@ -87,9 +99,10 @@ def _states(job: Job) -> tuple[LiveState, ...]:
         for state in result.states
     }
     found = tuple(states[site] for site in CHAINS)
-    if key is not None and not any(map(_may_be_chance, found)):
+    sure = key is not None and not any(map(_may_be_chance, found))
+    if key is not None and sure:
         _KEPT.save(key, found)
-    return found
+    return found, sure
 
 
 def _may_be_chance(state: LiveState) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from overlaykit.series.lock import LOCK
 from upstream import cache
 from upstream.cache import FactsCache
 from upstream.facts import Facts, facts_of
+from xscale.numeric.inputs import surroundings
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +98,32 @@ def test_another_overlay_or_program_does_not_use_the_entry(
     cache._digest.cache_clear()
     assert FactsCache(overlay).load("sglang", "tree") is None
     cache._digest.cache_clear()
+
+
+def test_what_is_around_counts(
+    overlay: Path, facts: Facts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What running a tree shows may depend on it."""
+    FactsCache(overlay).save("sglang", "tree", facts)
+    assert FactsCache(overlay, with_kernels=True).load("sglang", "tree") is None
+    around = surroundings("cpu")
+    assert around is not None
+    for name in around:
+        if name == "program":
+            continue
+        with monkeypatch.context() as patch:
+            other = around | {name: "another"}
+            patch.setattr(cache, "surroundings", lambda _, other=other: other)
+            assert FactsCache(overlay).load("sglang", "tree") is None, name
+    assert FactsCache(overlay).load("sglang", "tree") == facts
+    monkeypatch.setattr(cache, "surroundings", lambda _: None)
+    FactsCache(overlay).save("sglang", "tree", facts)
+    assert FactsCache(overlay).load("sglang", "tree") is None
+
+
+def test_facts_that_may_be_others_are_not_kept(overlay: Path, facts: Facts) -> None:
+    FactsCache(overlay).save("sglang", "tree", replace(facts, sure=False))
+    assert FactsCache(overlay).load("sglang", "tree") is None
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import warnings
+from functools import lru_cache
 from types import CodeType
 
 _TOO_DEEP = "nested too deeply for Python's parser"
@@ -25,6 +26,13 @@ def parsed(source: bytes | str, path: str = "<unknown>") -> ast.Module:
         raise SyntaxError(str(error)) from error
     except (RecursionError, MemoryError) as error:
         raise SyntaxError(_TOO_DEEP) from error
+
+
+@lru_cache(maxsize=16)
+def shared(source: bytes) -> ast.Module:
+    """The same, for reading only: equal sources give the same tree. Several readers
+    look at a file one after the other, and parsing is most of their work."""
+    return parsed(source)
 
 
 def compiled(source: bytes, path: str) -> CodeType:

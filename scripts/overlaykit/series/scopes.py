@@ -39,17 +39,16 @@ class ScopeMap:
         return scope in self.names
 
 
-@lru_cache(maxsize=8)
 def parsed(source: bytes) -> ast.Module | None:
     """The syntax tree of a Python file; None if it does not parse.
 
-    Read only: the same contents give the same tree object. None, too, for a file with
-    a lone carriage return, which ends a line for Python and not for git.
+    Read only: the same contents may give the same tree. None, too, for a file with a
+    lone carriage return, which ends a line for Python and not for git.
     """
     if re.search(rb"\r(?!\n)", source):
         return None
     try:
-        return syntax.parsed(source)
+        return syntax.shared(source)
     except SyntaxError:
         return None
 

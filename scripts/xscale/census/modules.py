@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 
-from overlaykit.core.syntax import parsed
+from overlaykit.core.syntax import shared
 from overlaykit.trees.tree import Tree
 
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
@@ -163,7 +163,7 @@ def parse(path: str, source: bytes) -> Module:
 
     Raises SyntaxError if the bytes are not Python or are nested too deeply."""
     try:
-        return _read(path, parsed(source))
+        return _read(path, shared(source))
     except RecursionError as error:
         raise SyntaxError("nested too deeply") from error
 

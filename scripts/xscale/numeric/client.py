@@ -20,7 +20,7 @@ from overlaykit.core.errors import EnvironmentFailure, Finding, not_started
 from overlaykit.core.python import module_command
 from overlaykit.trees.tree import DirectoryTree, Tree
 from xscale.numeric.cases import Case, Switch, Variant
-from xscale.numeric.device import worker_environment
+from xscale.numeric.device import sealed, worker_environment
 from xscale.numeric.results import CaseResult
 from xscale.numeric.server import STAND_INS
 from xscale.numeric.sources import Sources, aiter_sources, module_of, sglang_sources
@@ -94,12 +94,14 @@ class Worker:
 
     def __init__(self, device: str = "cpu") -> None:
         self.device = device
+        environ = worker_environment(device) | {"OMP_NUM_THREADS": "1"}
         # Open while the process runs: if it dies, the end of its log is reported.
         self._log = tempfile.TemporaryFile()  # noqa: SIM115
         try:
             self._process = subprocess.Popen(
                 module_command("xscale.numeric.server", device),
-                env=worker_environment(device) | {"OMP_NUM_THREADS": "1"},
+                # Answers of the interpreter are kept.
+                env=sealed(environ) if device == "cpu" else environ,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._log,

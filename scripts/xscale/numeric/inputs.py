@@ -15,23 +15,17 @@ import re
 import site
 import sys
 from collections.abc import Iterable
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 
 from overlaykit.core.digests import of_program
 from xscale.numeric.client import Job
+from xscale.numeric.device import read_variables
 from xscale.numeric.sources import Sources
 
 _PROGRAM = ("overlaykit", "xscale")
 _RUNTIME = frozenset({"torch", "triton", "numpy", "jax", "packaging", "msgspec"})
 """What the worker itself imports, or has a stand-in for if it is not installed."""
-_READERS = (
-    "AITER", "AMD", "ATEN", "C10", "CUBLAS", "CUDA", "CUDNN", "GPU", "HF_", "HIP",
-    "HSA", "KMP", "LD_", "LLVM", "MIOPEN", "MKL", "NCCL", "NPY", "NUMPY", "NVIDIA",
-    "OMP", "OPENBLAS", "PYTHON", "PYTORCH", "RCCL", "ROCM", "ROCR", "SGL", "TORCH",
-    "TRANSFORMERS", "TRITON", "XLA",
-)  # fmt: skip
-"""How the names of variables begin that the packages of a worker read."""
 _DEVICES = re.compile(r"kfd|nvidia.*|accel.*")
 _ABOUT_DEVICES = (
     "/proc/driver/nvidia/version",
@@ -45,20 +39,31 @@ _UNMANAGED = frozenset({"sglang", "aiter", "sgl_kernel"})
 def inputs_of(job: Job, device: str) -> dict[str, str] | None:
     """The inputs of a job's answers. None if one of them cannot be named."""
     names = (_RUNTIME | job.tree.foreign | job.aiter.foreign) - _UNMANAGED
-    packages = _packages()
-    if packages is None or _other_packages() or _outside(names):
+    around = surroundings(device)
+    if around is None or _outside(names):
         return None
     base = {} if job.pristine is None else {"base": _sources(job.pristine)}
-    return base | {
+    return {
+        **around,
+        **base,
+        "tree": _sources(job.tree),
+        "aiter": _sources(job.aiter),
+        "cases": repr(job.cases),
+    }
+
+
+def surroundings(device: str) -> dict[str, str] | None:
+    """The inputs of every job's answers: all but what the job brings along."""
+    packages = _packages(os.environ.get("PYTHONPATH", ""))
+    if packages is None or _other_packages():
+        return None
+    return {
         "program": of_program(*_PROGRAM),
         "python": f"{sys.implementation.name} {sys.version}",
         "packages": packages,
         "machine": _machine(),
         "device": device,
-        "environment": _environment((job.tree, job.aiter)),
-        "tree": _sources(job.tree),
-        "aiter": _sources(job.aiter),
-        "cases": repr(job.cases),
+        "environment": repr(sorted(read_variables(os.environ).items())),
     }
 
 
@@ -71,28 +76,6 @@ def _sources(sources: Sources) -> str:
     places = sorted((name, p.module, p.name) for name, p in sources.places.items())
     total.update(repr((places, sorted(sources.foreign))).encode())
     return total.hexdigest()
-
-
-def _environment(given: Iterable[Sources]) -> str:
-    """The variables that a package reads, or that one of the modules names."""
-    named: set[str] = set()
-    for sources in given:
-        for _, data in sources.modules.values():
-            named |= _named_variables(data)
-    found = {
-        name: value
-        for name, value in os.environ.items()
-        if name.startswith(_READERS) or name in named
-    }
-    return repr(sorted(found.items()))
-
-
-@lru_cache(maxsize=256)
-def _named_variables(data: bytes) -> frozenset[str]:
-    """Texts that may be names of variables, in a module that can read one."""
-    if b"environ" not in data and b"getenv" not in data:
-        return frozenset()
-    return frozenset(word.decode() for word in re.findall(rb"\w{2,}", data, re.ASCII))
 
 
 @cache
@@ -134,16 +117,18 @@ def _places() -> list[Path]:
 
 
 @cache
-def _packages() -> str | None:
-    """The installed packages: names in their folders, and what each one's installer
-    recorded, which has the digest of every file. None if a folder cannot be read."""
+def _packages(path: str) -> str | None:
+    """The installed packages: names in their folders and in those of PYTHONPATH, and
+    what each one's installer recorded, which has the digest of every file. None if a
+    folder cannot be read."""
     total = hashlib.sha256()
     try:
+        for place in [*_places(), *_added_places(path)]:
+            names = sorted(one.name for one in place.iterdir())
+            total.update(repr((str(place), names)).encode(errors="backslashreplace"))
         for place in _places():
-            for one in sorted(place.iterdir()):
-                total.update(f"{one.name}\0".encode(errors="surrogateescape"))
-                if one.suffix == ".pth":
-                    total.update(one.read_bytes())
+            for file in [*_links(place), *_finders(place)]:
+                total.update(file.read_bytes())
             total.update(_records(place))
     except OSError:
         return None
@@ -157,25 +142,39 @@ def _records(place: Path) -> bytes:
     return b"\n" + b"\n".join(record.read_bytes() for record in found)
 
 
+def _links(place: Path) -> list[Path]:
+    return sorted(place.glob("*.pth"))
+
+
+def _finders(place: Path) -> list[Path]:
+    """Modules that find packages which are installed as they are (editable)."""
+    return sorted(place.glob("__editable__*.py"))
+
+
+def _added_places(path: str) -> list[Path]:
+    """Folders on PYTHONPATH, and those that a ``.pth`` file adds."""
+    found = [Path(place) for place in path.split(os.pathsep) if place]
+    for folder in _places():
+        for file in _links(folder):
+            lines = file.read_text(errors="replace").splitlines()
+            found += [folder / line for line in lines if line.strip()]
+    return [place for place in found if place.is_dir()]
+
+
 def _outside(names: Iterable[str]) -> bool:
     """Whether one of the packages is, or may be, where no installer recorded its
-    files: on PYTHONPATH, in a folder that is installed as it is (editable), or in a
-    folder of packages without a record."""
+    files."""
     names = set(names) - sys.stdlib_module_names
-    path = os.environ.get("PYTHONPATH", "")
-    places = [Path(place) for place in path.split(os.pathsep) if place]
     for folder in _places():
-        for file in folder.glob("*.pth"):
-            lines = file.read_text(errors="replace").splitlines()
-            places += [folder / line for line in lines if line.strip()]
-        for finder in folder.glob("__editable__*.py"):
+        if any(_has(folder, name) and not _is_recorded(folder, name) for name in names):
+            return True
+        for finder in _finders(folder):
             text = finder.read_text(errors="replace")
             if any(
                 f"{quote}{name}{quote}" in text for name in names for quote in "'\""
             ):
                 return True
-        if any(_has(folder, name) and not _is_recorded(folder, name) for name in names):
-            return True
+    places = _added_places(os.environ.get("PYTHONPATH", ""))
     return any(_has(place, name) for place in places for name in names)
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache, partial
 
 from overlaykit.core.errors import Finding, InputError
-from overlaykit.core.syntax import parsed
+from overlaykit.core.syntax import shared
 from overlaykit.trees.search import files_with
 from overlaykit.trees.tree import Tree
 from xscale.sites import FLATTEN, GEMM, MARKER, PRODUCERS, RMS
@@ -149,14 +149,15 @@ def sglang_sources(tree: Tree, also: Iterable[str] = ()) -> Sources:
     places |= _places_between(tree)
     owners = {place.owner.encode() for place in places.values() if place.owner}
     modules: dict[str, tuple[str, bytes]] = {}
+    module_at = cache(partial(_module, tree, root=_SGLANG_ROOT))
     too = (f"{_SGLANG}.srt.{module}" for module in _RUN_TOO)
     queue = [*also, *too, *(place.module for place in places.values())]
     while queue:
         module = queue.pop()
-        if module in modules or (found := _module(tree, module, _SGLANG_ROOT)) is None:
+        if module in modules or (found := module_at(module)) is None:
             continue
         modules[module] = found
-        queue += _related_modules(tree, module, *found, owners)
+        queue += _related_modules(module_at, module, *found, owners)
     foreign = {
         name.partition(".")[0]
         for module, (path, data) in modules.items()
@@ -258,7 +259,7 @@ def _definitions(
     path: str, data: bytes, names: tuple[str, ...]
 ) -> tuple[tuple[str, str], ...]:
     def walk(node: ast.AST, owner: str) -> Iterator[tuple[str, str]]:
-        for child in ast.iter_child_nodes(node):
+        for child in _statements(node):
             if isinstance(child, ast.ClassDef):
                 yield from walk(child, f"{owner}{child.name}.")
             elif isinstance(child, ast.FunctionDef):
@@ -271,7 +272,11 @@ def _definitions(
 
 
 def _related_modules(
-    tree: Tree, module: str, path: str, data: bytes, owners: set[bytes]
+    module_at: Callable[[str], tuple[str, bytes] | None],
+    module: str,
+    path: str,
+    data: bytes,
+    owners: set[bytes],
 ) -> Iterator[str]:
     """Imported modules that define flags of this one, call a producing kernel or handle
     a scale's layout, packages that re-export one of the classes, and all modules of the
@@ -282,7 +287,7 @@ def _related_modules(
         if any(n.startswith("_") for n in names):
             yield imported
         for candidate in (imported, *(f"{imported}.{n}" for n in names)):
-            found = _module(tree, candidate, _SGLANG_ROOT)
+            found = module_at(candidate)
             if found is None:
                 continue
             path, text = found
@@ -299,8 +304,10 @@ def _imports(
     """All imports that can run, as (module, names); not those for type checkers."""
     package = module if path.endswith("__init__.py") else module.rpartition(".")[0]
 
+    checks_types = b"TYPE_CHECKING" in data
+
     def walk(node: ast.AST) -> Iterator[tuple[str, tuple[str, ...]]]:
-        for child in ast.iter_child_nodes(node):
+        for child in _statements(node):
             if isinstance(child, ast.Import):
                 yield from ((alias.name, ()) for alias in child.names)
             elif isinstance(child, ast.ImportFrom):
@@ -310,8 +317,10 @@ def _imports(
                     up = parents[: len(parents) - child.level + 1]
                     base = ".".join([*up, base] if base else up)
                 yield base, tuple(alias.name for alias in child.names)
-            elif isinstance(child, ast.If) and re.search(
-                r"\bTYPE_CHECKING$", ast.unparse(child.test)
+            elif (
+                checks_types
+                and isinstance(child, ast.If)
+                and re.search(r"\bTYPE_CHECKING$", ast.unparse(child.test))
             ):
                 for other in child.orelse:
                     yield from walk(other)
@@ -321,9 +330,15 @@ def _imports(
     return tuple(walk(_parse(path, data)))
 
 
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    """The statements in a node, and the parts of it that hold some."""
+    blocks = (ast.stmt, ast.ExceptHandler, ast.match_case)
+    return (one for one in ast.iter_child_nodes(node) if isinstance(one, blocks))
+
+
 def _parse(path: str, data: bytes) -> ast.Module:
     try:
-        return parsed(data, path)
+        return shared(data)
     except SyntaxError as error:
         finding = Finding(
             f"does not parse as Python: {error.msg}",

@@ -48,6 +48,10 @@ def job(pins: Pins) -> Job:
 def packages_as_they_are() -> Iterator[None]:
     """What a test replaced is not remembered."""
     yield
+    _forget()
+
+
+def _forget() -> None:
     for function in (inputs._packages, inputs._places, inputs._records):
         function.cache_clear()
 
@@ -164,18 +168,26 @@ def test_the_environment_counts(
     assert {n for n in before if before[n] != after[n]} == {"environment"}
 
 
-def test_a_variable_that_a_module_names_counts(
-    job: Job, monkeypatch: pytest.MonkeyPatch
+def test_other_variables_do_not_reach_the_worker(
+    job: Job,
+    kernels: None,
+    store: Kept[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    pins: Pins,
 ) -> None:
-    monkeypatch.setenv("SOME_SETTING", "1")
+    """So they need not count: a module that reads one finds nothing."""
     before = inputs_of(job, "cpu")
-    assert before is not None and "SOME_SETTING" not in before["environment"]
-    module = next(iter(job.tree.modules))
-    path, data = job.tree.modules[module]
-    data += b'import os\nTHEIRS = os.environ.get("SOME_SETTING")\n'
-    modules = dict(job.tree.modules) | {module: (path, data)}
-    after = inputs_of(replace(job, tree=replace(job.tree, modules=modules)), "cpu")
-    assert after is not None and "SOME_SETTING" in after["environment"]
+    monkeypatch.setenv("SOME_SETTING", "1")
+    assert inputs_of(job, "cpu") == before
+    path = f"{SRT}/models/deepseek_common/attention_forward_methods/forward_mha.py"
+    tree = pins.tree("sglang")
+    data = (tree.read(path) or b"").replace(
+        b"self.kv_b_proj.weight.dtype == torch.float8_e4m3fn",
+        b"__import__('os').environ.get('SOME_SETTING') is None",
+    )
+    monkeypatch.setattr(liveness, "_workers", [])
+    states = probe(EditedTree(tree, {path: data}), pins.patched("aiter"))
+    assert states["S7"].state is Life.LIVE
 
 
 def _installed(folder: Path) -> None:
@@ -202,7 +214,13 @@ def _linked(folder: Path) -> None:
     (folder / "more.pth").write_text("import another\n")
 
 
-@pytest.mark.parametrize("change", [_upgraded, _rebuilt, _added, _linked])
+def _more_on_the_path(folder: Path) -> None:
+    (folder.parent / "path" / "another").mkdir()
+
+
+@pytest.mark.parametrize(
+    "change", [_upgraded, _rebuilt, _added, _linked, _more_on_the_path]
+)
 def test_the_installed_packages_count(
     job: Job,
     monkeypatch: pytest.MonkeyPatch,
@@ -211,13 +229,14 @@ def test_the_installed_packages_count(
 ) -> None:
     folder = tmp_path / "site-packages"
     _installed(folder)
+    (tmp_path / "path").mkdir()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "path"))
     monkeypatch.setattr(site, "getsitepackages", lambda: [str(folder)])
     monkeypatch.setattr(site, "ENABLE_USER_SITE", False)
     found = []
     for step in (lambda _: None, change):
         step(folder)
-        for function in (inputs._packages, inputs._places, inputs._records):
-            function.cache_clear()
+        _forget()
         found.append(inputs_of(job, "cpu"))
     before, after = found
     assert before is not None and after is not None
@@ -257,8 +276,7 @@ def test_a_package_that_no_installer_recorded(
     monkeypatch.delenv("PYTHONPATH", raising=False)
     monkeypatch.setattr(site, "getsitepackages", lambda: [str(folder)])
     monkeypatch.setattr(site, "ENABLE_USER_SITE", False)
-    for function in (inputs._packages, inputs._places, inputs._records):
-        function.cache_clear()
+    _forget()
     assert inputs_of(job, "cpu") is not None
     change(folder, other, monkeypatch)
     assert inputs_of(job, "cpu") is None
