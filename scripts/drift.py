@@ -19,7 +19,7 @@ from overlaykit.series.carried import Carried, load_overlay, target_named
 from overlaykit.series.ledger import LEDGER
 from upstream import first_bad, matrix, selection
 from upstream.advice import Advice, advise, headline
-from upstream.analysis import Analysis, Stopped, all_facts
+from upstream.analysis import Analysis, Stopped
 from upstream.cells import columns
 from upstream.clone import Clone, open_clone
 from upstream.facts import QUOTED, Facts
@@ -96,11 +96,16 @@ def drift(arguments: Namespace) -> Report:
     _check(arguments)
     check_place(arguments.markdown, arguments.html)
     clone = open_clone(arguments.clone, carried) if arguments.clone else None
-    with Analysis(ROOT, carried, Countdown()) as analysis:
+    progress = _silent if arguments.first_bad else Countdown()
+    with Analysis(ROOT, carried, progress) as analysis:
         if arguments.first_bad:
             assert clone is not None
-            return _search(clone, arguments)
+            return _search(clone, analysis, arguments)
         return _matrix(carried, clone, analysis, arguments)
+
+
+def _silent(*_: object) -> None:
+    """Show no progress where each version is named."""
 
 
 def _matrix(
@@ -216,15 +221,19 @@ def _select(
     return releases + selection.commits(clone, arguments.ref)
 
 
-def _search(clone: Clone, arguments: Namespace) -> Report:
+def _search(clone: Clone, analysis: Analysis, arguments: Namespace) -> Report:
     row = first_bad.row_named(clone.carried, arguments.first_bad)
     number = 0
 
-    def look(commit: str) -> Facts:
+    def look(commit: str, run: bool) -> Facts:
         nonlocal number
         number += 1
-        print(f"analyzing {commit[:10]} ({number})", file=sys.stderr, flush=True)
-        [facts] = all_facts(ROOT, clone.carried, [clone.source(commit)], _silent)
+        what = "analyzing and running" if run else "analyzing"
+        print(f"{what} {commit[:10]} ({number})", file=sys.stderr, flush=True)
+        source = clone.source(commit)
+        if not run:
+            return analysis.without_running(source)
+        [facts] = analysis.facts([source])
         return facts
 
     first, last = arguments.range
@@ -234,10 +243,6 @@ def _search(clone: Clone, arguments: Namespace) -> Report:
         target=clone.carried.name, tree=str(clone.path), outcome=outcome, change=change
     )
     return Report(verb="drift", results=(result,))
-
-
-def _silent(*_: object) -> None:
-    """Show no progress for a single version."""
 
 
 def _write_pages(

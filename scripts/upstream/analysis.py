@@ -57,6 +57,15 @@ class Analysis:
             raise Stopped(found) from error
         return [found[source.version.identity] for source in sources]
 
+    def without_running(self, source: Source) -> Facts:
+        """The facts of one source; its code need not have been run."""
+        target, identity = self._carried.name, source.version.identity
+        facts = self._cache.load(target, identity, run=False)
+        if facts is None:
+            facts = compute_facts(self._root, target, source, run=False)
+            self._cache.save(target, identity, facts, run=False)
+        return facts
+
     def _load(self, sources: Sequence[Source], found: dict[str, Facts]) -> None:
         for identity in dict.fromkeys(s.version.identity for s in sources):
             facts = self._cache.load(self._carried.name, identity)

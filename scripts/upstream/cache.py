@@ -36,20 +36,26 @@ class FactsCache:
             "kernels": str(with_kernels),
         }
 
-    def _key(self, target: str, identity: str) -> str | None:
+    def _key(self, target: str, identity: str, run: bool) -> str | None:
         if self._around is None:
             return None
-        return key_of({**self._around, "target": target, "tree": identity})
+        inputs = {"target": target, "tree": identity, "run": str(run)}
+        return key_of({**self._around, **inputs})
 
-    def load(self, target: str, identity: str) -> Facts | None:
-        """The cached facts of a tree, or None if there is no valid entry."""
-        key = self._key(target, identity)
-        return self._kept.load(key) if key is not None else None
+    def load(self, target: str, identity: str, run: bool = True) -> Facts | None:
+        """The cached facts of a tree, or None if there is no valid entry. Without
+        ``run``, those of a tree that was not run are enough."""
+        for was_run in (True,) if run else (True, False):
+            key = self._key(target, identity, was_run)
+            facts = self._kept.load(key) if key is not None else None
+            if facts is not None:
+                return facts
+        return None
 
-    def save(self, target: str, identity: str, facts: Facts) -> None:
+    def save(self, target: str, identity: str, facts: Facts, run: bool = True) -> None:
         """Write an entry, unless the facts may be others the next time. If the cache is
         not writable, the next run is just slower."""
-        key = self._key(target, identity)
+        key = self._key(target, identity, run)
         if key is not None and facts.sure:
             self._kept.save(key, facts)
 

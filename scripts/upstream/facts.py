@@ -85,14 +85,16 @@ def facts_of(
     others: Iterable[Carried] = (),
     aiter: Tree | None = None,
     landings: Landings | None = None,
+    run: bool = True,
 ) -> Facts:
     """Ask the planner and the census about ``tree``, and run its code on ``aiter``'s
     kernels. ``base`` is the pinned release; ``others`` are the carried bases of the
-    same package. ``landings`` are those on the trees before."""
+    same package. ``landings`` are those on the trees before. Without ``run``,
+    nothing is run."""
     contract = contract_of(carried)
     standing = locate(carried, tree).standing(carried)
     landed = plan_drifted(carried, tree, base, landings)
-    states, sure = _lives(contract, tree, aiter)
+    states, sure = _lives(contract, tree, aiter) if run else ({}, True)
     census = with_lives(contract.census(carried.target, tree), states)
     merged, wrong = _merged(carried, contract, tree, landed, census.rows)
     return Facts(

@@ -3,25 +3,25 @@
 A binary search over the first-parent commits of a range; the merge and the census
 decide whether a commit is good. Like every bisection it assumes one change; if there
 were several, it finds one of them. The result is verified: both the commit and its
-parent are analyzed.
+parent are analyzed. Commits that touch a file of the series or of its sites come first.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from overlaykit.core.errors import Finding, InputError
 from overlaykit.repository import clones
 from overlaykit.series.carried import Carried
 from upstream.cells import columns, site_key
-from upstream.clone import Clone, Line
+from upstream.clone import Clone, Line, watched
 from upstream.contracts import contract_of
 from upstream.facts import Facts
 from upstream.outcomes import Cell, Column, Outcome
 
-Look = Callable[[str], Facts]
+Look = Callable[[str, bool], Facts]
 _STILL_GOOD = {Outcome.CLEAN, Outcome.OFFSET}
 _QUOTED = 24
 _FILES = 8
@@ -66,8 +66,52 @@ def row_named(carried: Carried, name: str) -> str:
     raise InputError(f"{carried.name} has no patch or site {name!r}", (finding,))
 
 
+@dataclass
+class _Search:
+    """What is known about the commits of a search for one row.
+
+    Whether a patch lands does not depend on whether its sites are live, so the trees
+    of the commits between are not run for it.
+    """
+
+    clone: Clone
+    row: str
+    look: Look
+    is_site: bool
+    known: dict[tuple[str, bool], tuple[Facts, Column]] = field(default_factory=dict)
+
+    def facts(self, commit: str, run: bool = True) -> Facts:
+        return self._at(commit, run)[0]
+
+    def column(self, commit: str, run: bool = True) -> Column:
+        return self._at(commit, run)[1]
+
+    def key(self, commit: str) -> str:
+        """The site's state."""
+        facts, column = self._at(commit, True)
+        return "; ".join(site_key(facts, self.row)) or column.cell(self.row).label
+
+    def is_good(self, commit: str, since: str) -> bool:
+        if self.is_site:
+            return self.key(commit) == self.key(since)
+        return self.column(commit, run=False).cell(self.row).outcome in _STILL_GOOD
+
+    @property
+    def looked_at(self) -> int:
+        return len({commit for commit, _ in self.known})
+
+    def _at(self, commit: str, run: bool) -> tuple[Facts, Column]:
+        if (commit, run) not in self.known:
+            facts = self.look(commit, run)
+            version = self.clone.source(commit).version
+            [column] = columns(self.clone.carried, [(version, facts)])
+            self.known[commit, run] = facts, column
+        return self.known[commit, run]
+
+
 def first_bad(clone: Clone, row: str, good: str, bad: str, look: Look) -> Difference:
-    """Bisect ``good..bad``; ``look`` returns the facts of a commit.
+    """Bisect ``good..bad``; ``look`` returns the facts of a commit, and says whether
+    its tree must be run for that.
 
     Raises InputError if the row is not good at ``good``. If ``good`` is not on the line
     of ``bad``, the row must also be good where that line starts.
@@ -75,55 +119,62 @@ def first_bad(clone: Clone, row: str, good: str, bad: str, look: Look) -> Differ
     carried = clone.carried
     line = clone.line(good, bad)
     since, commits = line.since, line.commits
-    is_site = row in contract_of(carried).expected
-    analyzed: dict[str, Column] = {}
-    keys: dict[str, str] = {}
-
-    def state(commit: str) -> str:
-        if commit not in keys:
-            facts = look(commit)
-            version = clone.source(commit).version
-            [column] = columns(carried, [(version, facts)])
-            analyzed[commit] = column
-            keys[commit] = _key(column, facts, row)
-        return keys[commit]
-
-    def is_good(commit: str) -> bool:
-        if is_site:
-            return state(commit) == state(since)
-        state(commit)
-        return analyzed[commit].cell(row).outcome in _STILL_GOOD
-
+    search = _Search(clone, row, look, row in contract_of(carried).expected)
     for commit, name in ((line.first, good), (since, f"{since[:10]}, {line.start}")):
-        if not is_good(commit):
-            label = analyzed[commit].cell(row).label
-            if is_site:
-                raise _differs(row, good, keys[commit], keys[since], line)
+        if not search.is_good(commit, since):
+            if search.is_site:
+                raise _differs(row, good, search.key(commit), search.key(since), line)
+            label = search.column(commit).cell(row).label
             what, step = f"{row} is not good at {name}", "start at an older commit"
             finding = Finding(what, expected="clean or offset", found=label,
                               next_step=step)  # fmt: skip
             raise InputError(f"{what}: it is {label}", (finding,))
-    if is_good(commits[-1]):
-        same = analyzed[commits[-1]].cell(row)
-        before = analyzed[since].cell(row)
+    if search.is_good(commits[-1], since):
         return Difference(
             row,
             since,
-            before.label,
-            same.label,
-            looked_at=len(keys),
+            search.column(since).cell(row).label,
+            search.column(commits[-1]).cell(row).label,
+            looked_at=search.looked_at,
             start=line.start,
         )
-    # commits[low] is good (for -1: since is good), commits[high] is bad.
-    low, high = -1, len(commits) - 1
+    at = _first(search, line)
+    parent = commits[at - 1] if at else since
+    return _difference(search, line, parent, commits[at])
+
+
+def _first(search: _Search, line: Line) -> int:
+    """The place of a bad commit after a good one.
+
+    It is looked for among the commits that touch a file of the row first. If what the
+    row depends on is elsewhere, the commit before the one found is bad too; then it is
+    looked for among all between.
+    """
+    commits, since = line.commits, line.since
+    places = {commit: at for at, commit in enumerate(commits)}
+    ends = [search.facts(end, search.is_site) for end in (since, commits[-1])]
+    touching = search.clone.touching(line, watched(search.clone.carried, ends))
+    likely = sorted({*(places[commit] for commit in touching), len(commits) - 1})
+    # The place low is good (-1: the start of the line), and high is bad.
+    low, high = _bisected(search, line, [-1, *likely])
+    if high - low > 1:
+        if search.is_good(commits[high - 1], since):
+            return high
+        low, high = _bisected(search, line, range(low, high))
+    return high
+
+
+def _bisected(search: _Search, line: Line, places: Sequence[int]) -> tuple[int, int]:
+    """Two neighbouring places, of which the first is good and the second is bad, as the
+    first and the last one are."""
+    low, high = 0, len(places) - 1
     while high - low > 1:
         middle = (low + high) // 2
-        if is_good(commits[middle]):
+        if search.is_good(line.commits[places[middle]], line.since):
             low = middle
         else:
             high = middle
-    parent = commits[low] if low >= 0 else since
-    return _difference(clone, row, line, parent, commits[high], analyzed, keys)
+    return places[low], places[high]
 
 
 def _differs(row: str, good: str, found: str, expected: str, line: Line) -> InputError:
@@ -135,26 +186,14 @@ def _differs(row: str, good: str, found: str, expected: str, line: Line) -> Inpu
     return InputError(what, (finding,))
 
 
-def _key(column: Column, facts: Facts, row: str) -> str:
-    return "; ".join(site_key(facts, row)) or column.cell(row).label
-
-
-def _difference(
-    clone: Clone,
-    row: str,
-    line: Line,
-    parent: str,
-    commit: str,
-    analyzed: dict[str, Column],
-    keys: dict[str, str],
-) -> Difference:
-    before, after = analyzed[parent], analyzed[commit]
+def _difference(search: _Search, line: Line, parent: str, commit: str) -> Difference:
+    clone, row = search.clone, search.row
+    before, after = search.column(parent), search.column(commit)
     date, subject = clones.text(
         clone.path, "log", "-1", "--no-show-signature", "--format=%aI%n%s", commit
     ).split("\n", 1)
-    is_site = any(cell.row == row for cell in before.sites)
-    if is_site:
-        states = keys[parent], keys[commit]
+    if search.is_site:
+        states = search.key(parent), search.key(commit)
     else:
         states = before.cell(row).label, after.cell(row).label
     return Difference(
@@ -166,7 +205,7 @@ def _difference(
         date,
         subject,
         _blame(clone, parent, commit, _changed_cells(before, after, row)),
-        len(analyzed),
+        search.looked_at,
         line.start,
     )
 

@@ -50,7 +50,7 @@ def recorded(root: Path, carried: Carried) -> tuple[Release, ...]:
     return releases.known(root, carried.target.dist.name)
 
 
-def compute_facts(root: Path, target: str, source: Source) -> Facts:
+def compute_facts(root: Path, target: str, source: Source, run: bool = True) -> Facts:
     """The facts of one source. What trees have in common is read once in a process."""
     overlay = _overlay(root)
     carried = overlay[target]
@@ -61,7 +61,7 @@ def compute_facts(root: Path, target: str, source: Source) -> Facts:
     ]
     tree, landings = opened(carried, source), _landings(root, target)
     with base_of(root, carried, source.place) as base:
-        return facts_of(carried, tree, base, others, kernels(root), landings)
+        return facts_of(carried, tree, base, others, kernels(root), landings, run)
 
 
 def kernels(root: Path) -> Tree | None:

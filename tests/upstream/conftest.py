@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT, Pins
 from overlaykit.core.errors import EnvironmentFailure
 from overlaykit.sources.releases import release_tree
-from upstream.analysis import all_facts
+from upstream.analysis import Analysis, all_facts
 from upstream.clone import Clone
 from upstream.facts import Facts
 from upstream.sources import recorded, release_source
@@ -39,10 +39,13 @@ class History:
     clone: Clone
     commits: dict[str, str]
 
-    def look(self, commit: str) -> Facts:
+    def look(self, commit: str, run: bool = True) -> Facts:
         source = self.clone.source(commit)
-        [facts] = all_facts(ROOT, self.clone.carried, [source], lambda *_: None)
-        return facts
+        with Analysis(ROOT, self.clone.carried, lambda *_: None) as analysis:
+            if not run:
+                return analysis.without_running(source)
+            [facts] = analysis.facts([source])
+            return facts
 
 
 @pytest.fixture(scope="session")

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from conftest import Pins
 from overlaykit.core.errors import InputError
+from overlaykit.planning.plan import State
 from upstream.facts import Facts
 from upstream.first_bad import first_bad, row_named
 
-from .conftest import History, bare, facts_of_release
+from .conftest import FP8_UTILS, History, bare, facts_of_release
 from .histories import needed
 
 METHODS = "python/sglang/srt/models/deepseek_common/attention_forward_methods"
@@ -153,3 +155,70 @@ def test_an_unknown_row(pins: Pins, name: str) -> None:
 def test_rows_by_name(pins: Pins, name: str) -> None:
     assert row_named(pins.overlay["sglang"], name) == PATCHES[2]
     assert row_named(pins.overlay["sglang"], "S3") == "S3"
+
+
+def _steps(pins: Pins, touching: set[int]) -> list[tuple[str, dict[str, bytes]]]:
+    """Twelve commits, of which these touch the consumer's file."""
+    files = needed(pins.tree("sglang"))
+    found = []
+    for number in range(12):
+        if number in touching:
+            files |= {FP8_UTILS: b"# A line more.\n" + files[FP8_UTILS]}
+        found.append((f"step {number}", files | {"NOTES": b"%d\n" % number}))
+    return found
+
+
+@pytest.mark.parametrize("wrong", [1, 2, 3, 6, 8, 9, 10, 11])
+def test_a_commit_that_touches_no_file_of_the_row(
+    pins: Pins, tmp_path: Path, wrong: int
+) -> None:
+    """Commits that do touch one are looked at first, and are not believed."""
+    made = bare(tmp_path / "other.git", pins, _steps(pins, {3, 9}))
+    commits = [*made.commits.values()]
+    good = made.look(commits[0], run=False)
+    bad = replace(
+        good, hunks=tuple(replace(h, state=State.CONFLICT) for h in good.hunks)
+    )
+
+    def look(commit: str, run: bool) -> Facts:
+        return bad if commits.index(commit) >= wrong else good
+
+    change = first_bad(made.clone, PATCHES[0], commits[0], commits[-1], look)
+    assert (change.commit, change.parent) == (commits[wrong], commits[wrong - 1])
+
+
+def test_a_patch_is_searched_without_running_what_is_between(
+    pins: Pins, tmp_path: Path
+) -> None:
+    """Only the two commits that the result names are run."""
+    steps = _steps(pins, set(range(12)))
+    for number in range(7, 12):
+        subject, files = steps[number]
+        data = files[FP8_UTILS].replace(b"aiter_w8a8_block", b"other_w8a8_block")
+        steps[number] = subject, files | {FP8_UTILS: data}
+    made = bare(tmp_path / "between.git", pins, steps)
+    commits = [*made.commits.values()]
+    asked: list[tuple[str, bool]] = []
+
+    def look(commit: str, run: bool) -> Facts:
+        asked.append((commit, run))
+        return made.look(commit, run=False)
+
+    change = first_bad(made.clone, PATCHES[0], commits[0], commits[-1], look)
+    assert change.subject == "step 7"
+    assert {commit for commit, run in asked if run} == {commits[6], commits[7]}
+    assert len(asked) == len(set(asked))
+    # The two ends, three halvings and what is next to the result.
+    assert change.looked_at <= 7
+
+
+def test_what_was_not_run_is_not_taken_for_what_was(pins: Pins, tmp_path: Path) -> None:
+    """Both are kept, each as what it is."""
+    made = bare(tmp_path / "kept.git", pins, _steps(pins, {3})[:4])
+    commit = made.commits["step 3"]
+    without = made.look(commit, run=False)
+    assert without.lives == ()
+    ran = made.look(commit)
+    assert {state.site for state in ran.lives} == {f"S{n}" for n in range(1, 9)}
+    assert made.look(commit, run=False) == ran
+    assert made.look(commit) == ran
