@@ -5,7 +5,10 @@ Triton kernels. Attention itself, the two batched GEMMs around it and RoPE are r
 by constants: they take no activation scale and launch the same kernels in every design.
 
 ``arms`` are the compared designs, ``designs`` their replacements for this series'
-module, ``gemms`` and ``world`` replace the tree's imports, ``model`` has the layers,
+module, ``gemms`` and ``world`` replace the tree's imports, ``model`` has the layers.
+For a release in which upstream has the layout, dead, the arms are that release, its
+guard opened alone, and the series; ``own_layers`` are the tree's own, ``launches`` and
+``kernels`` replace AITER's HIP kernels by others of one launch each. Then
 ``profiling`` traces and counts, ``timing`` measures, ``bench`` loops over everything,
 ``results`` are the figures, ``claims`` the checks; ``page`` and ``plot`` show them.
 """
