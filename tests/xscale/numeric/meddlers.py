@@ -128,7 +128,10 @@ _GEMM_CALL = (
     "    return output.to(\n"
     "        dtype=torch.bfloat16 if input_scale is not None else input_2d.dtype\n"
 )
-_PLAIN = "    if not wanted:\n        return quant(*args, **kwargs)\n"
+_PLAIN = (
+    "    if not _wants_transposed(quant, projection, kwargs):\n"
+    "        return quant(*args, **kwargs)\n"
+)
 
 
 def _layer(name: str, broken: str, code: str, **more: object) -> Mutant:
@@ -478,7 +481,7 @@ MARKING = (
             Edit(
                 SCALE,
                 _PLAIN,
-                "    if not wanted:\n"
+                "    if not _wants_transposed(quant, projection, kwargs):\n"
                 "        outputs = quant(*args, **kwargs)\n"
                 "        if isinstance(outputs[0], tuple) or not (\n"
                 "            _consumer_reads_transposed(projection)\n"

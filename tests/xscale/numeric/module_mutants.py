@@ -19,7 +19,7 @@ _HONEST = "scale = scale.as_strided(shape, strides)"
 _BY_STRIDES = "for_ck = _view_by_strides(x_scale)"
 _USES = "_uses[(site, m, groups)]"
 _LOOKS = "    if not _can_check():\n        return\n"
-_READS = 'if _MODE == "check" and hasattr(x_scale, _REFERENCE):'
+_READS = "if hasattr(x_scale, _REFERENCE):"
 _CONSUMES = "x_scale = x_scale_for_gemm(input_scale, bpreshuffle=not use_triton)"
 _COMPILING = (
     "    if torch.compiler.is_compiling():\n"
@@ -329,8 +329,8 @@ MODULE_MUTANTS = (
     _mutant(
         "few rows marked",
         "prefill gets no transposed scales",
-        "    if not wanted:\n",
-        "    if not wanted or (\n"
+        "    if not _wants_transposed(quant, projection, kwargs):\n",
+        "    if not _wants_transposed(quant, projection, kwargs) or (\n"
         '        getattr(args[0], "shape", (0,))[0] > 1024\n'
         "    ):\n",
         _GATE,

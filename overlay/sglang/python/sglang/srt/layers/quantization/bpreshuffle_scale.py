@@ -31,8 +31,6 @@ All of this traces under ``torch.compile(fullgraph=True)``.
 Eagerly, each layer runs this module's Python in every step. So a projection's GEMM is
 looked up once, and the producer keeps the view that CK reads beside the mark. Traced
 code does neither: it runs this once, and would be compiled again for every address.
-What every call runs is in one place and short on purpose: between launches, a call of
-PyTorch or of a Python function costs the host up to a microsecond.
 """
 
 from __future__ import annotations
@@ -47,7 +45,7 @@ from functools import lru_cache
 from typing import Any, Callable
 
 import torch
-from torch.compiler import is_dynamo_compiling
+from torch.compiler import is_compiling
 
 logger = logging.getLogger(__name__)
 
@@ -90,18 +88,7 @@ def quant_pretransposed_scale(
     shape (n, k), says which GEMM that is: Triton's, which reads a row-major scale
     faster, gets one. Where it is not known, None, CK's is assumed.
     """
-    tracing = is_dynamo_compiling()
-    wanted = (
-        _MODE != "0"
-        and kwargs.get("group_size") == _GROUP_SIZE
-        and kwargs.get("dtype_quant") == torch.float8_e4m3fn
-    )
-    if wanted:
-        known = None if tracing else _answers.get(id(projection))
-        if known is None or known[0]() is not projection or known[1] is not quant:
-            known = _look_up(quant, projection)
-        wanted = known[2]
-    if not wanted:
+    if not _wants_transposed(quant, projection, kwargs):
         return quant(*args, **kwargs)
 
     outputs = quant(*args, transpose_scale=True, **kwargs)
@@ -113,8 +100,7 @@ def quant_pretransposed_scale(
     # A view even where the strides are honest already: on what a custom operator
     # returns, Dynamo sets no attribute, and a tensor that keeps its own view leaks.
     scale = scale.as_strided(shape, strides)
-    # A subclass is a tensor that is traced: it may have no address.
-    if not tracing and type(scale) is torch.Tensor:
+    if not is_compiling():
         setattr(scale, _KEPT_VIEW, (for_ck, shape, strides))
     setattr(scale, _MARKER, True)
     if _MODE == "check" and _can_check():
@@ -144,7 +130,7 @@ def x_scale_for_gemm(x_scale: torch.Tensor, bpreshuffle: bool) -> torch.Tensor:
             return x_scale
         return x_scale.transpose(-1, -2).contiguous().view(*x_scale.shape)
 
-    kept = None if is_dynamo_compiling() else getattr(x_scale, _KEPT_VIEW, None)
+    kept = None if is_compiling() else getattr(x_scale, _KEPT_VIEW, None)
     # Pickling, copied attributes, set_() and .data = leave a view of other bytes behind.
     if (
         kept is not None
@@ -156,7 +142,7 @@ def x_scale_for_gemm(x_scale: torch.Tensor, bpreshuffle: bool) -> torch.Tensor:
     else:
         for_ck = _view_by_strides(x_scale)
     for_gemm = for_ck if bpreshuffle else x_scale
-    if _MODE == "check" and hasattr(x_scale, _REFERENCE):
+    if hasattr(x_scale, _REFERENCE):
         _check_use(x_scale, for_gemm, bpreshuffle)
     return for_gemm
 
@@ -185,17 +171,34 @@ def _consumer_reads_transposed(projection: Any) -> bool:
     return not fp8_utils.use_aiter_triton_gemm_w8a8_tuned_gfx950(n, k)
 
 
-def _look_up(quant: Callable[..., Any], projection: Any) -> tuple[Any, ...]:
-    """A reference to the projection, the quantization, and whether the GEMM after the
-    one reads transposed scales and the other writes them.
+def _wants_transposed(
+    quant: Callable[..., Any], projection: Any, kwargs: dict[str, Any]
+) -> bool:
+    return (
+        _MODE != "0"
+        and kwargs.get("group_size") == _GROUP_SIZE
+        and kwargs.get("dtype_quant") == torch.float8_e4m3fn
+        and _both_can(quant, projection)
+    )
 
-    Kept per projection: its weight keeps its shape, reloaded or replaced, and one
-    function quantizes its input. Were a shape ever wrong, it would cost time and no
+
+def _both_can(quant: Callable[..., Any], projection: Any) -> bool:
+    """Whether the GEMM after ``projection`` reads transposed scales and ``quant``
+    writes them.
+
+    Looked up once per projection: its weight keeps its shape, reloaded or replaced, and
+    one function quantizes its input. Were a shape ever wrong, it would cost time and no
     value: the consumer looks at its own weight in every call.
     """
-    if projection is None or is_dynamo_compiling():
-        reads = _consumer_reads_transposed(projection)
-        return None, quant, reads and _takes_transpose_scale(quant)
+    if projection is None or is_compiling():
+        return _consumer_reads_transposed(projection) and _takes_transpose_scale(quant)
+    known = _answers.get(id(projection))
+    if known is None or known[0]() is not projection or known[1] is not quant:
+        known = _look_up(quant, projection)
+    return known[2]
+
+
+def _look_up(quant: Callable[..., Any], projection: Any) -> tuple[Any, ...]:
     key = id(projection)
     alive = weakref.ref(projection, lambda _: _answers.pop(key, None))
     both = _consumer_reads_transposed(projection) and _probed(quant)
