@@ -8,7 +8,7 @@ from overlaykit.core.python import module_environment
 
 READERS = (
     "AITER", "AMD", "ATEN", "C10", "CUBLAS", "CUDA", "CUDNN", "GPU", "HF_", "HIP",
-    "HSA", "KMP", "LD_", "LLVM", "MIOPEN", "MKL", "NCCL", "NPY", "NUMPY", "NVIDIA",
+    "HSA_", "KMP", "LD_", "LLVM", "MIOPEN", "MKL", "NCCL", "NPY", "NUMPY", "NVIDIA",
     "OMP", "OPENBLAS", "PYTHON", "PYTORCH", "RCCL", "ROCM", "ROCR", "SGL", "TORCH",
     "TRANSFORMERS", "TRITON", "XLA",
 )  # fmt: skip
