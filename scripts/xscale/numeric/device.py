@@ -13,7 +13,7 @@ READERS = (
     "TRANSFORMERS", "TRITON", "XLA",
 )  # fmt: skip
 """How the names of variables begin that SGLang, AITER and their packages read."""
-_PLACES = {"HOME", "PATH", "TMPDIR"}
+_PLACES = {"HOME", "LOGNAME", "PATH", "TMPDIR", "USER"}
 
 
 def set_device(environ: MutableMapping[str, str], device: str) -> None:
