@@ -35,6 +35,8 @@ class Batch:
         self.clone = clone
         self.searched: dict[tuple[object, ...], tuple[tuple[str, str], ...]] = {}
         """What a search found below a folder: paths there, and blobs."""
+        self.contain: dict[tuple[object, ...], bool] = {}
+        """Whether a blob has what a search looks for."""
         self._rows: dict[str, dict[str, Row]] = {}
         self._blobs: dict[str, bytes] = {}
         self._size = 0

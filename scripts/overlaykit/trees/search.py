@@ -183,7 +183,8 @@ def _in_folder(
     tree: GitTree, folder: str, above: str, texts: tuple[bytes, ...]
 ) -> tuple[tuple[str, str], ...]:
     """Paths in a folder and their blobs. Looked up once for each folder's contents."""
-    known = tree.objects.searched.get((folder, texts))
+    objects = tree.objects
+    known = objects.searched.get((folder, texts))
     if known is not None:
         return known
     files: dict[str, str] = {}
@@ -196,8 +197,9 @@ def _in_folder(
         check_path(above + name)
         if mode != SUBMODULE and name.endswith(_SUFFIX):
             files[name] = oid
-    for name, data in tree.blobs(above, files):
-        if _holds(data, texts):
-            found.append((name, files[name]))
-    tree.objects.searched[folder, texts] = tuple(found)
+    new = {n: oid for n, oid in files.items() if (oid, texts) not in objects.contain}
+    for name, data in tree.blobs(above, new):
+        objects.contain[files[name], texts] = _holds(data, texts)
+    found += [(n, oid) for n, oid in files.items() if objects.contain[oid, texts]]
+    objects.searched[folder, texts] = tuple(found)
     return tuple(found)

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 
 from xscale.census.modules import Const, Function, Imported, Kernel, Modules
 from xscale.census.path_records import Frame, LoopEnds, Method, PathEnds, Returns
-from xscale.census.recall import Kept, Steps, fresh, is_settled
+from xscale.census.recall import Kept, Meetings, Steps, fresh, is_settled
 from xscale.census.values import (
     NONE,
     Arguments,
@@ -40,6 +40,10 @@ class Evaluator:
     def __init__(self, modules: Modules, script: Sequence[bool]) -> None:
         self.taken: list[bool] = []
         self.steps = Steps()
+        self.meetings = Meetings()
+        self.weight = 1
+        """How many paths this one stands for."""
+        self._has_met = False
         self._keys: list[str] = []
         self._modules = modules
         self._script = script
@@ -68,6 +72,8 @@ class Evaluator:
         return False
 
     def _decide(self, key: str) -> bool:
+        if self._has_met:
+            self.meetings.asks(key)
         if key not in self._known:
             at = len(self.taken)
             self._choose(key, self._script[at] if at < len(self._script) else True)

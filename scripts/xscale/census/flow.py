@@ -24,7 +24,7 @@ from xscale.census.path_records import (
     Use,
     local_names,
 )
-from xscale.census.recall import Steps
+from xscale.census.recall import Meetings, Steps
 from xscale.census.shared import Shared
 from xscale.census.values import (
     Tensor,
@@ -180,21 +180,28 @@ P = TypeVar("P", bound=Evaluator)
 
 def every_path(start: Callable[[Sequence[bool]], P], most: int) -> Iterator[P]:
     """Each path in turn, to be run by the caller: it repeats the previous one up to its
-    last open choice, which it reverses. Raises TooManyPaths after ``most`` paths."""
+    last open choice, which it reverses. Raises TooManyPaths for more than ``most``
+    paths, counting those that need not be run."""
     script: list[bool] = []
-    steps = Steps()
-    for _ in range(most):
+    steps, meetings = Steps(), Meetings()
+    paths = 0
+    while paths < most:
         path = start(script)
-        path.steps = steps
+        path.steps, path.meetings = steps, meetings
         yield path
-        taken = path.taken
+        paths += path.weight
+        taken = [*path.taken]
         while taken and not taken[-1]:
             taken.pop()
+        script = [*taken[:-1], False] if taken else []
+        meetings.ended(path.taken, script)
         if not taken:
-            return
-        script = [*taken[:-1], False]
+            break
         steps.start_again(len(taken) - 1)
-    raise TooManyPaths
+    else:
+        raise TooManyPaths
+    if paths > most:
+        raise TooManyPaths
 
 
 def _on_all_paths(

@@ -22,6 +22,7 @@ from xscale.census.path_records import (
     parameters,
     use_of,
 )
+from xscale.census.recall import state_of
 from xscale.census.values import (
     NONE,
     Arguments,
@@ -96,6 +97,7 @@ class Path(Evaluator):
     def _resume(self, state: object) -> None:
         assert isinstance(state, tuple)
         self.asked, self._root_made = state
+        self._has_met |= self._root_made
 
     def _is_beside(self, node: ast.If, frame: Frame) -> bool:
         """Whether a branch in the site's own function does not touch the scale.
@@ -130,11 +132,25 @@ class Path(Evaluator):
             given_back = copy_of(self._result)
             self.asked |= any(s.transposed is not False for s in scales_in(given_back))
             return given_back
+        before = tuple(zip(self._keys, self.taken, strict=True))
         self._in_root = True
         try:
-            return self._result_of(callee, given, node, frame)
+            made = self._result_of(callee, given, node, frame)
         finally:
             self._in_root, self._root_made = False, True
+        if frame.depth == 0:
+            self._meet(before, made, frame)
+        return made
+
+    def _meet(self, before: object, made: Value, frame: Frame) -> None:
+        """Whatever the call did to get its result, all that comes after it depends on
+        the result, on what it did to other values, and on what was decided. Ends the
+        path if that was run already."""
+        self._has_met = True
+        state = before, self.asked, state_of(made, *frame.names.values())
+        if paths := self.meetings.meet(self.taken, state, self._known):
+            self.weight = paths
+            raise PathEnds
 
     def _result_of(
         self, callee: Value | Method, given: Arguments, node: ast.Call, frame: Frame

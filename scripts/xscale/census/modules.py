@@ -187,13 +187,29 @@ def _read(path: str, tree: ast.Module) -> Module:
                 imports[local] = (*imports.get(local, ()), target)
         elif isinstance(node, FunctionNode | ast.ClassDef):
             around = (*around, node)
-        children = list(ast.iter_child_nodes(node))
-        stack += [(child, node, around) for child in reversed(children)]
+        stack += [(child, node, around) for child in _children(node)]
     statements = list(_module_level(tree.body))
     functions = {n.name: n for n in statements if isinstance(n, FunctionNode)}
     classes = {n.name: n for n in statements if isinstance(n, ast.ClassDef)}
     constants = _constants(stored, statements)
     return Module(path, tree, imports, functions, classes, constants, reads)
+
+
+_NO_READS = (ast.expr_context, ast.operator, ast.cmpop, ast.boolop, ast.unaryop,
+             ast.Constant)  # fmt: skip
+
+
+def _children(node: ast.AST) -> list[ast.AST]:
+    """The child nodes that may contain a name, last one first."""
+    found: list[ast.AST] = []
+    for name in node._fields:
+        value = getattr(node, name, None)
+        if isinstance(value, list):
+            found += [one for one in value if isinstance(one, ast.AST)]
+        elif isinstance(value, ast.AST) and not isinstance(value, _NO_READS):
+            found.append(value)
+    found.reverse()
+    return found
 
 
 class Modules:

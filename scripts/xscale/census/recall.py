@@ -11,10 +11,11 @@ those of its parts whose values are kept.
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
+from xscale.census.modules import Function, Imported
 from xscale.census.values import Named, Tensor, Value, loaded_names
 
 
@@ -72,6 +73,62 @@ class Steps:
         self.at = 0
 
 
+@dataclass
+class _Rest:
+    """What was run after a meeting place: the answers that were known there, the
+    questions that were asked from there on, and the number of paths."""
+
+    known: Mapping[str, bool]
+    asked: set[str] = field(default_factory=set)
+    paths: int = 0
+
+    def is_same(self, known: Mapping[str, bool]) -> bool:
+        return all(known.get(key) == self.known.get(key) for key in self.asked)
+
+
+class Meetings:
+    """What was run after the place where paths meet, by all that it depends on.
+
+    Paths come in an order in which those that are the same up to there follow each
+    other.
+    """
+
+    def __init__(self) -> None:
+        self._rests: dict[object, list[_Rest]] = {}
+        self._at: list[bool] = []
+        self._rest: _Rest | None = None
+
+    def meet(
+        self, taken: Sequence[bool], state: object, known: Mapping[str, bool]
+    ) -> int:
+        """A path is there. Returns the number of paths that were run from a place like
+        it; 0 if it must be run."""
+        if self._rest is not None:
+            return 0
+        rests = self._rests.setdefault(state, [])
+        for rest in rests:
+            if rest.is_same(known):
+                return rest.paths
+        self._at, self._rest = [*taken], _Rest(dict(known))
+        rests.append(self._rest)
+        return 0
+
+    def asks(self, key: str) -> None:
+        """A question is asked after the place."""
+        if self._rest is not None:
+            self._rest.asked.add(key)
+
+    def ended(self, taken: Sequence[bool], script: Sequence[bool]) -> None:
+        """A path with these choices has ended, and the next one begins with those."""
+        if self._rest is None:
+            return
+        size = len(self._at)
+        if list(taken[:size]) == self._at:
+            self._rest.paths += 1
+        if list(script[:size]) != self._at:
+            self._rest = None
+
+
 def is_settled(node: ast.expr, names: Mapping[str, Value]) -> bool:
     """Whether an expression assigns no name and reads only what cannot change."""
     return not _assigns(node) and all(
@@ -103,6 +160,29 @@ def _fresh(value: Value, made: dict[int, Value]) -> Value:
             items = {name: _fresh(item, made) for name, item in value.items.items()}
             made[id(value)] = Named(items, value.opaque)
     return made[id(value)]
+
+
+def state_of(*values: Value) -> object:
+    """Equal for values that behave the same from here on, together."""
+    seen: dict[int, int] = {}
+    return tuple(_state_of(value, seen) for value in values)
+
+
+def _state_of(value: Value, seen: dict[int, int]) -> object:
+    if isinstance(value, tuple):
+        return tuple(_state_of(part, seen) for part in value)
+    if not isinstance(value, Tensor | Named):
+        if isinstance(value, Function):
+            return id(value.node)
+        importer = value.importer if isinstance(value, Imported) else ""
+        return type(value), repr(value), importer
+    if id(value) in seen:
+        return seen[id(value)]
+    seen[id(value)] = len(seen)
+    if isinstance(value, Tensor):
+        return value.key
+    items = [(name, _state_of(item, seen)) for name, item in value.items.items()]
+    return value.opaque, tuple(items)
 
 
 @lru_cache(maxsize=4096)

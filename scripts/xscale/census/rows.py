@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from overlaykit.trees.search import files_with
 from overlaykit.trees.tree import Tree
@@ -94,14 +95,13 @@ def files_of(tree: Tree, within: str) -> dict[str, bytes]:
 def census_of(tree: Tree, files: Mapping[str, bytes]) -> Census:
     """Examine these files, and what they import from the tree."""
     modules = Modules(tree, _KERNELS)
+    naming: dict[str, bytes] = {}
     for path, source in files.items():
-        if any(text in source for text in _SEARCHED):
+        names, is_searched = _contents(source)
+        if is_searched:
             modules.keep(path, source)
-    naming = {
-        path: source
-        for path, source in files.items()
-        if any(_is_mentioned(kernel, source) for kernel in _NAMED)
-    }
+        if names:
+            naming[path] = source
     found_in = [
         (module, list(references(modules, module)))
         for path, source in naming.items()
@@ -149,6 +149,16 @@ def census_of(tree: Tree, files: Mapping[str, bytes]) -> Census:
         )
     )
     return Census(tree.name, tuple(rows))
+
+
+@lru_cache(maxsize=1024)
+def _contents(source: bytes) -> tuple[bool, bool]:
+    """Whether a file mentions one of the kernels, and whether it is one of those that
+    are searched."""
+    return (
+        any(_is_mentioned(kernel, source) for kernel in _NAMED),
+        any(text in source for text in _SEARCHED),
+    )
 
 
 def _is_mentioned(kernel: bytes, source: bytes) -> bool:

@@ -8,12 +8,12 @@ from overlaykit.core.python import module_environment
 
 READERS = (
     "AITER", "AMD", "ATEN", "C10", "CUBLAS", "CUDA", "CUDNN", "GPU", "HF_", "HIP",
-    "HSA", "KMP", "LD_", "LLVM", "MIOPEN", "MKL", "NCCL", "NPY", "NUMPY", "NVIDIA",
+    "HSA_", "KMP", "LD_", "LLVM", "MIOPEN", "MKL", "NCCL", "NPY", "NUMPY", "NVIDIA",
     "OMP", "OPENBLAS", "PYTHON", "PYTORCH", "RCCL", "ROCM", "ROCR", "SGL", "TORCH",
     "TRANSFORMERS", "TRITON", "XLA",
 )  # fmt: skip
 """How the names of variables begin that SGLang, AITER and their packages read."""
-_PLACES = {"HOME", "PATH", "TMPDIR"}
+_PLACES = {"HOME", "LOGNAME", "PATH", "TMPDIR", "USER"}
 
 
 def set_device(environ: MutableMapping[str, str], device: str) -> None:

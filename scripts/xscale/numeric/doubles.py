@@ -18,6 +18,8 @@ from xscale.sites import GEMM, MARKER, PRODUCERS
 
 RANKS = 2
 _EPSILON = 1e-6
+_names: set[str] = set()
+"""The names that a world answers for; the same in every one."""
 
 
 class StopRun(Exception):
@@ -78,6 +80,11 @@ class World:
         if name == "gemm_a8w8_blockscale":
             gemms = self._gemms()
             return gemms.triton if ".triton" in module else gemms.row_major
+        if not _names:
+            _names.update(self._answers())
+        if name not in _names:
+            # Most names are unknown, and the answers are made for each request.
+            raise KeyError(name)
         return self._answers()[name]
 
     def _gemms(self) -> Gemms:
