@@ -17,7 +17,7 @@ from overlaykit.core.kept import Kept, key_of
 from overlaykit.trees.tree import DirectoryTree, EditedTree
 from xscale import liveness
 from xscale.liveness import Life, LiveState, modules_of, probe
-from xscale.numeric import inputs
+from xscale.numeric import client, inputs
 from xscale.numeric.cases import Platform
 from xscale.numeric.client import Job
 from xscale.numeric.formats import MXFP8, NATIVE_BLOCK_FP8
@@ -78,7 +78,7 @@ def test_a_kept_answer_is_the_same(
     edited = EditedTree(tree, dict(changes))
     fresh = probe(edited, aiter)
     assert {state.state for state in fresh.values()} == set(Life)
-    monkeypatch.setattr(liveness, "_worker", _never)
+    monkeypatch.setattr(liveness, "worker", _never)
     assert probe(edited, aiter) == fresh
     with pytest.raises(AssertionError, match="a worker is started"):
         probe(tree, aiter)
@@ -95,7 +95,7 @@ def test_where_a_tree_is_does_not_matter(
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(data)
     fresh = probe(tree, pins.patched("aiter"))
-    monkeypatch.setattr(liveness, "_worker", _never)
+    monkeypatch.setattr(liveness, "worker", _never)
     elsewhere = DirectoryTree(tmp_path / "elsewhere")
     assert probe(elsewhere, pins.patched("aiter")) == fresh
 
@@ -185,7 +185,7 @@ def test_other_variables_do_not_reach_the_worker(
         b"self.kv_b_proj.weight.dtype == torch.float8_e4m3fn",
         b"__import__('os').environ.get('SOME_SETTING') is None",
     )
-    monkeypatch.setattr(liveness, "_workers", [])
+    monkeypatch.setattr(client, "_workers", {})
     states = probe(EditedTree(tree, {path: data}), pins.patched("aiter"))
     assert states["S7"].state is Life.LIVE
 
