@@ -21,9 +21,11 @@ from overlaykit import cli
 from overlaykit.core import effects
 from xscale.doctor import producers
 from xscale.numeric import client
+from xscale.numeric.device import read_variables
 
 RUN_TREES = {"doctor", "drift", "rebase"}
 """The verbs that run a tree's sites; `verify` does it on request."""
+_USUAL = read_variables(os.environ)
 
 
 def forked(
@@ -33,8 +35,13 @@ def forked(
     env: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run a verb with its output captured, as ``subprocess.run`` does. ``env`` is added
-    to the environment. The verb works on the overlay that it is in."""
-    if script.stem in RUN_TREES or "--numeric" in arguments:
+    to the environment. The verb works on the overlay that it is in.
+
+    The process that runs a tree's sites is shared, unless a test gives it another
+    environment.
+    """
+    shares = read_variables({**os.environ, **(env or {})}) == _USUAL
+    if shares and (script.stem in RUN_TREES or "--numeric" in arguments):
         _start_worker()
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         with warnings.catch_warnings():
@@ -42,6 +49,10 @@ def forked(
             warnings.simplefilter("ignore", DeprecationWarning)
             pid = os.fork()
         if pid == 0:
+            if shares:
+                _share()
+            else:
+                client._workers.clear()
             _become(script, arguments, cwd, env or {}, out, err)
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         said = []
@@ -57,6 +68,12 @@ def _start_worker() -> None:
     if importlib.util.find_spec("torch") and importlib.util.find_spec("triton"):
         # Its first message must not wait for a fork.
         assert client.worker().about
+
+
+def _share() -> None:
+    """The process is a child of the parent, which alone can wait for it."""
+    for worker in client._workers.values():
+        worker._process.poll = lambda: None  # type: ignore[method-assign]
 
 
 def _become(
@@ -80,8 +97,6 @@ def _become(
             os.chdir(cwd)
         # Those of the test's own process.
         effects._effects.clear()
-        # It is a child of the parent, which alone can wait for it.
-        setattr(client.Worker, "alive", True)  # noqa: B010
         for module in (cli, producers):
             setattr(module, "ROOT", script.resolve().parents[1])  # noqa: B010
         sys.argv = [str(script), *arguments]
