@@ -20,7 +20,7 @@ from typing import ParamSpec, TypeVar
 PROCESSES = 2
 _MEMORY = "/dev/shm"
 _COLLECTION = 20_000, 50, 100
-"""How rarely Python looks for garbage among syntax trees; see :func:`gc.set_threshold`."""
+"""How rarely Python looks for garbage; see :func:`gc.set_threshold`."""
 _working = threading.Lock()
 """Held by a worker while it does a job."""
 
