@@ -7,6 +7,7 @@ the end of the pool's process does not end them.
 from __future__ import annotations
 
 import _thread
+import gc
 import multiprocessing
 import os
 import tempfile
@@ -18,6 +19,8 @@ from typing import ParamSpec, TypeVar
 
 PROCESSES = 2
 _MEMORY = "/dev/shm"
+_COLLECTION = 20_000, 50, 100
+"""How rarely Python looks for garbage; see :func:`gc.set_threshold`."""
 _working = threading.Lock()
 """Held by a worker while it does a job."""
 
@@ -41,6 +44,8 @@ def job(
 
 
 def _start_worker() -> None:
+    # The trees that are kept in memory are no garbage.
+    gc.set_threshold(*_COLLECTION)
     # A merge makes and removes hundreds of small files, which is slow on a disk.
     if os.access(_MEMORY, os.W_OK):
         tempfile.tempdir = _MEMORY
