@@ -45,8 +45,12 @@ def score_z(gained: Any, lost: Any, n: Any, difference: float) -> Any:
 
 
 def tango(gained: float, lost: float, n: int, level: float) -> Interval:
-    """The differences that a two-sided score test at 1 - level does not reject."""
-    if n < 1 or min(gained, lost) < 0 or gained + lost > n:
+    """The differences that a two-sided score test at 1 - level does not reject.
+
+    The counts may be means over runs, off by rounding.
+    """
+    rounding = 1e-9 * n
+    if n < 1 or min(gained, lost) < -rounding or gained + lost > n + rounding:
         raise ValueError(f"{gained} gained and {lost} lost of {n}")
     quantile = float(ndtri((1 + level) / 2))
     estimate = (gained - lost) / n

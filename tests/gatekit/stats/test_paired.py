@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import log
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("scipy", reason="pip install --group gate-test")
@@ -176,6 +176,7 @@ def test_repeating_the_same_answers_adds_nothing(counts: tuple[int, int, int]) -
 
 
 @given(_counts())
+@example((353, 1, 354))
 def test_the_decision_of_arrays_is_that_of_one(counts: tuple[int, int, int]) -> None:
     gained, lost, n = counts
     rule = Rule(0.015)

@@ -19,7 +19,7 @@ from overlaykit.core.files import check_place, write_file, write_whole
 _OTHERS = {
     # Folders that a rename puts in place, or that are removed after the block.
     "scripts/overlaykit/export/formats.py": 1,
-    "scripts/overlaykit/repository/merge.py": 1,
+    "scripts/overlaykit/repository/merge.py": 2,
     "scripts/overlaykit/repository/merge_checkout.py": 2,
     "scripts/overlaykit/sources/packages.py": 2,
     "scripts/xscale/numeric/producers.py": 1,
