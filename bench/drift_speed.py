@@ -28,6 +28,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
+from git_am import am  # noqa: E402
+
 from overlaykit.core import git  # noqa: E402
 from overlaykit.export.formats import mailbox  # noqa: E402
 from overlaykit.series.carried import Carried, load_overlay  # noqa: E402
@@ -96,20 +98,6 @@ def make_clone(
         git.run(folder, "tag", f"release-{number}" if number else "pin")
 
 
-def am(folder: Path, mail: Path, releases: int) -> int:
-    """Run ``git am -3`` on every release; returns how many take the whole series."""
-    landed = 0
-    for number in range(1, releases + 1):
-        git.run(folder, "checkout", "-q", "--detach", f"release-{number}")
-        done = git.run(
-            folder, "am", "-q", "-3", str(mail), env=_WHO, ok=(0, 1, 128)
-        )  # fmt: skip
-        if done.returncode:
-            git.run(folder, "am", "--abort", env=_WHO)
-        landed += done.returncode == 0
-    return landed
-
-
 def report(
     times: dict[str, list[float]],
     memory: dict[int, int],
@@ -173,7 +161,8 @@ def main() -> None:
             drift(times[COLD])
             drift(times[WARM])
             started = time.perf_counter()
-            landed = am(clone, mail, len(versions))
+            refs = (f"release-{n}" for n in range(1, len(versions) + 1))
+            landed = am(clone, mail, refs, _WHO)
             times[AM].append(time.perf_counter() - started)
             print(f"round {number}/{arguments.rounds}", file=sys.stderr, flush=True)
     # The newest releases are the largest, so every size includes them.

@@ -31,6 +31,8 @@ from typing import TypeVar
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
+from git_am import am  # noqa: E402
+
 from overlaykit.core import git  # noqa: E402
 from overlaykit.export.formats import mailbox  # noqa: E402
 from overlaykit.series.carried import load_overlay  # noqa: E402
@@ -74,20 +76,6 @@ def make_clone(folder: Path, clone: Path, folders: Sequence[str]) -> None:
     """A clone that shares the other's objects, with these folders checked out."""
     git.run(folder.parent, "clone", "-q", "-n", "-s", str(clone), str(folder))
     git.run(folder, "sparse-checkout", "set", "--cone", *folders)
-
-
-def am(folder: Path, mail: Path, commits: Sequence[str]) -> int:
-    """Run ``git am -3`` on every commit; returns how many take the whole series."""
-    landed = 0
-    for commit in commits:
-        git.run(folder, "checkout", "-q", "--force", "--detach", commit)
-        done = git.run(
-            folder, "am", "-q", "-3", str(mail), env=_WHO, ok=(0, 1, 128)
-        )  # fmt: skip
-        if done.returncode:
-            git.run(folder, "am", "--abort", env=_WHO)
-        landed += done.returncode == 0
-    return landed
 
 
 def report(
@@ -165,7 +153,7 @@ def main() -> None:
                 git.text(folder, "rev-parse", f"{result['tree']}^{{commit}}")
                 for result in results
             ]
-            landed = times[AM].measure(partial(am, folder, mail, found))
+            landed = times[AM].measure(partial(am, folder, mail, found, _WHO))
             print(f"round {number}/{arguments.rounds}", file=sys.stderr, flush=True)
     command = (
         f"bench/history_speed.py --clone PATH --range {arguments.range} "

@@ -59,7 +59,7 @@ def compute_facts(root: Path, target: str, source: Source, run: bool = True) -> 
         for other in overlay.values()
         if other.target.package == carried.target.package and other is not carried
     ]
-    tree, landings = opened(carried, source), _landings(root, target)
+    tree, landings = _tree_of(carried, source), _landings(root, target)
     with base_of(root, carried, source.place) as base:
         return facts_of(carried, tree, base, others, kernels(root), landings, run)
 
@@ -104,7 +104,7 @@ def _cached(root: Path, target: str) -> Tree | None:
 _opened: dict[tuple[Path, str], Tree] = {}
 
 
-def opened(carried: Carried, source: Source) -> Tree:
+def _tree_of(carried: Carried, source: Source) -> Tree:
     """The tree of a source. What belongs to it ends with this process."""
     if source.treeish is None:
         return WheelTree(source.place, carried.target.site_layout())

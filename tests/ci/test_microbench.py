@@ -29,6 +29,7 @@ from gatekit.microbench.claims import BOUND, claims_of
 from gatekit.microbench.page import page
 from gatekit.microbench.plot import plot
 from gatekit.microbench.results import Bench, Cell, Claim, Row, Time
+from support.chain_programs import Slim, run_python
 from support.patience import PATIENCE_S
 from xscale.islands import BPRESHUFFLE_SCALE
 from xscale.numeric.cases import DEEPSEEK_V3, GLM51, SMALL, TUNED_OUTPUT
@@ -37,18 +38,6 @@ from xscale.numeric.sources import aiter_sources, sglang_sources
 pytestmark = pytest.mark.slow("kernels under Triton's interpreter")
 
 _VERB = ROOT / "ci" / "microbench.py"
-
-
-@dataclass(frozen=True)
-class Slim:
-    """The files of the released pins that are run."""
-
-    sglang: Path
-    aiter: Path
-
-    @property
-    def options(self) -> tuple[str, ...]:
-        return ("--sglang", str(self.sglang), "--aiter", str(self.aiter))
 
 
 @pytest.fixture(scope="module")
@@ -84,13 +73,7 @@ def dry(trees: Slim, kernels: None, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def _run(*options: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(_VERB), *options],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE_S,
-    )
+    return run_python(str(_VERB), *options)
 
 
 # --- the designs ------------------------------------------------------------------
@@ -217,22 +200,7 @@ def test_a_broken_design_is_detected(
     new: bytes,
     seen: str,
 ) -> None:
-    text = _BROKEN.format(
-        ci=str(ROOT / "ci"),
-        scripts=str(ROOT / "scripts"),
-        sglang=str(trees.sglang),
-        aiter=str(trees.aiter),
-        out=str(tmp_path),
-        old=old,
-        new=new,
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", text],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE_S,
-    )
+    done = trees.run(_BROKEN, tmp_path, old=old, new=new)
     assert done.stdout.strip() == seen, done.stderr
 
 

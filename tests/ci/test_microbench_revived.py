@@ -10,9 +10,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +23,7 @@ from gatekit.microbench.page import page
 from gatekit.microbench.plot import plot
 from gatekit.microbench.results import Bench, Cell, Claim, Time
 from overlaykit.core.errors import CannotApply
-from support.patience import PATIENCE_S
+from support.chain_programs import Slim
 from xscale.liveness import NATIVE_BLOCK_FP8, modules_of
 from xscale.numeric.situations import SMALL_M_MODULE
 from xscale.numeric.sources import aiter_sources, sglang_sources
@@ -39,14 +36,6 @@ _UNDONE = (
     b"x = x[2]",
 )
 """The lines of the series that hand wk what the norm has quantized."""
-
-
-@dataclass(frozen=True)
-class Slim:
-    """The files of the releases that are run."""
-
-    sglang: Path
-    aiter: Path
 
 
 @pytest.fixture(scope="module")
@@ -98,22 +87,7 @@ def _cells(
     rows: tuple[int, ...],
     undone: tuple[str, bytes, bytes] = ("", b"", b""),
 ) -> list[Cell]:
-    text = _RUN.format(
-        ci=str(ROOT / "ci"),
-        scripts=str(ROOT / "scripts"),
-        sglang=str(trees.sglang),
-        aiter=str(trees.aiter),
-        out=str(out),
-        rows=rows,
-        undone=undone,
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", text],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE_S,
-    )
+    done = trees.run(_RUN, out, rows=rows, undone=undone)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout[done.stdout.index("[") :])
     return msgspec.convert(found, list[Cell])

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 Row = tuple[str, str]
 """The mode and the id of a name in a tree object."""
+FOLDER, SUBMODULE = "40000", "160000"
 
 
 def encode_object(kind: str, data: bytes) -> bytes:
@@ -55,9 +56,7 @@ def tree_id(
         else:
             rows.append((head, entry.mode, entry.blob))
     # Git orders a folder as if its name ended in a slash.
-    rows += [
-        (f"{name}/", "40000", tree_id(sub, write)) for name, sub in folders.items()
-    ]
+    rows += [(f"{name}/", FOLDER, tree_id(sub, write)) for name, sub in folders.items()]
     body = b"".join(
         os.fsencode(f"{mode} {name.rstrip('/')}\0") + bytes.fromhex(oid)
         for name, mode, oid in sorted(rows)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from overlaykit.core import git, gitversion
 from overlaykit.core.objects import (
+    FOLDER,
     Entry,
     encode_object,
     object_id,
@@ -102,7 +103,7 @@ class MergeStore:
         """The files of a tree that git has just written to the store."""
         files: dict[str, bytes] = {}
         for name, (mode, oid) in tree_rows(self._read(tree), len(tree) // 2):
-            if mode == "40000":
+            if mode == FOLDER:
                 inner = self._files(oid)
                 files |= {f"{name}/{path}": data for path, data in inner.items()}
             else:

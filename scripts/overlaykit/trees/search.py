@@ -13,11 +13,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from overlaykit.core.errors import CannotApply, EnvironmentFailure
+from overlaykit.core.objects import FOLDER, SUBMODULE
 from overlaykit.core.paths import check_path
 from overlaykit.trees.tree import (
-    FOLDER,
     SKIPPED_FOLDERS,
-    SUBMODULE,
     DirectoryTree,
     EditedTree,
     GitTree,

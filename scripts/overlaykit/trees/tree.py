@@ -18,13 +18,12 @@ from typing import Protocol
 
 from overlaykit.core import git
 from overlaykit.core.errors import CannotApply, EnvironmentFailure, Finding, InputError
-from overlaykit.core.objects import Row
+from overlaykit.core.objects import FOLDER, SUBMODULE, Row
 from overlaykit.core.paths import OWN_FOLDER, check_path
 from overlaykit.repository import clones
 from overlaykit.repository.batch import Batch
 from overlaykit.trees import members
 
-FOLDER, SUBMODULE = "40000", "160000"
 SKIPPED_FOLDERS = {".git", ".hg", "__pycache__", ".venv", "node_modules", OWN_FOLDER}
 
 

@@ -185,7 +185,7 @@ def every_path(start: Callable[[Sequence[bool]], P], most: int) -> Iterator[P]:
     script: list[bool] = []
     steps, meetings = Steps(), Meetings()
     paths = 0
-    while paths < most:
+    while True:
         path = start(script)
         path.steps, path.meetings = steps, meetings
         yield path
@@ -195,13 +195,11 @@ def every_path(start: Callable[[Sequence[bool]], P], most: int) -> Iterator[P]:
             taken.pop()
         script = [*taken[:-1], False] if taken else []
         meetings.ended(path.taken, script)
+        if paths + bool(taken) > most:
+            raise TooManyPaths
         if not taken:
-            break
+            return
         steps.start_again(len(taken) - 1)
-    else:
-        raise TooManyPaths
-    if paths > most:
-        raise TooManyPaths
 
 
 def _on_all_paths(
