@@ -24,8 +24,10 @@ sys.path.insert(0, str(ROOT / "scripts"))
 from overlaykit.core import effects, git  # noqa: E402
 from overlaykit.series.carried import Carried, load_overlay  # noqa: E402
 from overlaykit.series.ledger import LEDGER  # noqa: E402
-from overlaykit.sources.packages import fetch, lay_out  # noqa: E402
-from overlaykit.trees.tree import EditedTree, Tree, WheelTree  # noqa: E402
+from overlaykit.series.lock import TreeWithModes  # noqa: E402
+from overlaykit.sources.bases import fetch_base, lay_out  # noqa: E402
+from overlaykit.sources.packages import cache_folder  # noqa: E402
+from overlaykit.trees.tree import EditedTree, Tree  # noqa: E402
 from support.data import DATA  # noqa: E402
 from support.patience import PATIENCE_S  # noqa: E402
 
@@ -77,19 +79,21 @@ def sealed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Pins:
-    """The pinned releases, read from their real packages."""
+    """The pinned bases, read from their real packages and commits.
+
+    ``wheels`` has those that are packages.
+    """
 
     overlay: dict[str, Carried]
     wheels: dict[str, Path]
 
     def bases(self, package: str) -> list[str]:
-        """The targets that are releases of one package."""
+        """The targets that are bases of one package."""
         return [n for n, c in self.overlay.items() if c.target.package == package]
 
-    def tree(self, target: str) -> WheelTree:
-        """The release as it is."""
-        layout = self.overlay[target].target.site_layout()
-        return WheelTree(self.wheels[target], layout)
+    def tree(self, target: str) -> TreeWithModes:
+        """The base as it is."""
+        return fetch_base(ROOT, self.overlay[target])
 
     def patched(self, target: str, without: Collection[str] = ()) -> Tree:
         """The release with new files and series, except for patches whose names contain
@@ -113,7 +117,11 @@ class Pins:
 @pytest.fixture(scope="session")
 def pins() -> Pins:
     overlay = load_overlay(ROOT)
-    wheels = {n: fetch(ROOT, c.target, c.lock.dist) for n, c in overlay.items()}
+    wheels = {}
+    for name, carried in overlay.items():
+        fetch_base(ROOT, carried)
+        if carried.lock.dist is not None:
+            wheels[name] = cache_folder(ROOT) / carried.lock.dist.filename
     return Pins(overlay, wheels)
 
 
@@ -126,7 +134,7 @@ def laid_out(pins: Pins, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     class LaidOut(dict[str, Path]):
         def __missing__(self, name: str) -> Path:
             where = folder / name
-            lay_out(pins.overlay[name], pins.wheels[name], where, lambda *_: None)
+            lay_out(pins.overlay[name], pins.tree(name), where, lambda *_: None)
             self[name] = where
             return where
 
@@ -243,7 +251,7 @@ def neighbours(tree: Tree, carried: Carried) -> list[str]:
     return [p for p in tree.paths() if p.rpartition("/")[0] in folders or p == package]
 
 
-def lay(tree: WheelTree, paths: Collection[str], root: Path) -> None:
+def lay(tree: TreeWithModes, paths: Collection[str], root: Path) -> None:
     """Write these files of the tree below ``root``."""
     for path in paths:
         place = root / path

@@ -12,6 +12,7 @@ from overlaykit.repository import clones
 from overlaykit.repository.clones import text
 from overlaykit.repository.places import clone_location, is_clone
 from overlaykit.series.carried import Carried
+from overlaykit.sources.commits import tag_in
 from overlaykit.trees.tree import GitTree
 from upstream.contracts import contract_of
 from upstream.facts import Facts
@@ -142,16 +143,16 @@ class Clone:
         return f"the last first-parent commit of {last} that is also in {first}"
 
     def _before_pin(self, commit: str) -> bool:
-        tag = self.carried.target.tag
-        if tag is None:
+        pin = self.carried.lock.commit
+        if pin is None and self.carried.target.tag is not None:
+            pin = tag_in(self.path, self.carried.target.tag)
+        if pin in (None, commit):
             return False
+        assert pin is not None
         done = clones.run(
-            self.path, "merge-base", "--is-ancestor", commit, f"refs/tags/{tag}",
-            ok=(0, 1, 128),
-        )  # fmt: skip
-        if done.returncode:
-            return False
-        return text(self.path, "rev-parse", f"refs/tags/{tag}^{{commit}}") != commit
+            self.path, "merge-base", "--is-ancestor", commit, pin, ok=(0, 1, 128)
+        )
+        return done.returncode == 0
 
     def _known(self) -> str:
         refs = text(

@@ -41,7 +41,7 @@ def installed(
     """Both packages as pip installs them, in one site-packages directory."""
     site = folder / "site-packages"
     for name in (base, AITER):
-        dist = pins.overlay[name].target.dist
+        dist = pins.overlay[name].target.package_dist
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
         command += ["--no-index", "--only-binary=:all:", "--target", str(site)]
         command += ["--platform", dist.platform] if dist.platform else []
