@@ -44,7 +44,9 @@ class NewBase:
 def resolve(clone: Path, ref: str) -> str:
     """Resolve a name to a commit of a clone. Raises InputError if there is none."""
     name = f"{ref}^{{commit}}"
-    found = clones.run(clone, "rev-parse", "--verify", "-q", name, ok=(0, 1, 128))
+    found = clones.run(
+        clone, "rev-parse", "--verify", "-q", "--end-of-options", name, ok=(0, 1, 128)
+    )
     if found.returncode == 0:
         return found.stdout.decode().strip()
     here = quoted(str(clone))

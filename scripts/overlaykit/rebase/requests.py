@@ -33,14 +33,11 @@ def new_request(
         raise InputError(f"{start} is not a base of {target}")
     clone = clone.resolve() if clone else None
     commit = resolve(clone, onto) if clone else onto if is_commit(onto) else None
-    old = overlay[start].target
     if commit is None:
         _check_version(onto)
-    if (
-        onto == (old.dist.version if old.dist else "")
-        or commit is not None
-        and commit == old.commit
-    ):
+    old = overlay[start].target
+    known = old.commit if commit else old.dist.version if old.dist else None
+    if known is not None and known == (commit or onto):
         raise InputError(f"{onto} already is the base of {start}")
     return Request(
         f"{target}-{commit[:12] if commit else onto}",

@@ -1,8 +1,8 @@
 """Running git against a remote repository, to get one commit.
 
-Only :func:`fetch` and :func:`tag_commit` contact a remote. The user's git configuration says
-how: proxies, certificates, credentials, ``url.*.insteadOf``, ``protocol.*.allow``, as
-pip's configuration does for packages. The address comes from overlay.toml, where its
+Only :func:`fetch` and :func:`tag_commit` contact a remote. The user's git configuration
+says how (proxies, certificates, credentials, ``url.*.insteadOf``), as pip's
+configuration does for packages. The address comes from overlay.toml, where its
 form is checked. Everything that is fetched goes into a repository of this project, and
 git computes its ids again there; no hook, filter or submodule is run or read.
 """

@@ -38,10 +38,11 @@ class Dist(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One base: a state of an upstream repository that the overlay changes.
 
-    At least one of ``dist``, ``commit`` and ``tag`` names it. ``package`` is the importable package; ``package_root`` is its folder in the
-    repository. Several targets may share one package: they are its bases, and each has
-    its own series. ``overlay`` names the target whose new files this one shares, so
-    that no file is kept twice.
+    At least one of ``dist``, ``commit`` and ``tag`` names it. ``package`` is the
+    importable package; ``package_root`` is its folder in the repository. Several
+    targets may share one package: they are its bases, and each has its own series.
+    ``overlay`` names the target whose new files this one shares, so that no file is
+    kept twice.
     """
 
     repository: str

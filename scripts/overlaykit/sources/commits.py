@@ -9,7 +9,6 @@ the files are those of the commit, whoever served them.
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +20,6 @@ from overlaykit.core import git, gitversion
 from overlaykit.core.errors import EnvironmentFailure, Finding, InputError
 from overlaykit.core.wording import quoted
 from overlaykit.repository import clones, remotes
-from overlaykit.repository.places import is_clone
 from overlaykit.series.manifest import Target
 from overlaykit.sources.packages import cache_folder
 from overlaykit.trees import members
@@ -31,7 +29,7 @@ from overlaykit.trees.tree import FOLDER, GitTree
 
 @dataclass(frozen=True)
 class Fetched:
-    """What a fetch brought: git objects, their size on disk, and where they are from."""
+    """What a fetch brought: git objects, their size on disk, and their source."""
 
     objects: int
     size: int
@@ -145,7 +143,7 @@ def _new_store(root: Path, target: Target, commit: str) -> Iterator[Path]:
             part.chmod(0o755)
             # Another run may have made the same store meanwhile.
             if not place.exists():
-                os.rename(part, place)
+                part.rename(place)
         finally:
             shutil.rmtree(part, ignore_errors=True)
     except OSError as error:

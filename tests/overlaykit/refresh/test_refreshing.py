@@ -12,11 +12,10 @@ from overlaykit.refresh.compute import Refreshed, refresh
 from overlaykit.refresh.edits import Edits
 from overlaykit.repository.merge import MergeStore
 from overlaykit.series.carried import Carried
-from overlaykit.series.lock import lock_target
+from overlaykit.series.lock import TreeWithModes, lock_target
 from overlaykit.series.patches import apply_hunks, split_lines
 from overlaykit.series.quilt import NewFile, Series, read_header
 from overlaykit.series.remake import Contents, remake
-from overlaykit.series.lock import TreeWithModes
 
 ATTENTION = "python/sglang/srt/models/deepseek_common/attention_forward_methods"
 MLA, MHA = f"{ATTENTION}/forward_mla.py", f"{ATTENTION}/forward_mha.py"
