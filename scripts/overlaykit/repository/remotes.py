@@ -140,6 +140,8 @@ def _run(
     env.update(
         GIT_CONFIG_COUNT=str(first + len(_SETTINGS)),
         GIT_CEILING_DIRECTORIES=str(where.resolve().parent),
+        # A repository on this machine that lacks objects must not fetch them elsewhere.
+        GIT_NO_LAZY_FETCH="1",
         GIT_NO_REPLACE_OBJECTS="1",
         GIT_TERMINAL_PROMPT="0",
         LC_ALL="C",

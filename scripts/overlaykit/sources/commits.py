@@ -212,9 +212,8 @@ def _copy(clone: Path, commit: str, package_root: str, store: Path) -> None:
                 folders.append(oid)
             elif mode.startswith("100") and path.startswith(f"{package_root}/"):
                 files[oid] = path
-    lost = list(_missing(clone, files))
-    if lost:
-        raise _incomplete(clone, files, lost)
+    if lost := list(_missing(clone, files)):
+        raise _incomplete(clone, commit, files, lost)
     ids = "".join(f"{oid}\n" for oid in (*folders, *files)).encode()
     pack = clones.run(clone, "pack-objects", "-q", "--stdout", stdin=ids).stdout
     git.run(store, "index-pack", "--stdin", stdin=pack)
@@ -231,12 +230,19 @@ def _copy(clone: Path, commit: str, package_root: str, store: Path) -> None:
 
 
 def _incomplete(
-    clone: Path, files: Mapping[str, str], lost: Sequence[str]
+    clone: Path, commit: str, files: Mapping[str, str], lost: Sequence[str]
 ) -> EnvironmentFailure:
     path = files[lost[0]]
     error = clones.missing_object(clone, path, lost[0])
     count = f", and {len(lost) - 1} more files" if lost[1:] else ""
-    return EnvironmentFailure(f"{error.message}{count}", error.findings)
+    finding = Finding(
+        "has only a part of the commit",
+        path=str(clone),
+        expected=f"the package's files at {commit}",
+        next_step=f"or run scripts/fetch.py --commit {commit}, which gets them from "
+        "the repository, and run this again",
+    )
+    return EnvironmentFailure(f"{error.message}{count}", (*error.findings, finding))
 
 
 def _need_all(tree: CommitTree, store: Path, source: str) -> None:
