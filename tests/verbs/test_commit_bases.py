@@ -453,7 +453,7 @@ def test_the_whole_way_on_main(
 def test_the_gates_arms_from_a_commit(
     arm: str, small: Path, upstream: Upstream, tmp_path: Path
 ) -> None:
-    """Its package's folder is copied into the environment, and compared file by file."""
+    """The package's folder is copied into it, and compared file by file."""
     from gatekit.arms.environment import Wanted, rebuild
 
     pin(small, commit=upstream.second, dist=None)
