@@ -201,10 +201,11 @@ def overlay(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def carrier(overlay: Path) -> Path:
-    """A copy of this overlay that `rebase` can write to, with the fetched packages."""
+    """A copy of this overlay that `rebase` can write to, with the fetched bases."""
     (overlay / "build" / "cache").mkdir(parents=True)
-    for wheel in (ROOT / "build" / "cache").glob("*.whl"):
-        (overlay / "build" / "cache" / wheel.name).symlink_to(wheel)
+    cache = ROOT / "build" / "cache"
+    for base in (*cache.glob("*.whl"), *cache.glob("*.git")):
+        (overlay / "build" / "cache" / base.name).symlink_to(base)
     shutil.copy2(ROOT / LEDGER, overlay / LEDGER)
     return overlay
 

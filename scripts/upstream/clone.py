@@ -11,8 +11,8 @@ from overlaykit.core.wording import quoted
 from overlaykit.repository import clones
 from overlaykit.repository.clones import text
 from overlaykit.repository.places import clone_location, is_clone
+from overlaykit.repository.refs import tag_in
 from overlaykit.series.carried import Carried
-from overlaykit.sources.commits import tag_in
 from overlaykit.trees.tree import GitTree
 from upstream.contracts import contract_of
 from upstream.facts import Facts

@@ -16,8 +16,8 @@ import msgspec
 from overlaykit.core.git import top_of_clone
 from overlaykit.core.wording import quoted
 from overlaykit.repository import clones
+from overlaykit.repository.refs import has_commit, is_shallow, tag_in
 from overlaykit.series.carried import Carried
-from overlaykit.sources.commits import has_commit, is_shallow, tag_in
 
 _SHOWN = 12
 

@@ -23,11 +23,11 @@ from overlaykit.core.errors import CannotApply, EnvironmentFailure, Finding, Inp
 from overlaykit.core.files import write_file
 from overlaykit.core.objects import blob_id
 from overlaykit.repository import clones
+from overlaykit.repository.refs import has_commit, tag_in
 from overlaykit.series.carried import Carried
 from overlaykit.series.diffnames import new_file_names
 from overlaykit.series.patches import split_lines
 from overlaykit.series.quilt import SERIES, NewFile, read_header
-from overlaykit.sources.commits import has_commit, tag_in
 from overlaykit.trees.locking import signals_blocked
 
 NEW_FILES_PATCH = "0000-new-files.patch"

@@ -13,11 +13,11 @@ import msgspec
 from overlaykit.core.errors import EnvironmentFailure, Finding, InputError
 from overlaykit.core.wording import quoted
 from overlaykit.repository import clones
+from overlaykit.repository.refs import is_shallow
 from overlaykit.series.carried import Carried
 from overlaykit.series.lock import LockedDist, TreeWithModes
 from overlaykit.series.manifest import Target
 from overlaykit.sources.bases import fetched, pinned_base
-from overlaykit.sources.commits import is_shallow
 from overlaykit.sources.commits import obtain as obtain_commit
 from overlaykit.sources.packages import describe, wheel_tree
 from overlaykit.sources.releases import obtain, released

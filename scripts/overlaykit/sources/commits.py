@@ -20,6 +20,7 @@ from overlaykit.core import git, gitversion
 from overlaykit.core.errors import EnvironmentFailure, Finding, InputError
 from overlaykit.core.wording import quoted
 from overlaykit.repository import clones, remotes
+from overlaykit.repository.refs import has_commit, is_shallow, tag_in
 from overlaykit.series.manifest import Target
 from overlaykit.sources.packages import cache_folder
 from overlaykit.trees import members
@@ -79,26 +80,6 @@ def obtain(
     made = stored(root, target, commit)
     assert made is not None
     return made, fetched
-
-
-def has_commit(clone: Path, commit: str) -> bool:
-    """Whether a clone has the commit itself."""
-    name = f"{commit}^{{commit}}"
-    done = clones.run(clone, "rev-parse", "--verify", "-q", name, ok=(0, 1, 128))
-    return done.returncode == 0
-
-
-def is_shallow(clone: Path) -> bool:
-    """Whether a clone lacks a part of its history."""
-    done = clones.run(clone, "rev-parse", "--is-shallow-repository", ok=(0, 128))
-    return done.stdout.strip() == b"true"
-
-
-def tag_in(clone: Path, tag: str) -> str | None:
-    """The commit of a clone's tag; None if it has no such tag."""
-    ref = f"refs/tags/{tag}^{{commit}}"
-    done = clones.run(clone, "rev-parse", "--verify", "-q", ref, ok=(0, 1, 128))
-    return done.stdout.decode().strip() if done.returncode == 0 else None
 
 
 def tag_commit(target: Target, tag: str, sources: Sequence[Path] = ()) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from overlaykit.core.errors import EnvironmentFailure, Finding, InputError
+from overlaykit.repository.refs import tag_in
 from overlaykit.series.lock import (
     LockedDist,
     LockedTarget,
@@ -42,7 +43,7 @@ def pinned_commit(
     if commit is None:
         return commits.tag_commit(target, tag, sources)
     for clone in sources:
-        commits.refuse_moved(target, commit, commits.tag_in(clone, tag), str(clone))
+        commits.refuse_moved(target, commit, tag_in(clone, tag), str(clone))
     return commit
 
 
@@ -82,7 +83,7 @@ def _proven(
     """
     commit = target.commit
     for clone in sources if target.tag is not None else ():
-        found = commits.tag_in(clone, target.tag or "")
+        found = tag_in(clone, target.tag or "")
         if commit is None:
             commit = found
         elif target.commit is not None:
