@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import overlaykit  # noqa: F401  (first: it reports imports that fail)
@@ -22,7 +23,7 @@ from overlaykit.rebase.drop import drop
 from overlaykit.rebase.folder import Work
 from overlaykit.rebase.outcomes import HunkOutcome, RebasedHunk
 from overlaykit.rebase.requests import begin, new_request, pick
-from overlaykit.series.manifest import MANIFEST
+from overlaykit.series.manifest import MANIFEST, check_target_name
 from overlaykit.trees.tree import DirectoryTree
 from upstream.rebasing import Computed, compute
 
@@ -85,10 +86,17 @@ def options(parser: ArgumentParser) -> None:
         help="remove the base NAME from the overlay: its patches, its table in "
         "overlay.toml and its part of the lock; needs no rebase",
     )
-    parser.add_argument(
+    called = parser.add_mutually_exclusive_group()
+    called.add_argument(
         "--replace",
         metavar="NAME",
         help="with --adopt: the new base takes the place and the name of the base NAME",
+    )
+    called.add_argument(
+        "--as",
+        dest="new_name",
+        metavar="NAME",
+        help="with --adopt: the new base's name, such as sglang-main",
     )
 
 
@@ -97,8 +105,9 @@ def rebase_series(arguments: Namespace) -> Report:
     if interrupted(DirectoryTree(ROOT)):
         with hold(DirectoryTree(ROOT)):
             pass
-    if arguments.replace is not None and arguments.action != "adopt":
-        raise InputError("--replace belongs to --adopt")
+    names = (arguments.replace, arguments.new_name)
+    if names != (None, None) and arguments.action != "adopt":
+        raise InputError("--replace and --as belong to --adopt")
     if arguments.drop is not None:
         changes = drop(ROOT, arguments.drop)
         changed = tuple(change.path for change in changes)
@@ -119,7 +128,7 @@ def rebase_series(arguments: Namespace) -> Report:
     if arguments.action == "status":
         return _report(work, compute(ROOT, work.request, work.resolutions()))
     if arguments.action == "adopt":
-        return _adopt(work, arguments.replace)
+        return _adopt(work, *names)
     return _continue(work, arguments.action)
 
 
@@ -166,7 +175,7 @@ def _finish(
     return report
 
 
-def _adopt(work: Work, replaced: str | None) -> Report:
+def _adopt(work: Work, replaced: str | None, name: str | None) -> Report:
     computed = compute(ROOT, work.request, work.resolutions())
     report = _report(work, computed)
     if computed.made is None or computed.findings:
@@ -177,13 +186,17 @@ def _adopt(work: Work, replaced: str | None) -> Report:
             why = "the result is not what the series promises"
         what = f"{work.request.name} cannot be adopted: {why}"
         raise CannotApply(what, report.findings)
-    changes = adopt(ROOT, computed.made, computed.start, replaced)
+    made = computed.made
+    if name is not None:
+        check_target_name(name)
+        made = replace(made, name=name)
+    changes = adopt(ROOT, made, computed.start, replaced)
     work.remove()
     note = "run scripts/fetch.py, apply.py and verify.py on it, then commit the changes"
     if replaced is not None and (ROOT / "build" / replaced).exists():
         note = f"build/{replaced} has the old base: move it away, then {note}"
     result = RebaseResult(
-        replaced or work.request.name,
+        replaced or made.name,
         work.request.onto,
         "adopted" if changes else "adopted already",
         changed=tuple(change.path for change in changes),
@@ -267,6 +280,7 @@ if __name__ == "__main__":
                 "scripts/rebase.py --onto main --clone ~/src/sglang --regenerate",
                 "scripts/rebase.py --continue",
                 "scripts/rebase.py --adopt",
+                "scripts/rebase.py --adopt --as sglang-main",
                 "scripts/rebase.py --adopt --replace sglang-main",
                 "scripts/rebase.py --drop sglang-0.5.12.post1",
             ),

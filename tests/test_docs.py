@@ -91,7 +91,7 @@ ELSEWHERE = {
     "scripts/apply.py build/sglang-main": _COMMITS,
     "scripts/rebase.py --onto origin/main --clone ~/src/sglang": _COMMITS,
     "scripts/rebase.py --continue": "tests/verbs/test_rebase.py",
-    "scripts/rebase.py --adopt": _COMMITS,
+    "scripts/rebase.py --adopt --as sglang-main": _COMMITS,
     "scripts/rebase.py --adopt --replace sglang-main": _COMMITS,
     "scripts/rebase.py --drop sglang-0.5.12.post1": _COMMITS,
     "scripts/verify.py build/sglang-main build/aiter --numeric": (

@@ -396,8 +396,8 @@ def test_the_whole_way_on_main(
     holds(small, "lock")
     text = (small / MANIFEST).read_bytes()
     holds(small, "rebase", "--onto", "main", "--clone", upstream.work)
-    holds(small, "rebase", "--adopt")
-    name = f"sglang-{upstream.second[:12]}"
+    name = "sglang-main"
+    holds(small, "rebase", "--adopt", "--as", name)
     assert (small / MANIFEST).read_bytes().startswith(text)
 
     third = commit_on(upstream, "third")
