@@ -223,6 +223,20 @@ def test_a_tag_that_moved(small: Path, upstream: Upstream) -> None:
     holds(small, "fetch")
 
 
+def test_a_packages_tag_that_moved(small: Path, upstream: Upstream) -> None:
+    """The lock has the tag's commit from a clone; the same clone cannot change it."""
+    git.run(upstream.work, "tag", "v0.5.11", upstream.first)
+    pin(small, tag="v0.5.11")
+    holds(small, "lock", "--clone", upstream.work)
+    assert locked(small)["commit"] == upstream.first
+    git.run(upstream.work, "tag", "-f", "v0.5.11", upstream.second)
+    before = (small / LOCK).read_bytes()
+    code, report = said(small, "lock", "--clone", upstream.work)
+    assert (code, report["message"]) == (2, "the tag v0.5.11 of sglang moved")
+    assert (small / LOCK).read_bytes() == before
+    holds(small, "lock")
+
+
 def test_a_tag_that_nobody_has(small: Path, upstream: Upstream) -> None:
     pin(small, tag="v10", dist=None)
     code, report = said(small, "lock")

@@ -81,17 +81,15 @@ def _proven(
 
     A base whose commit the manifest does not name has one if a clone has its tag.
     """
-    commit = target.commit
+    same = known is not None and (known.tag, known.dist) == (made.tag, made.dist)
+    before = known.commit if known is not None and same else None
+    commit = target.commit or before
     for clone in sources if target.tag is not None else ():
         found = tag_in(clone, target.tag or "")
         if commit is None:
             commit = found
-        elif target.commit is not None:
+        else:
             commits.refuse_moved(target, commit, found, str(clone))
-    same = known is not None and (known.tag, known.dist) == (made.tag, made.dist)
-    before = known.commit if known is not None and same else None
-    if commit is None:
-        commit = before
     if commit is None or (commit == before and known and _covers(known, made)):
         return commit
     try:
