@@ -122,9 +122,12 @@ def _new_store(root: Path, target: Target, commit: str) -> Iterator[Path]:
         try:
             yield part
             part.chmod(0o755)
-            # Another run may have made the same store meanwhile.
-            if not place.exists():
+            try:
                 part.rename(place)
+            except OSError:
+                # Another run may have made the same store meanwhile.
+                if not place.is_dir():
+                    raise
         finally:
             shutil.rmtree(part, ignore_errors=True)
     except OSError as error:
