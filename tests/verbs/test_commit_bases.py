@@ -20,6 +20,7 @@ from overlaykit.series.lock import LOCK
 from overlaykit.series.manifest import MANIFEST
 from support.edits import commit
 from support.histories import OUTSIDE, Upstream, repin, serve, without_others
+from support.other_git import older_than, on_path
 from verbs.test_rebase import call
 
 Slim = Callable[..., Path]
@@ -112,6 +113,8 @@ def test_a_commit_is_a_base_for_every_verb(
     holds(small, "export", "--target", "sglang", "--branch", "x", "--clone",
           upstream.work)  # fmt: skip
     assert git.text(upstream.work, "merge-base", "x", "HEAD") == upstream.second
+    drifted = holds(small, "drift", "--clone", upstream.work, "--ref", "HEAD")
+    assert "clean" in str(drifted["results"])
     body = tmp_path / "pr.md"
     holds(small, "export", "--target", "sglang", "--mbox", tmp_path / "m", "--pr-body",
           body)  # fmt: skip
@@ -130,6 +133,20 @@ def test_from_a_clone_without_a_network(small: Path, upstream: Upstream) -> None
     ]
     assert str(upstream.work) in result["notes"][0]
     heads = [git.text(small / n / "sglang", "rev-parse", "pin") for n in ("one", "two")]
+    assert heads[0] == heads[1]
+
+
+@pytest.mark.slow("with another git")
+def test_an_older_git_fetches_the_same(small: Path, upstream: Upstream) -> None:
+    old = {"PATH": on_path(older_than((2, 39)))}
+    pin(small, commit=upstream.second, dist=None)
+    heads = []
+    for folder, words in (("one", ()), ("two", ("--clone", upstream.work))):
+        for verb in (("lock", *words), ("fetch", "--out", small / folder, *words)):
+            done = call(small, *map(str, verb), env=old)
+            assert done.returncode == 0, done.stderr
+        heads.append(git.text(small / folder / "sglang", "rev-parse", "pin"))
+        shutil.rmtree(store(small, upstream.second))
     assert heads[0] == heads[1]
 
 

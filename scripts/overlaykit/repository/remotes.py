@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from overlaykit.core import git
+from overlaykit.core import git, gitversion
 from overlaykit.core.errors import EnvironmentFailure, Finding, not_started
 from overlaykit.core.wording import quoted
 
@@ -127,6 +127,7 @@ def _run(
     stdin: bytes = b"",
 ) -> subprocess.CompletedProcess[bytes]:
     """Run git with the user's configuration and these settings after it."""
+    gitversion.check()
     env = {
         key: value
         for key, value in os.environ.items()
