@@ -146,9 +146,11 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help=f"write {EVIDENCE}.*")
     arguments = parser.parse_args()
     carried = load_overlay(ROOT)["sglang"]
-    versions = [release.version for release in known(ROOT, carried.target.dist.name)]
+    versions = [
+        release.version for release in known(ROOT, carried.target.package_dist.name)
+    ]
     trees: list[WheelTree] = [release_tree(ROOT, carried.target, v) for v in versions]
-    base = trees[versions.index(carried.target.dist.version)]
+    base = trees[versions.index(carried.target.package_dist.version)]
     times: dict[str, list[float]] = {COLD: [], WARM: [], AM: []}
     ram = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=ram if ram.is_dir() else None) as scratch:

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 from overlaykit.applying.branches import Switch
+from overlaykit.applying.lineage import Lineage, lineage
 from overlaykit.applying.targets import FoundTarget, find_targets
 from overlaykit.applying.transaction import (
     Transaction,
@@ -17,11 +19,11 @@ from overlaykit.applying.transaction import (
     refuse_interrupted,
 )
 from overlaykit.cli import ROOT, Report, Result, Verb, hunk_table, run, skipped_lines
-from overlaykit.core.errors import Exit, Finding, InputError
+from overlaykit.core.errors import EnvironmentFailure, Exit, Finding, InputError
 from overlaykit.core.git import top_of_clone
 from overlaykit.planning.plan import Plan, Standing, plan_apply, plan_unapply
 from overlaykit.repository.state import Repository
-from overlaykit.series.carried import load_overlay
+from overlaykit.series.carried import Carried, load_overlay
 from overlaykit.trees.bytecode import hidden_by_bytecode
 from overlaykit.trees.locking import signals_blocked
 
@@ -42,8 +44,9 @@ def options(parser: ArgumentParser) -> None:
     what.add_argument(
         "--status",
         action="store_true",
-        help="only report the state of the trees: exit 0 if applied, 1 if pristine, 3 "
-        "if neither; repairs a tree that an interrupted run left behind",
+        help="only report the state of the trees, and for a clone the nearest base and "
+        "the commits since: exit 0 if applied, 1 if pristine, 3 if neither; repairs a "
+        "tree that an interrupted run left behind",
     )
     what.add_argument(
         "--commit",
@@ -59,9 +62,10 @@ def options(parser: ArgumentParser) -> None:
 
 def apply(arguments: Namespace) -> Report:
     """Apply the overlay and its series to the trees, or remove them."""
-    found = find_targets(arguments.paths, load_overlay(ROOT))
+    overlay = load_overlay(ROOT)
+    found = find_targets(arguments.paths, overlay)
     if arguments.status:
-        return _status(found, arguments.dry_run)
+        return _status(found, overlay, arguments.dry_run)
     if arguments.commit:
         _need_clones(found)
     with ExitStack() as stack:
@@ -221,7 +225,27 @@ def _prepare_commits(
     ]
 
 
-def _status(found: list[FoundTarget], dry_run: bool) -> Report:
+class StatusResult(Result, frozen=True, omit_defaults=True):
+    """The state of one tree; of a clone, also where it is in upstream's history."""
+
+    lineage: Lineage | None = None
+
+
+def _lineage(
+    one: FoundTarget, overlay: Mapping[str, Carried]
+) -> tuple[Lineage | None, tuple[str, ...]]:
+    package = one.carried.target.package
+    bases = [base for base in overlay.values() if base.target.package == package]
+    try:
+        found = lineage(one.tree.root, bases)
+    except EnvironmentFailure as error:
+        return None, (f"its history cannot be read: {error.message}",)
+    return found, tuple(found.lines(one.tree.root)) if found is not None else ()
+
+
+def _status(
+    found: list[FoundTarget], overlay: Mapping[str, Carried], dry_run: bool
+) -> Report:
     results, findings = [], []
     for one in found:
         notes: tuple[str, ...] = ()
@@ -236,13 +260,15 @@ def _status(found: list[FoundTarget], dry_run: bool) -> Report:
         # If another run has just started, the tree would look half applied.
         refuse_interrupted(one.tree)
         findings += [*plan.findings, *one.mismatch]
+        history, said = _lineage(one, overlay)
         results.append(
-            Result(
+            StatusResult(
                 one.carried.name,
                 one.tree.name,
                 plan.standing.value,
                 skipped=plan.skipped,
-                notes=notes,
+                notes=notes + said,
+                lineage=history,
             )
         )
     clear = {Standing.APPLIED.value, Standing.PRISTINE.value}

@@ -257,8 +257,7 @@ def _write_pages(
     if arguments.html:
         from upstream.page import html
 
-        dist = carried.target.dist
-        title = f"The series for {dist.name} {dist.version}, version by version"
+        title = f"The series for {carried.target.release}, version by version"
         write_whole(arguments.html, html(found, advice, title, command))
 
 

@@ -42,8 +42,8 @@ def options(parser: ArgumentParser) -> None:
     what.add_argument(
         "--branch",
         metavar="NAME",
-        help="create a branch in --clone, one commit per patch, on the pinned tag or "
-        "else on HEAD; the work tree stays as it is",
+        help="create a branch in --clone, one commit per patch, on the pinned commit "
+        "or tag, or else on HEAD; the work tree stays as it is",
     )
     what.add_argument(
         "--audit",

@@ -9,25 +9,17 @@ from pathlib import Path
 
 from overlaykit.applying.transaction import hold
 from overlaykit.cli import ROOT, Report, Result, Verb, run
-from overlaykit.core.errors import Exit, InputError
-from overlaykit.core.objects import blob_id
+from overlaykit.core.errors import Exit
 from overlaykit.planning.plan import FileChange
-from overlaykit.repository import clones
 from overlaykit.series.carried import load_parts
 from overlaykit.series.digests import ACCEPT, recorded
-from overlaykit.series.lock import (
-    LOCK,
-    LockedTarget,
-    encode_lock,
-    lock_target,
-    new_lock,
-    read_lock,
-    with_commit,
-)
+from overlaykit.series.lock import LOCK, base_text, encode_lock, new_lock, read_lock
 from overlaykit.series.manifest import MANIFEST
-from overlaykit.sources.packages import describe, downloaded, fetch, keep
+from overlaykit.sources import commits
+from overlaykit.sources.packages import describe, downloaded, fetch, keep, wheel_tree
+from overlaykit.sources.pinning import lock_base, pinned_commit
 from overlaykit.sources.repinning import Repinning
-from overlaykit.trees.tree import DirectoryTree, GitTree, WheelTree
+from overlaykit.trees.tree import DirectoryTree
 
 
 def options(parser: ArgumentParser) -> None:
@@ -49,12 +41,13 @@ def options(parser: ArgumentParser) -> None:
         action="append",
         type=Path,
         default=[],
-        help="an upstream clone: record the commit of the pinned tag there",
+        help="an upstream clone, read instead of the repository: for a base's commit, "
+        "and for the commit of its tag; may be repeated",
     )
 
 
 def lock(arguments: Namespace) -> Report:
-    """Apply the series to the pinned packages and record every digest."""
+    """Apply the series to the pinned bases and record every digest."""
     root = DirectoryTree(ROOT)
     with ExitStack() as until:
         writer = nullcontext() if arguments.check else hold(root)
@@ -64,26 +57,22 @@ def lock(arguments: Namespace) -> Report:
         repinning = Repinning(ROOT, manifest, arguments.accept_new_digest)
         fresh, targets = [], {}
         for name, target in manifest.targets.items():
+            old = known.targets.get(name) if known is not None else None
+            if target.dist is None:
+                commit = pinned_commit(target, old, arguments.clone)
+                base, _ = commits.obtain(ROOT, target, commit, arguments.clone)
+                targets[name] = lock_base(ROOT, target, base, None, parts[name], old)
+                continue
             if target.dist.version in repinning.accepted:
                 wheel = until.enter_context(downloaded(ROOT, target))
                 fresh.append(wheel)
             else:
                 wheel = fetch(ROOT, target, recorded(ROOT, target.dist))
-            dist = describe(wheel)
+            dist, tree = describe(wheel), wheel_tree(wheel, target)
             repinning.note(target, dist)
-            old = known.targets.get(name) if known is not None else None
-            made = lock_target(
-                target,
-                WheelTree(wheel, target.site_layout()),
-                dist,
-                *parts[name],
-                old.commit
-                if old and (old.tag, old.dist) == (target.tag, dist)
-                else None,
+            targets[name] = lock_base(
+                ROOT, target, tree, dist, parts[name], old, arguments.clone
             )
-            for path in arguments.clone:
-                made = _with_commit(made, path)
-            targets[name] = made
         findings = repinning.findings()
         data = encode_lock(new_lock((ROOT / MANIFEST).read_bytes(), targets))
         current = root.read(LOCK) == data
@@ -107,30 +96,10 @@ def lock(arguments: Namespace) -> Report:
         + ("; run scripts/lock.py and read the difference" if failed else "")
         + repinning.summary(),
         results=tuple(
-            Result(name, made.dist.filename, outcome) for name, made in targets.items()
+            Result(name, base_text(made), outcome) for name, made in targets.items()
         ),
         findings=findings,
     )
-
-
-def _with_commit(made: LockedTarget, clone: Path) -> LockedTarget:
-    """Record the tag's commit if the clone has the tag and the pinned files there."""
-    if made.tag is None:
-        return made
-    ref = f"refs/tags/{made.tag}^{{commit}}"
-    found = clones.run(clone, "rev-parse", "--verify", "-q", ref, ok=(0, 1, 128))
-    if found.returncode:
-        return made
-    commit = found.stdout.decode().strip()
-    first = {f.path: f.before for p in reversed(made.patches) for f in p.files}
-    with GitTree(clone, commit) as tree:
-        for path, blob in first.items():
-            if blob_id(tree.read(path) or b"") != blob:
-                raise InputError(
-                    f"{clone}: {made.tag} is {commit}, but {path} there differs from "
-                    f"the file in {made.dist.filename}"
-                )
-    return with_commit(made, commit)
 
 
 def show(report: Report) -> str:
@@ -142,7 +111,7 @@ if __name__ == "__main__":
     run(
         Verb(
             "Write overlay.lock from overlay.toml, patches/ and overlay/: apply the "
-            "series to the pinned packages and record every digest.",
+            "series to the pinned bases and record every digest.",
             (
                 "scripts/lock.py",
                 "scripts/lock.py --check",

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import overlaykit  # noqa: F401  (first: it reports imports that fail)
@@ -18,9 +19,11 @@ from overlaykit.core.documents import to_json
 from overlaykit.core.errors import CannotApply, Exit, Finding, InputError
 from overlaykit.rebase.adopt import adopt, result_files
 from overlaykit.rebase.compute import Rebased
+from overlaykit.rebase.drop import drop
 from overlaykit.rebase.folder import Work
 from overlaykit.rebase.outcomes import HunkOutcome, RebasedHunk
 from overlaykit.rebase.requests import begin, new_request, pick
+from overlaykit.series.manifest import MANIFEST, check_target_name
 from overlaykit.trees.tree import DirectoryTree
 from upstream.rebasing import Computed, compute
 
@@ -38,7 +41,8 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--onto",
         metavar="VERSION|REF",
-        help="the new base: a released version, or with --clone a commit",
+        help="the new base: a released version, a full commit id, or with --clone a "
+        "commit, branch or tag there",
     )
     parser.add_argument(
         "--clone", metavar="PATH", type=Path, help="the upstream clone with REF"
@@ -47,7 +51,8 @@ def options(parser: ArgumentParser) -> None:
         "--target",
         metavar="NAME",
         default="sglang",
-        help="the target to rebase (default: sglang); the new base is NAME-VERSION",
+        help="the target to rebase (default: sglang); the new base is NAME-VERSION, or "
+        "NAME and 12 digits of the commit",
     )
     parser.add_argument(
         "--from",
@@ -75,6 +80,24 @@ def options(parser: ArgumentParser) -> None:
         then.add_argument(
             f"--{name}", dest="action", action="store_const", const=name, help=what
         )
+    then.add_argument(
+        "--drop",
+        metavar="NAME",
+        help="remove the base NAME from the overlay: its patches, its table in "
+        "overlay.toml and its part of the lock; needs no rebase",
+    )
+    called = parser.add_mutually_exclusive_group()
+    called.add_argument(
+        "--replace",
+        metavar="NAME",
+        help="with --adopt: the new base takes the place and the name of the base NAME",
+    )
+    called.add_argument(
+        "--as",
+        dest="new_name",
+        metavar="NAME",
+        help="with --adopt: the new base's name, such as sglang-main",
+    )
 
 
 def rebase_series(arguments: Namespace) -> Report:
@@ -82,6 +105,14 @@ def rebase_series(arguments: Namespace) -> Report:
     if interrupted(DirectoryTree(ROOT)):
         with hold(DirectoryTree(ROOT)):
             pass
+    names = (arguments.replace, arguments.new_name)
+    if names != (None, None) and arguments.action != "adopt":
+        raise InputError("--replace and --as belong to --adopt")
+    if arguments.drop is not None:
+        changes = drop(ROOT, arguments.drop)
+        changed = tuple(change.path for change in changes)
+        result = RebaseResult(arguments.drop, MANIFEST, "dropped", changed=changed)
+        return Report(verb="rebase", results=(result,))
     if arguments.action is None:
         return _begin(arguments)
     work = pick(ROOT, arguments.onto)
@@ -97,7 +128,7 @@ def rebase_series(arguments: Namespace) -> Report:
     if arguments.action == "status":
         return _report(work, compute(ROOT, work.request, work.resolutions()))
     if arguments.action == "adopt":
-        return _adopt(work)
+        return _adopt(work, *names)
     return _continue(work, arguments.action)
 
 
@@ -139,19 +170,14 @@ def _finish(
         return report
     files = {"report.json": to_json(report) + b"\n"}
     if made is not None:
-        files |= result_files(made, computed.start, work.request.commit is None)
+        files |= result_files(made, computed.start)
     work.write(resolutions, done.conflict, files)
     return report
 
 
-def _adopt(work: Work) -> Report:
+def _adopt(work: Work, replaced: str | None, name: str | None) -> Report:
     computed = compute(ROOT, work.request, work.resolutions())
     report = _report(work, computed)
-    if work.request.commit is not None:
-        what = f"{work.request.onto} is a commit, and only a release can be a base"
-        step = "rebase onto a release that contains it, or use the series as it is"
-        finding = Finding(what, path=str(work.folder / "patches"), next_step=step)
-        raise InputError(what, (finding,))
     if computed.made is None or computed.findings:
         why = "the rebase is not finished"
         if computed.done.conflict is None:
@@ -160,17 +186,21 @@ def _adopt(work: Work) -> Report:
             why = "the result is not what the series promises"
         what = f"{work.request.name} cannot be adopted: {why}"
         raise CannotApply(what, report.findings)
-    changes = adopt(ROOT, computed.made, computed.start)
+    made = computed.made
+    if name is not None:
+        check_target_name(name)
+        made = replace(made, name=name)
+    changes = adopt(ROOT, made, computed.start, replaced)
     work.remove()
+    note = "run scripts/fetch.py, apply.py and verify.py on it, then commit the changes"
+    if replaced is not None and (ROOT / "build" / replaced).exists():
+        note = f"build/{replaced} has the old base: move it away, then {note}"
     result = RebaseResult(
-        work.request.name,
+        replaced or made.name,
         work.request.onto,
         "adopted" if changes else "adopted already",
         changed=tuple(change.path for change in changes),
-        notes=(
-            "run scripts/fetch.py, apply.py and verify.py on it, then commit the "
-            "changes",
-        ),
+        notes=(note,),
         rebased=computed.done.hunks,
     )
     return Report(verb="rebase", results=(result,))
@@ -250,6 +280,9 @@ if __name__ == "__main__":
                 "scripts/rebase.py --onto main --clone ~/src/sglang --regenerate",
                 "scripts/rebase.py --continue",
                 "scripts/rebase.py --adopt",
+                "scripts/rebase.py --adopt --as sglang-main",
+                "scripts/rebase.py --adopt --replace sglang-main",
+                "scripts/rebase.py --drop sglang-0.5.12.post1",
             ),
             options,
             rebase_series,

@@ -11,11 +11,12 @@ from overlaykit.applying.targets import FoundTarget
 from overlaykit.applying.transaction import hold, refuse_interrupted
 from overlaykit.cli import ROOT, Report, Result, Verb, run, table
 from overlaykit.planning.plan import FileChange
-from overlaykit.refresh.base import find_base, pinned_release
+from overlaykit.refresh.base import find_base
 from overlaykit.refresh.compute import FindSites, PlacedEdit, Refreshed, refresh
 from overlaykit.refresh.edits import find_edits
 from overlaykit.refresh.relocking import Parts, overlay_changes
 from overlaykit.series.carried import load_overlay
+from overlaykit.sources.bases import fetch_base
 from overlaykit.trees.tree import DirectoryTree
 from xscale.census import kept_census
 from xscale.sites import UNKNOWN_SITE
@@ -72,7 +73,7 @@ def _refreshed(
 ) -> tuple[Refreshed, tuple[str, ...]]:
     carried, tree = found.carried, found.tree
     refuse_interrupted(tree)
-    release = pinned_release(ROOT, carried)
+    release = fetch_base(ROOT, carried)
     edits = find_edits(carried, tree, release)
     notes = tuple(f"left alone: {one}" for one in edits.left_alone)
     return refresh(carried, edits, release, into, _sites(found)), notes

@@ -24,7 +24,10 @@ sys.path.insert(0, str(ROOT / "scripts"))
 from overlaykit.core import effects, git  # noqa: E402
 from overlaykit.series.carried import Carried, load_overlay  # noqa: E402
 from overlaykit.series.ledger import LEDGER  # noqa: E402
-from overlaykit.sources.packages import fetch, lay_out  # noqa: E402
+from overlaykit.series.lock import TreeWithModes  # noqa: E402
+from overlaykit.sources.bases import fetch_base, lay_out  # noqa: E402
+from overlaykit.sources.packages import cache_folder  # noqa: E402
+from overlaykit.trees.commit import CommitTree  # noqa: E402
 from overlaykit.trees.tree import EditedTree, Tree, WheelTree  # noqa: E402
 from support.data import DATA  # noqa: E402
 from support.forks import forked  # noqa: E402
@@ -78,21 +81,23 @@ def sealed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Pins:
-    """The pinned releases, read from their real packages."""
+    """The pinned bases, read from their real packages and commits.
+
+    ``wheels`` has those that are packages.
+    """
 
     overlay: dict[str, Carried]
     wheels: dict[str, Path]
-    _trees: dict[str, WheelTree] = field(default_factory=dict)
+    _trees: dict[str, TreeWithModes] = field(default_factory=dict)
 
     def bases(self, package: str) -> list[str]:
-        """The targets that are releases of one package."""
+        """The targets that are bases of one package."""
         return [n for n, c in self.overlay.items() if c.target.package == package]
 
-    def tree(self, target: str) -> WheelTree:
-        """The release as it is."""
+    def tree(self, target: str) -> TreeWithModes:
+        """The base as it is."""
         if target not in self._trees:
-            layout = self.overlay[target].target.site_layout()
-            self._trees[target] = WheelTree(self.wheels[target], layout)
+            self._trees[target] = fetch_base(ROOT, self.overlay[target])
         return self._trees[target]
 
     def patched(self, target: str, without: Collection[str] = ()) -> Tree:
@@ -117,7 +122,11 @@ class Pins:
 @pytest.fixture(scope="session")
 def pins() -> Pins:
     overlay = load_overlay(ROOT)
-    wheels = {n: fetch(ROOT, c.target, c.lock.dist) for n, c in overlay.items()}
+    wheels = {}
+    for name, carried in overlay.items():
+        fetch_base(ROOT, carried)
+        if carried.lock.dist is not None:
+            wheels[name] = cache_folder(ROOT) / carried.lock.dist.filename
     return Pins(overlay, wheels)
 
 
@@ -129,7 +138,7 @@ def laid_out(pins: Pins, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     class LaidOut(dict[str, Path]):
         def __missing__(self, name: str) -> Path:
             def make(place: Path) -> None:
-                lay_out(pins.overlay[name], pins.wheels[name], place, lambda *_: None)
+                lay_out(pins.overlay[name], pins.tree(name), place, lambda *_: None)
 
             self[name] = made_once(tmp_path_factory, f"pin-{name}", make)
             return self[name]
@@ -201,10 +210,11 @@ def overlay(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def carrier(overlay: Path) -> Path:
-    """A copy of this overlay that `rebase` can write to, with the fetched packages."""
+    """A copy of this overlay that `rebase` can write to, with the fetched bases."""
     (overlay / "build" / "cache").mkdir(parents=True)
-    for wheel in (ROOT / "build" / "cache").glob("*.whl"):
-        (overlay / "build" / "cache" / wheel.name).symlink_to(wheel)
+    cache = ROOT / "build" / "cache"
+    for base in (*cache.glob("*.whl"), *cache.glob("*.git")):
+        (overlay / "build" / "cache" / base.name).symlink_to(base)
     shutil.copy2(ROOT / LEDGER, overlay / LEDGER)
     return overlay
 
@@ -250,7 +260,7 @@ def lay(tree: Tree, paths: Collection[str], root: Path) -> None:
         place = root / path
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(tree.read(path) or b"")
-        if isinstance(tree, WheelTree):
+        if isinstance(tree, WheelTree | CommitTree):
             place.chmod(int(tree.mode(path)[-3:], 8))
 
 

@@ -19,14 +19,14 @@ from support.patience import PATIENCE_S
 
 pytestmark = pytest.mark.slow("every command of the documentation is run")
 
-README, OWN, GATE, UPSTREAM, TRUST = (
+README, OWN, GATE, UPSTREAM, TRUST, BASES = (
     ROOT / name
     for name in (
         *("README.md", "docs/carry-your-own.md", "docs/the-gate.md"),
-        *("docs/upstream.md", "docs/trust.md"),
+        *("docs/upstream.md", "docs/trust.md", "docs/bases.md"),
     )
 )
-_PAGES = (README, UPSTREAM, TRUST, GATE)
+_PAGES = (README, UPSTREAM, TRUST, GATE, BASES)
 _BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -80,8 +80,26 @@ PLAIN = (
     "ci/cluster.py --profile cpu --out runs/cluster --dry-run",
 )
 
+_COMMITS = "tests/verbs/test_commit_bases.py"
 # Not run here; other tests do, by the same verb.
 ELSEWHERE = {
+    "scripts/fetch.py": "make apply",
+    "scripts/fetch.py --clone ~/src/sglang": _COMMITS,
+    "scripts/fetch.py --commit ID --clone PATH": _COMMITS,
+    "scripts/lock.py --clone ~/src/sglang": _COMMITS,
+    "scripts/apply.py --status ~/src/sglang": _COMMITS,
+    "scripts/apply.py build/sglang-main": _COMMITS,
+    "scripts/rebase.py --onto origin/main --clone ~/src/sglang": _COMMITS,
+    "scripts/rebase.py --continue": "tests/verbs/test_rebase.py",
+    "scripts/rebase.py --adopt --as sglang-main": _COMMITS,
+    "scripts/rebase.py --adopt --replace sglang-main": _COMMITS,
+    "scripts/rebase.py --drop sglang-0.5.12.post1": _COMMITS,
+    "scripts/verify.py build/sglang-main build/aiter --numeric": (
+        "docs/evidence/main.md"
+    ),
+    "scripts/export.py --target sglang-main --branch ours --clone ~/src/sglang": (
+        _COMMITS
+    ),
     "make test": "this is it",
     "pip install --group gate --group kernels": "make test did",
     "scripts/drift.py --clone PATH --range v0.5.12..origin/main": "tests/upstream",

@@ -12,6 +12,7 @@ from overlaykit.repository import clones
 from overlaykit.repository.batch import Batch
 from overlaykit.repository.clones import text
 from overlaykit.repository.places import clone_location, is_clone
+from overlaykit.repository.refs import commit_of, is_shallow, tag_in
 from overlaykit.series.carried import Carried
 from overlaykit.trees.tree import GitTree
 from upstream.contracts import contract_of
@@ -45,10 +46,10 @@ class Clone:
 
     def commit(self, ref: str) -> str:
         """The commit id of a ref. Raises InputError if there is no such commit."""
-        if found := self._id(ref):
+        if found := commit_of(self.path, ref):
             return found
         step = f"name one of these, or run git fetch origin {ref}"
-        if self.is_shallow:
+        if is_shallow(self.path):
             step = (
                 "the clone is shallow: deepen it (git fetch --unshallow) or fetch "
                 f"this commit (git fetch --depth 1 origin {ref})"
@@ -58,10 +59,6 @@ class Clone:
             next_step=step,
         )  # fmt: skip
         raise InputError(f"{self.path} has no commit {ref!r}", (finding,))
-
-    @property
-    def is_shallow(self) -> bool:
-        return text(self.path, "rev-parse", "--is-shallow-repository") == "true"
 
     def source(
         self, ref: str, name: str | None = None, note: str = "", beside: bool = False
@@ -132,7 +129,7 @@ class Clone:
         if before.returncode:
             what = f"the history of {last} does not reach {first}"
             step = "name two commits of the same history"
-            if self.is_shallow:
+            if is_shallow(self.path):
                 step = "the clone is shallow: deepen it (git fetch --unshallow)"
             finding = Finding(
                 what, expected=f"{first} among the ancestors of {last}",
@@ -163,12 +160,14 @@ class Clone:
         return f"the last first-parent commit of {last} that is also in {first}"
 
     def _before_pin(self, commits: Sequence[str]) -> set[str]:
-        """The commits that the pinned release contains, without its own."""
-        tag = self.carried.target.tag
-        pin = "" if tag is None else self._id(f"refs/tags/{tag}")
-        if not pin:
+        """The commits that the pinned base contains, without its own."""
+        locked, tag = self.carried.lock.commit, self.carried.target.tag
+        pin = None if locked is None else commit_of(self.path, locked)
+        if pin is None and tag is not None:
+            pin = tag_in(self.path, tag)
+        if pin is None:
             return set()
-        # What a release does not contain is listed, so the list ends with the line.
+        # What a base does not contain is listed, so the list ends with the line.
         later = (
             clones.run(
                 self.path, "rev-list", "--stdin", stdin=_lines([*commits, f"^{pin}"])
@@ -177,14 +176,6 @@ class Clone:
             .split()
         )
         return set(commits) - {*later, pin}
-
-    def _id(self, ref: str) -> str:
-        """The commit id of a ref, or an empty text."""
-        found = clones.run(
-            self.path, "rev-parse", "--verify", "-q", "--end-of-options",
-            f"{ref}^{{commit}}", ok=(0, 1, 128),
-        )  # fmt: skip
-        return "" if found.returncode else found.stdout.decode().strip()
 
     def _known(self) -> str:
         refs = text(

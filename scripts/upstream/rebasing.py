@@ -55,19 +55,16 @@ def compute(
         raise InputError(f"no target {request.start}: end the rebase with --abort")
     carried = overlay[request.start]
     clone = Path(request.clone) if request.clone else None
-    onto = request.commit or request.onto
     contract = contract_of(carried)
     start = carried.target.release
-    with (
-        new_base(root, carried, onto, clone) as base,
-        old_base(root, carried, clone) as pinned,
-    ):
+    base = new_base(root, carried, request.onto, request.commit, clone)
+    with old_base(root, carried, clone) as pinned:
         own = OwnBase(contract, carried, pinned)
         sites = _sites(own, base.target, base.tree, request.regenerate)
         done = rebase(carried, pinned, base.tree, base.modes, sites, resolutions)
         if done.conflict is not None or not done.series.patches:
             return Computed(done, start, None, (), ())
-        made, plan = lock_rebased(request.name, carried, base, done)
+        made, plan = lock_rebased(root, request.name, carried, base, done)
         after = EditedTree(base.tree, {c.path: c.after for c in plan.changes})
         found = contract.problems(contract.census(base.target, after))
         missing = missing_imports(base.target, base.tree, after, done.series)

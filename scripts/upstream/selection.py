@@ -14,7 +14,7 @@ from overlaykit.series.ledger import LEDGER
 from overlaykit.sources.releases import listed
 from upstream.clone import Clone, watched
 from upstream.facts import Facts
-from upstream.sources import Source, recorded, release_source
+from upstream.sources import Source, pinned_order, recorded, release_source
 
 Analyze = Callable[[Sequence[Source]], Sequence[Facts]]
 
@@ -43,9 +43,9 @@ class Selection:
 
 def named_releases(root: Path, carried: Carried, wanted: Sequence[str]) -> Selection:
     """The wanted releases, and the recorded ones between the pin and the newest."""
-    pin, newest = order(carried.target.dist.version), max(map(order, wanted))
+    pin, newest = pinned_order(carried), max(map(order, wanted))
     between = [r.version for r in recorded(root, carried)
-               if pin < order(r.version) < newest]  # fmt: skip
+               if pin is None or pin < order(r.version) < newest]  # fmt: skip
     versions = sorted({*wanted, *between}, key=order)
     sources = [release_source(root, carried, version) for version in versions]
     shown = (source for source in sources if source.version.name in wanted)
@@ -63,7 +63,7 @@ def all_releases(root: Path, carried: Carried) -> Selection:
     versions = _versions(root, carried)
     newest = order(versions[-1])
     with ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(listed, carried.target.dist)
+        answer = pool.submit(listed, carried.releases.package_dist)
         sources = [release_source(root, carried, version) for version in versions]
         try:
             newer = [version for version in answer.result() if order(version) > newest]
@@ -76,7 +76,7 @@ def all_releases(root: Path, carried: Carried) -> Selection:
 
 def _versions(root: Path, carried: Carried) -> list[str]:
     versions = [release.version for release in recorded(root, carried)]
-    return versions or [carried.target.dist.version]
+    return versions or [carried.releases.package_dist.version]
 
 
 def commits(clone: Clone, refs: Sequence[str]) -> Selection:

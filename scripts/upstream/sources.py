@@ -14,14 +14,14 @@ from functools import cache
 from pathlib import Path
 
 from overlaykit.core.errors import EnvironmentFailure, Finding
-from overlaykit.core.versions import order
+from overlaykit.core.versions import Order, order
 from overlaykit.planning.landing import Landings
 from overlaykit.repository.batch import Batch
 from overlaykit.series.carried import Carried, load_overlay
 from overlaykit.series.ledger import ledger
+from overlaykit.series.lock import base_text
 from overlaykit.sources import releases
-from overlaykit.sources.bases import pinned_base
-from overlaykit.sources.packages import cached, fetch
+from overlaykit.sources.bases import cached, fetch_base, pinned_base
 from overlaykit.sources.releases import Release
 from overlaykit.trees.tree import GitTree, Tree, WheelTree
 from upstream.facts import Facts, facts_of
@@ -39,15 +39,22 @@ class Source:
 
 def release_source(root: Path, carried: Carried, release: str) -> Source:
     """A release, fetched, recorded and checked by :func:`releases.obtain`."""
-    wheel = releases.obtain(root, carried.target, release)
-    known = ledger(root).releases[carried.target.dist.name][release]
-    before = order(release) < order(carried.target.dist.version)
+    wheel = releases.obtain(root, carried.releases, release)
+    known = ledger(root).releases[carried.releases.package_dist.name][release]
+    pin = pinned_order(carried)
+    before = pin is not None and order(release) < pin
     return Source(Version(release, known.sha256, before_pin=before), wheel)
+
+
+def pinned_order(carried: Carried) -> Order | None:
+    """Where the base is among the releases; None if it is not a release."""
+    dist = carried.target.dist
+    return order(dist.version) if dist is not None else None
 
 
 def recorded(root: Path, carried: Carried) -> tuple[Release, ...]:
     """The target's releases in the ledger, oldest first."""
-    return releases.known(root, carried.target.dist.name)
+    return releases.known(root, carried.releases.package_dist.name)
 
 
 def compute_facts(root: Path, target: str, source: Source, run: bool = True) -> Facts:
@@ -113,9 +120,9 @@ def _tree_of(carried: Carried, source: Source) -> Tree:
 
 @contextmanager
 def base_of(root: Path, carried: Carried, place: Path) -> Iterator[Tree]:
-    """The pinned release: its wheel, else the pinned files in the clone.
+    """The pinned base from the cache, else the pinned files in the clone.
 
-    The wheel comes first, because a partial clone may lack the files.
+    The cache comes first, because a partial clone may lack the files.
     """
     if (base := _cached(root, carried.name)) is not None:
         yield base
@@ -125,23 +132,25 @@ def base_of(root: Path, carried: Carried, place: Path) -> Iterator[Tree]:
             if found is not None:
                 yield found
                 return
-    yield WheelTree(_need_base(root, carried, place), carried.target.site_layout())
+    yield _need_base(root, carried, place)
 
 
-def _need_base(root: Path, carried: Carried, place: Path) -> Path:
-    """The pinned wheel. Raises EnvironmentFailure if it cannot be fetched."""
+def _need_base(root: Path, carried: Carried, place: Path) -> Tree:
+    """The pinned base. Raises EnvironmentFailure if it cannot be fetched."""
     try:
-        return fetch(root, carried.target, carried.lock.dist)
+        return fetch_base(root, carried)
     except EnvironmentFailure as error:
-        dist, tag = carried.target.dist, carried.target.tag
+        tag = carried.target.tag
         step = "run scripts/fetch.py with access to a package index"
+        if carried.lock.dist is None:
+            step = "run scripts/fetch.py with a network, or with --clone"
         if tag is not None and place.is_dir():
             step += f", or git -C {place} fetch --depth 1 origin tag {tag}"
         finding = Finding(
             "every merge needs the pinned files, and they were not found",
-            expected=f"{carried.lock.dist.filename} in build/cache",
+            expected=f"{base_text(carried.lock)} in build/cache",
             found="not in the cache, and the fetch failed",
             next_step=step,
         )
-        message = f"{dist.name} {dist.version} cannot be fetched: {error.message}"
+        message = f"{carried.target.release} cannot be fetched: {error.message}"
         raise EnvironmentFailure(message, (finding, *error.findings)) from error

@@ -41,7 +41,7 @@ def main() -> int:
         team = Pool("cpu", jobs)
         found = [
             _survey(team, target, release.version, aiter)
-            for release in known(ROOT, target.dist.name)
+            for release in known(ROOT, target.package_dist.name)
         ]
         ran_with = {k: v for k, v in team.about.items() if k != "processes"}
     except OverlayError as error:

@@ -199,7 +199,7 @@ def test_half_applied_by_another_tool(
 def test_another_release(pins: Pins, slim: Slim) -> None:
     """On the next real release every drifted file is named, with a next step."""
     tree, carried = slim(), pins.overlay["sglang"]
-    dist = msgspec.structs.replace(carried.target.dist, version="0.5.13")
+    dist = msgspec.structs.replace(carried.target.package_dist, version="0.5.13")
     target = msgspec.structs.replace(carried.target, dist=dist)
     kept = sorted(cache_folder(ROOT).glob("sglang-0.5.13-*.whl"))
     try:
@@ -518,6 +518,7 @@ def test_tampered_package(pins: Pins, overlay: Path, change: Edit) -> None:
     wheel = cached_copy(pins, overlay)
     edit(wheel, change)
     locked = pins.overlay["sglang"].lock.dist
+    assert locked is not None
     text = run_of(overlay, "fetch", "--json")
     report = json.loads(text.stdout)
     assert text.returncode == report["exit_code"] == Exit.USAGE

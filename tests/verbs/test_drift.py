@@ -27,7 +27,7 @@ def _releases(pins: Pins) -> None:
     """Fetch every recorded wheel; skip if one cannot be fetched."""
     target = pins.overlay["sglang"].target
     try:
-        for release in known(ROOT, target.dist.name):
+        for release in known(ROOT, target.package_dist.name):
             obtain(ROOT, target, release.version)
     except EnvironmentFailure as error:
         pytest.skip(f"the releases cannot be fetched: {error}")

@@ -39,7 +39,10 @@ CASES = [
 # run in a copy of it.
 WRITE_HERE = ("drift", "lock", "rebase", "refresh")
 # Verbs that run git in an unmodified clone.
-ASK_GIT = ("drift", "rebase --onto", "lock", "export", "refresh", "apply --commit")
+ASK_GIT = ("drift", "rebase --onto", "lock", "fetch", "export", "refresh",
+           "apply --commit")  # fmt: skip
+# Verbs that name an object which the clone lacks.
+MISS_IT = ("drift", "rebase --onto", "fetch", "export")
 
 
 @pytest.fixture
@@ -91,6 +94,8 @@ def every_verb(clone: Path) -> Iterator[tuple[str, int, tuple[str, ...]]]:
     yield "drift", 0, ("drift", "--clone", where, "--range", "HEAD~1..HEAD")
     yield "rebase --onto", 0, ("rebase", "--onto", "HEAD", "--clone", where)
     yield "lock", 0, ("lock", "--check", "--clone", where)
+    head = (clone / ".git" / "refs" / "heads" / "main").read_text().strip()
+    yield "fetch", 0, ("fetch", "--commit", head, "--clone", where)
     yield (
         "export",
         0,
@@ -132,7 +137,7 @@ def test_no_verb_runs_a_clones_commands(
             done = run_verb(verb, *arguments)
         assert traps.sprung() == [], words
         assert "Traceback" not in done.stderr, done.stderr
-        refused = ASK_GIT if state == "whole" else ASK_GIT[:4]
+        refused = ASK_GIT if state == "whole" else ASK_GIT[:5]
         if owner == "foreign" and name in refused:
             assert done.returncode == 5, (words, done.stderr)
             assert f"found     owner uid {STRANGER}" in done.stderr
@@ -144,6 +149,6 @@ def test_no_verb_runs_a_clones_commands(
             assert "matches no release" in done.stderr
         elif state == "whole":
             assert done.returncode == code, (words, done.stderr)
-        elif name in ("drift", "rebase --onto", "export") and owner != "foreign":
+        elif name in MISS_IT and owner != "foreign":
             assert done.returncode == 5, (words, done.stderr)
             assert f"git does not have {COMMUNICATOR} locally" in done.stderr

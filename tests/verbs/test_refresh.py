@@ -278,7 +278,7 @@ def _gutted(root: Path) -> None:
         (_upstream_deleted, ["layernorm.py: was deleted"]),
         (
             _not_of_the_package,
-            ["README.md: was edited", "differs from the pinned package"],
+            ["README.md: was edited", "differs from the pinned base"],
         ),
         (_reverted, ["the series is not applied", COMMUNICATOR, "0 of its 1 patches"]),
         (_link, ["symbolic link", "python/link.py"]),

@@ -46,7 +46,7 @@ def installed(
     """The packages as pip installs them, in one site-packages directory."""
     site = folder / "site-packages"
     for name in names:
-        dist = pins.overlay[name].target.dist
+        dist = pins.overlay[name].target.package_dist
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
         command += ["--no-index", "--only-binary=:all:", "--target", str(site)]
         command += ["--platform", dist.platform] if dist.platform else []

@@ -1,4 +1,7 @@
-"""Builds an arm as a virtual environment from the pinned packages.
+"""Builds an arm as a virtual environment from the pinned bases.
+
+A package is unpacked by pip; of a commit, the package's folder is copied. Nothing is
+compiled: the two arms differ in source files only.
 
 A file in the environment, written last, says that the environment is complete. An
 incomplete environment, or one with another recipe, is built again. A non-empty folder
@@ -32,13 +35,15 @@ from overlaykit.core.errors import (
 from overlaykit.core.files import write_whole
 from overlaykit.core.wording import quoted
 from overlaykit.series.carried import Carried, load_overlay
-from overlaykit.sources.packages import fetch, pip_command
-from overlaykit.trees.tree import WheelTree
+from overlaykit.series.lock import TreeWithModes
+from overlaykit.sources.bases import fetch_base
+from overlaykit.sources.packages import fetch, pip_command, wheel_tree
 
 _STATE = "rebuild.json"
 _FORMAT = 1
 
 Say = Callable[[str], None]
+Source = Path | TreeWithModes
 
 
 class Recipe(msgspec.Struct, frozen=True):
@@ -75,22 +80,16 @@ class Wanted:
 def rebuild(wanted: Wanted, say: Say) -> Report:
     """Build the environment unless it is complete; check it in both cases."""
     bases = _bases(wanted.root)
-    wheels = {
-        name: fetch(wanted.root, one.target, one.lock.dist)
-        for name, one in bases.items()
-    }
-    for name, one in bases.items():
-        # Checks the wheel's member names before pip unpacks it.
-        WheelTree(wheels[name], one.target.site_layout())
+    sources = {name: _source(wanted.root, one) for name, one in bases.items()}
     recipe = _recipe(wanted, bases)
     new = _state(wanted.out) != Installed(recipe, True)
     if new:
-        refused = _make(wanted, recipe, wheels, bases, say)
+        refused = _make(wanted, recipe, sources, bases, say)
         if refused is not None:
             return refused
     site = _site(wanted.interpreter)
     installed = [
-        InstalledTarget(one, site, wheels[name]) for name, one in bases.items()
+        InstalledTarget(one, site, sources[name]) for name, one in bases.items()
     ]
     differs = {one: changed_files(one, progress) for one in installed}
     say("checking what was installed")
@@ -152,9 +151,25 @@ def _recipe(wanted: Wanted, bases: Mapping[str, Carried]) -> Recipe:
     return Recipe(
         wanted.arm,
         f"{version} at {Path(place).resolve()}",
-        {one.lock.dist.filename: one.lock.dist.sha256 for one in bases.values()},
+        dict(_identity(one) for one in bases.values()),
         series_of(wanted.arm, wanted.root),
     )
+
+
+def _identity(one: Carried) -> tuple[str, str]:
+    if one.lock.dist is not None:
+        return one.lock.dist.filename, one.lock.dist.sha256
+    return one.target.release, f"commit {one.lock.commit}"
+
+
+def _source(root: Path, one: Carried) -> Source:
+    """What the target is installed from: its wheel, or its commit."""
+    if one.lock.dist is None:
+        return fetch_base(root, one)
+    wheel = fetch(root, one.target, one.lock.dist)
+    # Checks the wheel's member names before pip unpacks it.
+    wheel_tree(wheel, one.target)
+    return wheel
 
 
 def _state(out: Path) -> Installed | None:
@@ -179,7 +194,7 @@ def _state(out: Path) -> Installed | None:
 def _make(
     wanted: Wanted,
     recipe: Recipe,
-    wheels: Mapping[str, Path],
+    sources: Mapping[str, Source],
     bases: Mapping[str, Carried],
     say: Say,
 ) -> Report | None:
@@ -195,10 +210,14 @@ def _make(
         # Without pip: anything added later would make the arms differ.
         _run([wanted.python, "-I", "-m", "venv", "--without-pip", str(wanted.out)])
         site = _site(wanted.interpreter)
-        for name, wheel in wheels.items():
-            say(f"installing {wheel.name}")
-            # `python -m` looks for pip in the working directory first, so use our own.
-            _run(_install(bases[name], wheel, site), loud=True, cwd=wanted.out)
+        for name, source in sources.items():
+            if isinstance(source, Path):
+                say(f"installing {source.name}")
+                # `python -m` looks for pip in the working directory first: use our own.
+                _run(_install(bases[name], source, site), loud=True, cwd=wanted.out)
+            else:
+                say(f"copying {source.name}")
+                _copy(bases[name], source, site)
         # Its scripts start the Python that ran pip, not this environment's.
         shutil.rmtree(site / "bin", ignore_errors=True)
         if wanted.arm == PATCHED:
@@ -219,11 +238,20 @@ def _make(
     return None
 
 
+def _copy(carried: Carried, tree: TreeWithModes, site: Path) -> None:
+    layout = carried.target.site_layout()
+    for path in tree.paths():
+        place = site / (layout.inside(path) or path)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(tree.read(path) or b"")
+        place.chmod(int(tree.mode(path)[-3:], 8))
+
+
 def _install(carried: Carried, wheel: Path, site: Path) -> list[str]:
     """Pip's command to unpack a wheel. It ignores the wheel's Python version: the
     sources are the same, and the series changes no compiled file."""
     return [
-        *pip_command(carried.target.dist, "install"),
+        *pip_command(carried.target.package_dist, "install"),
         *("--isolated", "--no-deps", "--no-index", "--no-compile", "--quiet"),
         *("--target", str(site), str(wheel)),
     ]

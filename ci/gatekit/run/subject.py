@@ -43,7 +43,10 @@ def subject(root: Path, profile: Profile) -> Subject:
         commit=_commit(root),
         profile=profile.name,
         profile_sha256=profile.sha256,
-        packages={name: one.dist.sha256 for name, one in lock.targets.items()},
+        packages={
+            name: one.dist.sha256 if one.dist else f"commit {one.commit}"
+            for name, one in lock.targets.items()
+        },
         image=profile.container.image if profile.container else "",
     )
 

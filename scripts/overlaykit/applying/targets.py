@@ -126,8 +126,7 @@ def _another_layout(base: Carried, tree: DirectoryTree) -> Finding:
     """The finding for a package that has no touched file at a base's paths."""
     target = base.target
     package = tree.root / (tree.layout.inside(f"{target.package_root}/") or "")
-    names = {target.package, target.dist.name}
-    version = installed_version(package, names) or "of unknown version"
+    version = installed_version(package, target.names) or "of unknown version"
     return Finding(
         f"is {target.package} {version}, whose files are not where any base of this "
         "overlay has them",

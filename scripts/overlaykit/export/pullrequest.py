@@ -49,7 +49,9 @@ def pull_request(carried: Carried) -> bytes:
     names = _TEMPLATES.get(carried.target.repository, Sections())
     headers = [read_header(patch) for patch in carried.series.patches]
     target = carried.target
-    base = target.release + (f" (tag {target.tag})" if target.tag else "")
+    about = [f"tag {target.tag}"] if target.tag else []
+    about += [f"commit {carried.lock.commit}"] if carried.lock.commit else []
+    base = target.release + (f" ({', '.join(about)})" if about else "")
     links = dict.fromkeys(header.fields["Forwarded"] for header in headers)
     blocks = [
         f"## {names.motivation}",

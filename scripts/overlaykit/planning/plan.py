@@ -356,7 +356,7 @@ def _drift(
 ) -> Finding:
     data = position.contents[path]
     chain = carried.chains[path]
-    release = f"{carried.target.dist.name} {carried.target.dist.version}"
+    release = carried.target.release
     what, line, found, next_step = _difference(data, chain, release)
     if local and local.has_committed(path, chain):
         what, next_step = local.explained(path, data, what)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import msgspec
@@ -12,39 +13,45 @@ import msgspec
 from overlaykit.core.errors import EnvironmentFailure, Finding, InputError
 from overlaykit.core.wording import quoted
 from overlaykit.repository import clones
+from overlaykit.repository.refs import is_shallow
 from overlaykit.series.carried import Carried
-from overlaykit.series.lock import LockedDist
+from overlaykit.series.lock import LockedDist, TreeWithModes
 from overlaykit.series.manifest import Target
-from overlaykit.sources.bases import pinned_base
-from overlaykit.sources.packages import describe, fetch_tree
+from overlaykit.sources.bases import fetched, pinned_base
+from overlaykit.sources.commits import obtain as obtain_commit
+from overlaykit.sources.packages import describe, wheel_tree
 from overlaykit.sources.releases import obtain, released
-from overlaykit.trees.tree import GitTree, Tree, WheelTree
+from overlaykit.trees.tree import Tree
 
 _PLAIN = "100644"
 
 
 @dataclass(frozen=True)
 class NewBase:
-    """The base to rebase onto. ``dist`` is None for a commit, which has no wheel.
-
-    ``modes`` has the git modes of files that are not 100644.
-    """
+    """The base to rebase onto. ``dist`` is None for a commit, which has no wheel."""
 
     target: Target
-    tree: Tree
+    tree: TreeWithModes
     dist: LockedDist | None
-    modes: Mapping[str, str]
+
+    @cached_property
+    def modes(self) -> dict[str, str]:
+        """The git modes of the files that are not 100644."""
+        named = ((path, self.tree.mode(path)) for path in self.tree.paths())
+        return {path: mode for path, mode in named if mode != _PLAIN}
 
 
 def resolve(clone: Path, ref: str) -> str:
     """Resolve a name to a commit of a clone. Raises InputError if there is none."""
     name = f"{ref}^{{commit}}"
-    found = clones.run(clone, "rev-parse", "--verify", "-q", name, ok=(0, 1, 128))
+    found = clones.run(
+        clone, "rev-parse", "--verify", "-q", "--end-of-options", name, ok=(0, 1, 128)
+    )
     if found.returncode == 0:
         return found.stdout.decode().strip()
     here = quoted(str(clone))
     step = f"run git -C {here} fetch --tags, or name another (git branch -a, git tag)"
-    if _is_shallow(clone):
+    if is_shallow(clone):
         step = f"the clone is shallow: run git -C {here} fetch --unshallow --tags"
     finding = Finding(
         "the commit does not exist", path=str(clone), found=ref, next_step=step
@@ -52,33 +59,38 @@ def resolve(clone: Path, ref: str) -> str:
     raise InputError(f"{clone} has no commit {ref}", (finding,))
 
 
-@contextmanager
 def new_base(
-    root: Path, carried: Carried, onto: str, clone: Path | None
-) -> Iterator[NewBase]:
-    """A released version, or a commit of ``clone``, with the new files that the series
-    ``carried`` has, if any. See :func:`obtain`."""
+    root: Path, carried: Carried, onto: str, commit: str | None, clone: Path | None
+) -> NewBase:
+    """A released version, or a commit, from ``clone`` if it is given, with the new
+    files that the series ``carried`` has, if any.
+
+    Raises what :func:`releases.obtain` and :func:`commits.obtain` raise.
+    """
     target = carried.target
     shares = target.overlay or (carried.name if carried.new_files else None)
-    if clone is not None:
-        with GitTree(clone, onto) as tree:
-            made = msgspec.structs.replace(target, overlay=shares, tag=None, image=None)
-            modes = {path: mode for path, mode in tree.entries() if mode != _PLAIN}
-            yield NewBase(made, tree, None, modes)
-        return
-    wheel = obtain(root, target, onto)
+    if commit is not None:
+        made = msgspec.structs.replace(
+            target, overlay=shares, dist=None, commit=commit, tag=None, image=None
+        )
+        tree, _ = obtain_commit(root, made, commit, [clone] if clone else [])
+        return NewBase(made, tree, None)
+    released_target = carried.releases
+    wheel = obtain(root, released_target, onto)
     # Derive the tag only if upstream names its tags after versions.
-    tag = f"v{onto}" if target.tag == f"v{target.dist.version}" else None
-    made = msgspec.structs.replace(released(target, onto), overlay=shares, tag=tag)
-    release = WheelTree(wheel, target.site_layout())
-    named = ((path, release.mode(path)) for path in release.paths())
-    modes = {path: mode for path, mode in named if mode != _PLAIN}
-    yield NewBase(made, release, describe(wheel), modes)
+    dist = target.dist
+    named = dist is not None and target.tag == f"v{dist.version}"
+    made = msgspec.structs.replace(
+        released(released_target, onto),
+        overlay=shares,
+        tag=f"v{onto}" if named else None,
+    )
+    return NewBase(made, wheel_tree(wheel, made), describe(wheel))
 
 
 @contextmanager
 def old_base(root: Path, carried: Carried, clone: Path | None) -> Iterator[Tree]:
-    """The pinned contents, from the clone, the cache or the package index.
+    """The pinned contents, from the clone, the cache or the network.
 
     If they are in none of these, raises EnvironmentFailure, which says what to fetch.
     """
@@ -86,27 +98,21 @@ def old_base(root: Path, carried: Carried, clone: Path | None) -> Iterator[Tree]
         if base is not None:
             yield base
             return
+    sources = [clone] if clone is not None else []
     try:
-        release_tree = fetch_tree(root, carried.target, carried.lock.dist)
+        tree, _ = fetched(root, carried.target, carried.lock, sources)
     except EnvironmentFailure as error:
         release, step = carried.target.release, "run scripts/fetch.py with a network"
         if clone is not None:
-            deepen = (
-                "fetch --unshallow --tags" if _is_shallow(clone) else "fetch --tags"
-            )
+            deepen = "fetch --unshallow --tags" if is_shallow(clone) else "fetch --tags"
             step += f", or run git -C {clone} {deepen}"
         finding = Finding(
             "the files of the old base were not found",
-            expected=f"{release}, in the cache, on the package index"
+            expected=f"{release}, in the cache, on the network"
             + (f" or in {clone}" if clone is not None else ""),
             found=error.message,
             next_step=step,
         )
         what = f"{release} was not found, and a rebase needs it"
         raise EnvironmentFailure(what, (finding, *error.findings)) from error
-    yield release_tree
-
-
-def _is_shallow(clone: Path) -> bool:
-    done = clones.run(clone, "rev-parse", "--is-shallow-repository", ok=(0, 128))
-    return done.stdout.strip() == b"true"
+    yield tree

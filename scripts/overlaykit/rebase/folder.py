@@ -9,7 +9,6 @@ that a maintainer edits is read back.
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from overlaykit.core.access import make_folders
 from overlaykit.core.documents import from_json, to_json_line
 from overlaykit.core.effects import record_effect
 from overlaykit.core.errors import Finding, InputError
+from overlaykit.core.gitnames import check_commit
 from overlaykit.core.versions import order
 from overlaykit.planning.plan import FileChange
 from overlaykit.rebase.conflicts import Conflict, check_resolution
@@ -33,11 +33,11 @@ _REQUEST = "request.json"
 _ABOUT = "conflict/about.json"
 _LEFT_OUT = ".left-out"
 _GONE = ".aborted-"
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The request. ``clone`` and ``commit`` are null for a released version."""
+    """The request. ``commit`` is null for a released version; ``clone`` names the clone
+    that the commit was read from."""
 
     name: str
     onto: str
@@ -235,8 +235,8 @@ def _check(folder: Path, request: Request) -> None:
         raise InputError(f"the request is for {request.name}")
     if request.commit is None:
         order(request.onto)
-    elif not _COMMIT.fullmatch(request.commit):
-        raise InputError(f"{request.commit!r} is not a commit id")
+    else:
+        check_commit(request.commit)
 
 
 def _sweep(parent: Path) -> None:

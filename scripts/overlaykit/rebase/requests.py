@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from overlaykit.core.errors import Finding, InputError
+from overlaykit.core.gitnames import is_commit
 from overlaykit.core.versions import order
 from overlaykit.rebase.bases import resolve
 from overlaykit.rebase.folder import Request, Work, active_rebases, rebases_folder
@@ -22,7 +23,8 @@ def new_request(
     """The request to rebase the series of ``start`` onto ``onto``, for ``target``.
 
     Raises InputError if the overlay does not have these targets, if they are not bases
-    of one package, or if ``onto`` is neither a commit of the clone nor another release.
+    of one package, or if ``onto`` is neither a commit of the clone, nor a full commit
+    id, nor another release.
     """
     overlay = load_overlay(root)
     for name in (target, start):
@@ -30,11 +32,13 @@ def new_request(
     if overlay[start].target.package != overlay[target].target.package:
         raise InputError(f"{start} is not a base of {target}")
     clone = clone.resolve() if clone else None
-    commit = resolve(clone, onto) if clone else None
+    commit = resolve(clone, onto) if clone else onto if is_commit(onto) else None
     if commit is None:
-        order(onto)
-        if onto == overlay[start].target.dist.version:
-            raise InputError(f"{onto} already is the base of {start}")
+        _check_version(onto)
+    old = overlay[start].target
+    known = old.commit if commit else old.dist.version if old.dist else None
+    if known is not None and known == (commit or onto):
+        raise InputError(f"{onto} already is the base of {start}")
     return Request(
         f"{target}-{commit[:12] if commit else onto}",
         onto,
@@ -44,6 +48,18 @@ def new_request(
         str(clone) if clone else None,
         commit,
     )
+
+
+def _check_version(onto: str) -> None:
+    try:
+        order(onto)
+    except InputError as error:
+        step = (
+            "name a released version, all 40 digits of a commit, or with --clone any "
+            "commit, branch or tag of that clone"
+        )
+        finding = Finding("is not a base", found=onto, next_step=step)
+        raise InputError(error.message, (finding,)) from None
 
 
 def begin(root: Path, request: Request) -> Work:

@@ -9,8 +9,7 @@ from overlaykit.applying.targets import FoundTarget, find_targets
 from overlaykit.core.errors import Finding, InputError
 from overlaykit.refresh.edits import distance
 from overlaykit.series.carried import Carried
-from overlaykit.sources.packages import fetch_tree
-from overlaykit.trees.tree import WheelTree
+from overlaykit.sources.bases import fetch_base
 
 
 def find_base(root: Path, path: Path, overlay: Mapping[str, Carried]) -> FoundTarget:
@@ -32,15 +31,9 @@ def find_base(root: Path, path: Path, overlay: Mapping[str, Carried]) -> FoundTa
     package = one.carried.target.package
     bases = [base for base in overlay.values() if base.target.package == package]
     gaps = {
-        base.name: distance(base, one.tree, pinned_release(root, base))
-        for base in bases
+        base.name: distance(base, one.tree, fetch_base(root, base)) for base in bases
     }
     nearest = min(bases, key=lambda base: gaps[base.name])
     if list(gaps.values()).count(gaps[nearest.name]) > 1:
         raise InputError(f"{one.tree.name} may be several bases", one.mismatch)
     return FoundTarget(nearest, one.tree)
-
-
-def pinned_release(root: Path, carried: Carried) -> WheelTree:
-    """The pinned release, fetched if it is not in the cache."""
-    return fetch_tree(root, carried.target, carried.lock.dist)

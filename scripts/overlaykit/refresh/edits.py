@@ -22,11 +22,12 @@ from overlaykit.refresh.ownership import file_chain
 from overlaykit.repository import clones
 from overlaykit.repository.sparse import LEFT_OUT, skip_worktree_steps
 from overlaykit.series.carried import Carried
+from overlaykit.series.lock import TreeWithModes, base_text
 from overlaykit.series.patches import split_lines
 from overlaykit.series.quilt import NewFile
 from overlaykit.series.scopes import map_scopes
 from overlaykit.trees.locking import FOLDER
-from overlaykit.trees.tree import DirectoryTree, GitTree, WheelTree
+from overlaykit.trees.tree import DirectoryTree, GitTree
 
 _HISTORY = "256"
 
@@ -50,7 +51,7 @@ class Edits:
     left_alone: tuple[str, ...]
 
 
-def find_edits(carried: Carried, tree: DirectoryTree, release: WheelTree) -> Edits:
+def find_edits(carried: Carried, tree: DirectoryTree, release: TreeWithModes) -> Edits:
     """Compare a tree with the result of the series. Writes nothing.
 
     Raises CannotApply if the series is not applied, and for edits that a series cannot
@@ -99,7 +100,7 @@ def find_edits(carried: Carried, tree: DirectoryTree, release: WheelTree) -> Edi
     return Edits(changed, tuple(new_files), tuple(left_alone))
 
 
-def distance(carried: Carried, tree: DirectoryTree, release: WheelTree) -> int:
+def distance(carried: Carried, tree: DirectoryTree, release: TreeWithModes) -> int:
     """The number of lines that differ from the result of the series."""
     lines = 0
     for path in carried.series.paths:
@@ -110,7 +111,7 @@ def distance(carried: Carried, tree: DirectoryTree, release: WheelTree) -> int:
 
 
 def _names(
-    carried: Carried, tree: DirectoryTree, release: WheelTree
+    carried: Carried, tree: DirectoryTree, release: TreeWithModes
 ) -> dict[str, _Kind]:
     """The files that may be edited."""
     if git.top_of_clone(tree.root) is not None:
@@ -123,7 +124,7 @@ def _names(
 
 
 def _by_git(
-    carried: Carried, tree: DirectoryTree, release: WheelTree
+    carried: Carried, tree: DirectoryTree, release: TreeWithModes
 ) -> Iterator[tuple[str, _Kind]]:
     untracked = clones.run(
         tree.root, "ls-files", "-o", "--exclude-standard", "-z"
@@ -235,10 +236,10 @@ def _other_mode(path: str, was: str, now: str) -> Finding:
 
 def _outside(path: str, carried: Carried) -> Finding:
     return Finding(
-        "was edited, but differs from the pinned package even without the edit",
+        "was edited, but differs from the pinned base even without the edit",
         path=path,
-        expected=f"edits of files in {carried.lock.dist.filename}",
-        next_step="undo the edit: the package cannot verify a patch of this file",
+        expected=f"edits of files in {base_text(carried.lock)}",
+        next_step="undo the edit: the base cannot verify a patch of this file",
     )
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 from overlaykit.core.errors import CannotApply, Finding, InputError
 from overlaykit.planning.plan import FileChange
 from overlaykit.series.carried import load_parts, new_files_folder, series_folder
-from overlaykit.series.lock import LOCK, encode_lock, load_lock, lock_target, new_lock
+from overlaykit.series.lock import LOCK, encode_lock, load_lock, new_lock
 from overlaykit.series.manifest import MANIFEST
 from overlaykit.series.quilt import NewFile, Series
-from overlaykit.sources.packages import fetch_tree
+from overlaykit.sources.bases import fetched
+from overlaykit.sources.pinning import lock_base
 from overlaykit.trees.tree import DirectoryTree
 
 
@@ -45,11 +46,10 @@ def overlay_changes(root: Path, made: Mapping[str, Parts]) -> tuple[FileChange, 
         if (series, new_files) == loaded[name]:
             continue
         known = lock.targets[name]
-        tree = fetch_tree(root, target, known.dist)
+        tree, _ = fetched(root, target, known)
+        parts = (series, new_files)
         try:
-            targets[name] = lock_target(
-                target, tree, known.dist, series, new_files, known.commit
-            )
+            targets[name] = lock_base(root, target, tree, known.dist, parts, known)
         except InputError as error:
             raise _unlockable(name, error) from error
         folder = series_folder(Path(), name).as_posix()

@@ -41,6 +41,7 @@ COMMANDS = {
     "ls-files": "reads the index and lists files",
     "ls-tree": "reads trees",
     "merge-base": "reads commits",
+    "pack-objects": "reads objects, and writes them to standard output",
     "read-tree": "fills a scratch index, not a work tree",
     "rev-list": "reads commits",
     "rev-parse": "reads references and objects",

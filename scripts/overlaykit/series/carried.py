@@ -24,7 +24,11 @@ from overlaykit.trees.locking import FOLDER, JOURNAL
 
 @dataclass(frozen=True)
 class Carried:
-    """One target of an overlay, with its series, new files and lock."""
+    """One target of an overlay, with its series, new files and lock.
+
+    ``released`` is the target as its package is released, for a base that is only a
+    commit (:meth:`Manifest.as_released`); None means the target itself.
+    """
 
     overlay: str
     name: str
@@ -32,6 +36,12 @@ class Carried:
     series: Series
     new_files: tuple[NewFile, ...]
     lock: LockedTarget
+    released: Target | None = None
+
+    @property
+    def releases(self) -> Target:
+        """The target that names the package's releases."""
+        return self.released or self.target
 
     def locked(self, path: str) -> Iterator[tuple[LockedPatch, LockedFile]]:
         """The lock's entries for one touched file, in patch order."""
@@ -116,7 +126,7 @@ def load_overlay(root: Path) -> dict[str, Carried]:
     for name, target in manifest.targets.items():
         series, new_files = parts[name]
         if name not in lock.targets or (
-            changed := stale_parts(lock.targets[name], series, new_files)
+            changed := stale_parts(target, lock.targets[name], series, new_files)
         ):
             what = changed if name in lock.targets else f"target {name}"
             raise InputError(
@@ -129,8 +139,10 @@ def load_overlay(root: Path) -> dict[str, Carried]:
                     ),
                 ),
             )
+        released = manifest.as_released(name)
+        locked = lock.targets[name]
         overlay[name] = Carried(
-            manifest.name, name, target, series, new_files, lock.targets[name]
+            manifest.name, name, target, series, new_files, locked, released
         )
     return overlay
 

@@ -45,6 +45,8 @@ def records(root: Path) -> tuple[Record, ...]:
 
 def _records(lock: Lock | None, ledger: Ledger) -> Iterator[Record]:
     for target in lock.targets.values() if lock is not None else ():
+        if target.dist is None:
+            continue
         name, version = release_of(target.dist.filename)
         yield Record(LOCK, version, target.dist, same_release(name, version))
     for name, releases in ledger.releases.items():
@@ -93,6 +95,8 @@ def refuse_disagreement(root: Path, lock: Lock) -> None:
     """Raises InputError if the two files disagree on a pinned release."""
     known = tuple(_records(None, ledger(root)))
     for target in lock.targets.values():
+        if target.dist is None:
+            continue
         for one in changed(known, target.dist):
             finding = Finding(
                 f"{LOCK} and {one.where} record different packages of one version",

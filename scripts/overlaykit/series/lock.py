@@ -19,6 +19,7 @@ import msgspec
 
 from overlaykit.core.documents import from_json, to_json
 from overlaykit.core.errors import Finding, InputError
+from overlaykit.core.gitnames import check_commit
 from overlaykit.core.objects import Entry, blob_id, tree_id
 from overlaykit.core.paths import check_name, check_path
 from overlaykit.series.manifest import MANIFEST, Target
@@ -86,13 +87,15 @@ class LockedDist(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class LockedTarget(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One target. ``tree`` is the git tree id of only the touched and new files.
 
-    ``commit`` is the commit of the manifest's tag, recorded by the first
-    ``scripts/lock.py --clone``; null until then.
+    ``commit`` is the base's commit. If the base is a package too (``dist``), the lock
+    was made only after both had the same touched files; it is null if the manifest
+    names none and ``scripts/lock.py --clone`` has not found the tag's. ``dist`` is null
+    if the base is no package.
     """
 
     tag: str | None
     commit: str | None
-    dist: LockedDist
+    dist: LockedDist | None
     new_files: tuple[LockedNewFile, ...]
     patches: tuple[LockedPatch, ...]
     tree: str
@@ -107,7 +110,7 @@ class Lock(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TreeWithModes(Tree, Protocol):
-    """A tree that knows the git modes of its files, such as a release."""
+    """A tree that knows the git modes of its files: a release or a commit."""
 
     def mode(self, path: str) -> str:
         """The git mode of a file in the tree."""
@@ -179,7 +182,12 @@ def check_dist(dist: LockedDist) -> None:
 
 def _check(target: LockedTarget) -> None:
     """Check every name and id: they become file names and arguments of git."""
-    check_dist(target.dist)
+    if target.dist is not None:
+        check_dist(target.dist)
+    if target.commit is not None:
+        check_commit(target.commit)
+    elif target.dist is None:
+        raise InputError("a target has neither a package nor a commit")
     for patch in target.patches:
         check_name(patch.name)
     for path, mode, blobs in _locked_files(target):
@@ -208,15 +216,34 @@ def new_lock(manifest: bytes, targets: dict[str, LockedTarget]) -> Lock:
     return Lock(_FORMAT, hashlib.sha256(manifest).hexdigest(), targets)
 
 
-def with_commit(locked: LockedTarget, commit: str) -> LockedTarget:
-    """The target with the commit of its tag."""
+def with_commit(locked: LockedTarget, commit: str | None) -> LockedTarget:
+    """The target with its base's commit."""
     return msgspec.structs.replace(locked, commit=commit)
 
 
+def base_text(locked: LockedTarget) -> str:
+    """A base as the lock records it: its wheel, its commit, or both."""
+    names = (locked.dist.filename if locked.dist else None, locked.commit)
+    return ", ".join(name for name in names if name is not None)
+
+
+def pinned_blobs(locked: LockedTarget) -> dict[str, str]:
+    """The blob id of each touched file in the base."""
+    return {f.path: f.before for p in reversed(locked.patches) for f in p.files}
+
+
 def stale_parts(
-    locked: LockedTarget, series: Series, new_files: tuple[NewFile, ...]
+    target: Target,
+    locked: LockedTarget,
+    series: Series,
+    new_files: tuple[NewFile, ...],
 ) -> str | None:
-    """What changed in ``patches/`` or ``overlay/`` since the lock; None if nothing."""
+    """What changed in the base, ``patches/`` or ``overlay/`` since the lock; None if
+    nothing."""
+    if (target.dist is None) != (locked.dist is None):
+        return "the kind of the base"
+    if target.commit not in (None, locked.commit):
+        return f"the commit of the base, {target.commit}"
     want = [(p.name, p.sha256) for p in locked.patches]
     have = [(p.name, p.sha256) for p in series.patches]
     if want != have:
@@ -232,7 +259,7 @@ def stale_parts(
 def lock_target(
     target: Target,
     tree: TreeWithModes,
-    dist: LockedDist,
+    dist: LockedDist | None,
     series: Series,
     new_files: tuple[NewFile, ...],
     commit: str | None,

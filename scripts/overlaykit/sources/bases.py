@@ -1,15 +1,24 @@
-"""Finds the pinned contents of a target without a network."""
+"""The base of a target: one kind for everything else, a package or a commit below.
+
+A base is read from the cache, from a clone that is given, or from where overlay.toml
+says it is.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from overlaykit.core.errors import InputError
 from overlaykit.repository.places import RefusedClone
 from overlaykit.series.carried import Carried
-from overlaykit.sources.packages import cached
+from overlaykit.series.lock import LOCK, LockedTarget, TreeWithModes
+from overlaykit.series.manifest import Target
+from overlaykit.sources import commits, laying, packages
+from overlaykit.sources.commits import Fetched
+from overlaykit.sources.laying import Label, Progress
 from overlaykit.trees.tree import Tree, head_tree
 
 
@@ -30,12 +39,60 @@ class _BlobTree:
         yield from self.files
 
 
+def cached(root: Path, carried: Carried) -> TreeWithModes | None:
+    """The pinned base from the cache; None if it is absent or different."""
+    target, lock = carried.target, carried.lock
+    if lock.dist is not None:
+        return packages.cached(root, target, lock.dist)
+    return commits.stored(root, target, _commit(lock))
+
+
+def fetched(
+    root: Path, target: Target, lock: LockedTarget, sources: Sequence[Path] = ()
+) -> tuple[TreeWithModes, Fetched | None]:
+    """The pinned base, from the cache, from one of the clones ``sources`` or from the
+    network; and what was fetched of a commit.
+
+    Raises as :func:`packages.fetch` and :func:`commits.obtain` do.
+    """
+    if lock.dist is not None:
+        wheel = packages.fetch(root, target, lock.dist)
+        return packages.wheel_tree(wheel, target), None
+    return commits.obtain(root, target, _commit(lock), sources)
+
+
+def fetch_base(root: Path, carried: Carried) -> TreeWithModes:
+    """The pinned base of a target; see :func:`fetched`."""
+    return fetched(root, carried.target, carried.lock)[0]
+
+
+def lay_out(
+    carried: Carried, tree: TreeWithModes, folder: Path, progress: Progress
+) -> bool:
+    """Lay out the pinned base; see :func:`laying.lay_out`."""
+    return laying.lay_out(tree, label(carried), folder, progress)
+
+
+def label(carried: Carried) -> Label:
+    """What the laid-out base is called."""
+    target, lock = carried.target, carried.lock
+    if lock.dist is not None:
+        return laying.release_label(target, lock.dist)
+    return laying.commit_label(target, _commit(lock))
+
+
+def _commit(lock: LockedTarget) -> str:
+    if lock.commit is None:
+        raise InputError(f"{LOCK} records neither a package nor a commit of a base")
+    return lock.commit
+
+
 @contextmanager
 def pinned_base(root: Path, carried: Carried, tree: Path) -> Iterator[Tree | None]:
     """The pin's touched files, from the clone at ``tree`` by blob id or else from the
-    fetched package; None if neither has them.
+    cache; None if neither has them.
 
-    Raises RefusedClone if the package is missing and git refuses the clone.
+    Raises RefusedClone if the cache lacks them and git refuses the clone.
     """
     refused = None
     try:
@@ -52,7 +109,7 @@ def pinned_base(root: Path, carried: Carried, tree: Path) -> Iterator[Tree | Non
         if len(files) == len(carried.chains):
             yield _BlobTree(f"{tree} (objects)", files)
             return
-    package = cached(root, carried)
-    if package is None and refused is not None:
+    base = cached(root, carried)
+    if base is None and refused is not None:
         raise refused
-    yield package
+    yield base

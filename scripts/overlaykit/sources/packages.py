@@ -1,4 +1,4 @@
-"""Upstream sources: fetched with pip, checked by digest, laid out as clones.
+"""Upstream packages: fetched with pip, checked by digest.
 
 The user's pip configuration decides where packages come from (index, mirror, proxy,
 certificates). The lock decides what they must contain.
@@ -8,20 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from overlaykit.core import git, gitversion
 from overlaykit.core.errors import EnvironmentFailure, Finding, InputError, not_started
 from overlaykit.core.versions import release_of, same_release
-from overlaykit.repository import clones
-from overlaykit.repository.places import is_clone
-from overlaykit.series.carried import Carried
 from overlaykit.series.digests import refuse_changed
 from overlaykit.series.lock import LockedDist
 from overlaykit.series.manifest import Dist, Target
@@ -35,12 +30,12 @@ def cache_folder(root: Path) -> Path:
     return root / "build" / "cache"
 
 
-def cached(root: Path, carried: Carried) -> WheelTree | None:
-    """The target's pinned release from the cache; None if absent or different."""
-    wheel = cache_folder(root) / carried.lock.dist.filename
-    if not wheel.is_file() or describe(wheel).sha256 != carried.lock.dist.sha256:
+def cached(root: Path, target: Target, locked: LockedDist) -> WheelTree | None:
+    """A locked release from the cache; None if it is absent or different."""
+    wheel = cache_folder(root) / locked.filename
+    if not wheel.is_file() or describe(wheel).sha256 != locked.sha256:
         return None
-    return WheelTree(wheel, carried.target.site_layout())
+    return wheel_tree(wheel, target)
 
 
 def fetch(root: Path, target: Target, locked: LockedDist | None) -> Path:
@@ -51,7 +46,7 @@ def fetch(root: Path, target: Target, locked: LockedDist | None) -> Path:
     """
     with _cache_errors(target):
         if locked is not None:
-            _check_release(target.dist, locked.filename)
+            _check_release(target.package_dist, locked.filename)
             place = cache_folder(root) / locked.filename
             if place.exists():
                 refuse_changed(root, check_digest(place, locked))
@@ -62,9 +57,9 @@ def fetch(root: Path, target: Target, locked: LockedDist | None) -> Path:
             return keep(root, wheel)
 
 
-def fetch_tree(root: Path, target: Target, locked: LockedDist) -> WheelTree:
-    """The target's wheel as a tree; see :func:`fetch`."""
-    return WheelTree(fetch(root, target, locked), target.site_layout())
+def wheel_tree(wheel: Path, target: Target) -> WheelTree:
+    """A target's wheel as a tree."""
+    return WheelTree(wheel, target.site_layout())
 
 
 @contextmanager
@@ -79,10 +74,10 @@ def downloaded(root: Path, target: Target) -> Iterator[Path]:
         cache.mkdir(parents=True, exist_ok=True)
         folder = tempfile.TemporaryDirectory(dir=cache, ignore_cleanup_errors=True)
     with folder as scratch:
-        wheel = _download(target.dist, Path(scratch))
-        _check_release(target.dist, wheel.name)
+        wheel = _download(target.package_dist, Path(scratch))
+        _check_release(target.package_dist, wheel.name)
         # Check the members before the file is kept or its digest is recorded.
-        WheelTree(wheel, target.site_layout())
+        wheel_tree(wheel, target)
         yield wheel
 
 
@@ -99,7 +94,7 @@ def _cache_errors(target: Target) -> Iterator[None]:
         yield
     except OSError as error:
         raise EnvironmentFailure(
-            f"{target.dist.name} {target.dist.version} could not be saved: {error}",
+            f"{target.release} could not be saved: {error}",
             (
                 Finding(
                     "cannot be written",
@@ -189,81 +184,3 @@ def _download(dist: Dist, folder: Path) -> Path:
             ),
         )
     return wheels[0]
-
-
-def lay_out(carried: Carried, wheel: Path, folder: Path, progress: Progress) -> bool:
-    """Lay the pinned release out; see :func:`lay_out_wheel`."""
-    return lay_out_wheel(carried.target, carried.lock.dist, wheel, folder, progress)
-
-
-def lay_out_wheel(
-    target: Target, locked: LockedDist, wheel: Path, folder: Path, progress: Progress
-) -> bool:
-    """Lay out a release at ``folder``, as a clone of its repository would be.
-
-    ``target`` names the release and ``locked`` its wheel. Returns False if it is laid
-    out already. Refuses a folder with another release, which may contain somebody's
-    work. The folder appears complete or not at all.
-    """
-    gitversion.check()
-    release = f"{locked.filename} sha256 {locked.sha256}"
-    if folder.exists():
-        if is_clone(folder):
-            known = clones.run(folder, "log", "-1", "--format=%b", "pin", ok=(0, 128))
-            if known.stdout.decode(errors="replace").strip() == release:
-                return False
-        raise InputError(
-            f"{folder} exists and is not {release}; move it away, then run this again"
-        )
-    tree = WheelTree(wheel, target.site_layout())
-    modes = {path: tree.mode(path) for path in sorted(tree.paths())}
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        for number, (path, mode) in enumerate(modes.items(), 1):
-            place = part / path
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(tree.read(path) or b"")
-            if mode == "100755":
-                place.chmod(0o755)
-            progress(f"laying out {folder.name}", number, len(modes))
-        _make_clone(target.dist, part, modes, release)
-        part.chmod(0o755)
-        part.rename(folder)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
-    return True
-
-
-def _make_clone(dist: Dist, folder: Path, modes: Mapping[str, str], about: str) -> None:
-    """Commit all files with a fixed author and date, for a fixed commit id.
-
-    The files are not trusted, and git acts on some of them: ``.gitattributes`` makes it
-    convert what it stores, even by running a command. So git stores them without
-    looking at their names, and ignores the package's attributes later.
-    """
-    env = git.identity("overlay", "overlay@localhost", "@0 +0000")
-    git.run(folder, "init", "-q", "--template=")
-    info = folder / ".git" / "info"
-    info.mkdir(exist_ok=True)
-    (info / "attributes").write_text(git.NO_ATTRIBUTES, encoding="ascii")
-    # The prefix `./` keeps git from reading a leading quotation mark as quoting. No
-    # name contains a line end.
-    names = "".join(f"./{path}\n" for path in modes).encode()
-    stored = git.run(
-        folder, "hash-object", "-w", "--no-filters", "--stdin-paths", stdin=names
-    ).stdout.split()
-    rows = (
-        f"{mode} {blob.decode()}\t{path}\0"
-        for (path, mode), blob in zip(modes.items(), stored, strict=True)
-    )
-    git.run(
-        folder, "update-index", "-z", "--add", "--index-info",
-        stdin="".join(rows).encode(),
-    )  # fmt: skip
-    # Record the files' times in the index, so that `git status` is quick.
-    git.run(folder, "update-index", "-q", "--refresh")
-    message = f"{dist.name} {dist.version} as released\n\n{about}\n"
-    git.run(folder, "commit", "-q", "-m", message, env=env)
-    git.run(folder, "tag", "pin")

@@ -80,9 +80,9 @@ def newer(root: Path, dist: Dist) -> tuple[str, ...]:
 
 
 def released(target: Target, version: str) -> Target:
-    """The target, pinned to another release, without image and tag."""
-    dist = msgspec.structs.replace(target.dist, version=version)
-    return msgspec.structs.replace(target, dist=dist, tag=None, image=None)
+    """The target, pinned to another release, without commit, image and tag."""
+    dist = msgspec.structs.replace(target.package_dist, version=version)
+    return msgspec.structs.replace(target, dist=dist, commit=None, tag=None, image=None)
 
 
 def obtain(root: Path, target: Target, version: str) -> Path:
@@ -92,9 +92,10 @@ def obtain(root: Path, target: Target, version: str) -> Path:
     Raises InputError for a version that does not exist or a wheel that does not match
     its record, and EnvironmentFailure if the wheel was not found.
     """
-    name = target.dist.name
+    dist = target.package_dist
+    name = dist.name
     if version not in ledger(root).releases.get(name, {}) and is_final(version):
-        _check_listed(root, target.dist, version)
+        _check_listed(root, dist, version)
     return _obtain(root, target, version)
 
 
@@ -116,8 +117,9 @@ def _check_listed(root: Path, dist: Dist, version: str) -> None:
 
 
 def _obtain(root: Path, target: Target, version: str) -> Path:
-    name, pinned = target.dist.name, released(target, version)
-    wheel = fetch(root, pinned, recorded(root, pinned.dist))
+    pinned = released(target, version)
+    name = pinned.package_dist.name
+    wheel = fetch(root, pinned, recorded(root, pinned.package_dist))
     if version not in ledger(root).releases.get(name, {}):
         _record(root, Release(name, version, describe(wheel)))
     return wheel
@@ -133,10 +135,11 @@ def ladder(root: Path, target: Target, progress: Progress) -> Iterator[Release]:
 
     Without a recorded release, begin with the pinned one.
     """
-    name, pinned = target.dist.name, target.dist.version
+    dist = target.package_dist
+    name, pinned = dist.name, dist.version
     recorded = [order(release.version) for release in known(root, name)]
     oldest = min(recorded, default=order(pinned))
-    versions = [v for v in listed(target.dist) if order(v) >= oldest]
+    versions = [v for v in listed(dist) if order(v) >= oldest]
     for number, version in enumerate(versions, 1):
         _obtain(root, target, version)
         progress(f"releases of {name}", number, len(versions))

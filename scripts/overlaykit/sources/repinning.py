@@ -25,7 +25,8 @@ class Repinning:
         self._root = root
         self._records = records(root)
         self._changes: list[tuple[Target, LockedDist, tuple[Record, ...]]] = []
-        pinned = [target.dist.version for target in manifest.targets.values()]
+        dists = (target.dist for target in manifest.targets.values())
+        pinned = [dist.version for dist in dists if dist is not None]
         for version in versions:
             if version not in pinned:
                 what = f"{version} is not pinned"
@@ -37,14 +38,14 @@ class Repinning:
 
         If its version was not named, the package was fetched by its recorded digest.
         """
-        if target.dist.version in self.accepted:
+        if target.package_dist.version in self.accepted:
             other = changed(self._records, dist)
             if other:
                 self._changes.append((target, dist, other))
 
     def findings(self) -> tuple[Finding, ...]:
         """The changed digests. Raises InputError for a named version with no change."""
-        there = {target.dist.version for target, _, _ in self._changes}
+        there = {target.package_dist.version for target, _, _ in self._changes}
         for version in sorted(self.accepted - there):
             what = f"the digest of {version} did not change, or is not recorded yet"
             finding = Finding(what, path=LOCK, next_step=f"leave {ACCEPT} out")
@@ -77,5 +78,6 @@ class Repinning:
         for target, dist, other in self._changes:
             for one in other:
                 if one.where == LEDGER:
-                    there = with_release(there, target.dist.name, one.version, dist)
+                    name = target.package_dist.name
+                    there = with_release(there, name, one.version, dist)
         return {LEDGER: encode_ledger(there)} if there != before else {}

@@ -22,8 +22,8 @@ Members = dict[str, zipfile.ZipInfo]
 
 # Of SGLang's and AITER's releases the largest unpacks to 160 MB, and the largest file
 # to 25 MB. A file is read into memory.
-_LARGEST_FILE = 1 << 28
-_LARGEST_WHEEL = 1 << 32
+LARGEST_FILE = 1 << 28
+LARGEST_WHEEL = 1 << 32
 # Python inflates these in bounded steps; no other method occurs in a wheel.
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 # More than Python inflates in a step for a small read.
@@ -75,12 +75,12 @@ def _check_size(name: str, member: str, info: zipfile.ZipInfo, total: int) -> No
     if info.compress_type not in _METHODS:
         what = f"is compressed by method {info.compress_type}"
         raise _refused(name, member, what, "methods 0 (stored) and 8 (deflated)")
-    if info.file_size > _LARGEST_FILE:
+    if info.file_size > LARGEST_FILE:
         what = f"unpacks to {info.file_size} bytes"
-        raise _refused(name, member, what, f"at most {_LARGEST_FILE} bytes a file")
-    if total > _LARGEST_WHEEL:
-        what = f"makes the package unpack to more than {_LARGEST_WHEEL} bytes"
-        raise _refused(name, member, what, f"at most {_LARGEST_WHEEL} bytes in all")
+        raise _refused(name, member, what, f"at most {LARGEST_FILE} bytes a file")
+    if total > LARGEST_WHEEL:
+        what = f"makes the package unpack to more than {LARGEST_WHEEL} bytes"
+        raise _refused(name, member, what, f"at most {LARGEST_WHEEL} bytes in all")
 
 
 def _refuse_collisions(name: str, laid: dict[str, str]) -> None:

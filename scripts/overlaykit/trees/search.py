@@ -15,6 +15,7 @@ from pathlib import Path
 from overlaykit.core.errors import CannotApply, EnvironmentFailure
 from overlaykit.core.objects import FOLDER, SUBMODULE
 from overlaykit.core.paths import check_path
+from overlaykit.trees.commit import CommitTree
 from overlaykit.trees.tree import (
     SKIPPED_FOLDERS,
     DirectoryTree,
@@ -49,8 +50,8 @@ def _found(tree: Tree, below: str, texts: tuple[bytes, ...]) -> dict[str, bytes]
         return found
     if isinstance(tree, GitTree):
         return _in_clone(tree, below, texts)
-    if isinstance(tree, WheelTree):
-        return dict(_in_wheel(tree, below, texts))
+    if isinstance(tree, WheelTree | CommitTree):
+        return dict(_in_base(tree, below, texts))
     contents = (
         _in_directory(tree, below)
         if isinstance(tree, DirectoryTree)
@@ -147,10 +148,10 @@ def _read(place: Path) -> bytes | None:
     return None
 
 
-def _in_wheel(
-    tree: WheelTree, below: str, texts: tuple[bytes, ...]
+def _in_base(
+    tree: WheelTree | CommitTree, below: str, texts: tuple[bytes, ...]
 ) -> dict[str, bytes]:
-    """Searched once: nothing writes to a wheel."""
+    """Searched once: nothing writes to the base in the cache."""
     key = below, texts
     if key not in tree.searched:
         contents = _in_others(tree, below)

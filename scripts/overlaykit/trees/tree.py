@@ -206,6 +206,15 @@ class GitTree:
     def read(self, path: str) -> bytes | None:
         """Raises EnvironmentFailure if the tree names the file but its object is
         missing."""
+        mode, oid = self.entry(path) or ("", "")
+        if mode in ("", FOLDER, SUBMODULE):
+            return None
+        if (data := self.read_object(oid)) is None:
+            raise clones.missing_object(self._clone, path, oid)
+        return data
+
+    def entry(self, path: str) -> Row | None:
+        """Mode and object id of a path, from the trees alone; None if there is none."""
         check_path(path)
         *folders, name = path.split("/")
         folder, above = self.id, ""
@@ -214,12 +223,7 @@ class GitTree:
             if mode != FOLDER:
                 return None
             folder, above = oid, f"{above}{part}/"
-        mode, oid = self.folder(folder, above).get(name, ("", ""))
-        if mode in ("", FOLDER, SUBMODULE):
-            return None
-        if (data := self.read_object(oid)) is None:
-            raise clones.missing_object(self._clone, path, oid)
-        return data
+        return self.folder(folder, above).get(name)
 
     def read_object(self, oid: str) -> bytes | None:
         """A blob by its id; None if the clone does not have it."""
@@ -237,7 +241,11 @@ class GitTree:
             yield name, data
 
     def entries(self) -> Iterator[tuple[str, str]]:
-        """All files, with their git modes. Walks the whole tree.
+        """All files, with their git modes; see :meth:`walk`."""
+        return ((path, mode) for path, (mode, _) in self.walk() if mode != FOLDER)
+
+    def walk(self) -> Iterator[tuple[str, Row]]:
+        """Everything in the tree, folders too, with git modes and object ids.
 
         Raises InputError for a path that git would refuse to check out: a hostile tree
         object may contain one.
@@ -246,11 +254,10 @@ class GitTree:
         while folders:
             folder, above = folders.pop()
             for name, (mode, oid) in self.folder(folder, above).items():
+                check_path(above + name)
+                yield above + name, (mode, oid)
                 if mode == FOLDER:
                     folders.append((oid, f"{above}{name}/"))
-                else:
-                    check_path(above + name)
-                    yield above + name, mode
 
     def paths(self) -> Iterator[str]:
         return (path for path, _ in self.entries())

@@ -70,7 +70,7 @@ def tree_conditions(
         findings = (missing("SGLang", "--sglang"),)
         return [Condition(what, SITES, Answer.NOT_RUN, f"SGLang {ABSENT}", findings)]
     standing = locate(found.carried, found.tree).standing(found.carried)
-    release = f"{found.carried.target.dist.name} {found.carried.target.dist.version}"
+    release = found.carried.target.release
     if standing is Standing.PRISTINE:
         change = f"run scripts/apply.py {found.tree.root}"
         return [

@@ -124,7 +124,7 @@ class Release:
         return "100644"
 
 
-TARGET = Target("https://localhost/p", Dist("p", "1"), "p", "p")
+TARGET = Target("https://localhost/p", "p", "p", Dist("p", "1"))
 DIST = LockedDist("p-1-py3-none-any.whl", "0" * 64, 1)
 
 

@@ -12,11 +12,10 @@ from overlaykit.refresh.compute import Refreshed, refresh
 from overlaykit.refresh.edits import Edits
 from overlaykit.repository.merge import MergeStore
 from overlaykit.series.carried import Carried
-from overlaykit.series.lock import lock_target
+from overlaykit.series.lock import TreeWithModes, lock_target
 from overlaykit.series.patches import apply_hunks, split_lines
 from overlaykit.series.quilt import NewFile, Series, read_header
 from overlaykit.series.remake import Contents, remake
-from overlaykit.trees.tree import WheelTree
 
 ATTENTION = "python/sglang/srt/models/deepseek_common/attention_forward_methods"
 MLA, MHA = f"{ATTENTION}/forward_mla.py", f"{ATTENTION}/forward_mha.py"
@@ -28,7 +27,7 @@ def no_sites(path: str, scope: str) -> tuple[str, ...]:
     raise AssertionError(f"nobody had to ask for the sites of {scope} in {path}")
 
 
-def left(series: Series, release: WheelTree, path: str) -> bytes:
+def left(series: Series, release: TreeWithModes, path: str) -> bytes:
     """A file after a series, with hunks at exactly their line numbers."""
     data = release.read(path)
     for _, diff in series.diffs(path):
@@ -54,7 +53,7 @@ def put_back(
 
 def check(
     carried: Carried,
-    release: WheelTree,
+    release: TreeWithModes,
     changed: dict[str, bytes],
     into: str | None = None,
 ) -> Refreshed:

@@ -20,7 +20,8 @@ from overlaykit.core import git
 from overlaykit.core.errors import EnvironmentFailure, InputError
 from overlaykit.series.ledger import LEDGER
 from overlaykit.series.manifest import Target
-from overlaykit.sources.packages import describe, lay_out_wheel
+from overlaykit.sources import laying
+from overlaykit.sources.packages import describe, wheel_tree
 from overlaykit.sources.releases import obtain
 from overlaykit.trees.tree import WheelTree
 from support.forks import forked
@@ -63,11 +64,13 @@ def target() -> Target:
     from overlaykit.series.manifest import Dist
 
     dist = Dist("sglang", VERSION)
-    return Target(TARGET, dist, "sglang", "python/sglang")
+    return Target(TARGET, "sglang", "python/sglang", dist)
 
 
 def lay_out(wheel: Path, folder: Path) -> bool:
-    return lay_out_wheel(target(), describe(wheel), wheel, folder, lambda *_: None)
+    label = laying.release_label(target(), describe(wheel))
+    tree = wheel_tree(wheel, target())
+    return laying.lay_out(tree, label, folder, lambda *_: None)
 
 
 HOSTILE: dict[str, tuple[Members, str]] = {

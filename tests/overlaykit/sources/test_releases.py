@@ -94,7 +94,7 @@ def test_the_releases_on_the_index(publish: Publish, target: Target) -> None:
         publish(version)
     publish("0.5.11", "cp311-cp311-manylinux_2_34_x86_64")
     publish("0.5.13", "cp39-cp39-manylinux_2_34_x86_64")
-    found = listed(target.dist)
+    found = listed(target.package_dist)
     assert found == ("0.5.9", "0.5.10", "0.5.10.post1", "0.5.11")
 
 
@@ -166,14 +166,14 @@ def test_ladder_from_the_oldest_recorded(
         found = ladder(root, target, lambda _, done, total: seen.append((done, total)))
         return [release.version for release in found]
 
-    assert newer(root, target.dist) == ("0.5.8", "0.5.9", "0.5.10", "0.5.11")
+    assert newer(root, target.package_dist) == ("0.5.8", "0.5.9", "0.5.10", "0.5.11")
     assert climb() == ["0.5.10", "0.5.11"]  # from the pin, as nothing is recorded
     assert seen == [(1, 2), (2, 2)]
     obtain(root, target, "0.5.9")
     publish("0.5.12")
-    assert newer(root, target.dist) == ("0.5.12",)
+    assert newer(root, target.package_dist) == ("0.5.12",)
     assert climb() == ["0.5.9", "0.5.10", "0.5.11", "0.5.12"]
-    assert newer(root, target.dist) == ()
+    assert newer(root, target.package_dist) == ()
 
 
 @pytest.mark.parametrize("text", ["{", '{"format": 2}', '{"format": 1, "more": 1}'])
