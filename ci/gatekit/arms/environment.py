@@ -37,6 +37,7 @@ from overlaykit.core.wording import quoted
 from overlaykit.series.carried import Carried, load_overlay
 from overlaykit.series.lock import TreeWithModes
 from overlaykit.sources.bases import fetch_base
+from overlaykit.sources.laying import write_file
 from overlaykit.sources.packages import fetch, pip_command, wheel_tree
 
 _STATE = "rebuild.json"
@@ -242,9 +243,7 @@ def _copy(carried: Carried, tree: TreeWithModes, site: Path) -> None:
     layout = carried.target.site_layout()
     for path in tree.paths():
         place = site / (layout.inside(path) or path)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(tree.read(path) or b"")
-        place.chmod(int(tree.mode(path)[-3:], 8))
+        write_file(place, tree.read(path) or b"", tree.mode(path))
 
 
 def _install(carried: Carried, wheel: Path, site: Path) -> list[str]:

@@ -61,11 +61,7 @@ def lay_out(
     part = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         for number, (path, mode) in enumerate(modes.items(), 1):
-            place = part / path
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(tree.read(path) or b"")
-            if mode == "100755":
-                place.chmod(0o755)
+            write_file(part / path, tree.read(path) or b"", mode)
             progress(f"laying out {folder.name}", number, len(modes))
         _make_clone(label, part, modes)
         part.chmod(0o755)
@@ -74,6 +70,14 @@ def lay_out(
         shutil.rmtree(part, ignore_errors=True)
         raise
     return True
+
+
+def write_file(place: Path, data: bytes, mode: str) -> None:
+    """Write a new file of a folder that is not complete yet, with its git mode."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_bytes(data)
+    if mode == "100755":
+        place.chmod(0o755)
 
 
 def _make_clone(label: Label, folder: Path, modes: Mapping[str, str]) -> None:

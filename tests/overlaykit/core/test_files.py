@@ -21,7 +21,7 @@ _OTHERS = {
     "scripts/overlaykit/export/formats.py": 1,
     "scripts/overlaykit/repository/merge.py": 2,
     "scripts/overlaykit/repository/merge_checkout.py": 2,
-    "scripts/overlaykit/sources/packages.py": 2,
+    "scripts/overlaykit/sources/laying.py": 2,
     "scripts/xscale/numeric/producers.py": 1,
     # The helpers themselves; one is for files that a transaction renames.
     "scripts/overlaykit/core/files.py": 2,
