@@ -21,7 +21,13 @@ from overlaykit.applying.transaction import (
 from overlaykit.cli import ROOT, Report, Result, Verb, hunk_table, run, skipped_lines
 from overlaykit.core.errors import EnvironmentFailure, Exit, Finding, InputError
 from overlaykit.core.git import top_of_clone
-from overlaykit.planning.plan import Plan, Standing, plan_apply, plan_unapply
+from overlaykit.planning.plan import (
+    UPSTREAMED,
+    Plan,
+    Standing,
+    plan_apply,
+    plan_unapply,
+)
 from overlaykit.repository.state import Repository
 from overlaykit.series.carried import Carried, load_overlay
 from overlaykit.trees.bytecode import hidden_by_bytecode
@@ -45,8 +51,8 @@ def options(parser: ArgumentParser) -> None:
         "--status",
         action="store_true",
         help="only report the state of the trees, and for a clone the nearest base and "
-        "the commits since: exit 0 if applied, 1 if pristine, 3 if neither; repairs a "
-        "tree that an interrupted run left behind",
+        "the commits since: exit 0 if applied or upstreamed, 1 if pristine, 3 if "
+        "neither; repairs a tree that an interrupted run left behind",
     )
     what.add_argument(
         "--commit",
@@ -63,9 +69,11 @@ def options(parser: ArgumentParser) -> None:
 def apply(arguments: Namespace) -> Report:
     """Apply the overlay and its series to the trees, or remove them."""
     overlay = load_overlay(ROOT)
-    found = find_targets(arguments.paths, overlay)
+    every = find_targets(arguments.paths, overlay)
+    upstreamed = {one.tree.root: has for one in every if (has := _upstream_has(one))}
     if arguments.status:
-        return _status(found, overlay, arguments.dry_run)
+        return _status(every, upstreamed, overlay, arguments.dry_run)
+    found = [one for one in every if one.tree.root not in upstreamed]
     if arguments.commit:
         _need_clones(found)
     with ExitStack() as stack:
@@ -82,17 +90,35 @@ def apply(arguments: Namespace) -> Report:
                     notes[number] += (f"committed on {_branch(one)}, {tip}",)
         else:
             notes = [() for _ in plans]
+    results = {
+        one.tree.root: _result(plan, note, arguments, refused)
+        for one, plan, note in zip(found, plans, notes, strict=True)
+    }
     return Report(
         verb="apply",
         exit_code=Exit.CANNOT_APPLY if refused else Exit.DONE,
         message="nothing was changed" if refused else "",
         dry_run=arguments.dry_run,
         results=tuple(
-            _result(plan, note, arguments, refused)
-            for plan, note in zip(plans, notes, strict=True)
+            results.get(root) or _as_upstream_has_it(one, upstreamed[root])
+            for one in every
+            for root in (one.tree.root,)
         ),
         findings=tuple(finding for plan in plans for finding in plan.findings),
     )
+
+
+def _upstream_has(one: FoundTarget) -> str:
+    """Why a tree that is no base needs no patch; empty if it is one, or needs one."""
+    if not one.mismatch:
+        return ""
+    from upstream.merged import upstream_has_it
+
+    return upstream_has_it(ROOT, one)
+
+
+def _as_upstream_has_it(one: FoundTarget, has: str) -> Result:
+    return Result(one.carried.name, one.tree.name, UPSTREAMED, notes=(has,))
 
 
 def _hold(
@@ -126,12 +152,12 @@ def _plan(one: FoundTarget, unapply: bool) -> Plan:
 
 
 def _contract_findings(one: FoundTarget) -> tuple[Finding, ...]:
-    """For an AITER that cannot be patched: whether it has what the series adds."""
+    """For an AITER that cannot be patched: whether it lacks what the series adds."""
     if one.carried.target.package != "aiter":
         return ()
-    from xscale.aiter_tree import flatten_here
+    from xscale.aiter_tree import lacks_parameter
 
-    finding = flatten_here(one.tree)
+    finding = lacks_parameter(one.tree)
     return (finding,) if finding is not None else ()
 
 
@@ -244,10 +270,17 @@ def _lineage(
 
 
 def _status(
-    found: list[FoundTarget], overlay: Mapping[str, Carried], dry_run: bool
+    found: list[FoundTarget],
+    upstreamed: Mapping[Path, str],
+    overlay: Mapping[str, Carried],
+    dry_run: bool,
 ) -> Report:
-    results, findings = [], []
+    results: list[Result] = []
+    findings: list[Finding] = []
     for one in found:
+        if has := upstreamed.get(one.tree.root):
+            results.append(_as_upstream_has_it(one, has))
+            continue
         notes: tuple[str, ...] = ()
         if interrupted(one.tree):
             if dry_run:
@@ -271,11 +304,11 @@ def _status(
                 lineage=history,
             )
         )
-    clear = {Standing.APPLIED.value, Standing.PRISTINE.value}
+    outcomes = {result.outcome for result in results}
     code = Exit.DONE
-    if any(r.outcome != Standing.APPLIED.value for r in results):
+    if outcomes := outcomes - {Standing.APPLIED.value, UPSTREAMED}:
         code = Exit.FAILS
-    if any(r.outcome not in clear for r in results):
+    if outcomes - {Standing.PRISTINE.value}:
         code = Exit.CANNOT_APPLY
     return Report(
         verb="apply", exit_code=code, results=tuple(results), findings=tuple(findings)

@@ -31,11 +31,12 @@ from overlaykit.core.errors import EnvironmentFailure, Exit, Finding, InputError
 from overlaykit.core.objects import blob_id
 from overlaykit.core.options import whole_number
 from overlaykit.core.wording import pasteable
-from overlaykit.planning.plan import Standing
+from overlaykit.planning.plan import UPSTREAMED, Standing
 from overlaykit.series.carried import load_overlay
 from overlaykit.sources.bases import pinned_base
 from overlaykit.trees.bytecode import hidden_by_bytecode
 from overlaykit.trees.tree import EditedTree, GitTree, Tree
+from upstream.merged import upstream_has_it
 from xscale.aiter_tree import aiter_at
 from xscale.audit import ALL, Audit, audit, rendered
 from xscale.census import SiteRow, check_adopted, kept_census
@@ -184,6 +185,15 @@ def _verify(one: FoundTarget) -> tuple[VerifyResult, list[Finding]]:
     carried, tree = one.carried, one.tree
     refuse_interrupted(tree)
     inspection = inspect(carried, tree)
+    if has := upstream_has_it(ROOT, one):
+        result = VerifyResult(
+            target=carried.name,
+            tree=tree.name,
+            outcome=UPSTREAMED,
+            notes=(has,),
+            digest=inspection.digest,
+        )
+        return result, []
     findings = [*inspection.findings]
     findings += hidden_by_bytecode(tree, carried.paths)
     sites: tuple[SiteRow, ...] = ()
@@ -357,11 +367,13 @@ def show(report: Report) -> str:
             continue
         assert isinstance(result, VerifyResult)
         lines = [f"{result.target}: {result.outcome}  ({result.tree})"]
-        lines += [f"tree {result.digest}", hunk_table(result.hunks)]
+        if result.hunks:
+            lines += [f"tree {result.digest}", hunk_table(result.hunks)]
         if result.sites:
             rows = ((s.site, *_where(s), s.state.value) for s in result.sites)
             lines.append(table(("SITE", "FILE", "SCOPE", "STATE"), rows))
         lines += skipped_lines(result)
+        lines += [f"  {note}" for note in result.notes]
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from overlaykit.core.errors import Finding, InputError
 from overlaykit.trees.tree import REPOSITORY, DirectoryTree, Layout, Tree
-from xscale.kernels import UNKNOWN, take_kernels
+from xscale.kernels import UNKNOWN, KernelRow, take_kernels
 from xscale.numeric.layout import ScaleLayout
 from xscale.sites import FLATTEN, PARAMETER, without_parameter
 
@@ -31,28 +31,24 @@ def aiter_at(path: Path) -> DirectoryTree:
     raise InputError(f"{path} holds no AITER", (finding,))
 
 
-def flatten_here(tree: Tree) -> Finding | None:
+def flatten_here(tree: Tree) -> KernelRow | None:
+    """What an AITER's code does for S8; None if it cannot be read from it."""
+    [row] = [row for row in take_kernels(tree) if row.kernel == FLATTEN]
+    return None if row.path is None or row.layout == UNKNOWN else row
+
+
+def lacks_parameter(tree: Tree) -> Finding | None:
     """For an AITER that is not a base: whether it lacks the parameter that the series
     adds."""
-    [row] = [row for row in take_kernels(tree) if row.kernel == FLATTEN]
-    if row.path is None or row.layout == UNKNOWN:
+    row = flatten_here(tree)
+    if row is None or row.layout != ScaleLayout.NO_PARAMETER.value:
         return None
-    if row.layout == ScaleLayout.NO_PARAMETER.value:
-        return Finding(
-            f"this AITER's {FLATTEN} has no parameter {PARAMETER}",
-            path=row.path,
-            line=row.line,
-            site="S8",
-            expected=f"{PARAMETER}, which the series adds",
-            found="no such parameter: SGLang requests a row-major scale, copies it",
-            next_step=without_parameter(FLATTEN),
-        )
     return Finding(
-        f"this AITER's {FLATTEN} has {PARAMETER} already",
+        f"this AITER's {FLATTEN} has no parameter {PARAMETER}",
         path=row.path,
         line=row.line,
         site="S8",
-        expected="nothing to apply",
-        found=f"it returns its scale {row.layout}",
-        next_step="apply the series to SGLang alone",
+        expected=f"{PARAMETER}, which the series adds",
+        found="no such parameter: SGLang requests a row-major scale, copies it",
+        next_step=without_parameter(FLATTEN),
     )

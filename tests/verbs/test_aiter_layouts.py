@@ -63,15 +63,46 @@ def test_apply_names_the_release_and_where_its_files_moved(moved: Path) -> None:
     assert {hunk["state"] for hunk in hunks} == {"renamed"}
 
 
-def test_apply_reports_that_an_aiter_with_the_parameter_needs_nothing(
-    moved: Path, pins: Pins
+def test_an_aiter_that_has_the_change_needs_nothing(
+    moved: Path, slim: Callable[..., Path], pins: Pins
 ) -> None:
     (moved / NEW).write_bytes(pins.patched("aiter").read(OLD) or b"")
-    done = run_verb("apply", str(moved))
+    before, sglang = snapshot(moved), slim()
+    has = f"upstream has the change: {FLATTEN} at {NEW}:"
+    verbs = (
+        ("apply", "--dry-run"), ("apply",), ("apply", "--status"), ("verify",),
+        ("apply", "--unapply"), ("apply", "--commit"),
+    )  # fmt: skip
+    for verb in verbs:
+        done = run_verb(*verb, "--json", str(sglang), str(moved))
+        assert done.returncode == 0, done.stdout
+        ours, theirs = json.loads(done.stdout)["results"]
+        assert (ours["target"], ours["outcome"] != "upstreamed") == ("sglang", True)
+        assert (theirs["target"], theirs["outcome"]) == ("aiter", "upstreamed")
+        assert theirs["notes"][0].startswith(has)
+        assert "returns its scale honest; nothing to apply" in theirs["notes"][0]
+    assert snapshot(moved) == before
+    done = run_verb("verify", str(sglang), str(moved))
+    assert "aiter: upstreamed" in done.stdout and done.stdout.endswith("holds\n")
 
-    assert done.returncode == 3
-    assert f"this AITER's {FLATTEN} has transpose_scale already" in done.stderr
-    assert "apply the series to SGLang alone" in done.stderr
+
+def test_a_scale_in_another_layout_is_not_the_change(moved: Path, pins: Pins) -> None:
+    source = pins.patched("aiter").read(OLD) or b""
+    marked = b"if transpose_scale:"
+    assert marked in source
+    (moved / NEW).write_bytes(source.replace(marked, b"if False:"))
+    assert run_verb("apply", str(moved)).returncode == 3
+
+
+def test_a_base_with_edits_is_not_upstreams(slim: Callable[..., Path]) -> None:
+    """Its own series is in place, so the parameter is ours."""
+    tree = slim("aiter", "aiter clone", clone=False)
+    assert run_verb("apply", str(tree)).returncode == 0
+    (tree / OLD).write_bytes((tree / OLD).read_bytes() + b"# mine\n")
+    for verb in (("apply",), ("apply", "--status"), ("verify",)):
+        done = run_verb(*verb, "--json", str(tree))
+        assert done.returncode in (1, 3)
+        assert "upstreamed" not in json.loads(done.stdout)["results"][0]["outcome"]
 
 
 def test_status_reports_another_release(moved: Path) -> None:

@@ -67,6 +67,10 @@ class Standing(Enum):
     DRIFTED = "drifted"
 
 
+UPSTREAMED = "upstreamed"
+"""The outcome for a tree that is no base and needs no patch."""
+
+
 @dataclass(frozen=True)
 class HunkPlan:
     """The plan for one hunk; ``line`` is its first changed line in the result."""
