@@ -110,7 +110,7 @@ def apply(arguments: Namespace) -> Report:
 
 def _upstream_has(one: FoundTarget) -> str:
     """Why a tree that is no base needs no patch; empty if it is one, or needs one."""
-    if not one.mismatch:
+    if one.carried.target.package != "aiter":
         return ""
     from upstream.merged import upstream_has_it
 

@@ -185,7 +185,7 @@ def _verify(one: FoundTarget) -> tuple[VerifyResult, list[Finding]]:
     carried, tree = one.carried, one.tree
     refuse_interrupted(tree)
     inspection = inspect(carried, tree)
-    if has := upstream_has_it(ROOT, one):
+    if carried.target.package == _KERNELS_OF and (has := upstream_has_it(ROOT, one)):
         result = VerifyResult(
             target=carried.name,
             tree=tree.name,

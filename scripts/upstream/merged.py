@@ -12,7 +12,7 @@ from pathlib import Path
 from overlaykit.applying.targets import FoundTarget
 from overlaykit.applying.transaction import interrupted
 from overlaykit.planning.landing import plan_drifted
-from overlaykit.planning.plan import State
+from overlaykit.planning.plan import Standing, State, locate
 from overlaykit.sources.bases import pinned_base
 from xscale.aiter_tree import flatten_here
 from xscale.numeric.layout import ScaleLayout
@@ -24,9 +24,8 @@ _OURS = (State.APPLIED, State.UPSTREAMED)
 def upstream_has_it(root: Path, one: FoundTarget) -> str:
     """Where a tree has what the series adds, as a sentence; empty if it has not, or if
     it may be a base with edits."""
-    if one.carried.target.package != "aiter" or not one.mismatch:
-        return ""
-    if interrupted(one.tree):
+    position = locate(one.carried, one.tree)
+    if position.standing(one.carried) is not Standing.DRIFTED or interrupted(one.tree):
         return ""
     row = flatten_here(one.tree)
     if row is None or not ScaleLayout(row.layout).usable or _may_be_ours(root, one):

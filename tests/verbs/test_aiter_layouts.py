@@ -94,6 +94,23 @@ def test_a_scale_in_another_layout_is_not_the_change(moved: Path, pins: Pins) ->
     assert run_verb("apply", str(moved)).returncode == 3
 
 
+def test_the_change_in_other_lines_where_a_base_has_the_file(
+    slim: Callable[..., Path], pins: Pins
+) -> None:
+    tree = slim("aiter", "aiter clone", clone=False)
+    source = pins.patched("aiter").read(OLD) or b""
+    for old, new in (
+        (b"    transpose_scale: bool = False,\n):", b"    transpose_scale=False,\n):"),
+        (b"    - transpose_scale: Store out_block_scales", b"    - about"),
+        (b"        # The kernel stores through", b"        # It stores through"),
+    ):
+        assert source.count(old) == 1
+        source = source.replace(old, new)
+    (tree / OLD).write_bytes(source)
+    done = run_verb("apply", str(tree))
+    assert (done.returncode, "aiter: upstreamed" in done.stdout) == (0, True)
+
+
 def test_a_base_with_edits_is_not_upstreams(slim: Callable[..., Path]) -> None:
     """Its own series is in place, so the parameter is ours."""
     tree = slim("aiter", "aiter clone", clone=False)
