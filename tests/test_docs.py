@@ -100,6 +100,14 @@ ELSEWHERE = {
     "scripts/export.py --target sglang-main --branch ours --clone ~/src/sglang": (
         _COMMITS
     ),
+    "scripts/fetch.py --target aiter --commit ID --clone ~/src/aiter": _COMMITS,
+    "scripts/apply.py build/sglang build/aiter-ID": _COMMITS,
+    "scripts/verify.py build/sglang build/aiter-ID --numeric": "tests/pairs",
+    "scripts/doctor.py --sglang build/sglang --aiter build/aiter-ID": (
+        "tests/verbs/test_doctor.py"
+    ),
+    "scripts/rebase.py --target aiter --onto ID --clone ~/src/aiter": _COMMITS,
+    "scripts/rebase.py --adopt": _COMMITS,
     "make test": "this is it",
     "pip install --group gate --group kernels": "make test did",
     "scripts/drift.py --clone PATH --range v0.5.12..origin/main": "tests/upstream",

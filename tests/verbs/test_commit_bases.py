@@ -573,3 +573,29 @@ def test_a_clone_of_another_user_is_refused(small: Path, upstream: Upstream) -> 
     pin(small, commit=upstream.second, dist=None)
     code, report = said(small, "lock", "--clone", upstream.work)
     assert code == 5 and "not its owner" in report["message"]
+
+
+def test_an_aiter_whose_files_moved_is_a_base(
+    carrier: Path, slim: Slim, tmp_path: Path
+) -> None:
+    """The patch is made again where its file is now."""
+    without_others(carrier, "aiter")
+    work = slim("aiter", "aiter history")
+    package = work / "aiter" / "ops" / "triton"
+    (package / "quant").mkdir(exist_ok=True)
+    (package / "fused_fp8_quant.py").rename(package / "quant" / "fused_fp8_quant.py")
+    commit(work, "Move the quantizations")
+    moved = git.text(work, "rev-parse", "HEAD")
+    where = ("--target", "aiter", "--clone", work)
+
+    holds(carrier, "fetch", *where, "--commit", moved)
+    tree = carrier / "build" / f"aiter-{moved[:12]}"
+    assert said(carrier, "apply", tree)[0] == 3
+    [rebased] = holds(carrier, "rebase", *where, "--onto", moved)["results"]
+    assert {row["outcome"] for row in rebased["fates"]} == {"moved"}, rebased
+    holds(carrier, "rebase", "--adopt")
+    for verb in ("apply", "verify"):
+        [result] = holds(carrier, verb, tree)["results"]
+        assert result["target"] == f"aiter-{moved[:12]}"
+    patched = (tree / "aiter/ops/triton/quant/fused_fp8_quant.py").read_text()
+    assert "if transpose_scale:" in patched
