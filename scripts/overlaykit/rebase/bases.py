@@ -12,8 +12,7 @@ import msgspec
 
 from overlaykit.core.errors import EnvironmentFailure, Finding, InputError
 from overlaykit.core.wording import quoted
-from overlaykit.repository import clones
-from overlaykit.repository.refs import is_shallow
+from overlaykit.repository.refs import commit_of, is_shallow
 from overlaykit.series.carried import Carried
 from overlaykit.series.lock import LockedDist, TreeWithModes
 from overlaykit.series.manifest import Target
@@ -43,12 +42,8 @@ class NewBase:
 
 def resolve(clone: Path, ref: str) -> str:
     """Resolve a name to a commit of a clone. Raises InputError if there is none."""
-    name = f"{ref}^{{commit}}"
-    found = clones.run(
-        clone, "rev-parse", "--verify", "-q", "--end-of-options", name, ok=(0, 1, 128)
-    )
-    if found.returncode == 0:
-        return found.stdout.decode().strip()
+    if (found := commit_of(clone, ref)) is not None:
+        return found
     here = quoted(str(clone))
     step = f"run git -C {here} fetch --tags, or name another (git branch -a, git tag)"
     if is_shallow(clone):
