@@ -95,11 +95,18 @@ def test_an_aiter_whose_flatten_has_no_parameter(
 @pytest.mark.skipif(
     importlib.util.find_spec("aiter") is not None, reason="AITER is installed here"
 )
-def test_no_aiter(checkouts: Checkouts) -> None:
+def test_no_aiter(
+    checkouts: Checkouts, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whatever PyTorch there is: none, which is looked for at once."""
+    (tmp_path / "torch.py").write_text("raise ImportError('none')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     report = examined("--sglang", checkouts.sglang)
     assert report["exit_code"] == 1
     assert set(returned(report).values()) == {"not run"}
     assert any("--aiter" in finding["next_step"] for finding in report["findings"])
+    details = [row["detail"] for row in report["results"][1]["producers"]]
+    assert all("AITER" in detail for detail in details)
     if importlib.util.find_spec("sglang") is None:
         report = examined()
         assert report["exit_code"] == 5
