@@ -1,4 +1,4 @@
-"""Copies of this overlay with few bases of SGLang, where the bases differ in nothing for
+"""Copies of this overlay with few bases of SGLang, where they differ in nothing for
 what is tested: each verb that makes the lock again reads every base's package."""
 
 from __future__ import annotations
