@@ -54,6 +54,8 @@ def options(parser: ArgumentParser) -> None:
 
 def doctor(arguments: Namespace) -> Report:
     """Examine everything that is found; a missing part does not stop the rest."""
+    # What was named wrongly is refused before anything is run.
+    form = adoption.format_at(arguments.model)
     found = _sglang(arguments.sglang)
     aiter = _aiter(arguments.aiter)
     facts = machine.facts()
@@ -73,7 +75,7 @@ def doctor(arguments: Namespace) -> Report:
         *machine.machine_conditions(facts),
         *machine.environment_conditions(os.environ),
         *producers.producer_conditions(layouts, aiter),
-        *adoption.run_conditions(found, aiter, arguments.model),
+        *adoption.run_conditions(found, aiter, form, arguments.model),
     )
     sites = tuple(adoption.liveness(site, census, conditions) for site in SITES)
     findings = _findings(found, conditions)

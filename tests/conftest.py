@@ -197,10 +197,8 @@ def kernels() -> None:
             pytest.skip(f"AITER's kernels cannot be run: {name} is not installed")
 
 
-@pytest.fixture
-def overlay(tmp_path: Path) -> Path:
-    """A copy of this overlay, to be broken."""
-    copy = tmp_path / "overlay copy"
+def copy_overlay(copy: Path) -> Path:
+    """Copy this overlay, without anything fetched or kept."""
     for name in ("scripts", "patches", "overlay"):
         shutil.copytree(ROOT / name, copy / name)
     for name in ("overlay.toml", "overlay.lock", "requirements.txt"):
@@ -208,15 +206,26 @@ def overlay(tmp_path: Path) -> Path:
     return copy
 
 
+def give_packages(copy: Path) -> Path:
+    """Let a copy of this overlay have the fetched bases and the ledger of releases."""
+    (copy / "build" / "cache").mkdir(parents=True)
+    cache = ROOT / "build" / "cache"
+    for base in (*cache.glob("*.whl"), *cache.glob("*.git")):
+        (copy / "build" / "cache" / base.name).symlink_to(base)
+    shutil.copy2(ROOT / LEDGER, copy / LEDGER)
+    return copy
+
+
+@pytest.fixture
+def overlay(tmp_path: Path) -> Path:
+    """A copy of this overlay, to be broken."""
+    return copy_overlay(tmp_path / "overlay copy")
+
+
 @pytest.fixture
 def carrier(overlay: Path) -> Path:
     """A copy of this overlay that `rebase` can write to, with the fetched bases."""
-    (overlay / "build" / "cache").mkdir(parents=True)
-    cache = ROOT / "build" / "cache"
-    for base in (*cache.glob("*.whl"), *cache.glob("*.git")):
-        (overlay / "build" / "cache" / base.name).symlink_to(base)
-    shutil.copy2(ROOT / LEDGER, overlay / LEDGER)
-    return overlay
+    return give_packages(overlay)
 
 
 @pytest.fixture(scope="session")

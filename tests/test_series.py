@@ -23,6 +23,7 @@ from overlaykit.series.patches import apply_hunks, parse_patch
 from overlaykit.series.quilt import Series, read_header
 from overlaykit.trees.tree import Tree
 from support.bases import BASES, FIRST, MARKED, REVIVED
+from support.one_base import keep_first
 
 TARGETS = ("aiter", *BASES)
 _NOT_NEEDED = {("sglang-0.5.22", 8)}
@@ -216,6 +217,7 @@ def test_the_lock_records_the_commit_that_a_clone_knows(
 ) -> None:
     """And keeps it; a clone whose tag has other files is refused."""
     (overlay / "build").symlink_to(ROOT / "build")
+    keep_first(overlay)
 
     def lock(*arguments: str) -> tuple[int, str | None]:
         script = str(overlay / "scripts" / "lock.py")

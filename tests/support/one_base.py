@@ -1,4 +1,4 @@
-"""Copies of this overlay with one base of SGLang, where the bases differ in nothing for
+"""Copies of this overlay with few bases of SGLang, where they differ in nothing for
 what is tested: each verb that makes the lock again reads every base's package."""
 
 from __future__ import annotations
@@ -10,23 +10,24 @@ import sys
 from pathlib import Path
 
 from overlaykit.series.lock import LOCK, manifest_digest
-from support.bases import OTHERS
+from support.bases import BASES
 
 
-def keep_first(copy: Path) -> None:
-    """Remove all bases of SGLang but the first from a copy, as if there never were
+def keep_first(copy: Path, number: int = 1) -> None:
+    """Remove all bases of SGLang but the first ones from a copy, as if there never were
     any."""
+    others = BASES[number:]
     for folder in ("patches", "overlay"):
-        for base in OTHERS:
+        for base in others:
             shutil.rmtree(copy / folder / base, ignore_errors=True)
     manifest = copy / "overlay.toml"
     text = manifest.read_text(encoding="utf-8")
-    kept, table, _ = text.partition(f'[targets."{OTHERS[0]}"]')
+    kept, table, _ = text.partition(f'[targets."{others[0]}"]')
     assert table
     manifest.write_text(kept, encoding="utf-8")
     # Keep the packages' digests in the lock, so that they are not fetched again.
     lock = json.loads((copy / LOCK).read_text(encoding="utf-8"))
-    for base in OTHERS:
+    for base in others:
         del lock["targets"][base]
     lock["manifest"] = manifest_digest(copy)
     (copy / LOCK).write_text(json.dumps(lock), encoding="utf-8")

@@ -18,6 +18,7 @@ import pytest
 
 from conftest import ROOT, Pins, run_verb, snapshot
 from overlaykit.trees.tree import EditedTree
+from support.layouts import layouts_of
 from xscale.kernels import take_kernels
 from xscale.numeric.layout import ScaleLayout
 from xscale.numeric.layout_probe import probe_layouts
@@ -168,7 +169,7 @@ def test_a_stand_in_for_jax_is_named(pins: Pins, kernels: None) -> None:
 
 
 def test_no_stand_in_is_named_if_none_is_used(pins: Pins, kernels: None) -> None:
-    rms, _ = probe_layouts(_importing(pins, "import json\n"), "cpu")
+    [(rms, _)] = layouts_of(_importing(pins, "import json\n"))
     assert rms.layout is ScaleLayout.LYING
     assert "stand-in" not in rms.detail
 
@@ -176,18 +177,17 @@ def test_no_stand_in_is_named_if_none_is_used(pins: Pins, kernels: None) -> None
 @pytest.mark.skipif(
     importlib.util.find_spec("jax") is not None, reason="JAX is installed here"
 )
-@pytest.mark.parametrize(
-    "text",
-    [
+def test_other_imports_get_no_stand_in(pins: Pins, kernels: None) -> None:
+    texts = (
         "import jax.numpy\n",
         "from jax._src.lib import something_else\n",
         "import not_installed_anywhere\n",
-    ],
-)
-def test_other_imports_get_no_stand_in(pins: Pins, kernels: None, text: str) -> None:
-    for one in probe_layouts(_importing(pins, text), "cpu"):
-        assert one.layout is ScaleLayout.NOT_RUN
-        assert "Error" in one.detail
+    )
+    found = layouts_of(*(_importing(pins, text) for text in texts))
+    for text, layouts in zip(texts, found, strict=True):
+        for one in layouts:
+            assert one.layout is ScaleLayout.NOT_RUN, text
+            assert "Error" in one.detail, text
 
 
 def test_a_stand_in_never_replaces_a_real_package(tmp_path: Path) -> None:

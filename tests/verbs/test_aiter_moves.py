@@ -12,8 +12,8 @@ from conftest import Pins
 from overlaykit.planning.landing import plan_drifted
 from overlaykit.planning.plan import State
 from overlaykit.trees.tree import EditedTree
+from support.layouts import layouts_of
 from xscale.kernels import KernelRow, take_kernels
-from xscale.numeric.layout_probe import probe_layouts
 from xscale.sites import FLATTEN, RMS
 
 OLD = "aiter/ops/triton/fused_fp8_quant.py"
@@ -210,15 +210,14 @@ def test_reading_agrees_with_running(pins: Pins, kernels: None) -> None:
     )
     shown = (VIEW, "        out1_bs = out1_bs.transpose(0, 1)\n")
     seen = set()
-    for tree in (
+    trees = (
         pins.tree("aiter"),
         pins.patched("aiter"),
         moved(pins, PARAMETER, shown, to=OLD),
         moved(pins, PARAMETER, ALLOCATED, (RETURNED, lie + RETURNED), to=OLD),
-    ):
-        for ran, read in zip(
-            probe_layouts(tree, "cpu"), take_kernels(tree), strict=True
-        ):
+    )
+    for tree, layouts in zip(trees, layouts_of(*trees), strict=True):
+        for ran, read in zip(layouts, take_kernels(tree), strict=True):
             assert (read.kernel, read.layout) == (
                 ran.kernel,
                 ran.layout.value,

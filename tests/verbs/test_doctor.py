@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from conftest import Checkouts, Pins, run_verb, valid_report
+from overlaykit.applying.targets import find_targets
 from overlaykit.trees.tree import EditedTree
-from xscale.doctor.adoption import liveness
-from xscale.doctor.answers import Answer, Condition
+from xscale.aiter_tree import aiter_at
+from xscale.doctor.adoption import format_at, liveness, run_conditions
+from xscale.doctor.answers import SITES, Answer, Condition
 from xscale.doctor.machine import environment_conditions, machine_conditions
 from xscale.doctor.producers import producer_conditions
 from xscale.numeric.formats import NATIVE_BLOCK_FP8
@@ -22,6 +24,7 @@ from xscale.numeric.sources import SWITCH
 from xscale.sites import FLATTEN, RMS
 
 KERNELS = "aiter/ops/triton/fused_fp8_quant.py"
+REACHES = "the tree's own code reaches the kernel"
 MI355X = {"torch": "2.9", "hip": "7.2.26015-fc0010cf6a", "arch": "gfx950", "gpu": "MI"}
 
 
@@ -92,11 +95,18 @@ def test_an_aiter_whose_flatten_has_no_parameter(
 @pytest.mark.skipif(
     importlib.util.find_spec("aiter") is not None, reason="AITER is installed here"
 )
-def test_no_aiter(checkouts: Checkouts) -> None:
+def test_no_aiter(
+    checkouts: Checkouts, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whatever PyTorch there is: none, which is looked for at once."""
+    (tmp_path / "torch.py").write_text("raise ImportError('none')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     report = examined("--sglang", checkouts.sglang)
     assert report["exit_code"] == 1
     assert set(returned(report).values()) == {"not run"}
     assert any("--aiter" in finding["next_step"] for finding in report["findings"])
+    details = [row["detail"] for row in report["results"][1]["producers"]]
+    assert all("AITER" in detail for detail in details)
     if importlib.util.find_spec("sglang") is None:
         report = examined()
         assert report["exit_code"] == 5
@@ -224,6 +234,7 @@ def test_not_run_never_counts_as_live() -> None:
 )
 def test_the_checkpoint_at_hand(
     checkouts: Checkouts,
+    pins: Pins,
     kernels: None,
     tmp_path: Path,
     config: dict[str, Any],
@@ -231,18 +242,29 @@ def test_the_checkpoint_at_hand(
     said: str,
 ) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
-    given = ("--sglang", checkouts.sglang, "--aiter", checkouts.aiter)
-    report = examined(*given, "--model", tmp_path)
-    (found,) = (
-        one
-        for one in report["results"][2]["conditions"]
-        if one["what"].startswith("the tree's own code reaches the kernel")
-    )
-    assert (found["holds"], len(found["sites"])) == (holds, 8)
-    assert said in found["what"] + found["found"]
+    [sglang] = find_targets([checkouts.sglang], pins.overlay)
+    aiter = aiter_at(checkouts.aiter)
+    conditions = run_conditions(sglang, aiter, format_at(tmp_path), tmp_path)
+    [found] = [one for one in conditions if one.what.startswith(REACHES)]
+    assert (found.holds.value, len(found.sites)) == (holds, 8)
+    assert said in found.what + found.found
     # The lack is a site's own.
-    lacking = [one for site in report["results"][2]["sites"] for one in site["lacks"]]
-    assert (found["what"] in lacking) is (holds != "yes")
+    for site in SITES:
+        lacking = liveness(site, None, conditions).lacks
+        assert (found.what in lacking) is (holds != "yes")
+
+
+def test_a_named_checkpoint_decides(
+    checkouts: Checkouts, kernels: None, tmp_path: Path
+) -> None:
+    """In a whole report."""
+    (tmp_path / "config.json").write_text('{"model_type": "deepseek_v3"}')
+    given = ("--sglang", checkouts.sglang, "--aiter", checkouts.aiter)
+    sglang = examined(*given, "--model", tmp_path)["results"][2]
+    [found] = [one for one in sglang["conditions"] if one["what"].startswith(REACHES)]
+    assert (found["holds"], len(found["sites"])) == ("no", 8)
+    assert "no quantization_config" in found["found"]
+    assert all(found["what"] in site["lacks"] for site in sglang["sites"])
 
 
 @pytest.mark.parametrize("text", [None, "not JSON"])

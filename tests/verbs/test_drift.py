@@ -13,13 +13,24 @@ from pathlib import Path
 
 import pytest
 
-from conftest import IDENTITY, ROOT, Pins, run_verb, valid_report
+from conftest import (
+    IDENTITY,
+    ROOT,
+    Pins,
+    copy_overlay,
+    give_packages,
+    run_verb,
+    valid_report,
+)
 from overlaykit.core import git
 from overlaykit.core.errors import EnvironmentFailure
+from overlaykit.series.ledger import LEDGER, Ledger, encode_ledger, ledger
 from overlaykit.sources.releases import known, obtain
 from support.forks import forked
 
 COMMUNICATOR = "python/sglang/srt/layers/communicator.py"
+FEW = ("0.5.14", "0.5.15", "0.5.18", "0.5.22")
+"""Releases that are a dangerous mix, reverted, to be revived and carried already."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -33,8 +44,22 @@ def _releases(pins: Pins) -> None:
         pytest.skip(f"the releases cannot be fetched: {error}")
 
 
-def run(*arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
-    return forked(ROOT / "scripts" / "drift.py", arguments, env=extra)
+def run(
+    *arguments: str, root: Path = ROOT, **extra: str
+) -> subprocess.CompletedProcess[str]:
+    return forked(root / "scripts" / "drift.py", arguments, env=extra)
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of this overlay that has recorded few releases, and keeps their facts for
+    the tests of this file."""
+    root = give_packages(copy_overlay(tmp_path_factory.mktemp("few") / "overlay"))
+    everything = ledger(root).releases
+    recorded = {version: everything["sglang"][version] for version in FEW}
+    made = Ledger(releases={**everything, "sglang": recorded})
+    (root / LEDGER).write_bytes(encode_ledger(made))
+    return root
 
 
 @pytest.fixture
@@ -68,6 +93,9 @@ def test_every_recorded_release() -> None:
     assert found["0.5.11"]["outcome"] == "apply as is"
     assert found["0.5.13"]["column"]["dangers"]
     assert {len(r["column"]["sites"]) for r in found.values()} == {9}
+    again = run("--recorded", "--json")
+    assert again.stdout == done.stdout
+    assert "versions" not in again.stderr
 
 
 @pytest.mark.slow("every recorded release")
@@ -85,23 +113,25 @@ def test_the_matrix_fits(width: int) -> None:
     assert done.stdout.isascii()
 
 
-def test_a_second_run_uses_the_cache() -> None:
-    first, second = (run("--recorded", "--json") for _ in range(2))
+def test_a_second_run_uses_the_cache(few: Path) -> None:
+    first, second = (run("--recorded", "--json", root=few) for _ in range(2))
+    assert [r["tree"] for r in json.loads(first.stdout)["results"]] == list(FEW)
     assert first.stdout == second.stdout
     assert "versions" not in second.stderr
 
 
-def test_only_some_releases() -> None:
-    """The releases between them decide what was reverted, and are not shown."""
-    done = run("--release", "0.5.15", "--release", "0.5.12", "--json")
+def test_only_some_releases(few: Path) -> None:
+    """Those before them decide what was reverted, and are not shown."""
+    some = ("--release", "0.5.18", "--release", "0.5.15")
+    done = run(*some, "--json", root=few)
     report = json.loads(done.stdout)
-    assert [result["tree"] for result in report["results"]] == ["0.5.12", "0.5.15"]
-    sites = report["results"][1]["column"]["sites"]
+    assert [result["tree"] for result in report["results"]] == ["0.5.15", "0.5.18"]
+    sites = report["results"][0]["column"]["sites"]
     assert {s["outcome"] for s in sites} == {"reverted upstream", "superseded"}
 
 
-def test_without_an_index(tmp_path: Path) -> None:
-    done = run(PIP_NO_INDEX="1", PIP_FIND_LINKS=str(tmp_path))
+def test_without_an_index(few: Path, tmp_path: Path) -> None:
+    done = run(root=few, PIP_NO_INDEX="1", PIP_FIND_LINKS=str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert (
         "only the releases in releases.lock: the package index lists no releases"
@@ -147,11 +177,15 @@ class _Page(HTMLParser):
             self.blocks[-1] += data
 
 
-def test_the_pages(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "every",
+    [False, pytest.param(True, marks=pytest.mark.slow("every recorded release"))],
+)
+def test_the_pages(few: Path, tmp_path: Path, every: bool) -> None:
     html, markdown = tmp_path / "it.html", tmp_path / "it.md"
-    done = run(
-        "--recorded", "--html", str(html), "--markdown", str(markdown), "--quote", "3"
-    )  # fmt: skip
+    pages = ("--html", str(html), "--markdown", str(markdown))
+    root = ROOT if every else few
+    done = run("--recorded", *pages, "--quote", "3", root=root)
     assert done.returncode == 0, done.stderr
     page = _Page()
     page.feed(html.read_text(encoding="utf-8"))
@@ -159,7 +193,7 @@ def test_the_pages(tmp_path: Path) -> None:
     assert not page.tags & {"script", "link", "img", "iframe", "object"}
     assert len(set(page.ids)) == len(page.ids)
     assert set(page.targets) <= set(page.ids)
-    versions = len(known(ROOT, "sglang"))
+    versions = len(known(root, "sglang"))
     assert len({i for i in page.ids if i.startswith("e")}) == versions * 14
     assert len(page.blocks) > versions * 5
     assert max(len(block.splitlines()) for block in page.blocks) == 3

@@ -103,6 +103,7 @@ def state(overlay: Path) -> tuple[bytes | None, bytes | None]:
 
 def test_a_comment_in_the_manifest(own_overlay: Path) -> None:
     """The lock is stale, and only the manifest's digest in it changes."""
+    keep_first(own_overlay)
     before = json.loads((own_overlay / LOCK).read_bytes())
     before["targets"]["sglang"]["commit"] = "0" * 40
     (own_overlay / LOCK).write_text(json.dumps(before))
@@ -178,6 +179,7 @@ def test_a_tampered_file_in_the_cache(own_overlay: Path, backdoored: Path) -> No
 def test_an_accepted_digest_is_reported_clearly(
     own_overlay: Path, pins: Pins, backdoored: Path
 ) -> None:
+    keep_first(own_overlay, 2)
     old, new = sha256(pins.wheels["sglang"]), sha256(backdoored)
     others = [pinned(own_overlay, name) for name in ("aiter", "sglang-0.5.12.post1")]
     code, report, said = verb(own_overlay, "lock", "--accept-new-digest", VERSION)

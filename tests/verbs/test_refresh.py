@@ -74,6 +74,8 @@ def test_round_trip_on_a_clone(
 ) -> None:
     """An edit of each patch, of a laid file, and new files: applied to the release,
     the new series gives the edited tree."""
+    # Another base has the laid file too.
+    keep_first(carrier, 2)
     root, pristine = slim(name="edited"), slim(name="pristine")
     assert run(carrier, "apply", *["--commit"][:committed], root)[0] == 0
     before = parts(carrier)

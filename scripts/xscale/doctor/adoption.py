@@ -109,15 +109,17 @@ def _adoption(what: str, census: Census) -> list[Condition]:
 
 
 def run_conditions(
-    found: FoundTarget | None, aiter: Tree | None, model: Path | None
+    found: FoundTarget | None,
+    aiter: Tree | None,
+    form: Format | None,
+    model: Path | None,
 ) -> list[Condition]:
     """The conditions that the tree's own code calls each site's kernel, for the
-    format of the checkpoint, or else for native block FP8."""
+    format of the checkpoint; None if its weights are not quantized."""
     what = "the tree's own code reaches the kernel"
     if found is None or aiter is None:
         why = f"{'SGLang' if found is None else 'AITER'} {ABSENT}"
         return [Condition(what, SITES, Answer.NOT_RUN, why)]
-    form = checkpoint_format(model) if model is not None else NATIVE_BLOCK_FP8
     if form is None:
         found_here = f"{model} has no quantization_config"
         change = "serve an FP8 checkpoint: the sites quantize for FP8 linears alone"
@@ -156,6 +158,11 @@ def _run_condition(what: str, alike: list[LiveState]) -> Condition:
         where,
         "serve a release whose guard lets this format through, or open the guard",
     )
+
+
+def format_at(model: Path | None) -> Format | None:
+    """The format to run the sites with: the checkpoint's, or else native block FP8."""
+    return checkpoint_format(model) if model is not None else NATIVE_BLOCK_FP8
 
 
 def checkpoint_format(model: Path) -> Format | None:
