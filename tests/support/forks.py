@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, NoReturn
 
@@ -33,11 +33,9 @@ def forked(
     arguments: Sequence[str],
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
-    first: Callable[[], object] = lambda: None,
 ) -> subprocess.CompletedProcess[str]:
     """Run a verb with its output captured, as ``subprocess.run`` does. ``env`` is added
-    to the environment. The verb works on the overlay that it is in; ``first`` is called
-    in its process, before it.
+    to the environment. The verb works on the overlay that it is in.
 
     The process that runs a tree's sites is shared, unless a test gives it another
     environment.
@@ -55,7 +53,7 @@ def forked(
                 _share()
             else:
                 client._workers.clear()
-            _become(script, arguments, cwd, env or {}, out, err, first)
+            _become(script, arguments, cwd, env or {}, out, err)
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         said = []
         for stream in (out, err):
@@ -85,7 +83,6 @@ def _become(
     env: Mapping[str, str],
     out: IO[bytes],
     err: IO[bytes],
-    first: Callable[[], object],
 ) -> NoReturn:
     code: object = 1
     try:
@@ -103,7 +100,6 @@ def _become(
         for module in (cli, producers):
             setattr(module, "ROOT", script.resolve().parents[1])  # noqa: B010
         sys.argv = [str(script), *arguments]
-        first()
         runpy.run_path(str(script), run_name="__main__")
         code = 0
     except SystemExit as error:
