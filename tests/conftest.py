@@ -55,6 +55,35 @@ def pytest_sessionstart() -> None:
         compileall.compile_dir(ROOT / name, quiet=2)
 
 
+_LONGEST = (
+    "gatekit/run/test_gate_fails.py",
+    "verbs/test_rebase.py",
+    "verbs/test_round_trip.py",
+    "xscale/numeric/test_mutants.py",
+    "test_docs.py",
+    "gatekit/serving/test_running.py",
+    "faults/test_kill.py",
+    "verbs/test_drift.py",
+    "ci/test_microbench_revived.py",
+    "gatekit/serving/test_deaths.py",
+    "verbs/test_hostile_clones.py",
+    "upstream/test_first_bad.py",
+    "ci/test_cluster.py",
+    "xscale/test_codegen.py",
+    "faults/test_commit.py",
+    "xscale/numeric/test_verify_numeric.py",
+    "ci/test_rebuild.py",
+)
+"""The files whose slow tests take longest. A file runs in one process: one that is
+started last would keep it busy after the others are done."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first; otherwise the order stays."""
+    order = {ROOT / "tests" / name: place for place, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: order.get(item.path, len(order)))
+
+
 @pytest.fixture(autouse=True)
 def sealed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No user configuration, fixed identity and dates, no editor, no locale."""

@@ -9,7 +9,7 @@ from overlaykit.core.errors import Finding
 from overlaykit.series.carried import Carried
 from overlaykit.series.manifest import Target
 from overlaykit.trees.tree import Tree
-from xscale.census import Census, Problem, SiteRow, problems, take_census
+from xscale.census import Census, Problem, SiteRow, kept_census, problems
 from xscale.kernels import take_kernels
 from xscale.numeric.layout import ScaleLayout
 from xscale.sites import CATALOGUE, FLATTEN, Role, SiteState, without_parameter
@@ -57,7 +57,7 @@ def contract_of(carried: Carried) -> Contract:
 
 def _sglang(target: Target, tree: Tree) -> Census:
     # Only the package: upstream's tests and benchmarks may call kernels in any way.
-    return take_census(tree, within=f"{target.package_root}/")
+    return kept_census(tree, within=f"{target.package_root}/")
 
 
 def _aiter(target: Target, tree: Tree) -> Census:
