@@ -26,6 +26,7 @@ from overlaykit.series.carried import Carried, load_overlay  # noqa: E402
 from overlaykit.series.ledger import LEDGER  # noqa: E402
 from overlaykit.series.lock import TreeWithModes  # noqa: E402
 from overlaykit.sources.bases import fetch_base, lay_out  # noqa: E402
+from overlaykit.sources.commits import store_of  # noqa: E402
 from overlaykit.sources.packages import cache_folder  # noqa: E402
 from overlaykit.trees.commit import CommitTree  # noqa: E402
 from overlaykit.trees.tree import EditedTree, Tree, WheelTree  # noqa: E402
@@ -238,8 +239,13 @@ def copy_overlay(copy: Path) -> Path:
 def give_packages(copy: Path) -> Path:
     """Let a copy of this overlay have the fetched bases and the ledger of releases."""
     (copy / "build" / "cache").mkdir(parents=True)
-    cache = ROOT / "build" / "cache"
-    for base in (*cache.glob("*.whl"), *cache.glob("*.git")):
+    bases = [*(ROOT / "build" / "cache").glob("*.whl")]
+    bases += [
+        store_of(ROOT, carried.target, carried.lock.commit)
+        for carried in load_overlay(ROOT).values()
+        if carried.lock.dist is None and carried.lock.commit is not None
+    ]
+    for base in bases:
         (copy / "build" / "cache" / base.name).symlink_to(base)
     shutil.copy2(ROOT / LEDGER, copy / LEDGER)
     return copy

@@ -213,16 +213,15 @@ def test_a_hunk_whose_context_has_a_twin_is_refused(pins: Pins) -> None:
 
 
 def test_the_lock_records_the_commit_that_a_clone_knows(
-    slim: Callable[..., Path], overlay: Path
+    slim: Callable[..., Path], carrier: Path
 ) -> None:
     """And keeps it; a clone whose tag has other files is refused."""
-    (overlay / "build").symlink_to(ROOT / "build")
-    keep_first(overlay)
+    keep_first(carrier)
 
     def lock(*arguments: str) -> tuple[int, str | None]:
-        script = str(overlay / "scripts" / "lock.py")
+        script = str(carrier / "scripts" / "lock.py")
         done = subprocess.run([sys.executable, script, *arguments], check=False)
-        written = json.loads((overlay / "overlay.lock").read_bytes())
+        written = json.loads((carrier / "overlay.lock").read_bytes())
         return done.returncode, written["targets"]["sglang"]["commit"]
 
     clone = slim()

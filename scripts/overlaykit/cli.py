@@ -7,6 +7,7 @@ document, and exits with the code of the report or the error.
 from __future__ import annotations
 
 import argparse
+import gc
 import io
 import os
 import signal
@@ -172,6 +173,8 @@ def run(verb: Verb) -> NoReturn:
     gives another code (:mod:`overlaykit` handles errors outside this function).
     """
     overlaykit.mark_running()
+    # A verb ends soon, and most of its objects are syntax trees, which are no garbage.
+    gc.set_threshold(100_000, 20, 100)
     _open_streams()
     for ending in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, _interrupt)

@@ -20,7 +20,8 @@ OWN_FOLDER = ".overlay-transaction"
 # NTFS ignores dots and spaces at the end of a name, reads a colon as the start of a
 # stream name, and has a short name for `.git`. HFS+ ignores some invisible characters.
 # Those are rejected everywhere, because they also make one name look like another.
-_GIT = re.compile(r"(\.git|git~1)[. ]*(:.*)?", re.IGNORECASE)
+_GIT = re.compile(r"(?:^|/)(\.git|git~1)[. ]*(:[^/]*)?(?:/|$)", re.IGNORECASE)
+_NO_PART = frozenset(("", ".", ".."))
 _INVISIBLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
@@ -30,7 +31,7 @@ def check_inside(path: str) -> None:
         raise _refused(path, "is not a relative path")
     if "\\" in path or _has_invisible(path):
         raise _refused(path, "contains a backslash or an invisible character")
-    if any(part in ("", ".", "..") for part in path.split("/")):
+    if not _NO_PART.isdisjoint(path.split("/")):
         raise _refused(path, "contains an empty part, `.` or `..`")
 
 
@@ -40,11 +41,10 @@ def check_path(path: str) -> None:
     Every path from outside passes this check before it is used.
     """
     check_inside(path)
-    for part in path.split("/"):
-        if _GIT.fullmatch(part):
-            raise _refused(path, "names git's own files")
-        if part == OWN_FOLDER:
-            raise _refused(path, "names a transaction's journal")
+    if _GIT.search(path):
+        raise _refused(path, "names git's own files")
+    if OWN_FOLDER in path.split("/"):
+        raise _refused(path, "names a transaction's journal")
 
 
 def check_name(name: str) -> None:
@@ -61,6 +61,8 @@ def printable(path: str) -> str:
 
 def folded(path: str) -> str:
     """The key that paths share if they name one file on a system that ignores case."""
+    if path.isascii():
+        return path.lower()
     return unicodedata.normalize("NFC", path.casefold())
 
 

@@ -77,6 +77,10 @@ def map_scopes(source: bytes) -> ScopeMap | None:
     return ScopeMap(tuple(k for k, _ in ordered), tuple(v for _, v in ordered))
 
 
+# The fields that hold statements, or what holds them, in the order of the source.
+_BLOCKS = ("body", "handlers", "cases", "orelse", "finalbody")
+
+
 def _collect(node: ast.AST, prefix: str, spans: list[tuple[int, int, str]]) -> None:
     seen: Counter[str] = Counter()
     for child in _definitions(node):
@@ -91,9 +95,10 @@ def _collect(node: ast.AST, prefix: str, spans: list[tuple[int, int, str]]) -> N
 def _definitions(node: ast.AST) -> list[Definition]:
     """The definitions directly in a scope, including those in its if and try blocks."""
     found: list[Definition] = []
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, Definition):
-            found.append(child)
-        elif not isinstance(child, ast.expr):
-            found += _definitions(child)
+    for block in _BLOCKS:
+        for child in getattr(node, block, ()):
+            if isinstance(child, Definition):
+                found.append(child)
+            else:
+                found += _definitions(child)
     return found

@@ -87,8 +87,9 @@ def _refuse_collisions(name: str, laid: dict[str, str]) -> None:
     """Reject paths, and folders that they need, which differ in case alone or are both
     a file and a folder."""
     places: dict[str, tuple[str, bool]] = {}
+    folders: set[str] = set()
     for path, member in laid.items():
-        for place, is_file in _with_folders(path):
+        for place, is_file in _with_folders(path, folders):
             known = places.setdefault(folded(place), (place, is_file))
             if known != (place, is_file):
                 other = printable(known[0])
@@ -96,10 +97,11 @@ def _refuse_collisions(name: str, laid: dict[str, str]) -> None:
                                "from it in case alone")  # fmt: skip
 
 
-def _with_folders(path: str) -> Iterable[tuple[str, bool]]:
+def _with_folders(path: str, known: set[str]) -> Iterable[tuple[str, bool]]:
+    """A file and the folders that it needs, from the innermost to one that is known."""
     yield path, True
-    while slash := path.rpartition("/")[0]:
-        path = slash
+    while (path := path.rpartition("/")[0]) and path not in known:
+        known.add(path)
         yield path, False
 
 
