@@ -108,6 +108,9 @@ ELSEWHERE = {
     ),
     "scripts/rebase.py --target aiter --onto ID --clone ~/src/aiter": _COMMITS,
     "scripts/rebase.py --adopt": _COMMITS,
+    "scripts/nightly.py --clone ~/src/sglang": "tests/verbs/test_nightly.py",
+    "scripts/nightly.py --clone ~/src/sglang --aiter-clone ~/src/aiter --publish "
+    "--dry-run": "tests/verbs/test_nightly.py",
     "make test": "this is it",
     "pip install --group gate --group kernels": "make test did",
     "scripts/drift.py --clone PATH --range v0.5.12..origin/main": "tests/upstream",

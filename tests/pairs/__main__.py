@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "scripts")]
 
 from overlaykit.core.files import write_whole  # noqa: E402
+from overlaykit.core.gitnames import is_commit  # noqa: E402
 from overlaykit.repository.clones import text  # noqa: E402
 from overlaykit.repository.refs import commit_of  # noqa: E402
 
@@ -103,7 +104,9 @@ def _versions(clone: Path, refs: Iterable[str], named: dict[str, str]) -> list[V
         commit = commit_of(clone, ref)
         if commit is None:
             sys.exit(f"{clone} has no commit {ref}")
-        about = f"{ref[:12]} ({named[ref]})" if ref in named else ref
+        about = ref[:12] if is_commit(ref) else ref
+        if ref in named:
+            about += f" ({named[ref]})"
         names.setdefault(commit, []).append(about)
     dates = {one: text(clone, "log", "-1", "--format=%ci", one) for one in names}
     return [

@@ -12,7 +12,8 @@ import yaml
 
 from conftest import ROOT
 
-WORKFLOW = ROOT / ".github" / "workflows" / "drift.yml"
+WORKFLOW = ROOT / ".github" / "workflows" / "nightly.yml"
+MAKEFILE = ROOT / "Makefile"
 
 
 @pytest.fixture(scope="module")
@@ -27,13 +28,14 @@ def test_it_runs_nightly_and_by_hand(workflow: dict[Any, Any]) -> None:
     [schedule] = on["schedule"]
     assert re.fullmatch(r"\d+ \d+ \* \* \*", schedule["cron"])
     assert "workflow_dispatch" in on
-    assert workflow["concurrency"]["group"] == "drift"
+    assert workflow["concurrency"]["group"] == "nightly"
 
 
 def test_it_has_only_the_permissions_it_needs(workflow: dict[Any, Any]) -> None:
     assert workflow["permissions"] == {}
     [job] = workflow["jobs"].values()
-    assert job["permissions"] == {"contents": "read", "issues": "write"}
+    write = ("contents", "issues", "pull-requests")
+    assert job["permissions"] == dict.fromkeys(write, "write")
     assert job["timeout-minutes"] <= 60
 
 
@@ -48,7 +50,7 @@ def test_actions_are_pinned(workflow: dict[Any, Any]) -> None:
 def test_its_shell_parses(workflow: dict[Any, Any]) -> None:
     [job] = workflow["jobs"].values()
     scripts = [step["run"] for step in job["steps"] if "run" in step]
-    assert len(scripts) == 3
+    assert len(scripts) == 2
     for script in scripts:
         # GitHub fills in nothing: a title or a subject must not become a command.
         assert "${{" not in script
@@ -61,15 +63,15 @@ def test_its_shell_parses(workflow: dict[Any, Any]) -> None:
 def test_it_uses_options_that_the_verb_has(workflow: dict[Any, Any]) -> None:
     [job] = workflow["jobs"].values()
     script = "".join(step.get("run", "") for step in job["steps"])
-    call = script[script.index("scripts/drift.py") :].split("cat ")[0]
+    call = script[script.index("scripts/nightly.py") :].split("cat ")[0]
     help_text = subprocess.run(
         [sys.executable, "-c",
-         "import sys; sys.path.insert(0, 'scripts'); import argparse, drift; "
-         "p = argparse.ArgumentParser(); drift.options(p); print(p.format_help())"],
+         "import sys; sys.path.insert(0, 'scripts'); import argparse, nightly; "
+         "p = argparse.ArgumentParser(); nightly.options(p); print(p.format_help())"],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert help_text.returncode == 0, help_text.stderr
     for option in re.findall(r"--[a-z-]+", call):
         assert option in help_text.stdout
-    for named in re.findall(r"-r (\S+\.txt)", script):
-        assert (ROOT / named).is_file()
+    for named in re.findall(r"make (\S+)", script):
+        assert f"$(VENV)/{named.removeprefix('.venv/')}:" in MAKEFILE.read_text()

@@ -39,6 +39,7 @@ from overlaykit.series.lock import TreeWithModes
 from overlaykit.sources.bases import fetch_base
 from overlaykit.sources.laying import write_file
 from overlaykit.sources.packages import fetch, pip_command, wheel_tree
+from overlaykit.verbs import run_verb
 
 _STATE = "rebuild.json"
 _FORMAT = 1
@@ -223,7 +224,7 @@ def _make(
         shutil.rmtree(site / "bin", ignore_errors=True)
         if wanted.arm == PATCHED:
             say("applying the series")
-            done = _verb(wanted.root, "apply", str(site))
+            done = run_verb(wanted.root, "apply", str(site), kind=Report)
             if done.exit_code is not Exit.DONE:
                 shutil.rmtree(wanted.out, ignore_errors=True)
                 return msgspec.structs.replace(done, verb="rebuild")
@@ -299,8 +300,8 @@ def _unexpected(
 
 def _verified(wanted: Wanted, site: Path) -> list[Finding]:
     if wanted.arm == PATCHED:
-        return list(_verb(wanted.root, "verify", str(site)).findings)
-    status = _verb(wanted.root, "apply", "--status", str(site))
+        return list(run_verb(wanted.root, "verify", str(site), kind=Report).findings)
+    status = run_verb(wanted.root, "apply", "--status", str(site), kind=Report)
     return [
         Finding(
             "the tree is not pristine",
@@ -314,25 +315,9 @@ def _verified(wanted: Wanted, site: Path) -> list[Finding]:
     ] + list(status.findings)
 
 
-def _verb(root: Path, name: str, *arguments: str) -> Report:
-    """Run a verb as users do. A usage or environment error of the verb is raised
-    here."""
-    script = str(root / "scripts" / f"{name}.py")
-    said = _run([sys.executable, script, "--json", *arguments], any_code=True)
-    try:
-        report = from_json(said, Report)
-    except msgspec.DecodeError as error:
-        what = f"scripts/{name}.py printed no report: {error}"
-        raise EnvironmentFailure(what) from error
-    if report.exit_code in (Exit.USAGE, Exit.ENVIRONMENT):
-        raise EnvironmentFailure(report.message, report.findings)
-    return report
-
-
 def _run(
     command: list[str],
     loud: bool = False,
-    any_code: bool = False,
     cwd: Path | None = None,
 ) -> str:
     """Run a command and return its standard output; with ``loud`` the output goes to
@@ -348,7 +333,7 @@ def _run(
         )
     except OSError as error:
         raise not_started(command[0], error) from error
-    if done.returncode and not any_code:
+    if done.returncode:
         step = "read its output above; on Debian, `venv` needs python3-venv"
         finding = Finding(f"exit code {done.returncode}", next_step=step)
         raise EnvironmentFailure(f"command failed: {' '.join(command)}", (finding,))

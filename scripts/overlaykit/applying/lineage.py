@@ -16,7 +16,7 @@ import msgspec
 from overlaykit.core.git import top_of_clone
 from overlaykit.core.wording import quoted
 from overlaykit.repository import clones
-from overlaykit.repository.refs import has_commit, is_shallow, tag_in
+from overlaykit.repository.refs import commit_of, has_commit, is_shallow, tag_in
 from overlaykit.series.carried import Carried
 
 _SHOWN = 12
@@ -78,18 +78,17 @@ class _Found:
     by_content: bool = False
 
 
-def lineage(clone: Path, bases: Sequence[Carried]) -> Lineage | None:
-    """The lineage of a clone's HEAD among the bases of its package; None if the folder
-    is not a clone or has no commit.
+def lineage(clone: Path, bases: Sequence[Carried], of: str = "HEAD") -> Lineage | None:
+    """The lineage of a clone's HEAD, or of another commit, among the bases of its
+    package; None if the folder is not a clone or has no commit.
 
     Raises EnvironmentFailure if git cannot read the history.
     """
-    if top_of_clone(clone) is None:
+    if of == "HEAD" and top_of_clone(clone) is None:
         return None
-    done = clones.run(clone, "rev-parse", "--verify", "-q", "HEAD", ok=(0, 1, 128))
-    if done.returncode:
+    head = commit_of(clone, of)
+    if head is None:
         return None
-    head = done.stdout.decode().strip()
     shown = clones.text(
         clone, "log", "-1", "--no-show-signature", "--format=%h, %as, %s", head
     )
