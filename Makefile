@@ -42,11 +42,9 @@ else
 	$(PYTEST) -m "not slow"
 endif
 
-# One process more than there are cores, because many of these tests wait for a process of
-# their own. The longest files come first (tests/conftest.py), not those with most tests.
+# The longest files come first (tests/conftest.py), not those with most tests.
 test-slow: $(NEEDED:%=$(VENV)/%.stamp) # the slow tests; each says why it is slow
-	$(PY) -m pytest --numprocesses $$(($$(nproc) + 1)) --dist loadfile \
-	  --no-loadscope-reorder -m slow
+	$(PYTEST) --no-loadscope-reorder -m slow
 
 # The suite on every Python found, each in an environment of its own. The kernel tests
 # run where the default environment is; elsewhere they skip and say why.
