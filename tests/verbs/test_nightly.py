@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -240,6 +241,20 @@ def test_a_week(maintained: Hosted, upstream: Path, kernels: None) -> None:
     [result] = report["results"]
     assert (report["exit_code"], result["published"]) == (0, "nothing to do")
     assert result["outcome"] == "the base is that commit already"
+
+
+def test_a_folder_in_its_place_is_left_alone(
+    maintained: Hosted, slim: Callable[..., Path], tmp_path: Path
+) -> None:
+    (tmp_path / "out" / "overlay").mkdir(parents=True)
+    (tmp_path / "out" / "overlay" / "mine").write_text("mine\n")
+    clone = slim(name="history")
+    (clone / "x").write_text("x\n")
+    commit(clone, "x")
+    report = night(maintained, clone, "--out", str(tmp_path / "out"))
+    assert report["exit_code"] == 2
+    assert "is not a work tree of a night" in report["message"]
+    assert (tmp_path / "out" / "overlay" / "mine").read_text() == "mine\n"
 
 
 def test_a_history_without_a_base(maintained: Hosted, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import msgspec
 
 from overlaykit.core.documents import from_json
 from overlaykit.core.errors import EnvironmentFailure, Finding, not_started
+from overlaykit.core.files import write_whole
 from upstream.nightly.night import Night, Outcome
 from upstream.nightly.texts import ISSUE, body, title
 
@@ -48,7 +49,7 @@ class Forge:
         if night.outcome is Outcome.SAME:
             return "nothing to do"
         text = self.out / "body.md"
-        text.write_text(body(night), encoding="utf-8")
+        write_whole(text, body(night))
         if night.outcome is Outcome.STOPPED:
             return self._issue(text)
         done = self._pull_request(night, text)

@@ -144,6 +144,11 @@ def _work_tree(wanted: Wanted) -> Iterator[Path]:
     """A work tree of the overlay's HEAD, with the packages that were fetched before."""
     tree = wanted.out.resolve() / "overlay"
     if tree.exists():
+        # What a night that was killed left; anything else is somebody's.
+        if not (tree / ".git").is_file():
+            what = f"{tree} is not a work tree of a night"
+            step = "name another --out, or move it away"
+            raise InputError(what, (Finding(what, path=str(tree), next_step=step),))
         _remove(wanted.root, tree)
     tree.parent.mkdir(parents=True, exist_ok=True)
     git.run(wanted.root, "worktree", "add", "--quiet", "--detach", str(tree), "HEAD")
