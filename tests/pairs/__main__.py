@@ -158,7 +158,9 @@ def _page(pairs: Sequence[Pair]) -> str:
             "",
             "The third column is what `apply` says of the unpatched tree: whether the "
             "patch is needed, and how its hunks land; `upstreamed`: AITER has the "
-            "change, and nothing is applied. The last columns count the cases in which "
+            "change, and nothing is applied. `apply` alone is enough "
+            "where the file is that of a base: the pinned one, or one of a row above. "
+            "The last columns count the cases in which "
             "every scale is right where a GEMM reads it, with both routes and every "
             "producer.",
             "",
