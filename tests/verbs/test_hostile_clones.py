@@ -37,7 +37,7 @@ CASES = [
 ]
 # Verbs that may write to this overlay, if only what they know of a commit: they are
 # run in a copy of it.
-WRITE_HERE = ("drift", "lock", "rebase", "refresh")
+WRITE_HERE = ("drift", "fetch", "lock", "rebase", "refresh")
 # Verbs that run git in an unmodified clone.
 ASK_GIT = ("drift", "rebase --onto", "lock", "fetch", "export", "refresh",
            "apply --commit")  # fmt: skip
