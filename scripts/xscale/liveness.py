@@ -8,6 +8,7 @@ the numeric proof take the answer from here.
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -83,8 +84,15 @@ def probe_surely(
         return not_run(str(error)), True
     except EnvironmentFailure as error:
         found = (finding.what for finding in error.findings)
-        return not_run("; ".join(found) or str(error)), False
+        return not_run("; ".join(found) or str(error)), _lacks_a_package()
     return {state.site: state for state in states}, sure
+
+
+def _lacks_a_package() -> bool:
+    """Whether no worker can start because a package is not installed: what is around a
+    run names that. Any other cause may be gone the next time."""
+    needed = ("torch", "triton", "numpy")
+    return any(importlib.util.find_spec(name) is None for name in needed)
 
 
 def _states(job: Job) -> tuple[tuple[LiveState, ...], bool]:
