@@ -21,6 +21,7 @@ from overlaykit.applying.transaction import (
 from overlaykit.cli import ROOT, Report, Result, Verb, hunk_table, run, skipped_lines
 from overlaykit.core.errors import EnvironmentFailure, Exit, Finding, InputError
 from overlaykit.core.git import top_of_clone
+from overlaykit.core.wording import one_line
 from overlaykit.planning.plan import (
     UPSTREAMED,
     Plan,
@@ -265,8 +266,9 @@ def _lineage(
     try:
         found = lineage(one.tree.root, bases)
     except EnvironmentFailure as error:
-        return None, (f"its history cannot be read: {error.message}",)
-    return found, tuple(found.lines(one.tree.root)) if found is not None else ()
+        return None, (one_line(f"its history cannot be read: {error.message}"),)
+    lines = found.lines(one.tree.root) if found is not None else ()
+    return found, tuple(map(one_line, lines))
 
 
 def _status(

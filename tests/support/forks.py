@@ -71,9 +71,13 @@ def _start_worker() -> None:
 
 
 def _share() -> None:
-    """The process is a child of the parent, which alone can wait for it."""
-    for worker in client._workers.values():
-        worker._process.poll = lambda: None  # type: ignore[method-assign]
+    """The process is a child of the parent, which alone can wait for it. One that could
+    not start is not shared."""
+    for key, worker in [*client._workers.items()]:
+        if worker._process.stdout is None or worker._process.stdout.closed:
+            del client._workers[key]
+        else:
+            worker._process.poll = lambda: None  # type: ignore[method-assign]
 
 
 def _become(
