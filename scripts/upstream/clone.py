@@ -12,7 +12,7 @@ from overlaykit.repository import clones
 from overlaykit.repository.batch import Batch
 from overlaykit.repository.clones import text
 from overlaykit.repository.places import clone_location, is_clone
-from overlaykit.repository.refs import commit_of, is_shallow, tag_in
+from overlaykit.repository.refs import base_in, commit_of, is_shallow
 from overlaykit.series.carried import Carried
 from overlaykit.trees.tree import GitTree
 from upstream.contracts import contract_of
@@ -162,9 +162,7 @@ class Clone:
     def _before_pin(self, commits: Sequence[str]) -> set[str]:
         """The commits that the pinned base contains, without its own."""
         locked, tag = self.carried.lock.commit, self.carried.target.tag
-        pin = None if locked is None else commit_of(self.path, locked)
-        if pin is None and tag is not None:
-            pin = tag_in(self.path, tag)
+        pin = base_in(self.path, locked, tag)
         if pin is None:
             return set()
         # What a base does not contain is listed, so the list ends with the line.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "scripts")]
+sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests")]
 
+from conftest import copy_overlay, give_packages  # noqa: E402
 from overlaykit.core.files import write_whole  # noqa: E402
 from overlaykit.core.gitnames import is_commit  # noqa: E402
 from overlaykit.repository.clones import text  # noqa: E402
@@ -53,15 +53,7 @@ class Copy:
     """A copy of this overlay with its own build folder."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
-        for name in ("scripts", "patches", "overlay"):
-            shutil.copytree(ROOT / name, root / name)
-        for name in ("overlay.toml", "overlay.lock", "releases.lock"):
-            shutil.copy2(ROOT / name, root / name)
-        kept = root / "build" / "cache"
-        kept.mkdir(parents=True)
-        for wheel in (ROOT / "build" / "cache").glob("*.whl"):
-            (kept / wheel.name).symlink_to(wheel)
+        self.root = give_packages(copy_overlay(root))
 
     def verb(self, name: str, *arguments: str, ok: Sequence[int] = (0,)) -> Any:
         """A verb's JSON. Ends the program if it exits otherwise than expected."""

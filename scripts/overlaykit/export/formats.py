@@ -23,7 +23,7 @@ from overlaykit.core.errors import CannotApply, EnvironmentFailure, Finding, Inp
 from overlaykit.core.files import write_file
 from overlaykit.core.objects import blob_id
 from overlaykit.repository import clones
-from overlaykit.repository.refs import has_commit, tag_in
+from overlaykit.repository.refs import base_in
 from overlaykit.series.carried import Carried
 from overlaykit.series.diffnames import new_file_names
 from overlaykit.series.patches import split_lines
@@ -93,9 +93,8 @@ def export_branch(carried: Carried, clone: Path, branch: str) -> str:
     stays as it is.
 
     The branch starts at the base's commit if the clone has it, else at its tag, else at
-    HEAD. Raises
-    InputError for an invalid name, and CannotApply if the branch exists or the start
-    does not have the pinned files.
+    HEAD. Raises InputError for an invalid name, and CannotApply if the branch exists or
+    the start does not have the pinned files.
     """
     if git.top_of_clone(clone) is None:
         step = "name the top of a clone"
@@ -105,7 +104,8 @@ def export_branch(carried: Carried, clone: Path, branch: str) -> str:
     if clones.run(clone, "check-ref-format", ref, ok=(0, 1)).returncode:
         finding = Finding(f"{branch!r} is not a branch name", next_step="name another")
         raise InputError(f"{branch!r} is not a branch name", (finding,))
-    tip = commit_series(clone, _start(carried, clone), carried)
+    start = base_in(clone, carried.lock.commit, carried.target.tag) or "HEAD"
+    tip = commit_series(clone, start, carried)
     if check_branch(clone, branch, tip):
         step = f"name another; {branch} already is this series"
         finding = Finding("exists", path=ref, found=tip, next_step=step)
@@ -114,13 +114,6 @@ def export_branch(carried: Carried, clone: Path, branch: str) -> str:
         create_branch(clone, branch, tip)
         record_effect(str(clone), f"the branch {branch} was created")
     return tip
-
-
-def _start(carried: Carried, clone: Path) -> str:
-    commit, tag = carried.lock.commit, carried.target.tag
-    if commit is not None and has_commit(clone, commit):
-        return commit
-    return (tag_in(clone, tag) if tag is not None else None) or "HEAD"
 
 
 def _exists(path: Path, expected: str) -> InputError:

@@ -26,6 +26,13 @@ def tag_in(clone: Path, tag: str) -> str | None:
     return commit_of(clone, f"refs/tags/{tag}")
 
 
+def base_in(clone: Path, commit: str | None, tag: str | None) -> str | None:
+    """The commit of a base in a clone, by its id or else by its tag; None if the clone
+    has neither."""
+    found = commit_of(clone, commit) if commit is not None else None
+    return found or (tag_in(clone, tag) if tag is not None else None)
+
+
 def is_shallow(clone: Path) -> bool:
     """Whether a clone lacks a part of its history."""
     done = clones.run(clone, "rev-parse", "--is-shallow-repository", ok=(0, 128))

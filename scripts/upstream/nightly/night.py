@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -24,7 +24,7 @@ from overlaykit.core.errors import Exit, Finding, InputError
 from overlaykit.core.gitnames import is_commit
 from overlaykit.rebase.bases import resolve
 from overlaykit.repository.clones import text
-from overlaykit.series.carried import load_overlay, target_named
+from overlaykit.series.carried import Carried, load_overlay, target_named
 from overlaykit.sources.commits import tag_commit
 from overlaykit.trees.tree import GitTree
 from overlaykit.verbs import run_verb
@@ -112,7 +112,9 @@ def night(wanted: Wanted, say: Say) -> Iterator[tuple[Night, Path]]:
     package = target_named(overlay, wanted.target).target.package
     commit = resolve(wanted.upstream, wanted.onto)
     name = f"{package}-main"
-    start = wanted.start or (name if name in overlay else _nearest(wanted, commit))
+    start = wanted.start or (
+        name if name in overlay else _nearest(wanted, overlay, package, commit)
+    )
     about = text(wanted.upstream, "log", "-1", "--format=%h, %as, %s", commit)
     found = Night(Outcome.SAME, commit, about, name, start)
     if target_named(overlay, start).lock.commit == commit:
@@ -122,9 +124,9 @@ def night(wanted: Wanted, say: Say) -> Iterator[tuple[Night, Path]]:
         yield _Steps(wanted, tree, say).run(found), tree
 
 
-def _nearest(wanted: Wanted, commit: str) -> str:
-    overlay = load_overlay(wanted.root)
-    package = overlay[wanted.target].target.package
+def _nearest(
+    wanted: Wanted, overlay: Mapping[str, Carried], package: str, commit: str
+) -> str:
     bases = [one for one in overlay.values() if one.target.package == package]
     there = lineage(wanted.upstream, bases, commit)
     if there is None or there.base is None:
