@@ -50,6 +50,13 @@ def options(parser: ArgumentParser) -> None:
             "an unpacked source tree, a site-packages or the package's directory",
         )
     parser.add_argument(
+        "--pull-request",
+        metavar="PATH",
+        type=Path,
+        help="an SGLang with the pull request's commits: its own code runs in place of "
+        "its design",
+    )
+    parser.add_argument(
         "--out",
         metavar="DIR",
         type=Path,
@@ -84,7 +91,7 @@ def microbench(arguments: Namespace) -> Report:
     started = time.monotonic()
     if arguments.rounds < 1 or arguments.layers < 2:
         raise InputError("--rounds must be at least 1, --layers at least 2")
-    trees = trees_at(arguments.sglang, arguments.aiter)
+    trees = trees_at(arguments.sglang, arguments.aiter, arguments.pull_request)
     about = _environment(arguments.dry_run)
     from gatekit.microbench.bench import Workload, interpreted, on_gpu
 
@@ -155,10 +162,15 @@ def _environment(dry_run: bool) -> dict[str, str]:
 
 def _command(arguments: Namespace) -> str:
     """The command without this machine's paths."""
-    parts = ["ci/microbench.py --sglang SGLANG --aiter AITER --out DIR"]
+    parts = ["ci/microbench.py --sglang SGLANG --aiter AITER"]
+    if arguments.pull_request is not None:
+        parts.append("--pull-request PULL-REQUEST")
+    parts.append("--out DIR")
     if arguments.dry_run:
-        return f"{parts[0]} --dry-run"
-    return f"{parts[0]} --rounds {arguments.rounds} --layers {arguments.layers}"
+        parts.append("--dry-run")
+    else:
+        parts.append(f"--rounds {arguments.rounds} --layers {arguments.layers}")
+    return " ".join(parts)
 
 
 def _stem(out: Path, device: str, release: str) -> Path:

@@ -33,7 +33,7 @@ from support.chain_programs import Slim, run_python
 from support.patience import PATIENCE_S
 from xscale.islands import BPRESHUFFLE_SCALE
 from xscale.numeric.cases import DEEPSEEK_V3, GLM51, SMALL, TUNED_OUTPUT
-from xscale.numeric.sources import aiter_sources, sglang_sources
+from xscale.numeric.sources import Sources, aiter_sources, sglang_sources
 
 pytestmark = pytest.mark.slow("kernels under Triton's interpreter")
 
@@ -137,17 +137,38 @@ def test_patched_and_pristine_trees_give_the_same_arms(
     trees: Slim, tmp_path: Path
 ) -> None:
     arms = trees_at(trees.sglang, trees.aiter).arms
-    patched = tmp_path / "patched"
-    for path, data in arms[Arm.SERIES].modules.values():
-        place = patched / path
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(data)
+    patched = _tree_of(arms[Arm.SERIES], tmp_path / "patched")
     again = trees_at(patched, trees.aiter).arms
     for arm in DESIGNS:
         assert again[arm].modules == arms[arm].modules
     texts = {arm: arms[arm].modules.get(BPRESHUFFLE_SCALE) for arm in DESIGNS}
     assert texts.pop(Arm.PRISTINE) is None
     assert len(set(texts.values())) == len(DESIGNS) - 1
+
+
+def test_the_pull_requests_own_code_replaces_its_design(
+    trees: Slim, tmp_path: Path
+) -> None:
+    usual = trees_at(trees.sglang, trees.aiter)
+    own = _tree_of(usual.arms[Arm.SERIES], tmp_path / "own")
+    changed = own / usual.arms[Arm.SERIES].modules[BPRESHUFFLE_SCALE][0]
+    changed.write_text(changed.read_text() + "# another version")
+    given = trees_at(trees.sglang, trees.aiter, own)
+    modules = given.arms[Arm.PULL_REQUEST].modules
+    assert modules[BPRESHUFFLE_SCALE][1] == changed.read_bytes()
+    for arm in {*DESIGNS} - {Arm.PULL_REQUEST}:
+        assert given.arms[arm].modules == usual.arms[arm].modules
+    about = {**usual.about, Arm.PULL_REQUEST.value: given.about["pull-request"]}
+    assert given.about == about
+    assert about != usual.about
+
+
+def _tree_of(sources: Sources, root: Path) -> Path:
+    for path, data in sources.modules.values():
+        place = root / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(data)
+    return root
 
 
 # --- broken designs ------------------------------------------------------------
@@ -202,6 +223,26 @@ def test_a_broken_design_is_detected(
 ) -> None:
     done = trees.run(_BROKEN, tmp_path, old=old, new=new)
     assert done.stdout.strip() == seen, done.stderr
+
+
+def test_own_code_that_raises_is_named(
+    trees: Slim, kernels: None, tmp_path: Path
+) -> None:
+    series = trees_at(trees.sglang, trees.aiter).arms[Arm.SERIES]
+    own = _tree_of(series, tmp_path / "own")
+    path = series.modules[BPRESHUFFLE_SCALE][0]
+    text = (own / path).read_text()
+    line = "    for_ck = scale if scale.is_contiguous()"
+    assert text.count(line) == 1
+    text = text.replace(line, "    scale = scale.view(-1, 7)\n" + line)
+    (own / path).write_text(text)
+    options = ("--dry-run", "--json", "--pull-request", str(own))
+    done = _run(*trees.options, *options, "--out", str(tmp_path / "out"))
+    assert done.returncode == 2, done.stderr
+    [finding] = json.loads(done.stdout)["findings"]
+    assert finding["what"].startswith("pull-request raises RuntimeError at small, M=1")
+    assert finding["path"] == path
+    assert "scale.view(-1, 7)" in text.splitlines()[finding["line"] - 1]
 
 
 def _timed(cells: Iterable[Cell], share: Callable[[Arm, int], float]) -> list[Cell]:
@@ -306,9 +347,10 @@ def test_page_and_plot_of_times(dry: Dry) -> None:
     assert "(x.svg)" in text
 
 
-def test_the_committed_page_matches_its_figures() -> None:
+@pytest.mark.parametrize("name", ["microbench-h200", "microbench-pull-request-h200"])
+def test_the_committed_page_matches_its_figures(name: str) -> None:
     """The claims also follow from the figures, and hold."""
-    stem = ROOT / "docs" / "evidence" / "microbench-h200"
+    stem = ROOT / "docs" / "evidence" / name
     figures = stem.with_suffix(".json").read_bytes()
     bench = msgspec.json.decode(figures, type=Bench)
     assert bench.claims == claims_of(bench.cells)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 
-from overlaykit.applying.targets import find_targets
+from overlaykit.applying.targets import FoundTarget, find_targets
 from overlaykit.cli import ROOT
 from overlaykit.core.errors import CannotApply, Finding, InputError
 from overlaykit.planning.plan import Plan, plan_apply, plan_unapply
@@ -56,6 +56,8 @@ DESIGNS = (Arm.PRISTINE, Arm.PULL_REQUEST, Arm.SERIES, Arm.STRIDES, Arm.BOUND)
 REVIVED = (Arm.PRISTINE, Arm.GUARD_ALONE, Arm.SERIES)
 """The arms of a release in which upstream has the layout, dead."""
 
+_OWN_CODE = "the pull request's own code, from the tree given"
+
 _REPLACEMENTS = {
     Arm.PULL_REQUEST: "pull_request.py",
     Arm.STRIDES: "strides.py",
@@ -71,6 +73,7 @@ class Trees:
     aiter: str
     arms: Mapping[Arm, Sources]
     kernels: Sources
+    own_pull_request: bool = False
 
     @property
     def revived(self) -> bool:
@@ -81,25 +84,21 @@ class Trees:
     def about(self) -> dict[str, str]:
         """What each arm is."""
         texts = _ABOUT_REVIVED if self.revived else _ABOUT
+        if self.own_pull_request:
+            texts = {**texts, Arm.PULL_REQUEST: _OWN_CODE}
         return {arm.value: texts[arm] for arm in self.arms}
 
 
-def trees_at(sglang: Path, aiter: Path) -> Trees:
+def trees_at(sglang: Path, aiter: Path, pull_request: Path | None = None) -> Trees:
     """The arms, from trees of the pinned releases, with or without the series.
 
-    AITER of another release is run unchanged.
+    ``pull_request`` is an SGLang with the pull request's commits, whose own code then
+    runs in place of its design. AITER of another release is run unchanged.
 
     Raises InputError if a path contains no such tree, CannotApply if SGLang is neither
     the pin nor the pin with the series.
     """
-    found = [
-        one
-        for one in find_targets([sglang], load_overlay(ROOT))
-        if one.carried.target.package == "sglang"
-    ]
-    if not found:
-        raise InputError(f"{sglang} contains no SGLang")
-    one = found[0]
+    one = _sglang_at(sglang)
     pristine = _planned(one.tree, plan_unapply(one.carried, one.tree))
     patched = _planned(pristine, plan_apply(one.carried, pristine))
     arms = _designs(pristine, patched)
@@ -111,8 +110,27 @@ def trees_at(sglang: Path, aiter: Path) -> Trees:
             )
             for arm, tree in zip(REVIVED, (pristine, alone, patched), strict=True)
         }
+    if pull_request is not None:
+        if Arm.PULL_REQUEST not in arms:
+            raise InputError(
+                f"{one.carried.target.release} is not compared with the pull request"
+            )
+        arms[Arm.PULL_REQUEST] = sglang_sources(_sglang_at(pull_request).tree)
     kernels, aiter_name = _kernels(aiter)
-    return Trees(one.carried.target.release, aiter_name, arms, aiter_sources(kernels))
+    return Trees(
+        one.carried.target.release,
+        aiter_name,
+        arms,
+        aiter_sources(kernels),
+        own_pull_request=pull_request is not None,
+    )
+
+
+def _sglang_at(path: Path) -> FoundTarget:
+    for one in find_targets([path], load_overlay(ROOT)):
+        if one.carried.target.package == "sglang":
+            return one
+    raise InputError(f"{path} contains no SGLang")
 
 
 def _designs(pristine: Tree, patched: Tree) -> dict[Arm, Sources] | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import traceback
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from gatekit.microbench.profiling import kernels, modules, profiled, warm
 from gatekit.microbench.results import Cell, Row, Time
 from gatekit.microbench.runner import ArmIsland, ForwardPass, Runner, arm_islands
 from gatekit.microbench.timing import interleaved, ratio
-from overlaykit.core.errors import EnvironmentFailure, Finding
+from overlaykit.core.errors import EnvironmentFailure, Finding, InputError
 from xscale.numeric import compiler
 from xscale.numeric.cases import (
     DEEPSEEK_V3,
@@ -105,7 +106,7 @@ class Workload:
         plan = self.plan
         say(f"{shape.name}, M={m}: kernels and values")
         runners = {
-            arm: Runner(arm_island, weights, shape, m, plan.layers)
+            arm: self._runner(arm_island, weights, shape, m)
             for arm, arm_island in self._arm_islands.items()
         }
         depth = min(_TRACED, plan.layers)
@@ -135,6 +136,35 @@ class Workload:
             rows=tuple(examined.rows(times)),
             noise=noise,
         )
+
+    def _runner(
+        self, arm_island: ArmIsland, weights: Weights | None, shape: Shape, m: int
+    ) -> Runner:
+        """Raises InputError if the tree's own code raises."""
+        try:
+            return Runner(arm_island, weights, shape, m, self.plan.layers)
+        except Exception as error:
+            place = _place_in(error, arm_island.paths)
+            if place is None or isinstance(error, torch.OutOfMemoryError):
+                raise
+            finding = Finding(
+                f"{arm_island.arm.value} raises {type(error).__name__} at "
+                f"{shape.name}, M={m}",
+                path=place[0],
+                line=place[1],
+                found=str(error),
+                next_step="give an AITER that this SGLang runs with",
+            )
+            raise InputError("the trees do not run together", (finding,)) from error
+
+
+def _place_in(error: Exception, paths: Collection[str]) -> tuple[str, int] | None:
+    """The path and line of the innermost call in one of the files."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        for path in paths:
+            if frame.filename.endswith(f"/{path}") and frame.lineno is not None:
+                return path, frame.lineno
+    return None
 
 
 class CellChecks:
