@@ -9,7 +9,8 @@ buffer that an AITER wrapper returns.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from xscale.census.modules import Const, Function, Imported, Kernel, Modules
 from xscale.census.path_records import Frame, LoopEnds, Method, PathEnds, Returns
@@ -196,9 +197,10 @@ class Evaluator:
         if isinstance(node, ast.Constant):
             return Const(node.value)
         if isinstance(node, ast.Name):
-            if node.id in frame.names:
-                return frame.names[node.id]
-            return self._modules.meaning(frame.module, node.id) or Symbol(node.id)
+            value = frame.names.get(node.id)
+            if value is None:
+                value = self._modules.meaning(frame.module, node.id)
+            return Symbol(node.id) if value is None else value
         step = self.steps.next(node, len(self.taken))
         if (kept := step.kept) is not None:
             self.steps.at = kept.next
@@ -222,32 +224,37 @@ class Evaluator:
         """Continue with what :meth:`_state` returned."""
 
     def _run_value(self, node: ast.expr, frame: Frame) -> Value:
-        if isinstance(node, ast.Tuple | ast.List):
-            return tuple(self._items(node.elts, frame))
-        if isinstance(node, ast.Attribute):
-            return self._get(self._value(node.value, frame), Const(node.attr))
-        if isinstance(node, ast.Subscript):
-            return self._subscript(node, frame)
-        if isinstance(node, ast.Call):
-            callee = self._callee(node.func, frame)
-            return self._run(callee, self._arguments(node, frame), node, frame)
-        if isinstance(node, ast.IfExp):
-            truth = self.holds(node.test, frame)
-            return self._value(node.body if truth else node.orelse, frame)
-        if isinstance(node, ast.NamedExpr):
-            value = self._value(node.value, frame)
-            self._bind(node.target, value, frame)
-            return value
-        return self._operator(node, frame)
+        run = _EXPRESSIONS.get(type(node))
+        return run(self, node, frame) if run else self._opaque(node, frame)
 
-    def _operator(self, node: ast.expr, frame: Frame) -> Value:
-        if isinstance(node, ast.BoolOp):
-            for part in node.values[:-1]:
-                value = self._value(part, frame)
-                if self._truth(value) != isinstance(node.op, ast.And):
-                    return value
-            return self._value(node.values[-1], frame)
-        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+    def _sequence(self, node: ast.Tuple | ast.List, frame: Frame) -> Value:
+        return tuple(self._items(node.elts, frame))
+
+    def _attribute(self, node: ast.Attribute, frame: Frame) -> Value:
+        return self._get(self._value(node.value, frame), Const(node.attr))
+
+    def _call(self, node: ast.Call, frame: Frame) -> Value:
+        callee = self._callee(node.func, frame)
+        return self._run(callee, self._arguments(node, frame), node, frame)
+
+    def _conditional(self, node: ast.IfExp, frame: Frame) -> Value:
+        truth = self.holds(node.test, frame)
+        return self._value(node.body if truth else node.orelse, frame)
+
+    def _named(self, node: ast.NamedExpr, frame: Frame) -> Value:
+        value = self._value(node.value, frame)
+        self._bind(node.target, value, frame)
+        return value
+
+    def _boolean(self, node: ast.BoolOp, frame: Frame) -> Value:
+        for part in node.values[:-1]:
+            value = self._value(part, frame)
+            if self._truth(value) != isinstance(node.op, ast.And):
+                return value
+        return self._value(node.values[-1], frame)
+
+    def _unary(self, node: ast.UnaryOp, frame: Frame) -> Value:
+        if isinstance(node.op, ast.Not):
             value = self._value(node.operand, frame)
             if isinstance(value, Symbol):
                 return Symbol(value.text, not value.negated)
@@ -255,13 +262,20 @@ class Evaluator:
         match node:
             case ast.UnaryOp(ast.USub(), ast.Constant(int(number))):
                 return Const(-number)
-        if isinstance(node, ast.Compare) and len(node.ops) == 1:
-            left = self._value(node.left, frame)
-            right = self._value(node.comparators[0], frame)
-            return compare(left, node.ops[0], right)
-        if isinstance(node, ast.Await):
-            return self._value(node.value, frame)
-        if isinstance(node, ast.Yield | ast.YieldFrom) and node.value is not None:
+        return self._opaque(node, frame)
+
+    def _comparison(self, node: ast.Compare, frame: Frame) -> Value:
+        if len(node.ops) > 1:
+            return self._opaque(node, frame)
+        left = self._value(node.left, frame)
+        right = self._value(node.comparators[0], frame)
+        return compare(left, node.ops[0], right)
+
+    def _awaited(self, node: ast.Await, frame: Frame) -> Value:
+        return self._value(node.value, frame)
+
+    def _yielded(self, node: ast.Yield | ast.YieldFrom, frame: Frame) -> Value:
+        if node.value is not None:
             self.use("yield", self._value(node.value, frame), frame.place(node))
         return self._opaque(node, frame)
 
@@ -338,3 +352,21 @@ class Evaluator:
             else:
                 opaque = True
         return Arguments(positional, named, opaque)
+
+
+# By type: an expression is one of these thousands of times in a path.
+_EXPRESSIONS: dict[type[ast.expr], Callable[[Evaluator, Any, Frame], Value]] = {
+    ast.Tuple: Evaluator._sequence,
+    ast.List: Evaluator._sequence,
+    ast.Attribute: Evaluator._attribute,
+    ast.Subscript: Evaluator._subscript,
+    ast.Call: Evaluator._call,
+    ast.IfExp: Evaluator._conditional,
+    ast.NamedExpr: Evaluator._named,
+    ast.BoolOp: Evaluator._boolean,
+    ast.UnaryOp: Evaluator._unary,
+    ast.Compare: Evaluator._comparison,
+    ast.Await: Evaluator._awaited,
+    ast.Yield: Evaluator._yielded,
+    ast.YieldFrom: Evaluator._yielded,
+}

@@ -18,6 +18,8 @@ from functools import lru_cache
 from xscale.census.modules import Function, Imported
 from xscale.census.values import Named, Tensor, Value, loaded_names
 
+_CHANGING = (Tensor, Named)
+
 
 @dataclass(frozen=True)
 class Kept:
@@ -131,15 +133,16 @@ class Meetings:
 
 def is_settled(node: ast.expr, names: Mapping[str, Value]) -> bool:
     """Whether an expression assigns no name and reads only what cannot change."""
-    return not _assigns(node) and all(
-        _is_constant(names[name]) for name in loaded_names(node) if name in names
+    reads = _reads(node)
+    return reads is not None and all(
+        _is_constant(names[name]) for name in reads if name in names
     )
 
 
 def _is_constant(value: Value) -> bool:
     if isinstance(value, tuple):
         return all(map(_is_constant, value))
-    return not isinstance(value, Tensor | Named)
+    return not isinstance(value, _CHANGING)
 
 
 def fresh(value: Value) -> Value:
@@ -151,7 +154,7 @@ def fresh(value: Value) -> Value:
 def _fresh(value: Value, made: dict[int, Value]) -> Value:
     if isinstance(value, tuple):
         return tuple(_fresh(part, made) for part in value)
-    if not isinstance(value, Tensor | Named):
+    if not isinstance(value, _CHANGING):
         return value
     if id(value) not in made:
         if isinstance(value, Tensor):
@@ -171,7 +174,7 @@ def state_of(*values: Value) -> object:
 def _state_of(value: Value, seen: dict[int, int]) -> object:
     if isinstance(value, tuple):
         return tuple(_state_of(part, seen) for part in value)
-    if not isinstance(value, Tensor | Named):
+    if not isinstance(value, _CHANGING):
         if isinstance(value, Function):
             return id(value.node)
         importer = value.importer if isinstance(value, Imported) else ""
@@ -185,6 +188,8 @@ def _state_of(value: Value, seen: dict[int, int]) -> object:
     return value.opaque, tuple(items)
 
 
-@lru_cache(maxsize=4096)
-def _assigns(node: ast.expr) -> bool:
-    return any(isinstance(part, ast.NamedExpr) for part in ast.walk(node))
+@lru_cache(maxsize=8192)
+def _reads(node: ast.expr) -> frozenset[str] | None:
+    """The names that an expression reads; None if it assigns one."""
+    assigns = any(isinstance(part, ast.NamedExpr) for part in ast.walk(node))
+    return None if assigns else loaded_names(node)
