@@ -63,9 +63,6 @@ RUN = {
         "--baseline {traces}/pristine-eager-TP-0-DECODE.trace.json.gz "
         "--expect-layers 3"
     ),
-    "ci/microbench.py --sglang PATH --aiter PATH --out DIR": (
-        "ci/microbench.py --sglang {sglang} --aiter {aiter} --out {out} --dry-run"
-    ),
     # No such hardware: its plan.
     "ci/gate.py --profile cuda": "ci/gate.py --profile cuda --dry-run",
     "ci/gate.py --profile mi355x-glm51": "ci/gate.py --profile mi355x-glm51 --dry-run",
@@ -120,6 +117,9 @@ ELSEWHERE = {
     ),
     "scripts/export.py --audit audit.json --pr-body guard.md": (
         "tests/xscale/test_audit.py"
+    ),
+    "ci/microbench.py --sglang PATH --aiter PATH --out DIR": (
+        "tests/ci/test_microbench.py"
     ),
     "ci/gsm8k.py run ...": "tests/gatekit/gsm8k",
     "ci/gsm8k.py compare ...": "tests/gatekit/gsm8k",
