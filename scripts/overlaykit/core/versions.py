@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Sequence
-from importlib.metadata import distributions
 from pathlib import Path
 
 from overlaykit.core.errors import InputError
@@ -58,6 +57,9 @@ def installed_version(
     """The version of an installed package: that of a distribution called one of
     ``names`` (lower case) beside the package or in ``besides``, else the version in
     the package's ``_version.py``."""
+    # A tenth of what a verb imports, and most ask for no version.
+    from importlib.metadata import distributions
+
     places = [str(package.resolve().parent), *besides]
     for one in distributions(path=places):
         if (one.metadata["Name"] or "").lower() in names:
