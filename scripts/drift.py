@@ -68,7 +68,8 @@ def options(parser: ArgumentParser) -> None:
         "--range", metavar="A..B", type=_range,
         help="A, and the first-parent commits up to B that touch a file of the series "
         "or of its sites; if A is on a branch, also the commit where B's line starts "
-        "(their merge base)",
+        "(their merge base). The text and --markdown leave out the commits at which "
+        "nothing changes",
     )  # fmt: skip
     parser.add_argument(
         "--first-bad", metavar="PATCH|SITE",
@@ -253,7 +254,8 @@ def _write_pages(
 ) -> None:
     command = pasteable(["scripts/drift.py", *sys.argv[1:]])
     if arguments.markdown:
-        write_whole(arguments.markdown, matrix.markdown(found, advice, command))
+        text = matrix.markdown(*matrix.folded(found, advice), command)
+        write_whole(arguments.markdown, text)
     if arguments.html:
         from upstream.page import html
 
@@ -273,7 +275,8 @@ def show(report: Report) -> str:
     found = [result for result in report.results if isinstance(result, VersionResult)]
     if found:
         width = shutil.get_terminal_size((100, 24)).columns
-        return matrix.text([o.column for o in found], [o.advice for o in found], width)
+        kept = matrix.folded([o.column for o in found], [o.advice for o in found])
+        return matrix.text(*kept, width)
     return "\n".join(
         first_bad.text(result.change)
         for result in report.results

@@ -239,16 +239,19 @@ def copy_overlay(copy: Path) -> Path:
 def give_packages(copy: Path) -> Path:
     """Let a copy of this overlay have the fetched bases and the ledger of releases."""
     (copy / "build" / "cache").mkdir(parents=True)
-    bases = [*(ROOT / "build" / "cache").glob("*.whl")]
-    bases += [
-        store_of(ROOT, carried.target, carried.lock.commit)
-        for carried in load_overlay(ROOT).values()
-        if carried.lock.dist is None and carried.lock.commit is not None
-    ]
-    for base in bases:
+    for base in (ROOT / "build" / "cache").glob("*.whl"):
         (copy / "build" / "cache" / base.name).symlink_to(base)
+    give_commits(copy)
     shutil.copy2(ROOT / LEDGER, copy / LEDGER)
     return copy
+
+
+def give_commits(copy: Path) -> None:
+    """Let a copy's cache have the bases that are commits."""
+    for carried in load_overlay(ROOT).values():
+        if carried.lock.dist is None and carried.lock.commit is not None:
+            store = store_of(ROOT, carried.target, carried.lock.commit)
+            (copy / "build" / "cache" / store.name).symlink_to(store)
 
 
 @pytest.fixture

@@ -43,6 +43,8 @@ _OUTCOME_OF = {
     HunkState.GONE: Outcome.GONE,
 }
 
+_LIVE = {True: "live", False: "dead", None: ""}
+
 
 def columns(
     carried: Carried,
@@ -68,10 +70,13 @@ def adopted_sites(facts: Facts) -> set[str]:
 
 
 def site_key(facts: Facts, site: str) -> tuple[str, ...]:
-    """The state of a site for comparison. Line numbers do not count."""
+    """The state of a site, to compare and to show. Line numbers do not count."""
     return tuple(
-        sorted({f"{r.state.value}, {r.live}, {r.path}" for r in facts.of(site)})
-    )
+        sorted({
+            ", ".join(filter(None, (r.state.value, _LIVE[r.live], r.path)))
+            for r in facts.of(site)
+        })
+    )  # fmt: skip
 
 
 def _column(

@@ -75,7 +75,10 @@ class Clone:
         return replace(source, version=version)
 
     def sources(
-        self, commits: Sequence[str], names: Mapping[str, str] | None = None
+        self,
+        commits: Sequence[str],
+        names: Mapping[str, str] | None = None,
+        between: bool = False,
     ) -> list[Source]:
         """Commits, by their full ids, as versions: ten letters of the id are the name.
         Raises InputError as :meth:`source` does."""
@@ -86,7 +89,9 @@ class Clone:
             for commit in dict.fromkeys(commits):
                 tree = GitTree(self.path, commit, objects)
                 self._check_package(tree, (names or {}).get(commit, commit))
-                version = Version(commit[:10], tree.id, about[commit], commit in old)
+                version = Version(
+                    commit[:10], tree.id, about[commit], commit in old, between=between
+                )
                 found.append(Source(version, self.path, commit))
         return found
 

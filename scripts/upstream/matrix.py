@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from overlaykit.cli import table
 from overlaykit.core.wording import one_line
@@ -64,6 +65,35 @@ def short_names(columns: Sequence[Column]) -> list[str]:
         shared += 1
     cut = ["." * bool(shared) + ".".join(p[shared:]) for p in parts]
     return [name.replace(".post", "p") for name in cut]
+
+
+def folded(
+    columns: Sequence[Column], advice: Sequence[Sequence[Advice]]
+) -> tuple[list[Column], list[Sequence[Advice]]]:
+    """The columns without the commits of a range at which nothing changes. The column
+    before those tells how many they are."""
+    groups: list[list[tuple[Column, Sequence[Advice]]]] = []
+    for one in zip(columns, advice, strict=True):
+        if groups and one[0].version.between and _said(*one) == _said(*groups[-1][0]):
+            groups[-1].append(one)
+        else:
+            groups.append([one])
+    kept = [_noted(group[0][0], len(group) - 1) for group in groups]
+    return kept, [group[0][1] for group in groups]
+
+
+def _noted(column: Column, alike: int) -> Column:
+    if not alike:
+        return column
+    version = column.version
+    about = f"{version.about}; then {alike} more without a change"
+    return replace(column, version=replace(version, about=about))
+
+
+def _said(column: Column, advice: Sequence[Advice]) -> tuple[str, ...]:
+    """What a column says, without line numbers."""
+    dangers = (re.sub(r":\d+", "", danger) for danger in column.dangers)
+    return (*(cell.label for cell in column.cells), headline(advice), *dangers)
 
 
 def text(

@@ -90,13 +90,15 @@ class Cell:
 class Version:
     """An upstream version. ``identity`` is the digest of its wheel or its git tree;
     ``about`` is a remark for people. A version ``beside`` the others is not an ancestor
-    of the versions after it."""
+    of the versions after it. One ``between`` others is a commit of a range, which the
+    user did not name."""
 
     name: str
     identity: str
     about: str = ""
     before_pin: bool = False
     beside: bool = False
+    between: bool = False
 
 
 @dataclass(frozen=True)

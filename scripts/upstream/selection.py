@@ -100,5 +100,5 @@ def commit_range(clone: Clone, first: str, last: str, analyze: Analyze) -> Selec
         ]
     ends = [begin[-1], clone.source(last)]
     touching = clone.touching(line, watched(clone.carried, analyze(ends)))
-    rest = clone.sources(touching)
+    rest = clone.sources(touching, between=True)
     return Selection.of([*begin, *rest])

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from conftest import IDENTITY
 from overlaykit.core import git
-from overlaykit.series.manifest import MANIFEST, parse_manifest
-from overlaykit.series.tables import without_table
+from overlaykit.series.manifest import MANIFEST
 from support.edits import commit
 
 OUTSIDE = "docs/large.txt"
@@ -69,16 +67,3 @@ def repin(overlay: Path, name: str, **fields: str | None) -> None:
         if value is not None:
             rows.insert(0, f'{key} = "{value}"')
     manifest.write_text(f"{text[: header.end()]}{chr(10).join(rows)}\n{text[end:]}")
-
-
-def without_others(overlay: Path, *kept: str) -> None:
-    """Leave only these targets in an overlay, whose lock is made again."""
-    from verbs.test_rebase import call
-
-    manifest = overlay / MANIFEST
-    for name in parse_manifest(manifest.read_bytes()).targets:
-        if name not in kept:
-            manifest.write_bytes(without_table(manifest.read_bytes(), name)[0])
-            shutil.rmtree(overlay / "patches" / name)
-    done = call(overlay, "lock")
-    assert done.returncode == 0, done.stderr

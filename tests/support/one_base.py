@@ -10,25 +10,29 @@ import sys
 from pathlib import Path
 
 from overlaykit.series.lock import LOCK, manifest_digest
+from overlaykit.series.manifest import MANIFEST, parse_manifest
+from overlaykit.series.tables import without_table
 from support.bases import BASES
 
 
 def keep_first(copy: Path, number: int = 1) -> None:
     """Remove all bases of SGLang but the first ones from a copy, as if there never were
     any."""
-    others = BASES[number:]
-    for folder in ("patches", "overlay"):
-        for base in others:
-            shutil.rmtree(copy / folder / base, ignore_errors=True)
-    manifest = copy / "overlay.toml"
-    text = manifest.read_text(encoding="utf-8")
-    kept, table, _ = text.partition(f'[targets."{others[0]}"]')
-    assert table
-    manifest.write_text(kept, encoding="utf-8")
+    without_others(copy, *BASES[:number], "aiter")
+
+
+def without_others(copy: Path, *kept: str) -> None:
+    """Leave only these targets in a copy, whose lock is made again."""
+    manifest = copy / MANIFEST
     # Keep the packages' digests in the lock, so that they are not fetched again.
     lock = json.loads((copy / LOCK).read_text(encoding="utf-8"))
-    for base in others:
-        del lock["targets"][base]
+    for name in parse_manifest(manifest.read_bytes()).targets:
+        if name in kept:
+            continue
+        manifest.write_bytes(without_table(manifest.read_bytes(), name)[0])
+        for folder in ("patches", "overlay"):
+            shutil.rmtree(copy / folder / name, ignore_errors=True)
+        del lock["targets"][name]
     lock["manifest"] = manifest_digest(copy)
     (copy / LOCK).write_text(json.dumps(lock), encoding="utf-8")
     lock_again(copy)

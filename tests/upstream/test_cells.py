@@ -12,7 +12,7 @@ from conftest import ROOT, Pins
 from overlaykit.sources.releases import release_tree
 from overlaykit.trees.tree import EditedTree, Tree
 from upstream.advice import Action, advise, headline
-from upstream.cells import columns
+from upstream.cells import columns, site_key
 from upstream.facts import Facts, facts_of
 from upstream.outcomes import Cell, Column, Outcome, Version
 
@@ -95,6 +95,18 @@ def test_one_producer_left_behind(ladder: dict[str, Column], version: str) -> No
     assert any(d.startswith("S8: dangerous mix") for d in column.dangers)
     assert not column.holds
     assert headline(advise(column)) == "retire 0001 0002 0003 0004; re-derive 0005"
+
+
+@pytest.mark.parametrize(
+    ("live", "said"), [(True, "live, "), (False, "dead, "), (None, "")]
+)
+def test_the_state_of_a_site_in_words(
+    pins: Pins, releases: list[str], live: bool | None, said: str
+) -> None:
+    facts = facts_of_release(pins, "0.5.11")
+    rows = tuple(replace(row, live=live) for row in facts.rows)
+    state = site_key(replace(facts, rows=rows), "S1")
+    assert state == (f"row-major, {said}{COMMUNICATOR}",)
 
 
 def test_a_merge_alone_never_decides(pins: Pins, releases: list[str]) -> None:

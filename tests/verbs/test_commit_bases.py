@@ -19,7 +19,8 @@ from overlaykit.series.carried import load_overlay
 from overlaykit.series.lock import LOCK
 from overlaykit.series.manifest import MANIFEST
 from support.edits import commit
-from support.histories import OUTSIDE, Upstream, repin, serve, without_others
+from support.histories import OUTSIDE, Upstream, repin, serve
+from support.one_base import without_others
 from support.other_git import older_than, on_path
 from verbs.test_rebase import call
 
@@ -35,8 +36,11 @@ def upstream(slim: Slim, tmp_path: Path) -> Upstream:
 
 @pytest.fixture
 def small(carrier: Path, upstream: Upstream) -> Path:
-    """An overlay of one base, 0.5.11, whose repository is served from a folder."""
+    """An overlay of one base, 0.5.11, whose repository is served from a folder; no
+    commit is kept."""
     without_others(carrier, "sglang")
+    for kept in (carrier / "build" / "cache").glob("*.git"):
+        kept.unlink()
     repin(carrier, "sglang", repository=upstream.url, tag=None, image=None)
     return carrier
 

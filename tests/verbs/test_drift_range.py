@@ -171,3 +171,28 @@ def test_a_carried_base_is_recognized(slim: Callable[..., Path]) -> None:
         [result] = drift(clone, "--ref", "HEAD")
         assert result["outcome"] == "applied already"
         assert result["column"]["known"] == {"target": target, "standing": "applied"}
+
+
+def test_commits_at_which_nothing_changes_are_left_out(
+    clone: Path, tmp_path: Path
+) -> None:
+    """A line is added three times: for the merge that is one state. The end of the
+    range is one more of them, and JSON has all."""
+    git.run(clone, "checkout", "-q", "-b", "long", "main~1")
+    for number in range(2):
+        commit(clone, f"Shift again {number}", ("", "# A line more.\n"))
+    commit(clone, "Change", ("fused_rms_fp8_", "f_"))
+    commit(clone, "At the end", ("", "# A line more.\n"))
+    page = tmp_path / "page.md"
+    where = "--range", f"{git.text(clone, 'merge-base', 'v1', 'main')}..long"
+    results = drift(clone, *where, "--markdown", str(page))
+    assert len(results) == 6
+    plain = run_verb("drift", "--clone", str(clone), *where).stdout
+    for shown in (plain, page.read_text(encoding="utf-8")):
+        assert " Shift; then 2 more without a change)" in shown
+        assert " Change; then 1 more without a change)" in shown
+        assert "Shift again" not in shown
+        assert "At the end" not in shown
+    named = run_verb("drift", "--clone", str(clone), "--ref", "long~2", "long~3").stdout
+    assert "Shift again 1)" in named
+    assert "Shift again 0)" in named

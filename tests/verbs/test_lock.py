@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from conftest import ROOT, Pins
+from conftest import ROOT, Pins, give_commits
 from overlaykit.series.ledger import LEDGER
 from overlaykit.series.lock import LOCK
 from support.bases import OTHERS
@@ -32,6 +32,7 @@ def own_overlay(overlay: Path, pins: Pins, tmp_path: Path) -> Path:
     cache.mkdir(parents=True)
     for wheel in pins.wheels.values():
         shutil.copy2(wheel, cache / wheel.name)
+    give_commits(overlay)
     return overlay
 
 

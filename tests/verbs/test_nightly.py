@@ -16,7 +16,7 @@ from conftest import IDENTITY, valid_report
 from overlaykit.core import git
 from overlaykit.core.errors import EnvironmentFailure, Finding
 from support.edits import commit, edit
-from support.histories import without_others
+from support.one_base import without_others
 from upstream.nightly.forge import Forge
 from upstream.nightly.night import Check, Night, Outcome
 from verbs.test_rebase import CALL, MHA, REWORDED, call

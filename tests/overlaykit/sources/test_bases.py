@@ -88,9 +88,10 @@ def test_the_base_is_known_despite_an_edit(slim: Slim, pins: Pins) -> None:
     one = found(root, pins)
     assert one.carried.name == SECOND
     [finding] = one.mismatch
-    assert finding.found == "files that match: sglang 0.5.11 (0 of 4), " + (
-        "sglang 0.5.12.post1 (3 of 4), sglang 0.5.23 (0 of 10), "
-        "sglang 0.5.22 (0 of 9), sglang 0.5.19 (0 of 9)"
+    # Bases that are adopted later come after these.
+    assert (finding.found or "").startswith(
+        "files that match: sglang 0.5.11 (0 of 4), sglang 0.5.12.post1 (3 of 4), "
+        "sglang 0.5.23 (0 of 10), sglang 0.5.22 (0 of 9), sglang 0.5.19 (0 of 9)"
     )
     done = run_verb("apply", str(root))
     assert done.returncode == 3
@@ -141,11 +142,12 @@ def test_new_files_are_shared(pins: Pins) -> None:
 
 
 def test_removing_a_base(carrier: Path, slim: Slim, pins: Pins) -> None:
-    """Delete the tables and folders of all but the first, and make the lock again."""
+    """Delete the tables and folders of all from the second on, and make the lock
+    again."""
     text = (carrier / MANIFEST).read_text()
     at = text.index(f'\n[targets."{SECOND}"]')
     (carrier / MANIFEST).write_text(text[:at])
-    for name in OTHERS:
+    for name in set(pins.overlay) - {FIRST, "aiter"}:
         shutil.rmtree(carrier / "patches" / name)
     with pytest.raises(InputError, match="stale"):
         load_overlay(carrier)
@@ -153,7 +155,7 @@ def test_removing_a_base(carrier: Path, slim: Slim, pins: Pins) -> None:
 
     assert call(carrier, "lock").returncode == 0
     known = load_overlay(carrier)
-    assert set(known) == set(pins.overlay) - {*OTHERS}
+    assert set(known) == {FIRST, "aiter"}
     [one] = find_targets([slim(SECOND)], known)
     assert (one.carried.name, one.mismatch) == (FIRST, ())
 
