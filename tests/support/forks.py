@@ -6,6 +6,7 @@ once: the fork has them, and everything else of its own.
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import runpy
@@ -49,6 +50,8 @@ def forked(
             warnings.simplefilter("ignore", DeprecationWarning)
             pid = os.fork()
         if pid == 0:
+            # The fork must not look at all that the test's process has.
+            gc.freeze()
             if shares:
                 _share()
             else:
