@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import compileall
+import gc
 import importlib.util
 import json
 import os
@@ -37,6 +38,9 @@ from support.once import made_once  # noqa: E402
 # A shell makes background processes ignore SIGINT, and their children inherit that;
 # tests interrupt programs with it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# As each verb does: syntax trees, and what pytest knows of 3,000 tests, are no garbage.
+gc.set_threshold(100_000, 20, 100)
 
 # A busy machine may be slow; the tests must not depend on it.
 hypothesis.settings.register_profile(

@@ -6,6 +6,7 @@ once: the fork has them, and everything else of its own.
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import runpy
@@ -14,17 +15,24 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import IO, NoReturn
 
 from overlaykit import cli
 from overlaykit.core import effects
+from overlaykit.series.carried import load_overlay
+from overlaykit.series.lock import lock_target
+from overlaykit.sources.bases import fetch_base
 from xscale.doctor import producers
 from xscale.numeric import client
 from xscale.numeric.device import read_variables
 
+ROOT = Path(__file__).resolve().parents[2]
 RUN_TREES = {"doctor", "drift", "rebase"}
 """The verbs that run a tree's sites; `verify` does it on request."""
+MAKE_LOCKS = {"lock", "rebase", "refresh"}
+"""The verbs that apply the series to its bases and parse each file at each step."""
 _USUAL = read_variables(os.environ)
 
 
@@ -43,12 +51,16 @@ def forked(
     shares = read_variables({**os.environ, **(env or {})}) == _USUAL
     if shares and (script.stem in RUN_TREES or "--numeric" in arguments):
         _start_worker()
+    if script.stem in MAKE_LOCKS:
+        _read_series()
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         with warnings.catch_warnings():
             # pytest-xdist has threads; they hold no lock that a verb waits for.
             warnings.simplefilter("ignore", DeprecationWarning)
             pid = os.fork()
         if pid == 0:
+            # The fork must not look at all that the test's process has.
+            gc.freeze()
             if shares:
                 _share()
             else:
@@ -68,6 +80,21 @@ def _start_worker() -> None:
     if importlib.util.find_spec("torch") and importlib.util.find_spec("triton"):
         # Its first message must not wait for a fork.
         assert client.worker().about
+
+
+@cache
+def _read_series() -> None:
+    """Parse what the overlay's own lock is about. The parser remembers contents, so a
+    fork parses only those that a test has changed."""
+    for carried in load_overlay(ROOT).values():
+        lock_target(
+            carried.target,
+            fetch_base(ROOT, carried),
+            carried.lock.dist,
+            carried.series,
+            carried.new_files,
+            carried.lock.commit,
+        )
 
 
 def _share() -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 from overlaykit.series.lock import LOCK, manifest_digest
 from overlaykit.series.manifest import MANIFEST, parse_manifest
 from overlaykit.series.tables import without_table
 from support.bases import BASES
+from support.forks import forked
 
 
 def keep_first(copy: Path, number: int = 1) -> None:
@@ -40,8 +39,7 @@ def without_others(copy: Path, *kept: str) -> None:
 
 def lock_again(copy: Path) -> None:
     """Make the lock of a copy again, as a maintainer does after an edit."""
-    script = str(copy / "scripts" / "lock.py")
-    subprocess.run([sys.executable, script], check=True, capture_output=True)
+    forked(copy / "scripts" / "lock.py", ()).check_returncode()
 
 
 def link_packages(source: str, to: str) -> str:
