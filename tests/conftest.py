@@ -233,10 +233,27 @@ def kernels() -> None:
 
 def copy_overlay(copy: Path) -> Path:
     """Copy this overlay, without anything fetched or kept."""
-    for name in ("scripts", "patches", "overlay"):
+    return give_modules(_copy_for_forks(copy))
+
+
+def _copy_for_forks(copy: Path) -> Path:
+    """Without the modules of the verbs: a fork has imported them. Without them a verb
+    that is started as a process fails at once."""
+    for name in ("patches", "overlay"):
         shutil.copytree(ROOT / name, copy / name)
-    for name in ("overlay.toml", "overlay.lock", "requirements.txt"):
+    (copy / "scripts").mkdir()
+    files = ("overlay.toml", "overlay.lock", "requirements.txt")
+    verbs = (f"scripts/{verb.name}" for verb in (ROOT / "scripts").glob("*.py"))
+    for name in (*files, *verbs):
         shutil.copy2(ROOT / name, copy / name)
+    return copy
+
+
+def give_modules(copy: Path) -> Path:
+    """Let a copy of this overlay run verbs as processes of their own."""
+    for place in (ROOT / "scripts").iterdir():
+        if place.is_dir() and place.name != "__pycache__":
+            shutil.copytree(place, copy / "scripts" / place.name)
     return copy
 
 
@@ -260,8 +277,8 @@ def give_commits(copy: Path) -> None:
 
 @pytest.fixture
 def overlay(tmp_path: Path) -> Path:
-    """A copy of this overlay, to be broken."""
-    return copy_overlay(tmp_path / "overlay copy")
+    """A copy of this overlay, to be broken, for verbs that are forked."""
+    return _copy_for_forks(tmp_path / "overlay copy")
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from overlaykit.series.patches import apply_hunks, parse_patch
 from overlaykit.series.quilt import Series, read_header
 from overlaykit.trees.tree import Tree
 from support.bases import BASES, FIRST, MARKED, REVIVED
+from support.forks import forked
 from support.one_base import keep_first
 
 TARGETS = ("aiter", *BASES)
@@ -219,8 +220,7 @@ def test_the_lock_records_the_commit_that_a_clone_knows(
     keep_first(carrier)
 
     def lock(*arguments: str) -> tuple[int, str | None]:
-        script = str(carrier / "scripts" / "lock.py")
-        done = subprocess.run([sys.executable, script, *arguments], check=False)
+        done = forked(carrier / "scripts" / "lock.py", arguments)
         written = json.loads((carrier / "overlay.lock").read_bytes())
         return done.returncode, written["targets"]["sglang"]["commit"]
 

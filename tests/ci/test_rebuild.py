@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from conftest import ROOT, Pins
+from conftest import ROOT, Pins, give_modules
 from support.ci_verb import reported
 from support.patience import PATIENCE_S
 
@@ -236,7 +236,7 @@ def test_missing_python(tmp_path: Path) -> None:
 
 
 def test_stale_lock_is_refused(overlay: Path, tmp_path: Path) -> None:
-    shutil.copytree(ROOT / "ci", overlay / "ci")
+    shutil.copytree(ROOT / "ci", give_modules(overlay) / "ci")
     [patch] = (overlay / "patches" / "aiter").glob("*.patch")
     patch.write_bytes(patch.read_bytes().replace(b"Store ", b"Keep "))
     done = subprocess.run(

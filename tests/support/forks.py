@@ -23,6 +23,7 @@ from overlaykit import cli
 from overlaykit.core import effects
 from overlaykit.series.carried import load_overlay
 from overlaykit.series.lock import lock_target
+from overlaykit.series.mail import read_mail
 from overlaykit.sources.bases import fetch_base
 from xscale.doctor import producers
 from xscale.numeric import client
@@ -48,6 +49,8 @@ def forked(
     The process that runs a tree's sites is shared, unless a test gives it another
     environment.
     """
+    # Its workers are started, not forked: they would use another overlay's modules.
+    assert script.stem != "drift" or (script.parent / "upstream").is_dir()
     shares = read_variables({**os.environ, **(env or {})}) == _USUAL
     if shares and (script.stem in RUN_TREES or "--numeric" in arguments):
         _start_worker()
@@ -61,6 +64,9 @@ def forked(
         if pid == 0:
             # The fork must not look at all that the test's process has.
             gc.freeze()
+            if "PATH" in (env or {}):
+                # Another git would be asked.
+                read_mail.cache_clear()
             if shares:
                 _share()
             else:

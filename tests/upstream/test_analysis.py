@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from conftest import ROOT, Pins
+from conftest import ROOT, Pins, give_modules
 from overlaykit.core.documents import to_json_line
 from overlaykit.core.errors import EnvironmentFailure
 from overlaykit.series.carried import load_overlay
@@ -38,7 +38,7 @@ def root(carrier: Path) -> Path:
     shows is kept elsewhere."""
     for wheel in (carrier / "build" / "cache").glob("amd_aiter*"):
         wheel.unlink()
-    return carrier
+    return give_modules(carrier)
 
 
 @pytest.fixture

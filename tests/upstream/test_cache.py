@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Pins
+from conftest import Pins, give_modules
 from overlaykit.series.lock import LOCK
 from upstream import cache
 from upstream.cache import FactsCache
@@ -82,6 +82,7 @@ def test_an_entry_under_another_name_is_ignored(overlay: Path, facts: Facts) -> 
 def test_another_overlay_or_program_does_not_use_the_entry(
     overlay: Path, facts: Facts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    give_modules(overlay)
     FactsCache(overlay).save("sglang", "tree", facts)
     lock = overlay / LOCK
     data = lock.read_bytes()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -214,7 +215,12 @@ def test_a_patch_is_searched_without_running_what_is_between(
 
 def test_what_was_not_run_is_not_taken_for_what_was(pins: Pins, tmp_path: Path) -> None:
     """Both are kept, each as what it is."""
-    made = bare(tmp_path / "kept.git", pins, _steps(pins, {3})[:4])
+    steps = _steps(pins, {3})[:4]
+    subject, files = steps[3]
+    # Nothing may be kept of it yet, whatever ran in this checkout before.
+    data = files[FP8_UTILS] + f"# {uuid4()}\n".encode()
+    steps[3] = subject, {**files, FP8_UTILS: data}
+    made = bare(tmp_path / "kept.git", pins, steps)
     commit = made.commits["step 3"]
     without = made.look(commit, run=False)
     assert without.lives == ()

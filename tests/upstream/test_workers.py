@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ROOT
+from conftest import ROOT, give_modules
 from support.patience import PATIENCE_S, wait_until
 from support.processes import alive, family
 
@@ -65,6 +65,7 @@ def test_workers_end_and_leave_nothing(
 
 def test_drift_is_killed(carrier: Path) -> None:
     """The verb itself, while its workers read releases."""
+    give_modules(carrier)
     releases = [w for v in ("0.5.12", "0.5.13") for w in ("--release", v)]
     verb = subprocess.Popen(
         [sys.executable, str(carrier / "scripts" / "drift.py"), *releases],

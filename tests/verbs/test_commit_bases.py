@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from conftest import IDENTITY, Pins
+from conftest import IDENTITY, Pins, give_modules
 from overlaykit.core import git
 from overlaykit.series.carried import load_overlay
 from overlaykit.series.lock import LOCK
@@ -428,6 +428,7 @@ def test_the_whole_way_on_main(
     small: Path, upstream: Upstream, pins: Pins, tmp_path: Path
 ) -> None:
     """Rebase onto a commit, adopt it, move it on under its name, use it, drop it."""
+    give_modules(small)
     holds(small, "lock")
     text = (small / MANIFEST).read_bytes()
     holds(small, "rebase", "--onto", "main", "--clone", upstream.work)
@@ -491,7 +492,7 @@ def test_the_gates_arms_from_a_commit(
     """The package's folder is copied into it, and compared file by file."""
     from gatekit.arms.environment import Wanted, rebuild
 
-    pin(small, commit=upstream.second, dist=None)
+    pin(give_modules(small), commit=upstream.second, dist=None)
     holds(small, "lock")
     wanted = Wanted(small, arm, tmp_path / arm, sys.executable)
     report = rebuild(wanted, lambda _: None)

@@ -18,6 +18,7 @@ from conftest import (
     ROOT,
     Pins,
     copy_overlay,
+    give_modules,
     give_packages,
     run_verb,
     valid_report,
@@ -334,6 +335,7 @@ def test_a_base_that_cannot_be_fetched(
     overlay: Path, slim: Callable[..., Path], tmp_path: Path
 ) -> None:
     """No cached package, no index, and a clone without the pinned files."""
+    give_modules(overlay)
     root = slim()
     file = root / COMMUNICATOR
     file.write_text("# A line more.\n" + file.read_text())

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import IDENTITY, ROOT, Pins
+from conftest import IDENTITY, ROOT, Pins, give_modules
 from overlaykit.core import git
 from overlaykit.core.errors import InputError
 from overlaykit.series.patches import parse_patch
@@ -373,6 +373,7 @@ def test_drift_of_a_name_of_sglangs_own(own: tuple[Overlay, Path, bytes]) -> Non
     """A commit that touches only this file is in the range, and its patch is judged.
     No site is run for that."""
     one, clone, before = own
+    give_modules(one.root)
     for wheel in (one.root / "build" / "cache").glob("amd_aiter*"):
         wheel.unlink()
     base = git.text(clone, "rev-parse", "HEAD")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import IDENTITY, ROOT, run_verb, snapshot
+from conftest import IDENTITY, ROOT, give_modules, run_verb, snapshot
 from overlaykit.core import git, gitversion
 from overlaykit.core.errors import EnvironmentFailure, Exit
 from support.hostile_clones import give_away
@@ -72,6 +72,7 @@ def verbs(clone: Path) -> dict[str, tuple[str | Path, ...]]:
 def test_a_git_that_is_too_old_is_never_run_on_a_clone(
     name: str, slim: Slim, carrier: Path, tmp_path: Path
 ) -> None:
+    give_modules(carrier)
     clone = slim()
     if name == "refresh":
         assert run_verb("apply", str(clone)).returncode == 0

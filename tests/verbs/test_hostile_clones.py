@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import run_verb
+from conftest import give_modules, run_verb
 from support.edits import commit
 from support.hostile_clones import STRANGER, Traps, arm, give_away, lose
 from verbs.test_rebase import call
@@ -126,6 +126,7 @@ def test_no_verb_runs_a_clones_commands(
     owner: str, state: str, hostile: Hostile, traps: Traps, carrier: Path,
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
+    give_modules(carrier)
     clone = hostile(lacking=state != "whole", edited=state == "edited")
     for key, value in settle(owner, clone, tmp_path).items():
         monkeypatch.setenv(key, value)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import run_verb, snapshot
+from conftest import give_modules, run_verb, snapshot
 
 pytestmark = pytest.mark.slow("programs are interrupted at every import")
 
@@ -84,7 +84,7 @@ def test_an_interrupt_names_the_overlays_state(
     prepare: Callable[[Path, Path], tuple[str, ...]],
     says: str,
 ) -> None:
-    verb = prepare(carrier, slim(name="tree"))
+    verb = prepare(give_modules(carrier), slim(name="tree"))
     before = overlay_files(carrier)
     said = run_interrupted(carrier, STAGED, *verb)
     assert said == "interrupted; nothing was changed"

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from conftest import ROOT, Pins, give_commits
+from conftest import ROOT, Pins, give_commits, give_modules
 from overlaykit.series.ledger import LEDGER
 from overlaykit.series.lock import LOCK
 from support.bases import OTHERS
@@ -341,7 +341,7 @@ def test_killed_at_every_write(
 ) -> None:
     """kill -9 anywhere leaves the complete old lock or the complete new one; running
     the same command again gives the new one."""
-    keep_first(own_overlay)
+    keep_first(give_modules(own_overlay))
     for name in OTHERS:
         drop_from_cache(own_overlay, pins, name)
     arguments: tuple[str, ...] = ()

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from conftest import IDENTITY, valid_report
+from conftest import IDENTITY, give_modules, valid_report
 from overlaykit.core import git
 from overlaykit.core.errors import EnvironmentFailure, Finding
 from support.edits import commit, edit
@@ -188,6 +188,7 @@ def upstream(laid_out: dict[str, Path], tmp_path: Path) -> Path:
 def maintained(
     carrier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Hosted:
+    give_modules(carrier)
     without_others(carrier, "sglang", "aiter")
     return host(carrier, tmp_path, monkeypatch)
 

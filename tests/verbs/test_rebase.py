@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from conftest import ROOT, Pins, lay, neighbours, snapshot, valid_report
+from conftest import ROOT, Pins, give_modules, lay, neighbours, snapshot, valid_report
 from overlaykit.core import git
 from overlaykit.export.formats import mailbox
 from overlaykit.series.carried import load_overlay
@@ -464,6 +464,7 @@ def work(overlay: Path) -> dict[str, bytes]:
 @pytest.mark.slow("killed at every write")
 def test_killed_and_resumed(carrier: Path, reworded: Path, tmp_path: Path) -> None:
     """Kill at writes from the first to the last, of the first run and of --continue."""
+    give_modules(carrier)
     asked = ("--onto", "main", "--clone", reworded)
     rebases = carrier / "build" / "rebase"
     # The first run keeps its census, which the others find.
@@ -530,7 +531,7 @@ def test_a_folder_with_names_outside_it(
 @pytest.mark.slow("killed at every write")
 def test_an_adoption_that_is_killed(carrier: Path, tmp_path: Path) -> None:
     """The new base is complete or absent, whichever verb runs next."""
-    keep_first(carrier)
+    keep_first(give_modules(carrier))
     assert rebase(carrier, "--onto", "0.5.12")["exit_code"] == 0
     kept = tmp_path / "kept"
     shutil.copytree(carrier, kept, symlinks=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ROOT, snapshot, valid_report
+from conftest import ROOT, give_modules, snapshot, valid_report
 from overlaykit.applying.transaction import hold
 from overlaykit.core import git
 from overlaykit.series.carried import load_overlay
@@ -312,7 +312,7 @@ def test_not_applied(carrier: Path, slim: Callable[..., Path]) -> None:
 @pytest.mark.slow("killed at every write")
 def test_killed_at_every_write(carrier: Path, applied: Path, tmp_path: Path) -> None:
     """kill -9 anywhere leaves the old overlay or the new one, and verbs report it."""
-    keep_first(carrier)
+    keep_first(give_modules(carrier))
     edit(applied, COMMUNICATOR, GATHER, GATHER + "                # edited\n")
     (applied / "python" / "sglang" / "more").mkdir()
     (applied / "python" / "sglang" / "more" / "one.py").write_text("ONE = 1\n")
