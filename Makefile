@@ -33,7 +33,12 @@ ONE ?=
 KERNELS := $(if $(ONE),$(if $(findstring xscale,$(ONE))$(findstring microbench,$(ONE)),kernels))
 GATE := $(if $(ONE),$(if $(findstring gatekit,$(ONE))$(findstring tests/ci,$(ONE)),gate-test))
 NEEDED := test $(if $(ONE),$(KERNELS) $(GATE),kernels gate-test)
-PYTEST := $(PY) -m pytest --numprocesses auto --dist loadfile
+# The tests make and remove trees of thousands of small files, 0.3 GB at a time: in memory
+# that takes a tenth of the time of a disk. Not where memory is short, or TMPDIR is given.
+MEMORY := $(if $(TMPDIR),,$(shell [ -w /dev/shm ] \
+  && [ "$$(df --output=avail /dev/shm | tail -1)" -gt 4000000 ] \
+  && awk '/^MemAvailable/ && $$2 > 6000000 {print "/dev/shm"}' /proc/meminfo))
+PYTEST := $(if $(MEMORY),TMPDIR=$(MEMORY)) $(PY) -m pytest --numprocesses auto --dist loadfile
 
 test: $(NEEDED:%=$(VENV)/%.stamp) # the tests, but for the slow ones; ONE=tests/...::name
 ifdef ONE

@@ -146,7 +146,7 @@ def _clone(to: Path) -> Path:
     (to / "build").mkdir()
     cache = ROOT / "build" / "cache"
     if cache.is_dir():
-        shutil.copytree(cache, to / "build" / "cache", copy_function=os.link)
+        shutil.copytree(cache, to / "build" / "cache", copy_function=os.symlink)
     return to
 
 

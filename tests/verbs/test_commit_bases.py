@@ -79,7 +79,7 @@ def lacks(repository: Path, spec: str) -> bool:
 def test_a_commit_is_a_base_for_every_verb(
     small: Path, upstream: Upstream, tmp_path: Path
 ) -> None:
-    pin(small, commit=upstream.second, dist=None)
+    pin(give_modules(small), commit=upstream.second, dist=None)
     assert said(small, "fetch")[0] == 2, "the lock is stale"
     holds(small, "lock")
     assert (locked(small)["commit"], locked(small)["dist"]) == (upstream.second, None)
