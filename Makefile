@@ -33,23 +33,23 @@ ONE ?=
 KERNELS := $(if $(ONE),$(if $(findstring xscale,$(ONE))$(findstring microbench,$(ONE)),kernels))
 GATE := $(if $(ONE),$(if $(findstring gatekit,$(ONE))$(findstring tests/ci,$(ONE)),gate-test))
 NEEDED := test $(if $(ONE),$(KERNELS) $(GATE),kernels gate-test)
-# The tests make and remove trees of thousands of small files, 0.3 GB at a time: in memory
-# that takes a tenth of the time of a disk. Not where memory is short, or TMPDIR is given.
-MEMORY := $(if $(TMPDIR),,$(shell [ -w /dev/shm ] \
+PYTEST := $(PY) -m pytest --numprocesses auto --dist loadfile
+# The tests make and remove trees of thousands of small files: in memory that takes a tenth
+# of the time of a disk. Only where so many kB are available, and TMPDIR is not given.
+IN_MEMORY = $(if $(TMPDIR),,$(if $(shell [ -w /dev/shm ] \
   && [ "$$(df --output=avail /dev/shm | tail -1)" -gt 4000000 ] \
-  && awk '/^MemAvailable/ && $$2 > 6000000 {print "/dev/shm"}' /proc/meminfo))
-PYTEST := $(if $(MEMORY),TMPDIR=$(MEMORY)) $(PY) -m pytest --numprocesses auto --dist loadfile
+  && awk '/^MemAvailable/ && $$2 > $(1)' /proc/meminfo),TMPDIR=/dev/shm))
 
 test: $(NEEDED:%=$(VENV)/%.stamp) # the tests, but for the slow ones; ONE=tests/...::name
 ifdef ONE
 	$(PY) -m pytest $(ONE)
 else
-	$(PYTEST) -m "not slow"
+	$(call IN_MEMORY,6000000) $(PYTEST) -m "not slow"
 endif
 
 # The longest files come first (tests/conftest.py), not those with most tests.
 test-slow: $(NEEDED:%=$(VENV)/%.stamp) # the slow tests; each says why it is slow
-	$(PYTEST) --no-loadscope-reorder -m slow
+	$(call IN_MEMORY,12000000) $(PYTEST) --no-loadscope-reorder -m slow
 
 # The suite on every Python found, each in an environment of its own. The kernel tests
 # run where the default environment is; elsewhere they skip and say why.
