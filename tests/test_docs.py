@@ -196,7 +196,7 @@ def test_a_series_of_one_s_own(tmp_path: Path) -> None:
     """The whole page is one script, but for where the clone comes from."""
     script = "".join(_BLOCK.findall(OWN.read_text()))
     source = _clone(tmp_path / "source")
-    linked = f"cd my-overlay\nmkdir build && cp -rl {source}/build/cache build/cache\n"
+    linked = f"cd my-overlay\nmkdir build && cp -rs {source}/build/cache build/cache\n"
     script = script.replace("REPOSITORY", shlex.quote(str(source)))
     script = script.replace("cd my-overlay\n", linked)
     done = sh(script, tmp_path)
