@@ -35,8 +35,10 @@ GATE := $(if $(ONE),$(if $(findstring gatekit,$(ONE))$(findstring tests/ci,$(ONE
 NEEDED := test $(if $(ONE),$(KERNELS) $(GATE),kernels gate-test)
 PYTEST := $(PY) -m pytest --numprocesses auto --dist loadfile
 # The tests make and remove trees of thousands of small files: in memory that takes a tenth
-# of the time of a disk. Only where so many kB are available, and TMPDIR is not given.
+# of the time of a disk. Only where programs may run there, so many kB are available, and
+# TMPDIR is not given.
 IN_MEMORY = $(if $(TMPDIR),,$(if $(shell [ -w /dev/shm ] \
+  && ! grep -q ' /dev/shm .*noexec' /proc/mounts \
   && [ "$$(df --output=avail /dev/shm | tail -1)" -gt 4000000 ] \
   && awk '/^MemAvailable/ && $$2 > $(1)' /proc/meminfo),TMPDIR=/dev/shm))
 
