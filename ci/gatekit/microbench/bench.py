@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import gc
 import statistics
-import traceback
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,6 +29,7 @@ from xscale.numeric.cases import (
     TUNED_OUTPUT,
     Shape,
 )
+from xscale.numeric.island import spot_of
 from xscale.numeric.producers import Kernels, same_bits
 
 _TRACED = 3
@@ -144,27 +144,18 @@ class Workload:
         try:
             return Runner(arm_island, weights, shape, m, self.plan.layers)
         except Exception as error:
-            place = _place_in(error, arm_island.paths)
-            if place is None or isinstance(error, torch.OutOfMemoryError):
+            spot = spot_of(error, arm_island.sources)
+            if spot is None or isinstance(error, torch.OutOfMemoryError):
                 raise
             finding = Finding(
                 f"{arm_island.arm.value} raises {type(error).__name__} at "
                 f"{shape.name}, M={m}",
-                path=place[0],
-                line=place[1],
+                path=spot.path,
+                line=spot.line,
                 found=str(error),
                 next_step="give an AITER that this SGLang runs with",
             )
             raise InputError("the trees do not run together", (finding,)) from error
-
-
-def _place_in(error: Exception, paths: Collection[str]) -> tuple[str, int] | None:
-    """The path and line of the innermost call in one of the files."""
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        for path in paths:
-            if frame.filename.endswith(f"/{path}") and frame.lineno is not None:
-                return path, frame.lineno
-    return None
 
 
 class CellChecks:

@@ -29,7 +29,7 @@ class ArmIsland:
         self, arm: Arm, sources: Sources, kernels: Kernels, compiled: bool, device: str
     ) -> None:
         self.arm, self.device = arm, device
-        self.paths = {path for path, _ in sources.modules.values()}
+        self.sources = sources
         self.gemms = ChainGemms(kernels, compiled)
         self.world = ChainWorld.of(kernels, self.gemms, device)
         environ = {SWITCH: Switch.ON.value}
