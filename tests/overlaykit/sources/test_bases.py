@@ -93,6 +93,7 @@ def test_the_base_is_known_despite_an_edit(slim: Slim, pins: Pins) -> None:
         "files that match: sglang 0.5.11 (0 of 4), sglang 0.5.12.post1 (3 of 4), "
         "sglang 0.5.23 (0 of 10), sglang 0.5.22 (0 of 9), sglang 0.5.19 (0 of 9)"
     )
+    assert (finding.found or "").count(" of ") == len(pins.bases("sglang"))
     done = run_verb("apply", str(root))
     assert done.returncode == 3
     assert "sglang 0.5.12.post1)" in done.stderr
